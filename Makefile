@@ -1,0 +1,116 @@
+# Every target does its own set-up in .venv. Set-up is remembered in stamp files, so a second run starts at once.
+# Variables, on the command line: make serve PORT=8080 MODEL=models/keypad
+
+PYTHON = python3
+HOST = 127.0.0.1
+PORT = 3000
+MODEL = models/digits
+ARGS =
+JOBS = 2
+RUNTIME := $(if $(shell command -v nvidia-smi),gpu,cpu)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+ifeq ($(filter cpu gpu,$(RUNTIME)),)
+$(error RUNTIME is cpu or gpu, not "$(RUNTIME)")
+endif
+OTHER_WHEEL := $(if $(filter gpu,$(RUNTIME)),onnxruntime,onnxruntime-gpu)
+
+BIN := .venv/bin
+SERVING := .venv-serving/bin
+DEPENDENCIES := pyproject.toml constraints.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
+# Two workers of two torch threads each on two cores train 6 times slower than two of one.
+test test-all test-serving: export OMP_NUM_THREADS = 1
+
+# An interpreter that is gone (Python was upgraded) takes its stamps with it.
+$(shell test -x $(BIN)/python || rm -f .venv/.stamp-* .venv/.runtime-*; test -x $(SERVING)/python || rm -f .venv-serving/.stamp)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Variables: PORT=$(PORT) HOST=$(HOST) MODEL=$(MODEL) ARGS="$(ARGS)" PYTHON=$(PYTHON) RUNTIME=$(RUNTIME) (cpu or gpu) JOBS=$(JOBS)'
+
+.PHONY: serve
+serve: .venv/.stamp-serve ## answer requests with MODEL on HOST:PORT; HOST=0.0.0.0 opens it to the network
+	@MLA_MODEL='$(MODEL)' BENTOML_DO_NOT_TRACK=True exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+
+.PHONY: train
+train: .venv/.stamp-train ## train and export a model: make train ARGS="--data DIR --name NAME"
+	@exec $(BIN)/python -m mla_serve.train $(ARGS)
+
+.PHONY: test
+test: lint ## check the code, then run the tests that are not slow; ARGS goes to pytest
+	$(BIN)/python $(PYTEST) $(ARGS)
+
+.PHONY: test-all
+test-all: lint ## the same with the slow tests
+	$(BIN)/python $(PYTEST) -m '' $(ARGS)
+
+.PHONY: test-serving
+test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
+	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export $(ARGS)
+
+.PHONY: lint
+lint: .venv/.stamp-dev ## check formatting, style and types
+	$(BIN)/ruff format --check --output-format concise
+	$(BIN)/ruff check --output-format concise
+	$(BIN)/mypy
+
+.PHONY: format
+format: .venv/.stamp-dev ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: check-gpu
+check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on the CPU
+	@exec $(BIN)/python -m export.check_gpu --model '$(MODEL)' $(ARGS)
+
+.PHONY: clean
+clean: ## remove caches and build leftovers
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name .git -prune -o -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## remove the environments as well
+	@rm -rf .venv .venv-serving
+
+# Environments
+
+$(BIN)/python $(SERVING)/python:
+	@command -v $(PYTHON) > /dev/null || { echo 'mla_serve needs Python 3.11 or newer: there is no $(PYTHON) here; name one with PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mla_serve needs Python 3.11 or newer: $(PYTHON) is $$($(PYTHON) -V 2>&1); name another with PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(@D:/bin=)
+
+# The two onnxruntime wheels own the same files: changing RUNTIME takes both out, and the next stamp puts the right one in.
+.venv/.runtime-$(RUNTIME): | $(BIN)/python
+	@if $(BIN)/python -m pip show --quiet $(OTHER_WHEEL) 2> /dev/null; then $(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu 2> /dev/null; fi
+	@rm -f .venv/.runtime-* && touch $@
+
+.venv/.stamp-serve: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
+	@echo 'Setting up .venv for serving ($(RUNTIME)): once, a minute or two'
+	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve]'
+	@touch $@
+
+.venv/.stamp-train: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
+	@echo 'Setting up .venv for training ($(RUNTIME)): once, some minutes'
+	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),train]'
+	@touch $@
+
+.venv/.stamp-dev: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
+	@echo 'Setting up .venv for development ($(RUNTIME)): once, some minutes'
+	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve,train,dev]'
+	@touch .venv/.stamp-serve .venv/.stamp-train $@
+
+.venv-serving/.stamp: $(DEPENDENCIES) | $(SERVING)/python
+	@echo 'Setting up .venv-serving, without torch: once, a minute or two'
+	@$(SERVING)/python $(PIP_INSTALL) -e '.[cpu,serve,test]'
+	@! $(SERVING)/python -c 'import torch' 2> /dev/null || { echo 'torch got into .venv-serving: a serving dependency asks for it' >&2; exit 1; }
+	@touch $@
