@@ -1,0 +1,60 @@
+"""What can go wrong, and whose turn it is to act.
+
+    MlaServeError
+    ├── InputError            the caller's: one sample cannot be used as sent (4xx)
+    │   ├── MissingInput      nothing to classify was sent
+    │   ├── UnknownField      a field or option that this model does not have
+    │   ├── TooLarge          more bytes, pixels, seconds or characters than the limits allow
+    │   └── UnsupportedFormat the payload is not of a format that this modality reads
+    ├── DataError             the training table: missing files, unknown labels, unreadable rows
+    ├── BundleError           a model folder that is damaged, incomplete or from another version
+    └── ConfigError           the operator's: flags, settings, a missing package
+
+Every message says what was given, what was expected and what to do. Anything else that is raised is a bug.
+"""
+
+from __future__ import annotations
+
+
+class MlaServeError(Exception):
+    """Base of every error that is raised on purpose."""
+
+
+class InputError(MlaServeError):
+    """One sample cannot be used as it was sent.
+
+    Args: field, the request field or modality at fault; message, what was given, expected, and what to do.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class MissingInput(InputError):
+    """Nothing to classify was sent."""
+
+
+class UnknownField(InputError):
+    """A field or option that this model does not have."""
+
+
+class TooLarge(InputError):
+    """More bytes, pixels, seconds, characters or numbers than the limits allow."""
+
+
+class UnsupportedFormat(InputError):
+    """The payload is not of a format that this modality reads."""
+
+
+class DataError(MlaServeError):
+    """A data set that cannot be trained on or measured with."""
+
+
+class BundleError(MlaServeError):
+    """A model folder that is damaged, incomplete or from another version."""
+
+
+class ConfigError(MlaServeError):
+    """A flag, setting or installed package that does not fit; refuse to start."""

@@ -1,0 +1,140 @@
+"""Sound: any common file format to windows of samples at one rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import ClassVar, Literal
+
+import numpy as np
+import soundfile
+import soxr
+
+from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
+from mla_serve.inputs.base import Array, Input, Payload
+
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF")
+RATES = (1_000, 384_000)
+MAX_CHANNELS = 32
+SILENCE = 1e-4  # a peak below -80 dBFS is silence
+BLOCK = 65_536
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInput(Input):
+    """WAV (8-32 bit, float), FLAC, OGG or MP3, any rate and channel count, as mono windows.
+
+    Silence at both ends is cut; a clip shorter than the window is padded on both sides, a longer one gives windows
+    half a window apart, spread evenly over the clip when there would be more than max_windows. Silence is valid.
+
+    Fields: rate in Hz; window and hop in samples at that rate; max_windows; trim_db, how far below the loudest 10 ms
+    the ends may be; max_seconds and max_samples (frames x channels), refused from the header before decoding.
+    """
+
+    rate: int
+    window: int
+    hop: int
+    max_windows: int = 8
+    trim_db: float = 40.0
+    max_seconds: float = 120.0
+    max_samples: int = 24_000_000
+
+    kind: ClassVar[str] = "audio"
+    tensor: ClassVar[str] = "waveform"
+    dtype: ClassVar[type[np.generic]] = np.float32
+    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
+    formats: ClassVar[tuple[str, ...]] = FORMATS
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(T,)."""
+        return (self.window,)
+
+    def decode(self, payload: Payload, field: str = "audio") -> Array:
+        """Decode a file into (W, T) float32 in [-1, 1]."""
+        if not isinstance(payload, bytes) or not payload:
+            given = "an empty file" if payload == b"" else type(payload).__name__
+            raise InputError(field, f"expected the bytes of a sound file, got {given}; leave it out")
+        samples, rate = self._read(payload, field)
+        if not np.isfinite(samples).all():
+            raise InputError(field, "the samples contain NaN or infinity; re-encode the recording as 16-bit WAV")
+        if rate != self.rate:
+            samples = soxr.resample(samples, rate, self.rate)
+        peak = np.abs(samples).max(initial=0.0)
+        if peak > 1.0:
+            samples = samples / peak
+        return self._windows(self._trim(samples)).astype(np.float32)
+
+    def generate(self, generator: np.random.Generator) -> bytes:
+        """Make a WAV of three random tones in noise, one window long."""
+        time = np.arange(self.window) / self.rate
+        tones = np.sin(2 * np.pi * np.outer(generator.uniform(0.02, 0.4, 3) * self.rate, time)).sum(0)
+        buffer = io.BytesIO()
+        soundfile.write(buffer, 0.2 * tones + 0.01 * generator.standard_normal(self.window), self.rate, format="WAV")
+        return buffer.getvalue()
+
+    def _read(self, payload: bytes, field: str) -> tuple[Array, int]:
+        """Read mono samples (T,) and their rate, after the header has been found acceptable."""
+        try:
+            with soundfile.SoundFile(io.BytesIO(payload)) as file:
+                if file.format not in FORMATS:
+                    raise UnsupportedFormat(field, f"expected WAV, FLAC, OGG or MP3, got {file.format}; re-encode it")
+                self._check_header(file, field)
+                samples = self._read_blocks(file, field)
+                return samples, file.samplerate
+        except soundfile.LibsndfileError as error:
+            raise UnsupportedFormat(
+                field,
+                f"expected WAV, FLAC, OGG or MP3, got {len(payload)} bytes starting {payload[:8]!r} "
+                f"({error.error_string.strip()}); re-encode as 16-bit WAV",
+            ) from None
+        except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise InputError(field, f"the sound file is damaged ({error}); re-encode as 16-bit WAV") from None
+
+    def _check_header(self, file: soundfile.SoundFile, field: str) -> None:
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise InputError(
+                field, f"a rate of {file.samplerate} Hz; expected {RATES[0]} to {RATES[1]} Hz, resample it"
+            )
+        if file.channels > MAX_CHANNELS:
+            raise TooLarge(field, f"{file.channels} channels, at most {MAX_CHANNELS} are read; mix it down to mono")
+        if 0 < file.frames < 2**62:
+            self._check_length(file.frames, file, field)
+
+    def _check_length(self, frames: int, file: soundfile.SoundFile, field: str) -> None:
+        if frames > self.max_seconds * file.samplerate or frames * file.channels > self.max_samples:
+            raise TooLarge(
+                field,
+                f"{frames / file.samplerate:.0f} s x {file.channels} channels at {file.samplerate} Hz; at most "
+                f"{self.max_seconds:g} s and {self.max_samples:,} samples are read, send the part that matters",
+            )
+
+    def _read_blocks(self, file: soundfile.SoundFile, field: str) -> Array:
+        """Read to the end in blocks, mixing to mono: a header that lies about the length costs nothing."""
+        blocks, frames = [], 0
+        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            frames += len(block)
+            self._check_length(frames, file, field)
+            blocks.append(block.mean(axis=1))
+        if not blocks:
+            raise InputError(field, "the recording holds no samples; leave it out or send one that does")
+        return np.concatenate(blocks)
+
+    def _trim(self, samples: Array) -> Array:
+        """Cut what lies trim_db below the loudest 10 ms off both ends; leave silence as it is."""
+        frame = max(1, self.rate // 100)
+        padded = np.pad(samples, (0, -len(samples) % frame))
+        level = np.sqrt(np.mean(np.square(padded.reshape(-1, frame)), axis=1))
+        if level.max(initial=0.0) < SILENCE:
+            return samples[: self.window]
+        loud = np.flatnonzero(level > level.max() * 10 ** (-self.trim_db / 20))
+        return samples[loud[0] * frame : (loud[-1] + 1) * frame]
+
+    def _windows(self, samples: Array) -> Array:
+        """Cut into (W, window), padding a short clip on both sides and covering a long one to its end."""
+        spare = len(samples) - self.window
+        if spare <= 0:
+            return np.pad(samples, (-spare // 2, -spare - -spare // 2))[None]
+        count = min(1 + -(-spare // self.hop), self.max_windows)
+        starts = np.linspace(0, spare, count).round().astype(int)
+        return np.stack([samples[start : start + self.window] for start in starts])

@@ -1,0 +1,83 @@
+"""What every kind of input has in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mla_serve.errors import BundleError
+
+Array = NDArray[Any]
+Payload = bytes | str | Sequence[float]
+"""What a caller sends for one modality: a file's bytes, the text itself, or a list of numbers."""
+
+
+def stored_in(filename: str) -> dict[str, str]:
+    """Mark a field whose content is kept in a file of its own beside the manifest."""
+    return {"file": filename}
+
+
+@dataclasses.dataclass(frozen=True)
+class Input(abc.ABC):
+    """Turn one payload into arrays of fixed shape; the same object decodes for training and for serving.
+
+    A subclass is a frozen dataclass: its fields are all that decoding depends on, and travel in the manifest.
+    """
+
+    kind: ClassVar[str]
+    tensor: ClassVar[str]
+    """Name of the encoder graph's input."""
+    dtype: ClassVar[type[np.generic]]
+    sent_as: ClassVar[Literal["file", "text", "numbers"]]
+    """How a caller sends it."""
+    formats: ClassVar[tuple[str, ...]] = ()
+    """The file formats that are read, when it is sent as a file."""
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one window, without the batch axis."""
+
+    @abc.abstractmethod
+    def decode(self, payload: Payload, field: str) -> Array:
+        """Decode a payload into its windows.
+
+        Args: payload, as the caller sent it; field, the name that errors speak of.
+        Returns: (W, *shape) of dtype; W is 1 except for long audio. The features of the windows are averaged.
+        Raises: InputError, saying what was given, what was expected and what to do.
+        """
+
+    @abc.abstractmethod
+    def generate(self, generator: np.random.Generator) -> Payload:
+        """Make a valid payload that comes from nobody's data."""
+
+    def to_fields(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Split into JSON fields and the files that go beside them: ({field: value}, {filename: content})."""
+        fields, files = dataclasses.asdict(self), {}
+        for spec in dataclasses.fields(self):
+            if filename := spec.metadata.get("file"):
+                files[filename] = str(fields[spec.name]).encode()
+                fields[spec.name] = filename
+        return fields, files
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], read: Callable[[str], bytes]) -> Self:
+        """Rebuild from what `to_fields` returned; `read` fetches a file's content by its name.
+
+        Raises: BundleError when the fields are not those of this class.
+        """
+        specs = {spec.name: spec for spec in dataclasses.fields(cls)}
+        if set(fields) != set(specs):
+            raise BundleError(
+                f"{cls.kind} input: expected the fields {sorted(specs)}, got {sorted(fields)}; "
+                "the bundle was written by another version, export it again"
+            )
+        values = {
+            name: read(value).decode() if "file" in specs[name].metadata else value for name, value in fields.items()
+        }
+        return cls(**values)

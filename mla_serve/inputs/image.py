@@ -1,0 +1,112 @@
+"""Images: any common file format to a small array of bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import struct
+from typing import ClassVar, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
+from mla_serve.inputs.base import Array, Input, Payload
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# What Pillow's readers raise on damaged files, beside OSError.
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, MemoryError, KeyError, IndexError)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInput(Input):
+    """PNG, JPEG, WebP, GIF (first frame), BMP or TIFF, upright by its EXIF tag, cropped to the target's shape.
+
+    Fields: width, height in pixels; channels 1 (grey) or 3 (RGB); background, the brightness (0-255) behind
+    transparent pixels; max_pixels, refused from the header before anything is decoded.
+    """
+
+    width: int
+    height: int
+    channels: int = 3
+    background: int = 255
+    max_pixels: int = 50_000_000
+
+    kind: ClassVar[str] = "image"
+    tensor: ClassVar[str] = "pixels"
+    dtype: ClassVar[type[np.generic]] = np.uint8
+    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
+    formats: ClassVar[tuple[str, ...]] = FORMATS
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def decode(self, payload: Payload, field: str = "image") -> Array:
+        """Decode a file into (1, C, H, W) uint8."""
+        if not isinstance(payload, bytes) or not payload:
+            raise InputError(field, f"expected the bytes of an image file, got {_describe(payload)}; leave it out")
+        image = self._open(payload, field)
+        try:
+            image.draft("L" if self.channels == 1 else "RGB", (2 * max(self.width, self.height),) * 2)
+            image.load()
+            pixels = self._render(ImageOps.exif_transpose(image))
+        except Image.DecompressionBombError as error:
+            raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
+        except DAMAGED as error:
+            raise InputError(field, f"the {image.format} file is damaged ({error}); send it complete") from None
+        return pixels[None]
+
+    def generate(self, generator: np.random.Generator) -> bytes:
+        """Make a PNG of random blocks."""
+        blocks = generator.integers(0, 256, (7, 7, self.channels), dtype=np.uint8)
+        image = Image.fromarray(blocks.squeeze()).resize((self.width, self.height), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def _open(self, payload: bytes, field: str) -> Image.Image:
+        """Read the header alone, and refuse what is too large or no image."""
+        try:
+            image = Image.open(io.BytesIO(payload), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
+        except DAMAGED:
+            raise UnsupportedFormat(
+                field, f"expected {', '.join(FORMATS)}, got {_describe(payload)}; save it as PNG or JPEG"
+            ) from None
+        if image.width * image.height > self.max_pixels:
+            raise TooLarge(
+                field,
+                f"{image.width}x{image.height} pixels, at most {self.max_pixels:,} in all are read; send a smaller one",
+            )
+        return image
+
+    def _render(self, image: Image.Image) -> Array:
+        """Bring any mode and size to (C, H, W) uint8."""
+        image = _to_eight_bit(image)
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            canvas = Image.new("RGBA", layer.size, (self.background,) * 3 + (255,))
+            image = Image.alpha_composite(canvas, layer)
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        if image.size != (self.width, self.height):
+            image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.BICUBIC)
+        pixels = np.array(image, dtype=np.uint8).reshape(self.height, self.width, self.channels)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and floating-point grey to 8 bits; leave every other mode alone."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    full = 65535.0 if image.mode != "F" else (1.0 if values.max(initial=0.0) <= 1.0 else 255.0)
+    return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
+
+
+def _describe(payload: Payload) -> str:
+    if isinstance(payload, bytes):
+        return f"{len(payload)} bytes starting {payload[:8]!r}" if payload else "an empty file"
+    return type(payload).__name__
