@@ -1,0 +1,162 @@
+"""One formula for fusing opinions, and the rules that are points of it. METHOD.md 2; numpy only.
+
+    z'_m = z_m / T_m                    temperature per modality
+    w    = softmax_m(-tau H(z'_m))      over the present modalities, H in nats; tau = sharpness
+    z    = s_S sum_m w_m z'_m           one scale per availability pattern S
+    p    = softmax(z)
+
+T = s = tau = 1 is the paper's rule (MLA, section 3.3). A missing modality is left out, never zero-filled, and no sample
+sees its batch. Symbols: B batch, M modalities, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """What was fitted on validation: the parameters of the formula.
+
+    Fields: temperatures, one per modality name, in the order of the logits; sharpness; scales, by pattern such as
+    "image+text", else by the number of modalities present such as "2", else 1.
+    """
+
+    temperatures: Mapping[str, float]
+    sharpness: float = 1.0
+    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def paper(cls, names: Sequence[str]) -> Fusion:
+        """Return the paper's point: every parameter 1."""
+        return cls(dict.fromkeys(names, 1.0))
+
+    def scale(self, present: Array) -> Array:
+        """Look up each sample's scale: present (M, B) bool -> (B,)."""
+        patterns, index = np.unique(present, axis=1, return_inverse=True)
+        names = tuple(self.temperatures)
+        values = []
+        for column in patterns.T:
+            key = pattern_name([name for name, there in zip(names, column, strict=True) if there])
+            values.append(self.scales.get(key, self.scales.get(str(column.sum()), 1.0)))
+        return np.array(values)[index.reshape(-1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """The fused opinion: log_probabilities (B, C), and weights (M, B) that sum to 1 over M and are 0 where absent."""
+
+    log_probabilities: Array
+    weights: Array
+
+
+def pattern_name(names: Sequence[str]) -> str:
+    """Name an availability pattern, in the bundle's order of modalities: "image+text"."""
+    return "+".join(names)
+
+
+def log_softmax(logits: Array) -> Array:
+    """Normalise over the last axis in log-space; finite for any finite logits."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    normalised: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalised
+
+
+def entropy(logits: Array) -> Array:
+    """Entropy in nats of softmax over the last axis: (..., C) -> (...)."""
+    log_p = log_softmax(logits)
+    nats: Array = -(np.exp(log_p) * log_p).sum(axis=-1)
+    return nats
+
+
+def entropy_weights(logits: Array, present: Array, sharpness: float = 1.0) -> Array:
+    """Weigh each present modality by its certainty, sample by sample.
+
+    Args: logits (M, B, C), finite; present (M, B) bool, one True per column at least; sharpness, tau of the formula.
+    Returns: (M, B), sums to 1 over M, 0 where absent. Source: MLA, section 3.3; METHOD.md 2.
+    """
+    return _softmax_over_present(-sharpness * entropy(logits), present)
+
+
+def _softmax_over_present(scores: Array, present: Array) -> Array:
+    scores = np.where(present, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=0))
+    normalised: Array = weights / weights.sum(axis=0)
+    return normalised
+
+
+def _weighted(logits: Array, weights: Array, scale: Array | float = 1.0) -> Fused:
+    mixed = np.einsum("mb,mbc->bc", weights, logits)
+    return Fused(log_softmax(np.reshape(scale, (-1, 1)) * mixed), weights)
+
+
+def calibrated(logits: Array, present: Array, fusion: Fusion) -> Fused:
+    """Apply the whole formula with the fitted parameters."""
+    tempered = logits / np.array(list(fusion.temperatures.values())).reshape(-1, 1, 1)
+    return _weighted(tempered, entropy_weights(tempered, present, fusion.sharpness), fusion.scale(present))
+
+
+def paper(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+    """Weigh by entropy with every parameter 1: MLA, section 3.3."""
+    return _weighted(logits, entropy_weights(logits, present))
+
+
+def mean_logit(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+    """Average the logits: the formula with sharpness 0."""
+    return _weighted(logits, entropy_weights(logits, present, sharpness=0.0))
+
+
+def mean_prob(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+    """Average the probabilities: a mixture, no member of the formula."""
+    weights = entropy_weights(logits, present, sharpness=0.0)
+    log_p = log_softmax(logits)
+    peak = np.where(present[..., None], log_p, -np.inf).max(axis=0)
+    mixture = np.einsum("mb,mbc->bc", weights, np.exp(np.where(present[..., None], log_p, peak) - peak))
+    return Fused(log_softmax(np.log(np.maximum(mixture, 1e-300)) + peak), weights)
+
+
+def product(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+    """Multiply the opinions (product of experts): sharpness 0 and the number present as the scale."""
+    return _weighted(logits, entropy_weights(logits, present, sharpness=0.0), present.sum(axis=0))
+
+
+Rule = Callable[[Array, Array, Fusion], Fused]
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (calibrated, paper, mean_logit, mean_prob, product)}
+DEFAULT_RULE = "calibrated"
+
+
+def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE) -> Fused:
+    """Fuse the present opinions of each sample by a named rule.
+
+    Args: logits (M, B, C), whatever stands where absent is ignored; present (M, B) bool, one True per column at least;
+    rule, a key of RULES. Computed in float64.
+    """
+    return RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion)
+
+
+def influence(logits: Array, present: Array, fusion: Fusion, rule: str, fused: Fused) -> Array:
+    """Say how much the answer owes to each modality: the answered label's log-probability, less what it is without.
+
+    Alone, a modality is compared with the uniform distribution. Returns: (M, B) in nats, 0 where absent.
+    """
+    count, batch, classes = logits.shape
+    answered = fused.log_probabilities.argmax(axis=1)
+    own = fused.log_probabilities[np.arange(batch), answered]
+    changes = np.zeros((count, batch))
+    for m in range(count):
+        rest = present.copy()
+        rest[m] = False
+        heard = rest.any(axis=0)
+        without = np.full(batch, -np.log(classes))
+        if heard.any():
+            left = fuse(logits[:, heard], rest[:, heard], fusion, rule).log_probabilities
+            without[heard] = left[np.arange(left.shape[0]), answered[heard]]
+        changes[m] = np.where(present[m], own - without, 0.0)
+    return changes

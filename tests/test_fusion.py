@@ -1,0 +1,166 @@
+"""Properties of every fusion rule."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mla_serve.fusion import RULES, Array, Fusion, entropy, entropy_weights, fuse, influence, log_softmax
+
+every_rule = pytest.mark.parametrize("rule", sorted(RULES))
+NAMES = ("a", "b", "c", "d", "e")
+
+
+@st.composite
+def opinions(draw: st.DrawFn, largest: float = 50.0) -> tuple[Array, Array, Fusion]:
+    """Logits (M, B, C), present (M, B) with something in every column, and fitted parameters."""
+    count, batch, classes = draw(st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(2, 7)))
+    values = st.floats(-largest, largest, allow_subnormal=False)
+    logits = draw(hnp.arrays(np.float64, (count, batch, classes), elements=values))
+    present = draw(hnp.arrays(np.bool_, (count, batch)))
+    present[draw(st.integers(0, count - 1))] = True
+    positive = st.floats(0.1, 10)
+    fusion = Fusion(
+        {name: draw(positive) for name in NAMES[:count]},
+        draw(st.floats(0, 10)),
+        {"1": draw(positive), "a+b": draw(positive), "3": draw(positive)},
+    )
+    return logits, present, fusion
+
+
+@every_rule
+@settings(deadline=None, max_examples=80)
+@given(case=opinions())
+def test_weights_sum_to_one_over_what_is_present(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+    logits, present, fusion = case
+    fused = fuse(logits, present, fusion, rule)
+    np.testing.assert_allclose(fused.weights.sum(axis=0), 1, atol=1e-12)
+    assert (fused.weights >= 0).all()
+    assert (fused.weights[~present] == 0).all()
+    np.testing.assert_allclose(np.exp(fused.log_probabilities).sum(axis=1), 1, atol=1e-9)
+
+
+@every_rule
+@settings(deadline=None, max_examples=80)
+@given(case=opinions())
+def test_a_sample_does_not_see_its_batch(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+    logits, present, fusion = case
+    together = fuse(logits, present, fusion, rule).log_probabilities
+    for b in range(logits.shape[1]):
+        alone = fuse(logits[:, b : b + 1], present[:, b : b + 1], fusion, rule).log_probabilities
+        np.testing.assert_allclose(together[b : b + 1], alone, rtol=1e-12, atol=1e-12)
+
+
+@every_rule
+@settings(deadline=None, max_examples=80)
+@given(case=opinions())
+def test_what_stands_where_absent_changes_nothing(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+    logits, present, fusion = case
+    spoiled = np.where(present[..., None], logits, np.nan)
+    clean = fuse(logits, present, fusion, rule)
+    np.testing.assert_array_equal(fuse(spoiled, present, fusion, rule).log_probabilities, clean.log_probabilities)
+
+
+@every_rule
+@settings(deadline=None, max_examples=80)
+@given(case=opinions(), data=st.data())
+def test_permuting_modalities_permutes_weights(
+    rule: str, case: tuple[Array, Array, Fusion], data: st.DataObject
+) -> None:
+    logits, present, fusion = case
+    order = data.draw(st.permutations(range(len(logits))))
+    names = list(fusion.temperatures)
+    # Scales belong to sets of modalities; by number they are the same under any order.
+    fusion = Fusion(fusion.temperatures, fusion.sharpness, {"1": 0.7, "2": 1.3})
+    moved = Fusion({names[m]: fusion.temperatures[names[m]] for m in order}, fusion.sharpness, fusion.scales)
+    before, after = fuse(logits, present, fusion, rule), fuse(logits[order], present[order], moved, rule)
+    np.testing.assert_allclose(after.weights, before.weights[order], atol=1e-12)
+    np.testing.assert_allclose(after.log_probabilities, before.log_probabilities, atol=1e-9)
+
+
+@every_rule
+@settings(deadline=None, max_examples=80)
+@given(case=opinions())
+def test_alone_a_modality_has_weight_one_and_keeps_its_ranking(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+    logits, _, fusion = case
+    logits = np.round(logits, 3)
+    present = np.zeros(logits.shape[:2], dtype=bool)
+    present[0] = True
+    fused = fuse(logits, present, fusion, rule)
+    np.testing.assert_array_equal(fused.weights[0], 1)
+    ordered = np.take_along_axis(fused.log_probabilities, logits[0].argsort(axis=1), axis=1)
+    assert (np.diff(ordered, axis=1) >= -1e-9).all()
+
+
+@every_rule
+@settings(deadline=None, max_examples=80)
+@given(case=opinions(largest=1e4))
+def test_huge_logits_stay_finite(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+    fused = fuse(*case, rule)
+    assert np.isfinite(fused.weights).all()
+    assert np.isfinite(fused.log_probabilities).all()
+
+
+@settings(deadline=None)
+@given(case=opinions())
+def test_calibrated_at_the_papers_point_is_the_papers_rule(case: tuple[Array, Array, Fusion]) -> None:
+    logits, present, fusion = case
+    point = Fusion.paper(tuple(fusion.temperatures))
+    np.testing.assert_allclose(
+        fuse(logits, present, point, "calibrated").log_probabilities,
+        fuse(logits, present, point, "paper").log_probabilities,
+        atol=1e-12,
+    )
+
+
+def test_the_papers_rule_against_the_formula_written_out() -> None:
+    logits = np.array([[[2.0, 0.0]], [[0.0, 0.5]]])
+    p = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    h = -(p * np.log(p)).sum(axis=2)[:, 0]
+    w = np.exp(h.max() - h) / np.exp(h.max() - h).sum()
+    z = w @ logits[:, 0]
+    fused = fuse(logits, np.ones((2, 1), dtype=bool), Fusion.paper(("a", "b")), "paper")
+    np.testing.assert_allclose(fused.weights[:, 0], w)
+    np.testing.assert_allclose(np.exp(fused.log_probabilities[0]), np.exp(z) / np.exp(z).sum())
+
+
+def test_the_surer_opinion_weighs_more() -> None:
+    logits = np.array([[[5.0, 0, 0]], [[0.1, 0, 0]]])
+    weights = entropy_weights(logits, np.ones((2, 1), dtype=bool))
+    assert weights[0, 0] > 0.7
+
+
+def test_mean_prob_averages_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    logits, present = generator.normal(size=(3, 4, 5)), np.ones((3, 4), dtype=bool)
+    fused = fuse(logits, present, Fusion.paper(("a", "b", "c")), "mean_prob")
+    np.testing.assert_allclose(np.exp(fused.log_probabilities), np.exp(log_softmax(logits)).mean(axis=0))
+
+
+def test_entropy_is_zero_when_sure_and_log_c_when_not() -> None:
+    assert entropy(np.array([1e4, 0, 0])) == 0
+    assert entropy(np.zeros(7)) == pytest.approx(np.log(7))
+
+
+@pytest.mark.parametrize(("pattern", "scale"), [([1, 1, 0], 9.0), ([0, 1, 0], 2.0), ([1, 0, 1], 1.0), ([1, 1, 1], 1.0)])
+def test_scales_are_looked_up_by_pattern_then_by_number_then_one(pattern: list[int], scale: float) -> None:
+    fusion = Fusion({"a": 1.0, "b": 1.0, "c": 1.0}, 1.0, {"a+b": 9.0, "1": 2.0})
+    np.testing.assert_array_equal(fusion.scale(np.array([pattern, pattern], dtype=bool).T), [scale, scale])
+
+
+@every_rule
+def test_influence_is_what_leaving_out_changes(rule: str) -> None:
+    generator = np.random.default_rng(0)
+    logits, present = generator.normal(size=(3, 5, 4)) * 3, np.ones((3, 5), dtype=bool)
+    present[2, 1] = present[1, 2] = present[2, 2] = False
+    fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, {"a+b": 1.5})
+    fused = fuse(logits, present, fusion, rule)
+    owed = influence(logits, present, fusion, rule, fused)
+    answer = fused.log_probabilities[0].argmax()
+    rest = present[:, :1].copy()
+    rest[1] = False
+    without = fuse(logits[:, :1], rest, fusion, rule).log_probabilities[0, answer]
+    assert owed[1, 0] == pytest.approx(fused.log_probabilities[0, answer] - without)
+    assert owed[2, 1] == 0
+    assert owed[0, 2] == pytest.approx(fused.log_probabilities[2].max() + np.log(4))
