@@ -1,0 +1,1 @@
+"""The training wing: torch lives here and in export/, nowhere else."""

@@ -1,0 +1,137 @@
+"""Audio encoders: waveform to log-mel to features, all of it in the graph."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mla_serve.inputs import AudioInput
+from mla_serve.train.encoders.base import Encoder
+from mla_serve.train.encoders.blocks import conv_block, resnet18
+
+BANDS = 48
+LOWEST_HZ = 60.0
+FLOOR = 1e-6  # of the loudest cell: -60 dB
+
+
+class LogMel(nn.Module):
+    """Waveform (B, T) -> normalised log-mel (B, 1, bands, frames), a fixed convolution and a fixed matrix.
+
+    A convolution exports exactly and runs faster than the STFT operator (TRAPS.md). Each window is normalised by its
+    own mean and spread, so loudness does not matter; silence gives zeros.
+    """
+
+    kernel: Tensor
+    mel: Tensor
+
+    def __init__(self, rate: int, bands: int = BANDS) -> None:
+        """Frames of 25 ms (up to the next power of two) every 10 ms."""
+        super().__init__()
+        self.hop = max(1, rate // 100)
+        size = 2 ** math.ceil(math.log2(rate * 0.025))
+        self.register_buffer("kernel", torch.from_numpy(_dft_kernel(size)), persistent=False)
+        self.register_buffer("mel", torch.from_numpy(_mel_matrix(rate, size, bands)), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Compute the picture that the encoders look at."""
+        spectrum = F.conv1d(waveform[:, None].float(), self.kernel, stride=self.hop)
+        real, imaginary = spectrum.chunk(2, dim=1)
+        power = torch.einsum("mf,bft->bmt", self.mel, real.square() + imaginary.square())
+        loudest = power.amax(dim=(1, 2), keepdim=True)
+        log_mel = (power + FLOOR * loudest + 1e-10).log()
+        centred = log_mel - log_mel.mean(dim=(1, 2), keepdim=True)
+        spread = centred.square().mean(dim=(1, 2), keepdim=True).sqrt()
+        return (centred / (spread + 1e-2))[:, None]
+
+
+def _dft_kernel(size: int) -> np.ndarray:
+    """Cosine and sine rows under a Hann window: (2 (size/2 + 1), 1, size) float32."""
+    angles = 2 * np.pi * np.outer(np.arange(size // 2 + 1), np.arange(size)) / size
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    return (np.concatenate([np.cos(angles), -np.sin(angles)]) * hann)[:, None].astype(np.float32)
+
+
+def _mel_matrix(rate: int, size: int, bands: int) -> np.ndarray:
+    """Triangular filters, equally spaced on the mel scale (O'Shaughnessy): (bands, size/2 + 1) float32."""
+    to_mel = lambda hz: 2595 * np.log10(1 + np.asarray(hz) / 700)  # noqa: E731
+    mels = np.linspace(to_mel(LOWEST_HZ), to_mel(rate / 2), bands + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    bins = np.arange(size // 2 + 1) * rate / size
+    # A filter narrower than the spacing of the bins would be empty: widen it to one bin on either side.
+    left = np.minimum(edges[:-2], edges[1:-1] - rate / size)[:, None]
+    right = np.maximum(edges[2:], edges[1:-1] + rate / size)[:, None]
+    centre = edges[1:-1, None]
+    rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
+    return np.clip(np.minimum(rising, falling), 0, None).astype(np.float32)
+
+
+class SpecAugment(nn.Module):
+    """Blank out random bands and times while training (Park et al., Interspeech 2019, without the time warp)."""
+
+    def __init__(self, bands: int = 8, share: float = 0.2, times: int = 2) -> None:
+        """Mask up to `bands` bands and up to `share` of the frames, `times` times each."""
+        super().__init__()
+        self.bands, self.share, self.times = bands, share, times
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Return (B, 1, bands, frames) with masked cells at 0, the mean; unchanged when not training."""
+        if not self.training:
+            return log_mel
+        batch, _, bands, frames = log_mel.shape
+        for _ in range(self.times):
+            log_mel = log_mel * _stripe(batch, bands, self.bands).to(log_mel.device)[:, None, :, None]
+            log_mel = log_mel * _stripe(batch, frames, int(self.share * frames)).to(log_mel.device)[:, None, None, :]
+        return log_mel
+
+
+def _stripe(batch: int, size: int, longest: int) -> Tensor:
+    """1 everywhere but on one random interval of each row: (B, size)."""
+    length = torch.rand(batch, 1) * longest
+    start = torch.rand(batch, 1) * (size - length)
+    at = torch.arange(size)[None]
+    return 1.0 - ((at >= start) & (at < start + length)).float()
+
+
+class SmallAudio(Encoder):
+    """Log-mel, five convolutions, three bands kept apart, mean and maximum over time."""
+
+    def __init__(self, spec: AudioInput, width: int) -> None:
+        """Build for any rate and window."""
+        super().__init__(spec, width)
+        self.front = LogMel(spec.rate)
+        self.augment = SpecAugment()
+        self.body = nn.Sequential(
+            conv_block(1, 32, (2, 2)),
+            conv_block(32, 48, (2, 2)),
+            conv_block(48, 64, (2, 2)),
+            conv_block(64, 96, (2, 1)),
+            conv_block(96, 96),
+        )
+        self.end = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * 96 * 3, width))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Encode (B, T)."""
+        maps = self.body(self.augment(self.front(windows)))
+        pooled = torch.cat([maps.mean(dim=3), maps.amax(dim=3)], dim=1)
+        features: Tensor = self.end(pooled.flatten(1))
+        return features
+
+
+class AudioResNet18(Encoder):
+    """Log-mel, then ResNet-18 from scratch: the audio encoder of the MLA paper."""
+
+    def __init__(self, spec: AudioInput, width: int) -> None:
+        """Build for any rate and window."""
+        super().__init__(spec, width)
+        self.front = LogMel(spec.rate, bands=64)
+        self.augment = SpecAugment()
+        self.body = resnet18(1, width)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Encode (B, T)."""
+        features: Tensor = self.body(self.augment(self.front(windows)))
+        return features

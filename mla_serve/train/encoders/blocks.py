@@ -1,0 +1,52 @@
+"""Building blocks that several encoders share."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv_block(inputs: int, outputs: int, pool: tuple[int, int] | None = None) -> nn.Sequential:
+    """3x3 convolution, batch normalisation, ReLU, and max pooling where asked."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+    return nn.Sequential(*layers, *([nn.MaxPool2d(pool)] if pool else []))
+
+
+class Residual(nn.Module):
+    """Basic block of ResNet-18 (He et al., CVPR 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Two 3x3 convolutions around a shortcut, projected where the shape changes."""
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet18(channels: int, width: int) -> nn.Sequential:
+    """ResNet-18 from `channels` planes to `width` features, global average pooling at the end."""
+    stem = [nn.Conv2d(channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    planes = (64, 64, 128, 256, 512)
+    stages = [
+        nn.Sequential(Residual(before, after, 1 if before == after else 2), Residual(after, after, 1))
+        for before, after in itertools.pairwise(planes)
+    ]
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, width)]
+    return nn.Sequential(*stem, *stages, *end)

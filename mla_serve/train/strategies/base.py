@@ -1,0 +1,128 @@
+"""The interface of a training strategy, and what all of them share: optimisers, schedules, checkpoints."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mla_serve.train.encoders import Encoder
+
+
+class Batch(Protocol):
+    """One mini-batch of B rows, each with some of the modalities."""
+
+    labels: Tensor
+    """(B,) int64."""
+    present: Mapping[str, Tensor]
+    """{modality: (B,) bool}."""
+
+    def inputs(self, name: str) -> Tensor:
+        """Load, augment and move the windows of the rows that have `name`, when they are asked for: (rows, *shape)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What strategies may be told; see TrainConfig for the meaning of each."""
+
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    optimizer: str = "adamw"
+    hgm: str = "epoch"
+    heads: str = "shared"
+
+
+class Strategy(nn.Module, abc.ABC):
+    """Encoders, heads and the rule by which a mini-batch changes them.
+
+    `heads` maps head names to linear layers (D -> C), `head_of` maps each modality to its head's name.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        heads: Mapping[str, nn.Linear],
+        head_of: Mapping[str, str],
+        options: Options,
+    ) -> None:
+        """Take freshly built modules."""
+        super().__init__()
+        self.encoders = nn.ModuleDict(dict(encoders))
+        self.heads = nn.ModuleDict(dict(heads))
+        self.head_of = dict(head_of)
+        self.classes = next(iter(heads.values())).out_features
+        self.options = options
+        self.loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Strategy:
+        """Make the heads that the strategy needs and return it.
+
+        Raises: ConfigError for an option that it does not have.
+        """
+
+    @abc.abstractmethod
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Learn from one mini-batch; returns what to log, losses by modality among it."""
+
+    @abc.abstractmethod
+    def prepare(self, total_steps: int) -> None:
+        """Make optimisers and schedules for a run of total_steps batches."""
+
+    @abc.abstractmethod
+    def training_state(self) -> dict[str, Any]:
+        """Return everything beside the weights that a resumed run needs."""
+
+    @abc.abstractmethod
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Take up what `training_state` returned."""
+
+    def start_epoch(self) -> None:
+        """Do what is due at the start of an epoch. Default: nothing."""
+
+    def logits(self, name: str, windows: Tensor) -> Tensor:
+        """Return one modality's opinion of windows (B, *shape): (B, C)."""
+        logits: Tensor = self.heads[self.head_of[name]](self.encoders[name](windows))
+        return logits
+
+
+class Schedule:
+    """One optimiser and its one-cycle learning rate, advanced once per batch."""
+
+    def __init__(self, module: nn.Module, options: Options, total_steps: int) -> None:
+        """Make an optimiser over a module's parameters."""
+        self.optimizer = _optimizer(module, options)
+        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, options.lr, total_steps=total_steps)
+
+    def step(self) -> None:
+        """Apply the gradients and set them to None."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def advance(self) -> None:
+        """Move the learning rate on by one batch."""
+        # torch warns when a rate moves before the first step; a turn without rows is no fault.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimiser's and the schedule's state, plain types and tensors only."""
+        schedule = {k: v for k, v in self._scheduler.state_dict().items() if isinstance(v, int | float | list | str)}
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["schedule"])
+
+
+def _optimizer(module: nn.Module, options: Options) -> torch.optim.Optimizer:
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(module.parameters(), options.lr, momentum=0.9, weight_decay=options.weight_decay)
+    return torch.optim.AdamW(module.parameters(), options.lr, weight_decay=options.weight_decay)
