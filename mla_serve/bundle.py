@@ -1,0 +1,220 @@
+"""The bundle: a folder of ONNX graphs with a manifest that can be verified. DESIGN.md, "The bundle".
+
+The manifest lists every other file with its sha256 and carries its own; loading checks them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mla_serve.errors import BundleError
+from mla_serve.fusion import Fusion
+from mla_serve.inputs import INPUTS, Input, Payload
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Modality(_Strict):
+    """One modality: the kind and fields of its input, its encoder's graph, the head its features go to."""
+
+    kind: str
+    input: dict[str, Any]
+    encoder: str
+    head: str
+
+
+class FusionParameters(_Strict):
+    """The fitted parameters of the formula in fusion.py."""
+
+    temperatures: dict[Name, Positive]
+    sharpness: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    scales: dict[str, Positive]
+
+
+class Golden(_Strict):
+    """One sample that is replayed at start: payloads (text, numbers, or a file of the bundle) and what torch said."""
+
+    payloads: dict[Name, str | list[float]]
+    probabilities: list[float]
+
+
+class Manifest(_Strict):
+    """manifest.json. `files` maps every other file of the folder to its sha256; `sha256` is that of all the rest."""
+
+    format: int = FORMAT
+    name: str
+    created: str
+    versions: dict[str, str]
+    classes: Annotated[list[str], Field(min_length=2)]
+    modalities: Annotated[dict[Name, Modality], Field(min_length=1)]
+    heads: Annotated[dict[Name, str], Field(min_length=1)]
+    fusion: FusionParameters
+    golden: list[Golden]
+    golden_source: str
+    tolerance: Positive
+    parity: dict[str, Any]
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+    sha256: str = ""
+
+    def digest(self) -> str:
+        """Hash everything but the hash itself."""
+        content = self.model_dump(mode="json", exclude={"sha256"})
+        return _sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode())
+
+
+class Bundle:
+    """A verified bundle in memory: the manifest and the content of every file it names."""
+
+    def __init__(self, folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+        """Take what `load` has verified."""
+        self.folder = folder
+        self.manifest = manifest
+        self._files = files
+        self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
+        self.fusion = Fusion(**manifest.fusion.model_dump())
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read and verify a bundle.
+
+        Raises: BundleError, with the file's name, for a missing, changed or unlisted path, or an unknown version.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        files = {name: _read_verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
+        _check_references(manifest)
+        return cls(folder, manifest, files)
+
+    def read(self, name: str) -> bytes:
+        """Return the verified content of a file that the manifest lists."""
+        return self._files[name]
+
+    def golden_samples(self) -> list[dict[str, Payload]]:
+        """Return the payloads of the golden samples as a caller would send them."""
+        return [
+            {name: self._golden_payload(name, value) for name, value in golden.payloads.items()}
+            for golden in self.manifest.golden
+        ]
+
+    def golden_probabilities(self) -> np.ndarray[Any, Any]:
+        """Return what torch said of the golden samples, (B, C)."""
+        return np.array([golden.probabilities for golden in self.manifest.golden])
+
+    def _golden_payload(self, name: str, value: str | list[float]) -> Payload:
+        in_file = self.manifest.modalities[name].kind in ("image", "audio")
+        return self.read(str(value)) if in_file else value
+
+    def _input(self, name: str, modality: Modality) -> Input:
+        if modality.kind not in INPUTS:
+            raise BundleError(f"{MANIFEST}: modality {name} is of kind {modality.kind!r}; known are {sorted(INPUTS)}")
+        try:
+            return INPUTS[modality.kind].from_fields(modality.input, self.read)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{MANIFEST}: the input fields of {name} cannot be used ({error!r})") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash every file of the folder into the manifest and write it; returns the manifest as written."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: _sha256((folder / name).read_bytes()) for name in names if name != MANIFEST}
+    manifest = manifest.model_copy(update={"files": files})
+    manifest = manifest.model_copy(update={"sha256": manifest.digest()})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target` that takes its place when the block ends well, and vanishes otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+        old = staging.with_name(staging.name + ".old")
+        if target.exists():
+            target.replace(old)
+        staging.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path}: no such file; a bundle is a folder that `python -m mla_serve.train` or `python -m export` wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from None
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
+        raise BundleError(f"{path}: format {version!r}, this version reads {FORMAT}; export the bundle again")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from None
+    if manifest.digest() != manifest.sha256:
+        raise BundleError(f"{path}: its content does not match its sha256; it was changed after the export")
+    return manifest
+
+
+def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
+    relative = PurePosixPath(name)
+    path = folder / relative
+    if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{folder / MANIFEST}: the path {name!r} leaves the bundle's folder")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from None
+    if _sha256(content) != sha256:
+        raise BundleError(f"{path}: its sha256 is not the manifest's; the file is damaged or was changed")
+    return content
+
+
+def _check_references(manifest: Manifest) -> None:
+    """Refuse a manifest whose parts do not fit together."""
+    names = set(manifest.modalities)
+    graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())
+    if missing := graphs - set(manifest.files):
+        raise BundleError(f"{MANIFEST}: names graphs that it does not list as files: {sorted(missing)}")
+    if missing := {modality.head for modality in manifest.modalities.values()} - set(manifest.heads):
+        raise BundleError(f"{MANIFEST}: names heads that it does not have: {sorted(missing)}")
+    if set(manifest.fusion.temperatures) != names:
+        raise BundleError(
+            f"{MANIFEST}: has temperatures for {sorted(manifest.fusion.temperatures)}, not {sorted(names)}"
+        )
+    for golden in manifest.golden:
+        if not golden.payloads or set(golden.payloads) - names or len(golden.probabilities) != len(manifest.classes):
+            raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and classes")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,73 @@
+"""Which onnxruntime is installed, and what happens when it is none, or two, or not the one asked for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mla_serve.bundle import Bundle
+from mla_serve.errors import ConfigError
+from mla_serve.runtime import DEVICES, WHEELS, check_runtime, open_session
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to put the names of installed wheels into."""
+    wheels: list[str] = []
+
+    def version(name: str) -> str:
+        if name not in wheels:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return wheels
+
+
+@pytest.mark.parametrize("wheel", WHEELS)
+def test_either_wheel_alone_will_do(install: list[str], wheel: str) -> None:
+    install.append(wheel)
+    check_runtime()
+
+
+def test_a_missing_wheel_names_both_extras(install: list[str]) -> None:
+    with pytest.raises(ConfigError, match="neither onnxruntime nor onnxruntime-gpu") as caught:
+        check_runtime()
+    assert "mla_serve[cpu]" in str(caught.value)
+    assert "mla_serve[gpu]" in str(caught.value)
+    assert "uninstall" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_doubled_wheel_names_both_extras_and_how_to_undo_it(install: list[str]) -> None:
+    install.extend(WHEELS)
+    with pytest.raises(ConfigError, match="both onnxruntime and onnxruntime-gpu are installed") as caught:
+        check_runtime()
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in str(caught.value)
+    assert "mla_serve[cpu]" in str(caught.value)
+    assert "mla_serve[gpu]" in str(caught.value)
+
+
+def test_a_graph_runs_on_the_device_that_was_asked_for(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    session = open_session(Bundle.load(tiny_bundle).read("vector.onnx"), DEVICES["cpu"], 1)
+    assert session.providers == ["CPUExecutionProvider"]
+    assert session.run(np.ones((5, 4), np.float32)).shape == (5, 8)
+    assert not caplog.records
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in pytest.importorskip("onnxruntime").get_available_providers(),
+    reason="this onnxruntime may have CUDA",
+)
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available provider names")
+def test_asking_for_cuda_and_getting_the_cpu_is_a_loud_warning(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        session = open_session(Bundle.load(tiny_bundle).read("vector.onnx"), DEVICES["cuda"], 1)
+    assert session.providers == ["CPUExecutionProvider"]
+    assert "ASKED FOR ['CUDAExecutionProvider']" in caplog.text
