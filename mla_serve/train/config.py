@@ -1,0 +1,98 @@
+"""What a training run may be told: one frozen dataclass, from which the flags are generated."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mla_serve.bundle import NAME_PATTERN
+from mla_serve.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Train encoders for every modality of a table and one shared head, and export them as a bundle that can be served."""
+
+    data: Path | None = None
+    """Folder with train/val/test tables (.jsonl, .csv or .parquet). Without it, a generated data set is used: keypad."""
+    name: str | None = None
+    """Name of the model. Default: that of the data folder, or keypad."""
+    out: Path | None = None
+    """Folder that the bundle is written to. Default: models/NAME."""
+    runs: Path = Path("runs")
+    """Folder in which runs/NAME keeps configuration, checkpoints and metrics."""
+    strategy: str = "mla"
+    """Training strategy: mla or ensemble."""
+    epochs: int = 20
+    """Passes over the training rows."""
+    seed: int = 0
+    """Fixes everything random."""
+    modalities: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
+    """Modalities to use, in this order. Default: all that the table has."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    resume: bool = False
+    """Go on with the unfinished run of this name, bit for bit as if it had not been interrupted."""
+    samples: bool = True
+    """Put a few training samples into the bundle, replayed when it starts. --no-samples puts generated ones there."""
+    about: Path | None = None
+    """Markdown file on the data's source and licence, quoted in the model card."""
+
+    encoders: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=ENCODER [...]")] = ()
+    """Encoders by modality, such as image=resnet18. Default: small."""
+    width: int = 128
+    """Number of features, D."""
+    batch_size: int = 64
+    """Rows per batch."""
+    lr: float = 2e-3
+    """Highest learning rate of the one-cycle schedule."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay."""
+    label_smoothing: float = 0.05
+    """Share of the target that is spread over all classes."""
+    optimizer: str = "adamw"
+    """adamw or sgd."""
+    hgm: str = "epoch"
+    """Head gradient modification: off, others (project out their running means), or the recursive projector, reset each
+    epoch, never, or every so many turns."""
+    heads: str = "shared"
+    """shared or separate."""
+    augment: bool = True
+    """Vary training samples at random."""
+    image_size: int | None = None
+    """Side of the square that images are cropped to, in pixels. Default: from the data, at most 96."""
+    audio_rate: int | None = None
+    """Sampling rate in Hz. Default: the data's, at most 16000."""
+    audio_seconds: float | None = None
+    """Length of a window. Default: that of nearly all recordings, at most 10."""
+    transliterate: bool | None = None
+    """Bring texts to Latin letters. Default: when the training texts mix scripts."""
+    threads: int | None = None
+    """CPU threads. Default: all cores."""
+
+    def check(self) -> None:
+        """Refuse what cannot be trained, before anything is read.
+
+        Raises: ConfigError.
+        """
+        for flag, value, low in (
+            ("epochs", self.epochs, 1),
+            ("batch-size", self.batch_size, 2),
+            ("width", self.width, 2),
+        ):
+            if value < low:
+                raise ConfigError(f"--{flag} {value}: expected a whole number of at least {low}")
+        if not 0 < self.lr < 10:
+            raise ConfigError(f"--lr {self.lr}: expected a number between 0 and 10, such as 0.002")
+        if self.optimizer not in ("adamw", "sgd"):
+            raise ConfigError(f"--optimizer {self.optimizer}: expected adamw or sgd")
+        if self.name is not None and not re.fullmatch(NAME_PATTERN.replace("_]", "_-]"), self.name):
+            raise ConfigError(
+                f"--name {self.name}: expected lower-case letters, digits, - and _, starting with a letter"
+            )
+        if self.about is not None and not self.about.is_file():
+            raise ConfigError(f"--about {self.about}: no such file")

@@ -1,0 +1,137 @@
+"""The training loop: epochs, validation, the checkpoint that validation prefers, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mla_serve.errors import ConfigError
+from mla_serve.fusion import Array, Fusion
+from mla_serve.scores import evaluate
+from mla_serve.train.data import Column, Samples, batches_per_epoch, training_batches
+from mla_serve.train.run import BEST, LAST, METRICS, RunFolder
+from mla_serve.train.strategies import Strategy
+
+EVALUATION_BATCH = 256
+MEASURED = 10_000  # windows that normalisation is measured on
+Report = Callable[[dict[str, Any]], None]
+
+
+@torch.no_grad()
+def opinions(strategy: Strategy, samples: Samples, device: torch.device) -> tuple[Array, Array]:
+    """Return every modality's logits on decoded rows, windows averaged: (M, N, C) float32, 0 where absent; (M, N) bool."""
+    strategy.eval()
+    logits = [_column_logits(strategy, name, samples.columns[name], device) for name in strategy.encoders]
+    present = [samples.columns[name].present.numpy() for name in strategy.encoders]
+    return torch.stack(logits).numpy(), np.stack(present)
+
+
+def _column_logits(strategy: Strategy, name: str, column: Column, device: torch.device) -> Tensor:
+    windows = torch.cat(
+        [strategy.logits(name, part.to(device)).cpu() for part in column.windows.split(EVALUATION_BATCH)]
+    )
+    sums = torch.zeros(len(column.count), windows.shape[1])
+    sums.index_add_(0, torch.repeat_interleave(column.count), windows)
+    return sums / column.count.clamp_min(1)[:, None]
+
+
+class Trainer:
+    """Train a strategy on decoded rows, an epoch at a time; all that is random follows from (seed, epoch)."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        samples: Mapping[str, Samples],
+        folder: RunFolder,
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        augment: bool,
+        device: torch.device,
+    ) -> None:
+        """Take freshly built modules and the splits train and val."""
+        self.strategy = strategy.to(device, memory_format=torch.channels_last)
+        self.samples, self.folder = samples, folder
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.augment, self.device = augment, device
+        self.epoch = 0
+        self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0, "nll": math.inf}
+        strategy.prepare(epochs * batches_per_epoch(len(samples["train"]), batch_size))
+
+    def measure(self) -> None:
+        """Set each encoder's normalisation from the training rows."""
+        for name, encoder in self.strategy.encoders.items():
+            encoder.measure(self.samples["train"].columns[name].windows[:MEASURED].to(self.device))
+
+    def resume(self) -> None:
+        """Take up the last checkpoint."""
+        state = self.folder.load(LAST, self.device)
+        self.strategy.load_state_dict(state["weights"])
+        self.strategy.load_training_state(state["training"])
+        self.epoch, self.best = state["epoch"], state["best"]
+        lines = (self.folder.path / METRICS).read_text().splitlines()[: self.epoch]
+        self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
+
+    def run(self, report: Report, step: Callable[[], None] = lambda: None) -> None:
+        """Train to the last epoch; `report` gets each epoch's record, `step` is called after each batch."""
+        while self.epoch < self.epochs:
+            record = {"epoch": self.epoch + 1, **self._train_epoch(step), **self._validate()}
+            self.epoch += 1
+            self._keep(record)
+            report(record)
+        self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
+
+    def _train_epoch(self, step: Callable[[], None]) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(self._seed("data"))
+        logged: defaultdict[str, list[float]] = defaultdict(list)
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed("layers"))
+            self.strategy.train()
+            self.strategy.start_epoch()
+            batches = training_batches(self.samples["train"], self.batch_size, generator, self.device, self.augment)
+            for batch in batches:
+                for key, value in self.strategy.step(batch).items():
+                    logged[key].append(value)
+                step()
+        means = {key: float(np.mean(values)) for key, values in logged.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise ConfigError(
+                f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr, resume from the last one"
+            )
+        return means
+
+    def _seed(self, stream: str) -> int:
+        """Derive the seed of one stream of random numbers in this epoch."""
+        entropy = [self.seed, self.epoch, *stream.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+    def _validate(self) -> dict[str, Any]:
+        logits, present = opinions(self.strategy, self.samples["val"], self.device)
+        fusion = Fusion.paper(tuple(self.strategy.encoders))
+        results = evaluate(logits, present, self.samples["val"].labels.numpy(), fusion, ["paper"])
+        accuracy = {
+            name: rules["paper"]["accuracy"] for name, rules in results.items() if not name.startswith("missing")
+        }
+        nll = [rules["paper"]["nll"] for rules in results.values()]
+        return {"val": accuracy, "accuracy": float(np.mean(list(accuracy.values()))), "nll": float(np.mean(nll))}
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        """Write the checkpoint; keep it as the best one if validation says so: accuracy over patterns, then NLL."""
+        weights = self.strategy.state_dict()
+        better = (record["accuracy"], -record["nll"]) > (self.best["accuracy"], -self.best["nll"])
+        record["best"] = better
+        if better:
+            self.best = {key: record[key] for key in ("epoch", "accuracy", "nll")}
+            self.folder.save(BEST, {"weights": weights, "epoch": self.epoch})
+        with (self.folder.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        training = self.strategy.training_state()
+        self.folder.save(LAST, {"weights": weights, "training": training, "epoch": self.epoch, "best": self.best})

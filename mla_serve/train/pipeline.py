@@ -1,0 +1,229 @@
+"""From a configuration to a finished run folder: read, check, choose inputs, train, fit the fusion."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mla_serve import __version__
+from mla_serve.errors import ConfigError
+from mla_serve.inputs import Input, Payload
+from mla_serve.table import Row, Table, check_rows, payload, read_table, split_validation
+from mla_serve.train.calibrate import fit_fusion
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
+from mla_serve.train.encoders import ENCODERS
+from mla_serve.train.inputs import choose_inputs
+from mla_serve.train.keypad import make_keypad
+from mla_serve.train.loop import Report, Trainer, opinions
+from mla_serve.train.run import LAST, RUN, Recipe, RunFolder
+from mla_serve.train.strategies import Options
+
+VALIDATION_SHARE = 0.2
+GOLDEN = 10
+# Flags that do not change what is learned.
+FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known before the first step: the checked data and the recipe."""
+
+    name: str
+    table: Table
+    rows: Mapping[str, Sequence[Row]]
+    recipe: Recipe
+    notes: list[str]
+
+
+def plan(config: TrainConfig) -> Plan:
+    """Read and check the data, and choose inputs and encoders.
+
+    Raises: ConfigError, DataError; nothing has been written then but the generated data set.
+    """
+    config.check()
+    name = config.name or (config.data.resolve().name.lower() if config.data else "keypad")
+    table = read_table(config.data or _keypad(config))
+    kinds = _kinds(table, config.modalities)
+    rows = {split: _with_any(table.splits[split], kinds) for split in table.splits}
+    notes = [f"{len(rows[split])} rows for {split}" for split in rows]
+    if "val" not in rows:
+        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
+        notes.append(note)
+    inputs = choose_inputs(rows["train"], kinds, config)
+    check_rows(
+        table,
+        list(table.splits),
+        lambda modality, value: modality in inputs and inputs[modality].decode(value, modality),
+    )
+    recipe = Recipe(table.classes, inputs, _encoders(inputs, config), config.width, config.strategy, _options(config))
+    recipe.build()
+    return Plan(name, table, rows, recipe, notes)
+
+
+def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[], None] = lambda: None) -> RunFolder:
+    """Train as planned into runs/NAME and fit the fusion on validation.
+
+    Raises: ConfigError when --resume does not fit what is there.
+    """
+    folder = RunFolder(config.runs / planned.name)
+    samples = {
+        split: decode_rows(planned.rows[split], planned.recipe.inputs, planned.recipe.classes)
+        for split in ("train", "val")
+    }
+    trainer = Trainer(
+        planned.recipe.build(config.seed),
+        samples,
+        folder,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        device=pick_device(config.device),
+    )
+    _start(config, planned, folder, trainer)
+    trainer.run(report, step)
+    _finish(config, planned, folder, trainer, samples["val"])
+    return folder
+
+
+def total_steps(config: TrainConfig, planned: Plan) -> int:
+    """Count the batches of a whole run."""
+    return config.epochs * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a --device flag.
+
+    Raises: ConfigError for CUDA where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device {name}: torch finds no CUDA device here; use --device cpu, or install torch with CUDA"
+        )
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device {name}: expected cpu, cuda or auto") from None
+
+
+def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
+    """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
+    facts = _jsonable(dataclasses.asdict(config)) | {"fingerprint": planned.table.fingerprint}
+    if config.resume and (folder.path / LAST).exists():
+        before = folder.read_json("config.json")
+        changed = [key for key in facts if key not in FREE_TO_CHANGE and facts[key] != before.get(key)]
+        if changed:
+            raise ConfigError(
+                f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"
+            )
+        trainer.resume()
+        return
+    if folder.path.exists():
+        _put_aside(folder.path)
+    folder.write_json("config.json", facts)
+    trainer.measure()
+
+
+def _put_aside(path: Path) -> None:
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.replace(old)
+
+
+def _finish(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, val: Samples) -> None:
+    """Fit the fusion on validation, keep a few raw samples, and write run.json, which makes the run complete."""
+    logits, present = opinions(trainer.strategy, val, trainer.device)
+    fusion = fit_fusion(logits, present, val.labels.numpy(), tuple(planned.recipe.inputs))
+    generated = None if config.samples else np.random.default_rng(config.seed)
+    folder.write_samples(golden_samples(planned.rows["train"], planned.recipe.inputs, generated))
+    if config.about:
+        folder.write_bytes("about.md", config.about.read_bytes())
+    folder.write_json(
+        RUN,
+        {
+            "name": planned.name,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "recipe": folder.write_recipe(planned.recipe),
+            "config": folder.read_json("config.json"),
+            "data": str(planned.table.folder.resolve()),
+            "fusion": dataclasses.asdict(fusion),
+            "best": trainer.best,
+            "notes": planned.notes,
+            "golden_source": "generated" if generated else "training rows",
+            "versions": {"mla_serve": __version__} | {package: version(package) for package in ("torch", "numpy")},
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        },
+    )
+
+
+def golden_samples(
+    rows: Sequence[Row], inputs: Mapping[str, Input], generator: np.random.Generator | None
+) -> list[dict[str, Payload]]:
+    """Pick one row of each of the first classes, the most complete; or make payloads, where a generator is given."""
+    if generator:
+        return [{name: spec.generate(generator) for name, spec in inputs.items()} for _ in range(GOLDEN)]
+    fullest: dict[str, Row] = {}
+    for row in rows:
+        if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
+            fullest[row.label] = row
+    chosen = [fullest[label] for label in sorted(fullest)[:GOLDEN]]
+    return [{name: payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
+
+
+def _keypad(config: TrainConfig) -> Path:
+    """Return the folder of the generated data set, made on first use."""
+    folder = config.runs / "data" / f"keypad-{config.seed}"
+    return folder if folder.exists() else make_keypad(folder, config.seed)
+
+
+def _kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:
+    names = [name for item in asked for name in item.split(",") if name] or list(table.modalities)
+    unknown = [name for name in names if name not in table.modalities]
+    if unknown:
+        raise ConfigError(f"--modalities {' '.join(unknown)}: the table has {', '.join(table.modalities)}")
+    return {name: table.modalities[name] for name in names}
+
+
+def _with_any(rows: Sequence[Row], kinds: Mapping[str, str]) -> list[Row]:
+    """Keep the rows that have one of the chosen modalities, with those alone."""
+    kept = []
+    for row in rows:
+        values = {name: value for name, value in row.values.items() if name in kinds}
+        present = {rate: names & values.keys() for rate, names in row.present.items()}
+        if values:
+            kept.append(dataclasses.replace(row, values=values, present=present))
+    return kept
+
+
+def _encoders(inputs: Mapping[str, Input], config: TrainConfig) -> dict[str, str]:
+    chosen = {name: next(iter(ENCODERS[spec.kind])) for name, spec in inputs.items()}
+    for item in config.encoders:
+        name, _, encoder = item.partition("=")
+        if name not in chosen or not encoder:
+            raise ConfigError(f"--encoders {item}: expected NAME=ENCODER with a name out of {', '.join(chosen)}")
+        chosen[name] = encoder
+    return chosen
+
+
+def _options(config: TrainConfig) -> Options:
+    return Options(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Options)})
+
+
+def _jsonable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        for key, value in fields.items()
+    }

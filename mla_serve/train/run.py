@@ -1,0 +1,141 @@
+"""The run folder: what a training run was told, what it learned, and what export needs. Every file is written whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mla_serve.errors import ConfigError
+from mla_serve.fusion import Fusion
+from mla_serve.inputs import INPUTS, Input, Payload
+from mla_serve.train.encoders import ENCODERS, Encoder
+from mla_serve.train.strategies import STRATEGIES, Options, Strategy
+
+RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options."""
+
+    classes: tuple[str, ...]
+    inputs: Mapping[str, Input]
+    encoders: Mapping[str, str]
+    width: int
+    strategy: str
+    options: Options
+
+    def build(self, seed: int = 0) -> Strategy:
+        """Make the modules, freshly initialised.
+
+        Raises: ConfigError for an unknown encoder or strategy.
+        """
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"--strategy {self.strategy}: expected one of {', '.join(STRATEGIES)}")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            encoders = {name: self._encoder(name) for name in self.inputs}
+            return STRATEGIES[self.strategy].build(encoders, len(self.classes), self.options)
+
+    def _encoder(self, name: str) -> Encoder:
+        kind, chosen = self.inputs[name].kind, self.encoders[name]
+        if chosen not in ENCODERS[kind]:
+            raise ConfigError(f"--encoders {name}={chosen}: expected one of {', '.join(ENCODERS[kind])} for {kind}")
+        return ENCODERS[kind][chosen](self.inputs[name], self.width)
+
+
+class RunFolder:
+    """Read and write runs/NAME."""
+
+    def __init__(self, path: Path) -> None:
+        """Take a folder that exists or will be made."""
+        self.path = path
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one JSON file whole."""
+        self.write_bytes(name, json.dumps(content, indent=1, ensure_ascii=False, default=str).encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write one file whole: to a temporary name, then renamed."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_bytes(content)
+        temporary.replace(target)
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write one checkpoint whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / f".{name}.tmp"
+        torch.save(dict(state), temporary)
+        temporary.replace(self.path / name)
+
+    def load(self, name: str, device: str | torch.device = "cpu") -> dict[str, Any]:
+        """Read one checkpoint; tensors and plain types only."""
+        try:
+            state: dict[str, Any] = torch.load(self.path / name, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path / name}: no such file; is {self.path} the folder of a run?") from None
+        return state
+
+    def read_json(self, name: str = RUN) -> dict[str, Any]:
+        """Read one JSON file.
+
+        Raises: ConfigError when it is not there or damaged.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.path / name}: cannot be read ({error}); is {self.path} a finished run?") from None
+        return content
+
+    def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
+        """Store the files that inputs bring, and return the recipe as JSON fields."""
+        inputs = {}
+        for name, spec in recipe.inputs.items():
+            fields, files = spec.to_fields()
+            inputs[name] = {"kind": spec.kind, "fields": fields}
+            for filename, content in files.items():
+                self.write_bytes(filename, content)
+        fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+        return fields | {"inputs": inputs, "options": dataclasses.asdict(recipe.options)}
+
+    def read_recipe(self) -> Recipe:
+        """Rebuild the recipe of a finished run."""
+        fields = self.read_json()["recipe"]
+        read = lambda name: (self.path / name).read_bytes()  # noqa: E731
+        inputs = {n: INPUTS[i["kind"]].from_fields(i["fields"], read) for n, i in fields["inputs"].items()}
+        options = Options(**fields["options"])
+        return Recipe(**(fields | {"classes": tuple(fields["classes"]), "inputs": inputs, "options": options}))
+
+    def read_fusion(self) -> Fusion:
+        """Return the fitted fusion of a finished run."""
+        return Fusion(**self.read_json()["fusion"])
+
+    def write_samples(self, samples: list[dict[str, Payload]]) -> None:
+        """Keep the raw payloads of a few rows: bytes in files, the rest in samples.json."""
+        index: list[dict[str, Any]] = []
+        for number, sample in enumerate(samples):
+            entry: dict[str, Any] = {}
+            for name, value in sample.items():
+                entry[name] = value
+                if isinstance(value, bytes):
+                    entry[name] = {"file": f"{SAMPLES}/{number}.{name}"}
+                    self.write_bytes(entry[name]["file"], value)
+            index.append(entry)
+        self.write_json("samples.json", {"samples": index})
+
+    def read_samples(self) -> list[dict[str, Payload]]:
+        """Return what `write_samples` kept."""
+        return [
+            {
+                name: (self.path / value["file"]).read_bytes() if isinstance(value, dict) else value
+                for name, value in entry.items()
+            }
+            for entry in self.read_json("samples.json")["samples"]
+        ]
