@@ -1,0 +1,156 @@
+"""Assemble a bundle from a run: graphs, parity, golden samples, metrics, model card. Nothing appears unless all is well."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mla_serve
+from export.card import model_card
+from export.graphs import export_graph, largest_difference
+from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
+from mla_serve.evaluate import evaluate_bundle
+from mla_serve.fusion import Fusion, fuse
+from mla_serve.inputs import Array, Input, Payload
+from mla_serve.predictor import Predictor
+from mla_serve.train.run import BEST, RunFolder
+from mla_serve.train.strategies import Strategy
+
+TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
+GOLDEN_TOLERANCE = 1e-3  # of a probability, on whatever machine serves
+RANDOM_SAMPLES = 8
+PATHS = ("data", "out", "runs", "about")
+
+
+def export_run(run: Path, out: Path) -> Manifest:
+    """Write the bundle of a finished run to `out`, replacing an older one only when all checks have passed.
+
+    Raises: BundleError when a graph differs from torch; ConfigError when the run is not finished.
+    """
+    folder = RunFolder(run)
+    facts = folder.read_json()
+    recipe = folder.read_recipe()
+    strategy = recipe.build()
+    strategy.load_state_dict(folder.load(BEST)["weights"])
+    strategy.eval()
+    samples = folder.read_samples()
+    with staged(out) as staging:
+        modalities, files = _write_inputs(strategy, recipe.inputs)
+        for name, content in files.items():
+            (staging / name).write_bytes(content)
+        heads = {head: f"{head}.onnx" for head in strategy.heads}
+        parity = _write_graphs(strategy, recipe.inputs, samples, staging)
+        fusion = folder.read_fusion()
+        manifest = Manifest(
+            name=facts["name"],
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            versions=_versions(),
+            classes=list(recipe.classes),
+            modalities=modalities,
+            heads=heads,
+            fusion=FusionParameters(**dataclasses.asdict(fusion)),
+            golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
+            golden_source=facts["golden_source"],
+            tolerance=GOLDEN_TOLERANCE,
+            parity=parity,
+            metrics={},
+            training=_training(facts),
+            files={},
+        )
+        manifest = write_manifest(staging, manifest)
+        Predictor(Bundle.load(staging)).verify()
+        return _finish(staging, manifest, facts, folder)
+
+
+def _finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder) -> Manifest:
+    """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
+    metrics = (
+        evaluate_bundle(Predictor(Bundle.load(staging)), Path(facts["data"])) if Path(facts["data"]).is_dir() else {}
+    )
+    manifest = manifest.model_copy(update={"metrics": metrics})
+    about = folder.path / "about.md"
+    card = model_card(manifest, about.read_text(encoding="utf-8") if about.exists() else None)
+    (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    return write_manifest(staging, manifest)
+
+
+def _write_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:
+    modalities: dict[str, Modality] = {}
+    files: dict[str, bytes] = {}
+    for name, spec in inputs.items():
+        fields, own = spec.to_fields()
+        files |= own
+        modalities[name] = Modality(kind=spec.kind, input=fields, encoder=f"{name}.onnx", head=strategy.head_of[name])
+    return modalities, files
+
+
+def _write_graphs(
+    strategy: Strategy, inputs: Mapping[str, Input], samples: list[dict[str, Payload]], staging: Path
+) -> dict[str, Any]:
+    """Export every encoder and head, each compared with torch on real and on random samples."""
+    differences = {}
+    generator = np.random.default_rng(0)
+    for name, spec in inputs.items():
+        windows = _windows(name, spec, samples, generator)
+        path = staging / f"{name}.onnx"
+        export_graph(strategy.encoders[name], torch.from_numpy(windows[:2]), spec.tensor, "features", path)
+        differences[name] = largest_difference(strategy.encoders[name], path, windows, TOLERANCE)
+    for name, head in strategy.heads.items():
+        features = generator.standard_normal((RANDOM_SAMPLES, head.in_features)).astype(np.float32)
+        path = staging / f"{name}.onnx"
+        export_graph(head, torch.from_numpy(features[:2]), "features", "logits", path)
+        differences[name] = largest_difference(head, path, features, TOLERANCE)
+    return {"batches": [1, 2, 7], "tolerance": TOLERANCE, "largest_difference": differences}
+
+
+def _windows(name: str, spec: Input, samples: list[dict[str, Payload]], generator: np.random.Generator) -> Array:
+    """Decode the run's samples and as many generated ones: (N, *shape)."""
+    payloads = [sample[name] for sample in samples if name in sample]
+    payloads += [spec.generate(generator) for _ in range(RANDOM_SAMPLES)]
+    return np.concatenate([spec.decode(payload, name) for payload in payloads])
+
+
+@torch.no_grad()
+def _write_golden(
+    strategy: Strategy, inputs: Mapping[str, Input], samples: list[dict[str, Payload]], fusion: Fusion, staging: Path
+) -> list[Golden]:
+    """Write the samples' payloads and what torch and the fusion say of them."""
+    golden = []
+    for number, sample in enumerate(samples):
+        logits = {
+            n: strategy.logits(n, torch.from_numpy(inputs[n].decode(p, n))).mean(0).numpy() for n, p in sample.items()
+        }
+        stacked = np.stack([logits.get(n, np.zeros(strategy.classes, np.float32)) for n in inputs])[:, None]
+        present = np.array([[n in sample] for n in inputs])
+        p = np.exp(fuse(stacked, present, fusion).log_probabilities[0])
+        payloads = {n: _store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
+        golden.append(Golden(payloads=payloads, probabilities=p.tolist()))
+    return golden
+
+
+def _store(payload: Payload, name: str, staging: Path) -> str | list[float]:
+    """Keep bytes in a file of the bundle and return its name; text and numbers stand in the manifest themselves."""
+    if isinstance(payload, bytes):
+        (staging / name).parent.mkdir(exist_ok=True)
+        (staging / name).write_bytes(payload)
+        return name
+    return payload if isinstance(payload, str) else list(payload)
+
+
+def _training(facts: dict[str, Any]) -> dict[str, Any]:
+    """Tell how the model was trained, without the paths of the machine that did it."""
+    config = {key: value for key, value in facts["config"].items() if key not in PATHS}
+    return {"config": config} | {key: facts[key] for key in ("best", "notes", "versions", "machine")}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "onnx", "numpy")
+    return {"mla_serve": mla_serve.__version__, "python": platform.python_version()} | {p: version(p) for p in packages}

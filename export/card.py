@@ -1,0 +1,104 @@
+"""The model card: what the bundle is, how well it does, where it does badly, and whose data are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mla_serve.bundle import Manifest
+from mla_serve.fusion import DEFAULT_RULE
+
+RULES = (DEFAULT_RULE, "paper", "mean_logit")
+
+
+def model_card(manifest: Manifest, about: str | None) -> str:
+    """Write the card in Markdown."""
+    parts = [_head(manifest), _results(manifest), _data(manifest, about), _training(manifest)]
+    return "\n".join(part.rstrip() + "\n" for part in parts if part)
+
+
+def _head(manifest: Manifest) -> str:
+    inputs = "\n".join(
+        f"| {name} | {m.kind} | {_brief(m.input)} | {m.encoder}, {m.head} |" for name, m in manifest.modalities.items()
+    )
+    fusion = manifest.fusion
+    temperatures = ", ".join(f"{name} {t:.2f}" for name, t in fusion.temperatures.items())
+    return f"""# {manifest.name}
+
+Classifies any non-empty subset of {", ".join(manifest.modalities)} into {len(manifest.classes)} classes:
+{", ".join(manifest.classes[:20])}{", ..." if len(manifest.classes) > 20 else ""}.
+A missing modality is left out: its graph is not run and it has no vote.
+
+| modality | kind | input | graphs |
+|---|---|---|---|
+{inputs}
+
+Fusion fitted on validation: temperatures {temperatures}; sharpness {fusion.sharpness:.2f}.
+"""
+
+
+def _brief(fields: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value}" for key, value in fields.items() if not key.startswith("max_") and key != "tokenizer"
+    )
+
+
+def _results(manifest: Manifest) -> str:
+    if not manifest.metrics:
+        return "## Results\n\nNot measured: the data set was not at hand when the bundle was exported."
+    metrics = manifest.metrics
+    rows = "\n".join(_result_row(name, rules) for name, rules in metrics["conditions"].items())
+    head = " | ".join(f"{rule}: accuracy | NLL | ECE" for rule in RULES)
+    return f"""## Results
+
+Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
+`python -m mla_serve.evaluate --model models/{manifest.name} --data DIR --split {metrics["split"]} --draws {metrics["draws"]}` prints them again.
+
+| available | {head} |
+|---|{"---|" * 9}
+{rows}
+"""
+
+
+def _result_row(name: str, rules: Mapping[str, Mapping[str, float]]) -> str:
+    cells = [f"{s['accuracy']:.3f} | {s['nll']:.3f} | {s['ece']:.3f}" for s in (rules[rule] for rule in RULES)]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _data(manifest: Manifest, about: str | None) -> str:
+    text = about or "The training data's source and licence were not given (`--about FILE` puts them here)."
+    held = {
+        "training rows": f"`golden/` holds {len(manifest.golden)} training rows as they were, replayed when the model starts.",
+        "generated": f"`golden/` holds {len(manifest.golden)} generated payloads, none of the training data.",
+    }
+    return f"## Data\n\n{text.strip()}\n\n{held[manifest.golden_source]}"
+
+
+def _training(manifest: Manifest) -> str:
+    config = manifest.training["config"]
+    shown = (
+        "strategy",
+        "epochs",
+        "batch_size",
+        "lr",
+        "weight_decay",
+        "label_smoothing",
+        "optimizer",
+        "hgm",
+        "heads",
+        "width",
+        "augment",
+        "seed",
+    )
+    settings = ", ".join(f"{key} {config[key]}" for key in shown)
+    notes = "\n".join(f"- {note}" for note in manifest.training["notes"])
+    best = manifest.training["best"]
+    parity = max(manifest.parity["largest_difference"].values())
+    return f"""## Training
+
+{settings}.
+Checkpoint of epoch {best["epoch"]:.0f}, picked on validation (accuracy averaged over availability patterns: {best["accuracy"]:.3f}).
+{notes}
+
+Graphs differ from torch by at most {parity:.1g} (absolute plus relative, batches of 1, 2 and 7). Versions: {manifest.versions}.
+"""
