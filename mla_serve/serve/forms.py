@@ -1,0 +1,277 @@
+"""Bodies to payloads and options: multipart/form-data for one sample, JSON for many.
+
+Parts are kept in memory, never in files: the body limit bounds them. Text stays as it was sent: `2024`, `true` and
+`{"a": 1}` are texts. No part of a body is ever taken as a path or fetched as a URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import orjson
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from mla_serve.errors import InputError, MissingInput, TooLarge, UnknownField, UnsupportedFormat
+from mla_serve.inputs import Input, Payload
+from mla_serve.serve.problems import MalformedRequest
+
+BODY = "body"
+OPTIONS = ("top_k", "fusion")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One part of a form: its name, whether it came as a file, its content."""
+
+    name: str
+    is_file: bool
+    content: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to answer: how many labels, by which fusion rule; None leaves the predictor's own choice."""
+
+    top_k: int | None = None
+    fusion: str | None = None
+
+
+class FormReader:
+    """Collect the parts of a multipart body, each name once, as the bytes come in."""
+
+    def __init__(self, boundary: bytes, known: Collection[str]) -> None:
+        """Expect parts named in `known`."""
+        self.parts: list[Part] = []
+        self.complete = False
+        self._known = known
+        self._headers: dict[bytes, bytes] = {}
+        self._header, self._value = b"", b""
+        self._part = Part("", False, b"")
+        self._content = bytearray()
+        events = (
+            "part_begin",
+            "part_data",
+            "part_end",
+            "header_field",
+            "header_value",
+            "header_end",
+            "headers_finished",
+        )
+        self._parser = MultipartParser(
+            boundary,
+            {f"on_{event}": getattr(self, f"_{event}") for event in (*events, "end")},  # type: ignore[arg-type]
+        )
+
+    def feed(self, data: bytes) -> None:
+        """Parse the next bytes.
+
+        Raises: MalformedRequest; UnknownField or InputError as soon as a part's header shows a name that is unknown or
+        repeated.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise MalformedRequest(
+                BODY, f"this is no multipart/form-data ({error}); use an HTTP library to build it"
+            ) from None
+
+    def _part_begin(self) -> None:
+        self._headers = {}
+        self._content = bytearray()
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._header.lower()] = self._value
+        self._header, self._value = b"", b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if b"name" not in options:
+            raise MalformedRequest(
+                BODY, "a part of the form has no name; send Content-Disposition: form-data; name=..."
+            )
+        name = options[b"name"].decode(errors="replace")
+        check_known(name, self._known)
+        if any(part.name == name for part in self.parts):
+            raise InputError(name, "the field was sent more than once; send it once")
+        self._part = Part(name, b"filename" in options, b"")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self._content += data[start:end]
+
+    def _part_end(self) -> None:
+        self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
+
+    def _end(self) -> None:
+        self.complete = True
+
+
+async def read_form(request: Request, known: Collection[str], example: str) -> list[Part]:
+    """Read a multipart body of parts whose names are in `known`; `example` is a command that would send one.
+
+    Raises: UnsupportedFormat for another content type; what FormReader raises.
+    """
+    given = request.headers.get("content-type")
+    if given is None and request.headers.get("content-length", "0") == "0":
+        return []
+    content_type, options = parse_options_header(given)
+    if content_type != b"multipart/form-data":
+        sent = f"sent as {given[:100]!r}" if given else "sent without a content type"
+        raise UnsupportedFormat(
+            "content-type", f"the body was {sent}; send multipart/form-data, for example: {example}"
+        )
+    if not options.get(b"boundary"):
+        raise MalformedRequest("content-type", "multipart/form-data without a boundary; let the HTTP library set it")
+    try:
+        reader = FormReader(options[b"boundary"], known)
+    except FormParserError as error:
+        raise MalformedRequest("content-type", f"the boundary cannot be used ({error})") from None
+    async for chunk in request.stream():
+        reader.feed(chunk)
+    if not reader.complete:
+        raise MalformedRequest(BODY, "the form ends early; send it to its closing boundary")
+    return reader.parts
+
+
+def check_json(request: Request) -> None:
+    """Refuse a body that does not claim to be JSON."""
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != "application/json":
+        example = """curl -H 'Content-Type: application/json' -d '{"samples": [{...}]}' localhost:3000/predict/batch"""
+        raise UnsupportedFormat(
+            "content-type", f"the body was sent as {given[:100]!r}; send application/json, for example: {example}"
+        )
+
+
+def check_known(name: str, known: Collection[str]) -> None:
+    """Refuse a name that is not among the known ones."""
+    if name not in known:
+        raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
+
+
+def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input]) -> dict[str, Payload]:
+    """Pick the modalities out of a form: {name: payload}.
+
+    Raises: InputError for an empty part, or text where a file belongs.
+    """
+    return {part.name: _payload_of_part(part, inputs[part.name]) for part in parts if part.name in inputs}
+
+
+def options_from_form(parts: Collection[Part]) -> Options:
+    """Pick the options out of a form.
+
+    Raises: InputError for a file in an option's place, an empty option, or a top_k that is no whole number.
+    """
+    texts = {}
+    for part in parts:
+        if part.name in OPTIONS:
+            if part.is_file:
+                raise InputError(part.name, "a file was sent; send an option as a plain field")
+            texts[part.name] = _filled_text(part)
+    top_k = texts.get("top_k")
+    if top_k is not None and not (top_k.isascii() and top_k.isdigit() and len(top_k) < 10):
+        raise InputError("top_k", f"got {top_k[:20]!r}; send a whole number from 1")
+    return Options(None if top_k is None else int(top_k), texts.get("fusion"))
+
+
+def _payload_of_part(part: Part, reader: Input) -> Payload:
+    if reader.sent_as != "file":
+        return _filled_text(part)
+    if not part.is_file:
+        raise InputError(part.name, f"expected a file, got a text field; send it as a file: curl -F {part.name}=@FILE")
+    if not part.content:
+        raise InputError(part.name, "the file is empty; leave the field out if there is none")
+    return part.content
+
+
+def _filled_text(part: Part) -> str:
+    try:
+        text = part.content.decode("utf-8-sig" if part.is_file else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(part.name, f"expected UTF-8, got other bytes ({error.reason} at {error.start})") from None
+    if not text:
+        raise InputError(part.name, "the field is empty; leave it out if there is nothing to say")
+    return text
+
+
+def parse_batch(body: bytes, max_items: int) -> tuple[list[Any], Options]:
+    """Parse the body of /predict/batch: the samples as they stand there, and the options.
+
+    Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the body as a whole.
+    """
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(BODY, f"this is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise MalformedRequest(BODY, 'expected an object: {"samples": [...], "top_k": 3, "fusion": "calibrated"}')
+    for name in content:
+        check_known(name, ("samples", *OPTIONS))
+    samples = content.get("samples")
+    if samples is None:
+        raise MissingInput("samples", 'nothing was sent; send {"samples": [{...}, ...]}')
+    if not isinstance(samples, list) or not samples:
+        raise InputError("samples", "expected a list of one sample or more")
+    if len(samples) > max_items:
+        raise TooLarge(
+            "samples", f"{len(samples):,} samples, at most {max_items:,} are read at once; send several requests"
+        )
+    return samples, _options_from_json(content)
+
+
+def sample_from_json(item: object, inputs: Mapping[str, Input]) -> dict[str, Payload]:
+    """Turn one item of a batch into payloads: files are base64, texts strings, vectors lists of numbers.
+
+    Raises: InputError or UnknownField, naming the modality.
+    """
+    if not isinstance(item, dict):
+        raise InputError(
+            "samples", f"expected an object such as {{{next(iter(inputs))!r}: ...}}, got {_json_type(item)}"
+        )
+    for name in item:
+        check_known(name, inputs)
+    return {name: _payload_of_json(name, item[name], inputs[name]) for name in item}
+
+
+def _payload_of_json(name: str, value: Any, reader: Input) -> Payload:
+    expected = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}[
+        reader.sent_as
+    ]
+    if not isinstance(value, list if reader.sent_as == "numbers" else str):
+        raise InputError(name, f"expected {expected}, got {_json_type(value)}; leave the field out if there is none")
+    if not value:
+        raise InputError(name, f"expected {expected}, got nothing; leave the field out if there is none")
+    if reader.sent_as != "file":
+        payload: Payload = value
+        return payload
+    try:
+        return base64.b64decode(str(value), validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(name, f"expected {expected}, got a string that is no base64") from None
+
+
+def _options_from_json(content: Mapping[str, Any]) -> Options:
+    top_k, fusion = content.get("top_k"), content.get("fusion")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int)):
+        raise InputError("top_k", f"expected a whole number from 1, got {_json_type(top_k)}")
+    if fusion is not None and not isinstance(fusion, str):
+        raise InputError("fusion", f"expected the name of a rule, got {_json_type(fusion)}")
+    return Options(top_k, fusion)
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")

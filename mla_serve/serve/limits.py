@@ -1,0 +1,134 @@
+"""What one request may cost: bytes, on the stream, and seconds. Pure ASGI, nothing is buffered.
+
+The body limit holds for a declared Content-Length and for chunked bodies alike. The application sees TooLarge raised
+by `receive`, and its answer goes out with `Connection: close`. The connection is not closed at once: a client that is
+still sending would be reset by TCP before it had read the answer. For LINGER_S seconds what it sends is read and thrown
+away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mla_serve.errors import TooLarge
+from mla_serve.serve.problems import DeadlineExceeded, problem_response
+
+LINGER_S = 3.0
+
+
+class BodyLimit:
+    """Limit every request's body to `limit` bytes, or to what `by_path` says for its path."""
+
+    def __init__(self, app: ASGIApp, limit: int, by_path: Mapping[str, int]) -> None:
+        """Wrap an application that turns TooLarge into an answer."""
+        self.app = app
+        self.limit = limit
+        self.by_path = by_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, its body counted."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body = _LimitedBody(receive, send, self.by_path.get(scope["path"], self.limit), _declared_length(scope))
+        await self.app(scope, body.receive, body.send)
+        await body.close()
+
+
+class _LimitedBody:
+    """The stream of one request, and of its answer when the request was refused."""
+
+    def __init__(self, receive: Receive, send: Send, limit: int, declared: int) -> None:
+        self._receive = receive
+        self._send = send
+        self.limit = limit
+        self.declared = declared
+        self.received = 0
+        self.more = True
+        self.refused = False
+
+    async def receive(self) -> Message:
+        """Receive the next piece, unless there is too much.
+
+        Raises: TooLarge.
+        """
+        if self.declared > self.limit:
+            raise self._refusal(f"a body of {self.declared:,} bytes")
+        message = await self._receive()
+        self.received += len(message.get("body", b""))
+        self.more = message.get("more_body", False)
+        if self.received > self.limit:
+            raise self._refusal("a longer body")
+        return message
+
+    def _refusal(self, given: str) -> TooLarge:
+        self.refused = True
+        return TooLarge("body", f"{given}; at most {self.limit:,} bytes are read here, send less")
+
+    async def send(self, message: Message) -> None:
+        """Send the answer, but leave that of a refused request open."""
+        if self.refused and message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        elif self.refused:
+            message = {**message, "more_body": True}
+        await self._send(message)
+
+    async def close(self) -> None:
+        """End the answer to a refused request, after throwing away what still arrives."""
+        if not self.refused:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while self.more:
+                    self.more = (await self._receive()).get("more_body", False)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Deadline:
+    """Answer 504 when a request takes longer than `seconds`, and 500 when the application fails."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        """Wrap an application whose work stops when it is cancelled."""
+        self.app = app
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with an eye on the clock."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        failure: Exception
+        try:
+            async with asyncio.timeout(self.seconds) as clock:
+                await self.app(scope, receive, watched_send)
+            return
+        except ClientDisconnect:
+            return
+        except TimeoutError as error:
+            late = DeadlineExceeded(f"no answer within {self.seconds:g} s; send less at once, or try again later")
+            failure = late if clock.expired() else error
+        except Exception as error:
+            failure = error
+        if started:
+            raise failure
+        await problem_response(failure)(scope, receive, send)
+
+
+def _declared_length(scope: Scope) -> int:
+    """Return the Content-Length, 0 when there is none."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0

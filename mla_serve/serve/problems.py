@@ -1,0 +1,124 @@
+"""Errors as RFC 9457 problem+json. A new error is one line in KINDS.
+
+What a client sent may stand in `detail`, where JSON escapes it; it is never logged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
+
+log = logging.getLogger("mla_serve")
+MEDIA_TYPE = "application/problem+json"
+LONGEST_FIELD = 100
+
+
+class MalformedRequest(InputError):
+    """The body is not what its content type says."""
+
+
+class DeadlineExceeded(MlaServeError):
+    """The request took longer than the operator allows."""
+
+
+class NotFound(MlaServeError):
+    """No such path."""
+
+
+class MethodNotAllowed(MlaServeError):
+    """A path that does not know this method."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of problem: HTTP status, the last part of its type URI, its title."""
+
+    status: int
+    slug: str
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The type URI, relative to the service."""
+        return f"/problems/{self.slug}"
+
+
+KINDS: dict[type[Exception], Kind] = {
+    InputError: Kind(422, "invalid-input", "An input cannot be used"),
+    MissingInput: Kind(400, "missing-input", "Nothing to classify was sent"),
+    UnknownField: Kind(400, "unknown-field", "A field or option that this model does not have"),
+    TooLarge: Kind(413, "too-large", "More than the limits allow"),
+    UnsupportedFormat: Kind(415, "unsupported-format", "A format that is not read"),
+    MalformedRequest: Kind(400, "malformed-request", "The body cannot be parsed"),
+    NotFound: Kind(404, "not-found", "No such path"),
+    MethodNotAllowed: Kind(405, "method-not-allowed", "A method that this path does not know"),
+    DeadlineExceeded: Kind(504, "deadline-exceeded", "The request took too long"),
+    Exception: Kind(500, "internal-error", "The service failed"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One problem, as RFC 9457 lays it out, and the request field it is about."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the members that are set."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def to_problem(error: Exception) -> Problem:
+    """Say what went wrong; of a bug no more than that there is one, while the log gets the rest."""
+    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    if kind is KINDS[Exception]:
+        log_bug(error)
+        return Problem(kind.type, kind.title, kind.status, "an error of the service, not of the request; it was logged")
+    if isinstance(error, InputError):
+        return Problem(kind.type, kind.title, kind.status, error.message, error.field[:LONGEST_FIELD])
+    return Problem(kind.type, kind.title, kind.status, str(error))
+
+
+def problem_response(error: Exception, headers: dict[str, str] | None = None) -> Response:
+    """Answer with the problem that an exception stands for."""
+    problem = to_problem(error)
+    return Response(orjson.dumps(problem.to_dict()), problem.status, headers, MEDIA_TYPE)
+
+
+async def answer_input_error(_: Request, error: Exception) -> Response:
+    """Handle an error that was raised on purpose."""
+    return problem_response(error)
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Handle starlette's own 404 and 405."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return problem_response(NotFound("there is nothing at this path; /docs lists what there is"))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = headers.get("Allow", "another method")
+        return problem_response(MethodNotAllowed(f"{request.method[:20]} was sent; send {allowed}"), headers)
+    title = HTTPStatus(error.status_code).phrase
+    problem = Problem("about:blank", title, error.status_code, title)
+    return Response(orjson.dumps(problem.to_dict()), problem.status, headers, MEDIA_TYPE)
+
+
+def log_bug(error: Exception) -> None:
+    """Log an unexpected exception with its traceback, what a client may have put into its message escaped."""
+    frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    log.error("internal error: %a\n%s", error, frames)

@@ -1,0 +1,115 @@
+"""The operator's settings: MLA_* environment variables. Every one is checked before a worker starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mla_serve.errors import ConfigError
+from mla_serve.inputs import Input
+from mla_serve.runtime import DEVICES
+
+log = logging.getLogger("mla_serve")
+PREFIX = "MLA_"
+NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """What the operator decides. Each field is read from MLA_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=None, extra="forbid", frozen=True)
+
+    model: Path = Field(default=Path("models/digits"), description="Folder of the bundle to serve.")
+    workers: Count | None = Field(
+        default=None, description="Worker processes; unset means one per processor core, or one in all on a GPU."
+    )
+    threads: Count = Field(default=1, description="Threads that run one graph (onnxruntime's intra-op).")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        default="auto",
+        description="Where graphs run; auto takes CUDA when onnxruntime-gpu and an NVIDIA device are there.",
+    )
+    max_body_bytes: Count = Field(default=10 * 2**20, description="Largest body of a request, but for /predict/batch.")
+    max_batch_body_bytes: Count = Field(default=64 * 2**20, description="Largest body of a request to /predict/batch.")
+    max_batch_items: Count = Field(default=64, description="Most samples in one request to /predict/batch.")
+    max_pixels: Count | None = Field(
+        default=None, description="Most pixels of an image; unset leaves the bundle's own limit."
+    )
+    max_seconds: Seconds | None = Field(
+        default=None, description="Longest recording in seconds; unset leaves the bundle's own limit."
+    )
+    max_characters: Count | None = Field(
+        default=None, description="Longest text in characters; unset leaves the bundle's own limit."
+    )
+    request_timeout_s: Seconds = Field(
+        default=30.0,
+        description="Seconds from the first byte of a request to its answer; later ones are dropped with 504.",
+    )
+    access_log: bool = Field(default=False, description="Log one line per request.")
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """onnxruntime's names for the device, in order of preference."""
+        return DEVICES["cuda" if self.uses_gpu else "cpu"]
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether graphs shall run on CUDA."""
+        return self.device == "cuda" or (self.device == "auto" and _gpu_is_there())
+
+    @property
+    def input_limits(self) -> dict[str, Any]:
+        """The limits on inputs that are set, by the name of the input's field."""
+        limits = {name: getattr(self, name) for name in ("max_pixels", "max_seconds", "max_characters")}
+        return {name: value for name, value in limits.items() if value is not None}
+
+    def limit(self, reader: Input) -> Input:
+        """Put the operator's limits in place of the bundle's on one input."""
+        fields = {field.name for field in dataclasses.fields(reader)}
+        changes = {name: value for name, value in self.input_limits.items() if name in fields}
+        return dataclasses.replace(reader, **changes) if changes else reader
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises: ConfigError, naming the variable, for a value that cannot be used.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
+        raise ConfigError(f"{name}={first['input']!r}: {first['msg']}; correct it or unset it") from None
+
+
+def warn_of_unknown(environment: Mapping[str, str]) -> None:
+    """Log a warning for each MLA_* variable that is no setting, with the nearest that is.
+
+    They are no error because Kubernetes adds such variables for a service that is called mla-something.
+    """
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in environment:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, 1)
+            advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            log.warning("the environment variable %a is no setting and has no effect; %s", name, advice)
+
+
+def _gpu_is_there() -> bool:
+    """Whether the gpu wheel is installed and the machine has an NVIDIA device, found without loading CUDA."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return any(Path(path).exists() for path in NVIDIA_DEVICES)

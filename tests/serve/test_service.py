@@ -1,0 +1,203 @@
+"""The real thing: `bentoml serve` in processes of its own, on a free port of this machine, with a torch that raises."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from mla_serve.inputs import Payload
+from mla_serve.predictor import Predictor
+
+ROOT = Path(__file__).parents[2]
+SERVICE = "mla_serve.serve.service:MlaServe"
+FAKE_TORCH = "import os, pathlib\npathlib.Path(os.environ['TORCH_WAS_IMPORTED']).touch()\nraise RuntimeError('torch')\n"
+PATIENCE_S = 90
+
+
+@contextlib.contextmanager
+def started(folder: Path, port: int, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run `bentoml serve`; yields the process and the file that it logs to; nothing of it is left at the end."""
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text(FAKE_TORCH)
+    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith(("MLA_", "BENTOML_"))}
+    environment |= {
+        "PYTHONPATH": str(folder),
+        "TORCH_WAS_IMPORTED": str(folder / "torch-was-imported"),
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "MLA_DEVICE": "cpu",
+        "MLA_WORKERS": "1",
+        **settings,
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", "127.0.0.1", "--port", str(port)]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process, log
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and its children, gently first."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], log: Path, client: httpx.Client) -> None:
+    for _ in range(10 * PATIENCE_S):
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(httpx.TransportError):
+            if client.get("/readyz").status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"not ready after {PATIENCE_S} s: {log.read_text()}")
+
+
+class Server:
+    """A service that is running: a client of it, its main process, its log, its folder."""
+
+    def __init__(self, client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.client = client
+        self.process = process
+        self.log = log
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Server]:
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    with (
+        started(folder, port, MLA_MODEL=str(tiny_bundle), MLA_MAX_BODY_BYTES="1000000") as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        wait_until_ready(process, log, client)
+        yield Server(client, process, log)
+
+
+def form(sample: Mapping[str, Payload]) -> list[tuple[str, Any]]:
+    return [
+        (
+            name,
+            (name, payload)
+            if isinstance(payload, bytes)
+            else (None, payload if isinstance(payload, str) else json.dumps(payload)),
+        )
+        for name, payload in sample.items()
+    ]
+
+
+def test_every_subset_is_answered_as_without_a_server(
+    server: Server, predictor: Predictor, sample: dict[str, Payload], all_subsets: Any
+) -> None:
+    for names in all_subsets(list(sample)):
+        part = {name: sample[name] for name in names}
+        reply = server.client.post("/predict", files=form(part))
+        assert reply.status_code == 200, reply.text
+        expected = predictor.predict([part])[0]
+        assert reply.json()["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+        assert sum(each["weight"] for each in reply.json()["modalities"].values()) == pytest.approx(1.0)
+
+
+def test_every_route_is_there(server: Server) -> None:
+    for path in ("/livez", "/readyz", "/metrics", "/model", "/", "/docs", "/openapi.json"):
+        assert server.client.get(path).status_code == 200, path
+    assert "bentoml" not in server.client.get("/").text.lower()
+    assert server.client.post("/predict/batch", json={"samples": [{"text": "a"}]}).status_code == 200
+    assert server.client.post("/embed", files=[("text", (None, "a"))]).status_code == 200
+
+
+def test_an_unknown_path_is_a_problem_and_no_label_of_a_metric(server: Server) -> None:
+    for path in ("/secret-1", "/secret-2", "/predict/secret-3", "/secret%0a4"):
+        reply = server.client.get(path)
+        assert reply.status_code == 404
+        assert reply.headers["content-type"] == "application/problem+json"
+    metrics = server.client.get("/metrics").text
+    assert "secret" not in metrics
+    assert 'endpoint="/404"' in metrics
+    assert 'endpoint="/predict"' in metrics
+
+
+def test_a_body_that_is_too_long_is_refused_while_it_is_sent(server: Server) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+        for _ in range(300):
+            yield b"x" * 10_000
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    chunked = server.client.post("/predict", content=endless(), headers=headers)
+    assert "transfer-encoding" in chunked.request.headers
+    declared = server.client.post("/predict", content=b"".join(endless()), headers=headers)
+    for reply in (chunked, declared):
+        assert reply.status_code == 413
+        assert reply.json()["field"] == "body"
+        assert reply.headers["connection"] == "close"
+    assert server.client.get("/readyz").status_code == 200
+
+
+def test_serving_imports_no_torch_and_stays_small(server: Server) -> None:
+    workers = psutil.Process(server.process.pid).children(recursive=True)
+    assert workers
+    assert max(worker.memory_info().rss for worker in workers) < 250 * 2**20
+    assert not (server.log.parent / "torch-was-imported").exists()
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "is verified and served on CPUExecutionProvider" in log
+
+
+def refusal(folder: Path, **settings: str) -> str:
+    """Start what must refuse to start; return the one line that it wrote."""
+    with started(folder, free_port(), **settings) as (process, log):
+        code = process.wait(PATIENCE_S)
+        lines = log.read_text().strip().splitlines()
+    assert code not in (0, None)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_damaged_bundle_is_refused_at_start(tmp_path: Path, bundle_copy: Path) -> None:
+    content = bytearray((bundle_copy / "audio.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_copy / "audio.onnx").write_bytes(content)
+    line = refusal(tmp_path / "run", MLA_MODEL=str(bundle_copy))
+    assert str(bundle_copy / "audio.onnx") in line
+    assert "sha256" in line
+
+
+def test_a_bundle_that_answers_otherwise_here_is_refused_at_start(
+    tmp_path: Path, bundle_copy: Path, change_manifest: Callable[..., None]
+) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["golden"][1]["probabilities"] = [0.0, 0.0, 1.0]
+
+    change_manifest(bundle_copy, edit)
+    assert "golden samples differ" in refusal(tmp_path / "run", MLA_MODEL=str(bundle_copy))
+
+
+def test_a_setting_that_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
+    assert "MLA_THREADS='many'" in refusal(tmp_path / "run", MLA_THREADS="many")
