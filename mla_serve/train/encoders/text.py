@@ -14,27 +14,24 @@ from mla_serve.train.encoders.base import Encoder
 
 
 class SmallText(Encoder):
-    """Embedding, three residual convolutions over tokens, mean and maximum over those that are there."""
+    """Convolutions over 1 to 5 neighbouring tokens, the strongest match of each (Kim, EMNLP 2014)."""
 
-    def __init__(self, spec: TextInput, width: int, channels: int = 128) -> None:
+    SPANS = (1, 2, 3, 4, 5)
+
+    def __init__(self, spec: TextInput, width: int, embedding: int = 64, channels: int = 96) -> None:
         """Build for the tokenizer's vocabulary."""
         super().__init__(spec, width)
-        self.embed = nn.Embedding(vocabulary_size(spec), channels, padding_idx=PAD)
+        self.embed = nn.Embedding(vocabulary_size(spec), embedding, padding_idx=PAD)
         self.embed_dropout = nn.Dropout(0.1)
-        self.convs = nn.ModuleList(nn.Conv1d(channels, channels, size, padding=size // 2) for size in (3, 3, 5))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in self.convs)
-        self.end = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * channels, width))
+        self.convs = nn.ModuleList(nn.Conv1d(embedding, channels, span, padding=span - 1) for span in self.SPANS)
+        matches = channels * len(self.SPANS)
+        self.end = nn.Sequential(nn.BatchNorm1d(matches), nn.Dropout(0.3), nn.Linear(matches, width))
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Encode ids (B, L)."""
-        there = (windows != PAD).float()[:, None]
-        x = self.embed_dropout(self.embed(windows)).transpose(1, 2) * there
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = (x + F.relu(norm(conv(x)))) * there
-        mean = x.sum(dim=2) / there.sum(dim=2).clamp_min(1.0)
-        # A text of which nothing is left gives zeros, not the mask's own value.
-        highest = (x - 1e4 * (1.0 - there)).amax(dim=2) * there.amax(dim=2)
-        features: Tensor = self.end(torch.cat([mean, highest], dim=1))
+        """Encode ids (B, L); padding embeds to zeros, which match nothing."""
+        x = self.embed_dropout(self.embed(windows)).transpose(1, 2)
+        matches = torch.cat([F.relu(conv(x)).amax(dim=2) for conv in self.convs], dim=1)
+        features: Tensor = self.end(matches)
         return features
 
 
