@@ -8,16 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table as RichTable
-
 from mla_serve.bundle import Bundle
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError, InputError
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Prediction, Predictor
-
-BAR = 30
+from mla_serve.predictor import Predictor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,24 +62,6 @@ def _payload(name: str, value: Any, bundle: Bundle) -> Payload:
         raise InputError(name, f"{value}: cannot be read ({error.strerror}); give a file that is there") from None
 
 
-def _print(prediction: Prediction) -> None:
-    console.print(
-        f"[bold]{prediction.label}[/]  {prediction.probability:.1%}   (entropy {prediction.entropy:.3f} nats)"
-    )
-    table = RichTable("listened to", "weight", "", "said", "with", "influence", box=None, padding=(0, 2, 0, 0))
-    for name, opinion in prediction.modalities.items():
-        bar = "█" * round(opinion.weight * BAR)
-        said = f"{opinion.probability:.1%}"
-        table.add_row(name, f"{opinion.weight:.2f}", bar, opinion.label, said, f"{opinion.influence:+.3f}")
-    console.print(table)
-    if prediction.missing:
-        console.print(f"missing: {', '.join(prediction.missing)}", style="dim")
-    for label, probability in list(prediction.probabilities.items())[:5]:
-        console.print(
-            f"  {label:>12} {probability:7.2%} {'█' * round(probability * BAR)}", markup=False, highlight=False
-        )
-
-
 def run(config: PredictConfig) -> None:
     """Predict and print."""
     bundle = Bundle.load(config.model)
@@ -94,7 +72,7 @@ def run(config: PredictConfig) -> None:
         json.dump(prediction.to_dict() | {"model": model}, sys.stdout, ensure_ascii=False, indent=1)
         print()
     else:
-        _print(prediction)
+        console.print(prediction)
 
 
 if __name__ == "__main__":

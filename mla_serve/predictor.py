@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
 from mla_serve.fusion import DEFAULT_RULE, RULES, entropy, fuse, influence, log_softmax
 from mla_serve.inputs import Array, Payload
+from mla_serve.results import Opinion, Prediction
 from mla_serve.runtime import Session, open_session
 
 ENCODE_BATCH = 64
@@ -19,34 +18,6 @@ ENCODE_BATCH = 64
 
 def _no_lap(stage: str) -> None:
     """Time nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Opinion:
-    """What one modality said: its share of the fusion, what the answer owes to it (nats), its own answer."""
-
-    weight: float
-    influence: float
-    entropy: float
-    label: str
-    probability: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """One answer: label, probabilities by falling value, entropy in nats, each modality's opinion, what was missing."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    entropy: float
-    fusion: str
-    modalities: dict[str, Opinion]
-    missing: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts and lists, as the service sends them."""
-        return dataclasses.asdict(self)
 
 
 class Predictor:

@@ -23,7 +23,8 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.predictor import Prediction, Predictor
+from mla_serve.predictor import Predictor
+from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms
 from mla_serve.serve.limits import BodyLimit, Deadline
 from mla_serve.serve.problems import (
@@ -42,21 +43,6 @@ SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelId:
-    """Which model answered: its name and the hash of its manifest."""
-
-    name: str
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer(Prediction):
-    """The reply of /predict."""
-
-    model: ModelId
-
-
-@dataclasses.dataclass(frozen=True)
 class Refusal:
     """What stands in a batch's results in the place of a sample that cannot be used."""
 
@@ -68,14 +54,6 @@ class BatchAnswer:
     """The reply of /predict/batch: one result per sample, in their order."""
 
     results: list[Prediction | Refusal]
-    model: ModelId
-
-
-@dataclasses.dataclass(frozen=True)
-class Embedding:
-    """The reply of /embed: the encoder's features of each modality."""
-
-    features: dict[str, list[float]]
     model: ModelId
 
 

@@ -1,0 +1,115 @@
+"""What is answered: frozen results that the predictor makes, the service sends and the client reads. Standard library alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+T = TypeVar("T")
+
+
+class FromDict:
+    """A dataclass that is read back from what `dataclasses.asdict` makes of it."""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build from plain dicts and lists; entries that this version does not know are left out.
+
+        Raises: KeyError, TypeError or AttributeError when the content is something else.
+        """
+        return _build(cls, content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opinion(FromDict):
+    """What one modality said: its share of the fusion, what the answer owes to it (nats), its own answer."""
+
+    weight: float
+    influence: float
+    entropy: float
+    label: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Prediction(FromDict):
+    """One answer: label, probabilities by falling value, entropy in nats, each modality's opinion, what was missing."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    entropy: float
+    fusion: str
+    modalities: dict[str, Opinion]
+    missing: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, as the service sends them."""
+        return dataclasses.asdict(self)
+
+    def __repr__(self) -> str:
+        """Write label, probability and weights in one line."""
+        weights = ", ".join(f"{name} {opinion.weight:.2f}" for name, opinion in self.modalities.items())
+        missing = f", missing: {', '.join(self.missing)}" if self.missing else ""
+        return f"<{type(self).__name__} {self.label!r} {self.probability:.1%}, weights: {weights}{missing}>"
+
+    def __rich__(self) -> RenderableType:
+        """Draw label, weights and probabilities, for `rich.print`."""
+        from mla_serve.show import prediction
+
+        return prediction(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelId(FromDict):
+    """Which model answered: its name and the hash of its manifest."""
+
+    name: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)  # bases may have defaults
+class Answer(Prediction):
+    """The reply of /predict."""
+
+    model: ModelId
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(FromDict):
+    """The reply of /embed: the encoder's features of each modality."""
+
+    features: dict[str, list[float]]
+    model: ModelId
+
+
+def _build(cls: Callable[..., T], content: Mapping[str, Any]) -> T:
+    types_of = _field_types(cls)
+    return cls(**{name: _convert(types_of[name], value) for name, value in content.items() if name in types_of})
+
+
+@functools.cache
+def _field_types(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    """Bring a JSON value to a field's type where that is, or holds, one of the classes here."""
+    if isinstance(kind, type) and issubclass(kind, FromDict):
+        return _build(kind, value)
+    arguments = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if origin is dict:
+        return {key: _convert(arguments[1], each) for key, each in value.items()}
+    if origin in (typing.Union, types.UnionType) and value is not None:
+        wanted = next((each for each in arguments if isinstance(each, type) and issubclass(each, FromDict)), None)
+        return _convert(wanted, value) if wanted else value
+    return value
