@@ -11,7 +11,7 @@ from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
 from mla_serve.fusion import DEFAULT_RULE, RULES, entropy, fuse, influence, log_softmax
 from mla_serve.inputs import Array, Payload
 from mla_serve.results import Opinion, Prediction
-from mla_serve.runtime import Session, open_session
+from mla_serve.runtime import Session, open_session, warn_of_fallback
 
 ENCODE_BATCH = 64
 
@@ -37,6 +37,7 @@ class Predictor:
             name: self._open(modality.encoder, providers, threads) for name, modality in modalities.items()
         }
         self._heads = {name: self._open(path, providers, threads) for name, path in bundle.manifest.heads.items()}
+        warn_of_fallback(providers, self.providers)
 
     @property
     def providers(self) -> list[str]:

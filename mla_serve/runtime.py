@@ -12,6 +12,7 @@ from mla_serve.inputs import Array
 
 log = logging.getLogger("mla_serve")
 WHEELS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # the golden samples are compared with fp32
 DEVICES = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -72,7 +73,16 @@ def open_session(graph: bytes, providers: Sequence[str], threads: int) -> Sessio
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session = Session(onnxruntime.InferenceSession(graph, options, providers=list(providers)))
-    if missing := [name for name in providers if name not in session.providers]:
-        log.warning("ASKED FOR %s BUT RUNNING ON %s: install mla_serve[gpu] and a driver", missing, session.providers)
-    return session
+    offered = onnxruntime.get_available_providers()
+    chosen = [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers if name in offered]
+    return Session(onnxruntime.InferenceSession(graph, options, providers=chosen))
+
+
+def warn_of_fallback(asked: Sequence[str], used: Sequence[str]) -> None:
+    """Say loudly when a device was asked for and another is used: the gpu wheel lists CUDA even where there is none."""
+    if missing := [name for name in asked if name not in used]:
+        log.warning(
+            "ASKED FOR %s BUT RUNNING ON %s: install mla_serve[gpu], on a machine with an NVIDIA driver",
+            ", ".join(missing),
+            ", ".join(used),
+        )

@@ -1,0 +1,62 @@
+"""`make check-gpu`: run every graph of a bundle on CUDA and on the CPU, and compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table as RichTable
+
+from mla_serve.bundle import Bundle
+from mla_serve.cli import console, main
+from mla_serve.errors import BundleError, ConfigError
+from mla_serve.inputs import Array
+from mla_serve.predictor import Predictor
+from mla_serve.runtime import DEVICES
+
+TOLERANCE = 1e-3  # absolute plus relative, fp32 without TF32: convolutions sum in another order
+SAMPLES = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckConfig:
+    """Compare what a bundle's graphs compute on CUDA with what they compute on the CPU."""
+
+    model: Path = Path("models/digits")
+    """Folder of the bundle."""
+
+
+def differences(bundle: Bundle, on_cpu: Predictor, on_gpu: Predictor) -> dict[str, float]:
+    """Return the largest |gpu - cpu| / (1 + |cpu|) of each modality's logits, on generated samples."""
+    generator = np.random.default_rng(0)
+    found = {}
+    for name, spec in bundle.inputs.items():
+        arrays = [spec.decode(spec.generate(generator), name) for _ in range(SAMPLES)]
+        expected, given = (_logits(predictor, name, arrays) for predictor in (on_cpu, on_gpu))
+        found[name] = float((np.abs(given - expected) / (1 + np.abs(expected))).max())
+    return found
+
+
+def _logits(predictor: Predictor, name: str, arrays: list[Array]) -> Array:
+    return predictor.head(name, predictor.encode(name, arrays))
+
+
+def run(config: CheckConfig) -> None:
+    """Compare and print; raises when there is no CUDA, or when the two differ."""
+    bundle = Bundle.load(config.model)
+    on_cpu, on_gpu = Predictor(bundle), Predictor(bundle, DEVICES["cuda"])
+    if on_gpu.providers[0] != DEVICES["cuda"][0]:
+        raise ConfigError("no CUDA device could be used; install mla_serve[gpu] on a machine with an NVIDIA driver")
+    found = differences(bundle, on_cpu, on_gpu)
+    table = RichTable("modality", "largest difference", title=f"CUDA against CPU, allowed {TOLERANCE:g}")
+    for name, difference in found.items():
+        table.add_row(name, f"{difference:.2g}")
+    console.print(table)
+    console.print(f"golden samples on CUDA differ from torch by {on_gpu.verify():.2g}")
+    if max(found.values()) > TOLERANCE:
+        raise BundleError(f"{config.model}: CUDA and CPU differ by more than {TOLERANCE:g}")
+
+
+if __name__ == "__main__":
+    main(run, CheckConfig)
