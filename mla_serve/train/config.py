@@ -27,8 +27,8 @@ class TrainConfig:
     """Folder in which runs/NAME keeps configuration, checkpoints and metrics."""
     strategy: str = "mla"
     """Training strategy: mla or ensemble."""
-    epochs: int = 20
-    """Passes over the training rows."""
+    epochs: int | None = None
+    """Passes over the training rows. Default: 30, or 12 for the generated data."""
     seed: int = 0
     """Fixes everything random."""
     modalities: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
@@ -74,13 +74,18 @@ class TrainConfig:
     threads: int | None = None
     """CPU threads. Default: all cores."""
 
+    @property
+    def passes(self) -> int:
+        """Passes over the training rows, as told or by default."""
+        return (30 if self.data else 12) if self.epochs is None else self.epochs
+
     def check(self) -> None:
         """Refuse what cannot be trained, before anything is read.
 
         Raises: ConfigError.
         """
         for flag, value, low in (
-            ("epochs", self.epochs, 1),
+            ("epochs", self.passes, 1),
             ("batch-size", self.batch_size, 2),
             ("width", self.width, 2),
         ):

@@ -1,0 +1,25 @@
+"""The data set format: read it, check it, list its faulty rows.
+
+A data set is a folder: train/val/test tables, or one table alone, under any name, with a column `split`.
+
+    data/
+      train.jsonl  val.jsonl  test.jsonl       or .csv, or .parquet; val may be absent (see train/split.py)
+      dataset.json                             optional: other modalities, groups, a word about where the data come from
+      images/...  audio/...                    media files, anywhere inside the folder
+
+One row of a .jsonl table:
+
+    {"label": "7", "image": "images/12.png", "audio": "audio/12.wav", "text": "seven",
+     "id": "a12", "present": {"50": ["image"]}, "meta": {"speaker": "theo"}}
+
+dataset.json:
+
+    {"modalities": {"pixels": "vector", "rear_camera": "image"}, "group": {"audio": "meta.speaker"}, "about": "..."}
+
+Only `label` and one value in one modality are required. An empty or absent value is a missing modality.
+"""
+
+from mla_serve.table.read import read_table
+from mla_serve.table.rows import Row, Table, check_rows, payload
+
+__all__ = ["Row", "Table", "check_rows", "payload", "read_table"]

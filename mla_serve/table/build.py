@@ -1,0 +1,112 @@
+"""Records to rows: read the cells of each, then check what only shows across rows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mla_serve.table.cells import KINDS, lookup, missing, read_name, read_present
+from mla_serve.table.faults import Faults, Place, Unusable, listed, short, written
+from mla_serve.table.formats import Cells
+from mla_serve.table.options import Options
+from mla_serve.table.records import Record
+from mla_serve.table.rows import Row, Value
+
+Built = Sequence[tuple[Record, Row]]
+
+
+def build_row(record: Record, options: Options, modalities: Mapping[str, str], folder: Path, faults: Faults) -> Row:
+    """Read the cells of a row; those that cannot be used are noted and left out.
+
+    Args: modalities, those of the whole table.
+    """
+    cells, place = record.cells, record.place
+    name, label = f"{record.split}-{record.number}", ""
+    present: Mapping[str, frozenset[str]] = {}
+    groups: Mapping[str, str] = {}
+    with faults.noting(place, "id"):
+        name = read_name(cells["id"]) if record.has("id") else name
+    with faults.noting(place, "label"):
+        label = _read_label(cells)
+    values = _read_values(record, options.kinds, folder, faults)
+    with faults.noting(place, "present"):
+        present = read_present(cells.get("present"), options.kinds, values)
+    with faults.noting(place, "group"):
+        columns = {modality: column for modality, column in options.groups.items() if modality in modalities}
+        groups = _read_groups(cells, columns)
+    return Row(name, label, values, present, groups)
+
+
+def _read_label(cells: Cells) -> str:
+    if missing(cells.get("label")):
+        raise Unusable("missing; fill it or remove the row")
+    return read_name(cells["label"])
+
+
+def _read_values(record: Record, kinds: Mapping[str, str], folder: Path, faults: Faults) -> dict[str, Value]:
+    """Return the modalities of one row."""
+    given = [name for name in kinds if record.has(name)]
+    values = {}
+    for name in given:
+        with faults.noting(record.place, name):
+            values[name] = KINDS[kinds[name]](record.cells[name], folder)
+    if not given:
+        faults.add(record.place, f"no modality at all; fill one of {listed(kinds)}, or remove the row")
+    return values
+
+
+def _read_groups(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
+    """Return modality -> group, without those that are empty."""
+    found = {name: lookup(cells, column) for name, column in columns.items()}
+    return {name: read_name(cell) for name, cell in found.items() if not missing(cell)}
+
+
+def check_classes(built: Built, faults: Faults) -> tuple[str, ...]:
+    """Return the labels of train; note a train split without two of them, and rows whose label it does not have."""
+    train = [(record, row.label) for record, row in built if record.split == "train" and row.label]
+    classes = _sorted_classes({label for _, label in train})
+    if len(classes) == 1:
+        message = f"train has one class only, {short(classes[0])}; expected two at least; add rows of another"
+        faults.add((train[0][0].place[0], 0), message)
+    if built and not classes and not faults.found:
+        place = (built[0][0].place[0], 0)
+        faults.add(place, "no train split; expected rows with split 'train', or a table of that name; add them")
+    for record, row in built:
+        if classes and row.label and row.label not in classes:
+            expected = f"is not in train, which has {listed(classes)}"
+            faults.add(record.place, f"label: {short(row.label)} {expected}; correct it or add rows there")
+    return classes
+
+
+def _sorted_classes(labels: set[str]) -> tuple[str, ...]:
+    """Sort labels, as numbers where all are integers ("2" before "10")."""
+    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def check_ids(built: Built, faults: Faults) -> None:
+    """Note ids that were given before in the same split."""
+    first: dict[tuple[str, str], Place] = {}
+    for record, row in built:
+        place = first.setdefault((record.split, row.id), record.place)
+        if place != record.place:
+            before = f"{short(row.id)} was given before in split {record.split}, at {written(place)}"
+            faults.add(record.place, f"id: {before}; make it unique")
+
+
+def check_lengths(built: Built, faults: Faults) -> None:
+    """Note vectors that are not as long as most of their modality."""
+    vectors = [
+        (record.place, name, len(value))
+        for record, row in built
+        for name, value in row.values.items()
+        if isinstance(value, tuple)
+    ]
+    for modality in dict.fromkeys(name for _, name, _ in vectors):
+        usual = Counter(length for _, name, length in vectors if name == modality).most_common(1)[0][0]
+        for place, name, length in vectors:
+            if name == modality and length != usual:
+                faults.add(place, f"{name}: expected {usual} numbers as in most rows, got {length}; correct it")

@@ -1,0 +1,71 @@
+"""A folder to a table: find the files, read them, refuse what is faulty."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from mla_serve.errors import DataError
+from mla_serve.table.build import build_row, check_classes, check_ids, check_lengths
+from mla_serve.table.faults import Faults, listed
+from mla_serve.table.formats import READERS
+from mla_serve.table.options import FILE, parse_options
+from mla_serve.table.records import check_columns, read_records
+from mla_serve.table.rows import SPLITS, Table, read_bytes
+
+EXPECTED = (
+    "a data set folder holds train.jsonl, val.jsonl and test.jsonl (or .csv, .parquet), or one such table alone "
+    "with a column 'split'; each row has a 'label' and a value in at least one of 'image', 'audio' (file paths inside "
+    "the folder) and 'text'"
+)
+
+
+def read_table(folder: Path) -> Table:
+    """Read a data set folder and check its structure.
+
+    Raises: DataError with the number of faults and the first 20 of them, with table and line (.parquet: row), from 1;
+            ConfigError when a .parquet table is given and pyarrow is not installed.
+    """
+    folder = folder.resolve()
+    tables = {path.name: read_bytes(path) for path in _find_tables(folder)}
+    declaration = {FILE: read_bytes(folder / FILE)} if (folder / FILE).is_file() else {}
+    faults = Faults(folder, [FILE, *tables])
+    options = parse_options(declaration.get(FILE), faults)
+    records = read_records(tables, faults)
+    check_columns(records, options, faults)
+    modalities = {name: kind for name, kind in options.kinds.items() if any(record.has(name) for record in records)}
+    built = [(record, build_row(record, options, modalities, folder, faults)) for record in records]
+    classes = check_classes(built, faults)
+    check_ids(built, faults)
+    check_lengths(built, faults)
+    faults.refuse()
+    splits = {split: tuple(row for record, row in built if record.split == split) for split in SPLITS}
+    found = {split: rows for split, rows in splits.items() if rows}
+    return Table(folder, modalities, found, classes, _fingerprint(tables | declaration))
+
+
+def _find_tables(folder: Path) -> list[Path]:
+    """Find train, val and test, or the one table of the folder. Raises: DataError when it is unclear which they are."""
+    if not folder.is_dir():
+        given = "a file" if folder.exists() else "a folder that does not exist"
+        raise DataError(f"{folder}: got {given}, expected a data set folder; {EXPECTED}")
+    found = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in READERS and path.is_file()]
+    if len(found) == 1:
+        return found
+    tables = [path for split in SPLITS for path in found if path.stem == split]
+    stems = [path.stem for path in tables]
+    if twice := [path.name for path in tables if stems.count(path.stem) > 1]:
+        raise DataError(f"{folder}: got {listed(twice)}, expected one table per split; keep one of each")
+    if "train" not in stems:
+        names = listed([path.name for path in found])
+        raise DataError(f"{folder}: no train split; tables found: {names}; {EXPECTED}")
+    return tables
+
+
+def _fingerprint(files: Mapping[str, bytes]) -> str:
+    """Hash names, lengths and bytes, so that no two different sets of files give one stream."""
+    digest = hashlib.sha256()
+    for name, data in files.items():
+        digest.update(f"{name}\n{len(data)}\n".encode() + data)
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""Tables to records: every row with its place and its split, its cells not yet looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mla_serve.table.cells import lookup, missing
+from mla_serve.table.faults import Faults, Place, Unusable, listed, short
+from mla_serve.table.formats import READERS, Cells
+from mla_serve.table.options import WHOLE, Options
+from mla_serve.table.rows import SPLITS
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as it stands in its table; number counts the rows of a split from 0."""
+
+    place: Place
+    split: str
+    number: int
+    cells: Cells
+
+    def has(self, column: str) -> bool:
+        """Say whether there is anything in a column."""
+        return not missing(lookup(self.cells, column))
+
+
+def read_records(tables: Mapping[str, bytes], faults: Faults) -> list[Record]:
+    """Read all tables, name -> content; rows that cannot be read are noted and left out."""
+    records = []
+    numbers: Counter[str] = Counter()
+    for name, data in tables.items():
+        rows = _read_rows(name, data, faults)
+        split = _split_of_table(name, rows, len(tables) == 1, faults)
+        for place, cells in rows.items():
+            with faults.noting(place, "split"):
+                chosen = split or _split_of_row(cells)
+                records.append(Record(place, chosen, numbers[chosen], cells))
+                numbers[chosen] += 1
+    return records
+
+
+def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
+    """Read one table. Without any label column that is the one fault told."""
+    rows: dict[Place, Cells] = {}
+    lines = READERS[Path(name).suffix.lower()](data)
+    for line, cells in lines:
+        if isinstance(cells, Unusable):
+            faults.add((name, line), str(cells))
+        else:
+            rows[name, line] = cells
+    if not lines:
+        faults.add((name, 0), "holds no rows; fill it or remove it")
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    if rows and "label" not in columns:
+        faults.add((name, 0), f"no column 'label'; it has: {listed(columns)}; rename the column of the classes")
+        return {}
+    return rows
+
+
+def _split_of_table(name: str, rows: Mapping[Place, Cells], alone: bool, faults: Faults) -> str | None:
+    """Return the split that a table's name says; None where its rows say it."""
+    stem = Path(name).stem
+    if alone and any("split" in cells for cells in rows.values()):
+        return None
+    if rows and stem not in SPLITS:
+        expected = f"one table alone needs a column 'split' with {listed(SPLITS)}"
+        faults.add((name, 0), f"{expected}; add it, or name the tables by their split")
+    return stem if stem in SPLITS else "train"
+
+
+def _split_of_row(cells: Cells) -> str:
+    split = cells.get("split")
+    if not isinstance(split, str) or split.strip() not in SPLITS:
+        raise Unusable(f"expected one of {listed(SPLITS)}, got {short(split)}; correct it")
+    return split.strip()
+
+
+def check_columns(records: list[Record], options: Options, faults: Faults) -> None:
+    """Note declared modalities that cannot be trained, and group columns that are not there."""
+    train = [record for record in records if record.split == "train"]
+    for name in options.declared:
+        if train and not any(record.has(name) for record in train):
+            faults.add(WHOLE, f"modalities: no row of train has a value for {name!r}; add some, or do not declare it")
+    for column in dict.fromkeys(options.groups.values()):
+        if records and not any(record.has(column) for record in records):
+            faults.add(WHOLE, f"group: no row has a value at {column!r}; correct its spelling or remove it")

@@ -1,0 +1,100 @@
+"""What a data set is once it has been read: rows in splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from mla_serve.errors import DataError, InputError
+from mla_serve.inputs import Payload
+from mla_serve.table.faults import listed, short, summary
+
+SPLITS = ("train", "val", "test")
+
+Value = Path | str | tuple[float, ...]
+"""The absolute path of a file, a text, or the numbers of a vector."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled sample.
+
+    values: modality -> value; only the modalities that are there.
+    present: missing rate in percent ("20") -> the modalities left at that rate, a non-empty subset of `values`.
+    groups: modality -> group (speaker, writer, ...), where known.
+    """
+
+    id: str
+    label: str
+    values: Mapping[str, Value]
+    present: Mapping[str, frozenset[str]]
+    groups: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data set without structural faults; what its media files hold is not looked at (see check_rows).
+
+    modalities: those that occur, name -> kind, in a stable order: image, audio, text, then as declared.
+    splits: name -> rows in the order of the table; a split that is not there has no key.
+    classes: the labels of train, sorted, as numbers where all are integers.
+    fingerprint: sha256 of the tables and dataset.json, not of the media.
+    """
+
+    folder: Path
+    modalities: Mapping[str, str]
+    splits: Mapping[str, tuple[Row, ...]]
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+def payload(value: Value) -> Payload:
+    """Return what a decoder takes: the bytes of a file, the text or the numbers themselves.
+
+    Raises: DataError when the file can no longer be read.
+    """
+    return read_bytes(value) if isinstance(value, Path) else value
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file. Raises: DataError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from error
+
+
+def check_rows(table: Table, splits: Sequence[str], decode: Callable[[str, Payload], object]) -> None:
+    """Decode every value of the named splits once, in threads, and list the rows that fail.
+
+    Args: decode(modality, payload) returns anything, or raises InputError.
+    Raises: DataError with the number of faulty values and the first 20 of them: split, id, modality, file, reason.
+    """
+    if unknown := [split for split in splits if split not in table.splits]:
+        have = listed(table.splits)
+        raise DataError(f"{table.folder}: got the split {unknown[0]!r}, expected some of {have}; choose those")
+
+    def check(job: tuple[str, Row]) -> list[str]:
+        return _decoding_faults(table.folder, *job, decode)
+
+    with ThreadPoolExecutor() as pool:
+        jobs = [(split, row) for split in splits for row in table.splits[split]]
+        found = list(chain.from_iterable(pool.map(check, jobs)))
+    if found:
+        raise DataError(summary(table.folder, found, "value", "that cannot be decoded; repair or remove them"))
+
+
+def _decoding_faults(folder: Path, split: str, row: Row, decode: Callable[[str, Payload], object]) -> list[str]:
+    """Return one line for each value of a row that cannot be decoded."""
+    found = []
+    for modality, value in row.values.items():
+        try:
+            decode(modality, payload(value))
+        except (InputError, DataError) as error:
+            file = f" ({value.relative_to(folder).as_posix()})" if isinstance(value, Path) else ""
+            reason = error.message if isinstance(error, InputError) else str(error)
+            found.append(f"{split}, id {short(row.id)}, {modality}{file}: {reason}")
+    return found

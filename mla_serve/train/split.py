@@ -1,0 +1,120 @@
+"""Hold out validation rows where the table has none."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from mla_serve.errors import ConfigError, DataError
+from mla_serve.table import Row
+
+
+def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:
+    """Hold out a part of the training rows, by class, and where possible without sharing a group.
+
+    Rows that share any (modality, group) are one component and stay together. Where one component holds over half of
+    the rows, or no choice of components comes near the fraction, the groups of one modality at a time are tried, in
+    order; then no groups at all.
+
+    Args: rows; fraction of them to hold out, between 0 and 1; seed, the same gives the same split.
+    Returns: train, val (both in the order given; every class remains in train), and a note that says what was done.
+    Raises: ConfigError for a fraction out of range; DataError when no class has a second row.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"got a validation fraction of {fraction}, expected one between 0 and 1; 0.2 is usual")
+    generator = random.Random(seed)
+    labels = [row.label for row in rows]
+    targets = _targets(Counter(labels), fraction, generator)
+    grouped = list(dict.fromkeys(name for row in rows for name in row.groups))
+    held, how = _hold_out_groups(rows, labels, targets, grouped, generator)
+    if not held:
+        held = _hold_out([[index] for index in range(len(rows))], labels, targets, generator)
+    train = tuple(row for index, row in enumerate(rows) if index not in held)
+    val = tuple(row for index, row in enumerate(rows) if index in held)
+    return train, val, f"validation: {len(val)} of {len(rows)} rows held out by class; {how}"
+
+
+def _targets(totals: Counter[str], fraction: float, generator: random.Random) -> dict[str, int]:
+    """Return how many rows of each class to hold out, rounded to the right sum; one row of each at least is left."""
+    exact = {label: fraction * count for label, count in sorted(totals.items())}
+    targets = {label: math.floor(share) for label, share in exact.items()}
+    wanted = max(1, round(sum(exact.values())))
+    order = sorted(generator.sample(list(exact), len(exact)), key=lambda label: targets[label] - exact[label])
+    for label in [label for label in order if targets[label] + 1 < totals[label]][: wanted - sum(targets.values())]:
+        targets[label] += 1
+    if not any(targets.values()):
+        raise DataError(
+            f"got {totals.total()} training rows, no two of a class; expected that; add rows or a val table"
+        )
+    return targets
+
+
+def _hold_out_groups(
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    targets: Mapping[str, int],
+    grouped: Sequence[str],
+    generator: random.Random,
+) -> tuple[set[int], str]:
+    """Try all groups together, then one modality at a time; return the rows held out (none: no way) and a note."""
+    failed: list[str] = []
+    for names in [list(grouped), *([name] for name in grouped if len(grouped) > 1)] if grouped else []:
+        parts = _components(rows, names)
+        largest, wanted = max(map(len, parts)), sum(targets.values())
+        held = set() if 2 * largest > len(rows) else _hold_out(parts, labels, targets, generator)
+        if wanted / 2 <= len(held) <= 2 * wanted:
+            rest = f" (not possible for {'; '.join(failed)})" if failed else ""
+            return held, f"no group of {' or '.join(names)} is on both sides{rest}"
+        failed.append(f"{' with '.join(names)}, {len(parts)} separate parts, the largest of {largest} rows")
+    shared = f"groups are on both sides (keeping them apart is not possible for {'; '.join(failed)})"
+    return set(), shared if failed else "the rows have no groups"
+
+
+def _components(rows: Sequence[Row], names: Sequence[str]) -> list[list[int]]:
+    """Return the row numbers of each component: rows connected through a shared group of a named modality."""
+    parent = list(range(len(rows)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, row in enumerate(rows):
+        for name in row.groups.keys() & set(names):
+            parent[root(index)] = root(first.setdefault((name, row.groups[name]), index))
+    parts: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(rows)):
+        parts[root(index)].append(index)
+    return list(parts.values())
+
+
+def _hold_out(
+    parts: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    targets: Mapping[str, int],
+    generator: random.Random,
+    tries: int = 10,
+) -> set[int]:
+    """Choose whole parts whose rows come near the targets: the best of a few random orders.
+
+    A part helps when it makes the sum over classes of (rows held - target)^2 smaller and leaves a row of each class.
+    Parts of one row reach the targets exactly.
+    """
+    totals = Counter(labels)
+    counted = [(part, Counter(labels[index] for index in part)) for part in parts]
+    best: tuple[int, set[int]] = (sum(target**2 for target in targets.values()), set())
+    for _ in range(tries if len(parts) < len(labels) else 1):
+        held: Counter[str] = Counter()
+        chosen: set[int] = set()
+        for part, counts in generator.sample(counted, len(counted)):
+            gain = sum(count * (2 * (targets[label] - held[label]) - count) for label, count in counts.items())
+            if gain > 0 and all(held[label] + count < totals[label] for label, count in counts.items()):
+                held.update(counts)
+                chosen.update(part)
+        missed = sum((held[label] - target) ** 2 for label, target in targets.items())
+        best = min(best, (missed, chosen), key=lambda outcome: outcome[0])
+    return best[1]

@@ -1,0 +1,155 @@
+"""Every fault is told with its place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mla_serve.errors import ConfigError
+from mla_serve.table import read_table
+
+Cells = dict[str, Any]
+Make = Callable[..., Path]
+Splits = dict[str, list[dict[str, Any]]]
+Fault = Callable[[Path], str]
+
+ROW_FAULTS: dict[str, tuple[Cells, str]] = {
+    "no such file": ({"image": "gone.png"}, "image: no file 'gone.png' in the folder"),
+    "a folder": ({"image": "sub"}, "image: no file 'sub'"),
+    "name too long": ({"image": "x" * 5000}, "image: no file"),
+    "NUL in a path": ({"image": "a\0b"}, "image: no file"),
+    "parent folder": ({"image": "../secret.png"}, "leaves the folder"),
+    "parent folder inside": ({"image": "sub/../../secret.png"}, "leaves the folder"),
+    "parent folder, Windows": ({"image": "..\\secret.png"}, "leaves the folder"),
+    "absolute": ({"audio": "/etc/passwd"}, "audio: the path '/etc/passwd' leaves the folder"),
+    "absolute, Windows": ({"audio": "C:\\a.wav"}, "leaves the folder"),
+    "path is a number": ({"image": 5}, "image: expected the path of a file"),
+    "text is a number": ({"text": 5}, "text: expected text, got 5"),
+    "label missing": ({"label": None}, "label: missing"),
+    "label blank": ({"label": "  "}, "label: missing"),
+    "label is a fraction": ({"label": 1.5}, "label: expected text or a whole number, got 1.5"),
+    "label is a truth value": ({"label": True}, "label: expected text or a whole number, got True"),
+    "nothing to see": ({"text": " "}, "no modality at all"),
+    "vector of words": ({"v": "one two"}, "v: expected a list of numbers"),
+    "vector of vectors": ({"v": [[1, 2, 3]]}, "v: expected a list of numbers"),
+    "vector of truth values": ({"v": [True, False, True]}, "v: expected a list of numbers"),
+    "vector is a number": ({"v": 3.5}, "v: expected a list of numbers"),
+    "vector with NaN": ({"v": [1.0, float("nan"), 2.0]}, "v: expected finite numbers"),
+    "vector with infinity": ({"v": "1 inf 2"}, "v: expected finite numbers"),
+    "vector too big": ({"v": [10**400, 1, 2]}, "v: expected a list of numbers"),
+    "vector too short": ({"v": [1.0, 2.0]}, "v: expected 3 numbers as in most rows, got 2"),
+    "present is no object": ({"present": "often"}, "present: expected"),
+    "present is a list": ({"present": [1]}, "present: expected"),
+    "present is no list": ({"present": {"20": "text"}}, "present: 20: expected a list"),
+    "present unknown": ({"present": {"20": ["camera"]}}, "present: 20: expected a list out of image, audio, text, v"),
+    "present leaves nothing": ({"present": {"80": ["image"]}}, "present: 80: leaves nothing"),
+    "id given twice": ({"id": "first"}, "id: 'first' was given before in split train, at train.jsonl:1"),
+    "id unusable": ({"id": 1.5}, "id: expected text or a whole number"),
+    "group unusable": ({"who": [1]}, "group: expected text or a whole number"),
+}
+
+
+@pytest.mark.parametrize("name", ROW_FAULTS)
+def test_a_faulty_row_is_told_with_its_line(tmp_path: Path, name: str, make: Make, fault: Fault, good: Splits) -> None:
+    change, expected = ROW_FAULTS[name]
+    good = [{"label": label, "text": "x", "v": [1.0, 2.0, 3.0], "who": "w"} for label in "abab"]
+    rows = [{**good[0], "id": "first"}, good[1], {"label": "a", "text": "x", **change}, *good[2:]]
+    (tmp_path / "sub").mkdir()
+    message = fault(make(tmp_path, {"train": rows}, {"modalities": {"v": "vector"}, "group": "who"}))
+    assert f"train.jsonl:3: {expected}" in message or ("train.jsonl:3: " in message and expected in message)
+    assert "1 fault in the data set" in message
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_label_that_train_does_not_have(tmp_path: Path, split: str, make: Make, fault: Fault, good: Splits) -> None:
+    rows: list[Cells] = [{"label": "a", "text": "x"}, {"label": "z", "text": "x"}]
+    message = fault(make(tmp_path, {**good, split: rows}))
+    assert f"{split}.jsonl:2: label: 'z' is not in train, which has a, b" in message
+
+
+@pytest.mark.parametrize(
+    "line", [b"{oops", b"[1, 2]", b"5", b'{"label": "\xff"}', b'{"text": "\\ud800"}', b"[" * 100_000]
+)
+def test_a_malformed_line(tmp_path: Path, line: bytes, make: Make, fault: Fault, good: Splits) -> None:
+    make(tmp_path, good)
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(path.read_bytes() + b"\n" + line + b"\n")
+    message = fault(tmp_path)
+    assert "train.jsonl:4: expected one JSON object" in message
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"label,text\na,x\nb,x,y\n", "train.csv:3: expected 2 cells as in the header, got 3"),
+        (b'label,text\na,"x\ny"\nb\n', "train.csv:4: expected 2 cells as in the header, got 1"),
+        (b'label,text\na,x\nb,"x" y\n', "train.csv:3: not readable as CSV"),
+        (b"label,text\na,x\nb,\xff\n", "train.csv:3: not UTF-8"),
+        (b"label,text,text\na,x,y\nb,x,y\n", "train.csv:1: two columns are called 'text'"),
+        (b"label;text\na;x\nb;x\n", "train.csv: no column 'label'"),
+    ],
+)
+def test_malformed_csv(tmp_path: Path, text: bytes, expected: str, fault: Fault) -> None:
+    (tmp_path / "train.csv").write_bytes(text)
+    assert expected in fault(tmp_path)
+
+
+def test_malformed_parquet(tmp_path: Path, fault: Fault) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
+    assert "train.parquet: not readable as Parquet" in fault(tmp_path)
+
+
+def test_a_row_of_parquet_is_called_a_row(tmp_path: Path, make: Make, fault: Fault) -> None:
+    rows: list[Cells] = [{"label": "a", "text": "x"}, {"label": None, "text": "x"}, {"label": "b", "text": "x"}]
+    assert "train.parquet:row 2: label: missing" in fault(make(tmp_path, {"train": rows}, suffix=".parquet"))
+
+
+def test_the_first_twenty_faults_and_the_count_of_all(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    bad: list[Cells] = [{"label": "a", "image": f"{i}.png"} for i in range(30)]
+    rows = [*good["train"], *bad]
+    message = fault(make(tmp_path, {"val": rows[2:5], "train": rows}))
+    assert "33 faults in the data set; the first 20:" in message
+    assert [f"train.jsonl:{line}: image" in message for line in (3, 22, 23)] == [True, True, False]
+    assert message.count("\n") == 20
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, fault: Fault) -> None:
+    message = fault(tmp_path / "nowhere")
+    assert "does not exist" in message
+    assert "train.jsonl" in message
+    (tmp_path / "file").touch()
+    assert "got a file" in fault(tmp_path / "file")
+
+
+def test_no_tables_no_train_and_unclear_tables(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    assert "no train split; tables found: none" in fault(make(tmp_path / "empty", {}))
+    assert "no train split; tables found: test.jsonl, val.jsonl" in fault(make(tmp_path / "a", {"val": [], "test": []}))
+    assert "no train split" in fault(make(tmp_path / "b", {"test": good["train"]}, alone="all"))
+    twice = make(make(tmp_path / "c", good), {"train": good["train"]}, suffix=".csv")
+    assert "got train.csv, train.jsonl, expected one table per split" in fault(twice)
+
+
+def test_train_is_empty_or_has_one_class(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    assert "train.jsonl: holds no rows" in fault(make(tmp_path / "a", {**good, "train": []}))
+    message = fault(make(tmp_path / "b", {"train": good["train"][:1] * 3}))
+    assert "train.jsonl: train has one class only, 'a'" in message
+
+
+def test_one_table_alone_needs_its_split_column(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    make(tmp_path, {"all": good["train"]})
+    assert "needs a column 'split'" in fault(tmp_path)
+    make(tmp_path, {"all": [{**row, "split": "dev"} for row in good["train"]]})
+    assert "all.jsonl:2: split: expected one of train, val, test, got 'dev'" in fault(tmp_path)
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match="needs pyarrow"):
+        read_table(tmp_path)

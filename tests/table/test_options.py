@@ -1,0 +1,72 @@
+"""dataset.json: what may be declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mla_serve.inputs import INPUTS
+from mla_serve.table import read_table
+from mla_serve.table.cells import KINDS
+
+Make = Callable[..., Path]
+Splits = dict[str, list[dict[str, Any]]]
+Fault = Callable[[Path], str]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "not usable JSON: expected an object"),
+        ({"modality": {}}, "unknown entry 'modality'"),
+        ({"modalities": ["v"]}, "modalities: expected"),
+        ({"modalities": {"v": "video"}}, "v: unknown kind 'video'; expected one of image, audio, text, vector"),
+        ({"modalities": {"v": ["image"]}}, "v: unknown kind"),
+        ({"modalities": {"../v": "vector"}}, "the name '../v' cannot be used"),
+        ({"group": 5}, "group: expected"),
+        ({"group": {"audio": 5}}, "group: expected"),
+        ({"group": {"camera": "who"}}, "group: unknown modality 'camera'"),
+        ({"group": "meta.speaker"}, "group: no row has a value at 'meta.speaker'"),
+    ],
+)
+def test_faults_of_the_declaration(
+    tmp_path: Path, options: object, expected: str, make: Make, fault: Fault, good: Splits
+) -> None:
+    message = fault(make(tmp_path, good, options))
+    assert "dataset.json: " in message
+    assert expected in message
+
+
+NAMES = ["id", "label", "split", "present", "head", "top_k", "coverage", "fusion", "model", "head_image"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "Rear", "rear camera", "rear-camera", "_v", "1st", "v\n", "é", "", "v" * 65])
+def test_names_that_cannot_be_a_file_and_a_request_field(
+    tmp_path: Path, name: str, make: Make, fault: Fault, good: Splits
+) -> None:
+    message = fault(make(tmp_path, good, {"modalities": {name: "text"}}))
+    assert "1 fault in the data set" in message
+    assert "cannot be used; expected at most 64 of a-z" in message
+
+
+def test_names_that_can(tmp_path: Path, make: Make) -> None:
+    names = ["v", "v" * 64, "headset", "model_2", "text_2"]
+    rows = [{"label": label, **dict.fromkeys(names, "x")} for label in "ab"]
+    table = read_table(make(tmp_path, {"train": rows}, {"modalities": dict.fromkeys(names, "text")}))
+    assert list(table.modalities) == names
+
+
+def test_a_declared_modality_has_to_occur_in_train(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    test = [{"label": "a", "v": [1.0, 2.0]}]
+    options = {"modalities": {"v": "vector"}}
+    expected = "dataset.json: modalities: no row of train has a value for 'v'"
+    assert expected in fault(make(tmp_path / "a", {**good, "test": test}, options))
+    broken = [*good["train"], {"label": "a", "v": "one two"}]  # its own fault is enough
+    assert "1 fault in the data set" in fault(make(tmp_path / "b", {"train": broken}, options))
+
+
+def test_every_kind_of_input_can_be_read_from_a_table() -> None:
+    assert list(KINDS) == list(INPUTS)
