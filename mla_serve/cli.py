@@ -1,47 +1,113 @@
-"""What all commands share: flags from a dataclass, errors in one line, a missing extra named."""
+"""What all commands share: flags from a dataclass, errors in one line, exit codes, a missing extra named.
+
+Exit codes: 0 done; 1 a bug of this package; 2 what the caller can mend; 130 interrupted; 141 the reader of a pipe left.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
+import io
 import logging
+import os
+import re
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar, cast
 
 import tyro
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from mla_serve.errors import ConfigError, MlaServeError
 
-EXTRAS = {"train": ("torch", "onnx", "onnxscript", "scipy"), "serve": ("bentoml", "fastapi")}
+EXTRAS = {"train": ("torch", "onnx", "onnxscript", "scipy"), "serve": ("bentoml", "fastapi"), "client": ("httpx",)}
+BUG = 1
 USAGE = 2  # exit code of every error that the caller can mend
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+PIPE_WIDTH = 120  # columns, where nobody says how wide the screen is
+COMPLETION = "--tyro-print-completion"
+HELP_INDENT = " " * 8  # tyro indents the descriptions of flags by so much
 
-console = Console()
-errors = Console(stderr=True)
+
+class PipeConsole(Console):
+    """A console that is PIPE_WIDTH wide where there is neither a terminal nor COLUMNS: tables keep their columns."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows."""
+        size = super().size
+        return size if self.is_terminal or "COLUMNS" in os.environ else ConsoleDimensions(PIPE_WIDTH, size.height)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self._width, self._height = new
+
+
+console = PipeConsole()
+errors = PipeConsole(stderr=True)
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """The flags of every command."""
+
+    debug: bool = dataclasses.field(default=False, kw_only=True)
+    """Show the traceback of an error."""
+
+
 def main(
-    command: Callable[[T], None], config: Callable[..., T], needs: str | None = None, args: list[str] | None = None
+    command: Callable[[T], None],
+    config: Callable[..., T],
+    needs: str | None = None,
+    args: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> None:
-    """Read the flags, run a command, and turn what the caller can mend into one line and exit code 2."""
+    """Read the flags, run a command, and turn what the caller can mend into one line and exit code 2.
+
+    Args: config, a frozen dataclass; needs, the extra that the command cannot do without; args, those of the process
+    when left out; prog, what the caller typed to get here.
+    """
+    args = sys.argv[1:] if args is None else args
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
+        parsed = parse(config, args, prog or _program())
         if needs:
             require_extra(needs)
-        command(_parse(config, args))
+        command(parsed)
+        sys.stdout.flush()
     except MlaServeError as error:
-        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(USAGE)
+        _fail(str(error), USAGE)
     except KeyboardInterrupt:
         errors.print("interrupted", style="yellow")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        sys.exit(BROKEN_PIPE)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (a bug of mla_serve; --debug shows where)", BUG)
 
 
-def _parse(config: Callable[..., T], args: list[str] | None) -> T:
-    parsed: Any = tyro.cli(config, args=args)
-    result: T = parsed
-    return result
+def parse(config: Callable[..., T], args: Sequence[str], prog: str) -> T:
+    """Turn flags into the dataclass that they were generated from. Help and completion are printed and end the process.
+
+    Raises: ConfigError, in one line, for flags that do not fit.
+    """
+    cls: Any = config
+    extended = dataclasses.make_dataclass(cls.__name__, [], bases=(cls, Common), frozen=True)
+    extended.__doc__ = cls.__doc__
+    markers = [tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed: Any = tyro.cli(extended, prog=prog, args=args, config=markers)
+    except SystemExit as end:
+        if end.code == USAGE:
+            raise ConfigError(_one_line(complaint.getvalue())) from None
+        raise
+    return cast(T, cls(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(cls)}))
 
 
 def require_extra(extra: str) -> None:
@@ -51,6 +117,30 @@ def require_extra(extra: str) -> None:
     """
     missing = [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
     if missing:
+        extras = extra if extra == "client" else f"cpu,{extra}"
+        other = "" if extra == "client" else f" (or [gpu,{extra}])"
         raise ConfigError(
-            f"{', '.join(missing)} not installed; run: pip install -c constraints.txt -e '.[cpu,{extra}]' (or [gpu,{extra}])"
+            f"{', '.join(missing)} not installed; run: pip install -c constraints.txt -e '.[{extras}]'{other}"
         )
+
+
+def _program() -> str:
+    """Say how this process was started, for usage lines: `python -m mla_serve.predict`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else os.path.basename(sys.argv[0])  # noqa: PTH119
+
+
+def _one_line(box: str) -> str:
+    """Take tyro's complaint out of its frame: what is wrong, the flag that may have been meant, where to read more."""
+    lines = [line.removeprefix("│ ").rstrip(" │") for line in box.splitlines()]
+    told = [line.strip() for line in lines if line and not line.startswith(("╭", "╰", "──", HELP_INDENT))]
+    text = " ".join(told).replace(" Perhaps you meant:", "; perhaps you meant").replace("Got errors: - ", "")
+    return re.sub(r"[ .:]*(For full helptext, (run|see)|Argument helptext:).*", "; --help lists the flags", text)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """Write one line, or with --debug the traceback before it, and end."""
+    if "--debug" in sys.argv:
+        errors.print_exception()
+    errors.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

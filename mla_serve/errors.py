@@ -31,6 +31,11 @@ class InputError(MlaServeError):
         self.field = field
         self.message = message
 
+    @property
+    def advice(self) -> str:
+        """What to do."""
+        return advice(self.message)
+
 
 class MissingInput(InputError):
     """Nothing to classify was sent."""
@@ -58,3 +63,8 @@ class BundleError(MlaServeError):
 
 class ConfigError(MlaServeError):
     """A flag, setting or installed package that does not fit; refuse to start."""
+
+
+def advice(message: str) -> str:
+    """Return the part of a message that says what to do: what stands after its last semicolon."""
+    return message.rpartition("; ")[2]

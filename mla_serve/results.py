@@ -29,18 +29,26 @@ class FromDict:
 
 @dataclasses.dataclass(frozen=True)
 class Opinion(FromDict):
-    """What one modality said: its share of the fusion, what the answer owes to it (nats), its own answer."""
+    """What one modality said: its share of the fusion, what the answer owes to it (nats), its own answer.
+
+    unfamiliarity: share of validation inputs that were more like the training data than this one, 0 to 1; None where
+    the bundle cannot tell.
+    """
 
     weight: float
     influence: float
     entropy: float
     label: str
     probability: float
+    unfamiliarity: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prediction(FromDict):
-    """One answer: label, probabilities by falling value, entropy in nats, each modality's opinion, what was missing."""
+    """One answer: label, probabilities by falling value, entropy in nats, each modality's opinion, what was missing.
+
+    prediction_set: labels that hold the true one as often as the caller's coverage says; None where none was asked for.
+    """
 
     label: str
     probability: float
@@ -49,6 +57,7 @@ class Prediction(FromDict):
     fusion: str
     modalities: dict[str, Opinion]
     missing: list[str]
+    prediction_set: list[str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, as the service sends them."""

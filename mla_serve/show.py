@@ -10,6 +10,7 @@ from mla_serve.results import Prediction
 
 BAR = 24
 SHOWN_CLASSES = 5
+NUMBERS = ("weight", "with", "probability", "influence", "unfamiliar")
 
 
 def bar(share: float, width: int = BAR) -> str:
@@ -23,8 +24,11 @@ def prediction(answer: Prediction) -> RenderableType:
     headline = Text.assemble(
         (answer.label, "bold green"), f"  {answer.probability:.1%}", (f"   entropy {answer.entropy:.3f} nats", "dim")
     )
-    opinions = _grid("listened to", "weight", "", "alone it says", "with", "influence")
+    known = any(opinion.unfamiliarity is not None for opinion in answer.modalities.values())
+    last = ["unfamiliar"] if known else []
+    opinions = _grid("listened to", "weight", "", "alone it says", "with", "influence", *last)
     for name, opinion in answer.modalities.items():
+        strange = "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}"
         opinions.add_row(
             Text(name),
             f"{opinion.weight:.2f}",
@@ -32,16 +36,19 @@ def prediction(answer: Prediction) -> RenderableType:
             Text(opinion.label),
             f"{opinion.probability:.1%}",
             f"{opinion.influence:+.3f}",
+            *([strange] if known else []),
         )
     classes = _grid("class", "probability", "")
     for label, probability in list(answer.probabilities.items())[:SHOWN_CLASSES]:
         classes.add_row(Text(label), f"{probability:.1%}", Text(bar(probability), "green"))
-    missing = [Text(f"missing: {', '.join(answer.missing)}", "dim")] if answer.missing else []
-    return Group(headline, Text(), opinions, *missing, Text(), classes)
+    notes = [Text(f"missing: {', '.join(answer.missing)}", "dim")] if answer.missing else []
+    if answer.prediction_set is not None:
+        notes.append(Text(f"prediction set: {', '.join(answer.prediction_set)}"))
+    return Group(headline, Text(), opinions, *notes, Text(), classes)
 
 
 def _grid(*titles: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in titles:
-        table.add_column(title, justify="right" if title in ("weight", "with", "probability", "influence") else "left")
+        table.add_column(title, justify="right" if title in NUMBERS else "left")
     return table

@@ -1,0 +1,94 @@
+"""`python -m mla_serve`: the list of commands, and each of them by its name. Installed as `mla-serve`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from mla_serve import __version__
+from mla_serve.cli import COMPLETION, console, errors
+from mla_serve.cli import main as run_command
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command: what it does in a line, the module, function and dataclass behind it, the extra that it needs."""
+
+    does: str
+    module: str
+    config: str
+    function: str = "run"
+    needs: str | None = None
+
+    def load(self) -> tuple[Any, Any]:
+        """Import the function and the dataclass."""
+        module = importlib.import_module(self.module)
+        return getattr(module, self.function), getattr(module, self.config)
+
+
+COMMANDS = {
+    "predict": Command("classify one sample with a bundle, without a server", "mla_serve.predict", "PredictConfig"),
+    "evaluate": Command("measure a bundle on a labelled table", "mla_serve.evaluate", "EvaluateConfig"),
+    "train": Command("train on a table and export a bundle", "mla_serve.train.__main__", "TrainConfig", needs="train"),
+    "export": Command("turn a finished run into a bundle", "export.__main__", "ExportConfig", "export", "train"),
+    "serve": Command(
+        "answer requests over HTTP with a bundle", "mla_serve.serve.__main__", "ServeConfig", needs="serve"
+    ),
+    "ask": Command("classify one sample through a running service", "mla_serve.ask", "AskConfig", needs="client"),
+}
+HELP = ("-h", "--help", "help")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names, or list them all."""
+    args = list(sys.argv[1:] if args is None else args)
+    name = args[0] if args else "help"
+    if name in HELP:
+        _list_commands()
+    elif name == "--version":
+        print(__version__)
+    elif name == COMPLETION:
+        _print_completion(args)
+    elif name in COMMANDS:
+        command = COMMANDS[name]
+        run_command(*command.load(), command.needs, args[1:], f"{_program()} {name}")
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        advice = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
+        errors.print(f"error: {name}: no such command; {advice}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _program() -> str:
+    return "mla-serve" if sys.argv[0].endswith("mla-serve") else "python -m mla_serve"
+
+
+def _list_commands() -> None:
+    console.print(Text.assemble("usage: ", (f"{_program()} COMMAND [--help] ...", "bold")), "")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, command in COMMANDS.items():
+        table.add_row(Text(f"  {name}", "bold cyan"), command.does)
+    console.print(table)
+    console.print(Text(f"\nCOMMAND --help lists its flags; {COMPLETION} bash|zsh writes a completion script.", "dim"))
+
+
+def _print_completion(args: Sequence[str]) -> None:
+    """Print a completion script for `mla-serve` with every command and flag."""
+    import tyro
+
+    functions = {}
+    for name, command in COMMANDS.items():
+        _, functions[name] = command.load()
+    markers = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+    tyro.extras.subcommand_cli_from_dict(functions, prog="mla-serve", args=list(args), config=markers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Talk to a running service from Python. Needs httpx and nothing of the server.
+
+    from mla_serve.client import Client
+
+    with Client("http://localhost:3000") as client:
+        answer = client.predict(image="seven.png", text="seven")
+
+payloads    what a caller has -> what the service reads
+errors      problem+json -> exceptions
+exchange    one call as steps: send, wait, try again; no network, no clock
+many        many calls: order, bounded concurrency, a progress bar
+client      Client and AsyncClient: the steps carried out
+"""
+
+from mla_serve.client.client import AsyncClient, Client
+from mla_serve.client.errors import (
+    Busy,
+    NoAccess,
+    NoAnswer,
+    ServiceError,
+    TimedOut,
+)
+from mla_serve.client.model import Modality, Model
+from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
+from mla_serve.results import Answer, Embedding, ModelId, Opinion, Prediction
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Busy",
+    "Client",
+    "Embedding",
+    "InputError",
+    "MissingInput",
+    "MlaServeError",
+    "Modality",
+    "Model",
+    "ModelId",
+    "NoAccess",
+    "NoAnswer",
+    "Opinion",
+    "Prediction",
+    "ServiceError",
+    "TimedOut",
+    "TooLarge",
+    "UnknownField",
+    "UnsupportedFormat",
+]

@@ -1,0 +1,105 @@
+"""Problem+json to exceptions. A sample that cannot be used raises what the predictor itself would raise: InputError.
+
+MlaServeError
+├── InputError and its subclasses    the sample or an option: field, message, advice (errors.py)
+└── ServiceError                     the service: status, kind, message, advice
+    ├── Busy                         429 or 503, still after all retries; retry_after in seconds, where known
+    ├── NoAccess                     401 or 403: the key is missing or not accepted
+    ├── TimedOut                     the service, or this client, waited long enough
+    └── NoAnswer                     nothing there, or the connection broke
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat, advice
+
+BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+INPUT_ERRORS: dict[str, type[InputError]] = {
+    "missing-input": MissingInput,
+    "unknown-field": UnknownField,
+    "too-large": TooLarge,
+    "unsupported-format": UnsupportedFormat,
+}
+LONGEST = 300
+
+
+class ServiceError(MlaServeError):
+    """The service could not answer, and the sample is not to blame.
+
+    Args: message, what happened and what to do; status, of the HTTP answer, where there was one; kind, the last part of
+    the problem's type; retry_after, seconds that the service asked to wait.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, kind: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.kind = kind
+        self.retry_after = retry_after
+
+    @property
+    def advice(self) -> str:
+        """What to do."""
+        return advice(self.message)
+
+
+class Busy(ServiceError):
+    """The service had no time, and still had none after all retries."""
+
+
+class NoAccess(ServiceError):
+    """The service wants a key, or another one."""
+
+
+class TimedOut(ServiceError):
+    """No answer within the time that the service, or this client, allows."""
+
+
+class NoAnswer(ServiceError):
+    """Nothing answers at this address, or the connection broke."""
+
+
+BY_STATUS: dict[int, type[ServiceError]] = {
+    401: NoAccess,
+    403: NoAccess,
+    429: Busy,
+    503: Busy,
+    504: TimedOut,
+}
+
+
+def from_response(status: int, content: bytes, retry_after: float | None = None) -> MlaServeError:
+    """Turn an answer of 400 or more into the exception that it stands for."""
+    problem = _problem(content)
+    kind = str(problem.get("type", "")).rpartition("/")[2] or None
+    message = str(problem.get("detail") or problem.get("title") or _unexplained(status, content))
+    if status in BY_STATUS:
+        return BY_STATUS[status](message, status, kind, retry_after)
+    if "field" in problem and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return INPUT_ERRORS.get(kind or "", InputError)(str(problem["field"]), message)
+    return ServiceError(message, status, kind, retry_after)
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    """Read a problem; anything else, such as a proxy's page, is an empty one."""
+    try:
+        problem = json.loads(content)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _unexplained(status: int, content: bytes) -> str:
+    phrase = next((each.phrase for each in HTTPStatus if each == status), "no known status")
+    return f"{status} {phrase}: {content[:LONGEST].decode(errors='replace')!r}; is this address an mla_serve service?"
+
+
+def unreadable(url: str, error: Exception) -> ServiceError:
+    """Say that an answer of 200 is none of ours."""
+    return ServiceError(f"{url}: the answer is no mla_serve answer ({error!r}); check the address and both versions")

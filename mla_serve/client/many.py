@@ -1,0 +1,76 @@
+"""Many calls: each result in its place, a bounded number at once, a progress bar where somebody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Literal, TypeVar
+
+from mla_serve.client.payloads import Value
+from mla_serve.errors import MlaServeError
+
+T = TypeVar("T")
+Sample = Mapping[str, Value | None]
+OnError = Literal["raise", "return"]
+
+
+class Queue:
+    """Hands samples out one by one, to threads or tasks, and puts the results into their order."""
+
+    def __init__(self, samples: Iterable[Sample], on_error: OnError, advance: Callable[[], None]) -> None:
+        """Take samples as they are asked for; an error ends everything, or takes the place of the result."""
+        self._samples = iter(enumerate(samples))
+        self._lock = threading.Lock()
+        self._results: dict[int, object] = {}
+        self._on_error = on_error
+        self._advance = advance
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, Sample]]:
+        """Hand out what is left, until there is nothing or a call has failed."""
+        while self.failure is None:
+            with self._lock:
+                item = next(self._samples, None)
+            if item is None:
+                return
+            yield item
+
+    @contextlib.contextmanager
+    def place(self, index: int) -> Iterator[Callable[[object], None]]:
+        """Give a function that takes the result of a sample; note an error of the call."""
+        try:
+            yield lambda result: self._results.__setitem__(index, result)
+        except MlaServeError as error:
+            if self._on_error == "raise":
+                self.failure = self.failure or error
+            self._results[index] = error
+        except Exception as error:
+            self.failure = self.failure or error
+        with self._lock:
+            self._advance()
+
+    def results(self) -> list[object]:
+        """Return the results in the order of the samples.
+
+        Raises: the first error, where errors are raised.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return [self._results[index] for index in sorted(self._results)]
+
+
+@contextlib.contextmanager
+def progress_bar(samples: Iterable[object], wanted: bool | None) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error, by default only on a terminal; yields the function that moves it on by one."""
+    if not (sys.stderr.isatty() if wanted is None else wanted):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(samples) if isinstance(samples, Sized) else None)
+        yield lambda: progress.advance(task)

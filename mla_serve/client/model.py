@@ -1,0 +1,39 @@
+"""GET /model as the client returns it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mla_serve.results import FromDict
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality(FromDict):
+    """How one modality is sent: its kind, whether as file, text or numbers, the formats, the decoded shape."""
+
+    kind: str
+    sent_as: str
+    formats: list[str]
+    shape: list[int]
+    input: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Model(FromDict):
+    """What a service serves: identity, classes, modalities, fusion, measured results, versions and limits."""
+
+    name: str
+    sha256: str
+    created: str
+    classes: list[str]
+    modalities: dict[str, Modality]
+    fusion: dict[str, Any]
+    metrics: dict[str, Any]
+    versions: dict[str, Any]
+    limits: dict[str, float | None]
+
+    def __repr__(self) -> str:
+        """Write the name, what it reads and how many classes it tells apart."""
+        reads = ", ".join(f"{name} ({modality.kind})" for name, modality in self.modalities.items())
+        return f"<Model {self.name!r} {self.sha256[:12]}, reads {reads}, {len(self.classes)} classes>"

@@ -1,0 +1,38 @@
+"""`python -m mla_serve serve`: BentoML's server with this package's service and a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from mla_serve.cli import main
+
+SERVICE = "mla_serve.serve.service:MlaServe"
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    """Answer requests over HTTP. All other settings are MLA_* environment variables (docs/settings.md)."""
+
+    model: Path | None = None
+    """Folder of the bundle. Default: MLA_MODEL, else models/digits."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 opens the service to the network."""
+    port: int = 3000
+    """Port to listen on."""
+
+
+def run(config: ServeConfig) -> None:
+    """Become the server: this process is replaced by BentoML's."""
+    environment = {"BENTOML_DO_NOT_TRACK": "True", **os.environ}
+    if config.model is not None:
+        environment["MLA_MODEL"] = str(config.model)
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", config.host, "--port", str(config.port)]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)
+
+
+if __name__ == "__main__":
+    main(run, ServeConfig, needs="serve")

@@ -1,0 +1,214 @@
+"""The commands as a person types them: what is printed where, exit codes, pipes, what is not imported."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mla_serve import __version__
+from mla_serve.__main__ import COMMANDS, main
+from mla_serve.inputs import Payload
+from mla_serve.predictor import Predictor
+
+ROOT = Path(__file__).parent.parent
+BAR = "█"
+ESCAPE = "\x1b"
+
+
+def run(*args: object, stdin: bytes = b"", code: int = 0) -> Any:
+    """Run a command in this process, which is quick, at the end of a pipe; check the exit code."""
+    output, errors = io.StringIO(), io.StringIO()
+    words = [str(arg) for arg in args]
+    ended: Any = 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+            patch.delenv(name, raising=False)
+        patch.setattr(sys, "argv", ["mla-serve", *words])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            try:
+                main(words)
+            except SystemExit as end:
+                ended = end.code or 0
+    assert ended == code, (ended, output.getvalue(), errors.getvalue())
+    return argparse.Namespace(stdout=output.getvalue(), stderr=errors.getvalue())
+
+
+def run_process(*args: object, code: int = 0, path: Path | None = None, **variables: str) -> Any:
+    """Run `python -m mla_serve ARGS` as a user does, where the whole process matters."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    folders = [str(path)] if path else []
+    environment |= {"PYTHONPATH": os.pathsep.join([*folders, str(ROOT)]), "PYTHONUTF8": "1", **variables}
+    command = [sys.executable, "-m", "mla_serve", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False, encoding="utf-8")
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def one_line(done: Any) -> str:
+    """Return what went to standard error, which shall be one line."""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return str(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, sample: dict[str, Payload]) -> dict[str, Path]:
+    """Write the sample's image and sound."""
+    folder = tmp_path_factory.mktemp("files")
+    contents = {name: payload for name, payload in sample.items() if isinstance(payload, bytes)}
+    for name, payload in contents.items():
+        (folder / name).write_bytes(payload)
+    return {name: folder / name for name in contents}
+
+
+@pytest.mark.parametrize("args", [(), ("--help",), ("help",)])
+def test_the_commands_are_listed_with_one_line_each(args: tuple[str, ...]) -> None:
+    lines = run(*args).stdout.splitlines()
+    for name, command in COMMANDS.items():
+        assert [line for line in lines if line.split()[:1] == [name] and command.does in line]
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout == f"{__version__}\n"
+
+
+FAKES = ("torch", "onnxruntime", "bentoml")
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder of packages that cannot be imported."""
+    folder = tmp_path_factory.mktemp("fakes")
+    for name in FAKES:
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
+    return folder
+
+
+@pytest.mark.parametrize("args", [(), *((name, "--help") for name in ("predict", "train", "ask"))], ids=str)
+def test_help_imports_nothing_heavy(without: Path, args: tuple[str, ...]) -> None:
+    assert "usage: " in run_process(*args, path=without).stdout
+
+
+def test_training_without_its_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+    )
+    for command in (("train",), ("export", "runs/none")):
+        line = one_line(run_process(*command, code=2, path=tmp_path))
+        assert "torch not installed" in line
+        assert "pip install -c constraints.txt -e '.[cpu,train]'" in line
+        assert "--data" in run("train", "--help").stdout
+
+
+def test_an_answer_is_drawn(tiny_bundle: Path, files: dict[str, Path], predictor: Predictor) -> None:
+    done = run("predict", "--model", tiny_bundle, "--image", files["image"], "--text", "seven")
+    expected = predictor.predict([{"image": files["image"].read_bytes(), "text": "seven"}])[0]
+    assert done.stdout.split()[:2] == [expected.label, f"{expected.probability:.1%}"]
+    assert BAR in done.stdout
+    assert ESCAPE not in done.stdout
+    assert "missing: audio, vector" in done.stdout
+    assert done.stderr == ""
+
+
+def test_no_color_is_respected_where_colour_is_forced(tiny_bundle: Path) -> None:
+    args = ("predict", "--model", tiny_bundle, "--text", "seven")
+    assert f"{ESCAPE}[36m" in run_process(*args, FORCE_COLOR="1").stdout
+    assert not re.search(rf"{ESCAPE}\[[0-9;]*3[0-9]m", run_process(*args, FORCE_COLOR="1", NO_COLOR="1").stdout)
+
+
+def test_json_is_the_reply_of_the_service(tiny_bundle: Path, predictor: Predictor) -> None:
+    args = ("--model", tiny_bundle, "--json", "--top-k", "2", "--fusion", "paper", "--input", "vector=1 2 3 4")
+    answer = json.loads(run("predict", *args).stdout)
+    expected = predictor.predict([{"vector": "1 2 3 4"}], "paper", 2)[0].to_dict()
+    assert answer.pop("model")["name"] == "tiny"
+    assert answer == expected
+
+
+def test_the_old_spelling_works_as_well(tiny_bundle: Path) -> None:
+    args = ["--model", str(tiny_bundle), "--text", "seven", "--json"]
+    command = [sys.executable, "-m", "mla_serve.predict", *args]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=True)
+    assert json.loads(done.stdout) == json.loads(run("predict", *args).stdout)
+
+
+@pytest.mark.parametrize("name", ["image", "audio", "text", "vector"])
+def test_a_modality_may_come_from_standard_input(
+    tiny_bundle: Path, sample: dict[str, Any], predictor: Predictor, name: str
+) -> None:
+    payload = sample[name]
+    stdin = payload if isinstance(payload, bytes) else f"{payload}\n".encode()
+    flags = ("--input", "vector=-") if name == "vector" else (f"--{name}", "-")
+    answer = json.loads(run("predict", "--model", tiny_bundle, "--json", *flags, stdin=stdin).stdout)
+    assert answer["probabilities"] == pytest.approx(predictor.predict([{name: payload}])[0].probabilities, abs=1e-6)
+
+
+WRONG: list[tuple[tuple[str, ...], str]] = [
+    (("prdict",), "did you mean predict?"),
+    (("predict", "--modle", "x"), "perhaps you meant --model PATH"),
+    (("predict", "--top-k", "two"), "--top-k"),
+    (("evaluate",), "--data"),
+    (("export",), "--help"),
+    (("predict", "--model", "no/such"), "no/such/manifest.json: no such file"),
+    (("predict", "--model", "BUNDLE"), "nothing was sent; send at least one of image, audio, text, vector"),
+    (("predict", "--model", "BUNDLE", "--image", "no/such.png"), "image: no/such.png: cannot be read"),
+    (("predict", "--model", "BUNDLE", "--image", "pyproject.toml"), "image: expected PNG"),
+    (("predict", "--model", "BUNDLE", "--text", "-"), "text: standard input was empty"),
+    (("predict", "--model", "BUNDLE", "--text", "-", "--image", "-"), "only one of them can read standard input"),
+    (("predict", "--model", "BUNDLE", "--input", "vector"), "expected NAME=VALUE"),
+    (("predict", "--model", "BUNDLE", "--text", "a", "--input", "text=b"), "given before"),
+    (("predict", "--model", "BUNDLE", "--text", "a", "--fusion", "none"), "no rule is called 'none'"),
+    (("evaluate", "--model", "BUNDLE", "--data", "no/such"), "no/such"),
+    (("ask", "--url", "http://127.0.0.1:9", "--text", "a"), "no connection to the service"),
+]
+
+
+@pytest.mark.parametrize(("args", "advice"), WRONG, ids=str)
+def test_a_users_error_is_one_line_that_says_what_to_do(tiny_bundle: Path, args: tuple[str, ...], advice: str) -> None:
+    line = one_line(run(*(str(tiny_bundle) if arg == "BUNDLE" else arg for arg in args), code=2))
+    assert advice in line
+
+
+def test_a_traceback_is_shown_with_debug_only(tiny_bundle: Path) -> None:
+    done = run("predict", "--model", tiny_bundle, "--text", "", "--debug", code=2)
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: text")
+
+
+def test_a_bug_is_one_line_and_another_exit_code(bundle_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import mla_serve.sample as s\ndef read(*_): raise ZeroDivisionError('oh')\ns.read_sample = read\n"
+    )
+    line = one_line(run_process("predict", "--model", bundle_copy, code=1, path=tmp_path))
+    assert "ZeroDivisionError: oh" in line
+    assert "--debug" in line
+
+
+def test_a_reader_that_leaves_is_no_error(tiny_bundle: Path) -> None:
+    script = f"set -o pipefail; {sys.executable} -m mla_serve predict --json --text a --model {tiny_bundle} | true"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.returncode in (0, 141)  # 0 where the pipe took it all before anybody left
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash completes here")
+def test_bash_completes_commands_and_flags(tmp_path: Path) -> None:
+    script = tmp_path / "mla-serve"
+    script.write_text(run("--tyro-print-completion", "bash").stdout)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    for word in (*COMMANDS, "--model", "--top-k", "--data"):
+        assert word in script.read_text()
