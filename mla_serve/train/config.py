@@ -26,7 +26,8 @@ class TrainConfig:
     runs: Path = Path("runs")
     """Folder in which runs/NAME keeps configuration, checkpoints and metrics."""
     strategy: str = "mla"
-    """Training strategy: mla or ensemble."""
+    """Training strategy: mla, ensemble, joint_concat, joint_dropout, ogm_ge, qmf, joint_sum, joint_unimodal, mmpareto,
+    dus or mib."""
     epochs: int | None = None
     """Passes over the training rows. Default: 30, or 12 for the generated data."""
     seed: int = 0
@@ -56,11 +57,13 @@ class TrainConfig:
     """Share of the target that is spread over all classes."""
     optimizer: str = "adamw"
     """adamw or sgd."""
-    hgm: str = "epoch"
-    """Head gradient modification: off, others (project out their running means), or the recursive projector, reset each
-    epoch, never, or every so many turns."""
-    heads: str = "shared"
-    """shared or separate."""
+    hgm: str | None = None
+    """Of mla and dus: head gradient modification: off, others (project out their running means), or the recursive
+    projector, reset each epoch (the default), never, or every so many turns."""
+    heads: str | None = None
+    """Of mla and dus: shared (the default) or separate."""
+    turns: str | None = None
+    """Of mla and dus: all (the default), or weak: a modality far ahead sits out every second batch."""
     augment: bool = True
     """Vary training samples at random."""
     image_size: int | None = None

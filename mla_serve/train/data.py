@@ -71,7 +71,7 @@ class TrainingBatch:
         self, samples: Samples, rows: Tensor, generator: torch.Generator, device: torch.device, augment: bool
     ) -> None:
         """Take the rows' numbers (B,)."""
-        self._samples, self._rows, self._generator = samples, rows, generator
+        self._samples, self.rows, self._generator = samples, rows, generator
         self._device, self._augment = device, augment
         self.labels = samples.labels[rows].to(device)
         self.present = {name: column.present[rows].to(device) for name, column in samples.columns.items()}
@@ -79,7 +79,7 @@ class TrainingBatch:
     def inputs(self, name: str) -> Tensor:
         """Return the windows of the rows that have `name`, augmented: (rows, *shape)."""
         column = self._samples.columns[name]
-        rows = self._rows[column.present[self._rows]]
+        rows = self.rows[column.present[self.rows]]
         kind = column.spec.kind
         if self._augment and kind in AUGMENT_PAYLOAD:
             return self._mistyped(column, rows, name).to(self._device)

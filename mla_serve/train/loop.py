@@ -64,7 +64,8 @@ class Trainer:
         self.augment, self.device = augment, device
         self.epoch = 0
         self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0, "nll": math.inf}
-        strategy.prepare(epochs * batches_per_epoch(len(samples["train"]), batch_size))
+        rows = len(samples["train"])
+        strategy.prepare(epochs * batches_per_epoch(rows, batch_size), rows)
 
     def measure(self) -> None:
         """Set each encoder's normalisation from the training rows."""

@@ -18,7 +18,7 @@ import torch
 from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
-from mla_serve.table import Row, Table, check_rows, payload, read_table, split_validation
+from mla_serve.table import Row, Table, check_rows, payload, read_table
 from mla_serve.train.calibrate import fit_fusion
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
@@ -27,9 +27,11 @@ from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer, opinions
 from mla_serve.train.run import LAST, RUN, Recipe, RunFolder
-from mla_serve.train.strategies import Options
+from mla_serve.train.split import split_validation
+from mla_serve.train.strategies import STRATEGIES, Options
 
 VALIDATION_SHARE = 0.2
+OWN_OPTIONS = frozenset().union(*(strategy.takes for strategy in STRATEGIES.values()))
 GOLDEN = 10
 # Flags that do not change what is learned.
 FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data")
@@ -85,7 +87,7 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
         planned.recipe.build(config.seed),
         samples,
         folder,
-        epochs=config.epochs,
+        epochs=config.passes,
         batch_size=config.batch_size,
         seed=config.seed,
         augment=config.augment,
@@ -99,7 +101,7 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
 
 def total_steps(config: TrainConfig, planned: Plan) -> int:
     """Count the batches of a whole run."""
-    return config.epochs * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
+    return config.passes * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
 
 
 def pick_device(name: str) -> torch.device:
@@ -121,7 +123,8 @@ def pick_device(name: str) -> torch.device:
 
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
-    facts = _jsonable(dataclasses.asdict(config)) | {"fingerprint": planned.table.fingerprint}
+    facts = _jsonable(dataclasses.asdict(config))
+    facts |= {"epochs": config.passes, "fingerprint": planned.table.fingerprint}
     if config.resume and (folder.path / LAST).exists():
         before = folder.read_json("config.json")
         changed = [key for key in facts if key not in FREE_TO_CHANGE and facts[key] != before.get(key)]
@@ -219,7 +222,20 @@ def _encoders(inputs: Mapping[str, Input], config: TrainConfig) -> dict[str, str
 
 
 def _options(config: TrainConfig) -> Options:
-    return Options(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Options)})
+    """Collect the options that are set; one that belongs to another strategy is refused.
+
+    Raises: ConfigError.
+    """
+    if config.strategy not in STRATEGIES:
+        raise ConfigError(f"--strategy {config.strategy}: expected one of {', '.join(STRATEGIES)}")
+    takes = STRATEGIES[config.strategy].takes
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(Options)}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in sorted(OWN_OPTIONS & set(given) - takes):
+        raise ConfigError(
+            f"--{name}: {config.strategy} has no such option; its own are: {', '.join(sorted(takes)) or 'none'}"
+        )
+    return Options(**given)
 
 
 def _jsonable(fields: Mapping[str, Any]) -> dict[str, Any]:

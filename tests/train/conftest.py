@@ -59,7 +59,7 @@ def make_strategy() -> Callable[..., Strategy]:
         encoders = dict.fromkeys(names, "small")
         classes = tuple(map(str, range(CLASSES)))
         built = Recipe(classes, inputs, encoders, WIDTH, strategy, Options(**options)).build(seed)  # type: ignore[arg-type]
-        built.prepare(100)
+        built.prepare(100, 100)
         built.train()
         return built
 

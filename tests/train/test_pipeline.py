@@ -143,6 +143,9 @@ def test_images_and_recordings_are_trained_on_as_files(tmp_path: Path) -> None:
     [
         ({"strategy": "wishful"}, "--strategy wishful: expected one of"),
         ({"hgm": "often"}, "--hgm often"),
+        ({"turns": "none"}, "--turns none"),
+        ({"strategy": "joint_concat", "hgm": "off"}, "--hgm: joint_concat has no such option"),
+        ({"strategy": "ensemble", "heads": "shared"}, "--heads: ensemble has no such option"),
         ({"epochs": 0}, "--epochs 0"),
         ({"batch_size": 1}, "--batch-size 1"),
         ({"modalities": ("smell",)}, "the table has text, numbers"),

@@ -194,3 +194,103 @@ def test_an_unknown_option_names_the_choices(options: dict[str, str], make_strat
 def test_an_unknown_strategy_names_the_choices(make_strategy: Make) -> None:
     with pytest.raises(ConfigError, match="mla"):
         make_strategy("alternating")
+
+
+def test_a_concat_heads_slices_sum_to_the_head_on_concatenated_features(
+    make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    strategy, samples = make_strategy("joint_concat"), make_samples()
+    train(strategy, samples, 3)
+    strategy.eval()
+    batch = FixedBatch(samples, torch.arange(len(samples)))
+    features = torch.cat([strategy.encoders[n](batch.inputs(n)) for n in "ab"], dim=1)
+    weight = torch.cat([strategy.heads[f"head_{n}"].weight for n in "ab"], dim=1)
+    opinions = strategy.opinions(batch)
+    joint, heard = strategy.fuse(batch, opinions, strategy.kept(batch, opinions))
+    torch.testing.assert_close(joint, features @ weight.T + strategy.shared_bias())
+    assert heard.all()
+
+
+def test_a_missing_modality_counts_as_zero_features_in_a_concat_head(
+    make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    strategy, samples = make_strategy("joint_concat").eval(), make_samples(missing=0.5)
+    batch = FixedBatch(samples, torch.arange(len(samples)))
+    opinions = strategy.opinions(batch)
+    joint, _ = strategy.fuse(batch, opinions, strategy.kept(batch, opinions))
+    only_a = batch.present["a"] & ~batch.present["b"]
+    torch.testing.assert_close(joint[only_a], opinions["a"][only_a[batch.present["a"]]])
+    assert only_a.any()
+
+
+def test_joint_dropout_leaves_every_row_something(make_strategy: Make, make_samples: MakeSamples) -> None:
+    strategy, samples = make_strategy("joint_dropout", names=("a", "b", "c")), make_samples(("a", "b", "c"), rows=300)
+    batch = FixedBatch(samples, torch.arange(300))
+    torch.manual_seed(0)
+    kept = strategy.kept(batch, strategy.opinions(batch))
+    shares = torch.stack([rows.float().mean() for rows in kept.values()])
+    assert torch.stack(list(kept.values())).any(dim=0).all()
+    assert ((shares > 0.55) & (shares < 0.75)).all()
+
+
+def test_ogm_slows_only_the_modality_that_is_ahead(make_strategy: Make, make_samples: MakeSamples) -> None:
+    strategy, samples = make_strategy("ogm_ge", optimizer="sgd"), make_samples()
+    batch = FixedBatch(samples, torch.arange(len(samples)))
+    sure = torch.nn.functional.one_hot(samples.labels, 3) * 5.0
+    scales = strategy.scales(batch, {"a": sure, "b": torch.zeros(len(samples), 3)})
+    assert scales["b"] == 1
+    assert 0 < scales["a"] < 1
+
+
+def test_qmf_ranks_energies_against_hardness(make_strategy: Make, make_samples: MakeSamples) -> None:
+    strategy, samples = make_strategy("qmf"), make_samples()
+    batch = FixedBatch(samples, torch.arange(len(samples)))
+    z = torch.zeros(len(samples), 3)
+    z[0] = 20.0
+    assert strategy.ranking("a", batch, z) == 0  # nothing accumulated yet
+    strategy.epochs = 2
+    strategy.kappa["a"][0] = 1.0  # the hardest sample, and the surest
+    strategy.kappa["a"][1] = 0.5
+    wrong = strategy.ranking("a", batch, z)
+    z[0] = 0.0
+    assert wrong > strategy.ranking("a", batch, z)
+
+
+def test_mmpareto_averages_agreeing_gradients_and_shortens_opposed_ones() -> None:
+    from mla_serve.train.strategies.mmpareto import MAGNITUDE, _combine
+
+    a, b = [torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 1.0])]
+    mixed = _combine(a, b)[0]
+    torch.testing.assert_close(mixed / mixed.norm(), torch.tensor([2.0, 1.0]) / 5**0.5)
+    assert mixed.norm() == pytest.approx(MAGNITUDE * 5**0.5)
+    opposed = _combine([torch.tensor([1.0, 0.2])], [torch.tensor([-1.0, 0.2])])[0]
+    assert abs(opposed[0]) < 1e-6
+    antiparallel = _combine([torch.tensor([1.0])], [torch.tensor([-2.0])])[0]
+    assert antiparallel < 0
+
+
+def test_dus_draws_fewer_rows_for_the_modality_that_is_ahead(make_strategy: Make) -> None:
+    strategy = make_strategy("dus")
+    strategy.sure = {"a": 0.9, "b": 0.3}
+    assert strategy.rows_for("b", 64) == 64
+    assert 16 <= strategy.rows_for("a", 64) < 64
+
+
+def test_mib_adds_noise_in_training_only(make_strategy: Make, make_samples: MakeSamples) -> None:
+    strategy, samples = make_strategy("mib"), make_samples()
+    windows = FixedBatch(samples, torch.arange(len(samples))).inputs("a")
+    strategy.eval()
+    assert torch.equal(strategy.logits("a", windows), strategy.logits("a", windows))
+    logged = train(strategy.train(), samples, 2)
+    assert logged[0]["divergence"] > 0
+
+
+def test_with_turns_weak_a_modality_far_ahead_sits_out_every_second_batch(
+    make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    strategy, samples = make_strategy("mla", turns="weak"), make_samples()
+    train(strategy, samples, 2)
+    strategy.running = {"a": 0.01, "b": 2.0}
+    logged = train(strategy, samples, 4)
+    assert [("loss/a" in record) for record in logged] == [True, False, True, False]
+    assert all("loss/b" in record for record in logged)

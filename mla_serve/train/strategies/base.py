@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from mla_serve.train.encoders import Encoder
 class Batch(Protocol):
     """One mini-batch of B rows, each with some of the modalities."""
 
+    rows: Tensor
+    """(B,) int64, the rows' numbers in the training split."""
     labels: Tensor
     """(B,) int64."""
     present: Mapping[str, Tensor]
@@ -35,13 +37,19 @@ class Options:
     optimizer: str = "adamw"
     hgm: str = "epoch"
     heads: str = "shared"
+    turns: str = "all"
 
 
 class Strategy(nn.Module, abc.ABC):
     """Encoders, heads and the rule by which a mini-batch changes them.
 
-    `heads` maps head names to linear layers (D -> C), `head_of` maps each modality to its head's name.
+    `heads` maps head names to linear layers (D -> C), `head_of` maps each modality to its head's name. `takes` names
+    the options that are this strategy's own; `native` is the fusion rule that it was made for, a key of RULES, and
+    `native_bias` what every head's logits share and a sum of them must count once.
     """
+
+    takes: ClassVar[frozenset[str]] = frozenset()
+    native: ClassVar[str] = "paper"
 
     def __init__(
         self,
@@ -56,40 +64,57 @@ class Strategy(nn.Module, abc.ABC):
         self.heads = nn.ModuleDict(dict(heads))
         self.head_of = dict(head_of)
         self.classes = next(iter(heads.values())).out_features
+        self.width = next(iter(heads.values())).in_features
         self.options = options
         self.loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+        self.schedules: dict[str, Schedule] = {}
 
     @classmethod
-    @abc.abstractmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Strategy:
-        """Make the heads that the strategy needs and return it.
+    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+        """Make the heads that the strategy needs and return it. Default: one head for each modality.
 
-        Raises: ConfigError for an option that it does not have.
+        Raises: ConfigError for an option's value that it does not have.
         """
+        head_of = {name: f"head_{name}" for name in encoders}
+        heads = {head_of[name]: nn.Linear(encoder.width, classes) for name, encoder in encoders.items()}
+        return cls(encoders, heads, head_of, options)
 
     @abc.abstractmethod
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from one mini-batch; returns what to log, losses by modality among it."""
 
-    @abc.abstractmethod
-    def prepare(self, total_steps: int) -> None:
-        """Make optimisers and schedules for a run of total_steps batches."""
-
-    @abc.abstractmethod
-    def training_state(self) -> dict[str, Any]:
-        """Return everything beside the weights that a resumed run needs."""
-
-    @abc.abstractmethod
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take up what `training_state` returned."""
+    def prepare(self, total_steps: int, rows: int) -> None:  # noqa: ARG002
+        """Make optimisers and schedules for a run of total_steps batches over `rows` rows. Default: one for everything."""
+        self.schedules = {"all": Schedule(self, self.options, total_steps)}
 
     def start_epoch(self) -> None:
         """Do what is due at the start of an epoch. Default: nothing."""
+
+    def training_state(self) -> dict[str, Any]:
+        """Return everything beside the weights that a resumed run needs."""
+        return {"schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()}}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Take up what `training_state` returned."""
+        for name, schedule in self.schedules.items():
+            schedule.load_state_dict(state["schedules"][name])
+
+    def native_bias(self) -> list[float]:
+        """Return the bias (C) that all heads share; empty when they do not."""
+        return []
 
     def logits(self, name: str, windows: Tensor) -> Tensor:
         """Return one modality's opinion of windows (B, *shape): (B, C)."""
         logits: Tensor = self.heads[self.head_of[name]](self.encoders[name](windows))
         return logits
+
+    def usable(self, batch: Batch) -> list[str]:
+        """List the modalities that have rows enough in a batch: two where the encoder normalises over it."""
+        return [
+            name
+            for name, encoder in self.encoders.items()
+            if int(batch.present[name].sum()) >= (2 if encoder.normalises_over_batch else 1)
+        ]
 
 
 class Schedule:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -18,6 +18,10 @@ from mla_serve.train.strategies.base import Batch, Options, Schedule, Strategy
 
 SHARED = "head"
 HGM = ("off", "epoch", "never", "others")
+HEADS = ("shared", "separate")
+TURNS = ("all", "weak")
+MOMENTUM = 0.9
+STRONG = 0.5  # ours: with turns = weak, a modality below half of the mean loss sits out every second batch
 
 
 class Mla(Strategy):
@@ -26,25 +30,29 @@ class Mla(Strategy):
     A modality is encoded inside its own turn, so peak memory is that of the largest one, not of their sum.
     """
 
+    takes: ClassVar[frozenset[str]] = frozenset({"hgm", "heads", "turns"})
+
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Mla:
+    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
         """Make one head for all, or one for each modality."""
         if options.hgm not in HGM and not options.hgm.isdigit():
             raise ConfigError(f"--hgm {options.hgm}: expected one of {', '.join(HGM)} or a number of turns")
-        if options.heads not in ("shared", "separate"):
-            raise ConfigError(f"--heads {options.heads}: expected shared or separate")
-        head_of = {name: SHARED if options.heads == "shared" else f"head_{name}" for name in encoders}
+        for flag, value, choices in (("heads", options.heads, HEADS), ("turns", options.turns, TURNS)):
+            if value not in choices:
+                raise ConfigError(f"--{flag} {value}: expected {' or '.join(choices)}")
+        if options.heads == "separate":
+            return super().build(encoders, classes, options)
         width = next(iter(encoders.values())).width
-        heads = {head: nn.Linear(width, classes) for head in dict.fromkeys(head_of.values())}
-        return cls(encoders, heads, head_of, options)
+        return cls(encoders, {SHARED: nn.Linear(width, classes)}, dict.fromkeys(encoders, SHARED), options)
 
-    def prepare(self, total_steps: int) -> None:
+    def prepare(self, total_steps: int, rows: int) -> None:  # noqa: ARG002
         """Give each encoder and each head its own optimiser, so that nothing outside the turn moves."""
         parts = {**self.encoders, **self.heads}
         self.schedules = {name: Schedule(module, self.options, total_steps) for name, module in parts.items()}
-        width = next(iter(self.encoders.values())).width
         protects = len(self.encoders) > 1 and self.options.heads == "shared"
-        self.projector = make_projector(self.options.hgm, width) if protects else None
+        self.projector = make_projector(self.options.hgm, self.width) if protects else None
+        self.running: dict[str, float] = {}
+        self.batches = 0
 
     def start_epoch(self) -> None:
         """Reset the projector where that is the rule."""
@@ -54,13 +62,21 @@ class Mla(Strategy):
     def step(self, batch: Batch) -> dict[str, float]:
         """Give every modality its turn; one with too few rows is skipped."""
         logged: dict[str, float] = {}
-        for name, encoder in self.encoders.items():
-            present = batch.present[name]
-            if int(present.sum()) >= (2 if encoder.normalises_over_batch else 1):
-                logged |= self._turn(name, batch.inputs(name), batch.labels[present])
+        for name in self.usable(batch):
+            if not self._sits_out(name):
+                logged |= self._turn(name, batch.inputs(name), batch.labels[batch.present[name]])
+                loss = logged[f"loss/{name}"]
+                self.running[name] = MOMENTUM * self.running.get(name, loss) + (1 - MOMENTUM) * loss
+        self.batches += 1
         for schedule in self.schedules.values():
             schedule.advance()
         return logged
+
+    def _sits_out(self, name: str) -> bool:
+        """Whether the schedule passes a strong modality over in this batch."""
+        if self.options.turns == "all" or self.batches % 2 == 0 or len(self.running) < len(self.encoders):
+            return False
+        return self.running[name] < STRONG * sum(self.running.values()) / len(self.running)
 
     def _turn(self, name: str, windows: Tensor, labels: Tensor) -> dict[str, float]:
         head = self.heads[self.head_of[name]]
@@ -77,16 +93,14 @@ class Mla(Strategy):
         return logged
 
     def training_state(self) -> dict[str, Any]:
-        """Return the optimisers, schedules and the projector."""
-        return {
-            "schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()},
-            "projector": self.projector.state_dict() if self.projector else {},
-        }
+        """Return the optimisers, schedules, the projector and the running losses."""
+        projector = self.projector.state_dict() if self.projector else {}
+        return super().training_state() | {"projector": projector, "running": self.running, "batches": self.batches}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Take up what `training_state` returned."""
-        for name, schedule in self.schedules.items():
-            schedule.load_state_dict(state["schedules"][name])
+        super().load_training_state(state)
+        self.running, self.batches = state["running"], state["batches"]
         if self.projector:
             self.projector.load_state_dict(state["projector"])
 
@@ -94,7 +108,10 @@ class Mla(Strategy):
 class Ensemble(Mla):
     """Separate encoders, separate heads, no interaction: the baseline to beat."""
 
+    takes: ClassVar[frozenset[str]] = frozenset()
+    native: ClassVar[str] = "mean_prob"
+
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Mla:
+    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
         """Build MLA with separate heads and nothing to protect."""
         return super().build(encoders, classes, dataclasses.replace(options, heads="separate", hgm="off"))

@@ -1,0 +1,56 @@
+"""L-MIB: a variational bottleneck on each modality's features before the joint head. arXiv 2210.17444."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from mla_serve.train.encoders import Encoder
+from mla_serve.train.strategies.base import Batch, Options
+from mla_serve.train.strategies.joint import JointConcat
+
+BETA = 1e-3
+
+
+class Bottleneck(Encoder):
+    """An encoder whose features are mu(h) + sigma(h) eps in training, and mu(h) when used."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Wrap an encoder."""
+        super().__init__(encoder.spec, encoder.width)
+        self.encoder = encoder
+        self.mean = nn.Linear(encoder.width, encoder.width)
+        self.log_sigma = nn.Linear(encoder.width, encoder.width)
+        self.divergence = torch.zeros(())
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Encode (B, *shape) into (B, D); in training, keep KL(N(mu, sigma) || N(0, 1)) averaged over B and D, times 2."""
+        h = self.encoder(windows)
+        mean: Tensor = self.mean(h)
+        if not self.training:
+            return mean
+        log_sigma = self.log_sigma(h).clamp(-10, 5)
+        self.divergence = (mean.square() + (2 * log_sigma).exp() - 2 * log_sigma - 1).mean()
+        return mean + log_sigma.exp() * torch.randn(mean.shape).to(mean)
+
+    def measure(self, windows: Tensor) -> None:
+        """Pass on."""
+        self.encoder.measure(windows)
+
+
+class Mib(JointConcat):
+    """Joint training with beta / 2 times each bottleneck's divergence added."""
+
+    @classmethod
+    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+        """Put a bottleneck behind each encoder."""
+        return super().build({name: Bottleneck(encoder) for name, encoder in encoders.items()}, classes, options)
+
+    def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
+        """Set the joint gradients and add the divergences'."""
+        divergence = torch.stack([self.encoders[name].divergence for name in opinions]).sum()
+        (BETA / 2 * divergence).backward(retain_graph=True)
+        return super().learn(batch, opinions) | {"divergence": divergence.item()}
