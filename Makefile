@@ -68,6 +68,10 @@ format: .venv/.stamp-dev ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: docs
+docs: .venv/.stamp-dev ## write what can be computed into README.md and docs/: settings, errors, flags, results, answers
+	@$(BIN)/python docs/generate.py
+
 .PHONY: check-gpu
 check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on the CPU
 	@exec $(BIN)/python -m export.check_gpu --model '$(MODEL)' $(ARGS)

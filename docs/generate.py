@@ -1,0 +1,182 @@
+"""Write what can be computed into the documentation: settings, errors, flags, measured results, real answers.
+
+    python docs/generate.py                    # writes; models/digits, where it is there, gives results and answers
+    python docs/generate.py --check            # writes nothing; exit code 1 when something is not current
+
+A place looks like `<!-- settings -->` ... `<!-- end -->`; what stands between is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+MODEL = ROOT / "models" / "digits"
+PLACE = re.compile(r"<!-- ([a-z]+)(?:: ([^\n]*?))? -->\n(.*?)<!-- end -->", re.DOTALL)
+FROM_BUNDLE = ("results", "answer")
+CONDITIONS = {
+    "full": "everything",
+    "missing20": "20 % of all modalities missing at random",
+    "missing50": "50 % missing",
+    "missing80": "80 % missing",
+}
+RULES = ("calibrated", "paper")
+
+
+def settings(_: str) -> str:
+    """Tabulate the operator's settings."""
+    from mla_serve.serve.settings import PREFIX, Settings
+
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default in (None, "") else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def errors(_: str) -> str:
+    """Tabulate the problems that the service answers with, and what the Python client raises for each."""
+    from mla_serve.client.errors import from_response
+    from mla_serve.errors import InputError
+    from mla_serve.serve.problems import KINDS, Problem
+
+    lines = ["| status | type | meaning | the Python client raises |", "|---|---|---|---|"]
+    for cls, kind in sorted(KINDS.items(), key=lambda item: (item[1].status, item[1].slug)):
+        problem = Problem(kind.type, kind.title, kind.status, "...", "..." if issubclass(cls, InputError) else None)
+        raised = type(from_response(kind.status, json.dumps(problem.to_dict()).encode())).__name__
+        lines.append(f"| {kind.status} | `{kind.type}` | {kind.title} | `{raised}` |")
+    return "\n".join(lines)
+
+
+def flags(command: str) -> str:
+    """Quote the help of a command."""
+    from mla_serve.__main__ import COMMANDS
+    from mla_serve.cli import parse
+
+    output = io.StringIO()
+    os.environ |= {"COLUMNS": "110", "NO_COLOR": "1"}
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(output):
+        parse(COMMANDS[command].load()[1], ["--help"], f"python -m mla_serve {command}")
+    lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def commands(_: str) -> str:
+    """Tabulate the commands."""
+    from mla_serve.__main__ import COMMANDS
+
+    lines = ["| command | does | needs the extra |", "|---|---|---|"]
+    lines += [f"| `{name}` | {each.does} | {each.needs or 'cpu or gpu'} |" for name, each in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def results(_: str) -> str:
+    """Tabulate what was measured when the bundle was exported."""
+    from mla_serve.bundle import Bundle
+
+    manifest = Bundle.load(MODEL).manifest
+    measured = manifest.metrics["conditions"]
+    names = {name: CONDITIONS.get(name, f"{name} alone" if "+" not in name else name) for name in measured}
+    lines = [f"| available | {' | '.join(f'{rule}: accuracy | NLL | ECE' for rule in RULES)} |"]
+    lines.append("|---" * (1 + 3 * len(RULES)) + "|")
+    for name, scores in measured.items():
+        if name != "+".join(manifest.modalities):
+            cells = [f"{scores[rule][score]:.3f}" for rule in RULES for score in ("accuracy", "nll", "ece")]
+            lines.append(f"| {names[name].replace('+', ' and ')} | {' | '.join(cells)} |")
+    facts = f"{manifest.metrics['rows']} rows of `{manifest.metrics['split']}`, {manifest.metrics['draws']} draws of missing modalities"
+    lines += [
+        "",
+        f"Model `{manifest.name}` {manifest.sha256[:12]}, {facts}. NLL in nats; ECE is the calibration error.",
+    ]
+    return "\n".join(lines)
+
+
+def answer(asked: str) -> str:
+    """Quote the service's answer to golden sample 7, digits cut to four."""
+    from mla_serve.bundle import Bundle
+    from mla_serve.predictor import Predictor
+
+    bundle = Bundle.load(MODEL)
+    words = dict(word.partition("=")[::2] for word in asked.split())
+    top_k = int(words.pop("top_k", len(bundle.manifest.classes)))
+    sample: dict[str, Any] = {
+        name: value or (MODEL / "golden" / f"7.{name}").read_bytes() for name, value in words.items()
+    }
+    prediction = Predictor(bundle).predict([sample], top_k=top_k)[0].to_dict()
+    content = prediction | {"model": {"name": bundle.manifest.name, "sha256": bundle.manifest.sha256}}
+    short = json.loads(json.dumps(content), parse_float=lambda text: float(f"{float(text):.4g}"))
+    return "\n".join(["```json", *_layout(short), "```"])
+
+
+def _layout(content: dict[str, Any]) -> Iterator[str]:
+    """Write JSON with one line for each entry, and one for each modality."""
+    yield "{"
+    for at, (name, value) in enumerate(content.items()):
+        comma = "," if at < len(content) - 1 else ""
+        if name == "modalities":
+            yield f" {json.dumps(name)}: {{"
+            inner = [f"  {json.dumps(key)}: {json.dumps(each, ensure_ascii=False)}" for key, each in value.items()]
+            yield ",\n".join(inner)
+            yield f" }}{comma}"
+        else:
+            yield f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}{comma}"
+    yield "}"
+
+
+WRITERS: dict[str, Callable[[str], str]] = {
+    writer.__name__: writer for writer in (settings, errors, flags, commands, results, answer)
+}
+
+
+def fill(text: str, with_bundle: bool) -> str:
+    """Fill every place of a page."""
+
+    def write(place: re.Match[str]) -> str:
+        name, argument, old = place.group(1), place.group(2) or "", place.group(3)
+        if name in FROM_BUNDLE and not with_bundle:
+            return place.group(0)
+        head = f"<!-- {name}{f': {argument}' if argument else ''} -->"
+        return f"{head}\n{WRITERS[name](argument)}\n<!-- end -->" if name in WRITERS else f"{head}\n{old}<!-- end -->"
+
+    return PLACE.sub(write, text)
+
+
+def pages() -> list[Path]:
+    """List the README and the pages beside this script."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def stale(with_bundle: bool) -> Iterator[tuple[Path, str, str]]:
+    """Give each page that is not current: path, old text, new text."""
+    for path in pages():
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, with_bundle)
+        if new != old:
+            yield path, old, new
+
+
+def main() -> None:
+    """Write the pages, or say which are not current."""
+    check = "--check" in sys.argv
+    for path, old, new in stale((MODEL / "manifest.json").is_file()):
+        print(path.relative_to(ROOT))
+        if check:
+            sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), new.splitlines(True)))
+        else:
+            path.write_text(new, encoding="utf-8")
+    if check and list(stale((MODEL / "manifest.json").is_file())):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

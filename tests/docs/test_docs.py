@@ -1,0 +1,212 @@
+"""The documentation does what it says: every block of code is run, every link inside leads somewhere.
+
+A block that cannot run here is listed in NOT_RUN with the reason; a new block is run unless it is listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from mla_serve.bundle import Bundle
+from mla_serve.predictor import Predictor
+from mla_serve.serve.api import create_app
+from mla_serve.serve.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "models" / "digits"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```([a-z]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ADDRESS = "localhost:3000"
+NOT_CODE = ("text", "json")
+
+# The start of a block -> why it is not run.
+NOT_RUN = {
+    "make serve\n": "makes an environment and does not end; tests/serve/test_service.py starts the service",
+    "make train": "makes an environment; `python -m mla_serve.train` is what it runs, see tests/train",
+    "pip install": "would change the environment of the tests",
+    ". .venv/bin/activate": "changes the shell of the reader",
+    "python -m mla_serve evaluate": "needs the data set, which is not in the repository",
+    "import json\nfrom pathlib import Path\n\nfrom datasets import": "needs `datasets` and the network; compiled, and see the stand-in below",
+    "mkdir -p ~/": "writes into the home folder; tests/test_cli.py looks at the script",
+}
+NEEDS_TORCH = "mla_serve train"
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """List the blocks of a page: language and content."""
+    return [(found[1], found[2]) for found in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
+def reason(content: str) -> str | None:
+    """Say why a block is not run; None where it is."""
+    return next((why for start, why in NOT_RUN.items() if content.startswith(start)), None)
+
+
+def cases() -> list[Any]:
+    """List what is run."""
+    found = []
+    for page in PAGES:
+        for number, (language, content) in enumerate(blocks(page), 1):
+            if language not in NOT_CODE and reason(content) is None:
+                marks = [pytest.mark.slow] if NEEDS_TORCH in content else []
+                found.append(pytest.param(language, content, id=f"{page.name}-{number}-{language}", marks=marks))
+    return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
+    """Lay out what a reader has in a clone: models/digits, or where that is not there one that reads and says as much."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("mla_serve", "export", "docs", "constraints.txt"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "models").mkdir()
+    if (DIGITS / "manifest.json").is_file():
+        shutil.copytree(DIGITS, folder / "models" / "digits")
+    else:
+        kinds = {name: name for name in ("image", "audio", "text")}
+        target = make_bundle(folder / "models" / "digits", kinds, [str(digit) for digit in range(10)], golden=8)
+        for kind in ("image", "audio"):
+            shutil.copy(target / "golden" / f"7-{kind}", target / "golden" / f"7.{kind}")
+    for number, label in enumerate(("cat", "dog") * 5):
+        (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(folder / "photos" / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(workplace: Path) -> Iterator[str]:
+    """Serve the workplace's model, as the pages suppose on localhost:3000."""
+    settings = Settings(model=workplace / "models" / "digits", device="cpu")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        app = create_app(Predictor(Bundle.load(settings.model)), settings)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.mark.parametrize(("language", "content"), cases())
+def test_a_block_runs(workplace: Path, address: str, language: str, content: str) -> None:
+    content = content.replace(ADDRESS, address)
+    if language == "python":
+        run([sys.executable, "-c", content], workplace)
+        return
+    assert language == "bash", f"a block of {language}: say in the test how it is run"
+    if "curl" in content and not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    output = run(["bash", "-euo", "pipefail", "-c", content.replace("curl ", "curl -sS ")], workplace)
+    if "curl" in content:
+        assert ("/problems/" in output) == ("no image" in content or "image=sieben" in content), output
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a command as a reader in a clone with its environment active; return what it prints."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLA_")}
+    environment |= {"PATH": path, "PYTHONPATH": str(folder), "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+    return done.stdout.decode()
+
+
+def test_the_list_of_what_is_not_run_is_not_longer_than_it_must_be() -> None:
+    contents = [content for page in PAGES for _, content in blocks(page)]
+    assert [start for start in NOT_RUN if not any(content.startswith(start) for content in contents)] == []
+
+
+def test_python_that_is_not_run_compiles() -> None:
+    for page in PAGES:
+        for language, content in blocks(page):
+            if language == "python":
+                compile(content, page.name, "exec")
+
+
+def test_a_table_made_of_folders_can_be_read(workplace: Path, address: str) -> None:
+    from mla_serve.table import read_table
+
+    script = next(content for _, content in blocks(ROOT / "docs" / "data.md") if content.startswith("import csv"))
+    run([sys.executable, "-c", script], workplace)
+    table = read_table(workplace / "photos")
+    assert table.classes == ("cat", "dog")
+    assert {split: len(rows) for split, rows in table.splits.items()} == {"train": 6, "val": 2, "test": 2}
+
+
+STAND_IN = """
+import numpy as np
+from PIL import Image
+
+class Rows(list):
+    features = {"label": type("Names", (), {"names": ["cat", "dog"]})}
+
+def load_dataset(name):
+    image = Image.fromarray(np.zeros((4, 4), dtype=np.uint8))
+    rows = Rows({"label": at % 2, "image": image, "text": "meow" if at else None} for at in range(4))
+    return {"train": rows, "test": rows}
+"""
+
+
+def test_a_hugging_face_data_set_becomes_a_table(tmp_path: Path) -> None:
+    from mla_serve.table import read_table
+
+    (tmp_path / "datasets.py").write_text(STAND_IN)
+    script = next(content for _, content in blocks(ROOT / "docs" / "data.md") if "load_dataset(" in content)
+    run([sys.executable, "-c", script], tmp_path)
+    table = read_table(tmp_path / "pets")
+    assert table.classes == ("cat", "dog")
+    assert [sorted(row.values) for row in table.splits["test"]] == [["image"], *[["image", "text"]] * 3]
+
+
+def test_the_json_of_the_pages_is_json() -> None:
+    for page in PAGES:
+        for language, content in blocks(page):
+            if language == "json":
+                json.loads(content)
+
+
+def test_what_is_generated_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "110")
+        patch.setenv("NO_COLOR", "1")
+        old = [str(path.relative_to(ROOT)) for path, *_ in generate.stale((DIGITS / "manifest.json").is_file())]
+    assert old == [], "run: python docs/generate.py"
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+TO_COME = {"docs/playground.png"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_lead_somewhere(page: Path) -> None:
+    targets = {target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target}
+    assert [target for target in targets - TO_COME if not (page.parent / target).exists()] == []
