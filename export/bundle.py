@@ -21,7 +21,7 @@ from mla_serve.evaluate import evaluate_bundle
 from mla_serve.fusion import Fusion, fuse
 from mla_serve.inputs import Array, Input, Payload
 from mla_serve.predictor import Predictor
-from mla_serve.train.run import BEST, RunFolder
+from mla_serve.train.run import BEST, UNFAMILIAR, RunFolder
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
@@ -47,6 +47,7 @@ def export_run(run: Path, out: Path) -> Manifest:
         for name, content in files.items():
             (staging / name).write_bytes(content)
         heads = {head: f"{head}.onnx" for head in strategy.heads}
+        (staging / UNFAMILIAR).write_bytes((folder.path / UNFAMILIAR).read_bytes())
         parity = _write_graphs(strategy, recipe.inputs, samples, staging)
         fusion = folder.read_fusion()
         manifest = Manifest(
@@ -57,6 +58,8 @@ def export_run(run: Path, out: Path) -> Manifest:
             modalities=modalities,
             heads=heads,
             fusion=FusionParameters(**dataclasses.asdict(fusion)),
+            conformal=facts["conformal"],
+            unfamiliar=UNFAMILIAR,
             golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
             golden_source=facts["golden_source"],
             tolerance=GOLDEN_TOLERANCE,

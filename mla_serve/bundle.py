@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
@@ -17,15 +19,18 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mla_serve.conformal import Conformal
 from mla_serve.errors import BundleError
-from mla_serve.fusion import Fusion
+from mla_serve.fusion import RULES, Fusion
 from mla_serve.inputs import INPUTS, Input, Payload
+from mla_serve.unfamiliar import Familiar
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
@@ -48,6 +53,11 @@ class FusionParameters(_Strict):
     temperatures: dict[Name, Positive]
     sharpness: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     scales: dict[str, Positive]
+    discounts: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    shares: dict[Name, Positive] = {}
+    prior: list[Positive] = []
+    native: str = "paper"
+    bias: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
 
 class Golden(_Strict):
@@ -68,6 +78,10 @@ class Manifest(_Strict):
     modalities: Annotated[dict[Name, Modality], Field(min_length=1)]
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
+    conformal: dict[str, dict[str, list[Share]]] = {}
+    """Sorted scores for prediction sets: fusion rule -> availability pattern, or number of modalities -> scores."""
+    unfamiliar: str | None = None
+    """The file of the references that unfamiliar input is told by."""
     golden: list[Golden]
     golden_source: str
     tolerance: Positive
@@ -79,8 +93,7 @@ class Manifest(_Strict):
 
     def digest(self) -> str:
         """Hash everything but the hash itself."""
-        content = self.model_dump(mode="json", exclude={"sha256"})
-        return _sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode())
+        return _digest(self.model_dump(mode="json"))
 
 
 class Bundle:
@@ -93,6 +106,8 @@ class Bundle:
         self._files = files
         self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
         self.fusion = Fusion(**manifest.fusion.model_dump())
+        self.conformal = Conformal(manifest.conformal)
+        self.familiar = self._familiar(manifest.unfamiliar)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -125,6 +140,14 @@ class Bundle:
         in_file = self.manifest.modalities[name].kind in ("image", "audio")
         return self.read(str(value)) if in_file else value
 
+    def _familiar(self, name: str | None) -> Familiar:
+        try:
+            return Familiar.from_bytes(self.read(name)) if name else Familiar({})
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise BundleError(
+                f"{self.folder / str(name)}: cannot be used ({error!r}); export the bundle again"
+            ) from None
+
     def _input(self, name: str, modality: Modality) -> Input:
         if modality.kind not in INPUTS:
             raise BundleError(f"{MANIFEST}: modality {name} is of kind {modality.kind!r}; known are {sorted(INPUTS)}")
@@ -140,8 +163,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     files = {name: _sha256((folder / name).read_bytes()) for name in names if name != MANIFEST}
     manifest = manifest.model_copy(update={"files": files})
     manifest = manifest.model_copy(update={"sha256": manifest.digest()})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(_on_lines(manifest.model_dump_json(indent=1)) + "\n", encoding="utf-8")
     return manifest
+
+
+def _on_lines(text: str) -> str:
+    """Put each list of numbers on one line of indented JSON."""
+    return re.sub(r"\[\s+([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
 
 
 @contextlib.contextmanager
@@ -180,7 +208,7 @@ def _read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from None
-    if manifest.digest() != manifest.sha256:
+    if _digest(content) != manifest.sha256:
         raise BundleError(f"{path}: its content does not match its sha256; it was changed after the export")
     return manifest
 
@@ -211,9 +239,29 @@ def _check_references(manifest: Manifest) -> None:
         raise BundleError(
             f"{MANIFEST}: has temperatures for {sorted(manifest.fusion.temperatures)}, not {sorted(names)}"
         )
+    if manifest.unfamiliar is not None and manifest.unfamiliar not in manifest.files:
+        raise BundleError(f"{MANIFEST}: names {manifest.unfamiliar!r}, which it does not list as a file")
+    if manifest.fusion.native not in RULES or manifest.fusion.native == "native":
+        raise BundleError(
+            f"{MANIFEST}: the native rule {manifest.fusion.native!r} is not known; known are {sorted(RULES)}"
+        )
+    if len(manifest.fusion.bias) not in (0, len(manifest.classes)):
+        raise BundleError(f"{MANIFEST}: has a bias for {len(manifest.fusion.bias)} of {len(manifest.classes)} classes")
+    if manifest.fusion.prior and len(manifest.fusion.prior) != len(manifest.classes):
+        raise BundleError(
+            f"{MANIFEST}: has a prior for {len(manifest.fusion.prior)} of {len(manifest.classes)} classes"
+        )
+    if any(scores != sorted(scores) for rules in manifest.conformal.values() for scores in rules.values()):
+        raise BundleError(f"{MANIFEST}: the conformal scores are not sorted")
     for golden in manifest.golden:
         if not golden.payloads or set(golden.payloads) - names or len(golden.probabilities) != len(manifest.classes):
             raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and classes")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Hash a manifest as it stands in JSON, so that fields which later versions add do not matter."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return _sha256(json.dumps(rest, sort_keys=True, ensure_ascii=True).encode())
 
 
 def _sha256(content: bytes) -> str:

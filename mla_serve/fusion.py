@@ -23,20 +23,32 @@ Array = NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-    """What was fitted on validation: the parameters of the formula.
+    """What was fitted on validation: the parameters of the formula, and what single rules need.
 
     Fields: temperatures, one per modality name, in the order of the logits; sharpness; scales, by pattern such as
-    "image+text", else by the number of modalities present such as "2", else 1.
+    "image+text", else by the number of modalities present such as "2", else 1. For `discounted`: discounts, how fast an
+    opinion flattens as its input gets unfamiliar, by modality, else 0. For `static`: shares by modality, else 1. For
+    `product_prior`: prior, each class's share of the training rows; empty means alike. For `native`: the rule that the
+    training strategy was made for; for `sum_logit`: bias, what every opinion shares and their sum counts once, or empty.
     """
 
     temperatures: Mapping[str, float]
     sharpness: float = 1.0
     scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    discounts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    prior: Sequence[float] = ()
+    native: str = "paper"
+    bias: Sequence[float] = ()
 
     @classmethod
     def paper(cls, names: Sequence[str]) -> Fusion:
         """Return the paper's point: every parameter 1."""
         return cls(dict.fromkeys(names, 1.0))
+
+    def of(self, values: Mapping[str, float], default: float) -> Array:
+        """Line a modality's values up with the logits: (M, 1)."""
+        return np.array([values.get(name, default) for name in self.temperatures])[:, None]
 
     def scale(self, present: Array) -> Array:
         """Look up each sample's scale: present (M, B) bool -> (B,)."""
@@ -51,7 +63,7 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """The fused opinion: log_probabilities (B, C), and weights (M, B) that sum to 1 over M and are 0 where absent."""
+    """The fused opinion: log_probabilities (B, C), and weights (M, B), 0 where absent; they sum to 1 but in `energy`."""
 
     log_probabilities: Array
     weights: Array
@@ -97,23 +109,29 @@ def _weighted(logits: Array, weights: Array, scale: Array | float = 1.0) -> Fuse
     return Fused(log_softmax(np.reshape(scale, (-1, 1)) * mixed), weights)
 
 
-def calibrated(logits: Array, present: Array, fusion: Fusion) -> Fused:
+def calibrated(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
     """Apply the whole formula with the fitted parameters."""
-    tempered = logits / np.array(list(fusion.temperatures.values())).reshape(-1, 1, 1)
+    return discounted(logits, present, dataclasses.replace(fusion, discounts={}), strain)
+
+
+def discounted(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
+    """Apply the whole formula to opinions that are flatter the less familiar their input: T_m exp(discount_m strain)."""
+    temperature = fusion.of(fusion.temperatures, 1.0) * np.exp(fusion.of(fusion.discounts, 0.0) * strain)
+    tempered = logits / temperature[..., None]
     return _weighted(tempered, entropy_weights(tempered, present, fusion.sharpness), fusion.scale(present))
 
 
-def paper(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+def paper(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
     """Weigh by entropy with every parameter 1: MLA, section 3.3."""
     return _weighted(logits, entropy_weights(logits, present))
 
 
-def mean_logit(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+def mean_logit(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
     """Average the logits: the formula with sharpness 0."""
     return _weighted(logits, entropy_weights(logits, present, sharpness=0.0))
 
 
-def mean_prob(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+def mean_prob(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
     """Average the probabilities: a mixture, no member of the formula."""
     weights = entropy_weights(logits, present, sharpness=0.0)
     log_p = log_softmax(logits)
@@ -122,26 +140,78 @@ def mean_prob(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: 
     return Fused(log_softmax(np.log(np.maximum(mixture, 1e-300)) + peak), weights)
 
 
-def product(logits: Array, present: Array, fusion: Fusion) -> Fused:  # noqa: ARG001
+def product(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
     """Multiply the opinions (product of experts): sharpness 0 and the number present as the scale."""
     return _weighted(logits, entropy_weights(logits, present, sharpness=0.0), present.sum(axis=0))
 
 
-Rule = Callable[[Array, Array, Fusion], Fused]
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (calibrated, paper, mean_logit, mean_prob, product)}
+def product_prior(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
+    """Multiply the opinions, and count the classes' prior once, not once for each expert."""
+    fused = product(logits, present, fusion, strain)
+    prior = np.log(fusion.prior or np.ones(logits.shape[2]))
+    corrected = fused.log_probabilities - (present.sum(axis=0) - 1)[:, None] * prior
+    return Fused(log_softmax(corrected), fused.weights)
+
+
+def sum_logit(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
+    """Add the logits up; a bias that every opinion carries counts once: a joint head, with zeros for what is missing."""
+    heard = present.sum(axis=0)[:, None]
+    shared = (heard - 1) * np.array(fusion.bias or np.zeros(logits.shape[2]))
+    return Fused(log_softmax(np.where(present[..., None], logits, 0.0).sum(axis=0) - shared), present / heard.T)
+
+
+def native(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
+    """Apply the rule that the training strategy was made for."""
+    return RULES[fusion.native](logits, present, fusion, strain)
+
+
+def static(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
+    """Average the logits by a fixed share for each modality, from its accuracy alone on validation."""
+    shares = np.where(present, fusion.of(fusion.shares, 1.0), 0.0)
+    return _weighted(logits, shares / shares.sum(axis=0))
+
+
+def energy(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
+    """Weigh by energy, 0.1 logsumexp(z), which does not sum to 1: QMF, ICML 2023; kept above 0, where it means nothing."""
+    peak = logits.max(axis=-1, keepdims=True)
+    log_sum = peak[..., 0] + np.log(np.exp(logits - peak).sum(axis=-1))
+    return _weighted(logits, np.where(present, np.maximum(0.1 * log_sum, 1e-6), 0.0))
+
+
+Rule = Callable[[Array, Array, Fusion, Array], Fused]
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        calibrated,
+        discounted,
+        paper,
+        mean_logit,
+        mean_prob,
+        product,
+        product_prior,
+        static,
+        energy,
+        sum_logit,
+        native,
+    )
+}
 DEFAULT_RULE = "calibrated"
+TEMPERED = ("calibrated", "discounted")  # rules that judge each opinion at its fitted temperature
 
 
-def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE) -> Fused:
+def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, strain: Array | None = None) -> Fused:
     """Fuse the present opinions of each sample by a named rule.
 
     Args: logits (M, B, C), whatever stands where absent is ignored; present (M, B) bool, one True per column at least;
-    rule, a key of RULES. Computed in float64.
+    rule, a key of RULES; strain (M, B) >= 0, how unfamiliar each input is, 0 when left out. Computed in float64.
     """
-    return RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion)
+    strain = np.zeros(present.shape) if strain is None else np.where(present, strain, 0.0)
+    return RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion, strain)
 
 
-def influence(logits: Array, present: Array, fusion: Fusion, rule: str, fused: Fused) -> Array:
+def influence(
+    logits: Array, present: Array, fusion: Fusion, rule: str, fused: Fused, strain: Array | None = None
+) -> Array:
     """Say how much the answer owes to each modality: the answered label's log-probability, less what it is without.
 
     Alone, a modality is compared with the uniform distribution. Returns: (M, B) in nats, 0 where absent.
@@ -150,13 +220,14 @@ def influence(logits: Array, present: Array, fusion: Fusion, rule: str, fused: F
     answered = fused.log_probabilities.argmax(axis=1)
     own = fused.log_probabilities[np.arange(batch), answered]
     changes = np.zeros((count, batch))
+    strain = np.zeros((count, batch)) if strain is None else strain
     for m in range(count):
         rest = present.copy()
         rest[m] = False
         heard = rest.any(axis=0)
         without = np.full(batch, -np.log(classes))
         if heard.any():
-            left = fuse(logits[:, heard], rest[:, heard], fusion, rule).log_probabilities
+            left = fuse(logits[:, heard], rest[:, heard], fusion, rule, strain[:, heard]).log_probabilities
             without[heard] = left[np.arange(left.shape[0]), answered[heard]]
         changes[m] = np.where(present[m], own - without, 0.0)
     return changes

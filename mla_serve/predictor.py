@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
-from mla_serve.fusion import DEFAULT_RULE, RULES, entropy, fuse, influence, log_softmax
+from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy, fuse, influence, log_softmax
 from mla_serve.inputs import Array, Payload
 from mla_serve.results import Opinion, Prediction
 from mla_serve.runtime import Session, open_session, warn_of_fallback
@@ -18,6 +19,20 @@ ENCODE_BATCH = 64
 
 def _no_lap(stage: str) -> None:
     """Time nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What the graphs made of B samples: logits (M, B, C), 0 where absent; present (M, B) bool.
+
+    unfamiliarity (M, B): percentile among validation, 0..1, NaN where absent or not known; strain (M, B): how far
+    beyond validation, see fusion.discounted.
+    """
+
+    logits: Array
+    present: Array
+    unfamiliarity: Array
+    strain: Array
 
 
 class Predictor:
@@ -52,12 +67,16 @@ class Predictor:
         if not sample:
             raise MissingInput(self.names[0], f"nothing was sent; send at least one of {', '.join(self.names)}")
 
-    def check_options(self, rule: str, top_k: int | None) -> None:
-        """Refuse a fusion rule that does not exist, or fewer labels than one."""
+    def check_options(self, rule: str, top_k: int | None, coverage: float | None = None) -> None:
+        """Refuse a fusion rule that does not exist, fewer labels than one, or a coverage that cannot be had."""
         if rule not in RULES:
             raise UnknownField("fusion", f"no rule is called {rule[:100]!r}; choose one of {', '.join(RULES)}")
         if top_k is not None and top_k < 1:
             raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
+        if coverage is not None and not 0 < coverage < 1:
+            raise InputError("coverage", f"got {coverage}; send a number between 0 and 1, such as 0.9")
+        if coverage is not None and rule not in self.bundle.conformal.scores:
+            raise InputError("coverage", f"this model has no scores for prediction sets under {rule!r}; leave it out")
 
     def decode(self, sample: Mapping[str, Payload]) -> dict[str, Array]:
         """Decode every payload of one sample: {name: payload} -> {name: (W, *shape)}.
@@ -87,68 +106,98 @@ class Predictor:
         """Turn one modality's features (B, D) into logits (B, C) by its head."""
         return self._heads[self.bundle.manifest.modalities[name].head].run(features)
 
-    def logits(
-        self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap
-    ) -> tuple[Array, Array]:
+    def hear(self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap) -> Heard:
         """Run the graphs that the decoded samples need, and no other.
 
         Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising.
-        Returns: logits (M, B, C), 0 where absent; present (M, B) bool.
         """
-        logits = np.zeros((len(self.names), len(samples), len(self.classes)), dtype=np.float32)
-        present = np.array([[name in sample for sample in samples] for name in self.names])
+        shape = len(self.names), len(samples)
+        heard = Heard(
+            np.zeros((*shape, len(self.classes)), dtype=np.float32),
+            np.array([[name in sample for sample in samples] for name in self.names]),
+            np.full(shape, np.nan),
+            np.zeros(shape),
+        )
         for m, name in enumerate(self.names):
-            if present[m].any():
-                arrays = [sample[name] for sample in samples if name in sample]
-                logits[m, present[m]] = self.head(name, self.encode(name, arrays))
+            there = heard.present[m]
+            if there.any():
+                features = self.encode(name, [sample[name] for sample in samples if name in sample])
+                heard.logits[m, there] = self.head(name, features)
+                if reference := self.bundle.familiar.references.get(name):
+                    scores = reference.score(features)
+                    heard.unfamiliarity[m, there] = reference.percentile(scores)
+                    heard.strain[m, there] = reference.strain(scores)
                 lap(f"encode-{name}")
-        return logits, present
+        return heard
+
+    def logits(
+        self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap
+    ) -> tuple[Array, Array]:
+        """Return the logits (M, B, C) of what `hear` heard, and what was present (M, B)."""
+        heard = self.hear(samples, lap)
+        return heard.logits, heard.present
 
     def predict(
-        self, samples: Sequence[Mapping[str, Payload]], rule: str = DEFAULT_RULE, top_k: int | None = None
+        self,
+        samples: Sequence[Mapping[str, Payload]],
+        rule: str = DEFAULT_RULE,
+        top_k: int | None = None,
+        coverage: float | None = None,
     ) -> list[Prediction]:
         """Decode, encode and fuse samples, each with any non-empty subset of the modalities.
 
         Raises: InputError, naming the modality or option at fault.
         """
-        logits, present = self.logits([self.decode(sample) for sample in samples])
-        return self.conclude(logits, present, rule, top_k)
+        return self.conclude(self.hear([self.decode(sample) for sample in samples]), rule, top_k, coverage)
 
     def conclude(
-        self, logits: Array, present: Array, rule: str = DEFAULT_RULE, top_k: int | None = None
+        self, heard: Heard, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
     ) -> list[Prediction]:
-        """Fuse logits (M, B, C) where present (M, B), and say what was answered, why, and what was missing."""
-        self.check_options(rule, top_k)
-        fused = fuse(logits, present, self.bundle.fusion, rule)
-        owed = influence(logits, present, self.bundle.fusion, rule, fused)
+        """Fuse what was heard, and say what was answered, why, and what was missing.
+
+        Args: coverage, how often the prediction set shall hold the true label, between 0 and 1; no set when left out.
+        """
+        self.check_options(rule, top_k, coverage)
+        fusion, (logits, present) = self.bundle.fusion, (heard.logits, heard.present)
+        fused = fuse(logits, present, fusion, rule, heard.strain)
+        owed = influence(logits, present, fusion, rule, fused, heard.strain)
         alone = log_softmax(logits.astype(np.float64) / self._temperatures(rule))
+        predictions = [self._prediction(b, fused, owed, alone, heard, rule, top_k) for b in range(present.shape[1])]
+        if coverage is None:
+            return predictions
+        inside = self.bundle.conformal.sets(fused.log_probabilities, present, self.names, rule, coverage)
         return [
-            self._prediction(
-                fused.log_probabilities[b], fused.weights[:, b], owed[:, b], alone[:, b], present[:, b], rule, top_k
-            )
-            for b in range(logits.shape[1])
+            dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
+            for prediction, log_p, chosen in zip(predictions, fused.log_probabilities, inside, strict=True)
         ]
 
+    def _labels(self, log_p: Array, chosen: Array) -> list[str]:
+        """Name the chosen classes, the most probable first."""
+        return [self.classes[c] for c in np.argsort(-log_p, kind="stable") if chosen[c]]
+
     def _temperatures(self, rule: str) -> Array:
-        """Return each opinion's temperature (M, 1, 1): the fitted one under the default rule, else 1."""
-        fitted = self.bundle.fusion.temperatures if rule == DEFAULT_RULE else dict.fromkeys(self.names, 1.0)
+        """Return each opinion's temperature (M, 1, 1): the fitted one under the rules that use it, else 1."""
+        fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
         return np.array([fitted[name] for name in self.names]).reshape(-1, 1, 1)
 
     def _prediction(
-        self, log_p: Array, weights: Array, owed: Array, alone: Array, present: Array, rule: str, top_k: int | None
+        self, b: int, fused: Fused, owed: Array, alone: Array, heard: Heard, rule: str, top_k: int | None
     ) -> Prediction:
+        """Say what was answered to sample b."""
+        log_p = fused.log_probabilities[b]
         order = np.argsort(-log_p, kind="stable")
         p = np.exp(log_p)
         opinions = {
             name: Opinion(
-                float(weights[m]),
-                float(owed[m]),
-                float(entropy(alone[m])),
-                self.classes[alone[m].argmax()],
-                float(np.exp(alone[m].max())),
+                float(fused.weights[m, b]),
+                float(owed[m, b]),
+                float(entropy(alone[m, b])),
+                self.classes[alone[m, b].argmax()],
+                float(np.exp(alone[m, b].max())),
+                None if np.isnan(heard.unfamiliarity[m, b]) else float(heard.unfamiliarity[m, b]),
             )
             for m, name in enumerate(self.names)
-            if present[m]
+            if heard.present[m, b]
         }
         return Prediction(
             label=self.classes[order[0]],

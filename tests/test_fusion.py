@@ -1,5 +1,7 @@
 """Properties of every fusion rule."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +27,9 @@ def opinions(draw: st.DrawFn, largest: float = 50.0) -> tuple[Array, Array, Fusi
         {name: draw(positive) for name in NAMES[:count]},
         draw(st.floats(0, 10)),
         {"1": draw(positive), "a+b": draw(positive), "3": draw(positive)},
+        {name: draw(st.floats(0, 3)) for name in NAMES[:count]},
+        {name: draw(positive) for name in NAMES[:count]},
+        np.random.default_rng(classes).dirichlet(np.ones(classes)).tolist(),
     )
     return logits, present, fusion
 
@@ -35,7 +40,8 @@ def opinions(draw: st.DrawFn, largest: float = 50.0) -> tuple[Array, Array, Fusi
 def test_weights_sum_to_one_over_what_is_present(rule: str, case: tuple[Array, Array, Fusion]) -> None:
     logits, present, fusion = case
     fused = fuse(logits, present, fusion, rule)
-    np.testing.assert_allclose(fused.weights.sum(axis=0), 1, atol=1e-12)
+    if rule != "energy":
+        np.testing.assert_allclose(fused.weights.sum(axis=0), 1, atol=1e-12)
     assert (fused.weights >= 0).all()
     assert (fused.weights[~present] == 0).all()
     np.testing.assert_allclose(np.exp(fused.log_probabilities).sum(axis=1), 1, atol=1e-9)
@@ -72,8 +78,8 @@ def test_permuting_modalities_permutes_weights(
     order = data.draw(st.permutations(range(len(logits))))
     names = list(fusion.temperatures)
     # Scales belong to sets of modalities; by number they are the same under any order.
-    fusion = Fusion(fusion.temperatures, fusion.sharpness, {"1": 0.7, "2": 1.3})
-    moved = Fusion({names[m]: fusion.temperatures[names[m]] for m in order}, fusion.sharpness, fusion.scales)
+    fusion = dataclasses.replace(fusion, scales={"1": 0.7, "2": 1.3})
+    moved = dataclasses.replace(fusion, temperatures={names[m]: fusion.temperatures[names[m]] for m in order})
     before, after = fuse(logits, present, fusion, rule), fuse(logits[order], present[order], moved, rule)
     np.testing.assert_allclose(after.weights, before.weights[order], atol=1e-12)
     np.testing.assert_allclose(after.log_probabilities, before.log_probabilities, atol=1e-9)
@@ -88,7 +94,8 @@ def test_alone_a_modality_has_weight_one_and_keeps_its_ranking(rule: str, case: 
     present = np.zeros(logits.shape[:2], dtype=bool)
     present[0] = True
     fused = fuse(logits, present, fusion, rule)
-    np.testing.assert_array_equal(fused.weights[0], 1)
+    if rule != "energy":
+        np.testing.assert_array_equal(fused.weights[0], 1)
     ordered = np.take_along_axis(fused.log_probabilities, logits[0].argsort(axis=1), axis=1)
     assert (np.diff(ordered, axis=1) >= -1e-9).all()
 
@@ -164,3 +171,51 @@ def test_influence_is_what_leaving_out_changes(rule: str) -> None:
     assert owed[1, 0] == pytest.approx(fused.log_probabilities[0, answer] - without)
     assert owed[2, 1] == 0
     assert owed[0, 2] == pytest.approx(fused.log_probabilities[2].max() + np.log(4))
+
+
+def test_an_unfamiliar_opinion_flattens_and_loses_weight() -> None:
+    logits = np.array([[[6.0, 0, 0]], [[0, 3.0, 0]]])
+    present, fusion = np.ones((2, 1), dtype=bool), Fusion({"a": 1.0, "b": 1.0}, discounts={"a": 1.0, "b": 1.0})
+    known = fuse(logits, present, fusion, "discounted")
+    strange = fuse(logits, present, fusion, "discounted", np.array([[3.0], [0.0]]))
+    assert known.log_probabilities.argmax() == 0
+    assert strange.log_probabilities.argmax() == 1
+    assert strange.weights[0, 0] < known.weights[0, 0]
+    plain = fuse(logits, present, fusion, "calibrated", np.array([[3.0], [0.0]]))
+    np.testing.assert_array_equal(plain.log_probabilities, known.log_probabilities)
+
+
+def test_a_product_counts_the_prior_once() -> None:
+    generator = np.random.default_rng(0)
+    prior = generator.dirichlet(np.ones(4))
+    likelihood = np.log(generator.dirichlet(np.ones(4), size=(3, 5)))
+    fused = fuse(
+        likelihood + np.log(prior),
+        np.ones((3, 5), dtype=bool),
+        Fusion(dict.fromkeys("abc", 1.0), prior=prior.tolist()),
+        "product_prior",
+    )
+    np.testing.assert_allclose(fused.log_probabilities, log_softmax(likelihood.sum(axis=0) + np.log(prior)))
+
+
+def test_static_shares_do_not_depend_on_the_sample() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 6, 3))
+    fused = fuse(
+        logits, np.ones((2, 6), dtype=bool), Fusion({"a": 1.0, "b": 1.0}, shares={"a": 3.0, "b": 1.0}), "static"
+    )
+    np.testing.assert_allclose(fused.weights, [[0.75] * 6, [0.25] * 6])
+
+
+def test_energy_is_qmfs() -> None:
+    logits = np.array([[[3.0, 1.0]], [[0.0, 2.0]]])
+    u = 0.1 * np.log(np.exp(logits).sum(axis=2))
+    fused = fuse(logits, np.ones((2, 1), dtype=bool), Fusion.paper(("a", "b")), "energy")
+    np.testing.assert_allclose(fused.weights, u)
+    np.testing.assert_allclose(fused.log_probabilities, log_softmax((u[..., None] * logits).sum(axis=0)))
+
+
+def test_a_sum_of_slices_counts_the_bias_once_and_native_is_what_the_bundle_says() -> None:
+    slices, bias = np.random.default_rng(0).normal(size=(3, 4, 5)), np.arange(5.0)
+    fusion = Fusion(dict.fromkeys("abc", 1.0), bias=bias.tolist(), native="sum_logit")
+    fused = fuse(slices + bias, np.ones((3, 4), dtype=bool), fusion, "native")
+    np.testing.assert_allclose(fused.log_probabilities, log_softmax(slices.sum(axis=0) + bias))

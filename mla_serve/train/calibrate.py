@@ -1,47 +1,192 @@
-"""Fit the fusion formula on validation: temperatures, sharpness, one scale per availability pattern. METHOD.md 2."""
+"""Fit the fusion formula on validation: temperatures, sharpness, one scale per availability pattern. METHOD.md 2.
+
+The NLL averaged over availability patterns, plus a ridge on the log-parameters toward the paper's point. Temperatures and
+sharpness are searched with their gradient; for each candidate the best scale of every pattern is one convex problem in
+one number, solved for all patterns at once by Newton's method. (By the envelope theorem the gradient may take the scales
+as given.)
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 from scipy.optimize import minimize
 
-from mla_serve.fusion import Array, Fusion, entropy_weights, log_softmax, pattern_name
+from mla_serve.fusion import Array, Fusion, log_softmax, pattern_name
 
 RIDGE = 1e-3  # on the squared log-parameters, toward the paper's point
 PATTERNS_UP_TO = 64  # beyond, patterns are sampled and scales shared by the number present
 BOUND = 4.0  # |log parameter|
+MOST_DISCOUNT = 3.0
 NEWTON_STEPS = 12
+ENOUGH_ROWS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Opinions on labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), strain (M, N), weights (N,)."""
+
+    logits: Array
+    present: Array
+    labels: Array
+    strain: Array
+    weights: Array
+
+    @classmethod
+    def of(cls, logits: Array, present: Array, labels: Array, strain: Array | None = None) -> Evidence:
+        """Take rows that all count alike; strain 0 when left out."""
+        clean = np.where(present[..., None], logits, 0.0).astype(np.float64)
+        strain = np.zeros(present.shape) if strain is None else np.where(present, strain, 0.0)
+        return cls(clean, present, labels, strain, np.ones(len(labels)))
+
+    def rows(self, chosen: Array) -> Evidence:
+        """Return some of the rows, by index or by mask."""
+        return Evidence(
+            self.logits[:, chosen],
+            self.present[:, chosen],
+            self.labels[chosen],
+            self.strain[:, chosen],
+            self.weights[chosen],
+        )
+
+    def times(self, weight: float) -> Evidence:
+        """Let every row count so much."""
+        return dataclasses.replace(self, weights=self.weights * weight)
+
+    def and_also(self, other: Evidence) -> Evidence:
+        """Append the rows of another."""
+        return Evidence(
+            np.concatenate([self.logits, other.logits], axis=1),
+            np.concatenate([self.present, other.present], axis=1),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.strain, other.strain], axis=1),
+            np.concatenate([self.weights, other.weights]),
+        )
 
 
 def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, ...], ridge: float = RIDGE) -> Fusion:
-    """Minimise the NLL, averaged over availability patterns, plus the ridge.
+    """Fit on rows that all count alike: logits (M, B, C); present (M, B) bool; labels (B,)."""
+    return fit(Evidence.of(logits, present, labels), names, ridge)
 
-    Temperatures and sharpness are searched by L-BFGS-B; for each candidate the best scale of every pattern is one
-    convex problem in one number, solved by Newton's method.
 
-    Args: logits (M, B, C); present (M, B) bool; labels (B,).
-    """
-    tables = [(pattern, rows) for pattern in _patterns(len(names)) if (rows := present[pattern].all(axis=0)).sum() >= 2]
-    shared = len(tables) and 2 ** len(names) - 1 > PATTERNS_UP_TO
-
-    def solve(theta: Array) -> tuple[float, list[float]]:
-        tempered = logits.astype(np.float64) / np.exp(theta[:-1])[:, None, None]
-        mixed = [_mix(tempered, pattern, rows, np.exp(theta[-1])) for pattern, rows in tables]
-        fits = [_best_scale(z, labels[rows], ridge) for z, (_, rows) in zip(mixed, tables, strict=True)]
-        value = np.mean([nll for _, nll in fits]) + ridge * np.square(theta).sum()
-        return float(value), [log_scale for log_scale, _ in fits]
-
-    start = np.zeros(len(names) + 1)
-    found = minimize(lambda theta: solve(theta)[0], start, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * len(start))
-    _, log_scales = solve(found.x)
+def fit(evidence: Evidence, names: tuple[str, ...], ridge: float = RIDGE, start: Fusion | None = None) -> Fusion:
+    """Minimise the NLL, averaged over availability patterns, plus the ridge. Args: start, where to search from."""
+    objective = _Objective(evidence, ridge)
+    first = np.zeros(len(names) + 1)
+    if start is not None:
+        first = np.log([*(start.temperatures[name] for name in names), max(start.sharpness, np.exp(-BOUND))])
+    bounds = [(-BOUND, BOUND)] * len(first)
+    found = minimize(objective.value_and_gradient, first, jac=True, method="L-BFGS-B", bounds=bounds)
+    objective.value_and_gradient(found.x)
     temperatures = dict(zip(names, np.exp(found.x[:-1]).tolist(), strict=True))
-    keys = [_key(pattern, names, bool(shared)) for pattern, _ in tables]
-    scales = {
-        key: float(np.exp(np.mean([s for k, s in zip(keys, log_scales, strict=True) if k == key]))) for key in keys
-    }
-    return Fusion(temperatures, float(np.exp(found.x[-1])), scales)
+    return Fusion(temperatures, float(np.exp(found.x[-1])), objective.scales(names))
+
+
+def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ridge: float = RIDGE) -> Fusion:
+    """Choose, all else given, how fast each modality's opinion flattens as its input gets unfamiliar."""
+    objective = _Objective(evidence, ridge, fusion)
+    bounds = [(0.0, MOST_DISCOUNT)] * len(names)
+    found = minimize(
+        objective.discounts_value_and_gradient, np.full(len(names), 0.1), jac=True, method="L-BFGS-B", bounds=bounds
+    )
+    return dataclasses.replace(fusion, discounts=dict(zip(names, found.x.tolist(), strict=True)))
+
+
+class _Objective:
+    """The NLL over patterns as a function of log-temperatures and log-sharpness, or of the discounts."""
+
+    def __init__(self, evidence: Evidence, ridge: float, fusion: Fusion | None = None) -> None:
+        self.evidence, self.ridge, self.fusion = evidence, ridge, fusion
+        listed = _patterns(len(evidence.logits))
+        usable = np.array([evidence.present[pattern].all(axis=0) for pattern in listed])
+        enough = usable.sum(axis=1) >= ENOUGH_ROWS
+        self.patterns, usable = listed[enough], usable[enough]
+        self.shared = 2 ** len(evidence.logits) - 1 > PATTERNS_UP_TO
+        counted = usable * evidence.weights
+        self.share = counted / counted.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)  # (K, N), sums to 1
+        self.log_scales = np.zeros(len(self.patterns))
+
+    def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
+        """Return the penalised NLL at theta (M + 1,) with the best scales, and its gradient."""
+        tempered = self.evidence.logits / np.exp(theta[:-1])[:, None, None]
+        nll, by_opinion, by_sharpness = self._fused(tempered, float(np.exp(theta[-1])), fit_scales=True)
+        gradient = np.append(by_opinion.sum(axis=1), by_sharpness) + 2 * self.ridge * theta
+        return nll + self.ridge * float(np.square(theta).sum()), gradient
+
+    def discounts_value_and_gradient(self, discounts: Array) -> tuple[float, Array]:
+        """The same at discounts (M,), temperatures, sharpness and scales being those of `fusion`."""
+        assert self.fusion is not None
+        names = tuple(self.fusion.temperatures)
+        self.log_scales = np.log([_scale(self.fusion, pattern, names) for pattern in self.patterns])
+        temperature = self.fusion.of(self.fusion.temperatures, 1.0) * np.exp(discounts[:, None] * self.evidence.strain)
+        tempered = self.evidence.logits / temperature[..., None]
+        nll, by_opinion, _ = self._fused(tempered, self.fusion.sharpness, fit_scales=False)
+        gradient = (by_opinion * self.evidence.strain).sum(axis=1) + 2 * self.ridge * discounts
+        return nll + self.ridge * float(np.square(discounts).sum()), gradient
+
+    def scales(self, names: tuple[str, ...]) -> dict[str, float]:
+        """Return the scales of the last candidate, by pattern or by number."""
+        keys = [_key(pattern, names, self.shared) for pattern in self.patterns]
+        by_key: dict[str, list[float]] = {}
+        for key, value in zip(keys, self.log_scales, strict=True):
+            by_key.setdefault(key, []).append(value)
+        return {key: float(np.exp(np.mean(values))) for key, values in by_key.items()}
+
+    def _fused(self, tempered: Array, sharpness: float, *, fit_scales: bool) -> tuple[float, Array, float]:
+        """NLL; its derivative by each opinion's log-temperature (M, N); and by the log-sharpness."""
+        log_p = log_softmax(tempered)
+        p = np.exp(log_p)
+        entropies = -(p * log_p).sum(axis=2)  # (M, N)
+        spread = (p * np.square(tempered)).sum(axis=2) - np.square((p * tempered).sum(axis=2))  # dH / dlog T
+        weights = _weights(-sharpness * entropies, self.patterns)  # (K, M, N)
+        mixed = np.einsum("kmn,mnc->knc", weights, tempered, optimize=True)
+        if fit_scales:
+            self.log_scales = self._best_scales(mixed)
+        scaled = np.exp(self.log_scales)[:, None, None] * mixed
+        log_q = log_softmax(scaled)
+        rows = np.arange(len(self.evidence.labels))
+        nll = -float((self.share * log_q[:, rows, self.evidence.labels]).sum())
+        if fit_scales:
+            nll += self.ridge * float(np.square(self.log_scales).mean())
+        slope = np.exp(log_q)
+        slope[:, rows, self.evidence.labels] -= 1
+        slope *= self.share[..., None] * np.exp(self.log_scales)[:, None, None]
+        along = np.einsum("knc,mnc->kmn", slope, tempered, optimize=True)
+        by_weight = weights * (along - (weights * along).sum(axis=1, keepdims=True))
+        by_opinion = (-weights * along - sharpness * by_weight * spread).sum(axis=0)
+        return nll, by_opinion, -sharpness * float((by_weight * entropies).sum())
+
+    def _best_scales(self, mixed: Array) -> Array:
+        """Find for every pattern the u that minimises NLL(exp(u) z) + ridge u^2: mixed (K, N, C) -> (K,).
+
+        Newton's method in u, from the last candidate's; the curvature is kept positive, each step at most 1.
+        """
+        share = self.share * max(len(self.patterns), 1)
+        own = mixed[:, np.arange(len(self.evidence.labels)), self.evidence.labels]
+        u = self.log_scales
+        for _ in range(NEWTON_STEPS):
+            scale = np.exp(u)[:, None]
+            scaled = scale[..., None] * mixed
+            p = np.exp(log_softmax(scaled))
+            expected = np.einsum("knc,knc->kn", p, scaled)
+            slope = (share * (expected - scale * own)).sum(axis=1)
+            spread = (share * (np.einsum("knc,knc,knc->kn", p, scaled, scaled) - np.square(expected))).sum(axis=1)
+            curvature = np.maximum(spread + np.maximum(slope, 0.0) + 2 * self.ridge, 1e-8)
+            step = np.clip((slope + 2 * self.ridge * u) / curvature, -1.0, 1.0)
+            u = np.clip(u - step, -BOUND, BOUND)
+            if np.abs(step).max() < 1e-7:
+                break
+        return u
+
+
+def _weights(scores: Array, patterns: Array) -> Array:
+    """Softmax over each pattern's modalities: (M, N), (K, M) -> (K, M, N), 0 where absent."""
+    chosen = np.where(patterns[..., None], scores, -np.inf)
+    weights = np.exp(chosen - chosen.max(axis=1, keepdims=True))
+    normalised: Array = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def _patterns(count: int) -> Array:
@@ -50,44 +195,15 @@ def _patterns(count: int) -> Array:
         return np.array([p for p in itertools.product([False, True], repeat=count) if any(p)])
     generator = np.random.default_rng(0)
     singles, full = np.eye(count, dtype=bool), np.ones((1, count), dtype=bool)
-    sizes = generator.integers(2, count, PATTERNS_UP_TO - count - 1)
+    sizes = generator.integers(2, count, max(PATTERNS_UP_TO - count - 1, count))
     mixed = [np.isin(np.arange(count), generator.choice(count, size, replace=False)) for size in sizes]
     return np.concatenate([singles, np.array(mixed), full])
 
 
 def _key(pattern: Array, names: tuple[str, ...], shared: bool) -> str:
-    return (
-        str(pattern.sum())
-        if shared
-        else pattern_name([name for name, there in zip(names, pattern, strict=True) if there])
-    )
+    chosen = [name for name, there in zip(names, pattern, strict=True) if there]
+    return str(len(chosen)) if shared else pattern_name(chosen)
 
 
-def _mix(tempered: Array, pattern: Array, rows: Array, sharpness: float) -> Array:
-    """Fuse the rows that have a pattern with a scale of 1: (rows, C)."""
-    chosen = tempered[pattern][:, rows]
-    weights = entropy_weights(chosen, np.ones(chosen.shape[:2], dtype=bool), sharpness)
-    mixed: Array = np.einsum("mb,mbc->bc", weights, chosen)
-    return mixed
-
-
-def _best_scale(mixed: Array, labels: Array, ridge: float) -> tuple[float, float]:
-    """Find the log-scale u that minimises NLL(exp(u) z) + ridge u^2; returns u and that minimum.
-
-    Newton's method in u; the curvature is kept positive, each step at most 1.
-    """
-    rows = np.arange(len(labels))
-    u = 0.0
-    for _ in range(NEWTON_STEPS):
-        scaled = np.exp(u) * mixed
-        p = np.exp(log_softmax(scaled))
-        expected = (p * scaled).sum(axis=1)
-        slope = np.mean(expected - scaled[rows, labels])
-        spread = np.mean((p * np.square(scaled)).sum(axis=1) - np.square(expected))
-        gradient, curvature = slope + 2 * ridge * u, max(spread + max(slope, 0.0) + 2 * ridge, 1e-8)
-        step = np.clip(gradient / curvature, -1.0, 1.0)
-        u = float(np.clip(u - step, -BOUND, BOUND))
-        if abs(step) < 1e-9:
-            break
-    log_p = log_softmax(np.exp(u) * mixed)
-    return u, float(-log_p[rows, labels].mean() + ridge * u**2)
+def _scale(fusion: Fusion, pattern: Array, names: tuple[str, ...]) -> float:
+    return fusion.scales.get(_key(pattern, names, False), fusion.scales.get(str(pattern.sum()), 1.0))

@@ -19,16 +19,16 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, Table, check_rows, payload, read_table
-from mla_serve.train.calibrate import fit_fusion
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
 from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
-from mla_serve.train.loop import Report, Trainer, opinions
-from mla_serve.train.run import LAST, RUN, Recipe, RunFolder
+from mla_serve.train.loop import Report, Trainer
+from mla_serve.train.run import LAST, RUN, UNFAMILIAR, Recipe, RunFolder
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import STRATEGIES, Options
+from mla_serve.train.trust import establish
 
 VALIDATION_SHARE = 0.2
 OWN_OPTIONS = frozenset().union(*(strategy.takes for strategy in STRATEGIES.values()))
@@ -95,7 +95,7 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
     )
     _start(config, planned, folder, trainer)
     trainer.run(report, step)
-    _finish(config, planned, folder, trainer, samples["val"])
+    _finish(config, planned, folder, trainer, samples)
     return folder
 
 
@@ -146,10 +146,12 @@ def _put_aside(path: Path) -> None:
     path.replace(old)
 
 
-def _finish(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, val: Samples) -> None:
-    """Fit the fusion on validation, keep a few raw samples, and write run.json, which makes the run complete."""
-    logits, present = opinions(trainer.strategy, val, trainer.device)
-    fusion = fit_fusion(logits, present, val.labels.numpy(), tuple(planned.recipe.inputs))
+def _finish(
+    config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, samples: Mapping[str, Samples]
+) -> None:
+    """Fit on validation what makes the numbers trustworthy, keep a few raw samples, and write run.json, which makes the run complete."""
+    trust = establish(trainer.strategy, planned.recipe.inputs, samples, planned.rows, trainer.device, config.seed)
+    folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
     generated = None if config.samples else np.random.default_rng(config.seed)
     folder.write_samples(golden_samples(planned.rows["train"], planned.recipe.inputs, generated))
     if config.about:
@@ -162,9 +164,10 @@ def _finish(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trai
             "recipe": folder.write_recipe(planned.recipe),
             "config": folder.read_json("config.json"),
             "data": str(planned.table.folder.resolve()),
-            "fusion": dataclasses.asdict(fusion),
+            "fusion": dataclasses.asdict(trust.fusion),
+            "conformal": trust.conformal,
             "best": trainer.best,
-            "notes": planned.notes,
+            "notes": [*planned.notes, *trust.notes],
             "golden_source": "generated" if generated else "training rows",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in ("torch", "numpy")},
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

@@ -17,6 +17,7 @@ from mla_serve.train.encoders import ENCODERS, Encoder
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
+UNFAMILIAR = "unfamiliar.npz"
 
 
 @dataclasses.dataclass(frozen=True)

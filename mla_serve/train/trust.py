@@ -1,0 +1,212 @@
+"""After training: everything that lets a served number be trusted, fitted on validation and on spoiled copies of it.
+
+The fusion, the scores of prediction sets (cross-fitted: no row is scored by a fusion that was fitted on it), what tells
+unfamiliar input, and notes on what was done and what may be wrong with it. METHOD.md 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from mla_serve.conformal import score_table, scores
+from mla_serve.fusion import RULES, Array, Fusion, fuse, log_softmax
+from mla_serve.inputs import Input
+from mla_serve.scores import patterns
+from mla_serve.table import Row
+from mla_serve.train.calibrate import Evidence
+from mla_serve.train.choose import choose, mixed
+from mla_serve.train.data import Samples
+from mla_serve.train.features import Encoded, any_of, encode_column, first_of, spoil_column, stack
+from mla_serve.train.folds import Folds, make_folds, shared_groups
+from mla_serve.train.strategies import Strategy
+from mla_serve.train.unfamiliar import FLOATS, fit_reference
+from mla_serve.unfamiliar import Familiar
+
+log = logging.getLogger("mla_serve")
+ALL_FLOATS = 440_000
+NEAR = 1.5  # a validation NLL below so many times that of training, on the same footing, looks too good
+
+
+@dataclasses.dataclass(frozen=True)
+class Trust:
+    """What was fitted: the fusion, the scores of prediction sets by rule and pattern, the references, notes."""
+
+    fusion: Fusion
+    conformal: dict[str, dict[str, list[float]]]
+    familiar: Familiar
+    notes: list[str]
+
+
+def establish(
+    strategy: Strategy,
+    inputs: Mapping[str, Input],
+    samples: Mapping[str, Samples],
+    rows: Mapping[str, Sequence[Row]],
+    device: torch.device,
+    seed: int,
+) -> Trust:
+    """Fit everything for a trained strategy.
+
+    Args: samples and rows, the splits train and val, decoded and as they stand in the table.
+    """
+    train, val = (_encode(strategy, samples[split], device) for split in ("train", "val"))
+    spoil = Spoiler(strategy, inputs, rows["val"], device, seed)
+    familiar, notes = _familiar(train, samples["train"], val, spoil(any_of, 1))
+    labels = samples["val"].labels.numpy()
+    clean, worse = (_evidence(one, labels, familiar) for one in (val, spoil(first_of, 2)))
+    spoiled = mixed(clean, worse, np.random.default_rng(seed))
+    folds = make_folds(rows["val"], seed)
+    warnings = _warnings(rows, train, samples["train"], val, labels)
+    names = tuple(inputs)
+    setting, how = choose(clean, spoiled, names, folds.number, cautious=bool(warnings))
+    fusion = setting.fit(clean, spoiled, names)
+    fixed = {"native": strategy.native, "bias": strategy.native_bias(), "shares": _shares(clean, names)}
+    fusion = dataclasses.replace(fusion, prior=_prior(samples["train"], strategy.classes), **fixed)
+
+    def refit(kept: Array) -> Fusion:
+        return setting.fit(clean.rows(kept), spoiled.rows(kept), names, fusion)
+
+    conformal = cross_fitted_scores(clean, names, fusion, folds, refit, seed)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return Trust(fusion, conformal, familiar, [*notes, how, folds.note, *warnings])
+
+
+class Spoiler:
+    """Encode spoiled copies of rows."""
+
+    def __init__(
+        self, strategy: Strategy, inputs: Mapping[str, Input], rows: Sequence[Row], device: torch.device, seed: int
+    ) -> None:
+        """Take the rows to spoil."""
+        self._strategy, self._inputs, self._rows, self._device, self._seed = strategy, inputs, rows, device, seed
+
+    def __call__(
+        self, choice: Callable[[str], Callable[[np.random.Generator], str]], stream: int
+    ) -> dict[str, Encoded]:
+        """Spoil every modality of every row, by the corruptions that `choice(kind)` picks."""
+        encoded = {}
+        for position, (name, spec) in enumerate(self._inputs.items()):
+            seed = int(np.random.SeedSequence([self._seed, stream, position]).generate_state(1)[0])
+            column = spoil_column(self._rows, name, spec, choice(spec.kind), seed)
+            encoded[name] = encode_column(self._strategy, name, column, self._device)
+        return encoded
+
+
+def cross_fitted_scores(
+    clean: Evidence,
+    names: Sequence[str],
+    fusion: Fusion,
+    folds: Folds,
+    refit: Callable[[Array], Fusion],
+    seed: int,
+) -> dict[str, dict[str, list[float]]]:
+    """Score each row's label under every rule and pattern by a fusion that was fitted on the other folds."""
+    listed = patterns(len(names))
+    found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in RULES for p in listed}
+    for number in np.unique(folds.number):
+        own = folds.number == number
+        refitted = refit(~own)
+        parameters = ("temperatures", "sharpness", "scales", "discounts")
+        fitted = dataclasses.replace(fusion, **{key: getattr(refitted, key) for key in parameters})
+        part = clean.rows(own)
+        for pattern in listed:
+            usable = part.present[pattern].all(axis=0)
+            if usable.any():
+                _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found)
+    return score_table(found, np.random.default_rng(seed))
+
+
+def _score(
+    part: Evidence,
+    pattern: Array,
+    names: Sequence[str],
+    fusion: Fusion,
+    at: Array,
+    found: dict[tuple[str, tuple[str, ...]], Array],
+) -> None:
+    mask = np.repeat(pattern[:, None], len(part.labels), axis=1)
+    for rule in RULES:
+        log_p = fuse(part.logits, mask, fusion, rule, part.strain).log_probabilities
+        found[rule, _names(pattern, names)][at] = scores(log_p[np.arange(len(log_p)), part.labels])
+
+
+def _names(pattern: Array, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name, there in zip(names, pattern, strict=True) if there)
+
+
+def _encode(strategy: Strategy, samples: Samples, device: torch.device) -> dict[str, Encoded]:
+    return {name: encode_column(strategy, name, column, device) for name, column in samples.columns.items()}
+
+
+def _familiar(
+    train: Mapping[str, Encoded], samples: Samples, val: Mapping[str, Encoded], spoiled: Mapping[str, Encoded]
+) -> tuple[Familiar, list[str]]:
+    references, notes = {}, []
+    labels = samples.labels.numpy()
+    for name, seen in train.items():
+        if len(val[name].features) and len(seen.features):
+            own, budget = labels[seen.present], min(FLOATS, ALL_FLOATS // len(train))
+            reference, note = fit_reference(seen.features, own, val[name].features, spoiled[name].features, budget)
+            references[name] = reference
+            notes.append(f"unfamiliar {name} is told by {note}: AUROC of validation against its spoiled copies")
+    return Familiar(references), notes
+
+
+def _evidence(encoded: Mapping[str, Encoded], labels: Array, familiar: Familiar) -> Evidence:
+    logits, present = stack(encoded)
+    strain = np.zeros(present.shape)
+    for m, (name, one) in enumerate(encoded.items()):
+        if name in familiar.references:
+            reference = familiar.references[name]
+            strain[m, one.present] = reference.strain(reference.score(one.features))
+    return Evidence.of(logits, present, labels, strain)
+
+
+def _shares(clean: Evidence, names: Sequence[str]) -> dict[str, float]:
+    """Weigh each modality by the log-odds of its accuracy alone, above chance: the best weights of independent votes."""
+    chance, shares = 1 / clean.logits.shape[2], {}
+    for m, name in enumerate(names):
+        there = clean.present[m]
+        right = clean.logits[m, there].argmax(axis=1) == clean.labels[there]
+        accuracy = (right.sum() + 1) / (len(right) + 2)
+        odds = accuracy / (1 - accuracy) * (1 - chance) / chance
+        shares[name] = float(max(np.log(odds), 0.05))
+    return shares
+
+
+def _prior(samples: Samples, classes: int) -> list[float]:
+    counts = np.bincount(samples.labels.numpy(), minlength=classes) + 1
+    return [float(share) for share in counts / counts.sum()]
+
+
+def _warnings(
+    rows: Mapping[str, Sequence[Row]],
+    train: Mapping[str, Encoded],
+    samples: Samples,
+    val: Mapping[str, Encoded],
+    labels: Array,
+) -> list[str]:
+    """Say why validation may be easier than the world."""
+    found = []
+    for name, share in shared_groups(rows["train"], rows["val"]).items():
+        if share > 0:
+            found.append(f"VALIDATION MAY BE TOO EASY: {share:.0%} of its {name} values share a group with training")
+    if any(row.groups for row in rows["val"]):
+        return found
+    for name, seen in train.items():
+        there, own = val[name], samples.labels.numpy()[seen.present]
+        if len(there.logits) and _nll(there.logits, labels[there.present]) < NEAR * _nll(seen.logits, own) + 0.02:
+            found.append(
+                f"VALIDATION MAY BE TOO EASY: no groups are given, and {name} alone does nearly as well on it as in training"
+            )
+    return found
+
+
+def _nll(logits: Array, labels: Array) -> float:
+    return float(-log_softmax(logits.astype(np.float64))[np.arange(len(labels)), labels].mean())

@@ -1,0 +1,91 @@
+"""What is fitted after training: settings chosen by evidence, folds that keep groups apart, warnings, sets cross-fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from mla_serve.fusion import Fusion
+from mla_serve.table import Row
+from mla_serve.train.calibrate import Evidence, fit_discounts
+from mla_serve.train.choose import choose, mixed
+from mla_serve.train.folds import make_folds, shared_groups
+
+NAMES = ("a", "b")
+
+
+def evidence(rows: int = 400, sharpen: float = 4.0, noise: float = 0.0, seed: int = 0) -> Evidence:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 4, rows)
+    logits = 1.5 * (generator.normal(size=(2, rows, 4)) + 1.5 * np.eye(4)[labels])
+    logits[1] = (1 - noise) * logits[1] + noise * 8 * generator.normal(size=(rows, 4))
+    strain = np.full((2, rows), 0.0)
+    strain[1] = 4 * noise
+    return Evidence.of(logits * sharpen, np.ones((2, rows), dtype=bool), labels, strain)
+
+
+def row(number: int, **groups: str) -> Row:
+    values: Mapping[str, str] = dict.fromkeys(("a", "b"), "x")
+    return Row(str(number), "0", values, {}, groups)
+
+
+def test_where_calibration_helps_it_is_chosen_and_caution_stays_near_the_papers_point() -> None:
+    clean, fold = evidence(), np.arange(400) % 5
+    setting, note = choose(clean, clean, NAMES, fold, cautious=False)
+    careful, _ = choose(clean, clean, NAMES, fold, cautious=True)
+    assert setting.ridge < careful.ridge < np.inf
+    assert "held-out NLL" in note
+
+
+def test_where_it_does_not_help_the_papers_rule_stays() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 60)
+    likelihood = 2.0 * (generator.normal(size=(1, 60, 4)) + 2.0 * np.eye(4)[labels])  # log-posteriors as they should be
+    clean = Evidence.of(likelihood, np.ones((1, 60), dtype=bool), labels)
+    setting, note = choose(clean, clean, ("a",), np.arange(60) % 5, cautious=False)
+    assert np.isinf(setting.ridge)
+    assert "the paper's point" in note
+    assert setting.fit(clean, clean, ("a",)).temperatures == {"a": 1.0}
+
+
+def test_discounts_go_to_what_strain_spoils() -> None:
+    both = evidence(sharpen=1.0).and_also(evidence(sharpen=1.0, noise=0.9, seed=1))
+    fusion = fit_discounts(both, NAMES, Fusion.paper(NAMES))
+    assert fusion.discounts["b"] > 0.2
+    assert fusion.discounts["a"] == pytest.approx(0.1, abs=0.1)
+
+
+def test_a_mixture_spoils_some_modalities_and_not_others() -> None:
+    clean, spoiled = evidence(), evidence(noise=0.9, seed=1)
+    mixture = mixed(clean, spoiled, np.random.default_rng(0))
+    same = (mixture.logits == clean.logits).all(axis=2)
+    assert same.mean() == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_array_equal(mixture.logits[~same], spoiled.logits[~same])
+    np.testing.assert_array_equal(mixture.strain[~same], spoiled.strain[~same])
+
+
+def test_folds_keep_groups_together_and_say_so() -> None:
+    rows = [row(n, a=f"speaker{n % 12}") for n in range(60)]
+    folds = make_folds(rows, seed=0)
+    assert "no a group in two folds" in folds.note
+    by_group = {row.groups["a"]: set() for row in rows}  # type: ignore[var-annotated]
+    for each, number in zip(rows, folds.number, strict=True):
+        by_group[each.groups["a"]].add(number)
+    assert all(len(numbers) == 1 for numbers in by_group.values())
+    assert np.bincount(folds.number).tolist() == [15, 15, 10, 10, 10]
+
+
+def test_where_one_speaker_speaks_all_rows_the_other_groups_are_kept_apart() -> None:
+    rows = [row(n, a="theo", b=f"writer{n % 20}") for n in range(60)]
+    assert "no b group in two folds" in make_folds(rows, seed=0).note
+    assert "at random" in make_folds([row(n, a="theo") for n in range(60)], seed=0).note
+    assert "no groups" in make_folds([row(n) for n in range(60)], seed=0).note
+
+
+def test_groups_that_validation_shares_with_training_are_counted() -> None:
+    train = [row(n, a=f"s{n % 3}") for n in range(9)]
+    val = [row(n, a=f"s{n % 4}") for n in range(8)]
+    assert shared_groups(train, val) == {"a": 0.75}
+    assert shared_groups(train, [row(0)]) == {}
