@@ -76,6 +76,10 @@ docs: .venv/.stamp-dev ## write what can be computed into README.md and docs/: s
 check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on the CPU
 	@exec $(BIN)/python -m export.check_gpu --model '$(MODEL)' $(ARGS)
 
+.PHONY: bench-strategies
+bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"
+	@exec $(BIN)/python -m benchmarks.strategies $(ARGS)
+
 .PHONY: clean
 clean: ## remove caches and build leftovers
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

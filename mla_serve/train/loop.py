@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import defaultdict
@@ -117,11 +118,12 @@ class Trainer:
     def _validate(self) -> dict[str, Any]:
         logits, present = opinions(self.strategy, self.samples["val"], self.device)
         fusion = Fusion.paper(tuple(self.strategy.encoders))
-        results = evaluate(logits, present, self.samples["val"].labels.numpy(), fusion, ["paper"])
+        fusion = dataclasses.replace(fusion, native=self.strategy.native, bias=self.strategy.native_bias())
+        results = evaluate(logits, present, self.samples["val"].labels.numpy(), fusion, ["native"])
         accuracy = {
-            name: rules["paper"]["accuracy"] for name, rules in results.items() if not name.startswith("missing")
+            name: rules["native"]["accuracy"] for name, rules in results.items() if not name.startswith("missing")
         }
-        nll = [rules["paper"]["nll"] for rules in results.values()]
+        nll = [rules["native"]["nll"] for rules in results.values()]
         return {"val": accuracy, "accuracy": float(np.mean(list(accuracy.values()))), "nll": float(np.mean(nll))}
 
     def _keep(self, record: dict[str, Any]) -> None:

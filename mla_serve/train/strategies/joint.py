@@ -17,7 +17,7 @@ KEEP = 0.6  # share of the rows in which joint_dropout leaves a modality in; our
 class JointSum(Strategy):
     """Sum of the modalities' logits, each from a head of its own."""
 
-    native: ClassVar[str] = "sum"
+    native: ClassVar[str] = "sum_logit"
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities at once."""
@@ -89,7 +89,7 @@ class JointConcat(JointSum):
 
     def native_bias(self) -> list[float]:
         """Return the head's bias as numbers."""
-        return [float(value) for value in self.shared_bias()]
+        return [float(value) for value in self.shared_bias().detach()]
 
 
 class JointDropout(JointConcat):

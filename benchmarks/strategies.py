@@ -1,0 +1,229 @@
+"""`make bench-strategies`: every training strategy on every data set, equal encoders, budget and search, several seeds.
+
+For each data set and strategy, {SGD, AdamW} x a grid of learning rates is searched on validation with one seed of its own;
+the best setting is then trained with every seed. Each cell (one training run) is a process of its own and a file in
+--work, so an interrupted comparison goes on where it was. The test split is asked once, by the final cells.
+
+    python -m benchmarks.strategies --data tri-digits=DIR mfeat=DIR --core
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.progress
+
+from mla_serve.cli import console, main
+from mla_serve.errors import ConfigError
+
+CORE = ("mla", "ensemble", "joint_concat", "joint_dropout", "ogm_ge", "qmf")
+REST = ("joint_sum", "joint_unimodal", "mmpareto", "dus", "mib")
+VARIANTS: dict[str, dict[str, str]] = {  # ablations of mla, as strategies of their own
+    "mla_hgm_off": {"hgm": "off"},
+    "mla_hgm_never": {"hgm": "never"},
+    "mla_hgm_others": {"hgm": "others"},
+    "mla_separate": {"heads": "separate"},
+    "mla_weak_turns": {"turns": "weak"},
+}
+GRID = {"adamw": (1e-3, 2e-3, 4e-3), "sgd": (0.03, 0.1, 0.3)}
+SEARCH_SEED = 1000
+RULES = ("native", "paper", "mean_logit", "calibrated")
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """Compare training strategies; resumable."""
+
+    data: tuple[str, ...]
+    """Data sets: NAME=FOLDER."""
+    core: bool = False
+    """Only the core six strategies."""
+    ablations: bool = False
+    """The variants of mla as well."""
+    seeds: int = 5
+    """Training runs of each strategy at its best setting."""
+    epochs: int = 20
+    """Passes over the training rows, for every strategy alike."""
+    search_epochs: int = 10
+    """The same, while searching."""
+    work: Path = Path("runs/bench")
+    """Folder of the finished cells."""
+    out: Path = Path("benchmarks")
+    """Folder that strategies.json, .md and .svg are written to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training run."""
+
+    dataset: str
+    folder: str
+    strategy: str
+    optimizer: str
+    lr: float
+    seed: int
+    epochs: int
+
+    def path(self, work: Path) -> Path:
+        """Name the file of its results."""
+        run = f"{self.strategy}-{self.optimizer}-{self.lr:g}-{self.epochs}-{self.seed}"
+        return work / self.dataset / f"{run}.json"
+
+
+def strategies(config: BenchConfig) -> tuple[str, ...]:
+    """List what is compared."""
+    chosen = CORE if config.core else CORE + REST
+    return chosen + (tuple(VARIANTS) if config.ablations else ())
+
+
+def search_cells(config: BenchConfig, dataset: str, folder: str, strategy: str) -> list[Cell]:
+    """List the cells of one strategy's search."""
+    return [
+        Cell(dataset, folder, strategy, optimizer, lr, SEARCH_SEED, config.search_epochs)
+        for optimizer, rates in GRID.items()
+        for lr in rates
+    ]
+
+
+def final_cells(config: BenchConfig, found: Sequence[Cell]) -> list[Cell]:
+    """List the final cells of the strategy whose search has ended: its best setting on validation, every seed."""
+    best = max(found, key=lambda cell: read(cell, config.work)["validation"])
+    return [dataclasses.replace(best, seed=seed, epochs=config.epochs) for seed in range(config.seeds)]
+
+
+def read(cell: Cell, work: Path) -> dict[str, Any]:
+    """Return a finished cell's results."""
+    results: dict[str, Any] = json.loads(cell.path(work).read_text())
+    return results
+
+
+def run_cell(cell: Cell, work: Path) -> None:
+    """Train one cell in a process of its own, unless its results are there."""
+    if cell.path(work).exists():
+        return
+    command = [sys.executable, "-m", "benchmarks.strategies", "--cell", json.dumps(dataclasses.asdict(cell)), str(work)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ConfigError(f"{cell.path(work).name}: {done.stderr.strip()[-2000:]}")
+
+
+def train_cell(cell: Cell, work: Path) -> None:
+    """Train, fit the fusion on validation, score both splits, and write the results whole."""
+    import torch
+
+    from mla_serve.train import pipeline
+    from mla_serve.train.calibrate import fit_fusion
+    from mla_serve.train.config import TrainConfig
+    from mla_serve.train.data import decode_rows
+    from mla_serve.train.loop import Trainer, opinions
+    from mla_serve.train.run import RunFolder
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    options = VARIANTS.get(cell.strategy, {})
+    config = TrainConfig(
+        data=Path(cell.folder), strategy="mla" if options else cell.strategy, optimizer=cell.optimizer, lr=cell.lr,
+        seed=cell.seed, epochs=cell.epochs, runs=work / "runs", **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    plan = pipeline.plan(config)
+    names = tuple(plan.recipe.inputs)
+    samples = {s: decode_rows(plan.rows[s], plan.recipe.inputs, plan.recipe.classes) for s in ("train", "val", "test")}
+    strategy = plan.recipe.build(cell.seed)
+    folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    before, began = _rss_mb(), time.perf_counter()
+    trainer = Trainer(
+        strategy, samples, folder, epochs=cell.epochs, batch_size=config.batch_size, seed=cell.seed,
+        augment=True, device=torch.device("cpu"),
+    )  # fmt: skip
+    trainer.measure()
+    trainer.run(lambda _: None)
+    seconds, peak = time.perf_counter() - began, _rss_mb() - before
+    scored = {s: opinions(strategy, samples[s], trainer.device) for s in ("val", "test")}
+    fitted = fit_fusion(*scored["val"], samples["val"].labels.numpy(), names)
+    fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
+    masks = {s: _masks(plan.rows[s], names) for s in scored}
+    conditions = {s: _conditions(*scored[s], samples[s].labels.numpy(), fusion, masks[s]) for s in scored}
+    np.savez_compressed(
+        folder.path / "test.npz", logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].labels
+    )
+    (folder.path / "last.pt").unlink(missing_ok=True)
+    _write(cell.path(work), dataclasses.asdict(cell) | {
+        "validation": _validation(conditions["val"]), "conditions": conditions, "train_seconds": seconds, "peak_mb": peak,
+        "fusion": dataclasses.asdict(fusion), "logits": str(folder.path / "test.npz"),
+    })  # fmt: skip
+
+
+def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any) -> dict[str, Any]:
+    from mla_serve.scores import evaluate
+
+    return evaluate(logits, present, labels, fusion, RULES, masks)
+
+
+def _masks(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    from mla_serve.evaluate import _masks as own_masks
+
+    return own_masks(rows, names)
+
+
+def _validation(conditions: Mapping[str, Any]) -> float:
+    """Score a setting: accuracy averaged over full and missing rates, by the better of native and calibrated."""
+    chosen = [rules for name, rules in conditions.items() if name == "full" or name.startswith("missing")]
+    return max(float(np.mean([rules[rule]["accuracy"] for rules in chosen])) for rule in ("native", "calibrated"))
+
+
+def _rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
+
+
+def compare(config: BenchConfig) -> Iterator[Cell]:
+    """Run every cell that is missing; yields the final ones."""
+    datasets = dict(item.partition("=")[::2] for item in config.data)
+    jobs = [(dataset, folder, strategy) for dataset, folder in datasets.items() for strategy in strategies(config)]
+    per_job = sum(map(len, GRID.values())) + config.seeds
+    with rich.progress.Progress(
+        *rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn(), console=console
+    ) as progress:
+        task = progress.add_task("cells", total=len(jobs) * per_job)
+        for dataset, folder, strategy in jobs:
+            progress.update(task, description=f"{dataset} {strategy}")
+            found = search_cells(config, dataset, folder, strategy)
+            for cell in found:
+                run_cell(cell, config.work)
+                progress.advance(task)
+            for cell in final_cells(config, found):
+                run_cell(cell, config.work)
+                progress.advance(task)
+                yield cell
+
+
+def run(config: BenchConfig) -> None:
+    """Compare and write the report."""
+    from benchmarks.strategies_report import write_report
+
+    cells = list(compare(config))
+    write_report([read(cell, config.work) for cell in cells], config.out)
+    console.print(f"{config.out}/strategies.md, .json and .svg are written")
+
+
+if __name__ == "__main__":
+    if "--cell" in sys.argv:
+        train_cell(Cell(**json.loads(sys.argv[2])), Path(sys.argv[3]))
+    else:
+        main(run, BenchConfig, needs="train")
