@@ -31,7 +31,7 @@ def run(config: AskConfig) -> None:
     with Client(config.url, api_key=os.environ.get(KEY), timeout=config.timeout) as client:
         kinds = {name: modality.kind for name, modality in client.model().modalities.items()}
         sample: dict[str, Any] = {**read_sample(config, kinds)}
-        answer = client.predict(top_k=config.top_k, fusion=config.fusion, **sample)
+        answer = client.predict(top_k=config.top_k, fusion=config.fusion, coverage=config.coverage, **sample)
     if config.json:
         json.dump(answer.to_dict(), sys.stdout, ensure_ascii=False, indent=1)
         print()

@@ -1,30 +1,32 @@
-"""`python -m mla_serve.evaluate`: measure a bundle on a table, for every subset of modalities and missing rate."""
+"""`python -m mla_serve evaluate`: measure a bundle on a table, for every subset of modalities and missing rate."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import track
-from rich.table import Table as RichTable
 
+from mla_serve import measure
 from mla_serve.bundle import Bundle
 from mla_serve.cli import console, errors, main
 from mla_serve.errors import ConfigError, DataError, InputError
-from mla_serve.fusion import RULES
-from mla_serve.inputs import Array
-from mla_serve.predictor import Predictor
-from mla_serve.scores import RATES, evaluate
+from mla_serve.fusion import DEFAULT_RULE, RULES
+from mla_serve.inputs import Array, Payload
+from mla_serve.predictor import Heard, Predictor
+from mla_serve.scores import RATES, conditions, evaluate
+from mla_serve.show import measured
 from mla_serve.table import Row, payload, read_table
 
-SHOWN_RULES = ("calibrated", "paper", "mean_logit")
+SHOWN_RULES = ("calibrated", "paper", "mean_logit", "discounted")
 BATCH = 128
 DRAWS = 20
+COVERAGE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +43,13 @@ class EvaluateConfig:
     """Average missing rates over so many random masks. Default: the rows' own `present` masks, else one draw."""
     fusion: tuple[str, ...] = SHOWN_RULES
     """Fusion rules to compare."""
+    coverage: float = 0.9
+    """How often prediction sets shall hold the true label: how often they do, and their average size, are told."""
+    corruptions: bool = False
+    """Measure with each modality spoiled, too, by every corruption in five degrees. Takes minutes."""
     json: bool = False
-    """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece}}}}, fractions."""
+    """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}} and
+    beside it missing_rates, leave_one_out, intervals, confusion, corruptions; fractions."""
 
 
 def evaluate_bundle(
@@ -53,24 +60,79 @@ def evaluate_bundle(
     rules: Sequence[str] = SHOWN_RULES,
     *,
     quiet: bool = True,
+    coverage: float = COVERAGE,
 ) -> dict[str, Any]:
     """Measure a bundle on one split of a data set, through its graphs.
 
-    Args: split, default test, or val where there is no test; draws, see `conditions` in scores.py.
+    Args: split, default test, or val where there is no test; draws, see `conditions` in scores.py; coverage, that of
+    the prediction sets.
     Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
     Raises: DataError when the data do not fit the model.
     """
+    return score_split(predictor, hear_split(predictor, data, split, quiet=quiet), draws, rules, coverage)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listened:
+    """One split of a data set, run through the graphs: rows, labels (B,), what was heard, the data's fingerprint."""
+
+    split: str
+    rows: Sequence[Row]
+    labels: Array
+    heard: Heard
+    fingerprint: str
+
+    def samples(self) -> list[dict[str, Payload]]:
+        """Return the payloads of every row."""
+        return [{name: payload(value) for name, value in row.values.items()} for row in self.rows]
+
+
+def hear_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> Listened:
+    """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
     table = read_table(data)
     split = split or ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
     rows = [row for row in table.splits[split] if row.values.keys() & set(predictor.names)]
     labels = _labels(rows, predictor.classes)
-    logits, present = _opinions(predictor, rows, quiet)
-    masks = _masks(rows, predictor.names)
-    results = evaluate(logits, present, labels, predictor.bundle.fusion, rules, masks, draws)
-    facts = {"split": split, "rows": len(rows), "draws": draws, "fingerprint": table.fingerprint}
-    return facts | {"conditions": results}
+    return Listened(split, rows, labels, _hear(predictor, rows, quiet), table.fingerprint)
+
+
+def score_split(
+    predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str], coverage: float = COVERAGE
+) -> dict[str, Any]:
+    """Score what was heard under every condition; prediction sets too, where the bundle has scores for them."""
+    heard, bundle, names = listened.heard, predictor.bundle, predictor.names
+
+    def sets(log_p: Array, present: Array, rule: str) -> Array:
+        return bundle.conformal.sets(log_p, present, names, rule, coverage)
+
+    results = evaluate(
+        heard.logits,
+        heard.present,
+        listened.labels,
+        bundle.fusion,
+        rules,
+        _masks(listened.rows, names),
+        draws,
+        heard.strain,
+        sets if set(rules) <= bundle.conformal.scores.keys() else None,
+    )
+    facts = {"split": listened.split, "rows": len(listened.rows), "draws": draws, "fingerprint": listened.fingerprint}
+    return facts | {"asked_coverage": coverage, "conditions": results}
+
+
+def measure_more(predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str]) -> dict[str, Any]:
+    """Measure what stands beside the conditions: missing rates, leave one out, intervals, confusion."""
+    heard, labels, names = listened.heard, listened.labels, predictor.names
+    some = [(name, drawn[0]) for name, drawn in conditions(heard.present, names, _masks(listened.rows, names))]
+    log_p = measure.log_probabilities(predictor, heard, DEFAULT_RULE, heard.present)
+    return {
+        "missing_rates": measure.missing_curve(predictor, heard, labels, rules, draws),
+        "leave_one_out": measure.leave_one_out(predictor, heard, labels, rules),
+        "intervals": measure.intervals(predictor, heard, labels, rules, dict(some)),
+        "confusion": {"rule": DEFAULT_RULE, "rows": measure.confusion(log_p, labels)},
+    }
 
 
 def _labels(rows: Sequence[Row], classes: Sequence[str]) -> Array:
@@ -82,15 +144,11 @@ def _labels(rows: Sequence[Row], classes: Sequence[str]) -> Array:
     return np.array([index[row.label] for row in rows])
 
 
-def _opinions(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> tuple[Array, Array]:
-    """Run every row through the graphs: logits (M, B, C), present (M, B)."""
+def _hear(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> Heard:
+    """Run every row through the graphs, in batches."""
     starts = range(0, len(rows), BATCH)
-    parts = []
-    for at in track(starts, "measuring", console=errors, transient=True, disable=quiet):
-        parts.append(predictor.logits([_decode(predictor, row) for row in rows[at : at + BATCH]]))
-    return np.concatenate([logits for logits, _ in parts], axis=1), np.concatenate(
-        [there for _, there in parts], axis=1
-    )
+    batches = track(starts, "measuring", console=errors, transient=True, disable=quiet)
+    return measure.join([predictor.hear([_decode(predictor, row) for row in rows[at : at + BATCH]]) for at in batches])
 
 
 def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
@@ -106,29 +164,25 @@ def _masks(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:
     return {rate: np.array([[name in row.present[rate] for row in rows] for name in names]) for rate in rates}
 
 
-def _print(results: Mapping[str, Any], rules: Sequence[str]) -> None:
-    table = RichTable(title=f"{results['rows']} rows of {results['split']}: accuracy, NLL (nats), ECE")
-    table.add_column("available")
-    for rule in rules:
-        table.add_column(rule, justify="right")
-    for name, scores in results["conditions"].items():
-        cells = [f"{s['accuracy']:.3f}  {s['nll']:.3f}  {s['ece']:.3f}" for s in (scores[rule] for rule in rules)]
-        table.add_row(name, *cells)
-    console.print(table)
-
-
 def run(config: EvaluateConfig) -> None:
     """Measure and print."""
     if unknown := [rule for rule in config.fusion if rule not in RULES]:
         raise ConfigError(f"--fusion {unknown[0]}: expected some of {', '.join(RULES)}")
     predictor = Predictor(Bundle.load(config.model))
     quiet = config.json or not errors.is_terminal
-    results = evaluate_bundle(predictor, config.data, config.split, config.draws, config.fusion, quiet=quiet)
+    if not 0 < config.coverage < 1:
+        raise ConfigError(f"--coverage {config.coverage}: expected a number between 0 and 1, such as 0.9")
+    listened = hear_split(predictor, config.data, config.split, quiet=quiet)
+    results = score_split(predictor, listened, config.draws, config.fusion, config.coverage)
+    results |= measure_more(predictor, listened, config.draws, config.fusion)
+    if config.corruptions:
+        given = (listened.samples(), listened.heard, listened.labels, config.fusion)
+        results["corruptions"] = measure.corruption_curves(predictor, *given)
     if config.json:
         json.dump(results, sys.stdout, indent=1)
         print()
     else:
-        _print(results, config.fusion)
+        console.print(measured(results, config.fusion))
 
 
 if __name__ == "__main__":

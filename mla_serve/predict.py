@@ -27,7 +27,8 @@ def run(config: PredictConfig) -> None:
     bundle = Bundle.load(config.model)
     kinds = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
     sample = read_sample(config, kinds)
-    prediction = Predictor(bundle).predict([sample], config.fusion or DEFAULT_RULE, config.top_k)[0]
+    rule = config.fusion or DEFAULT_RULE
+    prediction = Predictor(bundle).predict([sample], rule, config.top_k, config.coverage)[0]
     if config.json:
         model = {"name": bundle.manifest.name, "sha256": bundle.manifest.sha256}
         json.dump(prediction.to_dict() | {"model": model}, sys.stdout, ensure_ascii=False, indent=1)

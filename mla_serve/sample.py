@@ -30,6 +30,8 @@ class SampleFlags:
     """Fusion rule. Default: calibrated."""
     top_k: int | None = None
     """Show only so many classes."""
+    coverage: float | None = None
+    """Also give a set of labels that holds the true one so often, such as 0.9."""
     json: bool = False
     """Print the reply of the service as JSON."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +13,7 @@ from mla_serve.results import Prediction
 
 BAR = 24
 SHOWN_CLASSES = 5
+MEASURED_BAR = 20
 NUMBERS = ("weight", "with", "probability", "influence", "unfamiliar")
 
 
@@ -45,6 +49,24 @@ def prediction(answer: Prediction) -> RenderableType:
     if answer.prediction_set is not None:
         notes.append(Text(f"prediction set: {', '.join(answer.prediction_set)}"))
     return Group(headline, Text(), opinions, *notes, Text(), classes)
+
+
+def measured(results: Mapping[str, Any], rules: Sequence[str]) -> RenderableType:
+    """Draw what was measured on a table: a bar for the accuracy of the first rule, then accuracy, NLL and ECE of each.
+
+    Args: results, {"split", "rows", "conditions": {condition: {rule: {score: value}}}}.
+    """
+    table = Table(
+        title=f"{results['rows']} rows of {results['split']}: accuracy, NLL (nats), ECE", title_justify="left"
+    )
+    table.add_column("available")
+    table.add_column(f"accuracy, {rules[0]}", min_width=MEASURED_BAR)
+    for rule in rules:
+        table.add_column(rule, justify="right")
+    for name, scores in results["conditions"].items():
+        cells = [f"{s['accuracy']:.3f}  {s['nll']:.3f}  {s['ece']:.3f}" for s in (scores[rule] for rule in rules)]
+        table.add_row(Text(name), Text(bar(scores[rules[0]]["accuracy"], MEASURED_BAR), "green"), *cells)
+    return table
 
 
 def _grid(*titles: str) -> Table:

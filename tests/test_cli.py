@@ -173,7 +173,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("predict", "--model", "BUNDLE", "--text", "a", "--input", "text=b"), "given before"),
     (("predict", "--model", "BUNDLE", "--text", "a", "--fusion", "none"), "no rule is called 'none'"),
     (("evaluate", "--model", "BUNDLE", "--data", "no/such"), "no/such"),
-    (("ask", "--url", "http://127.0.0.1:9", "--text", "a"), "no connection to the service"),
+    (("ask", "--url", "http://127.0.0.1:9", "--text", "a"), "http://127.0.0.1:9/model: no connection"),
 ]
 
 

@@ -51,7 +51,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._http = httpx.Client(**_options(url, timeout, api_key, transport))
-        self._exchange = Exchange(retry or Retry())
+        self._exchange = Exchange(url, retry or Retry())
         self._sleep = sleep
 
     def predict(
@@ -172,7 +172,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._http = httpx.AsyncClient(**_options(url, timeout, api_key, transport))
-        self._exchange = Exchange(retry or Retry())
+        self._exchange = Exchange(url, retry or Retry())
         self._sleep = sleep
 
     async def predict(

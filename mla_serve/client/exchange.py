@@ -67,8 +67,9 @@ Steps = Generator[Step, Outcome, T]
 class Exchange:
     """The calls of one client."""
 
-    def __init__(self, retry: Retry, draw: Callable[[], float] = random.random) -> None:
-        """Try again by these rules; draw gives random numbers from 0 to 1."""
+    def __init__(self, url: str, retry: Retry, draw: Callable[[], float] = random.random) -> None:
+        """Speak to the service at this address and try again by these rules; draw gives random numbers from 0 to 1."""
+        self.url = url.rstrip("/")
         self.retry = retry
         self._draw = draw
         self._model: Model | None = None
@@ -116,7 +117,7 @@ class Exchange:
             outcome = yield Send({"method": method, "url": path, **request})
             if isinstance(outcome, httpx.Response) and outcome.is_success:
                 return self._read(_json_object, outcome, path)
-            error, again = _judge(outcome, path)
+            error, again = _judge(outcome, self.url + path)
             asked = getattr(error, "retry_after", None)
             if not again or attempt == self.retry.times or (asked or 0.0) > self.retry.patience:
                 raise error
@@ -127,10 +128,10 @@ class Exchange:
         try:
             return read(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise errors.unreadable(path, error) from None
+            raise errors.unreadable(self.url + path, error) from None
 
 
-def _judge(outcome: Outcome, path: str) -> tuple[MlaServeError, bool]:
+def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
     """Say what went wrong, and whether it may go right next time."""
     if isinstance(outcome, httpx.Response):
         asked = retry_after(outcome.headers.get("retry-after"), time.time())
@@ -138,10 +139,8 @@ def _judge(outcome: Outcome, path: str) -> tuple[MlaServeError, bool]:
     again = isinstance(outcome, TRIED_AGAIN)
     reason = f"{outcome}" or type(outcome).__name__
     if isinstance(outcome, httpx.TimeoutException) and not again:
-        return errors.TimedOut(f"{path}: no answer in time ({reason}); send less, or raise timeout="), False
-    return errors.NoAnswer(
-        f"{path}: no connection to the service ({reason}); check its address, and that it runs"
-    ), again
+        return errors.TimedOut(f"{url}: no answer in time ({reason}); send less, or raise timeout="), False
+    return errors.NoAnswer(f"{url}: no connection ({reason}); check its address, and that it runs"), again
 
 
 def retry_after(header: str | None, now: float) -> float | None:

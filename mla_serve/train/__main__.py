@@ -1,50 +1,64 @@
-"""`python -m mla_serve.train`: from a table to a bundle that can be served."""
+"""`python -m mla_serve train`: from a table to a bundle that can be served."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich.progress
-from rich.table import Table as RichTable
+from rich.console import Console
 
-from mla_serve.cli import console, main
+from mla_serve.cli import console, errors, main
+from mla_serve.show import measured
 from mla_serve.train.config import TrainConfig
 
-if TYPE_CHECKING:
-    from mla_serve.bundle import Manifest
+RULES = ("calibrated",)
 
 
-def run(config: TrainConfig) -> None:
+@dataclasses.dataclass(frozen=True)
+class TrainFlags(TrainConfig):
+    """Train encoders for every modality of a table and one shared head, and export them as a bundle that can be served."""
+
+    json: bool = False
+    """Print the manifest of the bundle as JSON; what happens meanwhile goes to standard error."""
+
+
+def run(flags: TrainFlags) -> None:
     """Train, export, and say how well it went and how to serve it."""
     import torch
 
     from export.bundle import export_run
     from mla_serve.train import pipeline
 
+    config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
+    screen = errors if flags.json else console
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     planned = pipeline.plan(config)
     out = config.out or Path("models") / planned.name
     for note in planned.notes:
-        console.print(f"[dim]{note}[/]")
-    console.print(
+        screen.print(f"[dim]{note}[/]")
+    screen.print(
         f"{planned.name}: {', '.join(planned.recipe.inputs)} -> {len(planned.recipe.classes)} classes, {config.strategy}"
     )
-    with _progress() as progress:
+    with _progress(screen) as progress:
         task = progress.add_task("training", total=pipeline.total_steps(config, planned))
         folder = pipeline.train(
             config, planned, lambda record: progress.console.print(_line(record)), lambda: progress.advance(task)
         )
-    console.print("exporting and measuring ...")
+    screen.print("exporting and measuring ...")
     manifest = export_run(folder.path, out)
-    _print_results(manifest)
-    console.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
+    if flags.json:
+        print(manifest.model_dump_json(indent=1))
+        return
+    screen.print(measured(manifest.metrics, RULES))
+    screen.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
 
 
-def _progress() -> rich.progress.Progress:
+def _progress(screen: Console) -> rich.progress.Progress:
     columns = (rich.progress.BarColumn(), rich.progress.TaskProgressColumn(), rich.progress.TimeRemainingColumn())
-    return rich.progress.Progress(*columns, console=console, transient=True)
+    return rich.progress.Progress(*columns, console=screen, transient=True)
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -57,16 +71,5 @@ def _line(record: dict[str, Any]) -> str:
     return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  all {record['val']['full']:.3f}{'  *' if record['best'] else ''}"
 
 
-def _print_results(manifest: Manifest) -> None:
-    metrics = manifest.metrics
-    table = RichTable(title=f"{metrics['rows']} rows of {metrics['split']}, through the exported graphs")
-    for column in ("available", "accuracy", "NLL", "ECE"):
-        table.add_column(column, justify="left" if column == "available" else "right")
-    for name, rules in metrics["conditions"].items():
-        s = rules["calibrated"]
-        table.add_row(name, f"{s['accuracy']:.3f}", f"{s['nll']:.3f}", f"{s['ece']:.3f}")
-    console.print(table)
-
-
 if __name__ == "__main__":
-    main(run, TrainConfig, needs="train")
+    main(run, TrainFlags, needs="train")
