@@ -12,11 +12,13 @@ import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import Array, Input, Payload
+from mla_serve.inputs.metered import QuietFile
 
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF")
 RATES = (1_000, 384_000)
 MAX_CHANNELS = 32
 SILENCE = 1e-4  # a peak below -80 dBFS is silence
+LOUDEST = 1e6  # of a float recording; beyond, squares overflow, so it is scaled before anything else
 BLOCK = 65_536
 
 
@@ -58,6 +60,8 @@ class AudioInput(Input):
         samples, rate = self._read(payload, field)
         if not np.isfinite(samples).all():
             raise InputError(field, "the samples contain NaN or infinity; re-encode the recording as 16-bit WAV")
+        if (peak := np.abs(samples).max(initial=0.0)) > LOUDEST:
+            samples = samples / peak
         if rate != self.rate:
             samples = soxr.resample(samples, rate, self.rate)
         peak = np.abs(samples).max(initial=0.0)
@@ -76,7 +80,7 @@ class AudioInput(Input):
     def _read(self, payload: bytes, field: str) -> tuple[Array, int]:
         """Read mono samples (T,) and their rate, after the header has been found acceptable."""
         try:
-            with soundfile.SoundFile(io.BytesIO(payload)) as file:
+            with soundfile.SoundFile(QuietFile(payload)) as file:
                 if file.format not in FORMATS:
                     raise UnsupportedFormat(field, f"expected WAV, FLAC, OGG or MP3, got {file.format}; re-encode it")
                 self._check_header(file, field)

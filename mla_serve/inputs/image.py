@@ -12,8 +12,13 @@ from PIL import Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import Array, Input, Payload
+from mla_serve.inputs.metered import MeteredFile
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+START_OF_SCAN = b"\xff\xda"  # JPEG's marker; the compressed data itself cannot hold it
+MAX_SCANS = 100  # cameras and encoders write 1 to 20
+MAX_SCANNED = 500_000_000  # pixels, in all scans together
+ROWS = 256
 # What Pillow's readers raise on damaged files, beside OSError.
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, MemoryError, KeyError, IndexError)
 
@@ -24,6 +29,8 @@ class ImageInput(Input):
 
     Fields: width, height in pixels; channels 1 (grey) or 3 (RGB); background, the brightness (0-255) behind
     transparent pixels; max_pixels, refused from the header before anything is decoded.
+
+    Half of max_pixels is decoded at full size: a JPEG is decoded at a fraction of its size, which costs a tenth.
     """
 
     width: int
@@ -48,8 +55,10 @@ class ImageInput(Input):
         if not isinstance(payload, bytes) or not payload:
             raise InputError(field, f"expected the bytes of an image file, got {_describe(payload)}; leave it out")
         image = self._open(payload, field)
+        self._check_scans(image, payload, field)
         try:
             image.draft("L" if self.channels == 1 else "RGB", (2 * max(self.width, self.height),) * 2)
+            self._check_pixels(image, self.max_pixels // 2, field)
             image.load()
             pixels = self._render(ImageOps.exif_transpose(image))
         except Image.DecompressionBombError as error:
@@ -69,19 +78,28 @@ class ImageInput(Input):
     def _open(self, payload: bytes, field: str) -> Image.Image:
         """Read the header alone, and refuse what is too large or no image."""
         try:
-            image = Image.open(io.BytesIO(payload), formats=FORMATS)
+            image = Image.open(MeteredFile(payload), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
         except DAMAGED:
             raise UnsupportedFormat(
                 field, f"expected {', '.join(FORMATS)}, got {_describe(payload)}; save it as PNG or JPEG"
             ) from None
-        if image.width * image.height > self.max_pixels:
-            raise TooLarge(
-                field,
-                f"{image.width}x{image.height} pixels, at most {self.max_pixels:,} in all are read; send a smaller one",
-            )
+        self._check_pixels(image, self.max_pixels, field)
         return image
+
+    def _check_pixels(self, image: Image.Image, most: int, field: str) -> None:
+        if image.width * image.height > most:
+            advice = "send a smaller one" if most == self.max_pixels else "send it as JPEG, or a smaller one"
+            raise TooLarge(
+                field, f"{image.width}x{image.height} pixels, at most {most:,} in all are read of this format; {advice}"
+            )
+
+    def _check_scans(self, image: Image.Image, payload: bytes, field: str) -> None:
+        """Refuse a JPEG whose pixels would be gone over again and again: each scan costs as much as an image."""
+        scans = payload.count(START_OF_SCAN) if image.format in ("JPEG", "MPO") else 0
+        if scans > MAX_SCANS or scans * image.width * image.height > MAX_SCANNED:
+            raise TooLarge(field, f"{scans} scans of {image.width}x{image.height} pixels; save it as a baseline JPEG")
 
     def _render(self, image: Image.Image) -> Array:
         """Bring any mode and size to (C, H, W) uint8."""
@@ -101,9 +119,18 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and floating-point grey to 8 bits; leave every other mode alone."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    full = 65535.0 if image.mode != "F" else (1.0 if values.max(initial=0.0) <= 1.0 else 255.0)
-    return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
+    values = np.asarray(image)
+    full = 65535.0 if image.mode != "F" else (1.0 if _largest(values) <= 1.0 else 255.0)
+    pixels = np.empty(values.shape, dtype=np.uint8)
+    for at in range(0, len(values), ROWS):  # some rows at a time: in float64 the whole would be gigabytes
+        rows = np.nan_to_num(values[at : at + ROWS].astype(np.float64), posinf=0.0, neginf=0.0)
+        pixels[at : at + ROWS] = np.clip(rows * (255.0 / full), 0, 255).round()
+    return Image.fromarray(pixels)
+
+
+def _largest(values: Array) -> float:
+    """Return the largest finite value; 0 when there is none."""
+    return float(values.max(initial=0.0, where=np.isfinite(values)))
 
 
 def _describe(payload: Payload) -> str:

@@ -1,0 +1,68 @@
+"""A file in memory that bounds how often a reader comes back to it.
+
+Pillow and soundfile walk through the structures of a file (markers, chunks, blocks, pages) in Python, some bytes at a
+time: ten megabytes of empty chunks take them seconds, with the interpreter locked. An honest file takes some thousand
+reads.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+MOST_CALLS = 100_000
+
+
+class MeteredFile(io.BytesIO):
+    """Bytes to read, MOST_CALLS times at most; from then on reading fails."""
+
+    calls = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read.
+
+        Raises: OSError once it has been asked for too often.
+        """
+        self._count()
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move.
+
+        Raises: OSError once it has been asked for too often.
+        """
+        self._count()
+        return super().seek(offset, whence)
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise OSError(f"it consists of more than {MOST_CALLS:,} pieces")
+
+
+class QuietFile(MeteredFile):
+    """The same for libsndfile, which calls it from C: it comes to an end instead of failing, and stays where it is.
+
+    An exception in such a call would be printed with its traceback by the interpreter, once for every bad file.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read; nothing once it has been asked for too often."""
+        try:
+            return super().read(size)
+        except OSError:
+            return b""
+
+    def readinto(self, buffer: object, /) -> int:
+        """Read into a buffer; nothing once it has been asked for too often."""
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        content = self.read(view.nbytes)
+        view[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move, unless to before the beginning."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self.tell()
