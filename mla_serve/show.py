@@ -13,7 +13,7 @@ from mla_serve.results import Prediction
 
 BAR = 24
 SHOWN_CLASSES = 5
-MEASURED_BAR = 20
+MEASURED_BAR = 10
 NUMBERS = ("weight", "with", "probability", "influence", "unfamiliar")
 
 
@@ -60,12 +60,13 @@ def measured(results: Mapping[str, Any], rules: Sequence[str]) -> RenderableType
         title=f"{results['rows']} rows of {results['split']}: accuracy, NLL (nats), ECE", title_justify="left"
     )
     table.add_column("available")
-    table.add_column(f"accuracy, {rules[0]}", min_width=MEASURED_BAR)
+    table.add_column("accuracy")  # the one column that gives way on a narrow screen
     for rule in rules:
-        table.add_column(rule, justify="right")
+        table.add_column(rule, justify="right", no_wrap=True)
     for name, scores in results["conditions"].items():
         cells = [f"{s['accuracy']:.3f}  {s['nll']:.3f}  {s['ece']:.3f}" for s in (scores[rule] for rule in rules)]
-        table.add_row(Text(name), Text(bar(scores[rules[0]]["accuracy"], MEASURED_BAR), "green"), *cells)
+        drawn = Text(bar(scores[rules[0]]["accuracy"], MEASURED_BAR), "green", no_wrap=True, overflow="crop")
+        table.add_row(Text(name, no_wrap=True), drawn, *cells)
     return table
 
 

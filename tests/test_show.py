@@ -39,4 +39,4 @@ def test_what_was_measured_is_drawn_for_every_condition_and_rule() -> None:
     shown = drawn(measured(results, ("calibrated", "paper")))
     assert "7 rows of test" in shown
     assert shown.count("0.500  1.250  0.125") == 2
-    assert "█" * 10 in shown
+    assert "█" * 5 in shown
