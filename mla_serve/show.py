@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,7 @@ from mla_serve.results import Prediction
 
 BAR = 24
 SHOWN_CLASSES = 5
-MEASURED_BAR = 10
+MEASURED_BAR = 14
 NUMBERS = ("weight", "with", "probability", "influence", "unfamiliar")
 
 
@@ -52,21 +53,26 @@ def prediction(answer: Prediction) -> RenderableType:
 
 
 def measured(results: Mapping[str, Any], rules: Sequence[str]) -> RenderableType:
-    """Draw what was measured on a table: a bar for the accuracy of the first rule, then accuracy, NLL and ECE of each.
+    """Draw what was measured on a table: one line per condition and fusion rule, narrow enough for any screen.
 
     Args: results, {"split", "rows", "conditions": {condition: {rule: {score: value}}}}.
     """
     table = Table(
-        title=f"{results['rows']} rows of {results['split']}: accuracy, NLL (nats), ECE", title_justify="left"
+        title=f"{results['rows']} rows of {results['split']}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("available")
-    table.add_column("accuracy")  # the one column that gives way on a narrow screen
-    for rule in rules:
-        table.add_column(rule, justify="right", no_wrap=True)
+    for title in ("available", "fusion", "accuracy", "", "NLL", "ECE"):
+        table.add_column(title, justify="right" if title in ("accuracy", "NLL", "ECE") else "left", no_wrap=True)
     for name, scores in results["conditions"].items():
-        cells = [f"{s['accuracy']:.3f}  {s['nll']:.3f}  {s['ece']:.3f}" for s in (scores[rule] for rule in rules)]
-        drawn = Text(bar(scores[rules[0]]["accuracy"], MEASURED_BAR), "green", no_wrap=True, overflow="crop")
-        table.add_row(Text(name, no_wrap=True), drawn, *cells)
+        for rule in rules:
+            s = scores[rule]
+            drawn = Text(bar(s["accuracy"], MEASURED_BAR), "green")
+            shown = Text(name if rule == rules[0] else "")
+            table.add_row(shown, rule, f"{s['accuracy']:.3f}", drawn, f"{s['nll']:.3f}", f"{s['ece']:.3f}")
+        if len(rules) > 1:
+            table.add_section()
     return table
 
 
