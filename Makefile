@@ -24,6 +24,9 @@ BIN := .venv/bin
 SERVING := .venv-serving/bin
 DEPENDENCIES := pyproject.toml constraints.txt
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+AXE_CORE := 4.14.1
+# axe-core checks the page for accessibility; npm, where there is one, fetches it.
+AXE := $(if $(shell command -v npm),.venv/axe-core/axe.min.js)
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
 # Two workers of two torch threads each on two cores train 6 times slower than two of one.
 test test-all test-serving: export OMP_NUM_THREADS = 1
@@ -46,16 +49,33 @@ train: .venv/.stamp-train ## train and export a model: make train ARGS="--data D
 	@exec $(BIN)/python -m mla_serve.train $(ARGS)
 
 .PHONY: test
-test: lint ## check the code, then run the tests that are not slow; ARGS goes to pytest
+test: lint $(AXE) ## check the code, then run the tests that are not slow; ARGS goes to pytest
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 .PHONY: test-all
-test-all: lint ## the same with the slow tests
+test-all: lint $(AXE) ## the same with the slow tests
 	$(BIN)/python $(PYTEST) -m '' $(ARGS)
 
 .PHONY: test-serving
 test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
-	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export $(ARGS)
+	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser $(ARGS)
+
+SECONDS = 300
+.PHONY: hostile
+hostile: .venv/.stamp-hostile ## send the corpus and 5,000 generated requests to the service
+	$(BIN)/python -m pytest -q -s -m '' tests/hostile
+
+.PHONY: fuzz
+fuzz: .venv/.stamp-dev ## feed every decoder damaged files for SECONDS each
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -s tests/hostile/test_fuzz.py
+
+.PHONY: soak
+soak: .venv/.stamp-dev ## saturate the service with MODEL for ten minutes; ARGS="--seconds 60" for less
+	@exec $(BIN)/python -m tests.load.soak --model '$(MODEL)' $(ARGS)
+
+.PHONY: chaos
+chaos: .venv/.stamp-dev ## kill, stop, swap, crowd and leave the service under load; ARGS="--only kill" for a part
+	@exec $(BIN)/python -m tests.load.chaos --model '$(MODEL)' $(ARGS)
 
 .PHONY: lint
 lint: .venv/.stamp-dev ## check formatting, style and types
@@ -116,6 +136,15 @@ $(BIN)/python $(SERVING)/python:
 	@echo 'Setting up .venv for development ($(RUNTIME)): once, some minutes'
 	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve,train,dev]'
 	@touch .venv/.stamp-serve .venv/.stamp-train $@
+
+.venv/axe-core/axe.min.js: Makefile | $(BIN)/python
+	@mkdir -p $(@D)
+	@cd $(@D) && npm pack --silent axe-core@$(AXE_CORE) > /dev/null && tar -xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE && rm axe-core-*.tgz
+	@touch $@
+
+.venv/.stamp-hostile: .venv/.stamp-dev
+	@$(BIN)/python $(PIP_INSTALL) -e '.[hostile]'
+	@touch $@
 
 .venv-serving/.stamp: $(DEPENDENCIES) | $(SERVING)/python
 	@echo 'Setting up .venv-serving, without torch: once, a minute or two'

@@ -1,0 +1,141 @@
+// The page: one card per modality that GET /model lists, one question to POST /predict whenever something changes.
+
+import { ask, get, key, Refusal } from "./ask.js";
+import { makeCard } from "./card.js";
+import { isDrawable } from "./image.js";
+import { answerPanel } from "./results.js";
+import { sampleStrip } from "./samples.js";
+import { codeSection } from "./snippets.js";
+import { el, title } from "./dom.js";
+
+const DEBOUNCE_MS = 15;
+const LONGEST_DEBOUNCE_MS = 90; // also while a line is being drawn or a slider moved
+const TRIES = 10;
+const VERBS = { image: "show a picture", audio: "speak", text: "type", vector: "enter numbers" };
+const place = id => document.getElementById(id);
+
+async function start() {
+  const model = await get("model");
+  introduce(model);
+  const changed = debounced(() => answer(0));
+  const cards = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
+  const panel = answerPanel(place("answer"), model, { changed, retry: () => answer(0) });
+  const code = codeSection(place("code"), model);
+  place("inputs").append(...cards.map(card => card.element));
+  const answer = answering(cards, panel, code);
+  window.addEventListener("online", () => answer(0));
+  acceptFilesAnywhere(cards);
+  await sampleStrip(place("samples"), model, cards);
+}
+
+function introduce(model) {
+  document.title = `${model.name} · mla_serve`;
+  place("name").textContent = model.name;
+  const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : VERBS[modality.kind])))];
+  const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
+  place("lede").textContent = `${title(ways)}, in any combination. The model tells ${classesIn(model.classes)} apart, says how sure it is, and which input it listened to.`;
+}
+
+function classesIn(classes) {
+  const names = classes.length > 12 ? [...classes.slice(0, 6), "…"] : classes;
+  return classes.length > 12 ? `${classes.length} classes (${names.join(", ")})` : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+/** Make the function that asks the service; a newer question makes older ones void. */
+function answering(cards, panel, code) {
+  let current = new AbortController();
+  let again;
+
+  return async function answer(tries) {
+    current.abort();
+    clearTimeout(again);
+    const { signal } = (current = new AbortController());
+    try {
+      const parts = await collect(cards);
+      if (signal.aborted) return;
+      if (!Object.keys(parts).length) return panel.empty();
+      const options = panel.options();
+      panel.stale();
+      const reply = await ask(parts, options, signal);
+      if (signal.aborted) return;
+      panel.show(reply);
+      code.show(parts, options);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof Refusal)) throw error;
+      show(error, cards, panel);
+      if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);
+    }
+  };
+}
+
+/** Collect what is sent: {modality: Blob or string}. */
+async function collect(cards) {
+  const parts = await Promise.all(cards.map(async card => [card.name, await card.payload()]));
+  return Object.fromEntries(parts.filter(([, part]) => part !== null));
+}
+
+/** Show a problem where it belongs: at the modality's card, or above the answer. */
+function show(refusal, cards, panel) {
+  const card = cards.find(each => each.name === refusal.field);
+  if (card) card.say(refusal.message);
+  panel.refuse(card ? new Refusal(`${title(card.name)} cannot be used as it is.`) : refusal);
+}
+
+/** Call `action` once things have been quiet for a moment, or have been lively for too long. */
+function debounced(action) {
+  let timer, since;
+  return () => {
+    clearTimeout(timer);
+    since ??= performance.now();
+    const wait = Math.min(DEBOUNCE_MS, Math.max(0, since + LONGEST_DEBOUNCE_MS - performance.now()));
+    timer = setTimeout(() => {
+      since = undefined;
+      action();
+    }, wait);
+  };
+}
+
+/** Take files that are dropped or pasted: into the card under them, or the first that reads their kind. */
+function acceptFilesAnywhere(cards) {
+  const give = (file, target) => {
+    const under = target?.closest?.("[data-modality]")?.dataset.modality;
+    const able = cards.filter(card => card.accepts(file));
+    const card = able.find(each => each.name === under) ?? able[0];
+    if (card) card.load(file);
+    else cards[0].say(`Nothing here reads ${file.type || "files of this kind"}.`);
+  };
+  document.addEventListener("dragover", event => {
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", event => event.relatedTarget || document.body.classList.remove("dropping"));
+  document.addEventListener("drop", event => {
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    for (const file of event.dataTransfer.files) give(file, event.target);
+  });
+  document.addEventListener("paste", event => {
+    const files = [...event.clipboardData.files];
+    if (files.length) event.preventDefault();
+    files.forEach(file => give(file, event.target));
+  });
+}
+
+start().catch(error => {
+  place("lede").textContent = error instanceof Refusal ? error.message : "This page failed; reload it.";
+  place("lede").setAttribute("role", "alert");
+  if (error.status === 401) place("lede").after(keyForm());
+  else if (!(error instanceof Refusal)) throw error;
+});
+
+/** Ask for the key of a service that is not open to everybody. */
+function keyForm() {
+  const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
+  const submitted = event => {
+    event.preventDefault();
+    key.set(input.value.trim());
+    location.reload();
+  };
+  return el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key"));
+}

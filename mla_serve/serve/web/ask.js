@@ -1,0 +1,79 @@
+// Send what is on the page to POST /predict and read the reply or the problem.
+
+const KEY = "mla_serve.key";
+
+/** What went wrong, in words for the person in front of the page. */
+export class Refusal extends Error {
+  constructor(message, { status = null, field = null, retryAfter = null } = {}) {
+    super(message);
+    this.status = status; // of the reply, when there was one
+    this.field = field; // the modality at fault, when it is one
+    this.retryAfter = retryAfter; // seconds after which another try makes sense
+  }
+}
+
+/** Ask for an answer. Args: parts, {name: Blob or string}; options, {name: value}. Throws Refusal, or AbortError. */
+export async function ask(parts, options, signal) {
+  let reply;
+  try {
+    reply = await fetch("predict", { method: "POST", body: formOf({ ...parts, ...options }), headers: headers(), signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(unreachable(), { retryAfter: 3 });
+  }
+  if (!reply.ok) throw await refusalOf(reply);
+  return reply.json();
+}
+
+/** Fetch one of the service's descriptions. Throws Refusal. */
+export async function get(path, read = reply => reply.json()) {
+  let reply;
+  try {
+    reply = await fetch(path, { headers: headers() });
+  } catch {
+    throw new Refusal(unreachable(), { retryAfter: 3 });
+  }
+  if (!reply.ok) throw await refusalOf(reply);
+  return read(reply);
+}
+
+/** The key of this service, when it asks for one; kept until the tab is closed. */
+export const key = {
+  get: () => sessionStorage.getItem(KEY),
+  set: value => sessionStorage.setItem(KEY, value),
+};
+
+function headers() {
+  return key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+}
+
+function formOf(parts) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(parts)) {
+    if (value instanceof Blob) form.append(name, value, value.filename ?? name);
+    else form.append(name, value);
+  }
+  return form;
+}
+
+/** Turn an error reply into words: the service's own problem+json where there is one. */
+async function refusalOf(reply) {
+  const problem = await reply.json().catch(() => ({}));
+  const detail = sentence(problem.detail ?? "");
+  const seconds = Number(reply.headers.get("Retry-After")) || 2;
+  if (reply.status === 429 || reply.status === 503) {
+    return new Refusal(`The server is busy. ${detail}`.trim(), { retryAfter: Math.min(seconds, 30) });
+  }
+  const title = problem.title ? sentence(problem.title) : `The service answered with error ${reply.status}.`;
+  return new Refusal(`${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
+}
+
+function unreachable() {
+  return navigator.onLine ? "The service does not answer. Is it still running?" : "You are offline. The answer comes when the connection is back.";
+}
+
+function sentence(text) {
+  const trimmed = text.trim();
+  if (!trimmed) return "";
+  return trimmed[0].toUpperCase() + trimmed.slice(1) + (/[.!?]$/.test(trimmed) ? "" : ".");
+}

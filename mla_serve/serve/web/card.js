@@ -1,0 +1,103 @@
+// One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
+//
+// A field is {element, payload(noise), load(content), clear(), accepts(file)}. payload returns what is sent, a Blob with
+// a `filename` or a string, or null when there is nothing; it also shows what the noise has done to it.
+
+import { button, el, icon, title } from "./dom.js";
+import { imageField } from "./image.js";
+import { audioField } from "./audio.js";
+import { textField, vectorField } from "./text.js";
+
+const FIELDS = { image: imageField, audio: audioField, text: textField, vector: vectorField };
+
+/** Make the card of one modality. `changed` is called whenever what it would send has changed. */
+export function makeCard(name, modality, model, changed) {
+  const message = el("p", { class: "message", role: "alert", hidden: true });
+  const say = text => {
+    message.hidden = !text;
+    message.textContent = text ?? "";
+  };
+  const touched = () => {
+    say(null);
+    if (!uses.checked) use(true); // whoever fills a field means it
+    else changed();
+  };
+  const field = FIELDS[modality.kind]({ name, modality, changed: touched, take: load, say });
+  const noise = noiseSlider(name, changed);
+  const uses = el("input", { type: "checkbox", role: "switch", checked: true, "aria-label": `Use ${title(name)}` });
+  const clear = button("Clear", "clear", () => reset(), { class: "button quiet unneeded", "aria-label": `Clear ${title(name)}` });
+  const element = el(
+    "article",
+    { class: "card", "data-modality": name, "data-kind": modality.kind, "aria-label": title(name) },
+    el("header", {}, icon(modality.kind), el("h2", {}, title(name)), clear, el("label", { class: "switch" }, uses)),
+    field.element,
+    noise.element,
+    message,
+  );
+
+  function show(on) {
+    uses.checked = on;
+    element.classList.toggle("off", !on);
+    noise.input.disabled = !on;
+  }
+  function use(on) {
+    show(on);
+    say(null);
+    changed();
+  }
+  function reset() {
+    field.clear();
+    noise.set(0);
+    say(null);
+    changed();
+  }
+  async function load(content) {
+    const limit = model.limits?.body_bytes ?? Infinity;
+    if (content.size > limit) {
+      say(`This file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
+      return;
+    }
+    say(null);
+    await field.load(content);
+    show(true);
+    changed();
+  }
+  uses.addEventListener("change", () => use(uses.checked));
+
+  return {
+    name,
+    kind: modality.kind,
+    element,
+    say,
+    reset,
+    accepts: file => field.accepts(file),
+    learn: field.learn,
+    isOn: () => uses.checked,
+    async payload() {
+      if (!uses.checked) return null;
+      const content = await field.payload(noise.amount());
+      clear.classList.toggle("unneeded", content === null);
+      return content;
+    },
+    load,
+  };
+}
+
+function noiseSlider(name, changed) {
+  const input = el("input", { type: "range", min: "0", max: "100", value: "0", "aria-label": `Noise on ${title(name)}` });
+  const shown = el("output", {}, "0 %");
+  const set = value => {
+    input.value = value;
+    shown.textContent = `${input.value} %`;
+  };
+  input.addEventListener("input", () => {
+    set(input.value);
+    changed();
+  });
+  const element = el("div", { class: "noise" }, el("span", { "aria-hidden": "true" }, "Noise"), input, shown);
+  return { element, input, set, amount: () => Number(input.value) / 100 };
+}
+
+function megabytes(bytes) {
+  return `${(bytes / 2 ** 20).toFixed(1)} MB`;
+}

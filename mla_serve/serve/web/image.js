@@ -1,0 +1,214 @@
+// The field for an image: draw, drop, choose, paste or take a picture.
+//
+// A file is sent as it is. A drawing, and a picture that was spoiled or inverted here, is sent as a PNG of the size that
+// the model reads.
+
+import { button, el, fileButton, icon, randomNumbers, title } from "./dom.js";
+import { learnLook, makePad, renderStrokes, USUAL_LOOK } from "./pad.js";
+
+const PAD_UP_TO = 64; // pixels: larger pictures are photographs, not drawings
+const STAGE = 280;
+
+/** Whether a drawing can be what the model reads: small and grey. */
+export function isDrawable({ kind, input }) {
+  return kind === "image" && input.channels === 1 && Math.max(input.width, input.height) <= PAD_UP_TO;
+}
+
+/** Make the field of an image modality. */
+export function imageField({ name, modality, changed, take, say }) {
+  const { width, height, channels, background } = modality.input;
+  const colours = { paper: background, ink: background < 128 ? 255 : 0 };
+  const drawable = isDrawable(modality);
+  let look = USUAL_LOOK;
+  let picture = null; // {file, bitmap}: bitmap is null when the browser cannot show the file
+  let inverted = false;
+
+  const stage = el("canvas", {
+    class: "stage", width: STAGE, height: Math.round((STAGE * height) / width), tabIndex: drawable ? 0 : -1, role: "img",
+    "aria-label": drawable ? `${title(name)}: drawing pad. Arrow keys move the pen, space puts it down or lifts it.` : `${title(name)}: the picture`,
+  });
+  const prompt = el("p", { class: "prompt", "aria-hidden": "true" }, drawable ? "Draw here" : "Drop a picture here");
+  const thumbnail = el("canvas", { class: "thumbnail", width, height, role: "img", "aria-label": `${title(name)} as the model gets it` });
+  const thumbnailBox = el("figure", { class: "as-sent", hidden: true }, thumbnail, el("figcaption", {}, `As the model gets it, ${width} × ${height}`));
+  const invert = drawable && button("Invert", "invert", () => setInverted(!inverted), { hidden: true, "aria-pressed": "false" });
+  const camera = cameraOn(stage, { taken: take, say });
+  const pad = drawable && makePad(stage, { ...colours, changed: drawn });
+  const tools = el(
+    "div", { class: "tools" },
+    fileButton("Choose a file", "image/*,.tif,.tiff", `Choose a picture for ${title(name)}`, take),
+    camera.button,
+    invert,
+    el("p", { class: "hint" }, drawable ? "Or paste or drop a picture, bright on dark like the training data." : "Or paste or drop a picture."),
+    thumbnailBox,
+  );
+  if (!drawable) showPicture();
+
+  function drawn() {
+    picture = null;
+    refresh();
+    changed();
+  }
+  async function load(file) {
+    picture = { file, bitmap: await createImageBitmap(file).catch(() => null) };
+    pad?.clear?.();
+    setInverted(false, false);
+    showPicture();
+    refresh();
+  }
+  function clear() {
+    picture = null;
+    pad?.clear?.();
+    if (!drawable) showPicture();
+    refresh();
+  }
+  function refresh() {
+    const empty = !picture && !pad?.strokes?.().length;
+    prompt.hidden = !empty;
+    if (invert) invert.hidden = !picture?.bitmap;
+    if (empty) thumbnailBox.hidden = true;
+  }
+  function setInverted(on, tell = true) {
+    inverted = on;
+    if (invert) invert.setAttribute("aria-pressed", String(on));
+    if (tell) changed();
+  }
+  function showPicture() {
+    const context = stage.getContext("2d");
+    context.clearRect(0, 0, stage.width, stage.height);
+    if (picture && !picture.bitmap) say("This browser cannot show such a file; it is sent as it is.");
+    if (picture?.bitmap) drawCovering(context, picture.bitmap);
+  }
+
+  /** Compute the pixels as the model will get them, RGBA, or null when only the service can read the file. */
+  function pixels(noise) {
+    let data;
+    if (picture) {
+      if (!picture.bitmap) return null;
+      data = bitmapPixels(picture.bitmap, width, height, channels, background);
+    } else {
+      data = greyPixels(renderStrokes(pad.strokes(), width, height, colours, look), width, height);
+    }
+    if (inverted) data.data.forEach((value, i, all) => (all[i] = i % 4 === 3 ? 255 : 255 - value));
+    if (noise > 0) spoilPixels(data.data, noise, channels);
+    return data;
+  }
+  async function payload(noise) {
+    if (!picture && !pad?.strokes?.().length) return null;
+    const data = pixels(noise);
+    thumbnailBox.hidden = !data;
+    if (data) thumbnail.getContext("2d").putImageData(data, 0, 0);
+    if (picture && (!data || (noise === 0 && !inverted))) return named(picture.file, picture.file.name ?? `${name}.png`);
+    return named(await pngOf(data), `${name}.png`);
+  }
+
+  const accepts = file => file.type.startsWith("image/");
+  const learn = async blobs => {
+    if (!drawable) return;
+    const bitmaps = await Promise.all(blobs.map(blob => createImageBitmap(blob)));
+    const pictures = bitmaps.map(bitmap => greyOf(bitmapPixels(bitmap, width, height, 1, background)));
+    look = learnLook(pictures, width, height, background);
+  };
+  const element = el("div", { class: "picture" }, el("div", { class: "stage-box" }, stage, prompt, camera.view), tools);
+  return { element, payload, load, clear, accepts, learn };
+}
+
+/** Mix every pixel with a random one; at amount 1 nothing but noise is left. Grey stays grey. */
+export function spoilPixels(data, amount, channels) {
+  const random = randomNumbers(11);
+  for (let i = 0; i < data.length; i += 4) {
+    let noise = 255 * random();
+    for (let c = 0; c < 3; c++) {
+      if (c && channels === 3) noise = 255 * random();
+      data[i + c] = (1 - amount) * data[i + c] + amount * noise;
+    }
+  }
+}
+
+/** Crop a picture to the model's shape and size, as the service does with a file. */
+function bitmapPixels(bitmap, width, height, channels, background) {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = `rgb(${background} ${background} ${background})`;
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
+  drawCovering(context, bitmap);
+  const data = context.getImageData(0, 0, width, height);
+  return channels === 1 ? greyPixels(greyOf(data), width, height) : data;
+}
+
+function drawCovering(context, bitmap) {
+  const { width, height } = context.canvas;
+  const scale = Math.max(width / bitmap.width, height / bitmap.height);
+  const [w, h] = [bitmap.width * scale, bitmap.height * scale];
+  context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
+}
+
+function greyOf({ data }) {
+  return Uint8ClampedArray.from({ length: data.length / 4 }, (_, i) => 0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
+}
+
+function greyPixels(values, width, height) {
+  const data = new ImageData(width, height);
+  values.forEach((value, i) => data.data.set([value, value, value, 255], 4 * i));
+  return data;
+}
+
+function pngOf(data) {
+  const canvas = new OffscreenCanvas(data.width, data.height);
+  canvas.getContext("2d").putImageData(data, 0, 0);
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+function named(blob, filename) {
+  blob.filename = filename;
+  return blob;
+}
+
+/** A camera over the stage: one press opens it, the next takes the picture. */
+function cameraOn(stage, { taken, say }) {
+  const video = el("video", { class: "camera", hidden: true, muted: true, playsInline: true, "aria-label": "What the camera sees" });
+  const text = el("span", {}, "Camera");
+  const control = el("button", { type: "button", class: "button", onclick: () => (video.hidden ? open() : take()) }, icon("camera"), text);
+
+  async function open() {
+    try {
+      video.srcObject = await mediaDevices().getUserMedia({ video: { facingMode: "environment" } });
+    } catch (error) {
+      say(deviceMessage("camera", error));
+      return;
+    }
+    say(null);
+    video.hidden = false;
+    text.textContent = "Take the picture";
+    await video.play();
+  }
+  async function take() {
+    const canvas = new OffscreenCanvas(stage.width * 2, stage.height * 2);
+    drawCovering(canvas.getContext("2d"), await createImageBitmap(video));
+    close();
+    await taken(await canvas.convertToBlob({ type: "image/png" }));
+  }
+  function close() {
+    video.srcObject?.getTracks().forEach(track => track.stop());
+    video.srcObject = null;
+    video.hidden = true;
+    text.textContent = "Camera";
+  }
+  return { button: control, view: video };
+}
+
+/** Return the browser's devices; they are there only on https and on this machine. */
+export function mediaDevices() {
+  if (!navigator.mediaDevices?.getUserMedia) throw new DOMException("", "SecurityError");
+  return navigator.mediaDevices;
+}
+
+/** Say what to do when a camera or a microphone cannot be used. */
+export function deviceMessage(device, error) {
+  const advice = {
+    NotAllowedError: `The browser was not allowed to use the ${device}. Allow it in the address bar, or choose a file.`,
+    NotFoundError: `There is no ${device} here. Choose a file instead.`,
+    NotReadableError: `Another program is using the ${device}. Close it and try again.`,
+    SecurityError: `Browsers open the ${device} only for pages from this machine or over https. Choose a file instead.`,
+  };
+  return advice[error.name] ?? `The ${device} cannot be used (${error.message || error.name}). Choose a file instead.`;
+}

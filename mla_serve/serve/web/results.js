@@ -1,0 +1,169 @@
+// The answer: label, distribution, what each modality said, what is missing, how to fuse.
+
+import { button, el, percent, title } from "./dom.js";
+
+const ALL_UP_TO = 12; // classes: more than that, and only the most probable are listed
+const LISTED = 10;
+const COVERAGES = [0.8, 0.9, 0.95, 0.99];
+const STRANGE_FROM = 0.99;
+const ANNOUNCE_AFTER_MS = 600;
+const RULES = {
+  calibrated: "Calibrated (fitted)",
+  paper: "Paper (certainty)",
+  mean_logit: "Mean of logits",
+  mean_prob: "Mean of probabilities",
+  product: "Product of experts",
+  product_prior: "Product, prior counted once",
+  discounted: "Discounted when unfamiliar",
+  static: "Fixed weights",
+  energy: "Energy",
+  sum_logit: "Sum of logits",
+  native: "As trained",
+};
+
+/** Make the answer's panel. Returns {show(answer), empty(), refuse(refusal), wait(), options()}. */
+export function answerPanel(panel, model, { changed, retry }) {
+  const label = el("p", { class: "label" });
+  const probability = el("p", { class: "probability" });
+  const verdict = el("p", { class: "verdict" });
+  const notice = el("div", { class: "notice", role: "alert", hidden: true });
+  const spoken = el("p", { class: "unseen", role: "status" });
+  const bars = distribution(model.classes);
+  const opinions = el("ul", { class: "opinions" });
+  const missing = el("p", { class: "missing" });
+  const set = el("strong", {});
+  const rule = choice("Fusion rule", model.fusion.rules.map(value => [value, RULES[value] ?? value]), model.fusion.default, changed);
+  const offersCoverage = Object.keys(model.coverage ?? {}).length > 0;
+  const coverage = offersCoverage && choice("Coverage", COVERAGES.map(value => [value, `${100 * value} % coverage`]), 0.9, changed);
+  const setRow = coverage && el("div", { class: "row set" }, el("p", {}, "Prediction set ", set), coverage.element);
+  const details = el(
+    "div", { class: "details" },
+    el("div", { class: "row" }, el("h3", {}, "All together"), rule.element), bars.element, setRow,
+    el("h3", {}, "What each said, and its weight"), opinions, missing,
+  );
+  const bar = el("a", { class: "answer-bar", href: "#answer", "aria-hidden": "true", tabIndex: -1, hidden: true });
+  panel.append(
+    el("h2", { class: "unseen" }, "Answer"), notice,
+    el("div", { class: "headline" }, label, el("div", {}, probability, verdict)), spoken, details,
+  );
+  document.body.append(bar);
+  let announcement;
+
+  function empty() {
+    panel.classList.remove("stale");
+    panel.classList.add("empty");
+    label.textContent = "?";
+    probability.textContent = "Nothing there yet";
+    verdict.textContent = "Fill in any of the inputs, one is enough.";
+    details.hidden = true;
+    bar.hidden = true;
+    refuse(null);
+    announce("");
+  }
+  function show(answer) {
+    panel.classList.remove("stale", "empty");
+    refuse(null);
+    label.textContent = answer.label;
+    label.classList.toggle("long", answer.label.length > 3);
+    probability.textContent = percent(answer.probability);
+    verdict.textContent = `${certainty(answer.entropy, model.classes.length)} · entropy ${answer.entropy.toFixed(2)}`;
+    bars.show(answer);
+    opinions.replaceChildren(...Object.entries(answer.modalities).map(([name, said]) => opinion(name, said)));
+    missing.textContent = answer.missing.length ? `Without ${listed(answer.missing.map(title))}` : "Nothing is missing";
+    set.textContent = answer.prediction_set?.join(", ") ?? "not under this rule";
+    details.hidden = false;
+    bar.replaceChildren(el("strong", {}, answer.label), ` ${percent(answer.probability)}`);
+    bar.hidden = false;
+    announce(`${answer.label}, ${percent(answer.probability)}, from ${listed(Object.keys(answer.modalities).map(title))}`);
+  }
+  function refuse(refusal) {
+    notice.hidden = !refusal;
+    if (!refusal) return;
+    panel.classList.add("stale");
+    notice.replaceChildren(el("p", {}, refusal.message));
+    if (refusal.retryAfter) notice.append(button("Try again now", "again", retry));
+  }
+  function announce(text) {
+    clearTimeout(announcement);
+    announcement = setTimeout(() => (spoken.textContent = text), ANNOUNCE_AFTER_MS);
+  }
+
+  empty();
+  return {
+    show,
+    empty,
+    refuse,
+    stale: () => panel.classList.add("stale"),
+    options: () => ({
+      ...(rule.value() !== model.fusion.default && { fusion: rule.value() }),
+      ...(coverage && rule.value() in model.coverage && { coverage: coverage.value() }),
+    }),
+  };
+}
+
+/** Bars of the fused distribution. Few classes keep their places, so that one sees them grow and shrink. */
+function distribution(classes) {
+  const element = el("ol", { class: "bars", "aria-label": "Probabilities" });
+  const rows = Array.from({ length: Math.min(classes.length, classes.length <= ALL_UP_TO ? ALL_UP_TO : LISTED) }, () => {
+    const [name, fill, value] = [el("span", { class: "name" }), el("span", { class: "fill" }), el("span", { class: "value" })];
+    const row = el("li", {}, name, el("span", { class: "track", "aria-hidden": "true" }, fill), value);
+    element.append(row);
+    return { row, name, fill, value };
+  });
+  function show({ label, probabilities, prediction_set: set }) {
+    const shown = classes.length <= ALL_UP_TO ? classes : Object.keys(probabilities).slice(0, LISTED);
+    shown.forEach((each, i) => {
+      const share = probabilities[each] ?? 0;
+      rows[i].name.textContent = each;
+      rows[i].value.textContent = percent(share);
+      rows[i].fill.style.width = `${100 * share}%`;
+      rows[i].row.classList.toggle("best", each === label);
+      rows[i].row.classList.toggle("in-set", Boolean(set?.includes(each)));
+    });
+  }
+  return { element, show };
+}
+
+/** One modality's line: how much it counted, and what it would have said alone. */
+function opinion(name, said) {
+  const fill = el("span", { class: "fill" });
+  fill.style.width = `${100 * said.weight}%`;
+  const facts = [
+    ["entropy", said.entropy.toFixed(2), "How undecided it is alone, in nats"],
+    ["influence", signed(said.influence), "What the answer owes to it, in nats"],
+    typeof said.unfamiliarity === "number" && ["unfamiliar", percent(said.unfamiliarity), "The share of known inputs that were more like the training data"],
+  ].filter(Boolean);
+  return el(
+    "li", { "data-opinion": name },
+    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", el("strong", {}, said.label), ` ${percent(said.probability)}`)),
+    el("div", { class: "share" }, el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", {}, el("span", { class: "unseen" }, "weight "), el("b", { class: "weight" }, percent(said.weight)))),
+    el("div", { class: "facts" }, ...facts.map(([key, value, meaning]) => el("span", { title: meaning, class: isStrange(key, said) && "strange" }, `${key} `, el("b", {}, value)))),
+  );
+}
+
+/** Whether an input is less like the training data than nearly all that were seen. */
+function isStrange(key, said) {
+  return key === "unfamiliar" && said.unfamiliarity >= STRANGE_FROM;
+}
+
+function signed(value) {
+  const size = Math.abs(value).toFixed(2);
+  return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
+}
+
+function choice(text, options, chosen, changed) {
+  const select = el("select", { onchange: changed }, ...options.map(([value, shown]) => el("option", { value, selected: value === chosen }, shown)));
+  return { element: el("label", { class: "choice" }, el("span", { class: "unseen" }, text), select), value: () => select.value };
+}
+
+/** Put an entropy into words: 0 is sure, the logarithm of the number of classes knows nothing. */
+function certainty(entropy, classes) {
+  const share = entropy / Math.log(classes);
+  if (share < 0.1) return "Sure";
+  if (share < 0.35) return "Fairly sure";
+  return share < 0.7 ? "Unsure" : "Guessing";
+}
+
+function listed(names) {
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
