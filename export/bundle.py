@@ -16,8 +16,9 @@ import torch
 import mla_serve
 from export.card import model_card
 from export.graphs import export_graph, largest_difference
+from export.report import write_report
 from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
-from mla_serve.evaluate import evaluate_bundle
+from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
 from mla_serve.fusion import Fusion, fuse
 from mla_serve.inputs import Array, Input, Payload
 from mla_serve.predictor import Predictor
@@ -75,10 +76,13 @@ def export_run(run: Path, out: Path) -> Manifest:
 
 def _finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder) -> Manifest:
     """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
-    metrics = (
-        evaluate_bundle(Predictor(Bundle.load(staging)), Path(facts["data"])) if Path(facts["data"]).is_dir() else {}
-    )
+    predictor = Predictor(Bundle.load(staging))
+    listened = hear_split(predictor, Path(facts["data"])) if Path(facts["data"]).is_dir() else None
+    metrics = score_split(predictor, listened, DRAWS, SHOWN_RULES) if listened else {}
     manifest = manifest.model_copy(update={"metrics": metrics})
+    if listened:
+        may_show = facts["golden_source"] != "generated"
+        write_report(staging, predictor, listened, manifest, folder.read_metrics(), samples=may_show)
     about = folder.path / "about.md"
     card = model_card(manifest, about.read_text(encoding="utf-8") if about.exists() else None)
     (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")

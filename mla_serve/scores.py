@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from mla_serve.fusion import Array, Fusion, fuse, pattern_name
 
 BINS = 15
 RATES = (20, 50, 80)
+Sets = Callable[[Array, Array, str], Array]
 ALL_PATTERNS_UP_TO = 6  # modalities; beyond, patterns of one and of all are measured
 
 
@@ -88,20 +89,36 @@ def evaluate(
     rules: Sequence[str],
     masks: Mapping[str, Array] | None = None,
     draws: int = 0,
+    strain: Array | None = None,
+    sets: Sets | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Score logits (M, B, C) under every condition and rule: {condition: {rule: {score: value}}}, means over draws."""
+    """Score logits (M, B, C) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
+
+    Args: strain (M, B), for the rules that use it; sets, which chooses the labels (B, C) of prediction sets from
+    log-probabilities (B, C), present (M, B) and rule: their coverage and average size are then told too.
+    """
     names = tuple(fusion.temperatures)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for condition, drawn in conditions(present, names, masks or {}, draws):
         results[condition] = {
-            rule: _mean([_score_masked(logits, mask, labels, fusion, rule) for mask in drawn]) for rule in rules
+            rule: _mean([_score_masked(logits, mask, labels, fusion, rule, strain, sets) for mask in drawn])
+            for rule in rules
         }
     return results
 
 
-def _score_masked(logits: Array, mask: Array, labels: Array, fusion: Fusion, rule: str) -> dict[str, float]:
+def _score_masked(
+    logits: Array, mask: Array, labels: Array, fusion: Fusion, rule: str, strain: Array | None, sets: Sets | None
+) -> dict[str, float]:
     some = mask.any(axis=0)
-    return score(fuse(logits[:, some], mask[:, some], fusion, rule).log_probabilities, labels[some])
+    known = None if strain is None else strain[:, some]
+    log_p = fuse(logits[:, some], mask[:, some], fusion, rule, known).log_probabilities
+    found = score(log_p, labels[some])
+    if sets is not None:
+        inside = sets(log_p, mask[:, some], rule)
+        found["coverage"] = float(inside[np.arange(len(log_p)), labels[some]].mean())
+        found["set_size"] = float(inside.sum(axis=1).mean())
+    return found
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 Two scores, of which the fit keeps the one that tells validation from its corrupted copies better, modality by modality:
     mahalanobis  the smallest distance to a class's mean, under one shrunken covariance (Lee et al., NeurIPS 2018)
-    knn          the distance to the k-th nearest of some training rows, on the unit sphere (Sun et al., ICML 2022)
+    knn          the distance to the nearest of some training rows, on the unit sphere (Sun et al., ICML 2022)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from mla_serve.fusion import Array
 
-NEIGHBOURS = 5
+NEIGHBOURS = 1
 MOST_STRAIN = 8.0
 QUANTILES = np.linspace(0, 1, 201)
 CHUNK = 256

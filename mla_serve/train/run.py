@@ -95,6 +95,10 @@ class RunFolder:
             raise ConfigError(f"{self.path / name}: cannot be read ({error}); is {self.path} a finished run?") from None
         return content
 
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the records of all epochs."""
+        return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
     def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
         """Store the files that inputs bring, and return the recipe as JSON fields."""
         inputs = {}

@@ -105,10 +105,11 @@ def cross_fitted_scores(
     folds: Folds,
     refit: Callable[[Array], Fusion],
     seed: int,
+    rules: Sequence[str] = tuple(RULES),
 ) -> dict[str, dict[str, list[float]]]:
     """Score each row's label under every rule and pattern by a fusion that was fitted on the other folds."""
     listed = patterns(len(names))
-    found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in RULES for p in listed}
+    found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in rules for p in listed}
     for number in np.unique(folds.number):
         own = folds.number == number
         refitted = refit(~own)
@@ -118,7 +119,7 @@ def cross_fitted_scores(
         for pattern in listed:
             usable = part.present[pattern].all(axis=0)
             if usable.any():
-                _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found)
+                _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found, rules)
     return score_table(found, np.random.default_rng(seed))
 
 
@@ -129,9 +130,10 @@ def _score(
     fusion: Fusion,
     at: Array,
     found: dict[tuple[str, tuple[str, ...]], Array],
+    rules: Sequence[str],
 ) -> None:
     mask = np.repeat(pattern[:, None], len(part.labels), axis=1)
-    for rule in RULES:
+    for rule in rules:
         log_p = fuse(part.logits, mask, fusion, rule, part.strain).log_probabilities
         found[rule, _names(pattern, names)][at] = scores(log_p[np.arange(len(log_p)), part.labels])
 

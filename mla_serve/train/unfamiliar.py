@@ -45,8 +45,9 @@ def auroc(familiar: Array, strange: Array) -> float:
 def _knn(train: Array, budget: int) -> Reference:
     width = train.shape[1]
     generator = np.random.default_rng(0)
-    count = min(len(train), ROWS, max(budget // width, 50))
-    points = train[generator.permutation(len(train))[:count]].astype(np.float64)
+    different = np.unique(train, axis=0)  # a word that occurs often is one point
+    count = min(len(different), ROWS, max(budget // width, 50))
+    points = different[generator.permutation(len(different))[:count]].astype(np.float64)
     points /= np.linalg.norm(points, axis=1, keepdims=True) + 1e-12
     return _rounded(Reference("knn", points, np.zeros(width), np.eye(width), np.zeros(len(QUANTILES))))
 

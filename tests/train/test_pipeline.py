@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from export.bundle import export_run
 from mla_serve.bundle import Bundle
-from mla_serve.errors import BundleError, ConfigError, DataError
+from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluate import evaluate_bundle
 from mla_serve.predictor import Predictor
 from mla_serve.train import pipeline
@@ -185,3 +186,32 @@ def test_a_modality_can_be_left_out(config: TrainConfig, tmp_path: Path) -> None
     folder = train(dataclasses.replace(config, modalities=("numbers",), epochs=1))
     manifest = export_run(folder.path, tmp_path / "one")
     assert list(manifest.modalities) == ["numbers"]
+
+
+def test_the_report_is_one_file_that_shows_rows_only_where_it_may(config: TrainConfig, tmp_path: Path) -> None:
+    for samples in (True, False):
+        folder = train(dataclasses.replace(config, epochs=1, lr=1e-6, samples=samples))
+        export_run(folder.path, tmp_path / "bundle")
+        page = (tmp_path / "bundle" / "report.html").read_text(encoding="utf-8")
+        assert page.count("<svg") >= 4
+        assert not re.search(r'(src|href)="(?!data:|#)', page.replace("xlink:", ""))
+        assert ("Most confidently wrong" in page) == samples
+        facts = json.loads((tmp_path / "bundle" / "report.json").read_text(encoding="utf-8"))
+        assert {"missing_rates", "leave_one_out", "intervals", "corruptions", "metrics", "training"} <= set(facts)
+        assert set(facts["corruptions"]["text"]) == {"typos", "dropped", "swapped"}
+        assert str(tmp_path) not in page
+
+
+def test_a_bundle_gives_sets_of_the_coverage_that_is_asked_for(config: TrainConfig, tmp_path: Path) -> None:
+    export_run(train(config).path, tmp_path / "bundle")
+    predictor = Predictor(Bundle.load(tmp_path / "bundle"))
+    likely, surely = (predictor.predict([{"text": "rot 1"}], coverage=c)[0] for c in (0.5, 0.999))
+    assert likely.prediction_set
+    assert likely.prediction_set[0] == likely.label
+    assert surely.prediction_set
+    assert len(surely.prediction_set) == 3
+    assert likely.modalities["text"].unfamiliarity is not None
+    measured = predictor.bundle.manifest.metrics["conditions"]["full"]["calibrated"]
+    assert 1 <= measured["set_size"] <= 3
+    with pytest.raises(InputError, match="coverage"):
+        predictor.predict([{"text": "rot"}], coverage=1.5)

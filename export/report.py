@@ -1,0 +1,119 @@
+"""report.json and report.html: where the model is strong and where it is weak, for people to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.page import render
+from mla_serve import measure
+from mla_serve.bundle import Manifest
+from mla_serve.evaluate import DRAWS, SHOWN_RULES, Listened, measure_more
+from mla_serve.fusion import DEFAULT_RULE, Array
+from mla_serve.predictor import Predictor
+from mla_serve.scores import patterns
+
+WRONGEST = 10
+SPOILED_ROWS = 200
+SEVERITIES = (1, 3, 5)
+POOLED = 8  # patterns in the reliability diagram
+
+
+def write_report(
+    folder: Path,
+    predictor: Predictor,
+    listened: Listened,
+    manifest: Manifest,
+    epochs: Sequence[dict[str, Any]],
+    *,
+    samples: bool,
+) -> None:
+    """Write report.json and report.html into a bundle.
+
+    Args: manifest, with the metrics; epochs, the records of training; samples, whether rows of the data may be shown.
+    """
+    results = gather(predictor, listened)
+    if not samples:
+        results["wrongest"] = []
+    results |= {
+        "model": manifest.name,
+        "metrics": manifest.metrics,
+        "training": manifest.training,
+        "epochs": list(epochs),
+    }
+    results["fusion"] = manifest.fusion.model_dump()
+    content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
+    (folder / "report.json").write_text(content + "\n", encoding="utf-8")
+    payloads = listened.samples()
+    shown = [(case, payloads[case["row"]]) for case in results["wrongest"]]
+    kinds = {name: modality.kind for name, modality in manifest.modalities.items()}
+    (folder / "report.html").write_text(render(results, predictor.classes, kinds, shown), encoding="utf-8")
+
+
+def gather(predictor: Predictor, listened: Listened) -> dict[str, Any]:
+    """Measure all that the report shows beside the conditions."""
+    heard, labels = listened.heard, listened.labels
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
+    samples = listened.samples()
+    part = measure.some(heard, chosen)
+    picked = [samples[b] for b in chosen]
+    return measure_more(predictor, listened, DRAWS, SHOWN_RULES) | {
+        "reliability": {rule: _reliability(predictor, listened, rule) for rule in ("paper", DEFAULT_RULE)},
+        "corruptions": measure.corruption_curves(predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES),
+        "corruption_baseline": measure.leave_one_out(predictor, part, labels[chosen], SHOWN_RULES),
+        "corruption_rows": len(chosen),
+        "wrongest": _wrongest(predictor, listened),
+    }
+
+
+def _reliability(predictor: Predictor, listened: Listened, rule: str) -> list[dict[str, float]]:
+    """Pool the answers to all availability patterns."""
+    log_p, labels = [], []
+    for pattern in patterns(len(predictor.names))[:: max(1, len(patterns(len(predictor.names))) // POOLED)]:
+        mask = pattern[:, None] & listened.heard.present[pattern].all(axis=0)
+        there = np.flatnonzero(mask.any(axis=0))
+        if len(there):
+            log_p.append(
+                measure.log_probabilities(predictor, measure.some(listened.heard, there), rule, mask[:, there])
+            )
+            labels.append(listened.labels[there])
+    return measure.reliability(np.concatenate(log_p), np.concatenate(labels))
+
+
+def _wrongest(predictor: Predictor, listened: Listened) -> list[dict[str, Any]]:
+    """Find the most confidently wrong answers, with all that a row has, then with one modality alone if those are few."""
+    heard = listened.heard
+    together = _wrong(predictor, listened, heard.present)
+    alone = [one for m in range(len(heard.present)) for one in _wrong(predictor, listened, _only(heard.present, m))]
+    return [*together, *sorted(alone, key=lambda case: -case["probability"])][:WRONGEST]
+
+
+def _only(present: Array, m: int) -> Array:
+    mask = np.zeros_like(present)
+    mask[m] = present[m]
+    return mask
+
+
+def _wrong(predictor: Predictor, listened: Listened, mask: Array) -> list[dict[str, Any]]:
+    """Describe the wrong answers, the surest first."""
+    some = np.flatnonzero(mask.any(axis=0))
+    if not len(some):
+        return []
+    log_p = measure.log_probabilities(predictor, measure.some(listened.heard, some), DEFAULT_RULE, mask[:, some])
+    answers, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
+    wrong = np.flatnonzero(answers != listened.labels[some])
+    return [
+        {
+            "row": int(some[b]),
+            "id": listened.rows[some[b]].id,
+            "label": predictor.classes[listened.labels[some[b]]],
+            "answer": predictor.classes[answers[b]],
+            "probability": float(confidence[b]),
+            "heard": [name for name, there in zip(predictor.names, mask[:, some[b]], strict=True) if there],
+        }
+        for b in wrong[np.argsort(-confidence[wrong], kind="stable")]
+    ]
