@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mla_serve.errors import ConfigError
+from mla_serve.graphs import check_self_contained
 from mla_serve.inputs import Array
 
 log = logging.getLogger("mla_serve")
@@ -61,9 +62,12 @@ def _installed(distribution: str) -> bool:
 def open_session(graph: bytes, providers: Sequence[str], threads: int) -> Session:
     """Open a graph from memory; CPU threads do not spin between runs (TRAPS.md, onnxruntime).
 
-    From memory, a graph cannot reach other files: external data is refused by onnxruntime.
+    Raises: BundleError for a graph that refers to other files; what onnxruntime raises for one that it cannot load,
+    which includes operators of domains that it does not have.
     """
     import onnxruntime
+
+    check_self_contained(graph)
 
     if "CUDAExecutionProvider" in providers and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
