@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
-import importlib.util
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import Response
 
 from mla_serve import __version__
 from mla_serve.errors import ConfigError, MlaServeError
@@ -26,9 +21,11 @@ from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import Predictor
 from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms
+from mla_serve.serve.bench import Bench, Stopwatch
+from mla_serve.serve.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
+from mla_serve.serve.pages import add_pages
 from mla_serve.serve.problems import (
-    DeadlineExceeded,
     Problem,
     answer_http_error,
     answer_input_error,
@@ -38,8 +35,6 @@ from mla_serve.serve.settings import Settings
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
-INDEX = Path(__file__).parent / "web" / "index.html"
-SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,52 +52,21 @@ class BatchAnswer:
     model: ModelId
 
 
-class Stopwatch:
-    """Time the stages of one request, and stop it between two of them once nobody waits for it any more."""
-
-    def __init__(self, seconds: float) -> None:
-        """Start; `seconds` from now is too late."""
-        self._last = time.perf_counter()
-        self._end = self._last + seconds
-        self._stages: list[str] = []
-
-    def lap(self, stage: str) -> None:
-        """Note that a stage is done.
-
-        Raises: DeadlineExceeded.
-        """
-        now = time.perf_counter()
-        self._stages.append(f"{stage};dur={1000 * (now - self._last):.2f}")
-        self._last = now
-        self.check()
-
-    def check(self) -> None:
-        """Go on only if there is time left.
-
-        Raises: DeadlineExceeded.
-        """
-        if time.perf_counter() > self._end:
-            raise DeadlineExceeded("the time for this request ran out")
-
-    def header(self) -> dict[str, str]:
-        """Return the stages as a Server-Timing header, in milliseconds."""
-        return {"Server-Timing": ", ".join(self._stages)}
-
-
 class Answerer:
     """Turn requests into the bodies of replies. Runs in threads."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        """Answer with this predictor."""
+    def __init__(self, predictor: Predictor, settings: Settings) -> None:
+        """Answer with this predictor, within the operator's limits."""
         self.predictor = predictor
+        self.settings = settings
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
 
     def predict(self, sample: Mapping[str, Payload], options: forms.Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
         rule = self._rule(options)
-        logits, present = self.predictor.logits([self._decode(sample, watch)], watch.lap)
-        prediction = self.predictor.conclude(logits, present, rule, options.top_k)[0]
+        heard = self.predictor.hear([self._decode(sample, watch)], watch.lap)
+        prediction = self.predictor.conclude(heard, rule, options.top_k, options.coverage)[0]
         watch.lap("fuse")
         return orjson.dumps({**vars(prediction), "model": self.model})
 
@@ -114,17 +78,17 @@ class Answerer:
             watch.lap(f"encode-{name}")
         return orjson.dumps({"features": features, "model": self.model})
 
-    def predict_batch(self, body: bytes, max_items: int, watch: Stopwatch) -> bytes:
+    def predict_batch(self, body: bytes, watch: Stopwatch) -> bytes:
         """Classify many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
-        items, options = forms.parse_batch(body, max_items)
+        items, options = forms.parse_batch(body, self.settings.max_batch_items, self.settings.max_json_values)
         rule = self._rule(options)
         decoded = [self._decode_item(item, watch) for item in items]
         watch.lap("decode")
         good = [arrays for arrays in decoded if not isinstance(arrays, Problem)]
         predictions: Iterator[Prediction] = iter(())
         if good:
-            logits, present = self.predictor.logits(good, watch.lap)
-            predictions = iter(self.predictor.conclude(logits, present, rule, options.top_k))
+            heard = self.predictor.hear(good, watch.lap)
+            predictions = iter(self.predictor.conclude(heard, rule, options.top_k, options.coverage))
         results = [
             {"problem": result.to_dict()} if isinstance(result, Problem) else next(predictions) for result in decoded
         ]
@@ -133,21 +97,25 @@ class Answerer:
 
     def _rule(self, options: forms.Options) -> str:
         rule = options.fusion or DEFAULT_RULE
-        self.predictor.check_options(rule, options.top_k)
+        self.predictor.check_options(rule, options.top_k, options.coverage)
         return rule
 
     def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
         self.predictor.check_names(sample)
         arrays = {}
         for name, payload in sample.items():
-            arrays[name] = self.predictor.decode_one(name, payload)
+            with watch.decoding(name):
+                arrays[name] = self.predictor.decode_one(name, payload)
             watch.lap(f"decode-{name}")
         return arrays
 
     def _decode_item(self, item: object, watch: Stopwatch) -> dict[str, Array] | Problem:
         watch.check()
         try:
-            return self.predictor.decode(forms.sample_from_json(item, self.predictor.bundle.inputs))
+            limit = self.settings.max_part_bytes
+            sample = forms.sample_from_json(item, self.predictor.bundle.inputs, limit)
+            with watch.decoding(next(iter(sample), "samples")):
+                return self.predictor.decode(sample)
         except Exception as error:  # even a bug in a decoder shall not cost the neighbours their answers
             return to_problem(error)
 
@@ -155,41 +123,59 @@ class Answerer:
 class Routes:
     """The handlers: read the request, answer in a thread, send the reply."""
 
+    refusal: dict[str, str] | None = None
+    """Why a newer bundle is not served, if there is one."""
+
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Serve one predictor."""
-        self.answerer = Answerer(predictor)
+        self.answerer = Answerer(predictor, settings)
         self.settings = settings
         self.inputs = predictor.bundle.inputs
         self.description = orjson.dumps(describe.model_description(predictor.bundle, settings, predictor.providers))
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="answer")
+        self.bench = Bench(THREADS, settings.max_queue)
         self._known = (*self.inputs, *forms.OPTIONS)
 
     async def predict(self, request: Request) -> Response:
         """Classify one sample from any non-empty subset of its modalities."""
-        parts = await forms.read_form(request, self._known, describe.curl(self.inputs))
+        parts = await self._read_form(request, self._known)
         sample = forms.sample_from_form(parts, self.inputs)
         options = forms.options_from_form(parts)
-        return await self._reply(functools.partial(self.answerer.predict, sample, options))
+        return await self._reply(request, functools.partial(self.answerer.predict, sample, options))
 
     async def embed(self, request: Request) -> Response:
         """Return the encoder's features of each modality that was sent."""
-        parts = await forms.read_form(request, tuple(self.inputs), describe.curl(self.inputs, "/embed"))
+        parts = await self._read_form(request, tuple(self.inputs))
         sample = forms.sample_from_form(parts, self.inputs)
-        return await self._reply(functools.partial(self.answerer.embed, sample))
+        return await self._reply(request, functools.partial(self.answerer.embed, sample))
 
     async def predict_batch(self, request: Request) -> Response:
         """Classify a list of samples; files are base64. One that cannot be used gets a problem in its place."""
         forms.check_json(request)
+        self.bench.check()
         body = await request.body()
-        return await self._reply(functools.partial(self.answerer.predict_batch, body, self.settings.max_batch_items))
+        return await self._reply(request, functools.partial(self.answerer.predict_batch, body))
 
     async def model(self) -> Response:
         """Describe the model: classes, modalities and how to send them, limits, metrics, hashes."""
-        return Response(self.description, media_type=describe.JSON)
+        refusal = orjson.dumps({"update_refused": self.refusal})
+        return Response(self.description[:-1] + b"," + refusal[1:], media_type=describe.JSON)
 
-    async def _reply(self, answer: Callable[[Stopwatch], bytes]) -> Response:
-        watch = Stopwatch(self.settings.request_timeout_s)
-        body = await asyncio.get_running_loop().run_in_executor(self._pool, answer, watch)
+    def close(self) -> None:
+        """Let go of the threads and the graphs: after the last request, when another model has taken over.
+
+        Without it they would stay: gc.freeze keeps the worker's first application from being collected.
+        """
+        self.bench.close()
+        del self.answerer
+
+    async def _read_form(self, request: Request, known: tuple[str, ...]) -> list[forms.Part]:
+        self.bench.check()  # before a body is read for nothing
+        example = describe.curl(self.inputs, request.url.path)
+        return await forms.read_form(request, known, example, self.settings.max_part_bytes)
+
+    async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
+        watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
+        body = await self.bench.run(answer, watch, request.receive)
         return Response(body, headers=watch.header(), media_type=describe.JSON)
 
 
@@ -211,15 +197,26 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
     app.add_middleware(Deadline, seconds=settings.request_timeout_s)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, by_path={BATCH_PATH: settings.max_batch_body_bytes})
-    _add_api(app, Routes(predictor, settings))
-    _add_pages(app)
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        by_path={BATCH_PATH: settings.max_batch_body_bytes},
+        held=settings.max_held_bytes,
+    )
+    if settings.api_keys_file is not None:
+        app.add_middleware(Guard, keys=Keys.read(settings.api_keys_file))
+    if origins := parse_origins(settings.cors_origins):
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+    app.add_middleware(SecurityHeaders)
+    app.state.routes = Routes(predictor, settings)
+    _add_api(app, app.state.routes)
+    add_pages(app, predictor.bundle)
     return app
 
 
 def _add_api(app: FastAPI, routes: Routes) -> None:
     """Add what programs call, with the OpenAPI of this model's fields."""
-    form_problems = describe.problem_responses(400, 413, 415, 422, 500, 504)
+    form_problems = describe.problem_responses(400, 401, 413, 415, 422, 500, 503, 504)
     app.add_api_route(
         "/predict",
         routes.predict,
@@ -245,38 +242,3 @@ def _add_api(app: FastAPI, routes: Routes) -> None:
         openapi_extra=describe.form_schema(routes.inputs, with_options=False),
     )
     app.add_api_route("/model", routes.model, methods=["GET"], response_model=dict[str, Any])
-
-
-def _add_pages(app: FastAPI) -> None:
-    """Add what people look at. Nothing is loaded from elsewhere when BentoML's copy of Swagger UI is there."""
-    index = INDEX.read_text(encoding="utf-8")
-    assets = _swagger_assets()
-    urls: dict[str, Any] = {f"swagger_{kind}_url": f"docs/{path.name}" for kind, path in assets.items()}
-    docs = get_swagger_ui_html(openapi_url="openapi.json", title=app.title, swagger_favicon_url="data:,", **urls)
-
-    async def show_index(_: Request) -> Response:
-        return HTMLResponse(index)
-
-    async def show_docs(_: Request) -> Response:
-        return docs
-
-    app.add_route("/", show_index, include_in_schema=False)
-    app.add_route("/docs", show_docs, include_in_schema=False)
-    for path in assets.values():
-        app.add_route(f"/docs/{path.name}", functools.partial(_send_file, path), include_in_schema=False)
-
-
-async def _send_file(path: Path, _: Request) -> Response:
-    return FileResponse(path, headers={"Cache-Control": "max-age=86400"})
-
-
-def _swagger_assets() -> dict[str, Path]:
-    """Find the copy of Swagger UI that BentoML carries, without importing BentoML; empty when there is none."""
-    spec = importlib.util.find_spec("bentoml")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = {
-        kind: Path(folder, "_internal", "server", "static_content", name)
-        for folder in folders
-        for kind, name in SWAGGER.items()
-    }
-    return files if all(path.is_file() for path in files.values()) else {}

@@ -30,6 +30,7 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         "classes": manifest.classes,
         "modalities": {name: describe_input(reader) for name, reader in bundle.inputs.items()},
         "fusion": {"default": DEFAULT_RULE, "rules": list(RULES), "fitted": manifest.fusion.model_dump()},
+        "coverage": possible_coverages(bundle),
         "metrics": manifest.metrics,
         "golden_samples": len(manifest.golden),
         "golden_source": manifest.golden_source,
@@ -37,10 +38,19 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         "providers": list(providers),
         "limits": {
             "body_bytes": settings.max_body_bytes,
+            "part_bytes": settings.max_part_bytes,
             "batch_body_bytes": settings.max_batch_body_bytes,
             "batch_items": settings.max_batch_items,
             "request_seconds": settings.request_timeout_s,
         },
+    }
+
+
+def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
+    """Say, by fusion rule and pattern (or number of modalities), up to which coverage a set need not hold all labels."""
+    return {
+        rule: {pattern: len(scores) / (len(scores) + 1) for pattern, scores in patterns.items()}
+        for rule, patterns in bundle.conformal.scores.items()
     }
 
 
@@ -154,5 +164,11 @@ def _options() -> dict[str, Any]:
             "type": "string",
             "enum": list(RULES),
             "description": f"The fusion rule; {DEFAULT_RULE} when left out.",
+        },
+        "coverage": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 1,
+            "description": "How often prediction_set shall hold the true label, such as 0.9; no set when left out.",
         },
     }

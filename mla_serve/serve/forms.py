@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from mla_serve.inputs import Input, Payload
 from mla_serve.serve.problems import MalformedRequest
 
 BODY = "body"
-OPTIONS = ("top_k", "fusion")
+OPTIONS = ("top_k", "fusion", "coverage")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +37,19 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to answer: how many labels, by which fusion rule; None leaves the predictor's own choice."""
+    """How to answer: how many labels, by which fusion rule, with a set of which coverage; None leaves it open."""
 
     top_k: int | None = None
     fusion: str | None = None
+    coverage: float | None = None
 
 
 class FormReader:
     """Collect the parts of a multipart body, each name once, as the bytes come in."""
 
-    def __init__(self, boundary: bytes, known: Collection[str]) -> None:
-        """Expect parts named in `known`."""
+    def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
+        """Expect parts named in `known`, so no more of them than that, each of `max_part_bytes` at most."""
+        self._max_part_bytes = max_part_bytes
         self.parts: list[Part] = []
         self.complete = False
         self._known = known
@@ -109,6 +112,8 @@ class FormReader:
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._content += data[start:end]
+        if len(self._content) > self._max_part_bytes:
+            raise _too_large(self._part.name, self._max_part_bytes)
 
     def _part_end(self) -> None:
         self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
@@ -117,7 +122,11 @@ class FormReader:
         self.complete = True
 
 
-async def read_form(request: Request, known: Collection[str], example: str) -> list[Part]:
+def _too_large(name: str, limit: int) -> TooLarge:
+    return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
+
+
+async def read_form(request: Request, known: Collection[str], example: str, max_part_bytes: int) -> list[Part]:
     """Read a multipart body of parts whose names are in `known`; `example` is a command that would send one.
 
     Raises: UnsupportedFormat for another content type; what FormReader raises.
@@ -134,7 +143,7 @@ async def read_form(request: Request, known: Collection[str], example: str) -> l
     if not options.get(b"boundary"):
         raise MalformedRequest("content-type", "multipart/form-data without a boundary; let the HTTP library set it")
     try:
-        reader = FormReader(options[b"boundary"], known)
+        reader = FormReader(options[b"boundary"], known, max_part_bytes)
     except FormParserError as error:
         raise MalformedRequest("content-type", f"the boundary cannot be used ({error})") from None
     async for chunk in request.stream():
@@ -171,7 +180,7 @@ def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input]) -> di
 def options_from_form(parts: Collection[Part]) -> Options:
     """Pick the options out of a form.
 
-    Raises: InputError for a file in an option's place, an empty option, or a top_k that is no whole number.
+    Raises: InputError for a file in an option's place, an empty option, or a top_k or coverage that is no such number.
     """
     texts = {}
     for part in parts:
@@ -182,7 +191,14 @@ def options_from_form(parts: Collection[Part]) -> Options:
     top_k = texts.get("top_k")
     if top_k is not None and not (top_k.isascii() and top_k.isdigit() and len(top_k) < 10):
         raise InputError("top_k", f"got {top_k[:20]!r}; send a whole number from 1")
-    return Options(None if top_k is None else int(top_k), texts.get("fusion"))
+    coverage = None if (text := texts.get("coverage")) is None else _coverage(text)
+    return Options(None if top_k is None else int(top_k), texts.get("fusion"), coverage)
+
+
+def _coverage(text: str) -> float:
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text):
+        raise InputError("coverage", f"got {text[:20]!r}; send a number between 0 and 1, such as 0.9")
+    return float(text)
 
 
 def _payload_of_part(part: Part, reader: Input) -> Payload:
@@ -205,11 +221,13 @@ def _filled_text(part: Part) -> str:
     return text
 
 
-def parse_batch(body: bytes, max_items: int) -> tuple[list[Any], Options]:
+def parse_batch(body: bytes, max_items: int, max_values: int) -> tuple[list[Any], Options]:
     """Parse the body of /predict/batch: the samples as they stand there, and the options.
 
     Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the body as a whole.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:  # a byte of JSON can become 60 bytes of objects
+        raise TooLarge(BODY, f"more than {max_values:,} values in the JSON; send several requests")
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -230,7 +248,7 @@ def parse_batch(body: bytes, max_items: int) -> tuple[list[Any], Options]:
     return samples, _options_from_json(content)
 
 
-def sample_from_json(item: object, inputs: Mapping[str, Input]) -> dict[str, Payload]:
+def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
     """Turn one item of a batch into payloads: files are base64, texts strings, vectors lists of numbers.
 
     Raises: InputError or UnknownField, naming the modality.
@@ -241,10 +259,10 @@ def sample_from_json(item: object, inputs: Mapping[str, Input]) -> dict[str, Pay
         )
     for name in item:
         check_known(name, inputs)
-    return {name: _payload_of_json(name, item[name], inputs[name]) for name in item}
+    return {name: _payload_of_json(name, item[name], inputs[name], max_bytes) for name in item}
 
 
-def _payload_of_json(name: str, value: Any, reader: Input) -> Payload:
+def _payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
     expected = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}[
         reader.sent_as
     ]
@@ -255,6 +273,8 @@ def _payload_of_json(name: str, value: Any, reader: Input) -> Payload:
     if reader.sent_as != "file":
         payload: Payload = value
         return payload
+    if 3 * len(value) // 4 - value[-2:].count("=") > max_bytes:
+        raise _too_large(name, max_bytes)
     try:
         return base64.b64decode(str(value), validate=True)
     except (binascii.Error, ValueError):
@@ -267,7 +287,10 @@ def _options_from_json(content: Mapping[str, Any]) -> Options:
         raise InputError("top_k", f"expected a whole number from 1, got {_json_type(top_k)}")
     if fusion is not None and not isinstance(fusion, str):
         raise InputError("fusion", f"expected the name of a rule, got {_json_type(fusion)}")
-    return Options(top_k, fusion)
+    coverage = content.get("coverage")
+    if coverage is not None and (isinstance(coverage, bool) or not isinstance(coverage, int | float)):
+        raise InputError("coverage", f"expected a number between 0 and 1, got {_json_type(coverage)}")
+    return Options(top_k, fusion, coverage)
 
 
 def _json_type(value: object) -> str:

@@ -16,46 +16,73 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mla_serve.errors import TooLarge
-from mla_serve.serve.problems import DeadlineExceeded, problem_response
+from mla_serve.serve.metrics import meters
+from mla_serve.serve.problems import DeadlineExceeded, Overloaded, problem_response
 
 LINGER_S = 3.0
 
 
-class BodyLimit:
-    """Limit every request's body to `limit` bytes, or to what `by_path` says for its path."""
+class Held:
+    """The bytes of bodies that are in memory, of all requests together."""
 
-    def __init__(self, app: ASGIApp, limit: int, by_path: Mapping[str, int]) -> None:
-        """Wrap an application that turns TooLarge into an answer."""
+    def __init__(self, most: int) -> None:
+        """Start with none."""
+        self.most = most
+        self.bytes = 0
+
+    def add(self, count: int) -> None:
+        """Take bytes in.
+
+        Raises: Overloaded when there is no room for them.
+        """
+        if self.bytes + count > self.most:
+            meters().refused.labels("bytes").inc()
+            raise Overloaded("too many bytes are on their way in already; send it again after the time in Retry-After")
+        self.bytes += count
+
+
+class BodyLimit:
+    """Limit every request's body to `limit` bytes, or to what `by_path` says for its path, and all of them to `held`."""
+
+    def __init__(self, app: ASGIApp, limit: int, by_path: Mapping[str, int], held: int = 2**40) -> None:
+        """Wrap an application that turns TooLarge and Overloaded into answers."""
         self.app = app
         self.limit = limit
         self.by_path = by_path
+        self.held = Held(held)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, its body counted."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _LimitedBody(receive, send, self.by_path.get(scope["path"], self.limit), _declared_length(scope))
-        await self.app(scope, body.receive, body.send)
+        limit = self.by_path.get(scope["path"], self.limit)
+        body = _LimitedBody(receive, send, limit, _declared_length(scope), self.held)
+        try:
+            await self.app(scope, body.receive, body.send)
+        finally:
+            self.held.bytes -= body.held
         await body.close()
 
 
 class _LimitedBody:
     """The stream of one request, and of its answer when the request was refused."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, declared: int) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, declared: int, all_held: Held) -> None:
         self._receive = receive
         self._send = send
+        self._all_held = all_held
         self.limit = limit
         self.declared = declared
         self.received = 0
+        self.held = 0
         self.more = True
         self.refused = False
 
     async def receive(self) -> Message:
         """Receive the next piece, unless there is too much.
 
-        Raises: TooLarge.
+        Raises: TooLarge; Overloaded.
         """
         if self.declared > self.limit:
             raise self._refusal(f"a body of {self.declared:,} bytes")
@@ -64,7 +91,16 @@ class _LimitedBody:
         self.more = message.get("more_body", False)
         if self.received > self.limit:
             raise self._refusal("a longer body")
+        self._hold(len(message.get("body", b"")))
         return message
+
+    def _hold(self, count: int) -> None:
+        try:
+            self._all_held.add(count)
+        except Overloaded:
+            self.refused = True
+            raise
+        self.held += count
 
     def _refusal(self, given: str) -> TooLarge:
         self.refused = True

@@ -21,6 +21,7 @@ from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, 
 log = logging.getLogger("mla_serve")
 MEDIA_TYPE = "application/problem+json"
 LONGEST_FIELD = 100
+RETRY_AFTER_S = 1
 
 
 class MalformedRequest(InputError):
@@ -29,6 +30,30 @@ class MalformedRequest(InputError):
 
 class DeadlineExceeded(MlaServeError):
     """The request took longer than the operator allows."""
+
+
+class Overloaded(MlaServeError):
+    """More is asked for than can be answered: come back after RETRY_AFTER_S."""
+
+
+class Unauthorised(MlaServeError):
+    """No key, or one that is not known."""
+
+
+class HeadTooLarge(MlaServeError):
+    """The headers of a request are too long or too many."""
+
+
+class UrlTooLong(MlaServeError):
+    """The URL of a request is too long."""
+
+
+class HeadTooSlow(MlaServeError):
+    """The head of a request did not come in time."""
+
+
+class TooCostly(InputError):
+    """Decoding takes longer than the operator allows for one request."""
 
 
 class NotFound(MlaServeError):
@@ -62,8 +87,20 @@ KINDS: dict[type[Exception], Kind] = {
     MalformedRequest: Kind(400, "malformed-request", "The body cannot be parsed"),
     NotFound: Kind(404, "not-found", "No such path"),
     MethodNotAllowed: Kind(405, "method-not-allowed", "A method that this path does not know"),
+    Unauthorised: Kind(401, "unauthorised", "A key is needed"),
+    HeadTooSlow: Kind(408, "head-too-slow", "The head of the request did not come in time"),
+    TooCostly: Kind(413, "too-costly", "Decoding takes too long"),
+    UrlTooLong: Kind(414, "url-too-long", "The URL is too long"),
+    HeadTooLarge: Kind(431, "head-too-large", "The headers are too long or too many"),
+    Overloaded: Kind(503, "overloaded", "More is asked for than can be answered"),
     DeadlineExceeded: Kind(504, "deadline-exceeded", "The request took too long"),
     Exception: Kind(500, "internal-error", "The service failed"),
+}
+
+# What a program can act on without reading the problem.
+ADVICE: dict[int, dict[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
 }
 
 
@@ -96,6 +133,7 @@ def to_problem(error: Exception) -> Problem:
 def problem_response(error: Exception, headers: dict[str, str] | None = None) -> Response:
     """Answer with the problem that an exception stands for."""
     problem = to_problem(error)
+    headers = (headers or {}) | ADVICE.get(problem.status, {})
     return Response(orjson.dumps(problem.to_dict()), problem.status, headers, MEDIA_TYPE)
 
 

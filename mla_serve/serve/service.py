@@ -6,68 +6,33 @@ work ends it at once with one line. Each worker then checks for itself before it
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
 import os
+import warnings
+from collections.abc import Coroutine
+from typing import Any
 
 import bentoml
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from bentoml.exceptions import BentoMLConfigException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
-from mla_serve.serve.api import create_app
+from mla_serve.serve import connection
+from mla_serve.serve.drain import Drain, Drained
+from mla_serve.serve.guard import Guard, Keys, parse_origins
+from mla_serve.serve.metrics import meters
 from mla_serve.serve.model import open_predictor
+from mla_serve.serve.mounted import KnownPaths, Mounted
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
+from mla_serve.serve.update import ModelWatch
 
 log = logging.getLogger("mla_serve")
-BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/schema.json"})
-ANY_OTHER_PATH = "/404"
 REPLACED = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
-
-
-class Mounted:
-    """What BentoML mounts at /: nothing until a worker has verified its model, then the application."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.app: ASGIApp | None = None
-        self.paths: frozenset[str] = frozenset()
-        self.providers: list[str] = []
-
-    def open(self, settings: Settings) -> None:
-        """Load and verify the model and build the application.
-
-        Raises: MlaServeError.
-        """
-        predictor = open_predictor(settings)
-        app = create_app(predictor, settings)
-        self.paths = frozenset(getattr(route, "path", "") for route in app.routes)
-        self.providers = predictor.providers
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        assert self.app is not None, "BentoML takes no request before the service has been initialised"
-        await self.app(scope, receive, send)
-
-
-class KnownPaths:
-    """Give every path that does not exist one name: BentoML's metrics and access log would keep each as a label."""
-
-    def __init__(self, app: ASGIApp, mounted: Mounted) -> None:
-        """Wrap the whole of BentoML's application."""
-        self.app = app
-        self.mounted = mounted
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, renamed if need be."""
-        path = scope.get("path")
-        if path is not None and path not in self.mounted.paths and path not in BENTOML_PATHS:
-            scope = {**scope, "path": ANY_OTHER_PATH, "raw_path": ANY_OTHER_PATH.encode()}
-        await self.app(scope, receive, send)
 
 
 class _Service(Service["MlaServe"]):  # type: ignore[misc]
@@ -81,7 +46,10 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
         """Build the application of one worker."""
         app = super().to_asgi(is_main)
         app.user_middleware = [each for each in app.user_middleware if each.cls.__name__ not in REPLACED]
-        return KnownPaths(app, mounted)
+        inner: ASGIApp = KnownPaths(app, mounted)
+        if settings.api_keys_file is not None:
+            inner = Guard(inner, Keys.read(settings.api_keys_file))
+        return Drained(inner, drain)
 
 
 def _settings() -> Settings:
@@ -100,43 +68,81 @@ def _send_no_usage_reports() -> None:
         usage_stats.do_not_track.cache_clear()
 
 
+def _replace_dead_workers() -> None:
+    """Let BentoML start a new worker for one that died in a container too, where it would leave that to Kubernetes.
+
+    Kubernetes replaces a container when its first process ends, which one dead worker of several does not bring about.
+    """
+    import bentoml.serving
+
+    bentoml.serving.running_inside_container = lambda: False  # type: ignore[assignment]
+
+
 _send_no_usage_reports()
 settings = _settings()
-mounted = Mounted()
+mounted = Mounted(settings)
+drain = Drain(settings)
 
 
 @bentoml.asgi_app(mounted, path="/")
 @bentoml.service(
     service_class=_Service,
     workers=settings.workers or (1 if settings.uses_gpu else "cpu_count"),
-    logging={"access": {"enabled": settings.access_log}},
+    logging={"access": {"enabled": settings.access_log, "request_content_type": False}},
 )
 class MlaServe:
     """Classify from whichever of a model's modalities are sent."""
 
     def __init__(self) -> None:
         """Bring one worker up, or end it with one line in the log."""
+        connection.install(settings)
+        # Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
         try:
-            mounted.open(settings)
+            mounted.open()
         except MlaServeError as error:
             log.critical("this worker cannot serve: %s", error)
             logging.shutdown()
             os._exit(1)  # an exception would print BentoML's, starlette's and uvicorn's tracebacks
         log.setLevel(logging.INFO)
         log.info("%s is verified and served on %s", settings.model, mounted.providers[0])
+        self._tasks = [asyncio.ensure_future(each) for each in self._duties()]
         gc.collect()
         gc.freeze()
 
+    def _duties(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what a worker does beside answering; nothing without an event loop (BentoML's own tests of a service)."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return []
+        meters().update_refused.set(0)
+        drain.install()
+        duties = [drain.watch(mounted.longest)]
+        if settings.model_poll_s is not None:
+            duties.append(ModelWatch(settings, mounted).watch(settings.model_poll_s))
+        return duties
+
     def __is_ready__(self) -> bool:
-        """Answer /readyz: the model has been verified."""
-        return mounted.app is not None
+        """Answer /readyz: the model has been verified, and the worker stays."""
+        return mounted.is_open and not drain.on
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def say_goodbye(self) -> None:
+        """Say in the log that nothing was lost: runs after the last answer."""
+        log.info("drained: accepted %d, answered %d requests", drain.accepted, drain.answered)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def check() -> None:
         """Refuse to start with what cannot work: runs once, before the workers, on the CPU."""
         warn_of_unknown(os.environ)
+        _replace_dead_workers()
         try:
+            parse_origins(settings.cors_origins)
+            if settings.api_keys_file is not None:
+                Keys.read(settings.api_keys_file)
             open_predictor(settings, DEVICES["cpu"])
         except MlaServeError as error:
             raise BentoMLConfigException(str(error)) from None

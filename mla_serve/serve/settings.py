@@ -28,7 +28,9 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Settings(BaseSettings):
     """What the operator decides. Each field is read from MLA_ and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=None, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=None, env_parse_none_str="null", extra="forbid", frozen=True
+    )
 
     model: Path = Field(default=Path("models/digits"), description="Folder of the bundle to serve.")
     workers: Count | None = Field(
@@ -54,6 +56,46 @@ class Settings(BaseSettings):
     request_timeout_s: Seconds = Field(
         default=30.0,
         description="Seconds from the first byte of a request to its answer; later ones are dropped with 504.",
+    )
+    max_part_bytes: Count = Field(
+        default=10 * 2**20, description="Largest part of a form, and largest file of a sample in a batch."
+    )
+    max_json_values: Count = Field(
+        default=2_000_000, description="Most values in the JSON of /predict/batch; each costs memory before it is read."
+    )
+    max_decode_s: Seconds = Field(
+        default=10.0, description="Processor seconds that decoding may take in one request; what is left is refused."
+    )
+    max_url_bytes: Count = Field(default=8 * 2**10, description="Longest URL.")
+    max_headers: Count = Field(default=100, description="Most header lines of a request.")
+    max_header_bytes: Count = Field(default=32 * 2**10, description="Largest head of a request: its URL and headers.")
+    header_timeout_s: Seconds = Field(
+        default=10.0, description="Seconds in which a connection must send the head of a request."
+    )
+    max_connections: Count = Field(
+        default=2_000, description="Most connections of one worker; beyond, those that have idled longest are closed."
+    )
+    max_queue: Count = Field(
+        default=64, description="Most requests that wait for a thread in one worker; beyond, 503 with Retry-After."
+    )
+    max_held_bytes: Count = Field(
+        default=256 * 2**20, description="Most bytes of bodies that one worker holds at once; beyond, 503."
+    )
+    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1.0,
+        description="Seconds between SIGTERM, when /readyz turns false, and the end of accepting connections.",
+    )
+    stuck_s: Seconds = Field(
+        default=60.0, description="Seconds after which a worker whose thread has not come back is replaced."
+    )
+    model_poll_s: Seconds | None = Field(
+        default=5.0, description="Seconds between looks at MLA_MODEL for a new bundle; null never looks again."
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of API keys, one per line; unset lets everybody in."
+    )
+    cors_origins: str = Field(
+        default="", description="Origins whose pages may call the service, separated by commas; * is any."
     )
     access_log: bool = Field(default=False, description="Log one line per request.")
 

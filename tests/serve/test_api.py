@@ -21,7 +21,8 @@ from mla_serve.errors import ConfigError
 from mla_serve.fusion import RULES
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.predictor import Predictor
-from mla_serve.serve.api import Answerer, Stopwatch, create_app
+from mla_serve.serve.api import Answerer, create_app
+from mla_serve.serve.bench import Stopwatch
 from mla_serve.serve.limits import BodyLimit
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.problems import KINDS, DeadlineExceeded, to_problem
@@ -227,7 +228,9 @@ async def call(app: Any, body: bytes, size: int, content_type: str) -> tuple[lis
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return await anext(stream, {"type": "http.disconnect"})
+        if (message := await anext(stream, None)) is None:
+            await asyncio.Event().wait()  # the client stays until it is answered
+        return message
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -424,7 +427,7 @@ def test_a_wrong_method_says_the_right_one(client: TestClient) -> None:
 def test_openapi_lists_the_bundles_own_modalities(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert list(schema["properties"]) == ["image", "audio", "text", "vector", "top_k", "fusion"]
+    assert list(schema["properties"]) == ["image", "audio", "text", "vector", "top_k", "fusion", "coverage"]
     assert schema["properties"]["image"]["format"] == "binary"
     assert "format" not in schema["properties"]["text"]
     assert schema["anyOf"] == [{"required": [name]} for name in ("image", "audio", "text", "vector")]

@@ -1,0 +1,149 @@
+"""Who may come in, and what a browser may do with what goes out: API keys, CORS, security headers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mla_serve.errors import ConfigError
+from mla_serve.serve.problems import Unauthorised, problem_response
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/", "/docs"})  # the same for everybody
+OPEN_FOLDERS = ("/web/", "/docs/")  # what the pages are made of
+SHORTEST_KEY = 16
+ORIGIN = re.compile(r"https?://[^/\s,*?#@]+|\*")
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(self), microphone=(self), geolocation=(), payment=(), usb=()"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+INLINE = re.compile(rb"<(script|style)(?:\s[^>]*)?>(.+?)</\1>", re.DOTALL)
+
+
+class Keys:
+    """The keys that open the service. Only their hashes are kept."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Accept any of these."""
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    @classmethod
+    def read(cls, path: Path) -> Keys:
+        """Read a file of keys: one per line, empty lines and those that start with # left out.
+
+        Raises: ConfigError, which quotes no key.
+        """
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"MLA_API_KEYS_FILE={str(path)!r}: cannot be read ({error}); one key per line") from None
+        keys = [line for line in lines if line and not line.startswith("#")]
+        if not keys or any(len(key) < SHORTEST_KEY or not key.isascii() for key in keys):
+            raise ConfigError(
+                f"MLA_API_KEYS_FILE={str(path)!r}: expected one key per line, each of {SHORTEST_KEY} ASCII characters "
+                "or more; make one with: openssl rand -hex 24"
+            )
+        return cls(keys)
+
+    def know(self, key: bytes) -> bool:
+        """Whether a key is one of these; takes as long whichever it is, and if it is none."""
+        digest = hashlib.sha256(key).digest()
+        found = [hmac.compare_digest(digest, each) for each in self._digests]
+        return any(found)
+
+
+class Guard:
+    """Answer 401 to whoever sends no known key, but for health and the pages themselves."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        """Wrap an application."""
+        self.app = app
+        self.keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, if it may come in."""
+        if scope["type"] == "lifespan" or _is_open(scope["path"]) or self.keys.know(_bearer(scope)):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            error = Unauthorised("send a key that the operator gave you: Authorization: Bearer KEY")
+            await problem_response(error, {"Connection": "close"})(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+class SecurityHeaders:
+    """Put the headers on every answer that keep a browser from doing what nobody meant."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        start: Message | None = None
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if start is not None and message["type"] == "http.response.body":
+                first, start = start, None
+                _add_headers(first, message.get("body", b""))
+                await send(first)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def parse_origins(text: str) -> list[str]:
+    """Split MLA_CORS_ORIGINS.
+
+    Raises: ConfigError for what is no origin.
+    """
+    origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise ConfigError(f"MLA_CORS_ORIGINS: {origin!r} is no origin; write https://example.org, without a path")
+    return origins
+
+
+def content_security_policy(page: bytes) -> str:
+    """Allow a page what comes from here, and the scripts and styles that stand in it as they stand there."""
+    inline: dict[bytes, list[str]] = {b"script": [], b"style": []}
+    for tag, content in INLINE.findall(page):
+        inline[tag].append(f" 'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'")
+    return (
+        f"default-src 'self'; script-src 'self'{''.join(inline[b'script'])}; style-src 'self'{''.join(inline[b'style'])}; "
+        "img-src 'self' data: blob:; media-src 'self' data: blob:; worker-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _add_headers(start: Message, body: bytes) -> None:
+    given = dict(start["headers"])
+    headers = [(name, value) for name, value in start["headers"] if name != b"content-security-policy"]
+    if given.get(b"content-type", b"").startswith(b"text/html"):
+        headers.append((b"content-security-policy", content_security_policy(body).encode()))
+    start["headers"] = headers + HEADERS
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+
+
+def _bearer(scope: Scope) -> bytes:
+    """Return the key of a request, empty when there is none."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            key: bytes = value[7:].strip()
+            return key
+    return b""

@@ -1,0 +1,120 @@
+"""What BentoML mounts at /: the application of the model that is served now, which may be another one in a minute."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mla_serve.predictor import Predictor
+from mla_serve.serve.api import Routes, create_app
+from mla_serve.serve.model import open_predictor
+from mla_serve.serve.settings import Settings
+
+BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/schema.json"})
+ANY_OTHER_PATH = "/404"
+
+
+class Serving:
+    """The application of one model, and how many requests are in it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        """Start with none."""
+        self.app = app
+        self.paths = frozenset(getattr(route, "path", "") for route in app.routes)
+        self.routes: Routes = app.state.routes
+        self.inside = 0
+        self.retired = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        self.inside += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.inside -= 1
+            self._end()
+
+    def retire(self) -> None:
+        """Let go of threads and graphs as soon as the last request is answered."""
+        self.retired = True
+        self._end()
+
+    def _end(self) -> None:
+        if self.retired and not self.inside:
+            self.routes.close()
+
+
+class Mounted:
+    """Nothing until a worker has verified its model, then the application of the newest model that works."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start empty."""
+        self.settings = settings
+        self._now: Serving | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a model."""
+        return self._now is not None
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths that exist."""
+        return self._now.paths if self._now else frozenset()
+
+    @property
+    def sha256(self) -> str:
+        """The manifest's hash of the model that is served."""
+        return self._now.routes.answerer.model.sha256 if self._now else ""
+
+    @property
+    def providers(self) -> list[str]:
+        """onnxruntime's names of what the graphs run on."""
+        return self._now.routes.answerer.predictor.providers if self._now else []
+
+    def open(self) -> None:
+        """Load and verify the model and build the application.
+
+        Raises: MlaServeError.
+        """
+        self.take(open_predictor(self.settings))
+
+    def take(self, predictor: Predictor) -> None:
+        """Serve this predictor from the next request on; those that are running end with the one before.
+
+        Raises: ConfigError.
+        """
+        serving, before = Serving(create_app(predictor, self.settings)), self._now
+        self._now = serving
+        if before is not None:
+            before.retire()
+
+    def note(self, refusal: dict[str, str] | None) -> None:
+        """Show in /model why the newest bundle is not served."""
+        if self._now is not None:
+            self._now.routes.refusal = refusal
+
+    def longest(self) -> float:
+        """Return for how many seconds a thread has been busy with one request."""
+        return self._now.routes.bench.longest() if self._now else 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        assert self._now is not None, "BentoML takes no request before the service has been initialised"
+        await self._now(scope, receive, send)
+
+
+class KnownPaths:
+    """Give every path that does not exist one name: BentoML's metrics and access log would keep each as a label."""
+
+    def __init__(self, app: ASGIApp, mounted: Mounted) -> None:
+        """Wrap the whole of BentoML's application."""
+        self.app = app
+        self.mounted = mounted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, renamed if need be."""
+        path = scope.get("path")
+        if path is not None and path not in self.mounted.paths and path not in BENTOML_PATHS:
+            scope = {**scope, "path": ANY_OTHER_PATH, "raw_path": ANY_OTHER_PATH.encode()}
+        await self.app(scope, receive, send)

@@ -1,0 +1,80 @@
+"""The end of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from mla_serve.serve.drain import Drain, Drained
+from mla_serve.serve.settings import Settings
+
+SCOPE = {"type": "http"}
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def ask(drain: Drain) -> list[Message]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(Drained(answer, drain)(SCOPE, None, send))  # type: ignore[arg-type]
+    return sent
+
+
+def test_only_a_worker_that_goes_closes_its_connections() -> None:
+    drain = Drain(Settings())
+    assert ask(drain)[0]["headers"] == []
+    drain.on = True
+    assert ask(drain)[0]["headers"] == [(b"connection", b"close")]
+    assert (drain.accepted, drain.answered) == (2, 2)
+
+
+def test_sigterm_turns_readiness_off_before_uvicorn_stops_accepting(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {signal.SIGTERM: lambda *_: passed_on.append(drain.on)}
+    passed_on: list[bool] = []
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    drain = Drain(Settings(drain_s=0.05))
+
+    async def stop() -> None:
+        drain.install()
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        await asyncio.sleep(0)
+        assert drain.on
+        assert not passed_on
+        while not passed_on:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(stop(), 30))
+    assert passed_on == [True]
+
+
+def test_a_worker_whose_thread_does_not_come_back_is_replaced() -> None:
+    """However well a file is crafted, it holds a worker no longer than that."""
+    left: list[int] = []
+    drain = Drain(Settings(stuck_s=1.0, drain_s=0.0, request_timeout_s=0.01), left.append)
+
+    async def be_stuck() -> None:
+        import mla_serve.serve.drain as module
+
+        monkeypatch = pytest.MonkeyPatch()
+        monkeypatch.setattr(module, "GRACE_S", 0.01)
+        try:
+            await drain.watch(lambda: 2.0)
+            assert drain.on
+            while not left:
+                await asyncio.sleep(0.01)
+        finally:
+            monkeypatch.undo()
+
+    asyncio.run(asyncio.wait_for(be_stuck(), 30))
+    assert left == [1]

@@ -1,0 +1,140 @@
+"""Keys, origins and headers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from mla_serve.errors import ConfigError
+from mla_serve.serve.api import create_app
+from mla_serve.serve.guard import Keys, content_security_policy, parse_origins
+from mla_serve.serve.model import open_predictor
+from mla_serve.serve.settings import Settings
+
+KEYS = ("first-key-of-some-length", "second-key-of-some-length")
+TEXT = [("text", (None, b"abc"))]
+
+
+def serve(tiny_bundle: Path, **settings: object) -> TestClient:
+    chosen = Settings(model=tiny_bundle, device="cpu", **settings)  # type: ignore[arg-type]
+    return TestClient(create_app(open_predictor(chosen), chosen))
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys"
+    path.write_text(f"# who: the playground\n{KEYS[0]}\n\n  {KEYS[1]}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(tiny_bundle: Path, keys_file: Path) -> Iterator[TestClient]:
+    with serve(tiny_bundle, api_keys_file=keys_file) as client:
+        yield client
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_opens(guarded: TestClient, key: str) -> None:
+    for scheme in ("Bearer", "bearer"):
+        assert guarded.post("/predict", files=TEXT, headers={"Authorization": f"{scheme} {key}"}).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer ", f"Basic {KEYS[0]}", f"Bearer {KEYS[0]}x", "Bearer é"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/embed", "/model", "/openapi.json", "/samples", "/no"])
+def test_nothing_else_opens(guarded: TestClient, path: str, sent: str | None) -> None:
+    headers = {} if sent is None else {"Authorization": sent.encode("latin-1")}
+    reply = guarded.request("GET" if path in ("/model", "/openapi.json") else "POST", path, headers=headers)  # type: ignore[arg-type]
+    assert reply.status_code == 401
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert reply.json()["type"] == "/problems/unauthorised"
+
+
+def test_the_pages_are_open_and_everything_is_without_keys(guarded: TestClient, tiny_bundle: Path) -> None:
+    assert guarded.get("/").status_code == 200
+    assert guarded.get("/docs").status_code == 200
+    with serve(tiny_bundle) as client:
+        assert client.get("/model").status_code == 200
+
+
+def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    assert Keys(KEYS).know(KEYS[0].encode())
+    assert len(compared) == len(KEYS)  # all of them, though the first fits
+    assert all(len(a) == len(b) == 32 for a, b in compared)
+
+
+@pytest.mark.parametrize("content", ["", "# only a comment\n", "short\n", "schlüssel-mit-umlaut-drin\n"])
+def test_a_file_without_usable_keys_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"MLA_API_KEYS_FILE.*openssl rand") as caught:
+        Keys.read(path)
+    assert "short" not in str(caught.value).split(": ", 1)[1].split("expected")[0]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Keys.read(tmp_path / "none")
+
+
+def test_no_key_is_ever_logged(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        guarded.get("/model", headers={"Authorization": f"Bearer {KEYS[0]}"})
+        guarded.get("/model", headers={"Authorization": "Bearer a-wrong-key-of-some-length"})
+    assert not [record for record in caplog.records if "key-of-some-length" in record.getMessage()]
+
+
+def test_other_origins_may_not_call_unless_allowed(tiny_bundle: Path) -> None:
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    with serve(tiny_bundle) as client:
+        assert "access-control-allow-origin" not in client.get("/model", headers=asked).headers
+        assert client.options("/predict", headers=asked).status_code == 405
+    with serve(tiny_bundle, cors_origins="https://a.example, https://b.example") as client:
+        assert client.options("/predict", headers=asked).headers["access-control-allow-origin"] == "https://a.example"
+        other = client.get("/model", headers={"Origin": "https://c.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_browser_may_ask_before_it_has_a_key(tiny_bundle: Path, keys_file: Path) -> None:
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    with serve(tiny_bundle, api_keys_file=keys_file, cors_origins="https://a.example") as client:
+        assert client.options("/predict", headers=asked).status_code == 200
+        refused = client.get("/model", headers={"Origin": "https://a.example"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize("text", ["a.example", "https://a.example/path", "https://*.example", "null", "https://a b"])
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="MLA_CORS_ORIGINS"):
+        parse_origins(text)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/model", "/nothing", "/openapi.json"])
+def test_every_answer_carries_the_security_headers(guarded: TestClient, path: str) -> None:
+    headers = guarded.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-frame-options"] == "DENY"
+    assert "microphone=(self)" in headers["permissions-policy"]
+    assert "server" not in headers
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_may_load_only_what_comes_from_here(guarded: TestClient, path: str) -> None:
+    policies = guarded.get(path).headers.get_list("content-security-policy")
+    assert len(policies) == 1
+    directives = dict(part.strip().split(" ", 1) for part in policies[0].split(";"))
+    assert directives["default-src"] == "'self'"
+    assert directives["frame-ancestors"] == "'none'"
+    assert "unsafe" not in policies[0]
+    assert not re.search(r"https?:|\*", policies[0])
+
+
+def test_inline_scripts_are_allowed_by_their_hash_alone() -> None:
+    policy = content_security_policy(b"<script>alert(1)</script><script src='x.js'></script><style>a{}</style>")
+    assert policy.count("'sha256-") == 2
+    assert "'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='" in policy

@@ -1,0 +1,223 @@
+"""A model that changes while it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from mla_serve.serve.mounted import Mounted
+from mla_serve.serve.settings import Settings
+from mla_serve.serve.update import ModelWatch, fingerprint
+
+TEXT = [("text", (None, b"abc"))]
+
+
+class Place:
+    """A link to one of two bundles, what serves it and what watches it."""
+
+    def __init__(self, folder: Path, make_bundle: Callable[..., Path]) -> None:
+        self.folder = folder
+        self.bundles = [make_bundle(folder / f"tiny_{seed}", seed=seed) for seed in (0, 1)]
+        self.link = folder / "current"
+        self.point(self.bundles[0])
+        settings = Settings(model=self.link, device="cpu")
+        self.mounted = Mounted(settings)
+        self.mounted.open()
+        self.watch = ModelWatch(settings, self.mounted)
+        self.client = TestClient(self.mounted)
+
+    def point(self, target: Path) -> None:
+        new = self.folder / "new"
+        new.symlink_to(target)
+        new.replace(self.link)
+
+    def look(self) -> None:
+        asyncio.run(self.watch.look())
+
+    def served(self) -> str:
+        name: str = self.client.post("/predict", files=TEXT).json()["model"]["name"]
+        return name
+
+    def refusal(self) -> Any:
+        return self.client.get("/model").json()["update_refused"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, make_bundle: Callable[..., Path]) -> Place:
+    return Place(tmp_path, make_bundle)
+
+
+def test_a_new_bundle_is_taken_up(place: Place) -> None:
+    assert place.served() == "tiny_0"
+    place.look()
+    assert place.served() == "tiny_0"
+    place.point(place.bundles[1])
+    place.look()
+    assert place.served() == "tiny_1"
+    assert place.client.get("/model").json()["name"] == "tiny_1"
+    assert place.refusal() is None
+
+
+def test_a_request_that_is_running_ends_with_the_model_it_began_with(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    predictor = place.mounted._now.routes.answerer.predictor  # type: ignore[union-attr]
+    decode_one = predictor.decode_one
+
+    def decode_slowly(name: str, payload: Any) -> Any:
+        inside.set()
+        assert go_on.wait(30)
+        return decode_one(name, payload)
+
+    monkeypatch.setattr(predictor, "decode_one", decode_slowly)
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(place.served()))
+    thread.start()
+    assert inside.wait(30)
+    place.point(place.bundles[1])
+    place.look()
+    assert place.served() == "tiny_1"
+    go_on.set()
+    thread.join(30)
+    assert answers == ["tiny_0"]
+
+
+def test_the_old_graphs_are_let_go_though_the_worker_froze_them(place: Place) -> None:
+    old = weakref.ref(place.mounted._now.routes.answerer.predictor)  # type: ignore[union-attr]
+    gc.freeze()
+    try:
+        place.point(place.bundles[1])
+        place.look()
+        assert old() is None
+    finally:
+        gc.unfreeze()
+
+
+def damage(folder: Path) -> None:
+    (folder / "audio.onnx").write_bytes((folder / "audio.onnx").read_bytes()[:-100])
+
+
+def drop_a_file(folder: Path) -> None:
+    (folder / "head.onnx").unlink()
+
+
+def cut_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes((folder / "manifest.json").read_bytes()[:300])
+
+
+def remove_all(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("harm", [damage, drop_a_file, cut_the_manifest, remove_all])
+def test_a_bad_bundle_leaves_the_old_one_serving_and_says_so(
+    place: Place, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    harm(place.bundles[1])
+    place.point(place.bundles[1])
+    with caplog.at_level(logging.ERROR):
+        place.look()
+    assert place.served() == "tiny_0"
+    assert place.refusal()["reason"]
+    assert str(place.folder) not in place.refusal()["reason"]
+    assert "the new bundle is refused" in caplog.text
+    assert gauge() == 1.0
+
+
+def gauge() -> float:
+    from prometheus_client import REGISTRY
+
+    value = REGISTRY.get_sample_value("mla_model_update_refused")
+    assert value is not None
+    return value
+
+
+def test_a_bundle_that_answers_otherwise_here_is_refused(place: Place, change_manifest: Callable[..., None]) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["golden"][0]["probabilities"] = [1.0, 0.0, 0.0]
+
+    change_manifest(place.bundles[1], edit)
+    place.point(place.bundles[1])
+    place.look()
+    assert "golden samples differ" in place.refusal()["reason"]
+    assert place.served() == "tiny_0"
+
+
+def test_a_half_copied_bundle_is_taken_up_once_it_is_whole(place: Place) -> None:
+    half = place.folder / "half"
+    half.mkdir()
+    shutil.copy(place.bundles[1] / "manifest.json", half)
+    place.point(half)
+    place.look()
+    assert place.served() == "tiny_0"
+    assert place.refusal() is not None
+    shutil.copytree(place.bundles[1], half, dirs_exist_ok=True)
+    place.look()
+    assert place.served() == "tiny_1"
+    assert place.refusal() is None
+    assert gauge() == 0.0
+
+
+def test_going_back_to_the_model_that_is_served_clears_the_refusal(place: Place) -> None:
+    remove_all(place.bundles[1])
+    place.point(place.bundles[1])
+    place.look()
+    assert place.refusal()
+    place.point(place.bundles[0])
+    place.look()
+    assert place.refusal() is None
+
+
+def test_a_bug_while_loading_leaves_the_old_model_serving(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("mla_serve.serve.update.open_predictor", fail)
+    place.point(place.bundles[1])
+    place.look()
+    assert place.served() == "tiny_0"
+    assert place.refusal()["reason"] == "it cannot be loaded; the log says why"
+
+
+def test_a_bad_bundle_is_not_read_again_and_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(place.bundles[1])
+    place.point(place.bundles[1])
+    place.look()
+    monkeypatch.setattr("mla_serve.serve.update.open_predictor", lambda *_: pytest.fail("it was read again"))
+    place.look()
+
+
+def test_a_fingerprint_changes_with_anything_in_the_folder(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    folder = make_bundle(tmp_path / "tiny")
+    seen = [fingerprint(folder)]
+    (folder / "more").write_text("x")
+    seen.append(fingerprint(folder))
+    os.utime(folder / "head.onnx", ns=(1, 1))
+    seen.append(fingerprint(folder))
+    (folder / "audio.onnx").unlink()
+    seen.append(fingerprint(folder))
+    (tmp_path / "link").symlink_to(folder)
+    assert len(set(seen)) == 4
+    assert fingerprint(tmp_path / "link") == seen[-1]
+    assert fingerprint(tmp_path / "nothing") == (str(tmp_path / "nothing"), ())
+
+
+def test_a_bundle_of_other_modalities_brings_its_own_fields(place: Place, make_bundle: Callable[..., Path]) -> None:
+    place.point(make_bundle(place.folder / "words", {"words": "text"}))
+    place.look()
+    assert place.client.post("/predict", files=TEXT).status_code == 400
+    assert place.client.post("/predict", files=[("words", (None, b"abc"))]).status_code == 200
