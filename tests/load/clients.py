@@ -1,0 +1,122 @@
+"""Clients that ask without pause, and compare every answer with the offline predictor's."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import itertools
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mla_serve.bundle import Bundle
+from mla_serve.predictor import Predictor
+from tests.load.http import Stream, connect, form, read_answer
+
+TOLERANCE = 1e-5
+SAMPLES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A request, and what the offline predictor of each model says to it: {manifest hash: probabilities}."""
+
+    subset: str
+    request: bytes
+    answers: dict[str, dict[str, float]]
+
+
+@dataclasses.dataclass
+class Tally:
+    """What came back."""
+
+    statuses: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    subsets: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    slowest: float = 0.0
+    wrong: int = 0
+    cut: int = 0
+    """Connections that ended without an answer."""
+    half: int = 0
+    """Connections that ended in the middle of an answer."""
+
+    @property
+    def answered(self) -> int:
+        """How many answers came."""
+        return sum(self.statuses.values())
+
+    @property
+    def failures(self) -> int:
+        """How many of them were 5xx, but for 503 and 504."""
+        return sum(count for status, count in self.statuses.items() if status >= 500 and status not in (503, 504))
+
+
+def questions(*models: Path) -> list[Question]:
+    """Make requests of every subset of the modalities, and ask the offline predictors."""
+    predictors = [Predictor(Bundle.load(model)) for model in models]
+    inputs = predictors[0].bundle.inputs
+    found = []
+    for seed in range(SAMPLES):
+        generator = np.random.default_rng(seed)
+        sample = {name: reader.generate(generator) for name, reader in inputs.items()}
+        for size in range(1, len(inputs) + 1):
+            for names in itertools.combinations(inputs, size):
+                part = {name: sample[name] for name in names}
+                answers = {p.bundle.manifest.sha256: p.predict([part])[0].probabilities for p in predictors}
+                found.append(Question("+".join(names), form(part), answers))
+    return found
+
+
+async def ask(stream: Stream, question: Question, tally: Tally) -> dict[str, str]:
+    """Ask once, and note what comes back; returns the headers."""
+    start = time.monotonic()
+    reader, writer = stream
+    writer.write(question.request)
+    status, headers, body = await read_answer(reader)
+    tally.slowest = max(tally.slowest, time.monotonic() - start)
+    tally.statuses[status] += 1
+    if status == 200:
+        answer = json.loads(body)
+        tally.subsets[question.subset] += 1
+        tally.models[answer["model"]["sha256"]] += 1
+        tally.wrong += not _equal(answer["probabilities"], question.answers.get(answer["model"]["sha256"], {}))
+    return headers
+
+
+async def keep_asking(port: int, asked: Sequence[Question], tally: Tally, seconds: float, seed: int) -> None:
+    """Ask one question after the other; on a connection that ends, go on with a new one."""
+    order, end, stream = random.Random(seed), time.monotonic() + seconds, None
+    while time.monotonic() < end:
+        try:
+            if stream is None:
+                stream = await connect(port)
+            headers = await ask(stream, order.choice(asked), tally)
+            if headers.get("connection") == "close":
+                stream[1].close()
+                stream = None
+        except asyncio.IncompleteReadError as error:
+            tally.cut += 1
+            tally.half += bool(error.partial)
+            stream = None
+        except OSError:
+            tally.cut += 1
+            stream = None
+            await asyncio.sleep(0.05)
+    if stream is not None:
+        stream[1].close()
+
+
+async def load(port: int, asked: Sequence[Question], seconds: float, clients: int) -> Tally:
+    """Let many ask at once."""
+    tally = Tally()
+    await asyncio.gather(*(keep_asking(port, asked, tally, seconds, seed) for seed in range(clients)))
+    return tally
+
+
+def _equal(given: dict[str, float], expected: dict[str, float]) -> bool:
+    return given.keys() == expected.keys() and all(abs(given[name] - expected[name]) <= TOLERANCE for name in given)

@@ -1,0 +1,62 @@
+"""Saturate the service for minutes: every answer right, nothing grows.
+
+python -m tests.load.soak --model models/digits --seconds 600 --clients 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+
+from tests.load.clients import load, questions
+from tests.load.service import Service, serving
+
+GROWTH = 1.05
+WARM_UP = 0.2  # of the time: until memory is compared
+
+
+def soak(service: Service, model: Path, seconds: float, clients: int) -> list[str]:
+    """Run it; returns what is not as it should be."""
+    asked = questions(model)
+    warm = asyncio.run(load(service.port, asked, WARM_UP * seconds, clients))
+    time.sleep(7)  # idle connections are closed after 5 s
+    memory, files = service.memory(), service.files()
+    tally = asyncio.run(load(service.port, asked, (1 - WARM_UP) * seconds, clients))
+    time.sleep(7)
+    growth, more_files = service.memory() / memory, service.files() - files
+    rate = tally.answered / ((1 - WARM_UP) * seconds)
+    print(f"answers        {warm.answered + tally.answered:,}, {rate:.0f} a second, {dict(tally.statuses)}")
+    print(f"subsets        {len(tally.subsets)}: {dict(tally.subsets)}")
+    print(f"wrong          {warm.wrong + tally.wrong}")
+    print(f"slowest        {tally.slowest:.2f} s")
+    print(f"memory         {memory / 2**20:.0f} MiB -> {growth * memory / 2**20:.0f} MiB, {100 * (growth - 1):+.1f} %")
+    print(f"descriptors    {files} -> {files + more_files}")
+    checks = {
+        "wrong answers": warm.wrong + tally.wrong > 0,
+        "5xx but 503 and 504": warm.failures + tally.failures > 0,
+        "connections that ended without an answer": warm.cut + tally.cut > 0,
+        "subsets that were never answered": len(tally.subsets) < len({question.subset for question in asked}),
+        "memory that grows by more than 5 %": growth > GROWTH,
+        "file descriptors that grow": more_files > 0,
+    }
+    return [what for what, bad in checks.items() if bad]
+
+
+def main() -> None:
+    """Run from the command line; ends with 1 when something is not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("models/digits"))
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    with serving(options.model.resolve(), options.workers) as service:
+        faults = soak(service, options.model, options.seconds, options.clients)
+    print(f"VERDICT soak   {'FAILED: ' + ', '.join(faults) if faults else 'passed'}")
+    raise SystemExit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
