@@ -48,7 +48,9 @@ def export_run(run: Path, out: Path) -> Manifest:
         for name, content in files.items():
             (staging / name).write_bytes(content)
         heads = {head: f"{head}.onnx" for head in strategy.heads}
-        (staging / UNFAMILIAR).write_bytes((folder.path / UNFAMILIAR).read_bytes())
+        known = (folder.path / UNFAMILIAR).is_file()  # runs of an older version have none
+        if known:
+            (staging / UNFAMILIAR).write_bytes((folder.path / UNFAMILIAR).read_bytes())
         parity = _write_graphs(strategy, recipe.inputs, samples, staging)
         fusion = folder.read_fusion()
         manifest = Manifest(
@@ -59,8 +61,8 @@ def export_run(run: Path, out: Path) -> Manifest:
             modalities=modalities,
             heads=heads,
             fusion=FusionParameters(**dataclasses.asdict(fusion)),
-            conformal=facts["conformal"],
-            unfamiliar=UNFAMILIAR,
+            conformal=facts.get("conformal", {}),
+            unfamiliar=UNFAMILIAR if known else None,
             golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
             golden_source=facts["golden_source"],
             tolerance=GOLDEN_TOLERANCE,

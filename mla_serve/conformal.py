@@ -72,18 +72,19 @@ def stored(values: Array) -> list[float]:
 
 
 def score_table(
-    fused: Mapping[tuple[str, tuple[str, ...]], Array], generator: np.random.Generator
+    fused: Mapping[tuple[str, tuple[str, ...]], Array], generator: np.random.Generator, *, by_size: bool = False
 ) -> dict[str, dict[str, list[float]]]:
     """Arrange true labels' scores for storing.
 
-    Args: {(rule, pattern): scores (B,), NaN in rows that lack the pattern}. Where a pattern has too few, those of its size
-    are pooled: one pattern at random for each row, so that the pool stays exchangeable.
+    Args: {(rule, pattern): scores (B,), NaN in rows that lack the pattern}; by_size, that not all patterns are listed.
+    Where a pattern has too few, or by_size, those of its size are pooled: one pattern at random for each row, so that
+    the pool stays exchangeable.
     """
     table: dict[str, dict[str, list[float]]] = {}
     for (rule, pattern), values in fused.items():
         there = values[~np.isnan(values)]
         entry = table.setdefault(rule, {})
-        if len(there) >= ENOUGH:
+        if len(there) >= ENOUGH and not by_size:
             entry[pattern_name(pattern)] = stored(there)
         elif str(len(pattern)) not in entry:
             alike = [v for (r, p), v in fused.items() if r == rule and len(p) == len(pattern)]

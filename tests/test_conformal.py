@@ -56,3 +56,10 @@ def test_few_scores_fall_back_to_patterns_of_the_same_size() -> None:
     conformal = Conformal(table)
     assert len(conformal.of("paper", ("b",))) == ENOUGH
     assert conformal.highest("paper", ("a",)) == ENOUGH / (ENOUGH + 1)
+
+
+def test_where_not_all_patterns_are_listed_scores_go_by_size() -> None:
+    many = {("paper", (name,)): np.linspace(0, 1, 200) for name in ("a", "b")}
+    table = score_table(many, np.random.default_rng(0), by_size=True)
+    assert set(table["paper"]) == {"1"}
+    assert len(Conformal(table).of("paper", ("c",))) == 200

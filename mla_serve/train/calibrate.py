@@ -99,7 +99,7 @@ class _Objective:
 
     def __init__(self, evidence: Evidence, ridge: float, fusion: Fusion | None = None) -> None:
         self.evidence, self.ridge, self.fusion = evidence, ridge, fusion
-        listed = _patterns(len(evidence.logits))
+        listed = listed_patterns(len(evidence.logits))
         usable = np.array([evidence.present[pattern].all(axis=0) for pattern in listed])
         enough = usable.sum(axis=1) >= ENOUGH_ROWS
         self.patterns, usable = listed[enough], usable[enough]
@@ -189,13 +189,13 @@ def _weights(scores: Array, patterns: Array) -> Array:
     return normalised
 
 
-def _patterns(count: int) -> Array:
+def listed_patterns(count: int) -> Array:
     """List all availability patterns (K, M), or a fixed random sample with every size in it."""
     if 2**count - 1 <= PATTERNS_UP_TO:
         return np.array([p for p in itertools.product([False, True], repeat=count) if any(p)])
     generator = np.random.default_rng(0)
     singles, full = np.eye(count, dtype=bool), np.ones((1, count), dtype=bool)
-    sizes = generator.integers(2, count, max(PATTERNS_UP_TO - count - 1, count))
+    sizes = 2 + np.arange(max(PATTERNS_UP_TO - count - 1, count)) % (count - 2)
     mixed = [np.isin(np.arange(count), generator.choice(count, size, replace=False)) for size in sizes]
     return np.concatenate([singles, np.array(mixed), full])
 

@@ -16,9 +16,8 @@ import torch
 from mla_serve.conformal import score_table, scores
 from mla_serve.fusion import RULES, Array, Fusion, fuse, log_softmax
 from mla_serve.inputs import Input
-from mla_serve.scores import patterns
 from mla_serve.table import Row
-from mla_serve.train.calibrate import Evidence
+from mla_serve.train.calibrate import Evidence, listed_patterns
 from mla_serve.train.choose import choose, mixed
 from mla_serve.train.data import Samples
 from mla_serve.train.features import Encoded, any_of, encode_column, first_of, spoil_column, stack
@@ -108,7 +107,7 @@ def cross_fitted_scores(
     rules: Sequence[str] = tuple(RULES),
 ) -> dict[str, dict[str, list[float]]]:
     """Score each row's label under every rule and pattern by a fusion that was fitted on the other folds."""
-    listed = patterns(len(names))
+    listed = listed_patterns(len(names))
     found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in rules for p in listed}
     for number in np.unique(folds.number):
         own = folds.number == number
@@ -120,7 +119,7 @@ def cross_fitted_scores(
             usable = part.present[pattern].all(axis=0)
             if usable.any():
                 _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found, rules)
-    return score_table(found, np.random.default_rng(seed))
+    return score_table(found, np.random.default_rng(seed), by_size=len(listed) < 2 ** len(names) - 1)
 
 
 def _score(

@@ -215,3 +215,17 @@ def test_a_bundle_gives_sets_of_the_coverage_that_is_asked_for(config: TrainConf
     assert 1 <= measured["set_size"] <= 3
     with pytest.raises(InputError, match="coverage"):
         predictor.predict([{"text": "rot"}], coverage=1.5)
+
+
+def test_a_run_of_an_older_version_is_exported_without_sets(config: TrainConfig, tmp_path: Path) -> None:
+    folder = train(dataclasses.replace(config, epochs=1))
+    (folder.path / "unfamiliar.npz").unlink()
+    facts = folder.read_json()
+    del facts["conformal"]
+    folder.write_json("run.json", facts)
+    export_run(folder.path, tmp_path / "bundle")
+    predictor = Predictor(Bundle.load(tmp_path / "bundle"))
+    prediction = predictor.predict([{"text": "rot"}])[0]
+    assert prediction.modalities["text"].unfamiliarity is None
+    with pytest.raises(InputError, match="coverage"):
+        predictor.predict([{"text": "rot"}], coverage=0.9)
