@@ -40,7 +40,7 @@ STYLE: Any = {
 }
 LINES: Mapping[str, Mapping[str, Any]] = {
     "calibrated": {"color": ACCENT, "linewidth": 2.4, "zorder": 4},
-    "discounted": {"color": ACCENT, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 3},
+    "undiscounted": {"color": ACCENT, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 3},
     "paper": {"color": INK, "linewidth": 1.3, "zorder": 2},
     "mean_logit": {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 1.6)), "zorder": 2},
     "alone": {"color": FAINT, "linewidth": 1.2, "zorder": 1},
@@ -176,7 +176,7 @@ def corruption_curves(curves: Scores, without: Scores) -> str:
                     grid[row, column].set_axis_off()
             for axes, (corruption, by_severity) in zip(grid[row], corruptions.items(), strict=False):
                 at = [int(severity) for severity in by_severity]
-                for rule in ("alone", "paper", "discounted", "calibrated"):
+                for rule in ("alone", "paper", "undiscounted", "calibrated"):
                     axes.plot(at, [s[rule]["accuracy"] for s in by_severity.values()], label=rule, **LINES[rule])
                 if name in without:
                     level = without[name]["calibrated"]["accuracy"]

@@ -23,7 +23,7 @@ from mla_serve.scores import RATES, conditions, evaluate
 from mla_serve.show import measured
 from mla_serve.table import Row, payload, read_table
 
-SHOWN_RULES = ("calibrated", "paper", "mean_logit", "discounted")
+SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 BATCH = 128
 DRAWS = 20
 COVERAGE = 0.9

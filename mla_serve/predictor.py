@@ -26,7 +26,7 @@ class Heard:
     """What the graphs made of B samples: logits (M, B, C), 0 where absent; present (M, B) bool.
 
     unfamiliarity (M, B): percentile among validation, 0..1, NaN where absent or not known; strain (M, B): how far
-    beyond validation, see fusion.discounted.
+    beyond validation, see fusion.calibrated.
     """
 
     logits: Array

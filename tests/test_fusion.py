@@ -176,12 +176,12 @@ def test_influence_is_what_leaving_out_changes(rule: str) -> None:
 def test_an_unfamiliar_opinion_flattens_and_loses_weight() -> None:
     logits = np.array([[[6.0, 0, 0]], [[0, 3.0, 0]]])
     present, fusion = np.ones((2, 1), dtype=bool), Fusion({"a": 1.0, "b": 1.0}, discounts={"a": 1.0, "b": 1.0})
-    known = fuse(logits, present, fusion, "discounted")
-    strange = fuse(logits, present, fusion, "discounted", np.array([[3.0], [0.0]]))
+    known = fuse(logits, present, fusion, "calibrated")
+    strange = fuse(logits, present, fusion, "calibrated", np.array([[3.0], [0.0]]))
     assert known.log_probabilities.argmax() == 0
     assert strange.log_probabilities.argmax() == 1
     assert strange.weights[0, 0] < known.weights[0, 0]
-    plain = fuse(logits, present, fusion, "calibrated", np.array([[3.0], [0.0]]))
+    plain = fuse(logits, present, fusion, "undiscounted", np.array([[3.0], [0.0]]))
     np.testing.assert_array_equal(plain.log_probabilities, known.log_probabilities)
 
 

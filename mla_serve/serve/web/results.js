@@ -14,7 +14,7 @@ const RULES = {
   mean_prob: "Mean of probabilities",
   product: "Product of experts",
   product_prior: "Product, prior counted once",
-  discounted: "Discounted when unfamiliar",
+  undiscounted: "Calibrated, unfamiliar or not",
   static: "Fixed weights",
   energy: "Energy",
   sum_logit: "Sum of logits",
