@@ -119,7 +119,8 @@ class AudioInput(Input):
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
             frames += len(block)
             self._check_length(frames, file, field)
-            blocks.append(block.mean(axis=1))
+            with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused when all is read
+                blocks.append(block.mean(axis=1))
         if not blocks:
             raise InputError(field, "the recording holds no samples; leave it out or send one that does")
         return np.concatenate(blocks)

@@ -24,7 +24,10 @@ from mla_serve.serve.settings import Settings
 from tests.hostile.corpus import Case, build, write
 
 # A worker ignores them as well (service.py): Pillow words them with numbers from the file.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
 ANSWERS = {200, 400, 413, 415, 422}
 CASES = build()
 

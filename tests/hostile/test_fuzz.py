@@ -19,7 +19,10 @@ from mla_serve.errors import InputError
 from mla_serve.inputs import AudioInput, ImageInput, Input, Payload, TextInput, VectorInput
 from tests.hostile.seeds import images, sounds
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES = 60 if not SECONDS else 500
 QUICK = settings(

@@ -101,3 +101,12 @@ def test_a_png_of_deep_grey_needs_little_more_memory_than_its_pixels() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2000 * 2000 * 12  # in float64, with its copies, it was 40 bytes a pixel
+
+
+@pytest.mark.parametrize("values", [[np.inf, -np.inf], [3e38, 3e38], [np.nan, 1.0]])
+def test_channels_that_add_up_to_no_number_are_refused_without_a_warning(values: list[float]) -> None:
+    from tests.hostile.seeds import wav
+
+    content = wav(np.array(values * 800, "<f4").tobytes(), channels=2, bits=32, tag=3)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        SOUND.decode(content, "audio")

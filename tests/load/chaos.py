@@ -272,7 +272,7 @@ def disconnect(model: Path, seconds: float) -> list[str]:
             "5xx": tally.failures,
             "other connections cut": tally.cut,
             "memory that grows by more than 10 %": growth > 1.1,
-            "file descriptors that stay open": more > 0,
+            "more file descriptors than the workers' own few": more > 10,
             "tracebacks in the log": traces,
         }
     )
