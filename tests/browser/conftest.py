@@ -89,3 +89,12 @@ def axe() -> str:
     if not AXE.is_file():
         missing(f"{AXE} is not there: make .venv/axe-core/axe.min.js")
     return AXE.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def digits_address(playwright: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the bundle that is part of the project, where it is there."""
+    if not (ROOT / "models" / "digits" / "manifest.json").is_file():
+        pytest.skip("models/digits is not there")
+    with serving(ROOT / "models" / "digits", tmp_path_factory.mktemp("digits") / "log") as address:
+        yield address

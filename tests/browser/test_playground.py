@@ -433,3 +433,18 @@ def test_a_service_with_keys_asks_for_one(browser: Any, tiny_address: str) -> No
         "() => document.querySelector('pre').textContent.includes('Authorization: Bearer $MLA_API_KEY')"
     )
     context.close()
+
+
+def test_a_seven_is_a_seven(browser: Any, digits_address: str) -> None:
+    page = open_page(browser, digits_address, viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    is_seven = "() => document.querySelector('.label').textContent === '7'"
+    page.get_by_role("button", name="Sample 8").click()
+    wait_for_opinions(page, "image", "audio", "text")
+    page.wait_for_function(is_seven)
+    for name in ("Audio", "Text"):
+        page.get_by_role("switch", name=f"Use {name}").click()
+    draw(page, SEVEN)
+    wait_for_opinions(page, "image")
+    page.wait_for_function(is_seven)
+    page.context.close()
