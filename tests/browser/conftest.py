@@ -24,9 +24,9 @@ def missing(what: str) -> None:
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Any]:
-    """Start playwright's driver."""
+    """Start playwright's driver, a file at a time: while it runs, no test of that process can run an event loop."""
     if chromium_path() is None:
         missing("there is no chromium: apt-get install chromium, or set MLA_CHROMIUM")
     try:
@@ -47,7 +47,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Any, spoken: Path) -> Iterator[Any]:
     """Start a browser with a fake camera and a fake microphone."""
     browser = launch(playwright, *FAKE_DEVICES, f"--use-file-for-fake-audio-capture={spoken}")
@@ -64,7 +64,7 @@ def tiny_model(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPa
     return make_bundle(tmp_path_factory.mktemp("browser") / "tiny", names, conformal=conformal)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny_address(playwright: Any, tiny_model: Path) -> Iterator[str]:
     """Serve it."""
     with serving(tiny_model, tiny_model.parent / "log") as address:
@@ -91,7 +91,7 @@ def axe() -> str:
     return AXE.read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def digits_address(playwright: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the bundle that is part of the project, where it is there."""
     if not (ROOT / "models" / "digits" / "manifest.json").is_file():

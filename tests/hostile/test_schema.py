@@ -15,7 +15,6 @@ from mla_serve.serve.api import create_app
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
 
-schemathesis = pytest.importorskip("schemathesis", reason="pip install -c constraints.txt '.[hostile]'")
 CASES = int(os.environ.get("SCHEMA_CASES", "5000"))
 ALLOWED = {200, 400, 404, 405, 413, 415, 422}
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -33,6 +32,8 @@ def app(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Pat
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/embed"])
 def test_no_generated_request_is_a_failure_of_ours(app: Any, path: str, mode: str) -> None:
+    import schemathesis
+
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operation = schema[path]["POST"]
     tried: dict[int, int] = {}
