@@ -64,8 +64,8 @@ class TrainConfig:
     """Of mla and dus: shared (the default) or separate."""
     turns: str | None = None
     """Of mla and dus: all (the default), or weak: a modality far ahead sits out every second batch."""
-    augment: bool = True
-    """Vary training samples at random."""
+    augment: bool | None = None
+    """Vary training samples at random. Default: yes, but not the generated data, whose samples are spoiled already."""
     image_size: int | None = None
     """Side of the square that images are cropped to, in pixels. Default: from the data, at most 96."""
     audio_rate: int | None = None
@@ -81,6 +81,11 @@ class TrainConfig:
     def passes(self) -> int:
         """Passes over the training rows, as told or by default."""
         return (30 if self.data else 12) if self.epochs is None else self.epochs
+
+    @property
+    def augments(self) -> bool:
+        """Whether training samples are varied, as told or by default."""
+        return self.data is not None if self.augment is None else self.augment
 
     def check(self) -> None:
         """Refuse what cannot be trained, before anything is read.

@@ -90,7 +90,7 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
         epochs=config.passes,
         batch_size=config.batch_size,
         seed=config.seed,
-        augment=config.augment,
+        augment=config.augments,
         device=pick_device(config.device),
     )
     _start(config, planned, folder, trainer)
@@ -124,7 +124,7 @@ def pick_device(name: str) -> torch.device:
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     facts = _jsonable(dataclasses.asdict(config))
-    facts |= {"epochs": config.passes, "fingerprint": planned.table.fingerprint}
+    facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
     if config.resume and (folder.path / LAST).exists():
         before = folder.read_json("config.json")
         changed = [key for key in facts if key not in FREE_TO_CHANGE and facts[key] != before.get(key)]

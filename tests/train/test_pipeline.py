@@ -229,3 +229,10 @@ def test_a_run_of_an_older_version_is_exported_without_sets(config: TrainConfig,
     assert prediction.modalities["text"].unfamiliarity is None
     with pytest.raises(InputError, match="coverage"):
         predictor.predict([{"text": "rot"}], coverage=0.9)
+
+
+def test_generated_samples_are_not_spoiled_twice(config: TrainConfig) -> None:
+    assert config.augments
+    assert not TrainConfig().augments
+    assert TrainConfig(augment=True).augments
+    assert (config.passes, TrainConfig().passes, TrainConfig(data=config.data).passes) == (4, 12, 30)
