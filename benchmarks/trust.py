@@ -26,11 +26,13 @@ from mla_serve.table import read_table
 from mla_serve.train.calibrate import Evidence
 from mla_serve.train.choose import Setting
 from mla_serve.train.data import decode_rows
-from mla_serve.train.features import encode_column, stack
+from mla_serve.train.features import encode_column
 from mla_serve.train.folds import Folds
-from mla_serve.train.run import BEST, RunFolder
-from mla_serve.train.trust import cross_fitted_scores
+from mla_serve.train.run import BEST, UNFAMILIAR, RunFolder
+from mla_serve.train.trust import cross_fitted_scores, gather
+from mla_serve.unfamiliar import Familiar
 
+RULES = ("calibrated", "paper", "undiscounted")
 CONDITIONS = ("full", "missing20", "missing50", "missing80")
 DRAWS, SPLITS, COVERAGE, FOLDS = 20, 20, 0.9, 5
 
@@ -44,16 +46,17 @@ def seeds(runs: list[str]) -> None:
         strategy.load_state_dict(folder.load(BEST)["weights"])
         samples = decode_rows(read_table(Path(facts["data"])).splits["test"], recipe.inputs, recipe.classes)
         encoded = {n: encode_column(strategy, n, c, torch.device("cpu")) for n, c in samples.columns.items()}
+        familiar = Familiar.from_bytes((folder.path / UNFAMILIAR).read_bytes())
+        heard = gather(encoded, samples.labels.numpy(), familiar)
         results = evaluate(
-            *stack(encoded), samples.labels.numpy(), folder.read_fusion(), ["calibrated", "paper"], draws=DRAWS
+            heard.logits, heard.present, heard.labels, folder.read_fusion(), RULES, draws=DRAWS, strain=heard.strain
         )
         print(run, *(note for note in facts["notes"] if note.startswith(("fusion", "VALID"))), sep="\n  ")
         for condition in CONDITIONS:
-            ours, theirs = results[condition]["calibrated"], results[condition]["paper"]
-            cells = [f"{s['accuracy']:.3f} {s['nll']:.4f} {s['ece']:.3f}" for s in (ours, theirs)]
-            print(
-                f"  {condition:10} calibrated {cells[0]}   paper {cells[1]}   lower NLL: {ours['nll'] < theirs['nll']}"
-            )
+            scores = results[condition]
+            cells = [f"{rule} {s['accuracy']:.3f} {s['nll']:.4f} {s['ece']:.3f}" for rule, s in scores.items()]
+            lower = scores["calibrated"]["nll"] < scores["paper"]["nll"]
+            print(f"  {condition:10} {'   '.join(cells)}   lower NLL: {lower}")
 
 
 def coverage(model: str, data: str) -> None:

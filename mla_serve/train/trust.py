@@ -57,7 +57,7 @@ def establish(
     spoil = Spoiler(strategy, inputs, rows["val"], device, seed)
     familiar, notes = _familiar(train, samples["train"], val, spoil(any_of, 1))
     labels = samples["val"].labels.numpy()
-    clean, worse = (_evidence(one, labels, familiar) for one in (val, spoil(first_of, 2)))
+    clean, worse = (gather(one, labels, familiar) for one in (val, spoil(first_of, 2)))
     spoiled = mixed(clean, worse, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     warnings = _warnings(rows, train, samples["train"], val, labels)
@@ -159,7 +159,8 @@ def _familiar(
     return Familiar(references), notes
 
 
-def _evidence(encoded: Mapping[str, Encoded], labels: Array, familiar: Familiar) -> Evidence:
+def gather(encoded: Mapping[str, Encoded], labels: Array, familiar: Familiar) -> Evidence:
+    """Put the opinions on labelled rows together with how unfamiliar each input is."""
     logits, present = stack(encoded)
     strain = np.zeros(present.shape)
     for m, (name, one) in enumerate(encoded.items()):
