@@ -178,10 +178,12 @@ function cameraOn(stage, { taken, say }) {
     }
     say(null);
     video.hidden = false;
-    text.textContent = "Take the picture";
     await video.play();
+    await firstFrame(video);
+    text.textContent = "Take the picture";
   }
   async function take() {
+    if (video.readyState < video.HAVE_CURRENT_DATA) return; // the camera is still warming up
     const canvas = new OffscreenCanvas(stage.width * 2, stage.height * 2);
     drawCovering(canvas.getContext("2d"), await createImageBitmap(video));
     close();
@@ -194,6 +196,13 @@ function cameraOn(stage, { taken, say }) {
     text.textContent = "Camera";
   }
   return { button: control, view: video };
+}
+
+/** Wait until a video has a picture to show. */
+async function firstFrame(video) {
+  while (video.srcObject && (video.readyState < video.HAVE_CURRENT_DATA || !video.videoWidth)) {
+    await new Promise(requestAnimationFrame);
+  }
 }
 
 /** Return the browser's devices; they are there only on https and on this machine. */
