@@ -1,7 +1,5 @@
 """Fitting the fusion: it must find what was built in, and never be worse than the paper's rule where it was fitted."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -92,9 +90,7 @@ def test_where_patterns_are_sampled_every_size_is_there(count: int) -> None:
     assert set(listed.sum(axis=1).tolist()) == set(range(1, count + 1))
 
 
-@pytest.mark.slow
-def test_eight_modalities_are_fitted_in_seconds() -> None:
+def test_eight_modalities_are_fitted_better_than_the_papers_rule() -> None:
     logits, present, labels, names = opinions(count=8, rows=500)
-    began = time.process_time()
-    fit_fusion(logits, present, labels, names)
-    assert time.process_time() - began < 5
+    fusion = fit_fusion(logits, present, labels, names)
+    assert mean_nll(logits, present, labels, fusion, "calibrated") < mean_nll(logits, present, labels, fusion, "paper")
