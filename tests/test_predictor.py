@@ -19,6 +19,7 @@ from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import ENCODE_BATCH, Predictor
 from mla_serve.runtime import Session
 
+DIGITS = Path(__file__).parents[1] / "models" / "digits"
 MakeSample = Callable[[int], dict[str, Payload]]
 
 
@@ -167,3 +168,15 @@ def test_a_prediction_becomes_plain_values(predictor: Predictor, sample: dict[st
     assert prediction.to_dict() == dataclasses.asdict(prediction)
     assert type(prediction.probability) is float
     assert predictor.providers == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-9, 1e-4])
+def test_the_model_that_comes_along_hears_silence_without_losing_its_mind(level: float) -> None:
+    """A muted microphone sends zeros; what it says is finite and unsure."""
+    predictor = Predictor(Bundle.load(DIGITS))
+    generator = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, level * generator.standard_normal(8000), 8000, format="WAV", subtype="FLOAT")
+    opinion = predictor.predict([{"audio": buffer.getvalue(), "text": "sieben"}])[0].modalities["audio"]
+    assert opinion.weight < 0.5
+    assert opinion.entropy > 0.5

@@ -13,6 +13,7 @@ from export.graphs import export_graph, largest_difference
 from mla_serve.errors import BundleError
 from mla_serve.inputs import VectorInput
 from mla_serve.train.encoders import ENCODERS
+from mla_serve.train.encoders.audio import LogMel
 
 FEATURES = np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)
 
@@ -42,3 +43,11 @@ def test_a_graph_of_another_module_is_told(graph: tuple[torch.nn.Module, Path]) 
     other = ENCODERS["vector"]["small"](VectorInput(6), 8)
     with pytest.raises(BundleError, match="differs from torch"):
         largest_difference(other, graph[1], FEATURES, 1e-4)
+
+
+def test_silence_stays_finite_in_the_graph(tmp_path: Path) -> None:
+    front = LogMel(1000).eval()
+    generator = np.random.default_rng(0)
+    waveforms = generator.standard_normal((3, 500)).astype(np.float32) * np.array([[1], [1e-6], [0]], dtype=np.float32)
+    export_graph(front, torch.from_numpy(waveforms[:2]), "waveform", "features", tmp_path / "mel.onnx")
+    assert largest_difference(front, tmp_path / "mel.onnx", waveforms, 1e-2) < 1e-2  # NaN is not less

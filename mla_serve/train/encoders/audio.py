@@ -16,6 +16,7 @@ from mla_serve.train.encoders.blocks import conv_block, resnet18
 BANDS = 48
 LOWEST_HZ = 60.0
 FLOOR = 1e-6  # of the loudest cell: -60 dB
+SILENCE = 1e-10  # a maximum and not a sum: the export drops the addition of so small a constant, and log(0) is left
 
 
 class LogMel(nn.Module):
@@ -38,11 +39,15 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Compute the picture that the encoders look at."""
-        spectrum = F.conv1d(waveform[:, None].float(), self.kernel, stride=self.hop)
+        with torch.autocast(waveform.device.type, enabled=False):  # half precision has no room for -60 dB
+            return self._log_mel(waveform.float())
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
+        spectrum = F.conv1d(waveform[:, None], self.kernel, stride=self.hop)
         real, imaginary = spectrum.chunk(2, dim=1)
         power = torch.einsum("mf,bft->bmt", self.mel, real.square() + imaginary.square())
-        loudest = power.amax(dim=(1, 2), keepdim=True)
-        log_mel = (power + FLOOR * loudest + 1e-10).log()
+        floor = (FLOOR * power.amax(dim=(1, 2), keepdim=True)).clamp_min(SILENCE)
+        log_mel = (power + floor).log()
         centred = log_mel - log_mel.mean(dim=(1, 2), keepdim=True)
         spread = centred.square().mean(dim=(1, 2), keepdim=True).sqrt()
         return (centred / (spread + 1e-2))[:, None]
