@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from mla_serve.serve import describe, forms
 from mla_serve.serve.bench import Bench, Stopwatch
 from mla_serve.serve.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
+from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.pages import add_pages
 from mla_serve.serve.problems import (
     Problem,
@@ -61,6 +62,7 @@ class Answerer:
         self.settings = settings
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
+        meters().expect(predictor.names)
 
     def predict(self, sample: Mapping[str, Payload], options: forms.Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
@@ -68,6 +70,7 @@ class Answerer:
         heard = self.predictor.hear([self._decode(sample, watch)], watch.lap)
         prediction = self.predictor.conclude(heard, rule, options.top_k, options.coverage)[0]
         watch.lap("fuse")
+        self._tell([prediction])
         return orjson.dumps({**vars(prediction), "model": self.model})
 
     def embed(self, sample: Mapping[str, Payload], watch: Stopwatch) -> bytes:
@@ -88,12 +91,20 @@ class Answerer:
         predictions: Iterator[Prediction] = iter(())
         if good:
             heard = self.predictor.hear(good, watch.lap)
-            predictions = iter(self.predictor.conclude(heard, rule, options.top_k, options.coverage))
+            concluded = self.predictor.conclude(heard, rule, options.top_k, options.coverage)
+            self._tell(concluded)
+            predictions = iter(concluded)
         results = [
             {"problem": result.to_dict()} if isinstance(result, Problem) else next(predictions) for result in decoded
         ]
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
+
+    def _tell(self, predictions: Sequence[Prediction]) -> None:
+        """Leave what one run of the graphs said to be counted."""
+        for each in predictions:
+            tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
+        tally().ran(len(predictions))
 
     def _rule(self, options: forms.Options) -> str:
         rule = options.fusion or DEFAULT_RULE
@@ -176,6 +187,7 @@ class Routes:
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
         watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
         body = await self.bench.run(answer, watch, request.receive)
+        tally().timed(watch.laps)
         return Response(body, headers=watch.header(), media_type=describe.JSON)
 
 

@@ -98,6 +98,10 @@ class Mounted:
         """Return for how many seconds a thread has been busy with one request."""
         return self._now.routes.bench.longest() if self._now else 0.0
 
+    def waiting(self) -> int:
+        """Return how many requests wait for a thread."""
+        return self._now.routes.bench.waiting if self._now else 0
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         assert self._now is not None, "BentoML takes no request before the service has been initialised"

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
+from mla_serve.serve.metrics import meters
 
 log = logging.getLogger("mla_serve")
 MEDIA_TYPE = "application/problem+json"
@@ -122,6 +123,7 @@ class Problem:
 def to_problem(error: Exception) -> Problem:
     """Say what went wrong; of a bug no more than that there is one, while the log gets the rest."""
     kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    meters().problem(kind.slug, getattr(error, "field", None))
     if kind is KINDS[Exception]:
         log_bug(error)
         return Problem(kind.type, kind.title, kind.status, "an error of the service, not of the request; it was logged")

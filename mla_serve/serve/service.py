@@ -25,7 +25,7 @@ from mla_serve.runtime import DEVICES
 from mla_serve.serve import connection
 from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.guard import Guard, Keys, parse_origins
-from mla_serve.serve.metrics import meters
+from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.mounted import KnownPaths, Mounted
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
@@ -118,8 +118,9 @@ class MlaServe:
         except RuntimeError:
             return []
         meters().update_refused.set(0)
+        forget_dead_workers()
         drain.install()
-        duties = [drain.watch(mounted.longest)]
+        duties = [drain.watch(mounted.longest), count_forever(mounted.waiting)]
         if settings.model_poll_s is not None:
             duties.append(ModelWatch(settings, mounted).watch(settings.model_poll_s))
         return duties
@@ -131,6 +132,7 @@ class MlaServe:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def say_goodbye(self) -> None:
         """Say in the log that nothing was lost: runs after the last answer."""
+        tally().count()
         log.info("drained: accepted %d, answered %d requests", drain.accepted, drain.answered)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
