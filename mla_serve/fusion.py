@@ -52,13 +52,13 @@ class Fusion:
 
     def scale(self, present: Array) -> Array:
         """Look up each sample's scale: present (M, B) bool -> (B,)."""
-        patterns, index = np.unique(present, axis=1, return_inverse=True)
-        names = tuple(self.temperatures)
-        values = []
-        for column in patterns.T:
-            key = pattern_name([name for name, there in zip(names, column, strict=True) if there])
-            values.append(self.scales.get(key, self.scales.get(str(column.sum()), 1.0)))
-        return np.array(values)[index.reshape(-1)]
+        patterns = list(map(tuple, present.T.tolist()))
+        known = {pattern: self._scale_of(pattern) for pattern in set(patterns)}
+        return np.array([known[pattern] for pattern in patterns])
+
+    def _scale_of(self, pattern: Sequence[bool]) -> float:
+        key = pattern_name([name for name, there in zip(self.temperatures, pattern, strict=True) if there])
+        return self.scales.get(key, self.scales.get(str(sum(pattern)), 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,12 @@ def log_softmax(logits: Array) -> Array:
 
 def entropy(logits: Array) -> Array:
     """Entropy in nats of softmax over the last axis: (..., C) -> (...)."""
-    log_p = log_softmax(logits)
-    nats: Array = -(np.exp(log_p) * log_p).sum(axis=-1)
+    return entropy_of(log_softmax(logits))
+
+
+def entropy_of(log_probabilities: Array) -> Array:
+    """Entropy in nats of what is normalised over the last axis already: (..., C) -> (...)."""
+    nats: Array = -(np.exp(log_probabilities) * log_probabilities).sum(axis=-1)
     return nats
 
 
@@ -220,18 +224,13 @@ def influence(
 
     Alone, a modality is compared with the uniform distribution. Returns: (M, B) in nats, 0 where absent.
     """
-    count, batch, classes = logits.shape
     answered = fused.log_probabilities.argmax(axis=1)
-    own = fused.log_probabilities[np.arange(batch), answered]
-    changes = np.zeros((count, batch))
-    strain = np.zeros((count, batch)) if strain is None else strain
-    for m in range(count):
-        rest = present.copy()
-        rest[m] = False
-        heard = rest.any(axis=0)
-        without = np.full(batch, -np.log(classes))
-        if heard.any():
-            left = fuse(logits[:, heard], rest[:, heard], fusion, rule, strain[:, heard]).log_probabilities
-            without[heard] = left[np.arange(left.shape[0]), answered[heard]]
-        changes[m] = np.where(present[m], own - without, 0.0)
+    own = fused.log_probabilities[np.arange(len(answered)), answered]
+    changes = np.where(present, own + np.log(logits.shape[2]), 0.0)
+    m, b = np.nonzero(present & (present.sum(axis=0) > 1))  # each m is left out of sample b, all in one go
+    if len(b):
+        rest = present[:, b]
+        rest[m, np.arange(len(b))] = False
+        left = fuse(logits[:, b], rest, fusion, rule, None if strain is None else strain[:, b]).log_probabilities
+        changes[m, b] = own[b] - left[np.arange(len(b)), answered[b]]
     return changes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
-from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy, fuse, influence, log_softmax
+from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy_of, fuse, influence, log_softmax
 from mla_serve.inputs import Array, Payload
 from mla_serve.results import Opinion, Prediction
 from mla_serve.runtime import Session, open_session, warn_of_fallback
@@ -161,8 +162,7 @@ class Predictor:
         fusion, (logits, present) = self.bundle.fusion, (heard.logits, heard.present)
         fused = fuse(logits, present, fusion, rule, heard.strain)
         owed = influence(logits, present, fusion, rule, fused, heard.strain)
-        alone = log_softmax(logits.astype(np.float64) / self._temperatures(rule))
-        predictions = [self._prediction(b, fused, owed, alone, heard, rule, top_k) for b in range(present.shape[1])]
+        predictions = self._predictions(fused.log_probabilities, self._opinions(heard, fused, owed, rule), rule, top_k)
         if coverage is None:
             return predictions
         inside = self.bundle.conformal.sets(fused.log_probabilities, present, self.names, rule, coverage)
@@ -180,34 +180,47 @@ class Predictor:
         fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
         return np.array([fitted[name] for name in self.names]).reshape(-1, 1, 1)
 
-    def _prediction(
-        self, b: int, fused: Fused, owed: Array, alone: Array, heard: Heard, rule: str, top_k: int | None
-    ) -> Prediction:
-        """Say what was answered to sample b."""
-        log_p = fused.log_probabilities[b]
-        order = np.argsort(-log_p, kind="stable")
-        p = np.exp(log_p)
-        opinions = {
-            name: Opinion(
-                float(fused.weights[m, b]),
-                float(owed[m, b]),
-                float(entropy(alone[m, b])),
-                self.classes[alone[m, b].argmax()],
-                float(np.exp(alone[m, b].max())),
-                None if np.isnan(heard.unfamiliarity[m, b]) else float(heard.unfamiliarity[m, b]),
-            )
-            for m, name in enumerate(self.names)
-            if heard.present[m, b]
-        }
-        return Prediction(
-            label=self.classes[order[0]],
-            probability=float(p[order[0]]),
-            probabilities={self.classes[c]: float(p[c]) for c in order[:top_k]},
-            entropy=float(entropy(log_p)),
-            fusion=rule,
-            modalities=opinions,
-            missing=[name for name in self.names if name not in opinions],
+    def _opinions(self, heard: Heard, fused: Fused, owed: Array, rule: str) -> list[dict[str, Opinion]]:
+        """Say what each present modality said, sample by sample."""
+        alone = log_softmax(heard.logits.astype(np.float64) / self._temperatures(rule))
+        weights, owes, nats = fused.weights.tolist(), owed.tolist(), entropy_of(alone).tolist()
+        best, surest, strange = alone.argmax(-1).tolist(), np.exp(alone.max(-1)).tolist(), heard.unfamiliarity.tolist()
+        return [
+            {
+                name: Opinion(
+                    weights[m][b],
+                    owes[m][b],
+                    nats[m][b],
+                    self.classes[best[m][b]],
+                    surest[m][b],
+                    None if math.isnan(strange[m][b]) else strange[m][b],
+                )
+                for m, name in enumerate(self.names)
+                if present[m]
+            }
+            for b, present in enumerate(heard.present.T.tolist())
+        ]
+
+    def _predictions(
+        self, log_probabilities: Array, opinions: list[dict[str, Opinion]], rule: str, top_k: int | None
+    ) -> list[Prediction]:
+        """Say what was answered to each sample: log_probabilities (B, C)."""
+        orders = np.argsort(-log_probabilities, kind="stable")[:, :top_k].tolist()
+        rows = zip(
+            orders, np.exp(log_probabilities).tolist(), entropy_of(log_probabilities).tolist(), opinions, strict=True
         )
+        return [
+            Prediction(
+                label=self.classes[order[0]],
+                probability=p[order[0]],
+                probabilities={self.classes[c]: p[c] for c in order},
+                entropy=nats,
+                fusion=rule,
+                modalities=own,
+                missing=[name for name in self.names if name not in own],
+            )
+            for order, p, nats, own in rows
+        ]
 
     def verify(self) -> float:
         """Replay the golden samples, which also warms every graph up; returns the largest difference to torch.

@@ -8,6 +8,7 @@ Two scores, of which the fit keeps the one that tells validation from its corrup
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from collections.abc import Mapping
 from typing import Self
@@ -49,10 +50,21 @@ class Reference:
         return np.concatenate(parts)
 
     def _distance(self, moved: Array) -> Array:
-        squares = np.square(moved).sum(1)[:, None] + np.square(self.points).sum(1) - 2 * moved @ self.points.T
+        squares = np.square(moved).sum(1)[:, None] + self._point_squares - 2 * moved @ self.points.T
         rank = min(NEIGHBOURS, len(self.points)) - 1 if self.method == "knn" else 0
         nearest: Array = np.sqrt(np.maximum(np.partition(squares, rank, axis=1)[:, rank], 0.0))
         return nearest
+
+    @functools.cached_property
+    def _point_squares(self) -> Array:
+        squares: Array = np.square(self.points).sum(1)
+        return squares
+
+    @functools.cached_property
+    def _usual(self) -> tuple[float, float]:
+        """The median of validation's scores, and where their upper tenth begins."""
+        middle, high = np.interp([0.5, 0.9], QUANTILES, self.quantiles)
+        return float(middle), float(high)
 
     def percentile(self, scores: Array) -> Array:
         """Say which share of validation is more familiar: (B,) in 0..1."""
@@ -60,7 +72,7 @@ class Reference:
 
     def strain(self, scores: Array) -> Array:
         """Say how far beyond validation's upper tenth: 0 inside, in units of what lies between its median and that."""
-        middle, high = np.interp([0.5, 0.9], QUANTILES, self.quantiles)
+        middle, high = self._usual
         return np.clip((scores - high) / max(high - middle, 1e-9), 0.0, MOST_STRAIN)
 
 
