@@ -1,8 +1,9 @@
 """`make bench-strategies`: every training strategy on every data set, equal encoders, budget and search, several seeds.
 
 For each data set and strategy, {SGD, AdamW} x a grid of learning rates is searched on validation with one seed of its own;
-the best setting is then trained with every seed. Each cell (one training run) is a process of its own and a file in
---work, so an interrupted comparison goes on where it was. The test split is asked once, by the final cells.
+the best setting is then trained with every seed. Each cell (one training run) is a process of one thread and a file in
+--work, so an interrupted comparison goes on where it was. Strategies take turns, seed by seed, so that what else the
+machine does falls on all of them alike. The test split is asked once, by the final cells.
 
     python -m benchmarks.strategies --data tri-digits=DIR mfeat=DIR --core
 """
@@ -16,7 +17,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ VARIANTS: dict[str, dict[str, str]] = {  # ablations of mla, as strategies of th
     "mla_hgm_others": {"hgm": "others"},
     "mla_separate": {"heads": "separate"},
     "mla_weak_turns": {"turns": "weak"},
+    "mla_shuffled_turns": {"turns": "shuffled"},
 }
 GRID = {"adamw": (1e-3, 2e-3, 4e-3), "sgd": (0.03, 0.1, 0.3)}
 SEARCH_SEED = 1000
@@ -54,8 +57,10 @@ class BenchConfig:
     """Training runs of each strategy at its best setting."""
     epochs: int = 20
     """Passes over the training rows, for every strategy alike."""
-    search_epochs: int = 10
+    search_epochs: int = 5
     """The same, while searching."""
+    jobs: int = os.cpu_count() or 1
+    """Cells trained at a time."""
     work: Path = Path("runs/bench")
     """Folder of the finished cells."""
     out: Path = Path("benchmarks")
@@ -128,7 +133,7 @@ def train_cell(cell: Cell, work: Path) -> None:
     from mla_serve.train.loop import Trainer, opinions
     from mla_serve.train.run import RunFolder
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)
     options = VARIANTS.get(cell.strategy, {})
     config = TrainConfig(
         data=Path(cell.folder), strategy="mla" if options else cell.strategy, optimizer=cell.optimizer, lr=cell.lr,
@@ -192,32 +197,48 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
-def compare(config: BenchConfig) -> Iterator[Cell]:
-    """Run every cell that is missing; yields the final ones."""
+def compare(config: BenchConfig) -> list[Cell]:
+    """Run every cell that is missing; returns the final ones, by data set and strategy."""
     datasets = dict(item.partition("=")[::2] for item in config.data)
     jobs = [(dataset, folder, strategy) for dataset, folder in datasets.items() for strategy in strategies(config)]
-    per_job = sum(map(len, GRID.values())) + config.seeds
+    total = len(jobs) * (sum(map(len, GRID.values())) + config.seeds)
     with rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn(), console=console
     ) as progress:
-        task = progress.add_task("cells", total=len(jobs) * per_job)
-        for dataset, folder, strategy in jobs:
-            progress.update(task, description=f"{dataset} {strategy}")
-            found = search_cells(config, dataset, folder, strategy)
-            for cell in found:
-                run_cell(cell, config.work)
-                progress.advance(task)
-            for cell in final_cells(config, found):
-                run_cell(cell, config.work)
-                progress.advance(task)
-                yield cell
+        task = progress.add_task("cells", total=total)
+        searched = {job: search_cells(config, *job) for job in jobs}
+        _run_cells(config, _in_turn(searched.values()), lambda: progress.advance(task))
+        final = {job: final_cells(config, cells) for job, cells in searched.items()}
+        _run_cells(config, _in_turn(final.values()), lambda: progress.advance(task))
+    return [cell for cells in final.values() for cell in cells]
+
+
+def _in_turn(cells: Iterable[Sequence[Cell]]) -> list[Cell]:
+    """Order cells so that strategies take turns: all of the first seed or setting, then all of the second."""
+    return [cell for each in zip(*cells, strict=True) for cell in each]
+
+
+def _run_cells(config: BenchConfig, cells: Sequence[Cell], done: Callable[[], None]) -> None:
+    """Run cells, some at a time; a failure stops what has not begun.
+
+    Raises: ConfigError.
+    """
+    with ThreadPoolExecutor(config.jobs) as pool:
+        futures = [pool.submit(run_cell, cell, config.work) for cell in cells]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def run(config: BenchConfig) -> None:
     """Compare and write the report."""
     from benchmarks.strategies_report import write_report
 
-    cells = list(compare(config))
+    cells = compare(config)
     write_report([read(cell, config.work) for cell in cells], config.out)
     console.print(f"{config.out}/strategies.md, .json and .svg are written")
 

@@ -40,12 +40,12 @@ def config(write_table: Callable[..., Path], tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_comparison_is_searched_trained_reported_and_resumable(config: BenchConfig) -> None:
-    cells = list(strategies.compare(config))
+    cells = strategies.compare(config)
     assert [(cell.strategy, cell.seed) for cell in cells] == [
         ("mla", 0), ("mla", 1), ("joint_concat", 0), ("joint_concat", 1),
     ]  # fmt: skip
     assert len(strategies.trained) == 2 * (2 + 2)  # type: ignore[attr-defined]
-    assert list(strategies.compare(config)) == cells
+    assert strategies.compare(config) == cells
     assert len(strategies.trained) == 8  # type: ignore[attr-defined]
 
     results = [strategies.read(cell, config.work) for cell in cells]
