@@ -63,9 +63,12 @@ class TrainConfig:
     heads: str | None = None
     """Of mla and dus: shared (the default) or separate."""
     turns: str | None = None
-    """Of mla and dus: all (the default), or weak: a modality far ahead sits out every second batch."""
+    """Of mla and dus: all (the default), shuffled (in an order drawn for each batch), or weak: a modality far ahead sits
+    out every second batch."""
     augment: bool | None = None
     """Vary training samples at random. Default: yes, but not the generated data, whose samples are spoiled already."""
+    precision: str = "auto"
+    """fp32, bf16 (the encoders' convolutions and products, while training), or auto: bf16 where the processor has it."""
     image_size: int | None = None
     """Side of the square that images are cropped to, in pixels. Default: from the data, at most 96."""
     audio_rate: int | None = None
@@ -103,6 +106,8 @@ class TrainConfig:
             raise ConfigError(f"--lr {self.lr}: expected a number between 0 and 10, such as 0.002")
         if self.optimizer not in ("adamw", "sgd"):
             raise ConfigError(f"--optimizer {self.optimizer}: expected adamw or sgd")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ConfigError(f"--precision {self.precision}: expected auto, fp32 or bf16")
         if self.name is not None and not re.fullmatch(NAME_PATTERN.replace("_]", "_-]"), self.name):
             raise ConfigError(
                 f"--name {self.name}: expected lower-case letters, digits, - and _, starting with a letter"

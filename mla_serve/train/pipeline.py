@@ -121,10 +121,21 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name}: expected cpu, cuda or auto") from None
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return what --precision means on a device: auto is bf16 where bf16 products are faster than fp32's."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    has = torch.cpu.get_capabilities()
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+
+
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     facts = _jsonable(dataclasses.asdict(config))
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
+    facts["precision"] = planned.recipe.options.precision
     if config.resume and (folder.path / LAST).exists():
         before = folder.read_json("config.json")
         changed = [key for key in facts if key not in FREE_TO_CHANGE and facts[key] != before.get(key)]
@@ -234,6 +245,7 @@ def _options(config: TrainConfig) -> Options:
     takes = STRATEGIES[config.strategy].takes
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(Options)}
     given = {name: value for name, value in given.items() if value is not None}
+    given["precision"] = pick_precision(config.precision, pick_device(config.device))
     for name in sorted(OWN_OPTIONS & set(given) - takes):
         raise ConfigError(
             f"--{name}: {config.strategy} has no such option; its own are: {', '.join(sorted(takes)) or 'none'}"

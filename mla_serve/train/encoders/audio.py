@@ -39,8 +39,13 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Compute the picture that the encoders look at."""
-        with torch.autocast(waveform.device.type, enabled=False):  # half precision has no room for -60 dB
-            return self._log_mel(waveform.float())
+        device = waveform.device.type
+        if torch.is_autocast_enabled(
+            device
+        ):  # half precision has no room for -60 dB; an exported graph has no such case
+            with torch.autocast(device, enabled=False):
+                return self._log_mel(waveform.float())
+        return self._log_mel(waveform.float())
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         spectrum = F.conv1d(waveform[:, None], self.kernel, stride=self.hop)

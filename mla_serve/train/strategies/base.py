@@ -38,6 +38,7 @@ class Options:
     hgm: str = "epoch"
     heads: str = "shared"
     turns: str = "all"
+    precision: str = "fp32"
 
 
 class Strategy(nn.Module, abc.ABC):
@@ -103,9 +104,16 @@ class Strategy(nn.Module, abc.ABC):
         """Return the bias (C) that all heads share; empty when they do not."""
         return []
 
+    def features(self, name: str, windows: Tensor) -> Tensor:
+        """Encode windows (B, *shape): (B, D) float32; while training, in the precision that was asked for."""
+        lower = self.training and self.options.precision == "bf16"
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=lower):
+            features: Tensor = self.encoders[name](windows)
+        return features.float()
+
     def logits(self, name: str, windows: Tensor) -> Tensor:
         """Return one modality's opinion of windows (B, *shape): (B, C)."""
-        logits: Tensor = self.heads[self.head_of[name]](self.encoders[name](windows))
+        logits: Tensor = self.heads[self.head_of[name]](self.features(name, windows))
         return logits
 
     def usable(self, batch: Batch) -> list[str]:

@@ -118,7 +118,7 @@ class JointUnimodal(JointSum):
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities at once, and from each alone."""
-        features = {name: self.encoders[name](batch.inputs(name)) for name in self.usable(batch)}
+        features = {name: self.features(name, batch.inputs(name)) for name in self.usable(batch)}
         logged: dict[str, float] = {}
         if features:
             joint, alone = self.losses(batch, features)

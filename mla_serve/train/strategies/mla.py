@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from mla_serve.errors import ConfigError
@@ -19,7 +20,7 @@ from mla_serve.train.strategies.base import Batch, Options, Schedule, Strategy
 SHARED = "head"
 HGM = ("off", "epoch", "never", "others")
 HEADS = ("shared", "separate")
-TURNS = ("all", "weak")
+TURNS = ("all", "shuffled", "weak")
 MOMENTUM = 0.9
 STRONG = 0.5  # ours: with turns = weak, a modality below half of the mean loss sits out every second batch
 
@@ -39,7 +40,7 @@ class Mla(Strategy):
             raise ConfigError(f"--hgm {options.hgm}: expected one of {', '.join(HGM)} or a number of turns")
         for flag, value, choices in (("heads", options.heads, HEADS), ("turns", options.turns, TURNS)):
             if value not in choices:
-                raise ConfigError(f"--{flag} {value}: expected {' or '.join(choices)}")
+                raise ConfigError(f"--{flag} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
         if options.heads == "separate":
             return super().build(encoders, classes, options)
         width = next(iter(encoders.values())).width
@@ -62,7 +63,7 @@ class Mla(Strategy):
     def step(self, batch: Batch) -> dict[str, float]:
         """Give every modality its turn; one with too few rows is skipped."""
         logged: dict[str, float] = {}
-        for name in self.usable(batch):
+        for name in self._order(self.usable(batch)):
             if not self._sits_out(name):
                 logged |= self._turn(name, batch.inputs(name), batch.labels[batch.present[name]])
                 loss = logged[f"loss/{name}"]
@@ -72,15 +73,21 @@ class Mla(Strategy):
             schedule.advance()
         return logged
 
+    def _order(self, names: list[str]) -> list[str]:
+        """Return who has the first turn, and the next: as the table names them, or drawn anew for each batch."""
+        if self.options.turns != "shuffled":
+            return names
+        return [names[i] for i in torch.randperm(len(names)).tolist()]
+
     def _sits_out(self, name: str) -> bool:
         """Whether the schedule passes a strong modality over in this batch."""
-        if self.options.turns == "all" or self.batches % 2 == 0 or len(self.running) < len(self.encoders):
+        if self.options.turns != "weak" or self.batches % 2 == 0 or len(self.running) < len(self.encoders):
             return False
         return self.running[name] < STRONG * sum(self.running.values()) / len(self.running)
 
     def _turn(self, name: str, windows: Tensor, labels: Tensor) -> dict[str, float]:
         head = self.heads[self.head_of[name]]
-        features = self.encoders[name](windows)
+        features = self.features(name, windows)
         loss = self.loss(head(features), labels)
         loss.backward()
         before = head.weight.detach().clone()
