@@ -107,11 +107,18 @@ class Predictor:
         """Turn one modality's features (B, D) into logits (B, C) by its head."""
         return self._heads[self.bundle.manifest.modalities[name].head].run(features)
 
-    def hear(self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap) -> Heard:
+    def hear(
+        self,
+        samples: Sequence[Mapping[str, Array]],
+        lap: Callable[[str], None] = _no_lap,
+        encode: Callable[[str, Sequence[Array]], Array] | None = None,
+    ) -> Heard:
         """Run the graphs that the decoded samples need, and no other.
 
-        Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising.
+        Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising;
+        encode, called in place of the method of this name.
         """
+        encode = encode or self.encode
         shape = len(self.names), len(samples)
         heard = Heard(
             np.zeros((*shape, len(self.classes)), dtype=np.float32),
@@ -122,7 +129,7 @@ class Predictor:
         for m, name in enumerate(self.names):
             there = heard.present[m]
             if there.any():
-                features = self.encode(name, [sample[name] for sample in samples if name in sample])
+                features = encode(name, [sample[name] for sample in samples if name in sample])
                 heard.logits[m, there] = self.head(name, features)
                 if reference := self.bundle.familiar.references.get(name):
                     scores = reference.score(features)

@@ -6,6 +6,7 @@ problems    exceptions -> RFC 9457 problem+json
 connection  what a connection may cost before there is a request
 limits      what a request may cost: bytes on the stream, seconds
 bench       the threads that answer and the bounded queue before them
+batching    requests that want the same graph at the same time run it together
 guard       API keys, CORS, security headers
 forms       multipart and JSON bodies -> payloads and options
 describe    GET /model, curl examples, the OpenAPI fields

@@ -18,9 +18,10 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.predictor import Predictor
+from mla_serve.predictor import Heard, Predictor
 from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms
+from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
 from mla_serve.serve.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
@@ -57,17 +58,22 @@ class Answerer:
     """Turn requests into the bodies of replies. Runs in threads."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
-        """Answer with this predictor, within the operator's limits."""
+        """Answer with this predictor, within the operator's limits.
+
+        Raises: ConfigError when MLA_BATCH does not fit the model.
+        """
         self.predictor = predictor
         self.settings = settings
         manifest = predictor.bundle.manifest
+        self.caps = parse_caps(settings.batch, predictor.names, gpu=settings.uses_gpu)
+        self._batching = Batching(predictor.encode, self.caps)
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
 
     def predict(self, sample: Mapping[str, Payload], options: forms.Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
         rule = self._rule(options)
-        heard = self.predictor.hear([self._decode(sample, watch)], watch.lap)
+        heard = self._hear([self._decode(sample, watch)], watch)
         prediction = self.predictor.conclude(heard, rule, options.top_k, options.coverage)[0]
         watch.lap("fuse")
         self._tell([prediction])
@@ -77,7 +83,7 @@ class Answerer:
         """Encode one sample."""
         features = {}
         for name, array in self._decode(sample, watch).items():
-            features[name] = self.predictor.encode(name, [array])[0].tolist()
+            features[name] = self._batching.encode(watch, name, [array])[0].tolist()
             watch.lap(f"encode-{name}")
         return orjson.dumps({"features": features, "model": self.model})
 
@@ -90,7 +96,7 @@ class Answerer:
         good = [arrays for arrays in decoded if not isinstance(arrays, Problem)]
         predictions: Iterator[Prediction] = iter(())
         if good:
-            heard = self.predictor.hear(good, watch.lap)
+            heard = self._hear(good, watch)
             concluded = self.predictor.conclude(heard, rule, options.top_k, options.coverage)
             self._tell(concluded)
             predictions = iter(concluded)
@@ -112,6 +118,9 @@ class Answerer:
         return rule
 
     def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
+    def _hear(self, samples: Sequence[Mapping[str, Array]], watch: Stopwatch) -> Heard:
+        return self.predictor.hear(samples, watch.lap, functools.partial(self._batching.encode, watch))
+
         self.predictor.check_names(sample)
         arrays = {}
         for name, payload in sample.items():
@@ -143,7 +152,8 @@ class Routes:
         self.settings = settings
         self.inputs = predictor.bundle.inputs
         self.description = orjson.dumps(describe.model_description(predictor.bundle, settings, predictor.providers))
-        self.bench = Bench(THREADS, settings.max_queue)
+        most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
+        self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
         self._known = (*self.inputs, *forms.OPTIONS)
 
     async def predict(self, request: Request) -> Response:

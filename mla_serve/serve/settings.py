@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         default=None, description="Worker processes; unset means one per processor core, or one in all on a GPU."
     )
     threads: Count = Field(default=1, description="Threads that run one graph (onnxruntime's intra-op).")
+    batch: str = Field(
+        default="auto",
+        description="Requests that one run of a modality's graph may take together (one window of sound each): off, a number, or "
+        "such as image=8,text=16; auto is off on the CPU, where it gains nothing, and 32 on CUDA.",
+    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         default="auto",
         description="Where graphs run; auto takes CUDA when onnxruntime-gpu and an NVIDIA device are there.",
