@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
-from mla_serve.serve import connection
+from mla_serve.serve import connection, reserved
 from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.guard import Guard, Keys, parse_origins
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
@@ -44,6 +44,7 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Build the application of one worker."""
+        reserved.install()
         app = super().to_asgi(is_main)
         app.user_middleware = [each for each in app.user_middleware if each.cls.__name__ not in REPLACED]
         inner: ASGIApp = KnownPaths(app, mounted)
