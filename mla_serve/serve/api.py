@@ -64,9 +64,9 @@ class Answerer:
         """
         self.predictor = predictor
         self.settings = settings
-        manifest = predictor.bundle.manifest
         self.caps = parse_caps(settings.batch, predictor.names, gpu=settings.uses_gpu)
         self._batching = Batching(predictor.encode, self.caps)
+        manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
 
@@ -117,10 +117,10 @@ class Answerer:
         self.predictor.check_options(rule, options.top_k, options.coverage)
         return rule
 
-    def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
     def _hear(self, samples: Sequence[Mapping[str, Array]], watch: Stopwatch) -> Heard:
         return self.predictor.hear(samples, watch.lap, functools.partial(self._batching.encode, watch))
 
+    def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
         self.predictor.check_names(sample)
         arrays = {}
         for name, payload in sample.items():
