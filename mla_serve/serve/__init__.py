@@ -8,6 +8,9 @@ limits      what a request may cost: bytes on the stream, seconds
 bench       the threads that answer and the bounded queue before them
 batching    requests that want the same graph at the same time run it together
 guard       API keys, CORS, security headers
+identity    the id of each request; the access log
+logs        the log as text or JSON
+tracing     OpenTelemetry spans, where somebody collects them
 forms       multipart and JSON bodies -> payloads and options
 describe    GET /model, curl examples, the OpenAPI fields
 api         create_app: the routes that programs call

@@ -34,6 +34,7 @@ from mla_serve.serve.problems import (
     to_problem,
 )
 from mla_serve.serve.settings import Settings
+from mla_serve.serve.tracing import tracing
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
@@ -198,6 +199,7 @@ class Routes:
         watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
         body = await self.bench.run(answer, watch, request.receive)
         tally().timed(watch.laps)
+        tracing.stages(watch.laps)
         return Response(body, headers=watch.header(), media_type=describe.JSON)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -135,13 +136,18 @@ class Bench:
             self.waiting -= 1
         loop, mark = asyncio.get_running_loop(), object()
         self._started[mark] = time.monotonic()
-        work = self._pool.submit(job, watch)
+        work = self._pool.submit(contextvars.copy_context().run, _begin, job, watch)
         work.add_done_callback(lambda _: _call(loop, self._leave, mark))
         return await asyncio.wrap_future(work)
 
     def _leave(self, mark: object) -> None:
         del self._started[mark]
         self._slots.release()
+
+
+def _begin(job: Callable[[Stopwatch], Result], watch: Stopwatch) -> Result:
+    watch.lap("queue")
+    return job(watch)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -98,6 +98,10 @@ class Mounted:
         """Return for how many seconds a thread has been busy with one request."""
         return self._now.routes.bench.longest() if self._now else 0.0
 
+    def name(self, path: str) -> str:
+        """Return a path, or one name for all that do not exist."""
+        return path if path in self.paths or path in BENTOML_PATHS else ANY_OTHER_PATH
+
     def waiting(self) -> int:
         """Return how many requests wait for a thread."""
         return self._now.routes.bench.waiting if self._now else 0
@@ -119,6 +123,6 @@ class KnownPaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, renamed if need be."""
         path = scope.get("path")
-        if path is not None and path not in self.mounted.paths and path not in BENTOML_PATHS:
+        if path is not None and self.mounted.name(path) != path:
             scope = {**scope, "path": ANY_OTHER_PATH, "raw_path": ANY_OTHER_PATH.encode()}
         await self.app(scope, receive, send)

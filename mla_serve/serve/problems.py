@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
+from mla_serve.serve.identity import REQUEST_ID
 from mla_serve.serve.metrics import meters
 
 log = logging.getLogger("mla_serve")
@@ -114,6 +115,7 @@ class Problem:
     status: int
     detail: str
     field: str | None = None
+    request_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the members that are set."""
@@ -135,7 +137,11 @@ def to_problem(error: Exception) -> Problem:
 def problem_response(error: Exception, headers: dict[str, str] | None = None) -> Response:
     """Answer with the problem that an exception stands for."""
     problem = to_problem(error)
-    headers = (headers or {}) | ADVICE.get(problem.status, {})
+    return _response(problem, (headers or {}) | ADVICE.get(problem.status, {}))
+
+
+def _response(problem: Problem, headers: dict[str, str]) -> Response:
+    problem = dataclasses.replace(problem, request_id=REQUEST_ID.get())
     return Response(orjson.dumps(problem.to_dict()), problem.status, headers, MEDIA_TYPE)
 
 
@@ -154,11 +160,10 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         allowed = headers.get("Allow", "another method")
         return problem_response(MethodNotAllowed(f"{request.method[:20]} was sent; send {allowed}"), headers)
     title = HTTPStatus(error.status_code).phrase
-    problem = Problem("about:blank", title, error.status_code, title)
-    return Response(orjson.dumps(problem.to_dict()), problem.status, headers, MEDIA_TYPE)
+    return _response(Problem("about:blank", title, error.status_code, title), headers)
 
 
 def log_bug(error: Exception) -> None:
-    """Log an unexpected exception with its traceback, what a client may have put into its message escaped."""
+    """Log an unexpected exception: its type and where it arose, not its message, which may quote what a client sent."""
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-    log.error("internal error: %a\n%s", error, frames)
+    log.error("internal error in request %s: %s\n%s", REQUEST_ID.get(), type(error).__name__, frames)

@@ -22,9 +22,10 @@ from starlette.types import ASGIApp
 
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
-from mla_serve.serve import connection, reserved
+from mla_serve.serve import connection, logs, reserved, tracing
 from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.guard import Guard, Keys, parse_origins
+from mla_serve.serve.identity import Identity
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.mounted import KnownPaths, Mounted
@@ -32,25 +33,33 @@ from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 from mla_serve.serve.update import ModelWatch
 
 log = logging.getLogger("mla_serve")
-REPLACED = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
+REPLACED = "TimeoutMiddleware"
+TRACED = "OpenTelemetryMiddleware"
 
 
 class _Service(Service["MlaServe"]):  # type: ignore[misc]
     """A BentoML service with known paths only, and without what ours replaces or nobody reads.
 
     Its timeout answers no problem+json and keeps a timer for every request long after the answer; its tracing makes
-    spans even when nothing exports them (TRAPS.md: a quarter of the cost of a request).
+    spans even when nothing exports them (TRAPS.md: a quarter of the cost of a request), so it stays only where
+    something does.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Build the application of one worker."""
         reserved.install()
+        provider = tracing.provider()
         app = super().to_asgi(is_main)
-        app.user_middleware = [each for each in app.user_middleware if each.cls.__name__ not in REPLACED]
+        unwanted = (REPLACED,) if provider else (REPLACED, TRACED)
+        app.user_middleware = [each for each in app.user_middleware if each.cls.__name__ not in unwanted]
+        if provider:
+            tracing.tracing.start(provider)
+            traced = next(each for each in app.user_middleware if each.cls.__name__ == TRACED)
+            traced.kwargs.update(tracing.middleware_options())
         inner: ASGIApp = KnownPaths(app, mounted)
         if settings.api_keys_file is not None:
             inner = Guard(inner, Keys.read(settings.api_keys_file))
-        return Drained(inner, drain)
+        return Drained(Identity(inner, mounted.name, settings.access_log), drain)
 
 
 def _settings() -> Settings:
@@ -81,6 +90,7 @@ def _replace_dead_workers() -> None:
 
 _send_no_usage_reports()
 settings = _settings()
+logs.install(settings.log_format)
 mounted = Mounted(settings)
 drain = Drain(settings)
 
@@ -89,7 +99,7 @@ drain = Drain(settings)
 @bentoml.service(
     service_class=_Service,
     workers=settings.workers or (1 if settings.uses_gpu else "cpu_count"),
-    logging={"access": {"enabled": settings.access_log, "request_content_type": False}},
+    logging={"access": {"enabled": False}},  # Identity writes it, with the request's id
 )
 class MlaServe:
     """Classify from whichever of a model's modalities are sent."""
@@ -106,7 +116,6 @@ class MlaServe:
             log.critical("this worker cannot serve: %s", error)
             logging.shutdown()
             os._exit(1)  # an exception would print BentoML's, starlette's and uvicorn's tracebacks
-        log.setLevel(logging.INFO)
         log.info("%s is verified and served on %s", settings.model, mounted.providers[0])
         self._tasks = [asyncio.ensure_future(each) for each in self._duties()]
         gc.collect()
@@ -143,6 +152,7 @@ class MlaServe:
         warn_of_unknown(os.environ)
         _replace_dead_workers()
         try:
+            tracing.check(os.environ)
             parse_origins(settings.cors_origins)
             if settings.api_keys_file is not None:
                 Keys.read(settings.api_keys_file)

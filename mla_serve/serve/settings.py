@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         default="", description="Origins whose pages may call the service, separated by commas; * is any."
     )
     access_log: bool = Field(default=False, description="Log one line per request.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How the log is written; json is one object per line."
+    )
 
     @property
     def providers(self) -> Sequence[str]:

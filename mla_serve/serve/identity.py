@@ -1,0 +1,77 @@
+"""Which request this is: an id in every log line, problem and answer that belong to it; and the access log.
+
+A caller's X-Request-ID is taken over when it is short and plain, so that it may stand anywhere; otherwise one is made.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADER = b"x-request-id"
+SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+NOT_LOGGED = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+
+access = logging.getLogger("mla_serve.access")
+
+
+class Identity:
+    """Name each request, and write one line about it when that is wanted."""
+
+    def __init__(self, app: ASGIApp, name: Callable[[str], str], log: bool) -> None:
+        """Wrap an application.
+
+        Args: name, gives the path to write for a path that was asked for; log, whether to write an access log.
+        """
+        self.app = app
+        self.name = name
+        self.log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on under its id."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _given(scope) or f"{random.getrandbits(128):032x}"
+        header = (HEADER, request_id.encode())
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], header]}
+            await send(message)
+
+        token, start = REQUEST_ID.set(request_id), time.perf_counter()
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            if self.log and scope["path"] not in NOT_LOGGED:
+                self._write(scope, status, time.perf_counter() - start)
+            REQUEST_ID.reset(token)
+
+    def _write(self, scope: Scope, status: int, seconds: float) -> None:
+        """Write what is known without looking at what was sent; status 0: the client left before the answer."""
+        facts = {
+            "method": scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other",
+            "path": self.name(scope["path"]),
+            "status": status,
+            "milliseconds": round(1000 * seconds, 2),
+            "client": scope["client"][0] if scope.get("client") else None,
+        }
+        access.info("%s %s %d in %s ms from %s, request %s", *facts.values(), REQUEST_ID.get(), extra={"facts": facts})
+
+
+def _given(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == HEADER:
+            return value.decode() if SANE.fullmatch(value) else None
+    return None
