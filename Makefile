@@ -100,6 +100,10 @@ check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on t
 bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"
 	@exec $(BIN)/python -m benchmarks.strategies $(ARGS)
 
+.PHONY: bench-scaling
+bench-scaling: .venv/.stamp-train ## measure how time and memory of a training step grow with the modalities; ARGS="--again" anew
+	@exec $(BIN)/python -m benchmarks.scaling $(ARGS)
+
 .PHONY: clean
 clean: ## remove caches and build leftovers
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,6 +126,22 @@ def test_a_modality_is_encoded_inside_its_own_turn(make_strategy: Make, make_sam
         optimizer.register_step_post_hook(lambda *_, name=name: order.append(f"step {name}"))
     train(strategy, make_samples(), 1)
     assert order == ["encode a", "step a", "encode b", "step b"]
+
+
+def test_nothing_of_a_turn_is_left_in_memory_when_the_next_begins(
+    make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    strategy, features, seen = make_strategy("mla", names=("a", "b", "c")), [], []
+
+    def before(*_: object) -> None:
+        gradients = [name for name, value in strategy.named_parameters() if value.grad is not None]
+        seen.append((gradients, [name for name, value in features if value() is not None]))
+
+    for name, encoder in strategy.encoders.items():
+        encoder.register_forward_pre_hook(before)
+        encoder.register_forward_hook(lambda *args, name=name: features.append((name, weakref.ref(args[2]))))
+    train(strategy, make_samples(("a", "b", "c")), 2)
+    assert seen == [([], [])] * 6
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
