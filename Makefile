@@ -58,7 +58,7 @@ test-all: lint $(AXE) ## the same with the slow tests
 
 .PHONY: test-serving
 test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
-	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser $(ARGS)
+	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks $(ARGS)
 
 SECONDS = 300
 .PHONY: hostile
@@ -100,6 +100,10 @@ check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on t
 bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"
 	@exec $(BIN)/python -m benchmarks.strategies $(ARGS)
 
+.PHONY: bench-serve
+bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works
+	@exec $(BIN)/python -m benchmarks.serve --model '$(MODEL)' $(ARGS)
+
 .PHONY: bench-scaling
 bench-scaling: .venv/.stamp-train ## measure how time and memory of a training step grow with the modalities; ARGS="--again" anew
 	@exec $(BIN)/python -m benchmarks.scaling $(ARGS)
@@ -136,10 +140,15 @@ $(BIN)/python $(SERVING)/python:
 	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),train]'
 	@touch $@
 
+.venv/.stamp-bench: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
+	@echo 'Setting up .venv for the comparison of services ($(RUNTIME)): once, some minutes'
+	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve,train,bench]'
+	@touch .venv/.stamp-serve .venv/.stamp-train $@
+
 .venv/.stamp-dev: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
 	@echo 'Setting up .venv for development ($(RUNTIME)): once, some minutes'
 	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve,train,dev]'
-	@touch .venv/.stamp-serve .venv/.stamp-train $@
+	@touch .venv/.stamp-serve .venv/.stamp-train .venv/.stamp-bench $@
 
 .venv/axe-core/axe.min.js: Makefile | $(BIN)/python
 	@mkdir -p $(@D)
