@@ -6,8 +6,10 @@ The manifest lists every other file with its sha256 and carries its own; loading
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -192,7 +194,7 @@ def staged(target: Path) -> Iterator[Path]:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_read(path))
     except FileNotFoundError:
         raise BundleError(
             f"{path}: no such file; a bundle is a folder that `python -m mla_serve.train` or `python -m export` wrote"
@@ -216,10 +218,10 @@ def _read_manifest(folder: Path) -> Manifest:
 def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
     relative = PurePosixPath(name)
     path = folder / relative
-    if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(folder.resolve()):
+    if relative.is_absolute() or ".." in relative.parts or not _is_within(path, folder):
         raise BundleError(f"{folder / MANIFEST}: the path {name!r} leaves the bundle's folder")
     try:
-        content = path.read_bytes()
+        content = _read(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from None
     if _sha256(content) != sha256:
@@ -232,6 +234,21 @@ def _check_references(manifest: Manifest) -> None:
     names = set(manifest.modalities)
     graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())
     if missing := graphs - set(manifest.files):
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path leads to somewhere in the folder when its links are followed; they may go round in circles."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _read(path: Path) -> bytes:
+    """Read a file.
+
+    Raises: OSError, for whatever is no plain file too: reading a pipe would not come to an end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return path.read_bytes()
+
+
         raise BundleError(f"{MANIFEST}: names graphs that it does not list as files: {sorted(missing)}")
     if missing := {modality.head for modality in manifest.modalities.values()} - set(manifest.heads):
         raise BundleError(f"{MANIFEST}: names heads that it does not have: {sorted(missing)}")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from mla_serve.bundle import MANIFEST
 from mla_serve.errors import MlaServeError
 from mla_serve.predictor import Predictor
 from mla_serve.serve.metrics import meters
@@ -52,7 +53,10 @@ class ModelWatch:
         """Look every `seconds`, workers not all at once; never returns."""
         while True:
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # looking goes on, whatever happens
+                log_bug(error)
 
     async def look(self) -> None:
         """Look once, and act on what has changed."""
@@ -82,17 +86,20 @@ class ModelWatch:
             log_bug(error)
         log.error("the new bundle is refused, the one before it is served on: %a", str(error))
         reason = str(error) if isinstance(error, MlaServeError) else "it cannot be loaded; the log says why"
-        folder = str(self._settings.model.resolve().parent) + os.sep
+        folder = str(_resolved(self._settings.model).parent) + os.sep
         given = str(self._settings.model.parent) + os.sep
         reason = reason.replace(folder, "").replace(given, "")  # where things lie is the operator's business
         self._served.note({"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason})
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Say which folder this is and what lies in it, without reading the files; it changes when anything does."""
-    resolved = folder.resolve()
+    """Say which folder this is and what lies in it, without reading the files; it changes when anything does.
+
+    Without a manifest nothing else counts: a link to the root of a large disk shall not be walked every few seconds.
+    """
+    resolved = _resolved(folder)
     found = []
-    for root, _, names in os.walk(resolved):
+    for root, _, names in os.walk(resolved) if (resolved / MANIFEST).is_file() else ():
         for name in names:
             path = Path(root, name)
             try:
@@ -101,3 +108,8 @@ def fingerprint(folder: Path) -> Fingerprint:
                 continue
             found.append((str(path), status.st_size, status.st_mtime_ns, status.st_ino))
     return str(resolved), tuple(sorted(found))
+
+
+def _resolved(folder: Path) -> Path:
+    """Follow links; one that goes round in a circle stays as it is, where Path.resolve raises RuntimeError."""
+    return Path(os.path.realpath(folder))

@@ -105,6 +105,22 @@ def test_the_old_graphs_are_let_go_though_the_worker_froze_them(place: Place) ->
         gc.unfreeze()
 
 
+def go_round(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.with_name("back"))
+    folder.with_name("back").symlink_to(folder)
+
+
+def put_a_loop_in(folder: Path) -> None:
+    (folder / "head.onnx").unlink()
+    (folder / "head.onnx").symlink_to(folder / "head.onnx")
+
+
+def put_a_pipe_in(folder: Path) -> None:
+    (folder / "head.onnx").unlink()
+    os.mkfifo(folder / "head.onnx")
+
+
 def damage(folder: Path) -> None:
     (folder / "audio.onnx").write_bytes((folder / "audio.onnx").read_bytes()[:-100])
 
@@ -121,7 +137,9 @@ def remove_all(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("harm", [damage, drop_a_file, cut_the_manifest, remove_all])
+@pytest.mark.parametrize(
+    "harm", [damage, drop_a_file, cut_the_manifest, remove_all, go_round, put_a_loop_in, put_a_pipe_in]
+)
 def test_a_bad_bundle_leaves_the_old_one_serving_and_says_so(
     place: Place, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +209,30 @@ def test_a_bug_while_loading_leaves_the_old_model_serving(
     place.look()
     assert place.served() == "tiny_0"
     assert place.refusal()["reason"] == "it cannot be loaded; the log says why"
+
+
+def test_looking_goes_on_after_a_bug(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    async def look() -> None:
+        looks.append(1)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(place.watch, "look", look)
+
+    async def watch() -> None:
+        watching = asyncio.ensure_future(place.watch.watch(0.01))
+        while len(looks) < 3:
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 30))
+
+
+def test_a_folder_without_a_manifest_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.walk", lambda *_: pytest.fail("it was walked"))
+    (tmp_path / "file").write_text("x")
+    assert fingerprint(tmp_path) == (str(tmp_path), ())
 
 
 def test_a_bad_bundle_is_not_read_again_and_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
