@@ -28,7 +28,7 @@ pytestmark = [
 ]
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES = 60 if not SECONDS else 500
-WARM_UP = 0.2  # of the time: until memory is compared
+WARM_UP = 0.5  # of the time: until memory is compared; allocators take that long to have seen everything
 GROWTH = 1.1
 SLOWEST_S = 2.0  # of processor time
 MOST_PRINTED = 2_000  # bytes: libtiff writes its complaints to the worker's log by itself

@@ -10,41 +10,20 @@ import argparse
 import asyncio
 import contextlib
 import multiprocessing
-import os
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
-
 from tests.load.clients import Question, Tally, load, questions
 from tests.load.http import connect, get
+from tests.load.part import CLIENTS, Background, eventually, faults
 from tests.load.service import Service, serving
+from tests.load.swap import disk, swap
 
-CLIENTS = 8
 BACK_WITHIN_S = 10
-
-
-class Background:
-    """Load from a thread, while the main one does harm."""
-
-    def __init__(self, service: Service, asked: Sequence[Question], seconds: float, clients: int = CLIENTS) -> None:
-        """Begin."""
-        self.tally = Tally()
-        self._thread = threading.Thread(target=self._run, args=(service.port, asked, seconds, clients))
-        self._thread.start()
-
-    def _run(self, port: int, asked: Sequence[Question], seconds: float, clients: int) -> None:
-        self.tally = asyncio.run(load(port, asked, seconds, clients))
-
-    def end(self) -> Tally:
-        """Wait for the end; returns what came back."""
-        self._thread.join()
-        return self.tally
 
 
 def kill(model: Path, seconds: float) -> list[str]:
@@ -57,27 +36,18 @@ def kill(model: Path, seconds: float) -> list[str]:
         start, back = time.monotonic(), 0.0
         while time.monotonic() < start + BACK_WITHIN_S and not back:
             time.sleep(0.2)
-            listening = [worker for worker in service.workers() if worker.pid != victim.pid and _serves(worker)]
+            listening = [worker for worker in service.listening() if worker.pid != victim.pid]
             back = time.monotonic() - start if len(listening) == before else 0.0
         tally = background.end()
         again = asyncio.run(load(service.port, questions(model), 3, CLIENTS))
     print(f"kill           {tally.answered:,} answers, {tally.cut} connections cut, a new worker after {back:.1f} s")
-    return _faults(
-        {
-            "wrong answers": tally.wrong + again.wrong,
-            "5xx": tally.failures + again.failures,
-            "more connections cut than clients": tally.cut > CLIENTS,
-            "no new worker within 10 s": not back,
-            "the new worker drops connections": again.cut,
-        }
+    return faults(
+        tally,
+        again,
+        more_connections_cut_than_clients=tally.cut > CLIENTS,
+        no_new_worker_within_10_s=not back,
+        the_new_worker_drops_connections=again.cut,
     )
-
-
-def _serves(worker: psutil.Process) -> bool:
-    """Whether a worker has come up: it has made its threads."""
-    with contextlib.suppress(psutil.Error):
-        return worker.num_threads() > 3
-    return False
 
 
 def sigterm(model: Path, seconds: float) -> list[str]:
@@ -102,104 +72,14 @@ def sigterm(model: Path, seconds: float) -> list[str]:
         f"sigterm        {tally.answered:,} answers came; the workers accepted {accepted:,} and answered {answered:,}; "
         f"gone after {took:.1f} s with {code}"
     )
-    return _faults(
-        {
-            "wrong answers": tally.wrong,
-            "5xx": tally.failures,
-            "half answers": tally.half,
-            "accepted but not answered": accepted - answered,
-            "answers that did not arrive": answered < tally.answered or len(drained) != 2,
-            "ready while draining": not unready,
-            "not gone after 30 s": took > 30,
-        }
+    return faults(
+        tally,
+        half_answers=tally.half,
+        accepted_but_not_answered=accepted - answered,
+        answers_that_did_not_arrive=answered < tally.answered or len(drained) != 2,
+        ready_while_draining=not unready,
+        not_gone_after_30_s=took > 30,
     )
-
-
-def swap(model: Path, seconds: float) -> list[str]:
-    """Swap models under load; then a half-copied one, and one that ran out of disk while it was copied."""
-    with tempfile.TemporaryDirectory() as folder:
-        first, second, link = Path(folder, "first"), Path(folder, "second"), Path(folder, "current")
-        shutil.copytree(model, first)
-        _rename(shutil.copytree(model, second))
-        _point(link, first)
-        asked = questions(first, second)
-        with serving(link) as service:
-            background = Background(service, asked, seconds + 30)
-            harm = [_taken(service, link, second, asked), _half_copied(service, link, first)]
-            harm += [_disk_full(service, link, second), _taken(service, link, first, asked)]
-            tally = background.end()
-    print(f"swap           {tally.answered:,} answers by {len(tally.models)} models, {tally.cut} connections cut")
-    return _faults(
-        {
-            "wrong answers": tally.wrong,
-            "5xx": tally.failures,
-            "requests dropped": tally.cut,
-            "a model that was not taken up": len(tally.models) < 2,
-            **{fault: True for fault in harm if fault},
-        }
-    )
-
-
-def _point(link: Path, target: Path) -> None:
-    new = link.with_name("new")
-    new.symlink_to(target)
-    new.replace(link)
-
-
-def _rename(folder: Path) -> None:
-    """Make another model of the same graphs: a manifest of another hash."""
-    from mla_serve.bundle import Bundle, write_manifest
-
-    manifest = Bundle.load(folder).manifest.model_copy(update={"created": "2000-01-01T00:00:00Z"})
-    (folder / "manifest.json").unlink()
-    write_manifest(folder, manifest)
-
-
-def _served(service: Service) -> tuple[set[str], list[object]]:
-    """Ask /model often enough to meet every worker: the hashes served, the refusals shown."""
-    import json
-
-    replies = [json.loads(asyncio.run(get(service.port, "/model"))[1]) for _ in range(12)]
-    return {reply["sha256"] for reply in replies}, [reply["update_refused"] for reply in replies]
-
-
-def _eventually(true: Callable[[], bool], seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.3)
-    return False
-
-
-def _taken(service: Service, link: Path, target: Path, asked: Sequence[Question]) -> str:
-    from mla_serve.bundle import Bundle
-
-    _point(link, target)
-    wanted = {Bundle.load(target).manifest.sha256}
-    assert wanted <= set(asked[0].answers)
-    return "" if _eventually(lambda: _served(service)[0] == wanted) else f"{target.name} was not taken up by all"
-
-
-def _half_copied(service: Service, link: Path, source: Path) -> str:
-    half, before = link.with_name("half"), _served(service)[0]
-    half.mkdir()
-    shutil.copy(source / "manifest.json", half)
-    _point(link, half)
-    refused = _eventually(lambda: all(_served(service)[1]))
-    return "" if refused and _served(service)[0] == before else "a half-copied bundle was not refused by all"
-
-
-def _disk_full(service: Service, link: Path, source: Path) -> str:
-    """Copy until the disk is full: the last file is cut, the rest is missing."""
-    full, before = link.with_name("full"), _served(service)[0]
-    shutil.copytree(source, full)
-    graph = sorted(full.glob("*.onnx"))[-1]
-    os.truncate(graph, graph.stat().st_size // 2)
-    _point(link, full)
-    time.sleep(3)
-    refused = _eventually(lambda: all(_served(service)[1]))
-    return "" if refused and _served(service)[0] == before else "a cut bundle was not refused by all"
 
 
 def crowd(model: Path, seconds: float) -> list[str]:
@@ -209,7 +89,7 @@ def crowd(model: Path, seconds: float) -> list[str]:
         before = asyncio.run(load(service.port, asked, seconds, CLIENTS))
         holder = multiprocessing.get_context("spawn").Process(target=_hold, args=(service.port, asked[0].request))
         holder.start()
-        there = _eventually(lambda: service.files() > 1200, 60)
+        there = eventually(lambda: service.files() > 1200, 60)
         together = asyncio.run(load(service.port, asked, seconds, CLIENTS))
         holder.kill()
         holder.join()
@@ -218,19 +98,18 @@ def crowd(model: Path, seconds: float) -> list[str]:
     alone = (before.answered + after.answered) / 2
     share = together.answered / max(alone, 1)
     print(f"crowd          {alone / seconds:.0f} answers a second alone, {100 * share:.0f} % of it in the crowd")
-    return _faults(
-        {
-            "the crowd did not come": not there,
-            "wrong answers": before.wrong + together.wrong + after.wrong,
-            "5xx": before.failures + together.failures + after.failures,
-            "normal connections cut": together.cut + after.cut,
-            "less than half of the throughput": share < 0.5,
-        }
+    return faults(
+        before,
+        together,
+        after,
+        the_crowd_did_not_come=not there,
+        normal_connections_cut=together.cut + after.cut,
+        less_than_half_of_the_throughput=share < 0.5,
     )
 
 
 def _hold(port: int, request: bytes) -> None:
-    """Be the crowd, in a process of its own: it shall not slow the normal clients down by itself."""
+    """Be the crowd, in a process of its own: real crowds do not share an interpreter with the normal clients."""
     asyncio.run(_stay(port, request))
 
 
@@ -247,7 +126,7 @@ async def _send_slowly(port: int, request: bytes) -> None:
             for at in range(len(request)):
                 writer.write(request[at : at + 1])
                 await writer.drain()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(0.5)
         writer.close()
 
 
@@ -255,27 +134,27 @@ def disconnect(model: Path, seconds: float) -> list[str]:
     """Leave in the middle of an upload, 1,000 times: nothing is held, the others are answered."""
     asked = questions(model)
     with serving(model) as service:
-        asyncio.run(load(service.port, asked, 3, CLIENTS))
-        asyncio.run(_leave(service.port, 100))  # what is opened once (the files of metrics) is open by now
-        time.sleep(7)
-        memory, files = service.memory(), service.files()
-        background = Background(service, asked, seconds)
-        asyncio.run(_leave(service.port, 1000))
-        tally = background.end()
-        time.sleep(7)
-        growth, more = service.memory() / memory, service.files() - files
+        _among(service, asked, seconds)  # what is opened and allocated once is there by now
+        files, memory = service.settle(0, 10), service.memory()
+        tally = _among(service, asked, seconds)
+        left = service.settle(files)
+        growth = service.memory() / memory
         traces = service.log.read_text().count("Traceback")
-    print(f"disconnect     1,000 left; memory {100 * (growth - 1):+.1f} %, descriptors {more:+d}, {traces} tracebacks")
-    return _faults(
-        {
-            "wrong answers": tally.wrong,
-            "5xx": tally.failures,
-            "other connections cut": tally.cut,
-            "memory that grows by more than 10 %": growth > 1.1,
-            "more file descriptors than the workers' own few": more > 10,
-            "tracebacks in the log": traces,
-        }
+    print(f"disconnect     1,000 left; memory {100 * (growth - 1):+.1f} %, descriptors {files} -> {left}")
+    return faults(
+        tally,
+        other_connections_cut=tally.cut,
+        memory_that_grows_by_more_than_5_percent=growth > 1.05,
+        file_descriptors_that_stay_open=left > files,
+        tracebacks_in_the_log=traces,
     )
+
+
+def _among(service: Service, asked: Sequence[Question], seconds: float) -> Tally:
+    """Leave 1,000 times while others are answered; returns what those got."""
+    background = Background(service, asked, seconds)
+    asyncio.run(_leave(service.port, 1000))
+    return background.end()
 
 
 async def _leave(port: int, count: int) -> None:
@@ -292,14 +171,11 @@ async def _leave(port: int, count: int) -> None:
             writer.transport.abort() if number % 2 else writer.close()
 
 
-def _faults(checks: dict[str, object]) -> list[str]:
-    return [what for what, bad in checks.items() if bad]
-
-
 PARTS: dict[str, Callable[[Path, float], list[str]]] = {
     "kill": kill,
     "sigterm": sigterm,
     "swap": swap,
+    "disk": disk,
     "crowd": crowd,
     "disconnect": disconnect,
 }
@@ -313,11 +189,13 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     failed = False
-    for name, part in PARTS.items():
-        if options.only in (None, name):
-            faults = part(options.model.resolve(), options.seconds)
-            print(f"VERDICT {name:10} {'FAILED: ' + ', '.join(faults) if faults else 'passed'}", flush=True)
-            failed = failed or bool(faults)
+    with tempfile.TemporaryDirectory() as folder:
+        model = shutil.copytree(options.model, Path(folder, "model"))  # of its own: nobody trains it anew meanwhile
+        for name, part in PARTS.items():
+            if options.only in (None, name):
+                found = part(model, options.seconds)
+                print(f"VERDICT {name:10} {'FAILED: ' + ', '.join(found) if found else 'passed'}", flush=True)
+                failed = failed or bool(found)
     raise SystemExit(failed)
 
 

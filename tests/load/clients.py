@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,10 @@ class Tally:
     subsets: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     slowest: float = 0.0
+    slowest_timing: str = ""
+    """What the service says that the slowest answer spent its time on."""
     wrong: int = 0
+    first_wrong: str = ""
     cut: int = 0
     """Connections that ended without an answer."""
     half: int = 0
@@ -78,14 +82,24 @@ async def ask(stream: Stream, question: Question, tally: Tally) -> dict[str, str
     reader, writer = stream
     writer.write(question.request)
     status, headers, body = await read_answer(reader)
-    tally.slowest = max(tally.slowest, time.monotonic() - start)
+    took = time.monotonic() - start
+    if took > tally.slowest:
+        tally.slowest, tally.slowest_timing = took, headers.get("server-timing", "")
     tally.statuses[status] += 1
     if status == 200:
-        answer = json.loads(body)
-        tally.subsets[question.subset] += 1
-        tally.models[answer["model"]["sha256"]] += 1
-        tally.wrong += not _equal(answer["probabilities"], question.answers.get(answer["model"]["sha256"], {}))
+        _note(json.loads(body), question, tally)
     return headers
+
+
+def _note(answer: dict[str, Any], question: Question, tally: Tally) -> None:
+    """Compare an answer with the offline predictor's."""
+    sha256 = answer["model"]["sha256"]
+    expected = question.answers.get(sha256, {})
+    tally.subsets[question.subset] += 1
+    tally.models[sha256] += 1
+    if not _equal(answer["probabilities"], expected):
+        tally.wrong += 1
+        tally.first_wrong = tally.first_wrong or f"{question.subset} by {sha256}: {answer}, expected {expected}"
 
 
 async def keep_asking(port: int, asked: Sequence[Question], tally: Tally, seconds: float, seed: int) -> None:

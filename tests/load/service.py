@@ -39,6 +39,25 @@ class Service:
                     found.append(child)
         return found
 
+    def listening(self) -> list[psutil.Process]:
+        """Return the workers that have come up: they have made their threads."""
+        found = []
+        for worker in self.workers():
+            with contextlib.suppress(psutil.Error):
+                if worker.num_threads() > 3:
+                    found.append(worker)
+        return found
+
+    def settle(self, files: int, seconds: float = 60) -> int:
+        """Wait until no more than so many file descriptors are open; returns how many are in the end.
+
+        Connections stay for a while after the client has gone: idle ones for 5 s, refused ones until LINGER_S.
+        """
+        end = time.monotonic() + seconds
+        while self.files() > files and time.monotonic() < end:
+            time.sleep(0.5)
+        return self.files()
+
     def memory(self) -> int:
         """Return the workers' resident bytes."""
         return sum(worker.memory_info().rss for worker in self.workers())
@@ -75,14 +94,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(model: Path, workers: int = 2, **settings: str) -> Iterator[Service]:
-    """Serve a bundle on loopback until the block ends; settings without their MLA_."""
-    with tempfile.TemporaryDirectory() as folder:
-        port, log = free_port(), Path(folder, "log")
+def serving(model: Path, workers: int = 2, folder: Path | None = None, **settings: str) -> Iterator[Service]:
+    """Serve a bundle on loopback until the block ends; settings without their MLA_.
+
+    What it writes goes to a new folder, within `folder` if there is one.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        port, log = free_port(), Path(home, "log")
         chosen = {"MODEL": str(model), "WORKERS": str(workers), "DEVICE": "cpu", "MODEL_POLL_S": "1", **settings}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLA_", "BENTOML_"))}
         environment |= {f"MLA_{name}": value for name, value in chosen.items()}
-        environment |= {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(Path(folder, "home"))}
+        environment |= {"BENTOML_DO_NOT_TRACK": "True", "TMPDIR": home, "BENTOML_HOME": str(Path(home, "home"))}
         command = [sys.executable, "-m", "bentoml", "serve", "mla_serve.serve.service:MlaServe"]
         with log.open("wb") as output:
             process = subprocess.Popen(
