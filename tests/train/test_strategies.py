@@ -6,9 +6,12 @@ import importlib.util
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mla_serve.errors import ConfigError
 from mla_serve.train.data import Samples
@@ -142,6 +145,36 @@ def test_nothing_of_a_turn_is_left_in_memory_when_the_next_begins(
         encoder.register_forward_hook(lambda *args, name=name: features.append((name, weakref.ref(args[2]))))
     train(strategy, make_samples(("a", "b", "c")), 2)
     assert seen == [([], [])] * 6
+
+
+class Work(TorchDispatchMode):
+    """Count the operations on tensors, and the elements that they read and write."""
+
+    operations = elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.operations += 1
+        self.elements += sum(leaf.numel() for leaf in tree_leaves((args, result)) if isinstance(leaf, torch.Tensor))
+        return result
+
+
+@pytest.mark.parametrize("name", ["mla", "joint_concat"])
+def test_the_work_of_a_step_is_linear_in_the_number_of_modalities(
+    name: str, make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    operations, elements = [], []
+    for modalities in (2, 17, 32):
+        names = tuple(map(str, range(modalities)))
+        strategy, samples = make_strategy(name, names=names), make_samples(("0",))
+        samples.columns.update(dict.fromkeys(names, samples.columns["0"]))
+        train(strategy, samples, 2)  # optimisers and the projector have begun
+        with Work() as work:
+            strategy.step(FixedBatch(samples, torch.arange(len(samples))))
+        operations.append(work.operations)
+        elements.append(work.elements)
+    assert operations[2] - operations[1] == operations[1] - operations[0]
+    assert elements[2] - elements[1] == elements[1] - elements[0]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
