@@ -229,11 +229,6 @@ def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
     return content
 
 
-def _check_references(manifest: Manifest) -> None:
-    """Refuse a manifest whose parts do not fit together."""
-    names = set(manifest.modalities)
-    graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())
-    if missing := graphs - set(manifest.files):
 def _is_within(path: Path, folder: Path) -> bool:
     """Whether a path leads to somewhere in the folder when its links are followed; they may go round in circles."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
@@ -249,6 +244,11 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _check_references(manifest: Manifest) -> None:
+    """Refuse a manifest whose parts do not fit together."""
+    names = set(manifest.modalities)
+    graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())
+    if missing := graphs - set(manifest.files):
         raise BundleError(f"{MANIFEST}: names graphs that it does not list as files: {sorted(missing)}")
     if missing := {modality.head for modality in manifest.modalities.values()} - set(manifest.heads):
         raise BundleError(f"{MANIFEST}: names heads that it does not have: {sorted(missing)}")
