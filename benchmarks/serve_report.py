@@ -223,15 +223,24 @@ def _draw_throughput(axes: Any, results: Results, bundle: str) -> None:
     ceiling = float(np.median([row["ceiling_rps"] for row in table.of(bundle, OURS, 8)]))
     axes.axhline(ceiling, color=COLORS[CEILING], linestyle="--", linewidth=1.2, label="ceiling")
     axes.set_xticks(range(3), ["1", "8", "32"])
-    axes.set_ylim(0)
+    axes.set_ylim(0, 1.35 * max(ceiling, axes.get_ylim()[1]))
     axes.set(title=f"{bundle}: throughput", xlabel="connections", ylabel="requests a second")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[-2::-1] + handles[-1:], labels[-2::-1] + labels[-1:], fontsize=8, frameon=False)
+    axes.legend(
+        handles[-2::-1] + handles[-1:],
+        labels[-2::-1] + labels[-1:],
+        fontsize=8,
+        frameon=False,
+        ncol=2,
+        loc="upper left",
+    )
     _tidy(axes)
 
 
 def _draw_latency(axes: Any, results: Results, bundle: str) -> None:
     """Draw each system from p50 to p99 over 8 connections."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     table, names = Table(results["rows"]), _served(results, bundle)
     for at, system in enumerate(names):
         rows = table.of(bundle, system, 8)
@@ -240,6 +249,9 @@ def _draw_latency(axes: Any, results: Results, bundle: str) -> None:
         axes.scatter([p50], [at], color=COLORS[system], s=45, zorder=3)
         axes.scatter([p95, p99], [at, at], color=COLORS[system], s=60, marker="|", zorder=3)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set(title=f"{bundle}: latency over 8 connections", xlabel="ms: p50 (dot), p95, p99 (bars)")
@@ -253,11 +265,12 @@ def _draw_cpu(axes: Any, results: Results, bundle: str) -> None:
     axes.barh(range(len(names)), costs, color=[COLORS[system] for system in names], height=0.6)
     for at, cost in enumerate(costs):
         axes.text(cost, at, f" {cost:.3g}", va="center", fontsize=9)
-    alone = float(np.median([row["cpu_s_per_1000"] for row in table.of(bundle, CEILING, 1)]))
+    processes = max(row["connections"] for row in _sorted(results, bundle) if row["system"] == CEILING)
+    alone = float(np.median([row["cpu_s_per_1000"] for row in table.of(bundle, CEILING, processes)]))
     axes.axvline(alone, color=COLORS[CEILING], linestyle="--", linewidth=1.2)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1.15 * max(costs))
-    axes.set(title=f"{bundle}: processor time", xlabel="CPU seconds per 1,000 requests (dashed: the predictor alone)")
+    axes.set(title=f"{bundle}: processor time", xlabel="CPU s per 1,000 requests (dashed: ceiling)")
     _tidy(axes)
 
 
