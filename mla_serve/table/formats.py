@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 from mla_serve.errors import ConfigError
 from mla_serve.table.faults import Unusable, short
@@ -17,11 +17,14 @@ Cells = Mapping[str, Any]
 Line = tuple[int, Cells | Unusable]
 """Number from 1 (in .parquet of the row; 0: the whole file), and the cells."""
 
+BATCH = 1024
 
-def _read_jsonl(data: bytes) -> list[Line]:
+
+def _read_jsonl(stream: BinaryIO) -> Iterator[Line]:
     """Read one JSON object per line; blank lines are skipped."""
-    lines = enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
-    return [(line, _parse_object(raw)) for line, raw in lines if raw.strip()]
+    for line, raw in enumerate(stream, start=1):
+        if content := (raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw).strip():
+            yield line, _parse_object(content)
 
 
 def _parse_object(raw: bytes) -> Cells | Unusable:
@@ -38,37 +41,40 @@ def _parse_object(raw: bytes) -> Cells | Unusable:
     return Unusable(f"expected one JSON object, got {given} ({reason}); repair the line")
 
 
-def _read_csv(data: bytes) -> list[Line]:
+def _read_csv(stream: BinaryIO) -> Iterator[Line]:
     """Read comma-separated values with a header, quoted as RFC 4180 says; blank lines are skipped."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reason = f"not UTF-8 ({error.reason} at byte {error.start}); save the table as UTF-8"
-        return [(data.count(b"\n", 0, error.start) + 1, Unusable(reason))]
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, list[str]]] = []
+    limit = csv.field_size_limit(max(csv.field_size_limit(), stream.seek(0, io.SEEK_END)))  # a vector may be long
+    stream.seek(0)
+    reader = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), strict=True)
     line = 1
-    limit = csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a vector may be longer than the default
     try:
+        header: list[str] = []
         for row in reader:
-            rows += [(line, row)] if row else []
+            if row and header:
+                yield line, _joined(header, row)
+            elif row:
+                header = [name.strip() for name in row]
+                if twice := [name for name in header if name and header.count(name) > 1]:
+                    yield line, Unusable(f"two columns are called {twice[0]!r}; rename one")
+                    return
             line = reader.line_num + 1
+    except UnicodeDecodeError:
+        yield _not_utf8(stream)
     except csv.Error as error:
-        return [(line, Unusable(f"not readable as CSV ({error}); check the quotes"))]
+        yield line, Unusable(f"not readable as CSV ({error}); check the quotes")
     finally:
         csv.field_size_limit(limit)
-    return _under_header(rows)
 
 
-def _under_header(rows: list[tuple[int, list[str]]]) -> list[Line]:
-    """Join the cells of each row with the names in the first."""
-    if not rows:
-        return []
-    (line, first), *rest = rows
-    header = [name.strip() for name in first]
-    if twice := [name for name in header if name and header.count(name) > 1]:
-        return [(line, Unusable(f"two columns are called {twice[0]!r}; rename one"))]
-    return [(line, _joined(header, row)) for line, row in rest]
+def _not_utf8(stream: BinaryIO) -> Line:
+    """Find the first line that is not UTF-8."""
+    stream.seek(0)
+    for line, raw in enumerate(stream, start=1):
+        try:
+            raw.decode()
+        except UnicodeDecodeError as error:
+            return line, Unusable(f"not UTF-8 ({error.reason} at byte {error.start}); save the table as UTF-8")
+    return 0, Unusable("not UTF-8; save the table as UTF-8")
 
 
 def _joined(header: list[str], row: list[str]) -> Cells | Unusable:
@@ -77,8 +83,8 @@ def _joined(header: list[str], row: list[str]) -> Cells | Unusable:
     return Unusable(f"expected {len(header)} cells as in the header, got {len(row)}; quote cells that hold commas")
 
 
-def _read_parquet(data: bytes) -> list[Line]:
-    """Read a Parquet file. Raises: ConfigError when pyarrow is not installed."""
+def _read_parquet(stream: BinaryIO) -> Iterator[Line]:
+    """Read a Parquet file, some rows at a time. Raises: ConfigError when pyarrow is not installed."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
@@ -86,13 +92,15 @@ def _read_parquet(data: bytes) -> list[Line]:
             "a .parquet table needs pyarrow, which is not installed; pip install pyarrow, or save as .jsonl"
         ) from error
     try:
-        return list(enumerate(parquet.ParquetFile(io.BytesIO(data)).read().to_pylist(), start=1))
+        batches = parquet.ParquetFile(stream).iter_batches(BATCH)
+        yield from enumerate((cells for batch in batches for cells in batch.to_pylist()), start=1)
     except (ArrowException, OSError, ValueError) as error:
-        return [(0, Unusable(f"not readable as Parquet ({error}); write it anew"))]
+        yield 0, Unusable(f"not readable as Parquet ({error}); write it anew")
 
 
-READERS: Mapping[str, Callable[[bytes], list[Line]]] = {
+READERS: Mapping[str, Callable[[BinaryIO], Iterator[Line]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
+"""By suffix. Each reads from a stream that can be sought, and holds only some rows at a time."""

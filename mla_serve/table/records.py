@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def read_records(tables: Mapping[str, bytes], faults: Faults) -> list[Record]:
 def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
     """Read one table. Without any label column that is the one fault told."""
     rows: dict[Place, Cells] = {}
-    lines = READERS[Path(name).suffix.lower()](data)
+    lines = list(READERS[Path(name).suffix.lower()](io.BytesIO(data)))
     for line, cells in lines:
         if isinstance(cells, Unusable):
             faults.add((name, line), str(cells))
