@@ -204,37 +204,44 @@ def draw(groups: Groups, fitted: Sequence[Fit], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = [
-        ("resnet18", PEAK, 1, "peak memory of a step, ResNet-18", "MB"),
-        ("vector", PEAK, 1, "peak memory of a step, vectors", "MB"),
-        ("vector", STEP, 1000, "time of a step, vectors", "processor ms"),
+        ("resnet18", PEAK, 1, "Memory of a step, ResNet-18", "MB at the peak"),
+        ("vector", PEAK, 1, "Memory of a step, vectors", "MB at the peak"),
+        ("vector", STEP, 1000, "Time of a step, vectors", "processor ms"),
     ]
     shown = [panel for panel in panels if any(key[0] == panel[0] for key in groups)]
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.3 * len(shown), 3.7), squeeze=False)
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.3 * len(shown), 3.5), squeeze=False)
     for axis, (kind, quantity, unit, title, label) in zip(axes[0], shown, strict=True):
+        lines = {one.variant: one for one in fitted if (one.kind, one.quantity) == (kind, quantity)}
         for variant in (MLA, JOINT):
             if (kind, variant) in groups:
-                _line(axis, variant, groups[kind, variant], quantity, unit)
-        for one in fitted:
-            if (one.kind, one.quantity) == (kind, quantity) and one.variant in (MLA, JOINT):
-                counts = np.array(list(one.residuals))
-                axis.plot(counts, unit * (one.a + one.b * counts), color=COLORS[one.variant], lw=1, ls=":", zorder=1)
-        axis.set_title(title, fontsize=11, loc="left")
+                _line(axis, variant, groups[kind, variant], quantity, unit, lines.get(variant))
+        axis.set_title(title, fontsize=12, loc="left", fontweight="bold")
         axis.set(xlabel="modalities M", ylabel=label, xticks=KINDS[kind].modalities)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
+        axis.margins(x=0.04)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=10, loc="upper left")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
-def _line(axis: Any, variant: str, by_count: Mapping[int, Sequence[Results]], quantity: str, unit: float) -> None:
-    """Draw the medians with the range over repeats."""
+def _line(
+    axis: Any, variant: str, by_count: Mapping[int, Sequence[Results]], quantity: str, unit: float, fitted: Fit | None
+) -> None:
+    """Draw medians with their range over repeats, joined up or with the fitted line, and say the last in words."""
     values = [np.array([one[quantity] for one in ones]) * unit for ones in by_count.values()]
-    middle = np.array([np.median(each) for each in values])
-    spread = [[m - each.min() for m, each in zip(middle, values, strict=True)],
-              [each.max() - m for m, each in zip(middle, values, strict=True)]]  # fmt: skip
+    counts, middle = np.array(list(by_count)), np.array([np.median(each) for each in values])
+    low, high = np.array([each.min() for each in values]), np.array([each.max() for each in values])
+    color, width = COLORS[variant], 2.6 if variant == MLA else 1.8
     axis.errorbar(
-        list(by_count), middle, spread, label=variant, color=COLORS[variant], marker="o", markersize=4, capsize=2,
-        linewidth=2.4 if variant == MLA else 1.6, zorder=3 if variant == MLA else 2,
+        counts, middle, [middle - low, high - middle], color=color, marker="o", markersize=5, capsize=2, ls=""
+    )
+    heights = middle if fitted is None else unit * (fitted.a + fitted.b * counts)
+    axis.plot(counts, heights, color=color, linewidth=width)
+    last = (
+        f"{_three_digits(middle[-1])} MB with {counts[-1]}" if fitted is None else f"{unit * fitted.b:.1f} ms for each"
+    )
+    height = 0.92 if variant == JOINT else 0.82
+    axis.text(
+        0.04, height, f"{variant}: {last}", transform=axis.transAxes, color=color, fontsize=11, fontweight="bold"
     )  # fmt: skip
