@@ -39,10 +39,17 @@ class Heard:
 class Predictor:
     """The graphs of one bundle, ready to run. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 1,
+        *,
+        spin: bool = False,
+    ) -> None:
         """Open one session per graph.
 
-        Args: providers, onnxruntime's names in order of preference; threads, per graph run.
+        Args: providers, onnxruntime's names in order of preference; threads, per graph run; spin, see open_session.
         Raises: BundleError when a graph does not load or does not fit the manifest.
         """
         self.bundle = bundle
@@ -50,9 +57,9 @@ class Predictor:
         self.names = tuple(bundle.manifest.modalities)
         modalities = bundle.manifest.modalities
         self._encoders = {
-            name: self._open(modality.encoder, providers, threads) for name, modality in modalities.items()
+            name: self._open(modality.encoder, providers, threads, spin) for name, modality in modalities.items()
         }
-        self._heads = {name: self._open(path, providers, threads) for name, path in bundle.manifest.heads.items()}
+        self._heads = {name: self._open(path, providers, threads, spin) for name, path in bundle.manifest.heads.items()}
         warn_of_fallback(providers, self.providers)
 
     @property
@@ -246,8 +253,8 @@ class Predictor:
             )
         return difference
 
-    def _open(self, path: str, providers: Sequence[str], threads: int) -> Session:
+    def _open(self, path: str, providers: Sequence[str], threads: int, spin: bool) -> Session:
         try:
-            return open_session(self.bundle.read(path), providers, threads)
+            return open_session(self.bundle.read(path), providers, threads, spin=spin)
         except Exception as error:  # onnxruntime raises a dozen types of its own
             raise BundleError(f"{self.bundle.folder / path}: onnxruntime cannot load it ({error})") from error

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mla_serve.errors import ConfigError
@@ -18,6 +21,10 @@ DEVICES = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+SUFFIX = "ExecutionProvider"
+QUOTA = Path(
+    "/sys/fs/cgroup/cpu.max"
+)  # "150000 100000": microseconds of processor time, and in how many; or "max 100000"
 
 
 class Session:
@@ -59,9 +66,40 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def open_session(graph: bytes, providers: Sequence[str], threads: int) -> Session:
-    """Open a graph from memory; CPU threads do not spin between runs (TRAPS.md, onnxruntime).
+def cores(quota: Path = QUOTA) -> int:
+    """Return how many processor cores this process may keep busy: those it may run on, or what its container is given."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        given, period = map(int, quota.read_text().split())
+    except (OSError, ValueError):
+        return allowed
+    return max(1, min(allowed, math.ceil(given / period)))
 
+
+def providers_of(device: str) -> Sequence[str]:
+    """Return onnxruntime's names for a device, in order of preference.
+
+    Args: a key of DEVICES, or any provider that this onnxruntime was built with, with or without its ending: "openvino".
+    Raises: ConfigError.
+    """
+    if device in DEVICES:
+        return DEVICES[device]
+    import onnxruntime
+
+    offered = onnxruntime.get_available_providers()
+    found = [name for name in offered if device.lower() in (name.lower(), name.removesuffix(SUFFIX).lower())]
+    if not found:
+        names = (name.removesuffix(SUFFIX).lower() for name in offered)
+        known = ", ".join(dict.fromkeys(("auto", *DEVICES, *names)))
+        raise ConfigError(f"{device!r}: this onnxruntime has no such provider; choose one of {known}")
+    return tuple(dict.fromkeys((*found, "CPUExecutionProvider")))
+
+
+def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: bool = False) -> Session:
+    """Open a graph from memory.
+
+    Args: threads, of one run; spin, whether they wait for the next run by turning in circles, which gains a little where
+    cores are idle and costs much where they are not (TRAPS.md, onnxruntime).
     Raises: BundleError for a graph that refers to other files; what onnxruntime raises for one that it cannot load,
     which includes operators of domains that it does not have.
     """
@@ -75,7 +113,7 @@ def open_session(graph: bytes, providers: Sequence[str], threads: int) -> Sessio
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.log_severity_level = 3
     offered = onnxruntime.get_available_providers()
     chosen = [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers if name in offered]

@@ -11,7 +11,7 @@ import pytest
 
 from mla_serve.bundle import Bundle
 from mla_serve.errors import ConfigError
-from mla_serve.runtime import DEVICES, WHEELS, check_runtime, open_session, warn_of_fallback
+from mla_serve.runtime import DEVICES, WHEELS, check_runtime, cores, open_session, providers_of, warn_of_fallback
 
 
 @pytest.fixture
@@ -69,3 +69,34 @@ def test_asking_for_cuda_and_getting_the_cpu_is_a_loud_warning(
     with caplog.at_level(logging.WARNING):
         warn_of_fallback(DEVICES["cuda"], used)
     assert ("ASKED FOR CUDAExecutionProvider BUT RUNNING ON" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("content", "most"), [("50000 100000\n", 1), ("150000 100000\n", 2), ("10000 100000\n", 1)])
+def test_a_container_has_the_cores_that_it_is_given(tmp_path: Path, content: str, most: int) -> None:
+    (tmp_path / "cpu.max").write_text(content)
+    assert 1 <= cores(tmp_path / "cpu.max") <= most
+
+
+@pytest.mark.parametrize("content", ["max 100000\n", "", "x y"])
+def test_without_a_quota_all_cores_count(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cpu.max").write_text(content)
+    assert cores(tmp_path / "cpu.max") == cores(tmp_path / "none") >= 1
+
+
+def test_any_provider_is_passed_through_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    offered = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    for name in ("openvino", "OpenVINO", "OpenVINOExecutionProvider"):
+        assert providers_of(name) == tuple(offered)
+    assert providers_of("CPUExecutionProvider") == ("CPUExecutionProvider",)
+    assert providers_of("cuda") == DEVICES["cuda"]
+    with pytest.raises(ConfigError, match=r"choose one of auto, cpu, cuda, openvino$"):
+        providers_of("qnn")
+
+
+@pytest.mark.parametrize("spin", [False, True])
+def test_spinning_changes_no_answer(tiny_bundle: Path, spin: bool) -> None:
+    session = open_session(Bundle.load(tiny_bundle).read("vector.onnx"), DEVICES["cpu"], 2, spin=spin)
+    np.testing.assert_array_equal(session.run(np.ones((1, 4), np.float32)), session.run(np.ones((1, 4), np.float32)))

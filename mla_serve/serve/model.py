@@ -18,7 +18,8 @@ def open_predictor(settings: Settings, providers: Sequence[str] | None = None) -
     """
     check_runtime()
     bundle = Bundle.load(settings.model)
-    predictor = Predictor(bundle, settings.providers if providers is None else providers, settings.threads)
+    chosen = settings.providers if providers is None else providers
+    predictor = Predictor(bundle, chosen, settings.graph_threads, spin=settings.spin)
     predictor.verify()
     bundle.inputs = {name: settings.limit(reader) for name, reader in bundle.inputs.items()}
     return predictor

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
 from mla_serve.serve import connection, logs, reserved, tracing
+from mla_serve.serve.batching import parse_caps
 from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.guard import Guard, Keys, parse_origins
 from mla_serve.serve.identity import Identity
@@ -98,7 +99,7 @@ drain = Drain(settings)
 @bentoml.asgi_app(mounted, path="/")
 @bentoml.service(
     service_class=_Service,
-    workers=settings.workers or (1 if settings.uses_gpu else "cpu_count"),
+    workers=settings.processes,
     logging={"access": {"enabled": False}},  # Identity writes it, with the request's id
 )
 class MlaServe:
@@ -156,6 +157,6 @@ class MlaServe:
             parse_origins(settings.cors_origins)
             if settings.api_keys_file is not None:
                 Keys.read(settings.api_keys_file)
-            open_predictor(settings, DEVICES["cpu"])
+            parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)
         except MlaServeError as error:
             raise BentoMLConfigException(str(error)) from None

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.metadata
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,10 +16,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
-from mla_serve.runtime import DEVICES
+from mla_serve.runtime import DEVICES, cores, providers_of
 
 log = logging.getLogger("mla_serve")
 PREFIX = "MLA_"
+ENV_FILE = PREFIX + "ENV_FILE"
 NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 Count = Annotated[int, Field(ge=1)]
@@ -36,15 +38,23 @@ class Settings(BaseSettings):
     workers: Count | None = Field(
         default=None, description="Worker processes; unset means one per processor core, or one in all on a GPU."
     )
-    threads: Count = Field(default=1, description="Threads that run one graph (onnxruntime's intra-op).")
+    threads: Count | None = Field(
+        default=None,
+        description="Threads that run one graph (onnxruntime's intra-op); unset means the worker's share of the cores.",
+    )
+    spin: bool = Field(
+        default=False,
+        description="Let these threads turn in circles between two graphs: for a machine with idle cores.",
+    )
     batch: str = Field(
         default="auto",
         description="Requests that one run of a modality's graph may take together (one window of sound each): off, a number, or "
         "such as image=8,text=16; auto is off on the CPU, where it gains nothing, and 32 on CUDA.",
     )
-    device: Literal["cpu", "cuda", "auto"] = Field(
+    device: str = Field(
         default="auto",
-        description="Where graphs run; auto takes CUDA when onnxruntime-gpu and an NVIDIA device are there.",
+        description="Where graphs run: cpu, cuda, or another provider of onnxruntime by name, such as openvino; auto takes "
+        "CUDA when onnxruntime-gpu and an NVIDIA device are there, else the CPU.",
     )
     max_body_bytes: Count = Field(default=10 * 2**20, description="Largest body of a request, but for /predict/batch.")
     max_batch_body_bytes: Count = Field(default=64 * 2**20, description="Largest body of a request to /predict/batch.")
@@ -110,7 +120,19 @@ class Settings(BaseSettings):
     @property
     def providers(self) -> Sequence[str]:
         """onnxruntime's names for the device, in order of preference."""
-        return DEVICES["cuda" if self.uses_gpu else "cpu"]
+        if self.device == "auto":
+            return DEVICES["cuda" if self.uses_gpu else "cpu"]
+        return providers_of(self.device)
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        return self.workers or (1 if self.uses_gpu else cores())
+
+    @property
+    def graph_threads(self) -> int:
+        """How many threads run one graph."""
+        return self.threads or max(1, cores() // self.processes)
 
     @property
     def uses_gpu(self) -> bool:
@@ -131,16 +153,25 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment, and what it does not set from the file that MLA_ENV_FILE names.
 
     Raises: ConfigError, naming the variable, for a value that cannot be used.
     """
+    file = os.environ.get(ENV_FILE)
+    if file and not Path(file).is_file():
+        raise ConfigError(f"{ENV_FILE}={file!r}: no such file; mla-serve tune --write FILE writes one")
     try:
-        return Settings()
+        settings = Settings(_env_file=file or None)  # type: ignore[call-arg]  # pydantic-settings takes it
+        _ = settings.providers
+        return settings
+    except ConfigError as error:
+        raise ConfigError(f"{PREFIX}DEVICE={error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise ConfigError(f"{name}={first['input']!r}: {first['msg']}; correct it or unset it") from None
+        name = "_".join(str(part) for part in first["loc"][:1]).upper()
+        if first["type"] == "extra_forbidden":  # the environment is not asked for those
+            raise ConfigError(f"{ENV_FILE}={file!r}: {name} is no setting; correct or remove it") from None
+        raise ConfigError(f"{PREFIX}{name}={first['input']!r}: {first['msg']}; correct it or unset it") from None
 
 
 def warn_of_unknown(environment: Mapping[str, str]) -> None:
@@ -148,7 +179,7 @@ def warn_of_unknown(environment: Mapping[str, str]) -> None:
 
     They are no error because Kubernetes adds such variables for a service that is called mla-something.
     """
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [*(PREFIX + name.upper() for name in Settings.model_fields), ENV_FILE]
     for name in environment:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, 1)
