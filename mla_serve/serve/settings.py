@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+import mla_serve
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
 from mla_serve.runtime import DEVICES, cores, providers_of
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
     """What the operator decides. Each field is read from MLA_ and its name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=None, env_parse_none_str="null", extra="forbid", frozen=True
+        env_prefix=PREFIX, env_file=None, env_parse_none_str="null", extra="forbid", frozen=True, validate_default=True
     )
 
     model: Path = Field(default=Path("models/digits"), description="Folder of the bundle to serve.")
@@ -116,6 +117,13 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="How the log is written; json is one object per line."
     )
+
+    @field_validator("model")
+    @classmethod
+    def _find(cls, model: Path) -> Path:
+        """Look beside the package as well: a Bento is started one folder above its sources, or from anywhere."""
+        beside = Path(mla_serve.__file__).parents[1] / model
+        return model if model.exists() or not beside.exists() else beside
 
     @property
     def providers(self) -> Sequence[str]:
