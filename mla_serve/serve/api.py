@@ -23,7 +23,7 @@ from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
-from mla_serve.serve.guard import Guard, Keys, SecurityHeaders, parse_origins
+from mla_serve.serve.guard import Guard, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
 from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.pages import add_pages
@@ -228,7 +228,7 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
         held=settings.max_held_bytes,
     )
     if settings.api_keys_file is not None:
-        app.add_middleware(Guard, keys=Keys.read(settings.api_keys_file))
+        app.add_middleware(Guard, keys=KeysFile(settings.api_keys_file))
     if origins := parse_origins(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     app.add_middleware(SecurityHeaders)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mla_serve.errors import ConfigError
 from mla_serve.serve.problems import Unauthorised, problem_response
 
+log = logging.getLogger("mla_serve")
+LOOK_S = 1.0
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/", "/docs"})  # the same for everybody
 OPEN_FOLDERS = ("/web/", "/docs/")  # what the pages are made of
 SHORTEST_KEY = 16
@@ -35,24 +39,6 @@ class Keys:
         """Accept any of these."""
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    @classmethod
-    def read(cls, path: Path) -> Keys:
-        """Read a file of keys: one per line, empty lines and those that start with # left out.
-
-        Raises: ConfigError, which quotes no key.
-        """
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"MLA_API_KEYS_FILE={str(path)!r}: cannot be read ({error}); one key per line") from None
-        keys = [line for line in lines if line and not line.startswith("#")]
-        if not keys or any(len(key) < SHORTEST_KEY or not key.isascii() for key in keys):
-            raise ConfigError(
-                f"MLA_API_KEYS_FILE={str(path)!r}: expected one key per line, each of {SHORTEST_KEY} ASCII characters "
-                "or more; make one with: openssl rand -hex 24"
-            )
-        return cls(keys)
-
     def know(self, key: bytes) -> bool:
         """Whether a key is one of these; takes as long whichever it is, and if it is none."""
         digest = hashlib.sha256(key).digest()
@@ -60,23 +46,65 @@ class Keys:
         return any(found)
 
 
+class KeysFile(Keys):
+    """The keys of a file; it is read again within LOOK_S seconds of a change.
+
+    A file that cannot be used changes nothing, and the log says so: while a file is written it may be empty. So keys
+    are taken away by a file that lacks them, not by one that is empty or gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises: ConfigError.
+        """
+        self._path = path
+        self._seen = _stamp(path)
+        self._look_at = time.monotonic() + LOOK_S
+        super().__init__(_read_keys(path))
+
+    def know(self, key: bytes) -> bool:
+        """Look at the file, if it is time to, and then for the key."""
+        if time.monotonic() > self._look_at:
+            self.look()
+        return super().know(key)
+
+    def look(self) -> None:
+        """Read the file again if it has changed."""
+        self._look_at = time.monotonic() + LOOK_S
+        seen = _stamp(self._path)
+        if seen == self._seen:
+            return
+        self._seen = seen  # taken before reading: what changes meanwhile is looked at again
+        try:
+            super().__init__(_read_keys(self._path))
+        except ConfigError as error:
+            log.error("the keys stay as they were: %a", str(error))
+        else:
+            log.info("the keys were read again: there are %d", len(self._digests))
+
+
 class Guard:
     """Answer 401 to whoever sends no known key, but for health and the pages themselves."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        """Wrap an application."""
+    def __init__(self, app: ASGIApp, keys: Keys, paths: Collection[str] = ()) -> None:
+        """Wrap an application; guard these paths of it, or all when there are none."""
         self.app = app
         self.keys = keys
+        self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, if it may come in."""
-        if scope["type"] == "lifespan" or _is_open(scope["path"]) or self.keys.know(_bearer(scope)):
+        if scope["type"] == "lifespan" or self._is_open(scope["path"]) or self.keys.know(_bearer(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             error = Unauthorised("send a key that the operator gave you: Authorization: Bearer KEY")
             await problem_response(error, {"Connection": "close"})(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+    def _is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS) or bool(self.paths and path not in self.paths)
 
 
 class SecurityHeaders:
@@ -136,8 +164,32 @@ def _add_headers(start: Message, body: bytes) -> None:
     start["headers"] = headers + HEADERS
 
 
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+def _read_keys(path: Path) -> list[str]:
+    """Read a file of keys: one per line, empty lines and those that start with # left out.
+
+    Raises: ConfigError, which quotes no key.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"  # that of UnicodeDecodeError quotes the file
+        raise ConfigError(f"MLA_API_KEYS_FILE={str(path)!r}: cannot be read ({reason}); one key per line") from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys or any(len(key) < SHORTEST_KEY or not key.isascii() for key in keys):
+        raise ConfigError(
+            f"MLA_API_KEYS_FILE={str(path)!r}: expected one key per line, each of {SHORTEST_KEY} ASCII characters "
+            "or more; make one with: openssl rand -hex 24"
+        )
+    return keys
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Say which file this is and since when it is as it is; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _bearer(scope: Scope) -> bytes:

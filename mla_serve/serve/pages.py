@@ -80,15 +80,15 @@ def _add_samples(app: FastAPI, bundle: Bundle) -> None:
 
 
 def _add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI at /docs; nothing of it is loaded from elsewhere when BentoML's copy is there."""
+    """Serve Swagger UI at /docs; nothing of it is loaded from elsewhere when BentoML's copy is there.
+
+    Where keys are asked for, docs.js sends one along: Swagger UI itself fetches its description without.
+    """
     assets = _swagger_assets()
     urls: dict[str, Any] = {f"swagger_{kind}_url": f"docs/{path.name}" for kind, path in assets.items()}
     docs = get_swagger_ui_html(openapi_url="openapi.json", title=app.title, swagger_favicon_url="web/icon.svg", **urls)
-
-    async def show_docs(_: Request) -> Response:
-        return docs
-
-    app.add_route("/docs", show_docs, include_in_schema=False)
+    page = bytes(docs.body).replace(b"</head>", b'<script src="web/docs.js"></script></head>', 1)
+    _add_content(app, "/docs", page, MEDIA_TYPES[".html"])
     for path in assets.values():
         app.add_route(f"/docs/{path.name}", functools.partial(_send_file, path), include_in_schema=False)
 

@@ -25,11 +25,11 @@ from mla_serve.runtime import DEVICES
 from mla_serve.serve import connection, logs, reserved, tracing
 from mla_serve.serve.batching import parse_caps
 from mla_serve.serve.drain import Drain, Drained
-from mla_serve.serve.guard import Guard, Keys, parse_origins
+from mla_serve.serve.guard import Guard, KeysFile, parse_origins
 from mla_serve.serve.identity import Identity
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
 from mla_serve.serve.model import open_predictor
-from mla_serve.serve.mounted import KnownPaths, Mounted
+from mla_serve.serve.mounted import BENTOML_PATHS, KnownPaths, Mounted
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 from mla_serve.serve.update import ModelWatch
 
@@ -59,7 +59,8 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
             traced.kwargs.update(tracing.middleware_options())
         inner: ASGIApp = KnownPaths(app, mounted)
         if settings.api_keys_file is not None:
-            inner = Guard(inner, Keys.read(settings.api_keys_file))
+            # of BentoML; the application's own has a guard behind CORS, so that a browser may ask before it has a key
+            inner = Guard(inner, KeysFile(settings.api_keys_file), BENTOML_PATHS)
         return Drained(Identity(inner, mounted.name, settings.access_log), drain)
 
 
@@ -156,7 +157,7 @@ class MlaServe:
             tracing.check(os.environ)
             parse_origins(settings.cors_origins)
             if settings.api_keys_file is not None:
-                Keys.read(settings.api_keys_file)
+                KeysFile(settings.api_keys_file)
             parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)
         except MlaServeError as error:
             raise BentoMLConfigException(str(error)) from None

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from mla_serve.errors import ConfigError
 from mla_serve.serve.api import create_app
-from mla_serve.serve.guard import Keys, content_security_policy, parse_origins
+from mla_serve.serve.guard import Keys, KeysFile, content_security_policy, parse_origins
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
 
@@ -69,15 +69,56 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(len(a) == len(b) == 32 for a, b in compared)
 
 
+def test_keys_change_while_the_service_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    path.write_text(KEYS[0])
+    keys = KeysFile(path)
+    assert keys.know(KEYS[0].encode())
+    path.write_text(f"{KEYS[1]}\n")
+    with caplog.at_level(logging.INFO):
+        keys.look()
+    assert not keys.know(KEYS[0].encode())
+    assert keys.know(KEYS[1].encode())
+    assert "there are 1" in caplog.text
+    assert KEYS[1] not in caplog.text
+
+
+def test_a_change_is_seen_by_the_next_request(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mla_serve.serve.guard.LOOK_S", -1.0)
+    path = tmp_path / "keys"
+    path.write_text(KEYS[0])
+    with serve(tiny_bundle, api_keys_file=path) as client:
+        path.write_text(f"{KEYS[1]}\n")
+        statuses = [client.get("/model", headers={"Authorization": f"Bearer {key}"}).status_code for key in KEYS]
+    assert statuses == [401, 200]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 20, None])
+def test_a_file_of_keys_that_cannot_be_used_changes_nothing(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(KEYS[0])
+    keys = KeysFile(path)
+    path.unlink() if content is None else path.write_bytes(content)
+    keys.look()
+    keys.look()
+    assert keys.know(KEYS[0].encode())
+    assert not keys.know(content or b"")
+    assert caplog.text.count("the keys stay as they were") == 1
+
+
 @pytest.mark.parametrize("content", ["", "# only a comment\n", "short\n", "schlüssel-mit-umlaut-drin\n"])
 def test_a_file_without_usable_keys_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "keys"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"MLA_API_KEYS_FILE.*openssl rand") as caught:
-        Keys.read(path)
+        KeysFile(path)
     assert "short" not in str(caught.value).split(": ", 1)[1].split("expected")[0]
     with pytest.raises(ConfigError, match="cannot be read"):
-        Keys.read(tmp_path / "none")
+        KeysFile(tmp_path / "none")
 
 
 def test_no_key_is_ever_logged(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
