@@ -16,6 +16,8 @@ import torch
 import mla_serve
 from export.card import model_card
 from export.graphs import export_graph, largest_difference
+from export.precision import TOLERANCE as GOLDEN_TOLERANCE
+from export.precision import Wish, lower, read_rows
 from export.report import write_report
 from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
 from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
@@ -26,18 +28,23 @@ from mla_serve.train.run import BEST, UNFAMILIAR, RunFolder
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
-GOLDEN_TOLERANCE = 1e-3  # of a probability, on whatever machine serves
+FP32 = Wish()
 RANDOM_SAMPLES = 8
 PATHS = ("data", "out", "runs", "about")
 
 
-def export_run(run: Path, out: Path) -> Manifest:
+def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None) -> Manifest:
     """Write the bundle of a finished run to `out`, replacing an older one only when all checks have passed.
 
-    Raises: BundleError when a graph differs from torch; ConfigError when the run is not finished.
+    Args: data, the folder of the run's data set, if not where training found it.
+    Raises: BundleError when a graph differs from torch, or accuracy falls by more than was wished for; ConfigError when
+    the run is not finished, or a smaller precision is wished for without the data.
     """
+    wish.check()
     folder = RunFolder(run)
     facts = folder.read_json()
+    data = data or Path(facts["data"])
+    rows = None if wish.precision == "fp32" else read_rows(facts, data)
     recipe = folder.read_recipe()
     strategy = recipe.build()
     strategy.load_state_dict(folder.load(BEST)["weights"])
@@ -65,7 +72,7 @@ def export_run(run: Path, out: Path) -> Manifest:
             unfamiliar=UNFAMILIAR if known else None,
             golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
             golden_source=facts["golden_source"],
-            tolerance=GOLDEN_TOLERANCE,
+            tolerance=GOLDEN_TOLERANCE["fp32"],
             parity=parity,
             metrics={},
             training=_training(facts),
@@ -73,13 +80,16 @@ def export_run(run: Path, out: Path) -> Manifest:
         )
         manifest = write_manifest(staging, manifest)
         Predictor(Bundle.load(staging)).verify()
-        return _finish(staging, manifest, facts, folder)
+        if rows:
+            fixed = {name: {n for n, _ in encoder.named_buffers()} for name, encoder in strategy.encoders.items()}
+            manifest = lower(staging, manifest, fixed, rows, wish)
+        return _finish(staging, manifest, facts, folder, data)
 
 
-def _finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder) -> Manifest:
+def _finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
     """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
     predictor = Predictor(Bundle.load(staging))
-    listened = hear_split(predictor, Path(facts["data"])) if Path(facts["data"]).is_dir() else None
+    listened = hear_split(predictor, data) if data.is_dir() else None
     metrics = score_split(predictor, listened, DRAWS, SHOWN_RULES) if listened else {}
     manifest = manifest.model_copy(update={"metrics": metrics})
     if listened:

@@ -44,17 +44,17 @@ def export_graph(module: nn.Module, example: Tensor, input_name: str, output_nam
             dynamic_shapes=({0: batch},),
             verbose=False,
         )
-    _forget_origin(path)
-
-
-def _forget_origin(path: Path) -> None:
-    """Take out what the exporter notes on where each node comes from: stack traces, with the paths of this machine."""
     model = onnx.load(path)
+    forget_origin(model)
+    onnx.save(model, path)
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Take out what an exporter notes on where each node comes from: stack traces, with the paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    onnx.save(model, path)
 
 
 @torch.no_grad()

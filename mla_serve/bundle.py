@@ -63,7 +63,10 @@ class FusionParameters(_Strict):
 
 
 class Golden(_Strict):
-    """One sample that is replayed at start: payloads (text, numbers, or a file of the bundle) and what torch said."""
+    """One sample that is replayed at start: payloads (text, numbers, or a file of the bundle) and what was said of it.
+
+    By torch, or by graphs of a smaller precision where they were exported.
+    """
 
     payloads: dict[Name, str | list[float]]
     probabilities: list[float]
@@ -88,6 +91,8 @@ class Manifest(_Strict):
     golden_source: str
     tolerance: Positive
     parity: dict[str, Any]
+    precision: dict[str, Any] = {}
+    """Where encoders are not fp32, or were tried so: what was tried, chosen and measured (export/precision.py)."""
     metrics: dict[str, Any]
     training: dict[str, Any]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
@@ -135,7 +140,7 @@ class Bundle:
         ]
 
     def golden_probabilities(self) -> np.ndarray[Any, Any]:
-        """Return what torch said of the golden samples, (B, C)."""
+        """Return what was said of the golden samples at export, (B, C)."""
         return np.array([golden.probabilities for golden in self.manifest.golden])
 
     def _golden_payload(self, name: str, value: str | list[float]) -> Payload:

@@ -1,0 +1,271 @@
+"""A smaller precision is taken when it pays and when it keeps within its bound, and leaves nothing behind otherwise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export import precision
+from export.bundle import export_run
+from export.precision import WORTH, Wish, pick, read_rows
+from export.timing import BATCHES, overall, times_faster
+from mla_serve.bundle import Bundle, Manifest
+from mla_serve.errors import BundleError, ConfigError
+from mla_serve.inputs import Array
+from mla_serve.predictor import Predictor
+from mla_serve.train import pipeline
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.run import RunFolder
+from tests.load.service import serving
+
+LABELS = ("fp32", "int8 linear", "int8 convolutions")
+found = st.fixed_dictionaries({label: st.tuples(st.floats(0.1, 10), st.floats(-0.1, 0.5)) for label in LABELS[1:]}).map(
+    lambda drawn: {"fp32": (1.0, 0.0)} | drawn
+)
+
+
+@pytest.fixture(scope="session")
+def plain(finished_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export the run in fp32, once."""
+    out = tmp_path_factory.mktemp("plain") / "stripes"
+    export_run(finished_run.path, out, data=out / "nowhere")
+    return out
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_export(plain: Path) -> Iterator[None]:
+    """Take the fp32 graphs from `plain`, and leave the report out: neither is tested here, both take long."""
+
+    def copy_graphs(strategy: object, inputs: object, samples: object, staging: Path) -> dict[str, Any]:
+        for path in plain.glob("*.onnx"):
+            shutil.copy(path, staging)
+        return Bundle.load(plain).manifest.parity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.bundle._write_graphs", copy_graphs)
+        patch.setattr("export.bundle.write_report", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quantised(
+    finished_run: RunFolder, fast_export: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Manifest, Path]:
+    out = tmp_path_factory.mktemp("models") / "stripes"
+    return export_run(finished_run.path, out, Wish("int8", 0.1)), out
+
+
+@given(found=found, loss=st.floats(0, 0.3))
+def test_auto_takes_nothing_slower_and_nothing_that_costs_too_much(
+    found: Mapping[str, tuple[float, float]], loss: float
+) -> None:
+    speeds, lost = ({label: pair[at] for label, pair in found.items()} for at in (0, 1))
+    best = pick(speeds, lost, Wish("auto", loss))
+    assert lost[best] <= loss
+    assert best == "fp32" or speeds[best] >= WORTH
+    within = [speed for label, speed in speeds.items() if lost[label] <= loss]
+    assert speeds[best] == max(within) or (best == "fp32" and max(within) < WORTH)
+
+
+@given(found=found, loss=st.floats(0, 0.3))
+def test_int8_takes_the_fastest_within_the_bound_or_else_what_is_refused(
+    found: Mapping[str, tuple[float, float]], loss: float
+) -> None:
+    speeds, lost = ({label: pair[at] for label, pair in found.items()} for at in (0, 1))
+    best = pick(speeds, lost, Wish("int8", loss))
+    within = [label for label in LABELS[1:] if lost[label] <= loss]
+    if within:
+        assert best in within
+        assert speeds[best] == max(speeds[label] for label in within)
+    else:
+        assert lost[best] == min(lost[label] for label in LABELS[1:])
+
+
+def test_an_encoder_with_nothing_to_quantise_stays_as_it_is() -> None:
+    assert pick({"fp32": 1.0}, {"fp32": 0.0}, Wish("int8")) == "fp32"
+
+
+class Clocked:
+    """A session whose runs take what they are told on a clock that nothing else moves."""
+
+    providers = ("CPUExecutionProvider",)
+    now = 0.0
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def run(self, batch: Array) -> Array:
+        Clocked.now += self.seconds * len(batch)
+        return batch
+
+
+def test_graphs_are_timed_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.timing.time.thread_time", lambda: Clocked.now)
+    sessions = {"fp32": Clocked(0.003), "fast": Clocked(0.001), "slow": Clocked(0.006)}
+    ratios = times_faster(sessions, np.zeros((3, 2)))  # type: ignore[arg-type]
+    for label, expected in (("fp32", 1.0), ("fast", 3.0), ("slow", 0.5)):
+        assert ratios[label] == pytest.approx({str(size): expected for size in BATCHES})
+        assert overall(ratios[label]) == pytest.approx(expected)
+
+
+def test_a_quantised_bundle_says_what_was_done_and_reads_back(quantised: tuple[Manifest, Path]) -> None:
+    manifest, out = quantised
+    assert Bundle.load(out).manifest == manifest
+    facts = manifest.precision
+    assert facts["asked"] == "int8"
+    for name, encoder in facts["encoders"].items():
+        assert encoder["chosen"].startswith("int8")
+        before, now = encoder["tried"]["fp32"], encoder["tried"][encoder["chosen"]]
+        assert now["bytes"] == (out / f"{name}.onnx").stat().st_size < before["bytes"]
+        assert {"accuracy", "ece", "nll"} <= now["alone"].keys()
+        model = onnx.load(out / f"{name}.onnx")
+        assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    for split in ("val", "test"):
+        assert facts["measured"][split]["rows"] == 24
+        assert facts["measured"][split]["before"].keys() == facts["measured"][split]["after"].keys()
+    card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "## Precision" in card
+    assert f"| text | {facts['encoders']['text']['chosen']} |" in card
+
+
+def test_a_quantised_bundle_replays_its_own_answers(quantised: tuple[Manifest, Path]) -> None:
+    manifest, out = quantised
+    assert Predictor(Bundle.load(out)).verify() < 1e-6
+    assert manifest.tolerance == precision.TOLERANCE["int8"]
+    assert manifest.precision["golden_difference"] > 0
+
+
+def test_what_is_measured_afterwards_is_what_the_bundle_does(
+    quantised: tuple[Manifest, Path], finished_run: RunFolder
+) -> None:
+    manifest, _ = quantised
+    after = manifest.precision["measured"]["test"]["after"]["full"]
+    assert manifest.metrics["conditions"]["full"]["calibrated"]["accuracy"] == after["accuracy"]
+
+
+def test_answers_of_a_quantised_bundle_do_not_depend_on_the_batch(quantised: tuple[Manifest, Path]) -> None:
+    predictor = Predictor(Bundle.load(quantised[1]))
+    generator = np.random.default_rng(0)
+    samples = [{n: spec.generate(generator) for n, spec in predictor.bundle.inputs.items()} for _ in range(6)]
+    together = predictor.hear([predictor.decode(sample) for sample in samples]).logits
+    for at, sample in enumerate(samples):
+        np.testing.assert_array_equal(predictor.hear([predictor.decode(sample)]).logits[:, 0], together[:, at])
+
+
+@pytest.mark.slow  # starts a server
+def test_a_quantised_bundle_is_served(quantised: tuple[Manifest, Path]) -> None:
+    predictor = Predictor(Bundle.load(quantised[1]))
+    expected = predictor.predict([{"text": "rot 1"}])[0].probabilities
+    with serving(quantised[1], workers=1) as service:
+        reply = httpx.post(f"http://127.0.0.1:{service.port}/predict", files={"text": (None, "rot 1")}, timeout=30)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["probabilities"] == pytest.approx(expected, abs=1e-6)
+
+
+def deaf(graph: bytes, *_: object) -> bytes:
+    """Return a graph that says the same of everything."""
+    return _filled(graph, 0)
+
+
+def _filled(graph: bytes, value: float) -> bytes:
+    model = onnx.load_from_string(graph)
+    for one in model.graph.initializer:
+        if len(one.dims) > 1 and one.name.endswith("weight"):
+            one.CopyFrom(onnx.numpy_helper.from_array(np.full(one.dims, value, np.float32), one.name))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_a_loss_above_the_bound_is_refused_and_leaves_nothing(
+    finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "to_int8", deaf)
+    models = tmp_path / "models"
+    with pytest.raises(BundleError, match=r"accuracy on val .* falls from .* to .*--precision-loss 0\.01") as caught:
+        export_run(finished_run.path, models / "stripes", Wish("int8"))
+    assert "nothing was exported" in str(caught.value)
+    assert list(models.iterdir()) == []
+
+
+def test_a_loss_on_test_alone_is_refused_too(
+    finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [{"full": {"accuracy": accuracy, "ece": 0.0, "nll": 0.0}} for accuracy in (0.9, 0.8)]
+    monkeypatch.setattr(precision, "_on_test", lambda *given: {"rows": 10, given[-1]: scores.pop(0)})
+    with pytest.raises(BundleError, match=r"accuracy on test \(full\) falls from 0\.9000 to 0\.8000"):
+        export_run(finished_run.path, tmp_path / "models" / "stripes", Wish("int8", 0.05))
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_graph_that_overflows_says_nothing_and_is_refused(
+    finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "to_int8", lambda graph, *_: _filled(graph, np.inf))
+    with pytest.raises(BundleError, match=r"accuracy on val .* falls"):
+        export_run(finished_run.path, tmp_path / "models" / "stripes", Wish("int8"))
+
+
+def test_auto_leaves_an_encoder_that_loses_too_much_in_fp32(
+    finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "to_int8", deaf)
+    manifest = export_run(finished_run.path, tmp_path / "models" / "stripes", Wish("auto"))
+    assert {encoder["chosen"] for encoder in manifest.precision["encoders"].values()} == {"fp32"}
+    assert manifest.tolerance == precision.TOLERANCE["fp32"]
+    before, after = (manifest.precision["measured"]["val"][when] for when in ("before", "after"))
+    assert before == after
+
+
+def test_fp16_is_exported_and_runs_where_there_is_no_gpu(finished_run: RunFolder, tmp_path: Path) -> None:
+    manifest = export_run(finished_run.path, tmp_path / "half", Wish("fp16", 0.1))
+    assert {encoder["chosen"] for encoder in manifest.precision["encoders"].values()} == {"fp16"}
+    assert Predictor(Bundle.load(tmp_path / "half")).verify() < 1e-3
+
+
+def test_data_that_moved_are_found_and_data_that_are_gone_or_changed_are_told(
+    finished_run: RunFolder, tmp_path: Path
+) -> None:
+    facts = finished_run.read_json()
+    moved = shutil.copytree(facts["data"], tmp_path / "moved")
+    assert len(read_rows(facts, moved).train) == 45
+    with pytest.raises(ConfigError, match=r"no such folder.*--data DIR"):
+        export_run(finished_run.path, tmp_path / "out", Wish("int8"), tmp_path / "nowhere")
+    (moved / "val.jsonl").write_text('{"label": "rot", "text": "rot"}\n')
+    with pytest.raises(ConfigError, match=r"another fingerprint.*--precision fp32 needs none"):
+        export_run(finished_run.path, tmp_path / "out", Wish("int8"), moved)
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_rows_that_training_held_out_are_held_out_again(finished_run: RunFolder, tmp_path: Path) -> None:
+    data = shutil.copytree(finished_run.read_json()["data"], tmp_path / "data")
+    (data / "val.jsonl").unlink()
+    config = TrainConfig(data=data, runs=tmp_path, seed=3)
+    planned = pipeline.plan(config)
+    facts = {
+        "config": {"fingerprint": planned.table.fingerprint, "seed": 3},
+        "recipe": {"inputs": {"image": {}, "text": {}}},
+    }
+    rows = read_rows(facts, data)
+    assert [row.id for row in rows.train] == [row.id for row in planned.rows["train"]]
+    assert [row.id for row in rows.val] == [row.id for row in planned.rows["val"]]
+
+
+@pytest.mark.parametrize("loss", [-0.1, 1.0, float("nan")])
+def test_a_bound_that_is_no_fraction_is_refused(finished_run: RunFolder, tmp_path: Path, loss: float) -> None:
+    with pytest.raises(ConfigError, match=r"--precision-loss .*expected a fraction"):
+        export_run(finished_run.path, tmp_path / "out", Wish("int8", loss))
+    assert not (tmp_path / "out").exists()
+
+
+def test_fp32_needs_no_data_and_says_nothing_of_precision(plain: Path) -> None:
+    assert Bundle.load(plain).manifest.precision == {}
+    assert "## Precision" not in (plain / "MODEL_CARD.md").read_text(encoding="utf-8")
