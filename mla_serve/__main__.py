@@ -34,12 +34,15 @@ class Command:
 
 
 COMMANDS = {
-    "predict": Command("classify one sample with a bundle, without a server", "mla_serve.predict", "PredictConfig"),
+    "predict": Command("classify one sample, or a whole table, without a server", "mla_serve.predict", "PredictConfig"),
     "evaluate": Command("measure a bundle on a labelled table", "mla_serve.evaluate", "EvaluateConfig"),
     "train": Command("train on a table and export a bundle", "mla_serve.train.__main__", "TrainFlags", needs="train"),
     "export": Command("turn a finished run into a bundle", "export.__main__", "ExportConfig", "export", "train"),
     "serve": Command(
         "answer requests over HTTP with a bundle", "mla_serve.serve.__main__", "ServeConfig", needs="serve"
+    ),
+    "tune": Command(
+        "find the fastest settings for a bundle on this machine", "mla_serve.tune.__main__", "TuneConfig", needs="serve"
     ),
     "ask": Command("classify one sample through a running service", "mla_serve.ask", "AskConfig", needs="client"),
 }

@@ -1,4 +1,4 @@
-"""`python -m mla_serve predict`: one answer from a bundle, without a server."""
+"""`python -m mla_serve predict`: one answer from a bundle, or one for every row of a table, without a server."""
 
 from __future__ import annotations
 
@@ -8,22 +8,37 @@ import sys
 from pathlib import Path
 
 from mla_serve.bundle import Bundle
-from mla_serve.cli import console, main
+from mla_serve.cli import console, main, require_extra
+from mla_serve.errors import ConfigError
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.predictor import Predictor
 from mla_serve.sample import SampleFlags, read_sample
 
+FOR_ONE_SAMPLE = ("image", "audio", "text", "input", "top_k", "json")
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig(SampleFlags):
-    """Classify one sample from whichever of its modalities are given."""
+    """Classify one sample from whichever of its modalities are given, or with --table all rows of a table."""
 
     model: Path = Path("models/digits")
     """Folder of the bundle."""
+    table: Path | None = None
+    """Table of samples (.jsonl, .csv or .parquet) with a column for each modality; paths are relative to its folder. An
+    empty cell is a missing modality; no label is needed."""
+    out: Path | None = None
+    """Parquet file that the answers to --table are written to, a row for each."""
+    workers: int | None = None
+    """Processes that score a table. Default: all cores."""
 
 
 def run(config: PredictConfig) -> None:
     """Predict and print."""
+    if config.table is not None:
+        _score_table(config, config.table)
+        return
+    if config.out is not None or config.workers is not None:
+        raise ConfigError("--out and --workers: go with --table; one sample's answer is printed")
     bundle = Bundle.load(config.model)
     kinds = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
     sample = read_sample(config, kinds)
@@ -35,6 +50,27 @@ def run(config: PredictConfig) -> None:
         print()
     else:
         console.print(prediction)
+
+
+def _score_table(config: PredictConfig, table: Path) -> None:
+    """Answer every row of a table, and say how many there were."""
+    for name in FOR_ONE_SAMPLE:
+        if getattr(config, name) not in (None, (), False):
+            raise ConfigError(f"--{name.replace('_', '-')}: is for one sample and does not go with --table")
+    if config.out is None:
+        raise ConfigError("--table: needs --out FILE.parquet for the answers")
+    if config.workers is not None and config.workers < 1:
+        raise ConfigError(f"--workers {config.workers}: expected a whole number of at least 1")
+    require_extra("bulk")
+    from mla_serve.bulk.run import score_table
+    from mla_serve.bulk.score import Ask
+
+    ask = Ask(config.model, config.fusion or DEFAULT_RULE, config.coverage)
+    scored = score_table(table, config.out, ask, config.workers)
+    before = f", {scored.rows - scored.new:,} of them before" if scored.new < scored.rows else ""
+    bad = f"; {scored.bad:,} could not be used: see the column error" if scored.bad else ""
+    rate = f", {scored.new / scored.seconds:,.0f} rows/s" if scored.new else ""
+    console.print(f"{config.out}: {scored.rows:,} rows{before}{rate}{bad}", highlight=False)
 
 
 if __name__ == "__main__":

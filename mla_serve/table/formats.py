@@ -45,7 +45,8 @@ def _read_csv(stream: BinaryIO) -> Iterator[Line]:
     """Read comma-separated values with a header, quoted as RFC 4180 says; blank lines are skipped."""
     limit = csv.field_size_limit(max(csv.field_size_limit(), stream.seek(0, io.SEEK_END)))  # a vector may be long
     stream.seek(0)
-    reader = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), strict=True)
+    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True)
     line = 1
     try:
         header: list[str] = []
@@ -64,6 +65,7 @@ def _read_csv(stream: BinaryIO) -> Iterator[Line]:
         yield line, Unusable(f"not readable as CSV ({error}); check the quotes")
     finally:
         csv.field_size_limit(limit)
+        text.detach()  # or the stream would be closed with it
 
 
 def _not_utf8(stream: BinaryIO) -> Line:
