@@ -42,6 +42,7 @@ PROBED_AT = 8
 CEILING, MIX = "ceiling", "every subset alike"
 PACKAGES = ("mla_serve", "bentoml", "litserve", "fastapi", "starlette", "uvicorn", "onnxruntime", "torch", "numpy")
 NEEDED = ("bentoml", "litserve", "psutil", "torch", "uvloop")
+BUSY = 0.3  # of the cores
 START_S = 8.0  # of one server, for the estimate
 Row = dict[str, Any]
 
@@ -283,8 +284,14 @@ def facts(config: ServeBenchConfig) -> dict[str, Any]:
         "machine": f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}",
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MLA_")},
-        "load_before": [round(value, 2) for value in os.getloadavg()],
+        "load_before": (load := [round(value, 2) for value in os.getloadavg()]),
+        "busy": is_busy(load),
     }
+
+
+def is_busy(load: Sequence[float]) -> bool:
+    """Whether others kept a good part of the machine busy in the minute before."""
+    return load[0] > BUSY * CORES
 
 
 def _processor() -> str:
@@ -306,6 +313,7 @@ def run(config: ServeBenchConfig) -> None:
     """Measure and report."""
     from benchmarks.serve_report import read_results, write_report, write_results
 
+    _check(config)
     if not config.report:
         if not Path("/proc/self/clear_refs").exists():
             raise ConfigError("this benchmark reads processor time and memory from /proc; run it on Linux")
@@ -314,6 +322,14 @@ def run(config: ServeBenchConfig) -> None:
         write_results(measure(config.hastened()), config.out)
     write_report(read_results(config.out), config.out)
     console.print(f"{config.out}/serve.json, .md and .svg are written")
+
+
+def _check(config: ServeBenchConfig) -> None:
+    for name in ("repeats", "seconds", "large_seconds", "starts"):
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected more than 0")
+    if config.warm_up < 0:
+        raise ConfigError(f"--warm-up {config.warm_up}: expected 0 or more")
 
 
 def measure(config: ServeBenchConfig) -> dict[str, Any]:

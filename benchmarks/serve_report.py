@@ -63,6 +63,7 @@ def markdown(results: Results) -> str:
 def _head(results: Results) -> str:
     config, versions = results["config"], results["versions"]
     warning = "\n**Measured with --quick: the numbers mean nothing.**\n" if results["quick"] else ""
+    warning += "\n**The machine was busy with something else before.**\n" if results["busy"] else ""
     return f"""# Serving
 
 `{results["command"]}`, {results["took_s"] / 60:.1f} minutes: {config["repeats"]} repeats, in each of which every system was asked over 1, 8 and 32
@@ -161,7 +162,7 @@ def _how(results: Results) -> str:
         for bundle, by_name in results["settings"].items()
         for name, settings in by_name.items()
     ]
-    weights = ", ".join(f"{bundle}: {'the same as in the graphs' if w == 'bundle' else 'random, labels unchecked'}"
+    weights = ", ".join(f"{bundle}: {'the same as in the graphs' if w == 'bundle' else 'others of the same shapes, labels unchecked'}"
                         for bundle, w in results["torch_weights"].items())  # fmt: skip
     client = max(row.get("client_cpu_share", 0.0) for row in results["rows"])
     starts = [

@@ -17,6 +17,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from mla_serve.bundle import Bundle
+from mla_serve.inputs import Array
+from mla_serve.runtime import DEVICES, open_session
 from mla_serve.train.encoders import ENCODERS
 
 TOLERANCE = 1e-3
@@ -26,11 +28,11 @@ Convolution = nn.modules.conv._ConvNd
 
 @dataclasses.dataclass(frozen=True)
 class Rebuilt:
-    """Modules, and where their weights are from: "random" where the graphs do not hold them by name (quantised, say)."""
+    """Modules, and where their weights are from: "other" where the graphs do not hold them by name (quantised, say)."""
 
     encoders: Mapping[str, nn.Module]
     heads: Mapping[str, nn.Module]
-    weights: Literal["bundle", "random"]
+    weights: Literal["bundle", "other"]
 
 
 def rebuild(bundle: Bundle) -> Rebuilt:
@@ -41,15 +43,33 @@ def rebuild(bundle: Bundle) -> Rebuilt:
     encoders: dict[str, nn.Module] = {}
     for name, modality in manifest.modalities.items():
         known = ENCODERS[modality.kind]
-        encoder = known[chosen.get(name, next(iter(known)))](bundle.inputs[name], options["width"])
-        encoders[name] = encoder.eval()
-    heads: dict[str, nn.Module] = {
-        name: nn.Linear(options["width"], len(manifest.classes)).eval() for name in manifest.heads
-    }
-    graphs = {name: modality.encoder for name, modality in manifest.modalities.items()}
-    read = [fill(encoders[name], initializers(bundle.read(path))) for name, path in graphs.items()]
-    read += [fill(heads[name], initializers(bundle.read(path))) for name, path in manifest.heads.items()]
-    return Rebuilt(encoders, heads, "bundle" if all(read) else "random")
+        encoders[name] = known[chosen.get(name, next(iter(known)))](bundle.inputs[name], options["width"]).eval()
+        fill(encoders[name], initializers(bundle.read(modality.encoder)))
+    heads: dict[str, nn.Module] = {}
+    for name, path in manifest.heads.items():
+        heads[name] = nn.Linear(options["width"], len(manifest.classes)).eval()
+        fill(heads[name], initializers(bundle.read(path)))
+    rebuilt = Rebuilt(encoders, heads, "bundle")
+    return rebuilt if computes_the_same(rebuilt, bundle) else dataclasses.replace(rebuilt, weights="other")
+
+
+@torch.inference_mode()
+def computes_the_same(rebuilt: Rebuilt, bundle: Bundle) -> bool:
+    """Compare every module with its graph, on a golden sample of each modality."""
+    manifest = bundle.manifest
+    for name, modality in manifest.modalities.items():
+        payload = next(golden[name] for golden in bundle.golden_samples() if name in golden)
+        features: Array = bundle.inputs[name].decode(payload, name)
+        pairs = [
+            (rebuilt.encoders[name], modality.encoder),
+            (rebuilt.heads[modality.head], manifest.heads[modality.head]),
+        ]
+        for module, path in pairs:
+            given = module(torch.from_numpy(features)).numpy()
+            features = open_session(bundle.read(path), DEVICES["cpu"], threads=1).run(features)
+            if not np.allclose(given, features, atol=TOLERANCE, rtol=TOLERANCE):
+                return False
+    return True
 
 
 def initializers(graph: bytes) -> dict[str, Tensor]:
@@ -59,10 +79,9 @@ def initializers(graph: bytes) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def fill(module: nn.Module, constants: Mapping[str, Tensor]) -> bool:
-    """Copy a graph's constants into the module of the same names; returns whether all that counts was there."""
+def fill(module: nn.Module, constants: Mapping[str, Tensor]) -> None:
+    """Copy a graph's constants into the module's parameters and buffers of the same names."""
     folded: Tensor | None = None
-    complete = True
     for prefix, layer in module.named_modules():
         path = f"{prefix}." if prefix else ""
         if isinstance(layer, Normalisation) and folded is not None:
@@ -74,14 +93,8 @@ def fill(module: nn.Module, constants: Mapping[str, Tensor]) -> bool:
             given = constants.get(path + name)
             if given is not None and given.shape == tensor.shape:
                 tensor.copy_(given)
-            elif name != "num_batches_tracked" and not (path + name).endswith(DERIVED):
-                complete = False
         if isinstance(layer, Convolution):
             folded = constants.get(f"{path}weight_bias")
-    return complete
-
-
-DERIVED = ("front.kernel", "front.mel")  # computed from the input's rate, not learned
 
 
 def _become_bias(layer: nn.Module, bias: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import torch
 
 from benchmarks.peers.common import Model, onnx_model
 from benchmarks.peers.torch_eager import function
-from benchmarks.peers.torch_weights import fill, rebuild
+from benchmarks.peers.torch_weights import computes_the_same, rebuild
 from benchmarks.serve_load import ask, cases
 from benchmarks.serve_processes import NotServing, serving
 from benchmarks.serve_systems import ECHO, EMPTY, SYSTEMS, System
@@ -79,9 +80,12 @@ def test_several_windows_of_sound_are_averaged(bundle: Bundle, monkeypatch: pyte
         np.testing.assert_allclose(p, list(prediction.probabilities.values()), atol=1e-6)
 
 
-def test_weights_that_are_not_there_are_told(bundle: Bundle) -> None:
-    encoder = ENCODERS["text"]["small"](bundle.inputs["text"], 128)
-    assert fill(encoder, {}) is False
+def test_weights_that_are_not_those_of_the_graphs_are_told(bundle: Bundle) -> None:
+    rebuilt = rebuild(bundle)
+    assert computes_the_same(rebuilt, bundle)
+    for name in bundle.manifest.modalities:
+        other = ENCODERS[name]["small"](bundle.inputs[name], 128).eval()
+        assert not computes_the_same(dataclasses.replace(rebuilt, encoders={**rebuilt.encoders, name: other}), bundle)
 
 
 def test_cases_cover_the_subsets_and_leave_out_what_hangs_on_a_digit(bundle: Bundle) -> None:

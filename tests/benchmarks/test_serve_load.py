@@ -86,7 +86,7 @@ def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[
     assert marks == [True, False]
     assert set(heard.latencies) == set(SUBSETS)
     assert 0 < heard.answers < next(answered)  # those of the warm-up are not
-    assert heard.seconds >= 0.3
+    assert heard.seconds > 0
     assert all(value > 0 for values in heard.latencies.values() for value in values)
 
 

@@ -49,7 +49,7 @@ def results(ours: float = 950.0, crowded: float = 950.0, start: float = 1.0) -> 
     named = {subset: [f"decode-{name}" for name in subset.split("+")] + ["fuse"] for subset in SUBSETS}
     return {
         "command": "make bench-serve", "quick": False, "config": {"repeats": 5}, "machine": "a machine, 2 cores",
-        "versions": {"python": "3.11"}, "environment": {}, "load_before": [0.1, 0.1, 0.1], "took_s": 900,
+        "versions": {"python": "3.11"}, "environment": {}, "load_before": [0.1, 0.1, 0.1], "busy": False, "took_s": 900,
         "starts": starts, "settings": {"digits": {"mla_serve": "usual"}}, "probes": [],
         "torch_weights": {"digits": "bundle"}, "stages": {"digits": named, "resnet18": dict(named)}, "rows": rows,
     }  # fmt: skip
@@ -126,14 +126,21 @@ def test_the_report_is_written_from_the_file_alone(tmp_path: Path) -> None:
 
 
 def test_few_repeats_and_a_quick_run_are_told() -> None:
-    given = results() | {"quick": True, "config": {"repeats": 2}}
+    given = results() | {"quick": True, "busy": True, "config": {"repeats": 2}}
     assert "the numbers mean nothing" in markdown(given)
+    assert "The machine was busy" in markdown(given)
     assert "Only 2 repeats" in markdown(given)
 
 
 def test_a_report_without_results_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="measure first"):
         serve.run(ServeBenchConfig(report=True, out=tmp_path))
+
+
+@pytest.mark.parametrize("given", [{"repeats": 0}, {"seconds": 0.0}, {"large_seconds": -1.0}, {"warm_up": -0.1}])
+def test_settings_that_measure_nothing_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(given)).replace("_", "-")):
+        serve.run(ServeBenchConfig(**given))
 
 
 def test_a_bundle_that_is_not_known_is_refused() -> None:
