@@ -22,9 +22,9 @@ DEVICES = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 SUFFIX = "ExecutionProvider"
-QUOTA = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # "150000 100000": microseconds of processor time, and in how many; or "max 100000"
+NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""A container's share: microseconds of processor time, and in how many, "150000 100000"; or "max 100000"."""
 
 
 class Session:
@@ -74,6 +74,11 @@ def cores(quota: Path = QUOTA) -> int:
     except (OSError, ValueError):
         return allowed
     return max(1, min(allowed, math.ceil(given / period)))
+
+
+def cuda_is_there() -> bool:
+    """Whether the gpu wheel is installed and the machine has an NVIDIA device, found without loading CUDA."""
+    return _installed("onnxruntime-gpu") and any(Path(path).exists() for path in NVIDIA_DEVICES)
 
 
 def providers_of(device: str) -> Sequence[str]:

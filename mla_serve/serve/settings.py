@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.metadata
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,12 +16,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 import mla_serve
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
-from mla_serve.runtime import DEVICES, cores, providers_of
+from mla_serve.runtime import DEVICES, cores, cuda_is_there, providers_of
 
 log = logging.getLogger("mla_serve")
 PREFIX = "MLA_"
 ENV_FILE = PREFIX + "ENV_FILE"
-NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -145,7 +143,7 @@ class Settings(BaseSettings):
     @property
     def uses_gpu(self) -> bool:
         """Whether graphs shall run on CUDA."""
-        return self.device == "cuda" or (self.device == "auto" and _gpu_is_there())
+        return self.device == "cuda" or (self.device == "auto" and cuda_is_there())
 
     @property
     def input_limits(self) -> dict[str, Any]:
@@ -193,12 +191,3 @@ def warn_of_unknown(environment: Mapping[str, str]) -> None:
             near = difflib.get_close_matches(name.upper(), known, 1)
             advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             log.warning("the environment variable %a is no setting and has no effect; %s", name, advice)
-
-
-def _gpu_is_there() -> bool:
-    """Whether the gpu wheel is installed and the machine has an NVIDIA device, found without loading CUDA."""
-    try:
-        importlib.metadata.version("onnxruntime-gpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return any(Path(path).exists() for path in NVIDIA_DEVICES)

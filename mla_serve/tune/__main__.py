@@ -1,0 +1,92 @@
+"""`python -m mla_serve tune`: try settings on this machine, and say which are best."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from mla_serve.cli import console, main
+from mla_serve.errors import ConfigError
+from mla_serve.runtime import cores, cuda_is_there
+from mla_serve.tune.choices import Duel, start, steps
+from mla_serve.tune.trial import Service, requests, serving
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneConfig:
+    """Find the fastest settings for a model on this machine, by serving it under each; takes a minute or two."""
+
+    model: Path = Path("models/digits")
+    """Folder of the bundle."""
+    connections: int = 8
+    """Connections that press the service at once; as many as are to be expected."""
+    seconds: float = 1.0
+    """Length of a round."""
+    rounds: int = 5
+    """Rounds of each trial, in turn with as many of the best so far; a choice must win them all."""
+    write: Path | None = None
+    """File for the best settings, as MLA_ENV_FILE reads them."""
+
+
+def run(config: TuneConfig) -> None:
+    """Try what is worth trying, print the results and the best settings."""
+    _check(config)
+    asked, gpu = requests(config.model), cuda_is_there()
+    best = start(cores(), gpu=gpu)
+    table = Table("setting", "requests/s", "against", "ratio", "least", "most", "", box=None)
+    with console.status("the default") as status, contextlib.ExitStack() as running:
+        champion = running.enter_context(serving(config.model, best))
+        for words, change in steps(cores(), gpu=gpu):
+            status.update(words)
+            challenger = running.enter_context(serving(config.model, {**best, **change}))
+            duel = _duel(config, champion, challenger, asked)
+            table.add_row(words, *_figures(duel), "taken" if duel.wins else "")
+            if duel.wins:
+                champion, challenger, best = challenger, champion, {**best, **change}
+            challenger.stop()
+    console.print(table, "")
+    lines = [f"MLA_{name}={value}" for name, value in best.items()]
+    console.print("\n".join(lines), highlight=False)
+    if config.write is not None:
+        _write(config, lines)
+
+
+def _check(config: TuneConfig) -> None:
+    if config.connections < 1 or config.rounds < 1 or not 0 < config.seconds < 3600:
+        raise ConfigError("--connections and --rounds are 1 or more, --seconds more than 0")
+    if config.write is not None and not config.write.resolve().parent.is_dir():
+        raise ConfigError(f"--write {config.write}: there is no folder {config.write.resolve().parent}; make it first")
+
+
+def _duel(config: TuneConfig, champion: Service, challenger: Service, asked: Sequence[bytes]) -> Duel:
+    """Press two services in turn: whatever else the machine does then hits both alike."""
+    rates: dict[Service, list[float]] = {champion: [], challenger: []}
+    for service in rates:
+        service.rate(asked, config.seconds, config.connections)
+    for number in range(config.rounds):
+        for service in list(rates)[:: 1 if number % 2 else -1]:
+            rates[service].append(service.rate(asked, config.seconds, config.connections))
+    return Duel(rates[challenger], rates[champion])
+
+
+def _figures(duel: Duel) -> list[str]:
+    rates = [f"{statistics.median(each):.0f}" for each in (duel.rates, duel.against)]
+    return [*rates, *(f"{ratio:.2f}" for ratio in (duel.ratio, duel.ratios[0], duel.ratios[-1]))]
+
+
+def _write(config: TuneConfig, lines: Sequence[str]) -> None:
+    assert config.write is not None
+    about = f"# {config.model.name} on {cores()} cores, {config.connections} connections; read with MLA_ENV_FILE={config.write}"
+    staged = config.write.with_name(config.write.name + ".tmp")
+    staged.write_text("\n".join([about, *lines, ""]), encoding="utf-8")
+    staged.replace(config.write)
+    console.print(f"\nwritten to {config.write}; MLA_ENV_FILE={config.write} make serve uses them", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main(run, TuneConfig, needs="serve")
