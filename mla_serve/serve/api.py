@@ -221,14 +221,14 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
     app.add_middleware(Deadline, seconds=settings.request_timeout_s)
+    if settings.api_keys_file is not None:
+        app.add_middleware(Guard, keys=KeysFile(settings.api_keys_file))
     app.add_middleware(
         BodyLimit,
         limit=settings.max_body_bytes,
         by_path={BATCH_PATH: settings.max_batch_body_bytes},
         held=settings.max_held_bytes,
     )
-    if settings.api_keys_file is not None:
-        app.add_middleware(Guard, keys=KeysFile(settings.api_keys_file))
     if origins := parse_origins(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     app.add_middleware(SecurityHeaders)

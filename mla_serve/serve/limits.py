@@ -1,9 +1,9 @@
 """What one request may cost: bytes, on the stream, and seconds. Pure ASGI, nothing is buffered.
 
 The body limit holds for a declared Content-Length and for chunked bodies alike. The application sees TooLarge raised
-by `receive`, and its answer goes out with `Connection: close`. The connection is not closed at once: a client that is
-still sending would be reset by TCP before it had read the answer. For LINGER_S seconds what it sends is read and thrown
-away.
+by `receive`. An answer that goes out before the body has come in, whatever its reason, carries `Connection: close`. The
+connection is not closed at once: a client that is still sending would be reset by TCP before it had read the answer.
+For LINGER_S seconds what it sends is read and thrown away.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.by_path.get(scope["path"], self.limit)
-        body = _LimitedBody(receive, send, limit, _declared_length(scope), self.held)
+        body = _LimitedBody(receive, send, limit, scope, self.held)
         try:
             await self.app(scope, body.receive, body.send)
         finally:
@@ -66,18 +66,18 @@ class BodyLimit:
 
 
 class _LimitedBody:
-    """The stream of one request, and of its answer when the request was refused."""
+    """The stream of one request, and of its answer when that comes before the request is complete."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, declared: int, all_held: Held) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: Held) -> None:
         self._receive = receive
         self._send = send
         self._all_held = all_held
         self.limit = limit
-        self.declared = declared
+        self.declared, chunked = _announced(scope)
         self.received = 0
         self.held = 0
-        self.more = True
-        self.refused = False
+        self.more = chunked or self.declared > 0
+        self.early = False
 
     async def receive(self) -> Message:
         """Receive the next piece, unless there is too much.
@@ -95,28 +95,25 @@ class _LimitedBody:
         return message
 
     def _hold(self, count: int) -> None:
-        try:
-            self._all_held.add(count)
-        except Overloaded:
-            self.refused = True
-            raise
+        self._all_held.add(count)
         self.held += count
 
     def _refusal(self, given: str) -> TooLarge:
-        self.refused = True
         return TooLarge("body", f"{given}; at most {self.limit:,} bytes are read here, send less")
 
     async def send(self, message: Message) -> None:
-        """Send the answer, but leave that of a refused request open."""
-        if self.refused and message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        elif self.refused:
+        """Send the answer, but leave it open when it comes early."""
+        if message["type"] == "http.response.start" and self.more:
+            self.early = True
+            headers = [header for header in message["headers"] if header[0] != b"connection"]
+            message = {**message, "headers": [*headers, (b"connection", b"close")]}
+        elif self.early:
             message = {**message, "more_body": True}
         await self._send(message)
 
     async def close(self) -> None:
-        """End the answer to a refused request, after throwing away what still arrives."""
-        if not self.refused:
+        """End an early answer, after throwing away what still arrives."""
+        if not self.early:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
@@ -162,9 +159,11 @@ class Deadline:
         await problem_response(failure)(scope, receive, send)
 
 
-def _declared_length(scope: Scope) -> int:
-    """Return the Content-Length, 0 when there is none."""
+def _announced(scope: Scope) -> tuple[int, bool]:
+    """Return the Content-Length, 0 when there is none, and whether the body comes in chunks."""
+    length, chunked = 0, False
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
+            length = int(value)
+        chunked = chunked or name == b"transfer-encoding"
+    return length, chunked

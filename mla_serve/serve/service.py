@@ -47,7 +47,8 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Build the application of one worker."""
+        """Build the application of one worker: before uvicorn chooses its protocol, and before there are metrics."""
+        connection.install(settings)
         reserved.install()
         provider = tracing.provider()
         app = super().to_asgi(is_main)
@@ -108,7 +109,6 @@ class MlaServe:
 
     def __init__(self) -> None:
         """Bring one worker up, or end it with one line in the log."""
-        connection.install(settings)
         # Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)

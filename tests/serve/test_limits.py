@@ -115,3 +115,27 @@ def test_a_queue_that_is_full_is_a_problem_with_a_time(tiny_bundle: Path, monkey
 def test_model_tells_the_limits(tiny_bundle: Path) -> None:
     with serve(tiny_bundle, max_part_bytes=123) as client:
         assert json.loads(client.get("/model").content)["limits"]["part_bytes"] == 123
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_answer_before_the_body_is_complete_waits_for_the_client_to_stop(declared: bool) -> None:
+    """A client that still sends would be reset before it had read why."""
+    pieces: list[Message] = [{"type": "http.request", "body": b"x", "more_body": more} for more in (True, True, False)]
+    sent: list[Message] = []
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"connection", b"keep-alive")]})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async def receive() -> Message:
+        return pieces.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"3")] if declared else [(b"transfer-encoding", b"chunked")]
+    asyncio.run(BodyLimit(refuse, 1000, {})({"type": "http", "path": "/", "headers": headers}, receive, send))
+    assert not pieces
+    assert sent[0]["headers"] == [(b"connection", b"close")]
+    assert [message.get("more_body") for message in sent[1:]] == [True, False]

@@ -93,7 +93,10 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Server]:
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     with (
-        started(folder, port, MLA_MODEL=str(tiny_bundle), MLA_MAX_BODY_BYTES="1000000") as (process, log),
+        started(folder, port, MLA_MODEL=str(tiny_bundle), MLA_MAX_BODY_BYTES="1000000", MLA_HEADER_TIMEOUT_S="2") as (
+            process,
+            log,
+        ),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
         wait_until_ready(process, log, client)
@@ -158,6 +161,29 @@ def test_a_body_that_is_too_long_is_refused_while_it_is_sent(server: Server) -> 
         assert reply.json()["field"] == "body"
         assert reply.headers["connection"] == "close"
     assert server.client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "slug"),
+    [
+        (b"GET /model HTTP/1.1\r\nX: " + b"a" * 50_000 + b"\r\n\r\n", 431, "head-too-large"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 414, "url-too-long"),
+        (b"GET /model HTTP/1.1\r\n" + b"X: a\r\n" * 200 + b"\r\n", 431, "head-too-large"),
+        (
+            b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "malformed-request",
+        ),
+        (b"\x16\x03\x01 not HTTP\r\n\r\n", 400, "malformed-request"),
+        (b"GET /model HTTP/1.1\r\nX-Slow: ", 408, "head-too-slow"),
+    ],
+)
+def test_the_limits_of_connections_hold_in_a_worker(server: Server, sent: bytes, status: int, slug: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.client.base_url.port or 0), timeout=PATIENCE_S) as connection:
+        connection.sendall(sent)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert f"/problems/{slug}".encode() in answer
 
 
 def test_serving_imports_no_torch_and_stays_small(server: Server) -> None:
