@@ -46,6 +46,7 @@ LINES: Mapping[str, Mapping[str, Any]] = {
     "alone": {"color": FAINT, "linewidth": 1.2, "zorder": 1},
 }
 Scores = Mapping[str, Any]
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 FEWEST = 10  # answers in a dot of the reliability diagram
 
 
@@ -87,8 +88,8 @@ def pattern_bars(conditions: Scores, intervals: Scores) -> str:
             axes.plot([low, high], [at, at], color=INK, linewidth=1.2)
             paper = conditions[name]["paper"]["accuracy"]
             axes.plot([paper, paper], [at - 0.31, at + 0.31], color=INK, linewidth=2)
-            axes.text(1.015, at, f"{value:.1%}", va="center")
-        axes.set_yticks(range(len(names)), names)
+        shown = [f"{name}   {conditions[name]['calibrated']['accuracy']:.1%}" for name in names]
+        axes.set_yticks(range(len(names)), shown)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter("{x:.0%}")
         axes.grid(visible=False, axis="y")
@@ -128,14 +129,15 @@ def reliability(before: Sequence[Scores], after: Sequence[Scores], marks: Sequen
                 color=colour,
                 alpha=0.75,
                 linewidth=0,
+                clip_on=False,
             )
             axes.set_title(title)
             axes.set_xlabel("said")
-            axes.set_xlim(0, 1.04)
-            axes.set_ylim(0, 1.04)
+            axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=QUARTERS, yticks=QUARTERS)
             axes.xaxis.set_major_formatter("{x:.0%}")
             axes.yaxis.set_major_formatter("{x:.0%}")
         grid[0, 0].set_ylabel("was right")
+        figure.set_layout_engine("constrained", wspace=0.08)
         return svg(figure, "reliability", "reliability before and after calibration")
 
 
@@ -183,6 +185,7 @@ def corruption_curves(curves: Scores, without: Scores) -> str:
                     axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (5, 4)), label="without it")
                 axes.set_title(f"{name}: {corruption.replace('_', ' ')}", fontsize=9)
                 axes.set_ylim(0, 1.03)
+                axes.set_xticks(at)
                 axes.yaxis.set_major_formatter("{x:.0%}")
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)

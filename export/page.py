@@ -43,7 +43,7 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
 
 
 def _section(title: str, says: str, body: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2><p>{says}</p>{body}</section>"
+    return f'<section><h2>{html.escape(title)}</h2><p>{says}</p><div class="wide">{body}</div></section>'
 
 
 def _head(results: Results, kinds: Mapping[str, str]) -> str:
@@ -74,7 +74,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _patterns(results: Results) -> str:
-    says = "Accuracy by what is there. Line: 95 % of bootstrap resamples; mark: the paper’s rule."
+    says = "Accuracy by what is there. Line: 95% of bootstrap resamples; mark: the paper’s rule."
     drawing = charts.pattern_bars(results["metrics"]["conditions"], results["intervals"])
     return _section("What it knows from what it gets", says, drawing)
 
@@ -85,7 +85,7 @@ def _missing(results: Results) -> str:
 
 
 def _reliability(results: Results) -> str:
-    says = "Over all availability patterns. On the diagonal, 80 % is right 80 % of the time; dots are as large as the share of answers."
+    says = "Over all availability patterns. On the diagonal, 80% is right 80% of the time; dots are as large as the share of answers."
     before, after = results["reliability"]["paper"], results["reliability"]["calibrated"]
     marks = ("Before: the paper’s rule", "After: calibrated")
     return _section("Whether it means what it says", says, charts.reliability(before, after, marks))
@@ -111,7 +111,7 @@ def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     body = ""
     for name, row in zip(classes, rows, strict=True):
         cells = "".join(_shade(count, sum(row)) for count in row)
-        body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
+        body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
     table = f'<table class="confusion"><tr><th></th>{head}</tr>{body}</table>'
     return _section("What it mistakes for what", "Rows are the truth, columns the answer, with all there is.", table)
 
@@ -144,8 +144,8 @@ def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str
     for condition, rules in conditions.items():
         for rule, scores in rules.items():
             cells = "".join(f"<td>{scores[key]:.3f}</td>" for key in keys)
-            body += f"<tr><th>{html.escape(condition)}</th><th>{rule}</th>{cells}</tr>"
-    table = f'<div class="wide"><table><tr><th></th><th></th>{head}</tr>{body}</table></div>'
+            body += f'<tr><th scope="row">{html.escape(condition)}</th><th scope="row">{rule}</th>{cells}</tr>'
+    table = f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
     return _section("All numbers", "Also in report.json, with intervals.", table)
 
 
@@ -156,7 +156,7 @@ def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules
     body = ""
     for name, scores in leave_one_out.items():
         cells = "".join(f"<td>{one['lost']:+.3f}</td>" for one in scores.values())
-        body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
+        body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
     table = f"<table><tr><th></th>{head}</tr>{body}</table>"
     return _section("What each modality is worth", "Accuracy that goes when it is left out.", table)
 

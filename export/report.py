@@ -85,11 +85,18 @@ def _reliability(predictor: Predictor, listened: Listened, rule: str) -> list[di
 
 
 def _wrongest(predictor: Predictor, listened: Listened) -> list[dict[str, Any]]:
-    """Find the most confidently wrong answers, with all that a row has, then with one modality alone if those are few."""
+    """Find the most confidently wrong answers, with all that a row has, then with one modality alone if those are few.
+
+    The same word twice is one mistake, and shown once.
+    """
     heard = listened.heard
     together = _wrong(predictor, listened, heard.present)
     alone = [one for m in range(len(heard.present)) for one in _wrong(predictor, listened, _only(heard.present, m))]
-    return [*together, *sorted(alone, key=lambda case: -case["probability"])][:WRONGEST]
+    found: dict[str, dict[str, Any]] = {}
+    for case in [*together, *sorted(alone, key=lambda case: -case["probability"])]:
+        values = listened.rows[case["row"]].values
+        found.setdefault(str([(name, values[name]) for name in case["heard"]]), case)
+    return list(found.values())[:WRONGEST]
 
 
 def _only(present: Array, m: int) -> Array:

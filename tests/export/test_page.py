@@ -1,0 +1,89 @@
+"""The report's page: what is shown of a payload, what is left out, and that nothing of the data can break out of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export import report
+from export.media import LARGEST, media
+from export.page import MOST_CLASSES, render
+
+KINDS = {"word": "text", "<b>": "vector"}
+RULES = ("calibrated", "paper", "undiscounted")
+CLASSES = ("yes", "<script>")
+
+
+def results(**changes: Any) -> dict[str, Any]:
+    score = {"accuracy": 0.5, "macro_f1": 0.5, "nll": 0.7, "brier": 0.5, "ece": 0.1, "coverage": 0.9, "set_size": 1.5}
+    rules = dict.fromkeys(RULES, score)
+    curve = {"0": rules | {"alone": score}, "5": rules | {"alone": score}}
+    bins = [{"confidence": 0.5, "accuracy": 0.5, "rows": 20}]
+    conditions = dict.fromkeys(("full", "missing50", "word"), rules)
+    return {
+        "model": "a<i>b",
+        "metrics": {"rows": 20, "split": "test", "asked_coverage": 0.9, "conditions": conditions},
+        "intervals": {"word": {rule: {"accuracy": [0.4, 0.6]} for rule in RULES}},
+        "missing_rates": {rule: {"10": score, "80": score} for rule in RULES},
+        "reliability": {"paper": bins, "calibrated": bins},
+        "epochs": [],
+        "corruptions": {"word": {"typos": curve}},
+        "corruption_baseline": {"word": rules},
+        "corruption_rows": 20,
+        "confusion": {"rows": [[5, 5], [0, 10]]},
+        "leave_one_out": {"word": {rule: {"lost": 0.25} for rule in RULES}},
+        "training": {"notes": ["VALIDATION MAY BE TOO EASY: <u>", "20 rows"]},
+        "fusion": {},
+    } | changes
+
+
+def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
+    case = {"answer": "yes", "label": "<script>", "probability": 0.9, "id": "<em>", "heard": ["word", "<b>"]}
+    page = render(results(), CLASSES, KINDS, [(case, {"word": "<marquee>", "<b>": [1.0, 2.5]})])
+    assert not re.search(r"<(script|i|b>b|em>|marquee|u)>", page.replace("<em>test</em>", ""))
+    assert "VALIDATION MAY BE TOO EASY: &lt;u&gt;" in page
+    assert "+0.250" in page
+    assert "How it learned" not in page
+    assert page.count('class="warning"') == 1
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    many = [str(number) for number in range(MOST_CLASSES + 1)]
+    page = render(results(leave_one_out={}), many, KINDS, [])
+    assert "What it mistakes" not in page
+    assert "Most confidently wrong" not in page
+    assert "What each modality is worth" not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "shown"),
+    [
+        ("image", b"\x89PNG....", 'src="data:image/png;base64,'),
+        ("image", b"RIFF....", 'src="data:image/webp;base64,'),
+        ("audio", b"RIFF....", 'src="data:audio/wav;base64,'),
+        ("audio", b"????", 'src="data:audio/mpeg;base64,'),
+        ("image", b"x" * (LARGEST + 1), "too large to show"),
+        ("text", "a" * 400, "a" * 300 + "</blockquote>"),
+        ("vector", [0.12345] * 20, " ".join(["0.123"] * 12) + "</blockquote>"),
+    ],
+)
+def test_a_payload_is_shown_as_what_it_is(kind: str, payload: Any, shown: str) -> None:
+    assert shown in media("field", kind, payload)
+
+
+def test_the_same_mistake_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["het", "het", "sju", "acht"]
+    rows = [SimpleNamespace(values={"word": word}) for word in words]
+
+    def wrong(_: object, __: object, mask: np.ndarray[Any, Any]) -> list[Mapping[str, Any]]:
+        return [{"row": b, "heard": ["word"], "probability": 0.9 - b / 10} for b in np.flatnonzero(mask[0])]
+
+    monkeypatch.setattr(report, "_wrong", wrong)
+    listened: Any = SimpleNamespace(rows=rows, heard=SimpleNamespace(present=np.ones((1, 4), dtype=bool)))
+    predictor: Any = None
+    assert [case["row"] for case in report._wrongest(predictor, listened)] == [0, 2, 3]
