@@ -154,3 +154,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.Error):
             left.kill()
     process.wait()
+    psutil.wait_procs(tree.processes, timeout=10)
