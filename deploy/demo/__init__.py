@@ -1,0 +1,1 @@
+"""A microphone that dies in production, from the service to the alert: `python -m deploy.demo.microphone`."""
