@@ -1,57 +1,84 @@
-"""Requests that schemathesis makes from the OpenAPI: valid, nearly valid, and not at all. `make hostile`."""
+"""Requests that schemathesis makes from the OpenAPI: valid, nearly valid, and not at all; to a real service. `make hostile`.
+
+No 5xx, no answer slower than 2 s, no memory that grows.
+"""
 
 from __future__ import annotations
 
+import collections
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from starlette.testclient import TestClient
 
-from mla_serve.serve.api import create_app
-from mla_serve.serve.model import open_predictor
-from mla_serve.serve.settings import Settings
+from tests.load.service import Service, serving
 
-CASES = int(os.environ.get("SCHEMA_CASES", "5000"))
+CASES = int(os.environ.get("SCHEMA_CASES", "5400"))
+WARM_UP = CASES // 10
+GROWTH = 1.1
+SLOWEST_S = 2.0
 ALLOWED = {200, 400, 404, 405, 413, 415, 422}
+OPERATIONS = [(path, mode) for path in ("/predict", "/predict/batch", "/embed") for mode in ("POSITIVE", "NEGATIVE")]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Iterator[Any]:
-    folder = make_bundle(tmp_path_factory.mktemp("models") / "tiny")
-    chosen = Settings(model=folder, device="cpu")
-    app = create_app(open_predictor(chosen), chosen)
-    with TestClient(app):
-        yield app
+def service(tiny_bundle: Path) -> Iterator[Service]:
+    with serving(tiny_bundle, workers=1) as service:
+        yield service
 
 
-@pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/embed"])
-def test_no_generated_request_is_a_failure_of_ours(app: Any, path: str, mode: str) -> None:
+def send(schema: Any, path: str, mode: str, count: int) -> tuple[collections.Counter[int], float]:
+    """Send so many requests of a kind; returns the statuses, and the seconds that the slowest answer took."""
+    import requests
     import schemathesis
 
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    operation = schema[path]["POST"]
-    tried: dict[int, int] = {}
+    statuses: collections.Counter[int] = collections.Counter()
+    slowest = 0.0
+    session = requests.Session()
 
     @settings(
-        max_examples=CASES // 6 + 1,
+        max_examples=count,
         deadline=None,
         database=None,
+        derandomize=False,  # hypothesis would send the same requests again and again where CI is set
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operation.as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode)))
-    def send(case: Any) -> None:
-        reply = case.call()
+    @given(case=schema[path]["POST"].as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode)))
+    def send_one(case: Any) -> None:
+        nonlocal slowest
+        reply = case.call(session=session)
         assert reply.status_code in ALLOWED, (reply.status_code, reply.text)
         if reply.status_code >= 400:
             assert reply.headers["content-type"] == ["application/problem+json"]
-        tried[reply.status_code] = tried.get(reply.status_code, 0) + 1
+        statuses[reply.status_code] += 1
+        slowest = max(slowest, reply.elapsed)
 
-    send()
-    print(f"\nschemathesis {path} {mode.lower()}: {sum(tried.values()):,} cases, {dict(sorted(tried.items()))}")
+    send_one()
+    session.close()
+    return statuses, slowest
+
+
+def test_no_generated_request_is_a_failure_of_ours(service: Service) -> None:
+    import schemathesis
+
+    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+    for path, mode in OPERATIONS:
+        send(schema, path, mode, WARM_UP // len(OPERATIONS))
+    memory, slowest, total = service.memory(), 0.0, 0
+    print()
+    for path, mode in OPERATIONS:
+        statuses, took = send(schema, path, mode, CASES // len(OPERATIONS))
+        slowest, total = max(slowest, took), total + statuses.total()
+        print(f"schemathesis {path} {mode.lower()}: {statuses.total():,} cases, {dict(sorted(statuses.items()))}")
+    growth = service.memory() / memory
+    print(f"schemathesis: {total:,} cases, slowest {1000 * slowest:.0f} ms, memory {100 * (growth - 1):+.1f} %")
+    log = service.log.read_text()
+    assert slowest < SLOWEST_S
+    assert growth < GROWTH
+    assert "Traceback" not in log
+    assert "internal error" not in log
