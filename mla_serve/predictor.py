@@ -248,7 +248,7 @@ class Predictor:
         difference = float(np.abs(np.exp(log_p) - self.bundle.golden_probabilities()).max())
         if not difference <= self.bundle.manifest.tolerance:
             raise BundleError(
-                f"{self.bundle.folder}: the golden samples differ from training by {difference:.2g}, "
+                f"{self.bundle.folder}: the golden samples differ from what was said at export by {difference:.2g}, "
                 f"allowed is {self.bundle.manifest.tolerance:.2g}; this machine computes something else, export again"
             )
         return difference
