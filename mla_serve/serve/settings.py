@@ -119,9 +119,9 @@ class Settings(BaseSettings):
     @field_validator("model")
     @classmethod
     def _find(cls, model: Path) -> Path:
-        """Look beside the package as well: a Bento is started one folder above its sources, or from anywhere."""
-        beside = Path(mla_serve.__file__).parents[1] / model
-        return model if model.exists() or not beside.exists() else beside
+        """Look here, then beside the package: BentoML changes folders while it starts a Bento."""
+        folders = Path.cwd(), Path(mla_serve.__file__).absolute().parents[1]
+        return next((folder / model for folder in folders if (folder / model).exists()), model)
 
     @property
     def providers(self) -> Sequence[str]:
