@@ -39,6 +39,8 @@ class Tally:
     statuses: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     subsets: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    times: list[float] = dataclasses.field(default_factory=list)
+    """Seconds of each answer, as they came."""
     slowest: float = 0.0
     slowest_timing: str = ""
     """What the service says that the slowest answer spent its time on."""
@@ -83,6 +85,7 @@ async def ask(stream: Stream, question: Question, tally: Tally) -> dict[str, str
     writer.write(question.request)
     status, headers, body = await read_answer(reader)
     took = time.monotonic() - start
+    tally.times.append(took)
     if took > tally.slowest:
         tally.slowest, tally.slowest_timing = took, headers.get("server-timing", "")
     tally.statuses[status] += 1

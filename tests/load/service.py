@@ -58,6 +58,15 @@ class Service:
             time.sleep(0.5)
         return self.files()
 
+    def processor(self) -> tuple[float, float]:
+        """Return for how many seconds the workers' threads have run, and have waited for a processor that was taken."""
+        times = [
+            path.read_text().split()
+            for each in self.workers()
+            for path in Path(f"/proc/{each.pid}/task").glob("*/schedstat")
+        ]
+        return sum(int(run) for run, _, _ in times) / 1e9, sum(int(waited) for _, waited, _ in times) / 1e9
+
     def memory(self) -> int:
         """Return the workers' resident bytes."""
         return sum(worker.memory_info().rss for worker in self.workers())

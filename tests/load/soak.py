@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from tests.load.clients import load, questions
 from tests.load.service import Service, serving
 
@@ -23,14 +25,18 @@ def soak(service: Service, model: Path, seconds: float, clients: int) -> list[st
     asked = questions(model)
     warm = asyncio.run(load(service.port, asked, WARM_UP * seconds, clients))
     files, memory = service.settle(0, 10), service.memory()  # idle connections are closed after 5 s
+    ran, waited = service.processor()
     tally = asyncio.run(load(service.port, asked, (1 - WARM_UP) * seconds, clients))
+    ran, waited = (now - then for now, then in zip(service.processor(), (ran, waited), strict=True))
     more_files = service.settle(files) - files
     growth = service.memory() / memory
     rate = tally.answered / ((1 - WARM_UP) * seconds)
     print(f"answers        {warm.answered + tally.answered:,}, {rate:.0f} a second, {dict(tally.statuses)}")
     print(f"subsets        {len(tally.subsets)}: {dict(tally.subsets)}")
     print(f"wrong          {warm.wrong + tally.wrong} {warm.first_wrong or tally.first_wrong}")
-    print(f"slowest        {tally.slowest:.2f} s; the service's own part: {tally.slowest_timing}")
+    p50, p99 = (1000 * value for value in np.percentile(tally.times, (50, 99)))
+    print(f"times          p50 {p50:.0f} ms, p99 {p99:.0f} ms, slowest {tally.slowest:.2f} s: {tally.slowest_timing}")
+    print(f"processor      the workers had it for {ran:.0f} s and waited for it, taken by others, for {waited:.0f} s")
     print(f"memory         {memory / 2**20:.0f} MiB -> {growth * memory / 2**20:.0f} MiB, {100 * (growth - 1):+.1f} %")
     print(f"descriptors    {files} -> {files + more_files}")
     checks = {
