@@ -100,6 +100,10 @@ check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on t
 bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"
 	@exec $(BIN)/python -m benchmarks.strategies $(ARGS)
 
+.PHONY: bench-train
+bench-train: .venv/.stamp-train ## time training steps: make bench-train ARGS="--data DIR"
+	@exec $(BIN)/python -m benchmarks.train_speed $(ARGS)
+
 .PHONY: bench-speakers
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.speakers $(ARGS)

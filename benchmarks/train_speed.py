@@ -1,0 +1,140 @@
+"""`make bench-train`: samples per second of our training loop, and of the same method written plainly in torch.
+
+The plain loop is what one would write first: the same modules, augmentation and batches, one AdamW per part, fp32, no
+protection of the head, nothing logged. Ours runs in fp32 and in bf16. Blocks of steps are interleaved; the figure is the
+median over the blocks, of processor time, which other work on the machine disturbs less than time on the clock.
+
+    python -m benchmarks.train_speed --data DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from mla_serve.cli import console, main
+from mla_serve.train import pipeline
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.data import Samples, TrainingBatch, decode_rows, training_batches
+from mla_serve.train.run import Recipe
+
+Step = Callable[[TrainingBatch], object]
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedConfig:
+    """Time training steps."""
+
+    data: Path
+    """Folder of a table, such as tri-digits."""
+    repeats: int = 7
+    """Interleaved blocks of steps for each loop."""
+    steps: int = 4
+    """Steps in a block."""
+    out: Path = Path("benchmarks")
+    """Folder that train_speed.json and .md are written to."""
+
+
+def plain(recipe: Recipe) -> Step:
+    """Return a step of alternating training as a first version would have it."""
+    strategy = recipe.build().train()
+    encoders, head = strategy.encoders, next(iter(strategy.heads.values()))
+    parts = {name: torch.optim.AdamW([*encoder.parameters(), *head.parameters()]) for name, encoder in encoders.items()}
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=recipe.options.label_smoothing)
+
+    def step(batch: TrainingBatch) -> None:
+        for name, encoder in encoders.items():
+            parts[name].zero_grad()
+            loss(head(encoder(batch.inputs(name))), batch.labels[batch.present[name]]).backward()
+            parts[name].step()
+
+    return step
+
+
+def ours(recipe: Recipe, precision: str, steps: int) -> Step:
+    """Return our step in a precision."""
+    options = dataclasses.replace(recipe.options, precision=precision)
+    strategy = dataclasses.replace(recipe, options=options).build().to(memory_format=torch.channels_last).train()
+    strategy.prepare(steps, 1)
+    return strategy.step
+
+
+def endless(samples: Samples, size: int) -> Iterator[TrainingBatch]:
+    """Hand out augmented batches for ever."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in itertools.count():
+        yield from training_batches(samples, size, generator, CPU, True)
+
+
+def measure(config: SpeedConfig) -> dict[str, list[float]]:
+    """Return each loop's samples per second of processor time, block by block."""
+    told = TrainConfig(data=config.data)
+    plan = pipeline.plan(told)
+    samples = decode_rows(plan.rows["train"], plan.recipe.inputs, plan.recipe.classes)
+    total = (config.repeats + 1) * config.steps
+    loops = {
+        "plain torch, fp32": plain(plan.recipe),
+        "mla_serve, fp32": ours(plan.recipe, "fp32", total),
+        "mla_serve, bf16": ours(plan.recipe, "bf16", total),
+    }
+    batches = endless(samples, told.batch_size)
+    rates: defaultdict[str, list[float]] = defaultdict(list)
+    for repeat in track(range(config.repeats + 1), "blocks", console=console):
+        for name, step in loops.items():
+            began, rows = time.process_time(), 0
+            for batch in itertools.islice(batches, config.steps):
+                step(batch)
+                rows += len(batch.labels)
+            if repeat:  # the first is the warm-up
+                rates[name].append(rows / (time.process_time() - began))
+    return rates
+
+
+def markdown(rates: dict[str, list[float]]) -> str:
+    """Write the table."""
+    base = np.array(next(iter(rates.values())))
+    lines = []
+    for name, values in rates.items():
+        ratios = np.array(values) / base
+        spread = f"{ratios.min():.2f}-{ratios.max():.2f}"
+        lines.append(f"| {name} | {np.median(values):.0f} | {np.median(ratios):.2f} ({spread}) |")
+    has = torch.cpu.get_capabilities()
+    bf16 = "with" if pipeline.pick_precision("auto", CPU) == "bf16" else "without"
+    return "\n".join(
+        [
+            "# Training speed\n",
+            "Samples per second of processor time, one thread; the ratio to the first row in interleaved blocks (lowest-highest).",
+            f"{has.get('cpu_name') or platform.processor()}, {os.cpu_count()} cores, {bf16} bf16; torch {torch.__version__}. "
+            '`make bench-train ARGS="--data DIR"`\n',
+            "| loop | samples/s | ratio |",
+            "|---|---|---|",
+            *lines,
+            "",
+        ]
+    )  # fmt: skip
+
+
+def run(config: SpeedConfig) -> None:
+    """Measure and write."""
+    torch.set_num_threads(1)
+    rates = measure(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "train_speed.json").write_text(json.dumps(rates, indent=1) + "\n")
+    (config.out / "train_speed.md").write_text(markdown(rates))
+    console.print(markdown(rates), markup=False)
+
+
+if __name__ == "__main__":
+    main(run, SpeedConfig, needs="train")
