@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         default=5.0, description="Seconds between looks at MLA_MODEL for a new bundle; null never looks again."
     )
     api_keys_file: Path | None = Field(
-        default=None, description="File of API keys, one per line; unset lets everybody in."
+        default=None, description="File of API keys, one per line, read again when it changes; unset lets everybody in."
     )
     cors_origins: str = Field(
         default="", description="Origins whose pages may call the service, separated by commas; * is any."
