@@ -25,7 +25,7 @@ class ExportConfig:
     """Folder that the bundle is written to. Default: models/NAME."""
     precision: Literal["fp32", "fp16", "int8", "auto"] = "fp32"
     """Of the encoders. int8: static scales, calibrated on training rows; convolutions only where that is faster on this
-    processor. auto: the fastest of fp32 and int8, encoder by encoder. fp16 is for CUDA, and slower on a CPU."""
+    processor. auto: the fastest of fp32 and int8, encoder by encoder. fp16 is for CUDA; on a CPU it gains no time."""
     precision_loss: float = 0.01
     """Accuracy that a smaller precision may cost on validation, and on test where there is one; more is refused."""
     data: Path | None = None
