@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from mla_serve.cli import main
@@ -26,12 +28,20 @@ class ServeConfig:
 
 def run(config: ServeConfig) -> None:
     """Become the server: this process is replaced by BentoML's."""
-    environment = {"BENTOML_DO_NOT_TRACK": "True", **os.environ}
+    environment = {"BENTOML_DO_NOT_TRACK": "True", **_home(), **os.environ}
     if config.model is not None:
         environment["MLA_MODEL"] = str(config.model)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", config.host, "--port", str(config.port)]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)
+
+
+def _home() -> dict[str, str]:
+    """Give BentoML a folder for a time where it cannot make one in the home folder, without which it does not start."""
+    with contextlib.suppress(RuntimeError):
+        if os.access(Path.home(), os.W_OK) or "BENTOML_HOME" in os.environ:
+            return {}
+    return {"BENTOML_HOME": tempfile.mkdtemp(prefix="bentoml-")}
 
 
 if __name__ == "__main__":
