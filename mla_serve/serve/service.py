@@ -35,6 +35,7 @@ from mla_serve.serve.update import ModelWatch
 
 log = logging.getLogger("mla_serve")
 REPLACED = "TimeoutMiddleware"
+LOOK_S = 1.0  # between looks for dead workers
 TRACED = "OpenTelemetryMiddleware"
 
 
@@ -82,13 +83,17 @@ def _send_no_usage_reports() -> None:
 
 
 def _replace_dead_workers() -> None:
-    """Let BentoML start a new worker for one that died in a container too, where it would leave that to Kubernetes.
+    """Let BentoML start a new worker for one that died: in a container too, and within a second.
 
-    Kubernetes replaces a container when its first process ends, which one dead worker of several does not bring about.
+    It would look every 10 s, and in a container leave it to Kubernetes, which replaces a container when its first
+    process ends. One dead worker of several does not bring that about.
     """
     import bentoml.serving
+    from bentoml._internal.utils import circus
 
     bentoml.serving.running_inside_container = lambda: False  # type: ignore[assignment]
+    before: Any = circus.Arbiter
+    setattr(circus, "Arbiter", lambda *given, **named: before(*given, **{**named, "check_delay": LOOK_S}))  # noqa: B010
 
 
 _send_no_usage_reports()

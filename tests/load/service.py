@@ -39,15 +39,6 @@ class Service:
                     found.append(child)
         return found
 
-    def listening(self) -> list[psutil.Process]:
-        """Return the workers that have come up: they have made their threads."""
-        found = []
-        for worker in self.workers():
-            with contextlib.suppress(psutil.Error):
-                if worker.num_threads() > 3:
-                    found.append(worker)
-        return found
-
     def settle(self, files: int, seconds: float = 60) -> int:
         """Wait until no more than so many file descriptors are open; returns how many are in the end.
 
