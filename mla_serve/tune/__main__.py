@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -39,7 +40,7 @@ def run(config: TuneConfig) -> None:
     asked, gpu = requests(config.model), cuda_is_there()
     best = start(cores(), gpu=gpu)
     table = Table("setting", "requests/s", "against", "ratio", "least", "most", "", box=None)
-    with console.status("the default") as status, contextlib.ExitStack() as running:
+    with _stoppable(), console.status("the default") as status, contextlib.ExitStack() as running:
         champion = running.enter_context(serving(config.model, best))
         for words, change in steps(cores(), gpu=gpu):
             status.update(words)
@@ -54,6 +55,16 @@ def run(config: TuneConfig) -> None:
     console.print("\n".join(lines), highlight=False)
     if config.write is not None:
         _write(config, lines)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C, so that no service is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(config: TuneConfig) -> None:
