@@ -6,13 +6,15 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from mla_serve.errors import ConfigError
 from mla_serve.serve.api import create_app
-from mla_serve.serve.guard import Keys, KeysFile, content_security_policy, parse_origins
+from mla_serve.serve.guard import Guard, Keys, KeysFile, content_security_policy, parse_origins
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
 
@@ -146,6 +148,17 @@ def test_a_browser_may_ask_before_it_has_a_key(tiny_bundle: Path, keys_file: Pat
         refused = client.get("/model", headers={"Origin": "https://a.example"})
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/metrics", 401), ("/predict", 204), ("/livez", 204)])
+def test_a_guard_of_some_paths_leaves_the_others_to_the_next(path: str, status: int) -> None:
+    """In a worker it stands before BentoML; a browser's question before a request is answered behind it."""
+
+    async def next_one(scope: Any, receive: Any, send: Any) -> None:
+        await Response(status_code=204)(scope, receive, send)
+
+    client = TestClient(Guard(next_one, Keys(KEYS), {"/metrics"}))
+    assert client.options(path).status_code == status
 
 
 @pytest.mark.parametrize("text", ["a.example", "https://a.example/path", "https://*.example", "null", "https://a b"])
