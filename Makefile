@@ -74,7 +74,7 @@ soak: .venv/.stamp-dev ## saturate the service with MODEL for ten minutes; ARGS=
 	@exec $(BIN)/python -m tests.load.soak --model '$(MODEL)' $(ARGS)
 
 .PHONY: chaos
-chaos: .venv/.stamp-dev ## kill, stop, swap, crowd and leave the service under load; ARGS="--only kill" for a part
+chaos: .venv/.stamp-dev ## kill, stop, swap, starve of disk, crowd and leave the service under load; ARGS="--only kill" for a part
 	@exec $(BIN)/python -m tests.load.chaos --model '$(MODEL)' $(ARGS)
 
 .PHONY: lint
