@@ -77,6 +77,14 @@ soak: .venv/.stamp-dev ## saturate the service with MODEL for ten minutes; ARGS=
 chaos: .venv/.stamp-dev ## kill, stop, swap, starve of disk, crowd and leave the service under load; ARGS="--only kill" for a part
 	@exec $(BIN)/python -m tests.load.chaos --model '$(MODEL)' $(ARGS)
 
+.PHONY: microphone
+microphone: .venv/.stamp-dev ## serve, scrape, let a microphone die, draw the dashboard: make microphone ARGS="--out FILE"
+	@exec $(BIN)/python -m deploy.demo.microphone --model '$(MODEL)' $(ARGS)
+
+.PHONY: sizing
+sizing: .venv/.stamp-dev ## measure a worker with MODEL and say how many are needed: make sizing ARGS="--target 500"
+	@exec $(BIN)/python -m deploy.sizing --model '$(MODEL)' $(ARGS)
+
 .PHONY: lint
 lint: .venv/.stamp-dev ## check formatting, style and types
 	$(BIN)/ruff format --check --output-format concise

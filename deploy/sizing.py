@@ -1,0 +1,82 @@
+"""How many workers, how much memory: measured on this machine, with this bundle.
+
+python -m deploy.sizing --model models/digits --target 500
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from deploy.demo.traffic import Sample, samples_of
+from tests.load.http import connect, form, read_answer
+from tests.load.service import serving
+
+BUSY = 0.6  # of what a worker can do: what is left is for bursts and for a replica that is gone
+CONNECTIONS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    model: Path = Path("models/digits")
+    """The bundle to serve."""
+    data: Path | None = None
+    """A data set, whose test split is sent; the bundle's golden samples when left out."""
+    target: float = 500.0
+    """Requests a second to size for."""
+    seconds: float = 15.0
+    """Of load."""
+
+
+async def load(port: int, samples: Sequence[Sample], seconds: float) -> list[float]:
+    """Keep every connection busy; returns the seconds of each answer."""
+    requests, taken = [form(sample) for sample in samples], []
+    end = time.monotonic() + seconds
+
+    async def client(first: int) -> None:
+        reader, writer = await connect(port)
+        for request in itertools.islice(itertools.cycle(requests), first, None):
+            start = time.monotonic()
+            if start > end:
+                break
+            writer.write(request)
+            status, _, _ = await read_answer(reader)
+            if status != 200:
+                raise SystemExit(f"the service answered {status}; what was sent must be what it reads")
+            taken.append(time.monotonic() - start)
+        writer.close()
+
+    await asyncio.gather(*(client(first) for first in range(CONNECTIONS)))
+    return taken
+
+
+def run(config: Config) -> None:
+    """Measure one worker, and print what that means."""
+    samples = samples_of(config.model, config.data)
+    with serving(config.model, workers=1) as service:
+        asyncio.run(load(service.port, samples, 2))
+        taken = sorted(asyncio.run(load(service.port, samples, config.seconds)))
+        memory = service.memory() / 2**20
+    rate = len(taken) / config.seconds
+    workers = math.ceil(config.target / (BUSY * rate))
+    print(f"one worker: {rate:.0f} requests/s over {CONNECTIONS} connections, every modality in each")
+    print(
+        f"            median {1000 * taken[len(taken) // 2]:.0f} ms, p99 {1000 * taken[int(0.99 * len(taken))]:.0f} ms"
+    )
+    print(f"            {memory:.0f} MiB resident; request {1.5 * memory:.0f} MiB a worker, limit {3 * memory:.0f}")
+    print(f"for {config.target:g} requests/s at {BUSY:.0%} load: {workers} workers, one processor core each")
+    print(f"load of this machine meanwhile: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    run(tyro.cli(Config))
