@@ -66,7 +66,7 @@ class Answerer:
         self.predictor = predictor
         self.settings = settings
         self.caps = parse_caps(settings.batch, predictor.names, gpu=settings.uses_gpu)
-        self._batching = Batching(predictor.encode, self.caps)
+        self._batching = Batching(self._encode, self.caps)
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
@@ -107,11 +107,15 @@ class Answerer:
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
 
+    def _encode(self, name: str, arrays: Sequence[Array]) -> Array:
+        """Run a modality's graph, for one request or several."""
+        tally().ran(name, len(arrays))
+        return self.predictor.encode(name, arrays)
+
     def _tell(self, predictions: Sequence[Prediction]) -> None:
         """Leave what one run of the graphs said to be counted."""
         for each in predictions:
             tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
-        tally().ran(len(predictions))
 
     def _rule(self, options: forms.Options) -> str:
         rule = options.fusion or DEFAULT_RULE

@@ -71,7 +71,7 @@ class Meters:
         self.unfamiliarity = histogram(
             "mla_unfamiliarity", "Share of validation inputs that were more familiar than this one.", by, PERCENTILES
         )
-        self.batch = histogram("mla_batch_size", "Samples in one run of the graphs.", [], SIZES)
+        self.batch = histogram("mla_batch_size", "Samples in one run of a modality's graph.", by, SIZES)
         self.stage = histogram("mla_stage_seconds", "Seconds that a stage of a request took.", ["stage"], SECONDS)
         self.modalities: set[str] = set()
 
@@ -79,7 +79,7 @@ class Meters:
         """Show the series of a model's modalities from the start: a rate needs a zero to begin with."""
         self.modalities.update(names)
         for name in names:
-            for each in (self.weight, self.entropy, self.unfamiliarity):
+            for each in (self.weight, self.entropy, self.unfamiliarity, self.batch):
                 each.labels(name)
             self.problems.labels("invalid-input", name)
         if 2 ** len(names) - 1 <= MOST_FROM_THE_START:
@@ -105,7 +105,7 @@ class Tally:
         """Start empty."""
         self._answers: collections.deque[tuple[Mapping[str, Opinion], int, int]] = collections.deque()
         self._laps: collections.deque[Laps] = collections.deque()
-        self._sizes: collections.deque[int] = collections.deque()
+        self._sizes: collections.deque[tuple[str, int]] = collections.deque()
 
     def answered(self, opinions: Mapping[str, Opinion], missing: int, classes: int) -> None:
         """Leave what the modalities of one sample said; how many were missing; among how many classes they chose."""
@@ -115,9 +115,9 @@ class Tally:
         """Leave the stages of one request: name, seconds."""
         self._laps.append(laps)
 
-    def ran(self, size: int) -> None:
-        """Leave the number of samples of one run of the graphs."""
-        self._sizes.append(size)
+    def ran(self, name: str, size: int) -> None:
+        """Leave the number of samples of one run of a modality's graph."""
+        self._sizes.append((name, size))
 
     def count(self) -> None:
         """Count what was left."""
@@ -128,8 +128,11 @@ class Tally:
                 stages[name].append(seconds)
         for name, values in stages.items():
             observe(meters().stage.labels(name), values)
-        sizes = _take(self._sizes)
-        observe(meters().batch, sizes)
+        sizes: dict[str, list[float]] = collections.defaultdict(list)
+        for name, size in _take(self._sizes):
+            sizes[name].append(size)
+        for name, values in sizes.items():
+            observe(meters().batch.labels(name), values)
 
     def _count_answers(self, answers: Sequence[tuple[Mapping[str, Opinion], int, int]]) -> None:
         patterns = collections.Counter((tuple(opinions), missing) for opinions, missing, _ in answers)

@@ -89,7 +89,8 @@ def test_a_batch_counts_its_samples_and_its_size(client: TestClient, predictor: 
     samples = [{text: "abc"}, {text: "bcd"}, {text: ""}]
     assert client.post("/predict/batch", json={"samples": samples}).status_code == 200
     assert growth("mla_samples_total", available=text) == 2
-    assert growth("mla_batch_size_sum") == 2
+    assert growth("mla_batch_size_sum", modality=text) == 2
+    assert growth("mla_batch_size_count", modality=text) == 1
     assert growth("mla_problems_total", modality=text, problem="invalid-input") == 1
 
 
