@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.load.clients import load, questions
+from tests.load.http import get
 from tests.load.service import Service, serving
 
 GROWTH = 1.05
@@ -24,6 +25,8 @@ def soak(service: Service, model: Path, seconds: float, clients: int) -> list[st
     """Run it; returns what is not as it should be."""
     asked = questions(model)
     warm = asyncio.run(load(service.port, asked, WARM_UP * seconds, clients))
+    for _ in range(40):  # all 32 connections may have gone to one worker: meet the others, which open files once
+        asyncio.run(get(service.port, "/model"))
     files, memory = service.settle(0, 10), service.memory()  # idle connections are closed after 5 s
     ran, waited = service.processor()
     tally = asyncio.run(load(service.port, asked, (1 - WARM_UP) * seconds, clients))
