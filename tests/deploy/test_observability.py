@@ -69,7 +69,8 @@ def metrics(client: httpx.Client) -> str:
 
     def counted() -> str:
         text = client.get("/metrics").text
-        return text if 'mla_samples_total{available="text"} 2.0' in text else ""
+        wanted = 'mla_samples_total{available="text"} 2.0', 'mla_stage_seconds_count{stage="fuse"} 3.0'
+        return text if all(each in text for each in wanted) else ""
 
     return str(eventually(counted))
 
