@@ -84,7 +84,7 @@ class Manifest(_Strict):
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
     conformal: dict[str, dict[str, list[Share]]] = {}
-    """Sorted scores for prediction sets: fusion rule -> availability pattern, or number of modalities -> scores."""
+    """Sorted scores for prediction sets: fusion rule -> availability pattern, or another of `pattern_keys` -> scores."""
     unfamiliar: str | None = None
     """The file of the references that unfamiliar input is told by."""
     golden: list[Golden]

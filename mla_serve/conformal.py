@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mla_serve.fusion import Array, pattern_name
+from mla_serve.fusion import Array, pattern_keys, pattern_name
 
 ENOUGH = 50
 """Fewer scores than this, and a pattern uses those of all patterns of its size."""
@@ -24,14 +24,14 @@ DIGITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Conformal:
-    """Sorted scores: rule -> pattern such as "image+text", or number of modalities such as "2" -> scores."""
+    """Sorted scores: rule -> pattern such as "image+text", or another of `pattern_keys` -> scores."""
 
     scores: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
 
     def of(self, rule: str, pattern: Sequence[str]) -> Sequence[float]:
-        """Look up the scores of a pattern, else of its size, else none."""
+        """Look up the scores of a pattern, else of those like it, else none."""
         known = self.scores.get(rule, {})
-        return known.get(pattern_name(pattern), known.get(str(len(pattern)), ()))
+        return next((known[key] for key in pattern_keys(pattern) if key in known), ())
 
     def highest(self, rule: str, pattern: Sequence[str]) -> float:
         """Return the largest coverage for which a set need not hold all labels: n / (n + 1)."""

@@ -25,8 +25,8 @@ Array = NDArray[Any]
 class Fusion:
     """What was fitted on validation: the parameters of the formula, and what single rules need.
 
-    Fields: temperatures, one per modality name, in the order of the logits; sharpness; scales, by pattern such as
-    "image+text", else by the number of modalities present such as "2", else 1. For `calibrated` too: discounts, how fast an
+    Fields: temperatures, one per modality name, in the order of the logits; sharpness; scales, by the keys of
+    `pattern_keys`, else 1. For `calibrated` too: discounts, how fast an
     opinion flattens as its input gets unfamiliar, by modality, else 0. For `static`: shares by modality, else 1. For
     `product_prior`: prior, each class's share of the training rows; empty means alike. For `native`: the rule that the
     training strategy was made for; for `sum_logit`: bias, what every opinion shares and their sum counts once, or empty.
@@ -57,8 +57,8 @@ class Fusion:
         return np.array([known[pattern] for pattern in patterns])
 
     def _scale_of(self, pattern: Sequence[bool]) -> float:
-        key = pattern_name([name for name, there in zip(self.temperatures, pattern, strict=True) if there])
-        return self.scales.get(key, self.scales.get(str(sum(pattern)), 1.0))
+        names = [name for name, there in zip(self.temperatures, pattern, strict=True) if there]
+        return next((self.scales[key] for key in pattern_keys(names) if key in self.scales), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,15 @@ class Fused:
 def pattern_name(names: Sequence[str]) -> str:
     """Name an availability pattern, in the bundle's order of modalities: "image+text"."""
     return "+".join(names)
+
+
+def pattern_keys(names: Sequence[str]) -> list[str]:
+    """List what a pattern's values may stand under, the closest first: "image+text", "text:2", "image:2", "2".
+
+    "text:2" is for patterns of two that contain text, a modality that was added later: "2" then stays what it was for the
+    modalities that were there before.
+    """
+    return [pattern_name(names), *(f"{name}:{len(names)}" for name in reversed(names)), str(len(names))]
 
 
 def log_softmax(logits: Array) -> Array:
@@ -104,8 +113,14 @@ def entropy_weights(logits: Array, present: Array, sharpness: float = 1.0) -> Ar
 def _softmax_over_present(scores: Array, present: Array) -> Array:
     scores = np.where(present, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=0))
-    normalised: Array = weights / weights.sum(axis=0)
+    normalised: Array = weights / _total(weights)
     return normalised
+
+
+def _total(values: Array) -> Array:
+    """Add up over the first axis, one after the other: zeros at the end, of modalities added later, change no bit."""
+    added: Array = np.cumsum(values, axis=0)[-1]
+    return added
 
 
 def _weighted(logits: Array, weights: Array, scale: Array | float = 1.0) -> Fused:
@@ -176,7 +191,7 @@ def native(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fuse
 def static(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001
     """Average the logits by a fixed share for each modality, from its accuracy alone on validation."""
     shares = np.where(present, fusion.of(fusion.shares, 1.0), 0.0)
-    return _weighted(logits, shares / shares.sum(axis=0))
+    return _weighted(logits, shares / _total(shares))
 
 
 def energy(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:  # noqa: ARG001

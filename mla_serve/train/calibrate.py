@@ -73,7 +73,7 @@ def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, .
 
 def fit(evidence: Evidence, names: tuple[str, ...], ridge: float = RIDGE, start: Fusion | None = None) -> Fusion:
     """Minimise the NLL, averaged over availability patterns, plus the ridge. Args: start, where to search from."""
-    objective = _Objective(evidence, ridge)
+    objective = Objective(evidence, ridge)
     first = np.zeros(len(names) + 1)
     if start is not None:
         first = np.log([*(start.temperatures[name] for name in names), max(start.sharpness, np.exp(-BOUND))])
@@ -86,7 +86,7 @@ def fit(evidence: Evidence, names: tuple[str, ...], ridge: float = RIDGE, start:
 
 def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ridge: float = RIDGE) -> Fusion:
     """Choose, all else given, how fast each modality's opinion flattens as its input gets unfamiliar."""
-    objective = _Objective(evidence, ridge, fusion)
+    objective = Objective(evidence, ridge, fusion)
     bounds = [(0.0, MOST_DISCOUNT)] * len(names)
     found = minimize(
         objective.discounts_value_and_gradient, np.full(len(names), 0.1), jac=True, method="L-BFGS-B", bounds=bounds
@@ -94,12 +94,15 @@ def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ri
     return dataclasses.replace(fusion, discounts=dict(zip(names, found.x.tolist(), strict=True)))
 
 
-class _Objective:
+class Objective:
     """The NLL over patterns as a function of log-temperatures and log-sharpness, or of the discounts."""
 
-    def __init__(self, evidence: Evidence, ridge: float, fusion: Fusion | None = None) -> None:
+    def __init__(
+        self, evidence: Evidence, ridge: float, fusion: Fusion | None = None, listed: Array | None = None
+    ) -> None:
+        """Take fusion where the discounts are searched; listed (K, M), the patterns that count, all when left out."""
         self.evidence, self.ridge, self.fusion = evidence, ridge, fusion
-        listed = listed_patterns(len(evidence.logits))
+        listed = listed_patterns(len(evidence.logits)) if listed is None else listed
         usable = np.array([evidence.present[pattern].all(axis=0) for pattern in listed])
         enough = usable.sum(axis=1) >= ENOUGH_ROWS
         self.patterns, usable = listed[enough], usable[enough]
@@ -118,8 +121,7 @@ class _Objective:
     def discounts_value_and_gradient(self, discounts: Array) -> tuple[float, Array]:
         """The same at discounts (M,), temperatures, sharpness and scales being those of `fusion`."""
         assert self.fusion is not None
-        names = tuple(self.fusion.temperatures)
-        self.log_scales = np.log([_scale(self.fusion, pattern, names) for pattern in self.patterns])
+        self.log_scales = np.log(self.fusion.scale(self.patterns.T))
         temperature = self.fusion.of(self.fusion.temperatures, 1.0) * np.exp(discounts[:, None] * self.evidence.strain)
         tempered = self.evidence.logits / temperature[..., None]
         nll, by_opinion, _ = self._fused(tempered, self.fusion.sharpness, fit_scales=False)
@@ -203,7 +205,3 @@ def listed_patterns(count: int) -> Array:
 def _key(pattern: Array, names: tuple[str, ...], shared: bool) -> str:
     chosen = [name for name, there in zip(names, pattern, strict=True) if there]
     return str(len(chosen)) if shared else pattern_name(chosen)
-
-
-def _scale(fusion: Fusion, pattern: Array, names: tuple[str, ...]) -> float:
-    return fusion.scales.get(_key(pattern, names, False), fusion.scales.get(str(pattern.sum()), 1.0))

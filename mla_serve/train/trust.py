@@ -53,18 +53,18 @@ def establish(
 
     Args: samples and rows, the splits train and val, decoded and as they stand in the table.
     """
-    train, val = (_encode(strategy, samples[split], device) for split in ("train", "val"))
+    train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     spoil = Spoiler(strategy, inputs, rows["val"], device, seed)
-    familiar, notes = _familiar(train, samples["train"], val, spoil(any_of, 1))
+    familiar, notes = fit_familiar(train, samples["train"], val, spoil(any_of, 1))
     labels = samples["val"].labels.numpy()
     clean, worse = (gather(one, labels, familiar) for one in (val, spoil(first_of, 2)))
     spoiled = mixed(clean, worse, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
-    warnings = _warnings(rows, train, samples["train"], val, labels)
+    warnings = find_warnings(rows, train, samples["train"], val, labels)
     names = tuple(inputs)
     setting, how = choose(clean, spoiled, names, folds.number, cautious=bool(warnings))
     fusion = setting.fit(clean, spoiled, names)
-    fixed = {"native": strategy.native, "bias": strategy.native_bias(), "shares": _shares(clean, names)}
+    fixed = {"native": strategy.native, "bias": strategy.native_bias(), "shares": fit_shares(clean, names)}
     fusion = dataclasses.replace(fusion, prior=_prior(samples["train"], strategy.classes), **fixed)
 
     def refit(kept: Array) -> Fusion:
@@ -105,9 +105,15 @@ def cross_fitted_scores(
     refit: Callable[[Array], Fusion],
     seed: int,
     rules: Sequence[str] = tuple(RULES),
+    listed: Array | None = None,
 ) -> dict[str, dict[str, list[float]]]:
-    """Score each row's label under every rule and pattern by a fusion that was fitted on the other folds."""
-    listed = listed_patterns(len(names))
+    """Score each row's label under every rule and pattern by a fusion that was fitted on the other folds.
+
+    Args: listed (K, M), the patterns; all when left out, or where they are many, a sample that is pooled by size.
+    """
+    sampled = listed_patterns(len(names))
+    by_size = len(sampled) < 2 ** len(names) - 1
+    listed = sampled if listed is None else listed
     found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in rules for p in listed}
     for number in np.unique(folds.number):
         own = folds.number == number
@@ -119,7 +125,7 @@ def cross_fitted_scores(
             usable = part.present[pattern].all(axis=0)
             if usable.any():
                 _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found, rules)
-    return score_table(found, np.random.default_rng(seed), by_size=len(listed) < 2 ** len(names) - 1)
+    return score_table(found, np.random.default_rng(seed), by_size=by_size)
 
 
 def _score(
@@ -141,13 +147,15 @@ def _names(pattern: Array, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name, there in zip(names, pattern, strict=True) if there)
 
 
-def _encode(strategy: Strategy, samples: Samples, device: torch.device) -> dict[str, Encoded]:
+def encode_samples(strategy: Strategy, samples: Samples, device: torch.device) -> dict[str, Encoded]:
+    """Encode every column of decoded rows."""
     return {name: encode_column(strategy, name, column, device) for name, column in samples.columns.items()}
 
 
-def _familiar(
+def fit_familiar(
     train: Mapping[str, Encoded], samples: Samples, val: Mapping[str, Encoded], spoiled: Mapping[str, Encoded]
 ) -> tuple[Familiar, list[str]]:
+    """Fit each modality's reference; returns them and notes on how well they tell."""
     references, notes = {}, []
     labels = samples.labels.numpy()
     for name, seen in train.items():
@@ -170,7 +178,7 @@ def gather(encoded: Mapping[str, Encoded], labels: Array, familiar: Familiar) ->
     return Evidence.of(logits, present, labels, strain)
 
 
-def _shares(clean: Evidence, names: Sequence[str]) -> dict[str, float]:
+def fit_shares(clean: Evidence, names: Sequence[str]) -> dict[str, float]:
     """Weigh each modality by the log-odds of its accuracy alone, above chance: the best weights of independent votes."""
     chance, shares = 1 / clean.logits.shape[2], {}
     for m, name in enumerate(names):
@@ -187,7 +195,7 @@ def _prior(samples: Samples, classes: int) -> list[float]:
     return [float(share) for share in counts / counts.sum()]
 
 
-def _warnings(
+def find_warnings(
     rows: Mapping[str, Sequence[Row]],
     train: Mapping[str, Encoded],
     samples: Samples,
