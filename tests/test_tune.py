@@ -79,7 +79,7 @@ async def read(headers: list[tuple[bytes, ...]], body: bytes, known: tuple[str, 
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return await read_form(Request({"type": "http", "headers": headers}, receive), known, "", 2**20)  # type: ignore[arg-type,return-value]
+    return await read_form(Request({"type": "http", "headers": headers}, receive), known, str, 2**20)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize("flags", [{"connections": 0}, {"rounds": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])

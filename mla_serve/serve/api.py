@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
 from mla_serve.errors import ConfigError, MlaServeError
@@ -31,6 +32,7 @@ from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
     answer_input_error,
+    problem_response,
     to_problem,
 )
 from mla_serve.serve.settings import Settings
@@ -160,6 +162,7 @@ class Routes:
         most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
         self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
         self._known = (*self.inputs, *forms.OPTIONS)
+        self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
         """Classify one sample from any non-empty subset of its modalities."""
@@ -196,7 +199,7 @@ class Routes:
 
     async def _read_form(self, request: Request, known: tuple[str, ...]) -> list[forms.Part]:
         self.bench.check()  # before a body is read for nothing
-        example = describe.curl(self.inputs, request.url.path)
+        example = functools.partial(describe.curl, self.inputs, request.scope["path"])
         return await forms.read_form(request, known, example, self.settings.max_part_bytes)
 
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
@@ -205,6 +208,30 @@ class Routes:
         tally().timed(watch.laps)
         tracing.stages(watch.laps)
         return Response(body, headers=watch.header(), media_type=describe.JSON)
+
+
+class Direct:
+    """Call what answers samples straight away: FastAPI's own way there costs a request a tenth of a millisecond.
+
+    FastAPI keeps the routes for what they say in the OpenAPI and for any other method.
+    """
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        """Wrap FastAPI's routing. Args: handlers, of POST by path."""
+        self.app = app
+        self.handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass the request on."""
+        handler = self.handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if handler is None:
+            await self.app(scope, receive, send)
+            return
+        try:
+            response = await handler(Request(scope, receive, send))
+        except MlaServeError as error:
+            response = problem_response(error)
+        await response(scope, receive, send)
 
 
 def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
@@ -224,6 +251,8 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
+    routes = Routes(predictor, settings)
+    app.add_middleware(Direct, handlers=routes.by_path)
     app.add_middleware(Deadline, seconds=settings.request_timeout_s)
     if settings.api_keys_file is not None:
         app.add_middleware(Guard, keys=KeysFile(settings.api_keys_file))
@@ -236,8 +265,8 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
     if origins := parse_origins(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     app.add_middleware(SecurityHeaders)
-    app.state.routes = Routes(predictor, settings)
-    _add_api(app, app.state.routes)
+    app.state.routes = routes
+    _add_api(app, routes)
     add_pages(app, predictor.bundle)
     return app
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import orjson
@@ -126,8 +126,10 @@ def _too_large(name: str, limit: int) -> TooLarge:
     return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
 
 
-async def read_form(request: Request, known: Collection[str], example: str, max_part_bytes: int) -> list[Part]:
-    """Read a multipart body of parts whose names are in `known`; `example` is a command that would send one.
+async def read_form(
+    request: Request, known: Collection[str], example: Callable[[], str], max_part_bytes: int
+) -> list[Part]:
+    """Read a multipart body of parts whose names are in `known`; `example` gives a command that would send one.
 
     Raises: UnsupportedFormat for another content type; what FormReader raises.
     """
@@ -138,7 +140,7 @@ async def read_form(request: Request, known: Collection[str], example: str, max_
     if content_type != b"multipart/form-data":
         sent = f"sent as {given[:100]!r}" if given else "sent without a content type"
         raise UnsupportedFormat(
-            "content-type", f"the body was {sent}; send multipart/form-data, for example: {example}"
+            "content-type", f"the body was {sent}; send multipart/form-data, for example: {example()}"
         )
     if not options.get(b"boundary"):
         raise MalformedRequest("content-type", "multipart/form-data without a boundary; let the HTTP library set it")

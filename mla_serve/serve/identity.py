@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mla_serve.serve.metrics import tally
+
 HEADER = b"x-request-id"
 SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 NOT_LOGGED = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
@@ -23,7 +25,7 @@ access = logging.getLogger("mla_serve.access")
 
 
 class Identity:
-    """Name each request, and write one line about it when that is wanted."""
+    """Name each request, count how it ended, and write one line about it when that is wanted."""
 
     def __init__(self, app: ASGIApp, name: Callable[[str], str], log: bool) -> None:
         """Wrap an application.
@@ -54,8 +56,11 @@ class Identity:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            if self.log and scope["path"] not in NOT_LOGGED:
-                self._write(scope, status, time.perf_counter() - start)
+            if scope["path"] not in NOT_LOGGED:
+                seconds = time.perf_counter() - start
+                tally().ended(self.name(scope["path"]), status, seconds)
+                if self.log:
+                    self._write(scope, status, seconds)
             REQUEST_ID.reset(token)
 
     def _write(self, scope: Scope, status: int, seconds: float) -> None:

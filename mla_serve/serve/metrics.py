@@ -32,6 +32,7 @@ PERCENTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 1.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 Laps = Sequence[tuple[str, float]]
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -72,6 +73,12 @@ class Meters:
             "mla_unfamiliarity", "Share of validation inputs that were more familiar than this one.", by, PERCENTILES
         )
         self.batch = histogram("mla_batch_size", "Samples in one run of a modality's graph.", by, SIZES)
+        self.request = histogram(
+            "mla_request_seconds",
+            "Seconds from the head of a request to the end of its answer; status 0: the client left before.",
+            ["endpoint", "status"],
+            SECONDS,
+        )
         self.stage = histogram("mla_stage_seconds", "Seconds that a stage of a request took.", ["stage"], SECONDS)
         self.modalities: set[str] = set()
 
@@ -105,7 +112,12 @@ class Tally:
         """Start empty."""
         self._answers: collections.deque[tuple[Mapping[str, Opinion], int, int]] = collections.deque()
         self._laps: collections.deque[Laps] = collections.deque()
-        self._sizes: collections.deque[tuple[str, int]] = collections.deque()
+        self._sizes: collections.deque[tuple[str, float]] = collections.deque()
+        self._ends: collections.deque[tuple[tuple[str, int], float]] = collections.deque()
+
+    def ended(self, endpoint: str, status: int, seconds: float) -> None:
+        """Leave how a request to a path that exists, or to one name for all others, ended."""
+        self._ends.append(((endpoint, status), seconds))
 
     def answered(self, opinions: Mapping[str, Opinion], missing: int, classes: int) -> None:
         """Leave what the modalities of one sample said; how many were missing; among how many classes they chose."""
@@ -122,16 +134,11 @@ class Tally:
     def count(self) -> None:
         """Count what was left."""
         self._count_answers(_take(self._answers))
-        stages: dict[str, list[float]] = collections.defaultdict(list)
-        for laps in _take(self._laps):
-            for name, seconds in laps:
-                stages[name].append(seconds)
-        for name, values in stages.items():
+        for (endpoint, status), values in _grouped(_take(self._ends)).items():
+            observe(meters().request.labels(endpoint, str(status)), values)
+        for name, values in _grouped([lap for laps in _take(self._laps) for lap in laps]).items():
             observe(meters().stage.labels(name), values)
-        sizes: dict[str, list[float]] = collections.defaultdict(list)
-        for name, size in _take(self._sizes):
-            sizes[name].append(size)
-        for name, values in sizes.items():
+        for name, values in _grouped(_take(self._sizes)).items():
             observe(meters().batch.labels(name), values)
 
     def _count_answers(self, answers: Sequence[tuple[Mapping[str, Opinion], int, int]]) -> None:
@@ -200,6 +207,14 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _grouped(pairs: Sequence[tuple[K, float]]) -> dict[K, list[float]]:
+    """Collect the values of each key."""
+    groups: dict[K, list[float]] = collections.defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
+    return groups
 
 
 def _take(values: collections.deque[T]) -> list[T]:
