@@ -30,7 +30,7 @@ from mla_serve.train.strategies import Strategy
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
 FP32 = Wish()
 RANDOM_SAMPLES = 8
-PATHS = ("data", "out", "runs", "about")
+PATHS = ("data", "out", "runs", "about", "extend", "extends")
 
 
 def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None) -> Manifest:
@@ -44,6 +44,10 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
     folder = RunFolder(run)
     facts = folder.read_json()
     data = data or Path(facts["data"])
+    if "extends" in facts["config"]:
+        from export.extend import export_extension
+
+        return export_extension(folder, facts, out, wish, data)
     rows = None if wish.precision == "fp32" else read_rows(facts, data)
     recipe = folder.read_recipe()
     strategy = recipe.build()
@@ -51,7 +55,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
     strategy.eval()
     samples = folder.read_samples()
     with staged(out) as staging:
-        modalities, files = _write_inputs(strategy, recipe.inputs)
+        modalities, files = list_inputs(strategy, recipe.inputs)
         for name, content in files.items():
             (staging / name).write_bytes(content)
         heads = {head: f"{head}.onnx" for head in strategy.heads}
@@ -63,7 +67,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
         manifest = Manifest(
             name=facts["name"],
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            versions=_versions(),
+            versions=package_versions(),
             classes=list(recipe.classes),
             modalities=modalities,
             heads=heads,
@@ -75,7 +79,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
             tolerance=GOLDEN_TOLERANCE["fp32"],
             parity=parity,
             metrics={},
-            training=_training(facts),
+            training=told(facts),
             files={},
         )
         manifest = write_manifest(staging, manifest)
@@ -83,10 +87,10 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
         if rows:
             fixed = {name: {n for n, _ in encoder.named_buffers()} for name, encoder in strategy.encoders.items()}
             manifest = lower(staging, manifest, fixed, rows, wish)
-        return _finish(staging, manifest, facts, folder, data)
+        return finish(staging, manifest, facts, folder, data)
 
 
-def _finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
+def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
     """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
     predictor = Predictor(Bundle.load(staging))
     listened = hear_split(predictor, data) if data.is_dir() else None
@@ -101,7 +105,8 @@ def _finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: Ru
     return write_manifest(staging, manifest)
 
 
-def _write_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:
+def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:
+    """Return the manifest's entries of modalities, and the files that their inputs bring."""
     modalities: dict[str, Modality] = {}
     files: dict[str, bytes] = {}
     for name, spec in inputs.items():
@@ -118,10 +123,8 @@ def _write_graphs(
     differences = {}
     generator = np.random.default_rng(0)
     for name, spec in inputs.items():
-        windows = _windows(name, spec, samples, generator)
-        path = staging / f"{name}.onnx"
-        export_graph(strategy.encoders[name], torch.from_numpy(windows[:2]), spec.tensor, "features", path)
-        differences[name] = largest_difference(strategy.encoders[name], path, windows, TOLERANCE)
+        windows = example_windows(name, spec, samples, generator)
+        differences[name] = write_encoder(strategy, name, spec, windows, staging)
     for name, head in strategy.heads.items():
         features = generator.standard_normal((RANDOM_SAMPLES, head.in_features)).astype(np.float32)
         path = staging / f"{name}.onnx"
@@ -130,7 +133,14 @@ def _write_graphs(
     return {"batches": [1, 2, 7], "tolerance": TOLERANCE, "largest_difference": differences}
 
 
-def _windows(name: str, spec: Input, samples: list[dict[str, Payload]], generator: np.random.Generator) -> Array:
+def write_encoder(strategy: Strategy, name: str, spec: Input, windows: Array, staging: Path) -> float:
+    """Export an encoder; returns its largest difference to torch. Raises: BundleError when that is too large."""
+    path = staging / f"{name}.onnx"
+    export_graph(strategy.encoders[name], torch.from_numpy(windows[:2]), spec.tensor, "features", path)
+    return largest_difference(strategy.encoders[name], path, windows, TOLERANCE)
+
+
+def example_windows(name: str, spec: Input, samples: list[dict[str, Payload]], generator: np.random.Generator) -> Array:
     """Decode the run's samples and as many generated ones: (N, *shape)."""
     payloads = [sample[name] for sample in samples if name in sample]
     payloads += [spec.generate(generator) for _ in range(RANDOM_SAMPLES)]
@@ -150,12 +160,12 @@ def _write_golden(
         stacked = np.stack([logits.get(n, np.zeros(strategy.classes, np.float32)) for n in inputs])[:, None]
         present = np.array([[n in sample] for n in inputs])
         p = np.exp(fuse(stacked, present, fusion).log_probabilities[0])
-        payloads = {n: _store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
+        payloads = {n: store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
         golden.append(Golden(payloads=payloads, probabilities=p.tolist()))
     return golden
 
 
-def _store(payload: Payload, name: str, staging: Path) -> str | list[float]:
+def store(payload: Payload, name: str, staging: Path) -> str | list[float]:
     """Keep bytes in a file of the bundle and return its name; text and numbers stand in the manifest themselves."""
     if isinstance(payload, bytes):
         (staging / name).parent.mkdir(exist_ok=True)
@@ -164,12 +174,13 @@ def _store(payload: Payload, name: str, staging: Path) -> str | list[float]:
     return payload if isinstance(payload, str) else list(payload)
 
 
-def _training(facts: dict[str, Any]) -> dict[str, Any]:
+def told(facts: dict[str, Any]) -> dict[str, Any]:
     """Tell how the model was trained, without the paths of the machine that did it."""
     config = {key: value for key, value in facts["config"].items() if key not in PATHS}
     return {"config": config} | {key: facts[key] for key in ("best", "notes", "versions", "machine")}
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return what wrote the graphs."""
     packages = ("torch", "onnx", "numpy")
     return {"mla_serve": mla_serve.__version__, "python": platform.python_version()} | {p: version(p) for p in packages}

@@ -13,7 +13,8 @@ RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
 def model_card(manifest: Manifest, about: str | None) -> str:
     """Write the card in Markdown."""
-    parts = [_head(manifest), _results(manifest), _precision(manifest), _data(manifest, about), _training(manifest)]
+    parts = [_head(manifest), _results(manifest), _precision(manifest), _data(manifest, about)]
+    parts += [_training(manifest), _extended(manifest)]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
@@ -112,6 +113,8 @@ def _data(manifest: Manifest, about: str | None) -> str:
 
 
 def _training(manifest: Manifest) -> str:
+    if "config" not in manifest.training:  # made by other means
+        return ""
     config = manifest.training["config"]
     shown = (
         "strategy",
@@ -139,3 +142,21 @@ Checkpoint of epoch {best["epoch"]:.0f}, picked on validation (accuracy averaged
 
 Graphs in fp32 differ from torch by at most {parity:.1g} (absolute plus relative, batches of 1, 2 and 7). Versions: {manifest.versions}.
 """
+
+
+def _extended(manifest: Manifest) -> str:
+    """Tell which modalities were added later, and to what; empty where none were."""
+    parts = []
+    for step in manifest.training.get("extended", []):
+        config = step["config"]
+        shown = ("encoders", "epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "augment", "seed")
+        settings = ", ".join(f"{key} {config[key]}" for key in shown if config[key] != [])
+        notes = "\n".join(f"- {note}" for note in step["notes"])
+        parts.append(f"""## Added later: {", ".join(step["added"])}
+
+To {step["name"]} (sha256 {step["sha256"][:12]}), whose card is in `cards/`. Only what was added was trained, against that model's head, which stayed
+as it was; without it, answers are those of {step["name"]} to the bit. {settings}.
+Checkpoint of epoch {step["best"]["epoch"]:.0f}, picked on validation.
+{notes}
+""")
+    return "\n".join(parts)

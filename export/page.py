@@ -50,13 +50,19 @@ def _head(results: Results, kinds: Mapping[str, str]) -> str:
     metrics = results["metrics"]
     cells = "".join(f"<div><b>{value}</b><span>{html.escape(says)}</span></div>" for value, says in _tiles(metrics))
     warnings = "".join(
-        f'<p class="warning">{html.escape(n)}</p>' for n in results["training"]["notes"] if n.startswith("VALIDATION")
+        f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith("VALIDATION")
     )
     return (
         f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
         f"any of {html.escape(', '.join(kinds))}; measured through the exported graphs.</p>{warnings}"
         f'<div class="tiles">{cells}</div></header>'
     )
+
+
+def _notes(results: Results) -> list[str]:
+    """Return what training noted, and what was noted when modalities were added later."""
+    training = results["training"]
+    return [note for step in (training, *training.get("extended", [])) for note in step.get("notes", [])]
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -95,7 +101,8 @@ def _learning(results: Results, kinds: Mapping[str, str]) -> str:
     if not results["epochs"]:
         return ""
     says = "Validation accuracy of each modality alone (all together dotted); below, how much of the head’s step was left after protecting what the other modalities had learned."
-    return _section("How it learned", says, charts.learning_curves(results["epochs"], list(kinds)))
+    names = [name for name in kinds if any(name in record["val"] for record in results["epochs"])]
+    return _section("How it learned", says, charts.learning_curves(results["epochs"], names))
 
 
 def _corruptions(results: Results) -> str:
@@ -162,6 +169,6 @@ def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules
 
 
 def _configuration(results: Results) -> str:
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in results["training"]["notes"])
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(results))
     text = json.dumps({"training": results["training"], "fusion": results["fusion"]}, indent=1, ensure_ascii=False)
     return f"<section><h2>How it was made</h2><ul>{notes}</ul><details><summary>Full configuration</summary><pre>{html.escape(text)}</pre></details></section>"

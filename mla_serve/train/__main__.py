@@ -30,17 +30,17 @@ def run(flags: TrainFlags) -> None:
     import torch
 
     from export.bundle import export_run
-    from mla_serve.train import pipeline
+    from mla_serve.train import extend, pipeline
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = errors if flags.json else console
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    planned = pipeline.plan(config)
+    planned = extend.plan(config) if config.extend else pipeline.plan(config)
     out = config.out or Path("models") / planned.name
     for note in planned.notes:
         screen.print(f"[dim]{note}[/]")
     screen.print(
-        f"{planned.name}: {', '.join(planned.recipe.inputs)} -> {len(planned.recipe.classes)} classes, {config.strategy}"
+        f"{planned.name}: {', '.join(planned.recipe.inputs)} -> {len(planned.recipe.classes)} classes, {planned.recipe.strategy}"
     )
     with _progress(screen) as progress:
         task = progress.add_task("training", total=pipeline.total_steps(config, planned))

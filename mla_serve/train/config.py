@@ -19,8 +19,11 @@ class TrainConfig:
 
     data: Path | None = None
     """Folder with train/val/test tables (.jsonl, .csv or .parquet). Without it, a generated data set is used: keypad."""
+    extend: Path | None = None
+    """Folder of a bundle to add to: train an encoder for what the table has and the bundle lacks, against the bundle's
+    head, and write a new bundle that answers as before without it."""
     name: str | None = None
-    """Name of the model. Default: that of the data folder, or keypad."""
+    """Name of the model. Default: that of the data folder, or keypad; with --extend that of the bundle and _extended."""
     out: Path | None = None
     """Folder that the bundle is written to. Default: models/NAME."""
     runs: Path = Path("runs")
@@ -33,7 +36,7 @@ class TrainConfig:
     seed: int = 0
     """Fixes everything random."""
     modalities: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
-    """Modalities to use, in this order. Default: all that the table has."""
+    """Modalities to use, in this order; with --extend those to add. Default: all that the table has."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     resume: bool = False

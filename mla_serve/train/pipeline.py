@@ -27,14 +27,14 @@ from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.run import LAST, RUN, UNFAMILIAR, Recipe, RunFolder
 from mla_serve.train.split import split_validation
-from mla_serve.train.strategies import STRATEGIES, Options
-from mla_serve.train.trust import establish
+from mla_serve.train.strategies import STRATEGIES, Options, Strategy
+from mla_serve.train.trust import Trust, establish
 
 VALIDATION_SHARE = 0.2
 OWN_OPTIONS = frozenset().union(*(strategy.takes for strategy in STRATEGIES.values()))
 GOLDEN = 10
 # Flags that do not change what is learned.
-FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data")
+FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,24 @@ class Plan:
     recipe: Recipe
     notes: list[str]
 
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """All modalities of the bundle that is to be."""
+        return self.recipe.inputs
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What the run starts from, beside the data: nothing."""
+        return {}
+
+    def build(self, seed: int) -> Strategy:
+        """Make the modules, freshly initialised."""
+        return self.recipe.build(seed)
+
+    def establish(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Trust:
+        """Fit on validation what makes the numbers trustworthy."""
+        return establish(strategy, self.recipe.inputs, samples, self.rows, device, seed)
+
 
 def plan(config: TrainConfig) -> Plan:
     """Read and check the data, and choose inputs and encoders.
@@ -55,9 +73,9 @@ def plan(config: TrainConfig) -> Plan:
     """
     config.check()
     name = config.name or (config.data.resolve().name.lower() if config.data else "keypad")
-    table = read_table(config.data or _keypad(config))
+    table = read_data(config)
     kinds = _kinds(table, config.modalities)
-    rows = {split: _with_any(table.splits[split], kinds) for split in table.splits}
+    rows = {split: with_any(table.splits[split], kinds) for split in table.splits}
     notes = [f"{len(rows[split])} rows for {split}" for split in rows]
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
@@ -68,7 +86,9 @@ def plan(config: TrainConfig) -> Plan:
         list(table.splits),
         lambda modality, value: modality in inputs and inputs[modality].decode(value, modality),
     )
-    recipe = Recipe(table.classes, inputs, _encoders(inputs, config), config.width, config.strategy, _options(config))
+    recipe = Recipe(
+        table.classes, inputs, pick_encoders(inputs, config), config.width, config.strategy, pick_options(config)
+    )
     recipe.build()
     return Plan(name, table, rows, recipe, notes)
 
@@ -84,7 +104,7 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
         for split in ("train", "val")
     }
     trainer = Trainer(
-        planned.recipe.build(config.seed),
+        planned.build(config.seed),
         samples,
         folder,
         epochs=config.passes,
@@ -135,7 +155,7 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     facts = _jsonable(dataclasses.asdict(config))
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
-    facts["precision"] = planned.recipe.options.precision
+    facts |= {"precision": planned.recipe.options.precision, **planned.origin}
     if config.resume and (folder.path / LAST).exists():
         before = folder.read_json("config.json")
         changed = [key for key in facts if key not in FREE_TO_CHANGE and facts[key] != before.get(key)]
@@ -161,10 +181,10 @@ def _finish(
     config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, samples: Mapping[str, Samples]
 ) -> None:
     """Fit on validation what makes the numbers trustworthy, keep a few raw samples, and write run.json, which makes the run complete."""
-    trust = establish(trainer.strategy, planned.recipe.inputs, samples, planned.rows, trainer.device, config.seed)
+    trust = planned.establish(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
     generated = None if config.samples else np.random.default_rng(config.seed)
-    folder.write_samples(golden_samples(planned.rows["train"], planned.recipe.inputs, generated))
+    folder.write_samples(golden_samples(planned.rows["train"], planned.inputs, generated))
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
     folder.write_json(
@@ -200,10 +220,10 @@ def golden_samples(
     return [{name: payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
 
 
-def _keypad(config: TrainConfig) -> Path:
-    """Return the folder of the generated data set, made on first use."""
+def read_data(config: TrainConfig) -> Table:
+    """Read the table that was given, or the generated one, made on first use."""
     folder = config.runs / "data" / f"keypad-{config.seed}"
-    return folder if folder.exists() else make_keypad(folder, config.seed)
+    return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)))
 
 
 def _kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:
@@ -214,7 +234,7 @@ def _kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:
     return {name: table.modalities[name] for name in names}
 
 
-def _with_any(rows: Sequence[Row], kinds: Mapping[str, str]) -> list[Row]:
+def with_any(rows: Sequence[Row], kinds: Mapping[str, str]) -> list[Row]:
     """Keep the rows that have one of the chosen modalities, with those alone."""
     kept = []
     for row in rows:
@@ -225,7 +245,11 @@ def _with_any(rows: Sequence[Row], kinds: Mapping[str, str]) -> list[Row]:
     return kept
 
 
-def _encoders(inputs: Mapping[str, Input], config: TrainConfig) -> dict[str, str]:
+def pick_encoders(inputs: Mapping[str, Input], config: TrainConfig) -> dict[str, str]:
+    """Return each modality's encoder, as told or the first of its kind.
+
+    Raises: ConfigError.
+    """
     chosen = {name: next(iter(ENCODERS[spec.kind])) for name, spec in inputs.items()}
     for item in config.encoders:
         name, _, encoder = item.partition("=")
@@ -235,7 +259,7 @@ def _encoders(inputs: Mapping[str, Input], config: TrainConfig) -> dict[str, str
     return chosen
 
 
-def _options(config: TrainConfig) -> Options:
+def pick_options(config: TrainConfig) -> Options:
     """Collect the options that are set; one that belongs to another strategy is refused.
 
     Raises: ConfigError.

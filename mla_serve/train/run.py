@@ -40,8 +40,11 @@ class Recipe:
             raise ConfigError(f"--strategy {self.strategy}: expected one of {', '.join(STRATEGIES)}")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            encoders = {name: self._encoder(name) for name in self.inputs}
-            return STRATEGIES[self.strategy].build(encoders, len(self.classes), self.options)
+            return STRATEGIES[self.strategy].build(self.make_encoders(), len(self.classes), self.options)
+
+    def make_encoders(self) -> dict[str, Encoder]:
+        """Make the encoders alone, by torch's global random numbers. Raises: ConfigError for an unknown one."""
+        return {name: self._encoder(name) for name in self.inputs}
 
     def _encoder(self, name: str) -> Encoder:
         kind, chosen = self.inputs[name].kind, self.encoders[name]

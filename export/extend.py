@@ -1,0 +1,201 @@
+"""Write the bundle of an extension: the old graphs and files byte for byte, the added encoders beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.bundle import example_windows, finish, list_inputs, package_versions, store, told, write_encoder
+from export.graphs import largest_difference
+from export.precision import Wish
+from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
+from mla_serve.errors import BundleError, ConfigError
+from mla_serve.fusion import RULES, Fusion, fuse
+from mla_serve.inputs import Array, Payload
+from mla_serve.predictor import Predictor
+from mla_serve.results import Prediction
+from mla_serve.train.extend_head import build_late, read_head
+from mla_serve.train.run import BEST, UNFAMILIAR, Recipe, RunFolder
+from mla_serve.train.strategies import Strategy
+
+MADE_ANEW = ("MODEL_CARD.md", "report.html", "report.json")
+SAMPLES = 3  # golden samples on which old and new are compared, under every rule and subset
+COVERAGE = 0.9
+Sample = Mapping[str, Payload]
+
+
+def export_extension(folder: RunFolder, facts: Mapping[str, Any], out: Path, wish: Wish, data: Path) -> Manifest:
+    """Write the bundle of a finished extension to `out`, replacing an older one only when all checks have passed.
+
+    Raises: BundleError when the extended bundle is no longer what it was, a graph differs from torch, or answers
+    without the added modalities differ from before; ConfigError for a smaller precision.
+    """
+    if wish.precision != "fp32":
+        raise ConfigError(
+            f"--precision {wish.precision}: an extended bundle keeps its graphs as they are; leave it out"
+        )
+    base = _base(facts["config"]["extends"])
+    if out.resolve() == base.folder.resolve():
+        raise ConfigError(f"--out {out}: the extended bundle lies there, and is not changed; choose another folder")
+    recipe = folder.read_recipe()
+    strategy = build_late(recipe, read_head(base))
+    strategy.load_state_dict(folder.load(BEST)["weights"])
+    strategy.eval()
+    samples = folder.read_samples()
+    with staged(out) as staging:
+        _copy(base, staging)
+        modalities = _write_inputs(strategy, recipe, base, staging)
+        differences = _write_graphs(strategy, recipe, base, samples, staging)
+        added = (folder.path / UNFAMILIAR).read_bytes()
+        unfamiliar = base.manifest.unfamiliar or UNFAMILIAR
+        (staging / unfamiliar).write_bytes(_joined(base.read(unfamiliar) if base.manifest.unfamiliar else None, added))
+        golden = _write_golden(strategy, recipe, base, samples, folder.read_fusion(), staging)
+        fields = base.manifest.model_dump() | {
+            "name": facts["name"],
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": package_versions(),
+            "modalities": {**base.manifest.modalities, **modalities},
+            "fusion": FusionParameters(**dataclasses.asdict(folder.read_fusion())),
+            "conformal": facts["conformal"],
+            "unfamiliar": unfamiliar,
+            "golden": [*base.manifest.golden, *golden],
+            "golden_source": _source(base.manifest, facts),
+            "parity": _parity(base.manifest.parity, differences),
+            "metrics": {},
+            "training": _training(base.manifest, facts),
+        }
+        manifest = write_manifest(staging, Manifest.model_validate(fields))
+        predictor = Predictor(Bundle.load(staging))
+        predictor.verify()
+        check_unchanged(Predictor(base), predictor)
+        return finish(staging, manifest, dict(facts), folder, data)
+
+
+def _base(extends: Mapping[str, Any]) -> Bundle:
+    """Load the bundle that was extended. Raises: BundleError when it is not the one that it was."""
+    base = Bundle.load(extends["folder"])
+    if base.manifest.sha256 != extends["sha256"]:
+        raise BundleError(f"{base.folder}: it was replaced since it was extended; extend it again")
+    return base
+
+
+def _copy(base: Bundle, staging: Path) -> None:
+    """Copy what stays as it is, and keep the old card, which says where the data come from."""
+    for name in base.manifest.files:
+        target = staging / (f"cards/{base.manifest.name}.md" if name == "MODEL_CARD.md" else name)
+        if name == "MODEL_CARD.md" or name not in MADE_ANEW:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(base.read(name))
+
+
+def _write_inputs(strategy: Strategy, recipe: Recipe, base: Bundle, staging: Path) -> dict[str, Modality]:
+    """Write the files that the added inputs bring, under names that are free; return the entries of the manifest."""
+    modalities, files = list_inputs(strategy, recipe.inputs)
+    renamed = {name: f"{'_'.join(recipe.inputs)}.{name}" if name in base.manifest.files else name for name in files}
+    for name, content in files.items():
+        (staging / renamed[name]).write_bytes(content)
+    return {
+        name: one.model_copy(update={"input": {key: _renamed(value, renamed) for key, value in one.input.items()}})
+        for name, one in modalities.items()
+    }
+
+
+def _renamed(value: Any, renamed: Mapping[str, str]) -> Any:
+    return renamed.get(value, value) if isinstance(value, str) else value
+
+
+def _write_graphs(
+    strategy: Strategy, recipe: Recipe, base: Bundle, samples: Sequence[Sample], staging: Path
+) -> dict[str, float]:
+    """Export the added encoders, and compare the head that they were trained against with the bundle's graph."""
+    generator = np.random.default_rng(0)
+    differences = {}
+    for name, spec in recipe.inputs.items():
+        if (staging / f"{name}.onnx").exists():
+            raise BundleError(f"{name}.onnx: the extended bundle has a file of that name; give the column another name")
+        windows = example_windows(name, spec, [dict(sample) for sample in samples], generator)
+        differences[name] = write_encoder(strategy, name, spec, windows, staging)
+    for name, head in strategy.heads.items():
+        features = generator.standard_normal((7, head.in_features)).astype(np.float32)
+        largest_difference(head, staging / base.manifest.heads[name], features, base.manifest.tolerance)
+    return differences
+
+
+def _joined(before: bytes | None, added: bytes) -> bytes:
+    """Put the arrays of the added references beside those that were there, which keep every bit."""
+    arrays: dict[str, Array] = {}
+    for content in (before, added):
+        if content:
+            with np.load(io.BytesIO(content), allow_pickle=False) as part:
+                arrays |= {name: part[name] for name in part.files}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+@torch.no_grad()
+def _write_golden(
+    strategy: Strategy, recipe: Recipe, base: Bundle, samples: Sequence[Sample], fusion: Fusion, staging: Path
+) -> list[Golden]:
+    """Write samples with the added modalities: their opinions by torch, those of the others by the bundle's graphs."""
+    predictor = Predictor(base)
+    golden = []
+    numbers = (n for n in itertools.count() if not list(staging.glob(f"golden/{n}[.-]*")))
+    for sample, number in zip(samples, numbers, strict=False):
+        decoded = {n: predictor.decode_one(n, p) for n, p in sample.items() if n in predictor.names}
+        heard = predictor.hear([decoded])
+        own = np.zeros((len(recipe.inputs), 1, len(recipe.classes)), dtype=np.float32)
+        for m, (name, spec) in enumerate(recipe.inputs.items()):
+            if name in sample:
+                windows = torch.from_numpy(spec.decode(sample[name], name))
+                own[m, 0] = strategy.logits(name, windows).mean(0).numpy()
+        present = np.array([[name in sample] for name in fusion.temperatures])
+        log_p = fuse(np.concatenate([heard.logits, own]), present, fusion).log_probabilities[0]
+        payloads = {n: store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
+        golden.append(Golden(payloads=payloads, probabilities=np.exp(log_p).tolist()))
+    return golden
+
+
+def _source(before: Manifest, facts: Mapping[str, Any]) -> str:
+    """Say whose the golden samples are: training rows, if any of them are."""
+    return "training rows" if "training rows" in (before.golden_source, facts["golden_source"]) else "generated"
+
+
+def _parity(before: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, Any]:
+    return {**before, "largest_difference": {**before.get("largest_difference", {}), **differences}}
+
+
+def _training(before: Manifest, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep how the bundle was trained, and say what was added to it, how, and what it was called."""
+    extends = {key: value for key, value in facts["config"]["extends"].items() if key != "folder"}
+    step = extends | told(dict(facts))
+    return {**before.training, "extended": [*before.training.get("extended", []), step]}
+
+
+def check_unchanged(old: Predictor, new: Predictor) -> None:
+    """Make sure that answers without what was added are those of before, to the bit, under every rule and subset.
+
+    Raises: BundleError.
+    """
+    for sample in old.bundle.golden_samples()[:SAMPLES]:
+        for size in range(1, len(sample) + 1):
+            for names in itertools.islice(itertools.combinations(sample, size), len(old.names) + 1):
+                some = {name: sample[name] for name in names}
+                for rule in RULES:
+                    if _answer(old, some, rule) != _answer(new, some, rule):
+                        raise BundleError(
+                            f"answers to {'+'.join(names)} by {rule} are not those of {old.bundle.folder}"
+                        )
+
+
+def _answer(predictor: Predictor, sample: Sample, rule: str) -> Prediction:
+    coverage = COVERAGE if rule in predictor.bundle.conformal.scores else None
+    return dataclasses.replace(predictor.predict([sample], rule, coverage=coverage)[0], missing=[])
