@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 
 from export.quantise import kinds_of, to_fp16, to_int8
 from export.timing import overall, times_faster
@@ -23,7 +22,7 @@ from mla_serve.evaluate import hear_split
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.inputs import Array
 from mla_serve.predictor import Heard, Predictor
-from mla_serve.runtime import DEVICES, open_session
+from mla_serve.runtime import DEVICES, cuda_is_there, open_session, runtime_version
 from mla_serve.scores import evaluate
 from mla_serve.table import Row, Table, payload, read_table
 from mla_serve.train.pipeline import VALIDATION_SHARE
@@ -149,7 +148,7 @@ def lower(staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]
         "asked": wish.precision,
         "loss": wish.loss,
         "processor": processor(),
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": runtime_version(),
         "fitted_on": "fp32",
         "golden_difference": difference,
         "encoders": encoders,
@@ -164,7 +163,7 @@ def _choose(trial: Trial, name: str, fixed: Collection[str], wish: Wish) -> dict
     """Try the candidates for one encoder, leave the best in the folder, and tell what was found."""
     windows = trial.windows(name)
     graphs = _candidates((trial.staging / trial.manifest.modalities[name].encoder).read_bytes(), fixed, windows, wish)
-    providers = DEVICES["cuda" if wish.precision == "fp16" and _has_cuda() else "cpu"]
+    providers = DEVICES["cuda" if wish.precision == "fp16" and cuda_is_there() else "cpu"]
     speeds = times_faster({label: open_session(graph, providers, 1) for label, graph in graphs.items()}, windows)
     tried = {label: trial.put(name, graph) for label, graph in graphs.items()}
     conditions = [condition for condition in ("full", name) if condition in trial.before]
@@ -249,10 +248,6 @@ def _golden_again(predictor: Predictor) -> tuple[list[Any], float]:
 def _some(rows: Sequence[Row], most: int) -> list[Row]:
     """Pick rows at random, the same each time."""
     return [rows[at] for at in np.sort(np.random.default_rng(0).permutation(len(rows))[:most])]
-
-
-def _has_cuda() -> bool:
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def processor() -> str:

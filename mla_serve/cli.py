@@ -21,7 +21,12 @@ from rich.console import Console, ConsoleDimensions
 
 from mla_serve.errors import ConfigError, MlaServeError
 
-EXTRAS = {"train": ("torch", "onnx", "onnxscript", "scipy"), "serve": ("bentoml", "fastapi"), "client": ("httpx",), "bulk": ("pyarrow",)}
+EXTRAS = {
+    "train": ("torch", "onnx", "onnxscript", "scipy"),
+    "serve": ("bentoml", "fastapi"),
+    "client": ("httpx",),
+    "bulk": ("pyarrow",),
+}
 BUG = 1
 USAGE = 2  # exit code of every error that the caller can mend
 INTERRUPTED = 130

@@ -58,6 +58,13 @@ def check_runtime() -> None:
     )
 
 
+def runtime_version() -> str:
+    """Return the version of the onnxruntime that is installed."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
 def _installed(distribution: str) -> bool:
     try:
         importlib.metadata.version(distribution)
