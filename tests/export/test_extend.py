@@ -188,3 +188,34 @@ def test_a_run_whose_bundle_was_replaced_is_not_exported(
     (run / "run.json").write_text(json.dumps(facts))
     with pytest.raises(BundleError, match=r"it was replaced since it was extended; extend it again"):
         export_run(run, tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_an_extended_bundle_is_extended_again(new: Path, config: TrainConfig, tmp_path: Path) -> None:
+    assert config.data is not None
+    data = tmp_path / "data"
+    data.mkdir()
+    generator = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        rows = [json.loads(line) for line in (config.data / f"{split}.jsonl").read_text().splitlines()]
+        for row in rows:
+            row["smell"] = (2 * np.eye(3)[CLASSES.index(row["label"])] + generator.standard_normal(3)).round(3).tolist()
+            row["note"] = f"{row['label']} it was"
+        (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    kinds = {"numbers": "vector", "words": "text", "colour": "text", "smell": "vector", "note": "text"}
+    (data / "dataset.json").write_text(json.dumps({"modalities": kinds}))
+    told = dataclasses.replace(config, extend=new, data=data, name="newer", out=tmp_path / "newer", epochs=3)
+    run = pipeline.train(told, extend.plan(told), lambda record: None)
+    manifest = export_run(run.path, tmp_path / "newer")
+    before, after = (Predictor(Bundle.load(folder)) for folder in (new, tmp_path / "newer"))
+    assert list(after.names) == [*OLD, "colour", "smell", "note"]
+    assert [step["name"] for step in manifest.training["extended"]] == ["old", "new"]
+    assert manifest.modalities["note"].input["tokenizer"] == "smell_note.tokenizer.json"
+    assert manifest.metrics["conditions"]["full"]["calibrated"]["accuracy"] > 0.9
+    sample = {"numbers": [0.1, 0.2, 0.3, 0.4], "words": "abc", "colour": "red 1"}
+    for rule in RULES:
+        for size in (1, 2, 3):
+            for names in itertools.combinations(sample, size):
+                some = [{name: sample[name] for name in names}]
+                was, now = (one.predict(some, rule, coverage=0.8)[0] for one in (before, after))
+                assert was == dataclasses.replace(now, missing=now.missing[:-2])

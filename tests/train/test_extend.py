@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from mla_serve.conformal import Conformal
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.fusion import RULES, Fusion, fuse, influence, pattern_name
 from mla_serve.inputs import VectorInput
-from mla_serve.train import extend
+from mla_serve.train import extend, pipeline
 from mla_serve.train.calibrate import Evidence
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples
@@ -296,3 +297,40 @@ def test_several_heads_are_refused_and_a_faulty_row_is_named(
     with pytest.raises(ConfigError, match=r"the bundle has 2 heads, head, second.*--heads shared"):
         extend.plan(config(old, data, tmp_path))
     assert Bundle.load(old).manifest.heads.keys() == {"head", "second"}
+
+
+def test_a_resumed_extension_ends_where_an_uninterrupted_one_does(
+    old: Path, write_late: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = write_late()
+
+    def train(runs: str, stop: bool = False, resume: bool = False) -> Path:
+        told = config(old, data, tmp_path, runs=tmp_path / runs, epochs=3, batch_size=10, resume=resume)
+
+        def report(record: dict[str, object]) -> None:
+            if stop and record["epoch"] == 1:
+                raise KeyboardInterrupt
+
+        return pipeline.train(told, extend.plan(told), report).path
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("parts", stop=True)
+    parts = train("parts", resume=True)
+    assert (whole / "metrics.jsonl").read_text() == (parts / "metrics.jsonl").read_text()
+    one, other = (json.loads((run / "run.json").read_text()) for run in (whole, parts))
+    assert (one["fusion"], one["conformal"], one["best"]) == (other["fusion"], other["conformal"], other["best"])
+    weights = [torch.load(run / "best.pt", weights_only=True)["weights"] for run in (whole, parts)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_an_extension_of_another_bundle_is_not_resumed(
+    old: Path, make_bundle: MakeBundle, write_late: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = write_late()
+    told = config(old, data, tmp_path, epochs=1, batch_size=10, name="same")
+    pipeline.train(told, extend.plan(told), lambda record: None)
+    other = make_bundle(tmp_path / "another", {"numbers": "vector", "words": "text"}, seed=4)
+    told = dataclasses.replace(told, extend=other, resume=True)
+    with pytest.raises(ConfigError, match="--resume: extends changed"):
+        pipeline.train(told, extend.plan(told), lambda record: None)
