@@ -36,7 +36,7 @@ $(shell test -x $(BIN)/python || rm -f .venv/.stamp-* .venv/.runtime-*; test -x 
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Variables: PORT=$(PORT) HOST=$(HOST) MODEL=$(MODEL) ARGS="$(ARGS)" PYTHON=$(PYTHON) RUNTIME=$(RUNTIME) (cpu or gpu) JOBS=$(JOBS)'
 

@@ -141,7 +141,10 @@ def test_an_unknown_path_is_a_problem_and_no_label_of_a_metric(server: Server) -
         assert reply.status_code == 404
         assert reply.headers["content-type"] == "application/problem+json"
     server.client.post("/predict", data={"words": "red"})
-    counted = ('mla_request_seconds_count{endpoint="/404",status="404"}', 'mla_request_seconds_count{endpoint="/predict"')
+    counted = (
+        'mla_request_seconds_count{endpoint="/404",status="404"}',
+        'mla_request_seconds_count{endpoint="/predict"',
+    )
     for _ in range(100):  # counted once a second
         metrics = server.client.get("/metrics").text
         if all(series in metrics for series in counted):
