@@ -68,7 +68,7 @@ class ServeBenchConfig:
     report: bool = False
     """Measure nothing: write the report again from serve.json."""
     only: tuple[str, ...] = ()
-    """Bundles to measure: digits, resnet18. Default: both."""
+    """Bundles to measure: digits, resnet18; what --out holds of the other stays. Default: both, anew."""
     work: Path = Path("runs/bench-serve")
     """Folder that the ResNet-18-sized bundle is kept in; delete it to have it made anew."""
     out: Path = Path("benchmarks")
@@ -311,7 +311,7 @@ def _version(package: str) -> str:
 
 def run(config: ServeBenchConfig) -> None:
     """Measure and report."""
-    from benchmarks.serve_report import read_results, write_report, write_results
+    from benchmarks.serve_report import beside, read_results, write_report, write_results
 
     _check(config)
     if not config.report:
@@ -319,7 +319,8 @@ def run(config: ServeBenchConfig) -> None:
             raise ConfigError("this benchmark reads processor time and memory from /proc; run it on Linux")
         if missing := [package for package in NEEDED if importlib.util.find_spec(package) is None]:
             raise ConfigError(f"{', '.join(missing)} not installed; `make bench-serve` installs what is missing")
-        write_results(measure(config.hastened()), config.out)
+        measured = measure(config.hastened())
+        write_results(beside(measured, config.out) if config.only else measured, config.out)
     write_report(read_results(config.out), config.out)
     console.print(f"{config.out}/serve.json, .md and .svg are written")
 

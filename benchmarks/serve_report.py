@@ -40,6 +40,23 @@ def read_results(out: Path) -> Results:
     return results
 
 
+def beside(results: Results, out: Path) -> Results:
+    """Put a run of some bundles beside what serve.json knows of the others: ratios are within a bundle."""
+    try:
+        before = read_results(out)
+    except ConfigError:
+        return results
+    own = {row["bundle"] for row in results["rows"]}
+    together = dict(results)
+    for key in ("rows", "probes"):
+        together[key] = [row for row in before[key] if row["bundle"] not in own] + list(results[key])
+    for key in ("settings", "torch_weights", "stages"):
+        together[key] = {**before[key], **results[key]}
+    together["took_s"] = before["took_s"] + results["took_s"]
+    together["busy"] = before["busy"] or results["busy"]
+    return together
+
+
 def write_report(results: Results, out: Path) -> None:
     """Write serve.md and serve.svg."""
     draw(results, out / "serve.svg")

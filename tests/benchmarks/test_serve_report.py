@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import serve
 from benchmarks.serve import ServeBenchConfig
-from benchmarks.serve_report import markdown, read_results, write_report, write_results
+from benchmarks.serve_report import beside, markdown, read_results, write_report, write_results
 from benchmarks.serve_verdicts import stray_stages, verdicts
 from mla_serve.errors import ConfigError
 
@@ -146,3 +146,20 @@ def test_settings_that_measure_nothing_are_refused(given: dict[str, Any]) -> Non
 def test_a_bundle_that_is_not_known_is_refused() -> None:
     with pytest.raises(ConfigError, match="--only vgg: expected digits or resnet18"):
         serve.subjects(ServeBenchConfig(only=("vgg",)))
+
+
+def test_a_bundle_measured_again_takes_the_place_of_its_rows_alone(tmp_path: Path) -> None:
+    first = results()
+    assert beside(first, tmp_path) == first, "there is nothing to put it beside"
+    write_results(first, tmp_path)
+    again = results(ours=1900.0)
+    again["rows"] = [row for row in again["rows"] if row["bundle"] == "digits"]
+    again["stages"], again["torch_weights"] = {"digits": {}}, {"digits": "random"}
+    together = beside(again, tmp_path)
+    assert [r for r in together["rows"] if r["bundle"] == "digits"] == again["rows"]
+    assert [r for r in together["rows"] if r["bundle"] == "resnet18"] == [
+        r for r in first["rows"] if r["bundle"] == "resnet18"
+    ]
+    assert together["stages"] == {"digits": {}, "resnet18": first["stages"]["resnet18"]}
+    assert together["torch_weights"] == {"digits": "random"}
+    assert together["took_s"] == 1800
