@@ -24,7 +24,7 @@ from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
-from mla_serve.serve.guard import Guard, KeysFile, SecurityHeaders, parse_origins
+from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
 from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.pages import add_pages
@@ -68,7 +68,7 @@ class Answerer:
         self.predictor = predictor
         self.settings = settings
         self.caps = parse_caps(settings.batch, predictor.names, gpu=settings.uses_gpu)
-        self._batching = Batching(self._encode, self.caps)
+        self._batching = Batching(functools.partial(_encode, predictor), self.caps)
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
@@ -109,11 +109,6 @@ class Answerer:
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
 
-    def _encode(self, name: str, arrays: Sequence[Array]) -> Array:
-        """Run a modality's graph, for one request or several."""
-        tally().ran(name, len(arrays))
-        return self.predictor.encode(name, arrays)
-
     def _tell(self, predictions: Sequence[Prediction]) -> None:
         """Leave what one run of the graphs said to be counted."""
         for each in predictions:
@@ -145,6 +140,15 @@ class Answerer:
                 return self.predictor.decode(sample)
         except Exception as error:  # even a bug in a decoder shall not cost the neighbours their answers
             return to_problem(error)
+
+
+def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:
+    """Run a modality's graph, for one request or several.
+
+    Not the Answerer's own: it would be a circle, and what a worker froze is let go only without one.
+    """
+    tally().ran(name, len(arrays))
+    return predictor.encode(name, arrays)
 
 
 class Routes:
@@ -234,10 +238,11 @@ class Direct:
         await response(scope, receive, send)
 
 
-def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
+def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> FastAPI:
     """Build the application that serves a predictor.
 
-    Raises: ConfigError when a modality bears the name of an option.
+    Args: keys, those of the settings' file when there has been an application before; left out, the file is read.
+    Raises: ConfigError when a modality bears the name of an option, or the file of keys cannot be used.
     """
     if clash := set(predictor.names) & set(forms.OPTIONS):
         raise ConfigError(f"the modalities {sorted(clash)} bear names of request options; rename them and train again")
@@ -255,7 +260,7 @@ def create_app(predictor: Predictor, settings: Settings) -> FastAPI:
     app.add_middleware(Direct, handlers=routes.by_path)
     app.add_middleware(Deadline, seconds=settings.request_timeout_s)
     if settings.api_keys_file is not None:
-        app.add_middleware(Guard, keys=KeysFile(settings.api_keys_file))
+        app.add_middleware(Guard, keys=keys or KeysFile(settings.api_keys_file))
     app.add_middleware(
         BodyLimit,
         limit=settings.max_body_bytes,

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve.predictor import Predictor
 from mla_serve.serve.api import Routes, create_app
+from mla_serve.serve.guard import KeysFile
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
 
@@ -51,6 +52,7 @@ class Mounted:
         """Start empty."""
         self.settings = settings
         self._now: Serving | None = None
+        self._keys: KeysFile | None = None  # read once: a damaged file refuses no new model
 
     @property
     def is_open(self) -> bool:
@@ -84,7 +86,9 @@ class Mounted:
 
         Raises: ConfigError.
         """
-        serving, before = Serving(create_app(predictor, self.settings)), self._now
+        if self.settings.api_keys_file is not None and self._keys is None:
+            self._keys = KeysFile(self.settings.api_keys_file)
+        serving, before = Serving(create_app(predictor, self.settings, self._keys)), self._now
         self._now = serving
         if before is not None:
             before.retire()

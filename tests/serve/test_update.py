@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from mla_serve.serve.model import open_predictor
 from mla_serve.serve.mounted import Mounted
 from mla_serve.serve.settings import Settings
 from mla_serve.serve.update import ModelWatch, fingerprint
@@ -67,6 +68,20 @@ def test_a_new_bundle_is_taken_up(place: Place) -> None:
     assert place.served() == "tiny_1"
     assert place.client.get("/model").json()["name"] == "tiny_1"
     assert place.refusal() is None
+
+
+def test_a_keys_file_that_is_being_written_refuses_no_new_model(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    keys, key = tmp_path / "keys", "k" * 24
+    keys.write_text(key)
+    mounted = Mounted(Settings(model=make_bundle(tmp_path / "one", seed=0), device="cpu", api_keys_file=keys))
+    mounted.open()
+    keys.write_text("")
+    mounted.take(open_predictor(Settings(model=make_bundle(tmp_path / "two", seed=1), device="cpu")))
+    client = TestClient(mounted)
+    assert client.get("/model").status_code == 401
+    assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "two"
 
 
 def test_a_request_that_is_running_ends_with_the_model_it_began_with(
