@@ -226,3 +226,48 @@ def test_an_empty_table_is_refused(tmp_path: Path, ask: Ask) -> None:
     with pytest.raises(DataError, match="holds no rows"):
         score_table(tmp_path / "rows.csv", tmp_path / "out.parquet", ask, workers=1)
     assert [path.name for path in tmp_path.glob("*out*")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.csv", b"id,text\n1,red\n2,\xff\n3,blue\n", "line 3: not UTF-8"),
+        ("rows.csv", b'id,text\n1,red\n2,"a"b\n3,blue\n', "line 3: not readable as CSV"),
+        ("rows.parquet", b"PAR1", "not readable as Parquet"),
+    ],
+)
+def test_a_table_that_ends_in_a_fault_gives_no_shorter_answer(
+    tmp_path: Path, ask: Ask, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        score_table(tmp_path / name, tmp_path / "out.parquet", ask, workers=1)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_damaged_part_is_scored_again(tmp_path: Path, ask: Ask) -> None:
+    out = tmp_path / "out.parquet"
+    count = score_here(write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 9)), out, ask)
+    damaged = tmp_path / "out.parquet.parts" / "00000001.parquet"
+    damaged.write_bytes(b"")
+    with pytest.raises(DataError, match="run it again"):
+        Parts(out).finish(count)
+    assert [Parts(out).has(n) for n in range(count)] == [True, False, True]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_part(tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_: pa.Table, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet, "write_table", write)
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 2))
+    with pytest.raises(DataError, match=r"No space left.*make room"):
+        score_here(table, tmp_path / "out.parquet", ask)
+    assert [path.name for path in (tmp_path / "out.parquet.parts").iterdir()] == ["plan.json"]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="choose another place"):
+        Parts(tmp_path / "file" / "out.parquet").begin({})

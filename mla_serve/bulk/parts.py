@@ -27,14 +27,19 @@ class Parts:
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Make the folder, or go on with the one that is there.
 
-        Raises: ConfigError when it belongs to something else.
+        Raises: ConfigError when it belongs to something else, or cannot be made.
         """
         file = self.folder / PLAN
-        if not file.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(file, json.dumps(plan, indent=1).encode())
-            return
-        before = json.loads(file.read_text())
+        try:
+            if not file.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _write(file, json.dumps(plan, indent=1).encode())
+                return
+            before = json.loads(file.read_text())
+        except OSError as error:
+            raise ConfigError(
+                f"--out: {self.folder} cannot be written ({error.strerror}); choose another place"
+            ) from None
         if changed := [key for key in plan if plan[key] != before.get(key)]:
             raise ConfigError(
                 f"{self.folder} holds parts of another scoring: {', '.join(changed)} changed; "
@@ -46,22 +51,31 @@ class Parts:
         return self._path(number).exists()
 
     def keep(self, number: int, answers: pa.Table) -> None:
-        """Write one part whole."""
+        """Write one part whole.
+
+        Raises: DataError when it cannot be written, as on a full disk.
+        """
         temporary = self._path(number).with_suffix(".tmp")
-        parquet.write_table(answers, temporary)
-        temporary.replace(self._path(number))
+        try:
+            parquet.write_table(answers, temporary)
+            temporary.replace(self._path(number))
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise DataError(
+                f"{self.folder}: a part cannot be written ({error}); make room and run the same again to go on"
+            ) from None
 
     def finish(self, count: int) -> int:
         """Make one file of the parts, in their order, and remove them; returns how many rows have an error.
 
-        Raises: DataError when one is missing or cannot be read.
+        Raises: DataError when one is missing or cannot be read; what cannot be read is removed, to be scored again.
         """
         temporary = self.out.with_name(f".{self.out.name}.tmp")
         bad = 0
         try:
-            with parquet.ParquetWriter(temporary, parquet.read_schema(self._path(0))) as writer:
+            with parquet.ParquetWriter(temporary, self._read(0).schema) as writer:
                 for number in range(count):
-                    part = parquet.read_table(self._path(number))
+                    part = self._read(number)
                     bad += len(part) - part["error"].null_count
                     writer.write_table(part)
             temporary.replace(self.out)
@@ -75,6 +89,13 @@ class Parts:
     def discard(self) -> None:
         """Remove the parts."""
         shutil.rmtree(self.folder)
+
+    def _read(self, number: int) -> pa.Table:
+        try:
+            return parquet.read_table(self._path(number))
+        except pa.ArrowInvalid:  # a power cut leaves files that are there and empty
+            self._path(number).unlink()
+            raise
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08}.parquet"

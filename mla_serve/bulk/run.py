@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +19,7 @@ from mla_serve.bundle import Bundle
 from mla_serve.cli import errors
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.predictor import Predictor
+from mla_serve.runtime import cores
 
 ROWS = 256  # of a slice
 AHEAD = 2  # slices that wait for each process
@@ -39,7 +39,8 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None) ->
     """Answer every row of a table into a Parquet file; goes on where an interrupted scoring of the same was.
 
     Args: workers, processes; as many as cores when left out.
-    Raises: DataError, ConfigError before anything is scored; DataError when a process dies, finished parts kept.
+    Raises: DataError, ConfigError before anything is scored; DataError when a process dies, a part cannot be written or
+    the table cannot be read to its end, finished parts kept.
     """
     if out.suffix.lower() != ".parquet":
         raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
@@ -53,7 +54,7 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None) ->
     began, rows, new, count = time.perf_counter(), 0, 0, 0
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors) as bar:
         task = bar.add_task("rows", total=source.rows)
-        for number, done, fresh in _all_parts(source, parts, ask, workers or os.cpu_count() or 1):
+        for number, done, fresh in _all_parts(source, parts, ask, workers or cores()):
             rows, new, count = rows + done, new + done * fresh, max(count, number + 1)
             bar.update(task, completed=rows)
         bar.update(task, total=rows)

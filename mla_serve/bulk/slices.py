@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mla_serve.errors import DataError
+from mla_serve.table.faults import Unreadable
 from mla_serve.table.formats import READERS, Line
 
 PIECE = 2**20
@@ -49,15 +51,22 @@ class Source:
     def slices(self, size: int) -> Iterator[Slice]:
         """Read the table in slices of `size` rows, the last one shorter.
 
-        Raises: DataError when it changes while it is read.
+        Raises: DataError when it cannot be read to its end: rows would be left out.
         """
-        with self.path.open("rb") as file:
-            lines = READERS[self.path.suffix.lower()](file)
+        with self.path.open("rb") as file, contextlib.closing(READERS[self.path.suffix.lower()](file)) as reader:
+            lines = map(self._readable, reader)
             for number in itertools.count():
                 part = list(itertools.islice(lines, size))
                 if not part:
                     return
                 yield Slice(number, number * size, part)
+
+    def _readable(self, line: Line) -> Line:
+        if isinstance(line[1], Unreadable):
+            raise DataError(
+                f"--table {self.path}, line {line[0]}: {line[1]}" if line[0] else f"--table {self.path}: {line[1]}"
+            )
+        return line
 
 
 def _parquet_rows(path: Path) -> int | None:

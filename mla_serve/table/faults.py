@@ -19,6 +19,10 @@ class Unusable(ValueError):
     """A value that cannot be used; the message says why."""
 
 
+class Unreadable(Unusable):
+    """What ends a table before its last row."""
+
+
 class Faults:
     """Collect faults; `refuse` tells them in the order of the files."""
 

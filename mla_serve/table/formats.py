@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, BinaryIO
 
 from mla_serve.errors import ConfigError
-from mla_serve.table.faults import Unusable, short
+from mla_serve.table.faults import Unreadable, Unusable, short
 
 Cells = Mapping[str, Any]
 """One row as it stands in its table: column -> cell."""
@@ -20,7 +20,7 @@ Line = tuple[int, Cells | Unusable]
 BATCH = 1024
 
 
-def _read_jsonl(stream: BinaryIO) -> Iterator[Line]:
+def _read_jsonl(stream: BinaryIO) -> Generator[Line, None, None]:
     """Read one JSON object per line; blank lines are skipped."""
     for line, raw in enumerate(stream, start=1):
         if content := (raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw).strip():
@@ -41,7 +41,7 @@ def _parse_object(raw: bytes) -> Cells | Unusable:
     return Unusable(f"expected one JSON object, got {given} ({reason}); repair the line")
 
 
-def _read_csv(stream: BinaryIO) -> Iterator[Line]:
+def _read_csv(stream: BinaryIO) -> Generator[Line, None, None]:
     """Read comma-separated values with a header, quoted as RFC 4180 says; blank lines are skipped."""
     limit = csv.field_size_limit(max(csv.field_size_limit(), stream.seek(0, io.SEEK_END)))  # a vector may be long
     stream.seek(0)
@@ -56,13 +56,13 @@ def _read_csv(stream: BinaryIO) -> Iterator[Line]:
             elif row:
                 header = [name.strip() for name in row]
                 if twice := [name for name in header if name and header.count(name) > 1]:
-                    yield line, Unusable(f"two columns are called {twice[0]!r}; rename one")
+                    yield line, Unreadable(f"two columns are called {twice[0]!r}; rename one")
                     return
             line = reader.line_num + 1
     except UnicodeDecodeError:
         yield _not_utf8(stream)
     except csv.Error as error:
-        yield line, Unusable(f"not readable as CSV ({error}); check the quotes")
+        yield line, Unreadable(f"not readable as CSV ({error}); check the quotes")
     finally:
         csv.field_size_limit(limit)
         text.detach()  # or the stream would be closed with it
@@ -75,8 +75,8 @@ def _not_utf8(stream: BinaryIO) -> Line:
         try:
             raw.decode()
         except UnicodeDecodeError as error:
-            return line, Unusable(f"not UTF-8 ({error.reason} at byte {error.start}); save the table as UTF-8")
-    return 0, Unusable("not UTF-8; save the table as UTF-8")
+            return line, Unreadable(f"not UTF-8 ({error.reason} at byte {error.start}); save the table as UTF-8")
+    return 0, Unreadable("not UTF-8; save the table as UTF-8")
 
 
 def _joined(header: list[str], row: list[str]) -> Cells | Unusable:
@@ -85,7 +85,7 @@ def _joined(header: list[str], row: list[str]) -> Cells | Unusable:
     return Unusable(f"expected {len(header)} cells as in the header, got {len(row)}; quote cells that hold commas")
 
 
-def _read_parquet(stream: BinaryIO) -> Iterator[Line]:
+def _read_parquet(stream: BinaryIO) -> Generator[Line, None, None]:
     """Read a Parquet file, some rows at a time. Raises: ConfigError when pyarrow is not installed."""
     try:
         from pyarrow import ArrowException, parquet
@@ -97,10 +97,10 @@ def _read_parquet(stream: BinaryIO) -> Iterator[Line]:
         batches = parquet.ParquetFile(stream).iter_batches(BATCH)
         yield from enumerate((cells for batch in batches for cells in batch.to_pylist()), start=1)
     except (ArrowException, OSError, ValueError) as error:
-        yield 0, Unusable(f"not readable as Parquet ({error}); write it anew")
+        yield 0, Unreadable(f"not readable as Parquet ({error}); write it anew")
 
 
-READERS: Mapping[str, Callable[[BinaryIO], Iterator[Line]]] = {
+READERS: Mapping[str, Callable[[BinaryIO], Generator[Line, None, None]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
