@@ -11,6 +11,7 @@ import collections
 import contextlib
 import functools
 import itertools
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from mla_serve.results import Opinion
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
+log = logging.getLogger("mla_serve")
 COUNT_S = 1.0
 MOST_NAMED = 10  # modalities; with more, patterns are counted by how many are there
 MOST_FROM_THE_START = 31  # patterns that are there, as zero, before they occur
@@ -164,11 +166,17 @@ def tally() -> Tally:
 
 
 async def count_forever(waiting: Callable[[], int]) -> None:
-    """Count once a second what requests have left, and who waits; never returns."""
+    """Count once a second what requests have left, and who waits; never returns.
+
+    Counting goes on after a bug, or what requests leave would stay in memory for good.
+    """
     while True:
         await asyncio.sleep(COUNT_S)
-        meters().queue.set(waiting())
-        await asyncio.to_thread(tally().count)
+        try:
+            meters().queue.set(waiting())
+            await asyncio.to_thread(tally().count)
+        except Exception as error:
+            log.error("requests of a second are not counted: %s", type(error).__name__)
 
 
 def pattern(present: Sequence[str], total: int) -> str:

@@ -143,7 +143,9 @@ class Settings(BaseSettings):
     @property
     def uses_gpu(self) -> bool:
         """Whether graphs shall run on CUDA."""
-        return self.device == "cuda" or (self.device == "auto" and cuda_is_there())
+        if self.device == "auto":
+            return cuda_is_there()
+        return DEVICES["cuda"][0] in self.providers  # whichever of its names was given
 
     @property
     def input_limits(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 from mla_serve.inputs import Payload
 from mla_serve.predictor import Predictor
+from mla_serve.serve import metrics
 from mla_serve.serve.api import create_app
 from mla_serve.serve.metrics import SHARES, count_forever, forget_dead_workers, meters, observe, pattern, tally
 from mla_serve.serve.settings import Settings
@@ -145,6 +146,27 @@ def test_the_queue_is_looked_at() -> None:
 
     asyncio.run(asyncio.wait_for(look(), 30))
     meters().queue.set(0)
+
+
+def test_counting_goes_on_after_a_bug(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(metrics, "COUNT_S", 0.01)
+    seen: list[int] = []
+
+    def waiting() -> int:
+        seen.append(0)
+        if len(seen) == 1:
+            raise ZeroDivisionError
+        return 0
+
+    async def look() -> None:
+        task = asyncio.ensure_future(count_forever(waiting))
+        while len(seen) < 2:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(look(), 30))
+    assert "not counted: ZeroDivisionError" in caplog.text
 
 
 def test_a_worker_that_was_killed_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

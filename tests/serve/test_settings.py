@@ -65,3 +65,12 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLA_DEVICE", "cuda")
     assert load_settings().providers == DEVICES["cuda"]
     assert load_settings().processes == 1
+
+
+@pytest.mark.parametrize("name", ["CUDA", "CUDAExecutionProvider"])
+def test_one_worker_has_the_gpu_by_whichever_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: list(DEVICES["cuda"]))
+    monkeypatch.setattr("mla_serve.serve.settings.cores", lambda: 8)
+    monkeypatch.setenv("MLA_DEVICE", name)
+    assert load_settings().uses_gpu
+    assert load_settings().processes == 1
