@@ -53,6 +53,28 @@ def test_the_loss_falls_on_samples_that_can_be_learned(
 
 
 @every_strategy
+def test_bf16_is_for_encoders_while_training_alone(name: str, make_strategy: Make, make_samples: MakeSamples) -> None:
+    strategy, samples = make_strategy(name, precision="bf16"), make_samples()
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    for layer in strategy.encoders["a"].modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda one, _, output: seen[one.training].add(output.dtype))
+    logged = train(strategy, samples, 40)
+    strategy.eval()
+    strategy.logits("a", samples.columns["a"].windows)
+    assert seen[True] == {torch.bfloat16}
+    assert seen[False] == {torch.float32}
+    assert {parameter.dtype for parameter in strategy.parameters()} == {torch.float32}
+    assert logged[-1]["loss/a"] < logged[0]["loss/a"]
+
+
+def test_a_bottlenecks_divergence_is_summed_in_fp32(make_strategy: Make, make_samples: MakeSamples) -> None:
+    strategy = make_strategy("mib", precision="bf16")
+    train(strategy, make_samples(), 1)
+    assert strategy.encoders["a"].divergence.dtype == torch.float32
+
+
+@every_strategy
 def test_same_seed_same_weights(name: str, make_strategy: Make, make_samples: MakeSamples) -> None:
     first, second, other = make_strategy(name), make_strategy(name), make_strategy(name, seed=1)
     for strategy in (first, second, other):

@@ -106,7 +106,7 @@ class Strategy(nn.Module, abc.ABC):
 
     def features(self, name: str, windows: Tensor) -> Tensor:
         """Encode windows (B, *shape): (B, D) float32; while training, in the precision that was asked for."""
-        lower = self.training and self.options.precision == "bf16"
+        lower = self.encoders[name].training and self.options.precision == "bf16"
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=lower):
             features: Tensor = self.encoders[name](windows)
         return features.float()

@@ -32,7 +32,7 @@ class Bottleneck(Encoder):
         mean: Tensor = self.mean(h)
         if not self.training:
             return mean
-        log_sigma = self.log_sigma(h).clamp(-10, 5)
+        mean, log_sigma = mean.float(), self.log_sigma(h).float().clamp(-10, 5)  # the sum below cancels near 0
         self.divergence = (mean.square() + (2 * log_sigma).exp() - 2 * log_sigma - 1).mean()
         return mean + log_sigma.exp() * torch.randn(mean.shape).to(mean)
 
