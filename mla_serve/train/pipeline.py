@@ -158,7 +158,7 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     facts |= {"precision": planned.recipe.options.precision, **planned.origin}
     if config.resume and (folder.path / LAST).exists():
         before = folder.read_json("config.json")
-        changed = [key for key in facts if key not in FREE_TO_CHANGE and facts[key] != before.get(key)]
+        changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"

@@ -334,3 +334,6 @@ def test_an_extension_of_another_bundle_is_not_resumed(
     told = dataclasses.replace(told, extend=other, resume=True)
     with pytest.raises(ConfigError, match="--resume: extends changed"):
         pipeline.train(told, extend.plan(told), lambda record: None)
+    told = dataclasses.replace(told, extend=None)
+    with pytest.raises(ConfigError, match="--resume: extends changed"):
+        pipeline.train(told, pipeline.plan(told), lambda record: None)
