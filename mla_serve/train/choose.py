@@ -7,7 +7,7 @@ cautious is kept (Breiman et al., 1984), and the paper's point where no setting 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,14 +57,29 @@ def choose(
     Args: clean and spoiled, the same rows; fold (N,); cautious, that validation may be easier than the world.
     Returns: the setting and a note.
     """
+    listed = patterns(len(names))
+
+    def loss(setting: Setting) -> Array:
+        fit_to = lambda kept: setting.formula(clean.rows(kept), spoiled.rows(kept), names)  # noqa: E731
+        return held_out(clean, fold, listed, fit_to)
+
+    setting, says = most_cautious(loss, cautious=cautious)
+    return setting, f"fusion: {says}"
+
+
+def most_cautious(loss: Callable[[Setting], Array], *, cautious: bool) -> tuple[Setting, str]:
+    """Take the most cautious setting whose held-out loss is within one standard error of the best.
+
+    Args: loss, gives the NLL of every row (N,) under a setting; cautious, that validation may be easier than the world.
+    Returns: the setting and a note.
+    """
     settings = [Setting(np.inf), *(Setting(ridge) for ridge in (CAUTIOUS if cautious else RIDGES))]
-    losses = np.array([_held_out(setting, clean, spoiled, names, fold) for setting in settings])
+    losses = np.array([loss(setting) for setting in settings])
     means = losses.mean(axis=1)
     best = int(means.argmin())
     error = (losses - losses[best]).std(axis=1) / np.sqrt(losses.shape[1])
     kept = int(np.flatnonzero(means <= means[best] + error)[0]) if best else 0
-    note = f"fusion: {settings[kept]}; held-out NLL {means[kept]:.4f}, the paper's {means[0]:.4f}"
-    return settings[kept], note
+    return settings[kept], f"{settings[kept]}; held-out NLL {means[kept]:.4f}, the paper's {means[0]:.4f}"
 
 
 def mixed(clean: Evidence, spoiled: Evidence, generator: np.random.Generator) -> Evidence:
@@ -77,19 +92,22 @@ def mixed(clean: Evidence, spoiled: Evidence, generator: np.random.Generator) ->
     )
 
 
-def _held_out(setting: Setting, clean: Evidence, spoiled: Evidence, names: tuple[str, ...], fold: Array) -> Array:
-    """NLL of every row, averaged over the patterns that it has, by a fusion fitted without its fold: (N,)."""
+def held_out(clean: Evidence, fold: Array, listed: Array, fit_to: Callable[[Array], Fusion]) -> Array:
+    """NLL of every row, averaged over the patterns that it has, by a fusion fitted without its fold: (N,).
+
+    Args: fold (N,); listed (K, M), the patterns that count; fit_to, fits to the rows of a mask (N,).
+    """
     losses = np.zeros(len(clean.labels))
     for number in np.unique(fold):
         own = fold == number
-        losses[own] = _nll(clean.rows(own), setting.formula(clean.rows(~own), spoiled.rows(~own), names), names)
+        losses[own] = _nll(clean.rows(own), fit_to(~own), listed)
     return losses
 
 
-def _nll(evidence: Evidence, fusion: Fusion, names: Sequence[str]) -> Array:
+def _nll(evidence: Evidence, fusion: Fusion, listed: Array) -> Array:
     """NLL of each row, averaged over the patterns that it has: (N,)."""
     total, count = np.zeros(len(evidence.labels)), np.zeros(len(evidence.labels))
-    for pattern in patterns(len(names)):
+    for pattern in listed:
         usable = evidence.present[pattern].all(axis=0)
         if usable.any():
             part = evidence.rows(usable)

@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import minimize
 
 from mla_serve.bundle import Bundle
-from mla_serve.fusion import Array, Fusion, fuse, pattern_name
+from mla_serve.fusion import Array, Fusion, pattern_name
 from mla_serve.inputs import Input
 from mla_serve.measure import join
 from mla_serve.predictor import Heard, Predictor
@@ -31,7 +31,7 @@ from mla_serve.train.calibrate import (
     Objective,
     listed_patterns,
 )
-from mla_serve.train.choose import CAUTIOUS, RIDGES, mixed
+from mla_serve.train.choose import Setting, held_out, mixed, most_cautious
 from mla_serve.train.data import Samples
 from mla_serve.train.features import any_of, first_of
 from mla_serve.train.folds import make_folds
@@ -179,39 +179,16 @@ class Addition:
         return [f"{name}:{size}" for name in self.added]
 
     def choose(self, clean: Evidence, fold: Array, *, cautious: bool) -> tuple[float, str]:
-        """Cross-validate the ridge as choose.choose does: the most cautious within one standard error of the best.
+        """Cross-validate the ridge as choose.choose does, over the patterns with something added.
 
         Returns: the ridge, infinite where nothing is better than the paper's point, and a note.
         """
-        ridges = (np.inf, *(CAUTIOUS if cautious else RIDGES))
-        losses = np.array([self._held_out(clean, fold, ridge) for ridge in ridges])
-        means = losses.mean(axis=1)
-        best = int(means.argmin())
-        error = (losses - losses[best]).std(axis=1) / np.sqrt(losses.shape[1])
-        kept = int(np.flatnonzero(means <= means[best] + error)[0]) if best else 0
-        says = "the paper's point" if np.isinf(ridges[kept]) else f"ridge {ridges[kept]:g}"
-        what = " and ".join(self.added)
-        return ridges[kept], f"fusion with {what}: {says}; held-out NLL {means[kept]:.4f}, the paper's {means[0]:.4f}"
 
-    def _held_out(self, clean: Evidence, fold: Array, ridge: float) -> Array:
-        losses = np.zeros(len(clean.labels))
-        for number in np.unique(fold):
-            own = fold == number
-            losses[own] = self._nll(clean.rows(own), self.formula(clean.rows(~own), ridge))
-        return losses
+        def loss(setting: Setting) -> Array:
+            return held_out(clean, fold, self.listed, lambda kept: self.formula(clean.rows(kept), setting.ridge))
 
-    def _nll(self, evidence: Evidence, fusion: Fusion) -> Array:
-        """NLL of each row, averaged over the patterns that it has: (N,)."""
-        total, count = np.zeros(len(evidence.labels)), np.zeros(len(evidence.labels))
-        for pattern in self.listed:
-            usable = evidence.present[pattern].all(axis=0)
-            if usable.any():
-                part = evidence.rows(usable)
-                mask = np.repeat(pattern[:, None], usable.sum(), axis=1)
-                log_p = fuse(part.logits, mask, fusion).log_probabilities
-                total[usable] -= log_p[np.arange(len(log_p)), part.labels]
-                count[usable] += 1
-        return total / np.maximum(count, 1)
+        setting, says = most_cautious(loss, cautious=cautious)
+        return setting.ridge, f"fusion with {' and '.join(self.added)}: {says}"
 
     def share(self, clean: Evidence, fusion: Fusion) -> Fusion:
         """Weigh the added modalities for the rule `static`, where the others have weights too."""
