@@ -37,10 +37,13 @@ class ExportConfig:
 def export(config: ExportConfig) -> None:
     """Export, and say where to."""
     from export.bundle import export_run
-    from export.precision import Wish
+    from export.precision import Wish, read_own
     from mla_serve.train.run import RunFolder
 
-    out = config.out or Path("models") / RunFolder(config.run).read_json()["name"]
+    facts = RunFolder(config.run).read_json()
+    out = config.out or Path("models") / facts["name"]
+    if config.data:
+        read_own(facts, config.data)
     manifest = export_run(config.run, out, Wish(config.precision, config.precision_loss), config.data)
     if config.json:
         print(manifest.model_dump_json(indent=1))

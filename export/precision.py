@@ -59,19 +59,25 @@ class Rows:
     val: Sequence[Row]
 
 
-def read_rows(facts: Mapping[str, Any], data: Path) -> Rows:
-    """Read a run's data set again and split it as training did.
-
-    Raises: ConfigError when it is gone or changed, for nothing could be calibrated and measured then.
-    """
+def read_own(facts: Mapping[str, Any], data: Path) -> Table:
+    """Read a run's data set again. Raises: ConfigError when it is gone or changed."""
     advice = "--data DIR says where the data are now; --precision fp32 needs none"
     if not data.is_dir():
-        raise ConfigError(f"{data}: no such folder, but a smaller precision is calibrated and measured on it; {advice}")
+        raise ConfigError(f"{data}: no such folder, but the bundle is measured on it; {advice}")
     table = read_table(data)
     if table.fingerprint != facts["config"]["fingerprint"]:
         raise ConfigError(
             f"{data}: not the tables that the run was trained on, they have another fingerprint; {advice}"
         )
+    return table
+
+
+def read_rows(facts: Mapping[str, Any], data: Path) -> Rows:
+    """Read a run's data set again and split it as training did.
+
+    Raises: ConfigError when it is gone or changed, for nothing could be calibrated and measured then.
+    """
+    table = read_own(facts, data)
     names = facts["recipe"]["inputs"].keys()
     train, val = (
         [row for row in table.splits.get(split, ()) if row.values.keys() & names] for split in ("train", "val")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export import precision
+from export.__main__ import ExportConfig, export
 from export.bundle import export_run
 from export.precision import WORTH, Wish, pick, read_rows
 from export.timing import BATCHES, overall, times_faster
@@ -242,6 +243,9 @@ def test_data_that_moved_are_found_and_data_that_are_gone_or_changed_are_told(
     (moved / "val.jsonl").write_text('{"label": "rot", "text": "rot"}\n')
     with pytest.raises(ConfigError, match=r"another fingerprint.*--precision fp32 needs none"):
         export_run(finished_run.path, tmp_path / "out", Wish("int8"), moved)
+    for folder in (moved, tmp_path / "nowhere"):  # fp32 needs no data, but what is named must be the run's own
+        with pytest.raises(ConfigError, match=r"--data DIR"):
+            export(ExportConfig(finished_run.path, tmp_path / "out", data=folder))
     assert not (tmp_path / "out").exists()
 
 
