@@ -84,7 +84,7 @@ SYSTEMS = (
 ECHO = System(
     "echo", "bare Starlette that reads the body: the load generator's limit", _peer("echo"), checks_labels=False
 )
-EMPTY = System("bentoml_empty", "a BentoML service that does nothing", _bentoml("benchmarks.peers.bentoml_typed:Empty"))
+EMPTY = System("bentoml_empty", "a BentoML service that does nothing", _bentoml("benchmarks.peers.bentoml_empty:Empty"))
 
 
 def told(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""A BentoML endpoint with typed fields and the bundle's own ONNX graphs, and an empty BentoML service.
+"""A BentoML endpoint with typed fields and the bundle's own ONNX graphs.
 
 As its documentation says: a sync method for work that blocks, `workers` as many as cores. A file would be a `Path`, but
 optional files cannot be sent (`Path | None` answers every upload with 400), so files are base64 in JSON (BentoML 1.4
@@ -33,13 +33,3 @@ class Typed:
         files = {name: base64.b64decode(file) for name, file in (("image", image), ("audio", audio)) if file}
         sample: dict[str, Payload] = {**files, **({} if text is None else {"text": text})}
         return self.model.answer([sample])[0]
-
-
-@bentoml.service(workers=int(setting("WORKERS")))
-class Empty:
-    """Do nothing: what BentoML alone costs."""
-
-    @bentoml.api
-    def predict(self) -> dict[str, Any]:
-        """Answer nothing."""
-        return {}

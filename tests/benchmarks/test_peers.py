@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +120,13 @@ def test_the_empty_service_has_workers_to_weigh() -> None:
     with serving(EMPTY.command, EMPTY.environment(DIGITS, {}), EMPTY.ready_path) as server:
         server.settle()
         assert server.tree().workers_mb() > 10
+
+
+def test_the_empty_service_brings_nothing_of_ours_with_it() -> None:
+    module = EMPTY.command[-5].partition(":")[0]
+    code = f"import sys, {module}; print([name for name in sys.modules if name.split('.')[0] == 'mla_serve'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_server_that_does_not_come_up_shows_its_log() -> None:
