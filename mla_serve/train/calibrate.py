@@ -151,7 +151,7 @@ class Objective:
         rows = np.arange(len(self.evidence.labels))
         nll = -float((self.share * log_q[:, rows, self.evidence.labels]).sum())
         if fit_scales:
-            nll += self.ridge * float(np.square(self.log_scales).mean())
+            nll += self.ridge * float(np.square(self.log_scales).sum()) / max(len(self.patterns), 1)
         slope = np.exp(log_q)
         slope[:, rows, self.evidence.labels] -= 1
         slope *= self.share[..., None] * np.exp(self.log_scales)[:, None, None]

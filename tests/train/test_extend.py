@@ -176,6 +176,14 @@ def test_what_was_fitted_before_stays_and_the_new_is_fitted(base: Fusion) -> Non
     assert bool(fusion.shares) == bool(base.shares)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_handful_of_rows_is_fitted_without_a_pattern_that_has_enough(rows: int) -> None:
+    addition, few = Addition(BASES[0], ["late"]), evidence(3, rows)
+    ridge, _ = addition.choose(few, np.arange(rows), cautious=False)
+    fusion = addition.fit(few, few, ridge)
+    assert np.isfinite([*fusion.temperatures.values(), *fusion.scales.values(), *fusion.discounts.values()]).all()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(BASES), st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([2, 3, 11, 64]))
 def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: int, classes: int) -> None:
