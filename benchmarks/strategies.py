@@ -175,9 +175,9 @@ def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any)
 
 
 def _masks(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    from mla_serve.evaluate import _masks as own_masks
+    from mla_serve.evaluate import masks_of
 
-    return own_masks(rows, names)
+    return masks_of(rows, names)
 
 
 def _validation(conditions: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from mla_serve.evaluate import masks_of
 from mla_serve.fusion import Array, Fusion, fuse
-from mla_serve.scores import RATES, drop
+from mla_serve.scores import RATES, conditions
+from mla_serve.table import read_table
 
 SHOWN = ("full", "missing20", "missing50", "missing80")
 DRAWS = 1000
@@ -129,23 +132,23 @@ def _interval(ours: Array, theirs: Array) -> str:
 
 
 def _right(runs: Sequence[Results], condition: str) -> Array:
-    """Say which test samples each run gets right under a condition: (seeds, samples); masks are the same for all runs."""
+    """Say which test samples each run gets right under a condition: (seeds, samples); masks are those of the table."""
     rule = preferred(runs)
     rows = []
     for one in runs:
         stored = np.load(one["logits"], allow_pickle=False)
-        mask = _mask(stored["present"], condition)
-        fused = fuse(stored["logits"], mask, Fusion(**one["fusion"]), rule)
+        masks = own_masks(one["folder"], tuple(one["fusion"]["temperatures"]))
+        drawn = dict(conditions(stored["present"], tuple(one["fusion"]["temperatures"]), masks))[condition]
+        fused = fuse(stored["logits"], drawn[0], Fusion(**one["fusion"]), rule)
         rows.append(fused.log_probabilities.argmax(axis=1) == stored["labels"])
     return np.array(rows, dtype=float)
 
 
-def _mask(present: Array, condition: str) -> Array:
-    """Return a condition's mask; missing rates are drawn with one seed, the same for every strategy."""
-    if condition == "full":
-        return present
-    rate = int(condition.removeprefix("missing"))
-    return drop(present, rate / 100, np.random.default_rng(RATES.index(rate)))
+@functools.cache
+def own_masks(folder: str, names: tuple[str, ...]) -> dict[str, Array]:
+    """Return the masks that the test rows of a data set give themselves: {rate: (M, B) bool}."""
+    rows = [row for row in read_table(Path(folder)).splits["test"] if row.values.keys() & set(names)]
+    return masks_of(rows, names)
 
 
 def draw(results: Sequence[Results], path: Path) -> None:

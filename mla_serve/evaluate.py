@@ -113,7 +113,7 @@ def score_split(
         listened.labels,
         bundle.fusion,
         rules,
-        _masks(listened.rows, names),
+        masks_of(listened.rows, names),
         draws,
         heard.strain,
         sets if set(rules) <= bundle.conformal.scores.keys() else None,
@@ -125,7 +125,7 @@ def score_split(
 def measure_more(predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str]) -> dict[str, Any]:
     """Measure what stands beside the conditions: missing rates, leave one out, intervals, confusion."""
     heard, labels, names = listened.heard, listened.labels, predictor.names
-    some = [(name, drawn[0]) for name, drawn in conditions(heard.present, names, _masks(listened.rows, names))]
+    some = [(name, drawn[0]) for name, drawn in conditions(heard.present, names, masks_of(listened.rows, names))]
     log_p = measure.log_probabilities(predictor, heard, DEFAULT_RULE, heard.present)
     return {
         "missing_rates": measure.missing_curve(predictor, heard, labels, rules, draws),
@@ -158,7 +158,7 @@ def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
         raise DataError(f"row {row.id}: {error}") from None
 
 
-def _masks(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:
+def masks_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:
     """Collect the rows' own masks for the rates that every row gives: {rate: (M, B) bool}."""
     rates = [str(rate) for rate in RATES if all(str(rate) in row.present for row in rows)]
     return {rate: np.array([[name in row.present[rate] for row in rows] for name in names]) for rate in rates}

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import strategies
 from benchmarks.strategies import BenchConfig, Cell
-from benchmarks.strategies_report import json_rows, markdown, preferred, write_report
+from benchmarks.strategies_report import SHOWN, _right, json_rows, markdown, preferred, values, write_report
 
 
 @pytest.fixture
@@ -55,6 +55,9 @@ def test_a_comparison_is_searched_trained_reported_and_resumable(config: BenchCo
     assert {row["condition"] for row in rows} >= {"full", "missing20", "missing50", "missing80", "text", "numbers"}
     assert {row["fusion"] for row in rows} == set(strategies.RULES)
     assert "| joint_concat |" in markdown(results)
+    for condition in SHOWN:  # the paired differences are of the very figures in the table
+        rule = preferred(results[:2])
+        assert _right(results[:2], condition).mean(1) == pytest.approx(values(results[:2], condition, rule))
     assert (config.out / "strategies.svg").read_text().startswith("<?xml")
     assert preferred(results[:2]) in ("native", "calibrated")
 
