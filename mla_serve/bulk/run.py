@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -104,8 +105,9 @@ _process: _Process
 
 
 def _open(ask: Ask, folder: Path, out: Path) -> None:
-    """Make this process ready."""
+    """Make this process ready; Ctrl-C is for the process that waits for it."""
     global _process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _process = _Process(Scorer(ask, folder), Parts(out))
 
 

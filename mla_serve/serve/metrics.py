@@ -87,6 +87,9 @@ class Meters:
     def expect(self, names: Sequence[str]) -> None:
         """Show the series of a model's modalities from the start: a rate needs a zero to begin with."""
         self.modalities.update(names)
+        for full in ("queue", "bytes"):
+            self.refused.labels(full)
+        self.problems.labels("internal-error", "")
         for name in names:
             for each in (self.weight, self.entropy, self.unfamiliarity, self.batch):
                 each.labels(name)

@@ -52,6 +52,7 @@ class Mounted:
         """Start empty."""
         self.settings = settings
         self._now: Serving | None = None
+        self._before: list[Serving] = []
         self._keys: KeysFile | None = None  # read once: a damaged file refuses no new model
 
     @property
@@ -91,6 +92,7 @@ class Mounted:
         serving, before = Serving(create_app(predictor, self.settings, self._keys)), self._now
         self._now = serving
         if before is not None:
+            self._before.append(before)
             before.retire()
 
     def note(self, refusal: dict[str, str] | None) -> None:
@@ -99,8 +101,9 @@ class Mounted:
             self._now.routes.refusal = refusal
 
     def longest(self) -> float:
-        """Return for how many seconds a thread has been busy with one request."""
-        return self._now.routes.bench.longest() if self._now else 0.0
+        """Return for how many seconds a thread has been busy with one request, to this model or one before."""
+        self._before = [each for each in self._before if each.inside]
+        return max((each.routes.bench.longest() for each in (*self._before, self._now) if each), default=0.0)
 
     def name(self, path: str) -> str:
         """Return a path, or one name for all that do not exist."""

@@ -140,7 +140,7 @@ def test_an_unknown_path_is_a_problem_and_no_label_of_a_metric(server: Server) -
         reply = server.client.get(path)
         assert reply.status_code == 404
         assert reply.headers["content-type"] == "application/problem+json"
-    server.client.post("/predict", data={"words": "red"})
+    server.client.post("/predict", files=[("text", (None, "a"))])
     counted = (
         'mla_request_seconds_count{endpoint="/404",status="404"}',
         'mla_request_seconds_count{endpoint="/predict"',
@@ -236,3 +236,22 @@ def test_a_bundle_that_answers_otherwise_here_is_refused_at_start(
 
 def test_a_setting_that_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
     assert "MLA_THREADS='many'" in refusal(tmp_path / "run", MLA_THREADS="many")
+
+
+def test_with_keys_nothing_but_the_open_pages_answers_a_stranger(tmp_path: Path, tiny_bundle: Path) -> None:
+    keys, port = tmp_path / "keys", free_port()
+    keys.write_text("a-key-of-some-length\n")
+    settings = {"MLA_MODEL": str(tiny_bundle), "MLA_API_KEYS_FILE": str(keys)}
+    with (
+        started(tmp_path / "run", port, **settings) as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        wait_until_ready(process, log, client)
+        for path in ("/predict", "/predict/", "/predict/batch", "/embed", "/metrics", "/schema.json", "/nothing"):
+            for method in ("GET", "HEAD", "POST", "OPTIONS", "PUT"):
+                reply = client.request(method, path, headers={"authorization": "Bearer another-key"})
+                assert reply.status_code == 401, (method, path, reply.status_code)
+        headers = {"authorization": "Bearer a-key-of-some-length"}
+        assert client.post("/predict", files=[("text", (None, "a"))], headers=headers).status_code == 200
+        assert client.get("/metrics", headers=headers).status_code == 200
+        assert client.get("/readyz").status_code == 200
