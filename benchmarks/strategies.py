@@ -164,7 +164,7 @@ def train_cell(cell: Cell, work: Path) -> None:
     (folder.path / "last.pt").unlink(missing_ok=True)
     _write(cell.path(work), dataclasses.asdict(cell) | {
         "validation": _validation(conditions["val"]), "conditions": conditions, "train_seconds": seconds, "peak_mb": peak,
-        "fusion": dataclasses.asdict(fusion), "logits": str(folder.path / "test.npz"),
+        "precision": plan.recipe.options.precision, "fusion": dataclasses.asdict(fusion), "logits": str(folder.path / "test.npz"),
     })  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def json_rows(results: Sequence[Results]) -> list[dict[str, Any]]:
     """Return one row per data set, strategy, seed, condition and fusion rule, on the test split."""
     rows = []
     for one in results:
-        facts = {key: one[key] for key in ("dataset", "strategy", "seed", "optimizer", "lr", "epochs")}
+        facts = {key: one[key] for key in ("dataset", "strategy", "seed", "optimizer", "lr", "epochs", "precision")}
         cost = {key: round(one[key], 1) for key in ("train_seconds", "peak_mb")}
         for condition, rules in one["conditions"]["test"].items():
             for rule, scores in rules.items():
@@ -77,11 +77,14 @@ def markdown(results: Sequence[Results]) -> str:
 
 def _head(results: Sequence[Results]) -> str:
     seeds, epochs = {one["seed"] for one in results}, {one["epochs"] for one in results}
+    precisions = " and ".join(sorted({one["precision"] for one in results}))
     return f"""# Training strategies
 
 Test accuracy in per cent, mean and standard deviation over {len(seeds)} seeds, {max(epochs)} epochs, by each strategy's native or the
 calibrated rule, whichever has the lower NLL on validation. Optimiser and learning rate were picked on validation for every
-strategy alike. Encoders, augmentation, epochs and missing masks are the same for all. {platform.machine()}, {os.cpu_count()} cores.
+strategy alike: in a short search, which favours high rates, and some of the chosen ones are the highest on offer. Encoders,
+augmentation, epochs and missing masks are the same for all, trained in {precisions}. Intervals are not corrected for their
+number. {platform.machine()}, {os.cpu_count()} cores.
 
 ![accuracy against missing rate](strategies.svg)
 """
