@@ -143,6 +143,8 @@ class Bench:
             if "torch_eager" in servers:
                 self.weights[subject.name] = json.loads(servers["torch_eager"].ready)["weights"]
             self.stages[subject.name] = stages(servers["mla_serve"].port, subject.cases)
+            for server in servers.values():
+                server.sleep()
             ceiling = stack.enter_context(Ceiling(subject.folder, subject.cases, CORES))
             for repeat in range(self.config.repeats):
                 self._repeat(subject, servers, ceiling, repeat, task)
@@ -173,7 +175,8 @@ class Bench:
         def mark(begins: bool) -> None:
             cpu[begins] = tree.cpu_s()
 
-        heard = ask(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
+        with server.awake():
+            heard = ask(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
         row = _row(subject.name, system.name, connections, repeat, heard, cpu[False] - cpu[True], tree.peak_mb())
         return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(heard)}
 
@@ -278,7 +281,7 @@ def _checked(folder: Path) -> list[Case]:
 def facts(config: ServeBenchConfig) -> dict[str, Any]:
     """Say on what and with what it was measured."""
     return {
-        "command": f"make bench-serve{' ARGS=--quick' if config.quick else ''}",
+        "command": _command(config),
         "quick": config.quick,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | float)},
         "machine": f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}",
@@ -287,6 +290,11 @@ def facts(config: ServeBenchConfig) -> dict[str, Any]:
         "load_before": (load := [round(value, 2) for value in os.getloadavg()]),
         "busy": is_busy(load),
     }
+
+
+def _command(config: ServeBenchConfig) -> str:
+    flags = [*(["--quick"] if config.quick else []), *(["--only", *config.only] if config.only else [])]
+    return "make bench-serve" + (f' ARGS="{" ".join(flags)}"' if flags else "")
 
 
 def is_busy(load: Sequence[float]) -> bool:

@@ -49,6 +49,12 @@ class Tree:
                 total += times.user + times.system
         return total
 
+    def tell(self, number: signal.Signals) -> None:
+        """Send all a signal."""
+        for process in self.processes:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+
     def forget_peak(self) -> None:
         """Let the kernel measure the largest resident memory anew."""
         for process in self.processes:
@@ -90,6 +96,19 @@ class Server:
     def tree(self) -> Tree:
         """Return its processes."""
         return Tree([self.process.pid])
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let a server that sleeps run until the block ends."""
+        self.tree().tell(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.sleep()
+
+    def sleep(self) -> None:
+        """Stop all of its processes: one that waits for work in circles would take it from the one that is measured."""
+        self.tree().tell(signal.SIGSTOP)
 
     def settle(self) -> None:
         """Wait until all of its workers have come up and rest."""
@@ -145,6 +164,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str) -> bytes | Non
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a server and whatever it started."""
     tree = Tree([process.pid])
+    tree.tell(signal.SIGCONT)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)

@@ -52,6 +52,8 @@ def beside(results: Results, out: Path) -> Results:
         together[key] = [row for row in before[key] if row["bundle"] not in own] + list(results[key])
     for key in ("settings", "torch_weights", "stages"):
         together[key] = {**before[key], **results[key]}
+    together["starts"] = max(results["starts"], before["starts"], key=len)
+    together["command"] = f"{before['command']}` and `{results['command']}"
     together["took_s"] = before["took_s"] + results["took_s"]
     together["busy"] = before["busy"] or results["busy"]
     return together
@@ -84,7 +86,7 @@ def _head(results: Results) -> str:
     return f"""# Serving
 
 `{results["command"]}`, {results["took_s"] / 60:.1f} minutes: {config["repeats"]} repeats, in each of which every system was asked over 1, 8 and 32
-connections in an order of its own, all servers up. The figures are medians over the repeats, in brackets the least and
+connections in an order of its own, all servers up, but asleep while another is measured. The figures are medians over the repeats, in brackets the least and
 the largest; ratios are taken within a repeat.
 {warning}
 Machine: {results["machine"]}; load before: {results["load_before"][0]}. {", ".join(f"{name} {given}" for name, given in versions.items())}.

@@ -163,3 +163,5 @@ def test_a_bundle_measured_again_takes_the_place_of_its_rows_alone(tmp_path: Pat
     assert together["stages"] == {"digits": {}, "resnet18": first["stages"]["resnet18"]}
     assert together["torch_weights"] == {"digits": "random"}
     assert together["took_s"] == 1800
+    again["starts"] = again["starts"][:2]
+    assert beside(again, tmp_path)["starts"] == first["starts"], "fewer starts do not take the place of more"
