@@ -119,7 +119,7 @@ class Mounted:
         await self._now(scope, receive, send)
 
 
-class Straight:
+class PastBentoML:
     """Pass what is for our application straight to it, and the rest to BentoML's, which mounts it.
 
     BentoML's layers cost a request half a millisecond, more than many a graph, and count what metrics.py counts. Every path

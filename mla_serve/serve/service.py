@@ -29,7 +29,7 @@ from mla_serve.serve.guard import Guard, KeysFile, parse_origins
 from mla_serve.serve.identity import Identity
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
 from mla_serve.serve.model import open_predictor
-from mla_serve.serve.mounted import BENTOML_PATHS, Mounted, Straight
+from mla_serve.serve.mounted import BENTOML_PATHS, Mounted, PastBentoML
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 from mla_serve.serve.update import ModelWatch
 
@@ -59,7 +59,7 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
             tracing.tracing.start(provider)
             traced = next(each for each in app.user_middleware if each.cls.__name__ == TRACED)
             traced.kwargs.update(tracing.middleware_options())
-        inner: ASGIApp = Straight(app, mounted, traced=provider is not None)
+        inner: ASGIApp = PastBentoML(app, mounted, traced=provider is not None)
         if settings.api_keys_file is not None:
             # of BentoML; the application's own has a guard behind CORS, so that a browser may ask before it has a key
             inner = Guard(inner, KeysFile(settings.api_keys_file), BENTOML_PATHS)
