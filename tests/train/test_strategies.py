@@ -366,3 +366,13 @@ def test_with_turns_weak_a_modality_far_ahead_sits_out_every_second_batch(
     logged = train(strategy, samples, 4)
     assert [("loss/a" in record) for record in logged] == [True, False, True, False]
     assert all("loss/b" in record for record in logged)
+
+
+def test_with_turns_shuffled_each_modality_is_sometimes_the_first(
+    make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    first = {
+        turns: {next(iter(logged)) for logged in train(make_strategy("mla", turns=turns), make_samples(), 20)}
+        for turns in ("all", "shuffled")
+    }
+    assert first == {"all": {"loss/a"}, "shuffled": {"loss/a", "loss/b"}}
