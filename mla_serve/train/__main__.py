@@ -31,9 +31,11 @@ def run(flags: TrainFlags) -> None:
 
     from export.bundle import export_run
     from mla_serve.train import extend, pipeline
+    from mla_serve.train.memory import keep_freed_memory
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = errors if flags.json else console
+    keep_freed_memory()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     planned = extend.plan(config) if config.extend else pipeline.plan(config)
     out = config.out or Path("models") / planned.name
