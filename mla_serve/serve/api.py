@@ -245,7 +245,9 @@ class Surface:
         """Wrap FastAPI, which has its routes, in layers, the first innermost."""
         self.routes = routes
         self.paths = frozenset(getattr(route, "path", "") for route in fastapi.routes)
-        self._app = functools.reduce(lambda app, layer: layer(app), layers, fastapi)
+        self._app: ASGIApp = fastapi
+        for layer in layers:
+            self._app = layer(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
