@@ -116,13 +116,14 @@ class AudioInput(Input):
 
     def _read_blocks(self, file: soundfile.SoundFile, field: str) -> Array:
         """Read to the end in blocks, mixing to mono: a header that lies about the length costs nothing."""
-        blocks, frames = [], 0
-        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        blocks, frames, block = [], 0, None
+        while block is None or len(block) == BLOCK:  # a shorter one is the last
+            block = file.read(BLOCK, dtype="float32", always_2d=True)
             frames += len(block)
             self._check_length(frames, file, field)
             with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused when all is read
                 blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
-        if not blocks:
+        if not frames:
             raise InputError(field, "the recording holds no samples; leave it out or send one that does")
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
