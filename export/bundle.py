@@ -22,7 +22,7 @@ from export.report import write_report
 from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
 from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
 from mla_serve.fusion import Fusion, fuse
-from mla_serve.inputs import Array, Input, Payload
+from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.predictor import Predictor
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
@@ -107,12 +107,11 @@ def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: Run
 
 def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:
     """Return the manifest's entries of modalities, and the files that their inputs bring."""
-    modalities: dict[str, Modality] = {}
-    files: dict[str, bytes] = {}
-    for name, spec in inputs.items():
-        fields, own = spec.to_fields()
-        files |= own
-        modalities[name] = Modality(kind=spec.kind, input=fields, encoder=f"{name}.onnx", head=strategy.head_of[name])
+    listed, files = list_fields(inputs)
+    modalities = {
+        name: Modality(kind=spec.kind, input=listed[name], encoder=f"{name}.onnx", head=strategy.head_of[name])
+        for name, spec in inputs.items()
+    }
     return modalities, files
 
 

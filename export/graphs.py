@@ -37,7 +37,8 @@ def export_graph(module: nn.Module, example: Tensor, input_name: str, output_nam
     batch = torch.export.Dim("batch", min=1, max=65536)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch's exporter warns about its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         torch.onnx.export(
             module,
             (example,),

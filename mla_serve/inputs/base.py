@@ -89,3 +89,20 @@ class Input(abc.ABC):
             name: read(value).decode() if "file" in specs[name].metadata else value for name, value in fields.items()
         }
         return cls(**values)
+
+
+def list_fields(inputs: Mapping[str, Input]) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
+    """Split all inputs as `to_fields` does: ({name: fields}, {filename: content}).
+
+    Inputs share a file where its content is the same; another content of the same name gets the modality's before it.
+    """
+    listed: dict[str, dict[str, Any]] = {}
+    files: dict[str, bytes] = {}
+    for name, spec in inputs.items():
+        fields, own = spec.to_fields()
+        names = {file: file if files.get(file, own[file]) == own[file] else f"{name}.{file}" for file in own}
+        files |= {names[file]: content for file, content in own.items()}
+        listed[name] = fields | {
+            key: names[value] for key, value in fields.items() if isinstance(value, str) and value in own
+        }
+    return listed, files

@@ -13,7 +13,7 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.fusion import Fusion
-from mla_serve.inputs import INPUTS, Input, Payload
+from mla_serve.inputs import INPUTS, Input, Payload, list_fields
 from mla_serve.train.encoders import ENCODERS, Encoder
 from mla_serve.train.pretrained.encoders import make_pretrained
 from mla_serve.train.pretrained.settings import Pretrained
@@ -118,12 +118,10 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
         """Store the files that inputs bring, and return the recipe as JSON fields."""
-        inputs = {}
-        for name, spec in recipe.inputs.items():
-            fields, files = spec.to_fields()
-            inputs[name] = {"kind": spec.kind, "fields": fields}
-            for filename, content in files.items():
-                self.write_bytes(filename, content)
+        listed, files = list_fields(recipe.inputs)
+        inputs = {name: {"kind": recipe.inputs[name].kind, "fields": fields} for name, fields in listed.items()}
+        for filename, content in files.items():
+            self.write_bytes(filename, content)
         fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
         pretrained = {name: dataclasses.asdict(settings) for name, settings in recipe.pretrained.items()}
         return fields | {"inputs": inputs, "options": dataclasses.asdict(recipe.options), "pretrained": pretrained}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Input
@@ -28,6 +30,9 @@ class Encoder(nn.Module, abc.ABC):
 
     def measure(self, windows: Tensor) -> None:
         """Set the normalisation from training windows (N, *spec.shape). Default: nothing to measure."""
+
+    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
+        """Take up a pretrained backbone, and the folder for what is computed by it once. Default: there is none."""
 
     @property
     def precomputes(self) -> bool:

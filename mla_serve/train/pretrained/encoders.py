@@ -61,7 +61,7 @@ class Projection(nn.Module):
 class Extractor:
     """A frozen backbone and what it said before. No module, so that no strategy trains, saves or counts it."""
 
-    def __init__(self, backbone: Backbone, settings: Pretrained, cache: Path | None, device: torch.device) -> None:
+    def __init__(self, backbone: nn.Module, settings: Pretrained, cache: Path | None, device: torch.device) -> None:
         """Take the folder of caches, or None to compute anew each time."""
         self.backbone = backbone.eval().requires_grad_(False).to(device)
         self.device, self.size = device, settings.size
@@ -95,7 +95,7 @@ class Frozen(Encoder):
         self.settings = settings
         self.end = Projection(settings.size, width)
 
-    def adopt(self, backbone: Backbone, cache: Path | None, device: torch.device) -> None:
+    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
         """Take up the backbone that computes the features, and the folder where they are kept."""
         self.extractor = Extractor(backbone, self.settings, cache, device)
 
@@ -117,10 +117,10 @@ class Frozen(Encoder):
         features: Tensor = self.end(windows)
         return features
 
-    def finished(self, backbone: Weights) -> Encoder:
+    def finished(self, weights: Weights) -> Encoder:
         """Return the whole encoder."""
         whole = Whole(self.spec, self.width, self.settings)
-        whole.backbone.load_state_dict(backbone())
+        whole.backbone.load_state_dict(weights())
         whole.end = self.end
         return whole.eval()
 
@@ -137,7 +137,7 @@ class Whole(Encoder):
         if settings.tune == "lora":
             self.backbone.model = _with_lora(self.backbone.model, settings)
 
-    def adopt(self, backbone: Backbone, cache: Path | None, device: torch.device) -> None:  # noqa: ARG002
+    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:  # noqa: ARG002
         """Copy the pretrained weights."""
         own = self.backbone.state_dict()
         for name, value in backbone.state_dict().items():
@@ -174,7 +174,7 @@ class Whole(Encoder):
         features: Tensor = self.end(self.backbone(windows))
         return features
 
-    def finished(self, backbone: Weights) -> Encoder:  # noqa: ARG002
+    def finished(self, weights: Weights) -> Encoder:  # noqa: ARG002
         """Merge low-rank matrices into the layers that they stand beside."""
         if self.settings.tune == "lora":
             self.backbone.model = self.backbone.model.merge_and_unload()

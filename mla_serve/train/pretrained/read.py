@@ -12,7 +12,7 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.graphs import LARGEST
-from mla_serve.inputs import Input, Payload
+from mla_serve.inputs import Input, Payload, TextInput
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.pretrained import PREFIX, TUNES
 from mla_serve.train.pretrained.backbone import Backbone, pick_pooling
@@ -37,13 +37,14 @@ class Loaded:
     source: str
 
     def check(self, payloads: Sequence[Payload]) -> str:
-        """Hold it against its processor on samples of the data and generated ones; returns a note."""
+        """Hold it against its processor on samples of the data, a text too long and generated ones; returns a note."""
         generator = np.random.default_rng(0)
         generated = [self.spec.generate(generator) for _ in range(CHECKED)]
-        worst = check_preprocessing(
-            self.source, self.spec, self.backbone, self.processor, [*payloads[:CHECKED], *generated]
-        )
-        return f"{self.settings.note}; differs from transformers by {worst:.1g} of a feature on samples of the data"
+        long = [" ".join(map(str, payloads)) * self.spec.length] if isinstance(self.spec, TextInput) else []
+        some = [*payloads[:CHECKED], *(text[: self.spec.max_characters] for text in long), *generated]
+        worst = check_preprocessing(self.source, self.spec, self.backbone, self.processor, some)
+        cut = f", texts cut at {self.spec.length} tokens" if long else ""
+        return f"{self.settings.note}{cut}; as transformers computes it to {worst:.1g} of a feature on some samples"
 
 
 def load_pretrained(source: str, tune: str, rank: int, kind: str, draft: Input | Sequence[str]) -> Loaded:

@@ -27,6 +27,7 @@ IMAGE_FACTS = {
 }
 WARPED_FROM = 384  # ConvNeXT's processor does not crop from this side on
 SHORTEST_TEXT = 16  # tokens
+NEARLY_ALL = 0.99  # of the training texts are not cut, if the model reads as much
 POSITIONS_FROM_2 = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "roberta-prelayernorm")
 """Text models whose first two positions are not for tokens."""
 NO_LIMIT = 100_000  # tokenizers without a length of their own say 10 ** 30
@@ -75,7 +76,7 @@ def _geometry(source: str, facts: Mapping[str, Any]) -> dict[str, int]:
     elif set(size) == {"shortest_edge"} and crop:
         fields = {"short_side": int(size["shortest_edge"])}
     else:
-        raise _refused(source, f"its processor resizes to {size} without cropping, so that images keep their shapes")
+        raise _refused(source, f"its processor resizes to {size} and does not crop, so that images keep their shapes")
     target = {"width": int(crop["width"]), "height": int(crop["height"])}
     least = fields.get("short_side", 0)
     between = least or fields["stretch_width"], least or fields["stretch_height"]
@@ -152,7 +153,7 @@ AUDIO = {"Wav2Vec2FeatureExtractor": _wave, "ASTFeatureExtractor": _fbank, "Whis
 
 
 def read_text(source: str, model: nn.Module, texts: Sequence[str]) -> Read:
-    """Read a tokenizer; its length is the model's, or what the longest training text needs."""
+    """Read a tokenizer; its length is what nearly all training texts need, or the model's if that is less."""
     from transformers import AutoTokenizer
 
     tokenizer = fetch(AutoTokenizer.from_pretrained, source)
@@ -165,8 +166,8 @@ def read_text(source: str, model: nn.Module, texts: Sequence[str]) -> Read:
     fast = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     fast.no_padding()
     fast.no_truncation()
-    longest = max((len(one.ids) for one in fast.encode_batch(list(texts))), default=1)
-    length = int(min(max(8 * np.ceil(longest / 8), SHORTEST_TEXT), _most_tokens(tokenizer, model.config)))
+    needed = np.quantile([len(one.ids) for one in fast.encode_batch(list(texts))], NEARLY_ALL)
+    length = int(min(max(8 * np.ceil(needed / 8), SHORTEST_TEXT), _most_tokens(tokenizer, model.config)))
     fast.enable_truncation(length, direction=tokenizer.truncation_side)
     pad = int(tokenizer.pad_token_id)
     spec = TextInput(fast.to_str(), length, transliterate=False, lowercase=False, pad=pad, compose=False)
