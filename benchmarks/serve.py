@@ -5,9 +5,10 @@ that changes, the same cases in the same order; beside them the predictor alone 
 Starlette application (the load generator's limit). What the machine does besides hits all alike, and the report compares
 within a repeat. An answer that is wrong ends it all.
 
-    python -m benchmarks.serve             the whole, within 20 minutes, on a machine that does nothing else
-    python -m benchmarks.serve --quick     does it work? 2 repeats of half a second
-    python -m benchmarks.serve --report    write the report again from serve.json
+    python -m benchmarks.serve                    the whole, within 20 minutes, on a machine that does nothing else
+    python -m benchmarks.serve --only digits      one bundle; what was measured of the other stays beside it
+    python -m benchmarks.serve --quick            does it work? 2 repeats of half a second
+    python -m benchmarks.serve --report           write the report again from serve.json
 """
 
 from __future__ import annotations
@@ -281,6 +282,7 @@ def _checked(folder: Path) -> list[Case]:
 def facts(config: ServeBenchConfig) -> dict[str, Any]:
     """Say on what and with what it was measured."""
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "command": _command(config),
         "quick": config.quick,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | float)},
@@ -355,8 +357,9 @@ def measure(config: ServeBenchConfig) -> dict[str, Any]:
         starts = bench.compare_starts(config.model.resolve())
         for subject in prepared:
             bench.measure(subject)
-    return known | {
-        "took_s": round(time.monotonic() - began), "starts": starts, "settings": bench.chosen, "probes": bench.probes,
+    bundles = [subject.name for subject in prepared]
+    return {
+        "runs": [known | {"bundles": bundles, "took_s": round(time.monotonic() - began)}], "starts": starts, "settings": bench.chosen, "probes": bench.probes,
         "torch_weights": bench.weights, "stages": bench.stages, "rows": bench.rows,
     }  # fmt: skip
 
