@@ -286,7 +286,7 @@ def facts(config: ServeBenchConfig) -> dict[str, Any]:
         "command": _command(config),
         "quick": config.quick,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | float)},
-        "machine": f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}",
+        "machine": machine(),
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MLA_")},
         "load_before": (load := [round(value, 2) for value in os.getloadavg()]),
@@ -302,6 +302,11 @@ def _command(config: ServeBenchConfig) -> str:
 def is_busy(load: Sequence[float]) -> bool:
     """Whether others kept a good part of the machine busy in the minute before."""
     return load[0] > BUSY * CORES
+
+
+def machine() -> str:
+    """Say what this runs on."""
+    return f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}"
 
 
 def _processor() -> str:

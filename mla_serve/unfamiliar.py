@@ -116,4 +116,5 @@ def _read(arrays: Mapping[str, Array], name: str) -> Reference:
     finite = all(np.isfinite(value).all() for value in numbers.values())
     if method not in ("knn", "mahalanobis") or not finite or numbers["quantiles"].shape != QUANTILES.shape:
         raise ValueError(f"the reference of {name} is damaged")
-    return Reference(method, **{**numbers, "points": numbers["points"].astype(np.float32)})  # as they were stored
+    numbers["points"] = numbers["points"].astype(np.float32)  # as they are stored, or more
+    return Reference(method, **numbers)
