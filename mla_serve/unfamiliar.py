@@ -60,7 +60,9 @@ class Reference:
     @functools.cached_property
     def _coarse(self) -> tuple[Array, Array]:
         """The points, and half of their squared lengths."""
-        return self.points.astype(np.float32), (np.square(self.points).sum(axis=1) / 2).astype(np.float32)
+        return self.points.astype(np.float32, copy=False), (
+            np.square(self.points, dtype=np.float64).sum(axis=1) / 2
+        ).astype(np.float32)
 
     @functools.cached_property
     def _usual(self) -> tuple[float, float]:
@@ -114,4 +116,5 @@ def _read(arrays: Mapping[str, Array], name: str) -> Reference:
     finite = all(np.isfinite(value).all() for value in numbers.values())
     if method not in ("knn", "mahalanobis") or not finite or numbers["quantiles"].shape != QUANTILES.shape:
         raise ValueError(f"the reference of {name} is damaged")
+    numbers["points"] = numbers["points"].astype(np.float32)  # as they are stored, or more
     return Reference(method, **numbers)

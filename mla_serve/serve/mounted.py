@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve.predictor import Predictor
-from mla_serve.serve.api import Surface, create_app
+from mla_serve.serve.api import Routes, Surface, create_app
 from mla_serve.serve.guard import KeysFile
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
@@ -58,6 +58,11 @@ class Mounted:
     def is_open(self) -> bool:
         """Whether there is a model."""
         return self._now is not None
+
+    @property
+    def routes(self) -> Routes | None:
+        """The handlers of the model that is served."""
+        return self._now.routes if self._now else None
 
     @property
     def paths(self) -> frozenset[str]:
