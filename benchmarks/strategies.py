@@ -31,6 +31,8 @@ import rich.progress
 from benchmarks.strategies_report import REFERENCE, read_rows, write_report
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
+from mla_serve.fusion import Array, Fusion
+from mla_serve.table import Row
 
 CORE = ("mla", "ensemble", "joint_concat", "joint_dropout", "ogm_ge", "qmf")
 REST = ("joint_sum", "joint_unimodal", "mmpareto", "dus", "mib")
@@ -170,10 +172,10 @@ def train_cell(cell: Cell, work: Path) -> None:
 
     from benchmarks import up_front
     from mla_serve.train import pipeline
-    from mla_serve.train.calibrate import fit_fusion
     from mla_serve.train.config import TrainConfig
     from mla_serve.train.loop import opinions
     from mla_serve.train.memory import keep_freed_memory
+    from mla_serve.train.trust import class_shares
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -190,8 +192,9 @@ def train_cell(cell: Cell, work: Path) -> None:
     trainer.run(lambda _: None)
     cost = {"train_seconds": time.process_time() - began, "peak_mb": _rss_mb() - before}
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
+    shares = class_shares(samples["train"], len(plan.recipe.classes))
     scored = {split: opinions(strategy, samples[split], trainer.device) for split in ("val", "test")}
-    fitted = fit_fusion(*scored["val"], samples["val"].labels.numpy(), names)
+    fitted = _fit(*scored["val"], samples["val"].labels.numpy(), names, plan.rows["val"], shares)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
     conditions = {
         split: _conditions(*scored[split], samples[split].labels.numpy(), fusion, _masks(plan.rows[split], names))
@@ -226,6 +229,22 @@ def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mappi
         augment=True, device=device,
     )  # fmt: skip
     return trainer, samples
+
+
+def _fit(
+    logits: Array, present: Array, labels: Array, names: tuple[str, ...], rows: Sequence[Row], shares: Sequence[float]
+) -> Fusion:
+    """Fit the calibrated rule; where classes are unbalanced, in the form that cross-validation chooses, as training does."""
+    from mla_serve.train.calibrate import Evidence, fit
+    from mla_serve.train.choose import choose, unbalanced
+    from mla_serve.train.folds import make_folds
+
+    evidence = Evidence.of(logits, present, labels)
+    if not unbalanced(shares):
+        return fit(evidence, names)
+    folds = make_folds(rows, seed=0)
+    setting, _ = choose(evidence, evidence, names, folds.number, cautious=False, prior=shares)
+    return dataclasses.replace(setting.formula(evidence, evidence, names), prior=shares)
 
 
 def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any) -> dict[str, Any]:

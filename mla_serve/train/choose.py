@@ -75,9 +75,14 @@ def choose(
         fit_to = lambda kept: setting.formula(clean.rows(kept), spoiled.rows(kept), names)  # noqa: E731
         return held_out(clean, fold, listed, fit_to)
 
-    unbalanced = len(names) > 1 and max(prior, default=1) > UNBALANCED * min(prior, default=1)
-    setting, says = most_cautious(loss, cautious=cautious, prior=tuple(prior) if unbalanced else ())
+    tried = tuple(prior) if len(names) > 1 and unbalanced(prior) else ()
+    setting, says = most_cautious(loss, cautious=cautious, prior=tried)
     return setting, f"fusion: {says}"
+
+
+def unbalanced(prior: Sequence[float]) -> bool:
+    """Say whether classes are so unlike in size that counting them once is worth a try."""
+    return max(prior, default=1) > UNBALANCED * min(prior, default=1)
 
 
 def most_cautious(

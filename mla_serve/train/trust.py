@@ -62,7 +62,7 @@ def establish(
     folds = make_folds(rows["val"], seed)
     warnings = find_warnings(rows, train, samples["train"], val, labels)
     names = tuple(inputs)
-    prior = _prior(samples["train"], strategy.classes)
+    prior = class_shares(samples["train"], strategy.classes)
     setting, how = choose(clean, spoiled, names, folds.number, cautious=bool(warnings), prior=prior)
     fusion = setting.fit(clean, spoiled, names)
     fixed = {"native": strategy.native, "bias": strategy.native_bias(), "shares": fit_shares(clean, names)}
@@ -191,7 +191,8 @@ def fit_shares(clean: Evidence, names: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def _prior(samples: Samples, classes: int) -> list[float]:
+def class_shares(samples: Samples, classes: int) -> list[float]:
+    """Return each class's share of the rows, one row more than it has: none is 0."""
     counts = np.bincount(samples.labels.numpy(), minlength=classes) + 1
     return [float(share) for share in counts / counts.sum()]
 

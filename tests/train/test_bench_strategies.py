@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ from benchmarks.strategies_report import (
 )  # fmt: skip
 from benchmarks.up_front import NAME, UpFront
 from mla_serve.errors import ConfigError
+from mla_serve.table import Row
 from mla_serve.train.data import Samples, TrainingBatch
 from mla_serve.train.strategies import STRATEGIES, Strategy
 
@@ -148,3 +150,14 @@ def test_a_cell_that_fails_says_so_and_leaves_no_result(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         strategies.run_cell(cell, tmp_path)
     assert not cell.path(tmp_path).exists()
+
+
+@pytest.mark.parametrize(("shares", "form"), [([0.25] * 4, []), ([0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1])])
+def test_unbalanced_classes_are_calibrated_as_training_does(shares: list[float], form: list[float]) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.choice(4, 120, p=shares)
+    logits = generator.normal(size=(2, 120, 4)) + 2 * np.eye(4)[labels]
+    rows = [Row("id", str(label), {}, {}, {}) for label in labels]
+    fitted = strategies._fit(logits, np.ones((2, 120), dtype=bool), labels, ("a", "b"), rows, shares)
+    assert list(fitted.prior) == form
+    assert all(np.isfinite(list(fitted.temperatures.values())))
