@@ -173,7 +173,7 @@ def train_cell(cell: Cell, work: Path) -> None:
     from benchmarks import up_front
     from mla_serve.train import pipeline
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.loop import opinions
+    from mla_serve.train.loop import Diverged, opinions
     from mla_serve.train.memory import keep_freed_memory
     from mla_serve.train.trust import class_shares
 
@@ -189,7 +189,13 @@ def train_cell(cell: Cell, work: Path) -> None:
     trainer, samples = _trainer(plan, config, cell, work)
     before, began = _rss_mb(), time.process_time()  # one thread: what other work on the machine hardly changes
     trainer.measure()
-    trainer.run(lambda _: None)
+    try:
+        trainer.run(lambda _: None)
+    except Diverged:
+        if cell.seed != SEARCH_SEED:
+            raise
+        _write(cell.path(work), dataclasses.asdict(cell) | {"validation": -1.0})  # a setting that nobody wants
+        return
     cost = {"train_seconds": time.process_time() - began, "peak_mb": _rss_mb() - before}
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
     shares = class_shares(samples["train"], len(plan.recipe.classes))

@@ -43,6 +43,10 @@ def _column_logits(strategy: Strategy, name: str, column: Column, device: torch.
     return sums / column.count.clamp_min(1)[:, None]
 
 
+class Diverged(ConfigError):
+    """The loss is no longer finite."""
+
+
 class Trainer:
     """Train a strategy on decoded rows, an epoch at a time; all that is random follows from (seed, epoch)."""
 
@@ -105,7 +109,7 @@ class Trainer:
                 step()
         means = {key: float(np.mean(values)) for key, values in logged.items()}
         if not all(map(math.isfinite, means.values())):
-            raise ConfigError(
+            raise Diverged(
                 f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr, resume from the last one"
             )
         return means

@@ -145,6 +145,21 @@ def test_encoding_up_front_takes_the_same_steps_to_the_bit(make_strategy: Make, 
     assert orders == [["encode", "turn", "encode", "turn"], ["encode", "encode", "turn", "turn"]]
 
 
+def test_a_setting_that_diverges_loses_the_search_and_fails_a_final_run(
+    config: BenchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = config.data[0].partition("=")[2]
+    cell = Cell("small", folder, "mla", "sgd", 9.0, strategies.SEARCH_SEED, 1)
+    good = dataclasses.replace(cell, lr=0.01)
+    strategies.train_cell(good, config.work)
+    monkeypatch.setattr(STRATEGIES["mla"], "step", lambda *_: {"loss/a": float("nan")})
+    strategies.train_cell(cell, config.work)
+    assert strategies.read(cell, config.work)["validation"] == -1
+    assert strategies.best([cell, good], config.work) == ("sgd", 0.01)
+    with pytest.raises(ConfigError, match="no longer finite"):
+        strategies.train_cell(dataclasses.replace(cell, seed=0), config.work)
+
+
 def test_a_cell_that_fails_says_so_and_leaves_no_result(tmp_path: Path) -> None:
     cell = Cell("none", str(tmp_path / "nowhere"), "mla", "adamw", 0.01, 0, 1)
     with pytest.raises(ConfigError, match="nowhere"):
