@@ -4,6 +4,7 @@ settings    MLA_* environment variables
 model       settings -> a predictor that has been proved right on this machine
 problems    exceptions -> RFC 9457 problem+json
 connection  what a connection may cost before there is a request
+dealing     connections dealt evenly over the workers
 limits      what a request may cost: bytes on the stream, seconds
 bench       the threads that answer and the bounded queue before them
 batching    requests that want the same graph at the same time run it together

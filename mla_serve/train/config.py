@@ -79,7 +79,8 @@ class TrainConfig:
     augment: bool | None = None
     """Vary training samples at random. Default: yes, but not the generated data, whose samples are spoiled already."""
     precision: str = "auto"
-    """fp32, bf16 (the encoders' convolutions and products, while training), or auto: bf16 where the processor has it."""
+    """fp32, bf16 (the encoders' convolutions and products, while training), or auto: bf16 where the processor has it.
+    Of training alone: what the exported graphs compute in is --precision of export."""
     image_size: int | None = None
     """Side of the square that images are cropped to, in pixels. Default: from the data, at most 96."""
     audio_rate: int | None = None

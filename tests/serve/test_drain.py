@@ -43,7 +43,9 @@ def test_sigterm_turns_readiness_off_before_uvicorn_stops_accepting(monkeypatch:
     passed_on: list[bool] = []
     monkeypatch.setattr(signal, "getsignal", handlers.get)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    drain = Drain(Settings(drain_s=0.05))
+    drain = Drain(
+        Settings(drain_s=0.05), lambda _: None
+    )  # the last timer outlives the test, and os._exit would end it all
 
     async def stop() -> None:
         drain.install()
