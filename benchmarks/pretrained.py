@@ -49,9 +49,9 @@ class PretrainedConfig:
     """The text encoder: hf:NAME_OR_FOLDER."""
     image: str = "small"
     """The image encoder, trained from scratch unless it is hf:NAME_OR_FOLDER, too."""
-    image_size: int = 48
+    image_size: int = 32
     """Side of the images in pixels."""
-    epochs: int = 20
+    epochs: int = 12
     """Passes over the training rows."""
     seeds: int = 3
     """Models, one for each seed."""
