@@ -126,7 +126,7 @@ def differences(rows: Sequence[Row]) -> list[Row]:
                 for condition in SHOWN:
                     ours, other = (_bits(each, condition) for each in (by_strategy[REFERENCE], theirs))
                     if ours is not None and other is not None and ours.shape == other.shape:
-                        mean, low, high = _interval(ours, other)
+                        mean, low, high = interval(ours, other)
                         found.append(
                             {"dataset": dataset, "strategy": strategy, "condition": condition, "seeds": len(ours)}
                             | {"mean": round(mean, 2), "low": round(low, 2), "high": round(high, 2)}
@@ -145,7 +145,7 @@ def _bits(rows: Sequence[Row], condition: str) -> Array | None:
     return np.array([np.unpackbits(each, count=chosen[0][1]) for each in packed], dtype=float)
 
 
-def _interval(ours: Array, theirs: Array) -> tuple[float, float, float]:
+def interval(ours: Array, theirs: Array) -> tuple[float, float, float]:
     """Bootstrap the mean of ours - theirs, both (seeds, samples): resample seeds and samples; in points."""
     generator = np.random.default_rng(0)
     difference = ours - theirs

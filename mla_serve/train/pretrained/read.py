@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ def load_pretrained(source: str, tune: str, rank: int, kind: str, draft: Input |
     """
     if kind not in READERS:
         raise ConfigError(f"{PREFIX}{source}: pretrained encoders read {', '.join(READERS)}, not {kind}")
+    if source.startswith("~"):  # the shell leaves it as it is, behind text=hf:
+        source = str(Path(source).expanduser())
     model = load_model(source, kind)
     weights = hash_weights(model)
     processor, spec, front = READERS[kind](source, model, draft)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
@@ -80,10 +81,13 @@ def _encoder_of(model: nn.Module) -> nn.Module:
 
 def fetch(call: Callable[..., T], source: str, **options: Any) -> T:
     """Call a loader of transformers. Raises: ConfigError with its reason."""
+    from safetensors import SafetensorError
+
+    kinds = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, EOFError, UnpicklingError)
     try:
         with quietly():
             return call(source, **options)
-    except (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError) as error:
+    except (*kinds, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"hf:{source}: cannot be loaded ({type(error).__name__}: {reason}); expected a folder that "
@@ -118,8 +122,10 @@ def hash_weights(model: nn.Module) -> str:
 
 def _check_exists(source: str) -> None:
     """Refuse what can only be a folder, and is none. A plain owner/name is left to the hub."""
-    path = Path(source).expanduser()
-    if not source or (not path.is_dir() and (source.startswith((".", "~", "/")) or len(path.parts) > 2)):
+    if not source:
+        raise ConfigError("hf: names no model; expected hf:FOLDER that save_pretrained wrote, or hf:NAME on the hub")
+    path = Path(source)
+    if not path.is_dir() and (source.startswith((".", "/")) or len(path.parts) > 2):
         raise ConfigError(f"hf:{source}: no such folder; expected one that save_pretrained wrote, or a name on the hub")
 
 

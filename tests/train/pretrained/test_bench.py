@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pretrained import PretrainedConfig, gain, markdown, normalised, repeats, run, without_test
+from benchmarks.pretrained import PretrainedConfig, gain, gained, markdown, normalised, repeats, run, without_test
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row, read_table
 from tests.train.pretrained.zoo import Zoo, make_image
@@ -60,6 +60,15 @@ def test_the_gain_is_over_the_best_single_modality() -> None:
     assert gain(scores, key="nll") == pytest.approx(0.1)
 
 
+def test_the_interval_is_over_paired_rows_of_the_best_single_modality() -> None:
+    seed = {
+        "is_new": "1111011111",
+        "right": {"full": "1111111110", "image": "0000000000", "text": "1111011110"},
+    }
+    assert gained([{"test": seed}] * 3, "test", "all").startswith("Fused minus text: +10.0 points, 95 % interval +0.0")
+    assert "+0.0 points, 95 % interval +0.0 to +0.0" in gained([{"test": seed}] * 3, "test", "new")
+
+
 def test_a_small_round_trains_measures_and_can_be_taken_up_again(zoo: Zoo, table: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -77,6 +86,10 @@ def test_a_small_round_trains_measures_and_can_be_taken_up_again(zoo: Zoo, table
     assert results[0]["test"]["repeats"] == {"text": 0, "image": 10}  # images 50 to 59 are those of 0 to 9
     assert results[0]["test"]["new_rows"] == 5
     assert "| mean |" in markdown(config, results)
+    for split in ("val", "test"):
+        for condition, right in results[0][split]["right"].items():
+            accuracy = results[0][split]["all"][condition]["calibrated"]["accuracy"]
+            assert right.count("1") / len(right) == pytest.approx(accuracy)
     assert str(tmp_path) not in (tmp_path / "out" / "pretrained.md").read_text()
     before = (tmp_path / "work" / "models" / "seed0" / "manifest.json").stat().st_mtime_ns
     run(config)

@@ -18,6 +18,8 @@ from mla_serve.inputs.audio import PADDING
 from mla_serve.train.pretrained.encoders import Frozen
 from tests.train.pretrained.zoo import KINDS, PAYLOADS, TEXTS, Zoo, make_image, make_sound
 
+QUICK = ("resnet", "vit", "ast", "wav2vec2_masked", "whisper", "bert")  # each way to decode and each front, once
+EXPORTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
 IMAGES, AUDIO, TEXT = ([name for name, its in KINDS.items() if its == kind] for kind in ("image", "audio", "text"))
 
 
@@ -75,7 +77,7 @@ def test_features_do_not_depend_on_the_padding_or_the_neighbours(name: str, zoo:
         assert torch.allclose(alone[0], together[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_the_graph_computes_what_torch_computes(name: str, zoo: Zoo, tmp_path: Path) -> None:
     loaded, kind = zoo.load(name), KINDS[name]
     assert "as transformers computes it" in loaded.check(PAYLOADS[kind])

@@ -85,6 +85,21 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         Zoo(tmp_path).load("nothing", kind="text")
 
 
+def test_a_folder_in_the_home_folder_is_found(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(zoo.root))
+    assert Zoo(Path("~")).load("bert").settings.source == "bert"
+    with pytest.raises(ConfigError, match="no such folder"):
+        Zoo(Path("~")).load("nothing", kind="text")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut short"])
+def test_a_folder_without_whole_weights_is_refused(content: bytes | None, zoo: Zoo, tmp_path: Path) -> None:
+    weights = zoo.edit("bert", tmp_path / "bert", "config.json", lambda facts: None) / "model.safetensors"
+    weights.unlink() if content is None else weights.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"cannot be loaded .* expected a folder"):
+        Zoo(tmp_path).load("bert")
+
+
 def test_a_name_that_cannot_be_fetched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="hf:nobody/nothing: cannot be loaded"):
@@ -117,7 +132,7 @@ def test_training_without_pretrained_encoders_imports_no_transformers(
         ({"tune": ("text=frozen",)}, "text has no pretrained encoder"),
         ({"encoders": ("text=hf:x",), "tune": ("text=some",)}, "one of frozen, lora, full"),
         ({"encoders": ("text=hf:x",), "lora_rank": 0}, "--lora-rank 0"),
-        ({"encoders": ("text=hf:",)}, "no such folder"),
+        ({"encoders": ("text=hf:",)}, "hf: names no model"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags: dict[str, Any], message: str, table: Path, tmp_path: Path) -> None:
