@@ -23,7 +23,7 @@ from mla_serve.train.data import Samples
 from mla_serve.train.extend_fit import establish_added
 from mla_serve.train.extend_head import LATE, Head, build_late, read_head
 from mla_serve.train.inputs import choose_inputs
-from mla_serve.train.pipeline import VALIDATION_SHARE, Plan, pick_encoders, pick_options, read_data, with_any
+from mla_serve.train.pipeline import VALIDATION_SHARE, Plan, pick_encoders, pick_norm, pick_options, read_data, with_any
 from mla_serve.train.run import Recipe
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import Strategy
@@ -95,7 +95,8 @@ def plan(config: TrainConfig) -> Extension:
 
     check_rows(table, list(table.splits), decode)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
-    recipe = Recipe(classes, inputs, pick_encoders(inputs, config), width, LATE, pick_options(config))
+    encoders, options, norm = pick_encoders(inputs, config), pick_options(config), pick_norm(config)
+    recipe = Recipe(classes, inputs, encoders, width, LATE, options, norm)
     planned = Extension(name, table, rows, recipe, notes, base, head)
     planned.build(config.seed)
     return planned

@@ -19,13 +19,14 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, Table, check_rows, payload, read_table
+from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
 from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
-from mla_serve.train.run import LAST, RUN, UNFAMILIAR, Recipe, RunFolder
+from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 from mla_serve.train.trust import Trust, establish
@@ -86,22 +87,21 @@ def plan(config: TrainConfig) -> Plan:
         list(table.splits),
         lambda modality, value: modality in inputs and inputs[modality].decode(value, modality),
     )
-    recipe = Recipe(
-        table.classes, inputs, pick_encoders(inputs, config), config.width, config.strategy, pick_options(config)
-    )
+    encoders, options, norm = pick_encoders(inputs, config), pick_options(config), pick_norm(config)
+    recipe = Recipe(table.classes, inputs, encoders, config.width, config.strategy, options, norm)
     recipe.build()
     return Plan(name, table, rows, recipe, notes)
 
 
 def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[], None] = lambda: None) -> RunFolder:
-    """Train as planned into runs/NAME and fit the fusion on validation.
+    """Train as planned into runs/NAME and fit the fusion on validation; what is validated and written, rank 0 does.
 
     Raises: ConfigError when --resume does not fit what is there.
     """
     folder = RunFolder(config.runs / planned.name)
     samples = {
         split: decode_rows(planned.rows[split], planned.recipe.inputs, planned.recipe.classes)
-        for split in ("train", "val")
+        for split in (("train", "val") if distributed.is_main() else ("train",))
     }
     trainer = Trainer(
         planned.build(config.seed),
@@ -115,7 +115,8 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
     )
     _start(config, planned, folder, trainer)
     trainer.run(report, step)
-    _finish(config, planned, folder, trainer, samples)
+    if distributed.is_main():
+        _finish(config, planned, folder, trainer, samples)
     return folder
 
 
@@ -130,13 +131,13 @@ def pick_device(name: str) -> torch.device:
     Raises: ConfigError for CUDA where there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return distributed.own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"--device {name}: torch finds no CUDA device here; use --device cpu, or install torch with CUDA"
         )
     try:
-        return torch.device(name)
+        return distributed.own_device(torch.device(name))
     except RuntimeError:
         raise ConfigError(f"--device {name}: expected cpu, cuda or auto") from None
 
@@ -151,24 +152,45 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
+def pick_norm(config: TrainConfig) -> str:
+    """Return what --norm means: by default group where processes share a batch on the CPU, which batch cannot."""
+    several = distributed.launched() and pick_device(config.device).type == "cpu"
+    return config.norm or ("group" if several else "batch")
+
+
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     facts = _jsonable(dataclasses.asdict(config))
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
-    facts |= {"precision": planned.recipe.options.precision, **planned.origin}
-    if config.resume and (folder.path / LAST).exists():
-        before = folder.read_json("config.json")
+    facts |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
+    if distributed.from_main(lambda: _goes_on(config.resume, facts, folder)):
+        trainer.resume()
+    else:
+        trainer.measure()
+
+
+def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder) -> bool:
+    """Say whether to go on from a checkpoint, as told or after torchrun's restart; where not, begin the run's folder.
+
+    Raises: ConfigError when the checkpoint is of other settings.
+    """
+    restarted = distributed.restarted() and folder.read_launch() == distributed.launch()
+    if (resume or restarted) and (folder.path / LAST).exists():
+        before = {"norm": "batch"} | folder.read_json("config.json")  # older runs have none
         changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"
             )
-        trainer.resume()
-        return
-    if folder.path.exists():
+        return True
+    if restarted:
+        (folder.path / METRICS).unlink(missing_ok=True)
+    elif folder.path.exists():
         _put_aside(folder.path)
     folder.write_json("config.json", facts)
-    trainer.measure()
+    if launch := distributed.launch():
+        folder.write_bytes(LAUNCH, launch.encode())
+    return False
 
 
 def _put_aside(path: Path) -> None:
@@ -201,6 +223,7 @@ def _finish(
             "notes": [*planned.notes, *trust.notes],
             "golden_source": "generated" if generated else "training rows",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in ("torch", "numpy")},
+            "processes": distributed.world(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         },
     )

@@ -14,15 +14,18 @@ from mla_serve.errors import ConfigError
 from mla_serve.fusion import Fusion
 from mla_serve.inputs import INPUTS, Input, Payload
 from mla_serve.train.encoders import ENCODERS, Encoder
+from mla_serve.train.encoders.blocks import group_normed
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
-UNFAMILIAR = "unfamiliar.npz"
+UNFAMILIAR, LAUNCH = "unfamiliar.npz", "launch"
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options."""
+    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options, and what
+    encoders normalise over.
+    """
 
     classes: tuple[str, ...]
     inputs: Mapping[str, Input]
@@ -30,6 +33,7 @@ class Recipe:
     width: int
     strategy: str
     options: Options
+    norm: str = "batch"
 
     def build(self, seed: int = 0) -> Strategy:
         """Make the modules, freshly initialised.
@@ -50,7 +54,8 @@ class Recipe:
         kind, chosen = self.inputs[name].kind, self.encoders[name]
         if chosen not in ENCODERS[kind]:
             raise ConfigError(f"--encoders {name}={chosen}: expected one of {', '.join(ENCODERS[kind])} for {kind}")
-        return ENCODERS[kind][chosen](self.inputs[name], self.width)
+        encoder = ENCODERS[kind][chosen](self.inputs[name], self.width)
+        return group_normed(encoder) if self.norm == "group" else encoder
 
 
 class RunFolder:
@@ -101,6 +106,11 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of all epochs."""
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
+    def read_launch(self) -> str | None:
+        """Return which call of torchrun began the run; none where it was begun without."""
+        path = self.path / LAUNCH
+        return path.read_text() if path.exists() else None
 
     def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
         """Store the files that inputs bring, and return the recipe as JSON fields."""

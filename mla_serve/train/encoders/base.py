@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import abc
 
+import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Input
+
+
+def widened(x: Tensor) -> Tensor:
+    """Bring bf16 to float32; what is that wide already stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Encoder(nn.Module, abc.ABC):
