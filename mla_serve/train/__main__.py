@@ -39,10 +39,10 @@ def run(flags: TrainFlags) -> None:
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = _screen(flags.json, distributed.is_main())
     torch.set_num_threads(config.threads or distributed.threads())
-    with distributed.group(_device(config)):
+    with distributed.group(_device(config)) as launch:
         planned = distributed.from_main(lambda: extend.plan(config) if config.extend else pipeline.plan(config))
         _announce(screen, planned, distributed.world())
-        folder = _train(config, planned, screen)
+        folder = _train(config, planned, screen, launch)
     if not distributed.is_main():
         return
     out = config.out or Path("models") / planned.name
@@ -81,14 +81,18 @@ def _announce(screen: Console, planned: Plan, processes: int) -> None:
     screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
 
 
-def _train(config: TrainConfig, planned: Plan, screen: Console) -> RunFolder:
+def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None) -> RunFolder:
     """Train, with a progress bar and a line for each epoch."""
     from mla_serve.train import pipeline
 
     with _progress(screen) as progress:
         task = progress.add_task("training", total=pipeline.total_steps(config, planned))
         return pipeline.train(
-            config, planned, lambda record: progress.console.print(_line(record)), lambda: progress.advance(task)
+            config,
+            planned,
+            lambda record: progress.console.print(_line(record)),
+            lambda: progress.advance(task),
+            launch,
         )
 
 

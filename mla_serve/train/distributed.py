@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mla_serve.cli import INTERRUPTED, USAGE
 from mla_serve.errors import ConfigError
+from mla_serve.train.meeting import name_attempt, name_call
 from mla_serve.train.share import Share, row_dropout
 
 T = TypeVar("T")
@@ -37,19 +38,6 @@ def launched() -> bool:
 def is_main() -> bool:
     """Whether this is the process that reads, writes and speaks."""
     return not launched() or os.environ["RANK"] == "0"
-
-
-def restarted() -> bool:
-    """Whether torchrun started this process in place of one that died."""
-    return launched() and os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
-
-
-def launch() -> str | None:
-    """Return what tells one call of torchrun from another, the same after its restarts."""
-    if not launched():
-        return None
-    name = os.environ["TORCHELASTIC_RUN_ID"]
-    return f"{name}-{os.getppid()}" if name == "none" else name
 
 
 def threads() -> int:
@@ -74,17 +62,23 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def group(device: torch.device) -> Iterator[None]:
-    """Be one of the processes that torchrun started, until the end of the block."""
+def group(device: torch.device) -> Iterator[str | None]:
+    """Be one of the processes that torchrun started, until the end of the block.
+
+    Yields: the name of this call of torchrun, the same after its restarts; None without torchrun.
+    """
     if not launched():
-        yield
+        yield None
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _others():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+        own = dist.PrefixStore(name_attempt(store, rank, world), store)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=PATIENCE)
     try:
-        yield
+        yield name_call(store)
     except KeyboardInterrupt:
         if is_main():
             raise

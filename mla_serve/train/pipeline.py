@@ -93,8 +93,16 @@ def plan(config: TrainConfig) -> Plan:
     return Plan(name, table, rows, recipe, notes)
 
 
-def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[], None] = lambda: None) -> RunFolder:
+def train(
+    config: TrainConfig,
+    planned: Plan,
+    report: Report,
+    step: Callable[[], None] = lambda: None,
+    launch: str | None = None,
+) -> RunFolder:
     """Train as planned into runs/NAME and fit the fusion on validation; what is validated and written, rank 0 does.
+
+    Args: launch, the name of the call of torchrun; where it began the run, this is its restart, and goes on.
 
     Raises: ConfigError when --resume does not fit what is there.
     """
@@ -113,7 +121,7 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
         augment=config.augments,
         device=pick_device(config.device),
     )
-    _start(config, planned, folder, trainer)
+    _start(config, planned, folder, trainer, launch)
     trainer.run(report, step)
     if distributed.is_main():
         _finish(config, planned, folder, trainer, samples)
@@ -158,23 +166,23 @@ def pick_norm(config: TrainConfig) -> str:
     return config.norm or ("group" if several else "batch")
 
 
-def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
+def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     facts = _jsonable(dataclasses.asdict(config))
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
     facts |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
-    if distributed.from_main(lambda: _goes_on(config.resume, facts, folder)):
+    if distributed.from_main(lambda: _goes_on(config.resume, facts, folder, launch)):
         trainer.resume()
     else:
         trainer.measure()
 
 
-def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder) -> bool:
+def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder, launch: str | None) -> bool:
     """Say whether to go on from a checkpoint, as told or after torchrun's restart; where not, begin the run's folder.
 
     Raises: ConfigError when the checkpoint is of other settings.
     """
-    restarted = distributed.restarted() and folder.read_launch() == distributed.launch()
+    restarted = launch is not None and folder.read_launch() == launch
     if (resume or restarted) and (folder.path / LAST).exists():
         before = {"norm": "batch"} | folder.read_json("config.json")  # older runs have none
         changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
@@ -188,7 +196,7 @@ def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder) -> bool:
     elif folder.path.exists():
         _put_aside(folder.path)
     folder.write_json("config.json", facts)
-    if launch := distributed.launch():
+    if launch:
         folder.write_bytes(LAUNCH, launch.encode())
     return False
 

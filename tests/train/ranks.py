@@ -1,7 +1,7 @@
 """What test_distributed.py runs under torchrun, and in one process to compare: losses of strategies, runs that are killed.
 
-    torchrun --nproc-per-node=2 tests/train/ranks.py losses OUT
-    torchrun --nproc-per-node=2 --max-restarts=3 tests/train/ranks.py run DATA FOLDER [RESTART:STEP:SIGNAL ...]
+torchrun --nproc-per-node=2 tests/train/ranks.py losses OUT
+torchrun --nproc-per-node=2 --max-restarts=3 tests/train/ranks.py run DATA FOLDER [RESTART:STEP ...]
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Column, Samples, training_batches
 from mla_serve.train.run import Recipe
 from mla_serve.train.share import per_row
-from mla_serve.train.strategies import STRATEGIES, Options
+from mla_serve.train.strategies import STRATEGIES, Options, mla
 
 CPU = torch.device("cpu")
 EPOCHS, ROWS, BATCH, CLASSES = 4, 50, 11, 3  # five batches, all but the last of an odd number of rows
-INPUTS: dict[str, Input] = {"numbers": VectorInput(6), "picture": ImageInput(8, 8, 1), "sound": AudioInput(1000, 160, 80)}
+INPUTS: dict[str, Input] = {
+    "numbers": VectorInput(6),
+    "picture": ImageInput(8, 8, 1),
+    "sound": AudioInput(1000, 160, 80),
+}
 INPUTS["rare"] = VectorInput(6)
 SGD = {"optimizer": "sgd", "lr": 0.05}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in STRATEGIES} | {
     **{f"mla hgm={hgm}": ("mla", {"hgm": hgm}) for hgm in ("off", "never", "others", "3")},
     "mla turns=shuffled": ("mla", {"turns": "shuffled"}),
-    "mla turns=weak": ("mla", {"turns": "weak", "lr": 0.01}),
+    "mla turns=weak": ("mla", {"turns": "weak"}),
     "mla sgd": ("mla", SGD),
     "mmpareto": ("mmpareto", SGD),
 }
@@ -58,12 +62,13 @@ def make_windows(spec: Input, labels: torch.Tensor, generator: torch.Generator) 
         return (noise * 30 + 90 + 30 * labels.view(-1, 1, 1, 1)).clamp(0, 255).to(torch.uint8)
     if isinstance(spec, AudioInput):
         return (torch.arange(spec.window) / spec.rate * 600 * (1 + labels[:, None])).sin() + 0.3 * noise
-    return 0.5 * noise + labels[:, None]
+    return 0.5 * noise + 4 * torch.eye(*spec.shape)[labels]
 
 
 def train_steps(case: str, augment: bool = False) -> dict[str, Any]:
-    """Take 20 steps; returns what each logged, the weights' sums, and the projector's."""
+    """Take 20 steps; returns what each logged, the weights' sums, the projector's, and how many rows were rare."""
     strategy_name, options = CASES[case]
+    mla.STRONG = 0.9 if case == "mla turns=weak" else 0.5  # so few steps make nobody really strong
     samples = make_samples()
     inputs = {name: column.spec for name, column in samples.columns.items()}
     classes = tuple(map(str, range(CLASSES)))
@@ -78,27 +83,31 @@ def train_steps(case: str, augment: bool = False) -> dict[str, Any]:
     strategy.prepare(5 * EPOCHS, ROWS)
     strategy.train()
     records: list[dict[str, float]] = []
+    rare: list[int] = []
     torch.manual_seed(0)
     for epoch in range(EPOCHS):
         strategy.start_epoch()
         generator = torch.Generator().manual_seed(epoch)
-        records += [strategy.step(batch) for batch in training_batches(samples, BATCH, generator, CPU, augment)]
+        for batch in training_batches(samples, BATCH, generator, CPU, augment):
+            records.append(strategy.step(batch))
+            rare.append(int(batch.whole["rare"].sum()))
     projector = getattr(strategy, "projector", None)
     return {
         "records": records,
+        "rare": rare,
         "weights": [float(value.double().abs().sum()) for value in strategy.state_dict().values()],
         "projector": float(projector.turn("picture").sum()) if projector else None,
     }
 
 
 def reductions() -> dict[str, Any]:
-    """Apply every function of the module to what differs by rank; rank 0 has no row, rank 1 one, and so on."""
+    """Apply every function of the module to what differs by rank; rank 0 has no value, rank 1 no row."""
     rank = distributed.rank()
     own, values = torch.full((2, 3), float(rank + 1)), torch.arange(float(rank))
     distributed.sum_([own])
-    there = torch.arange(7) % 3 != 1
+    there = torch.arange(7) % 2 == 0
     share = distributed.share(there)
-    learned = (10.0 * torch.arange(5)[share.at]).requires_grad_()
+    learned = (10.0 * torch.arange(4)[share.at]).requires_grad_()
     everyones = distributed.lined_up(learned, share)
     everyones.sum().backward()
     torch.manual_seed(rank)
@@ -132,25 +141,38 @@ def losses(out: Path) -> None:
     (out / f"{distributed.rank()}.json").write_text(json.dumps(result))
 
 
-def run(data: Path, runs: Path, kills: list[str]) -> None:
+def run(data: Path, runs: Path, kills: list[str], launch: str | None) -> None:
     """Train into runs/small; rank 1 is killed at given steps after given restarts, counted from 0."""
-    attempt, steps = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), 0
+    attempt, steps = os.environ["TORCHELASTIC_RESTART_COUNT"], 0
+
+    def die_where_told() -> None:
+        if distributed.rank() == 1 and f"{attempt}:{steps}" in kills:
+            os.kill(os.getpid(), 9)
 
     def step() -> None:
         nonlocal steps
         steps += 1
-        if distributed.rank() == 1 and f"{attempt}:{steps}" in kills:
-            os.kill(os.getpid(), 9)
+        die_where_told()
 
     config = TrainConfig(data=data, name="small", runs=runs, epochs=4, batch_size=16, width=16, device="cpu")
     planned = distributed.from_main(lambda: pipeline.plan(config))
-    pipeline.train(config, planned, lambda record: print(f"epoch {record['epoch']}", flush=True), step)
+    die_where_told()
+    pipeline.train(config, planned, lambda record: print(f"epoch {record['epoch']}", flush=True), step, launch)
+
+
+def alone() -> None:
+    """Fail on rank 1 while rank 0 waits for it."""
+    if distributed.rank() == 1:
+        raise ValueError("the one at fault")
+    distributed.sum_values({"a": 1.0})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with distributed.group(CPU):
+    with distributed.group(CPU) as launch:
         if sys.argv[1] == "losses":
             losses(Path(sys.argv[2]))
+        elif sys.argv[1] == "alone":
+            alone()
         else:
-            run(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+            run(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:], launch)
