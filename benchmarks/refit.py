@@ -13,7 +13,7 @@ import torch
 
 from mla_serve.table import read_table
 from mla_serve.train.data import decode_rows
-from mla_serve.train.run import BEST, RUN, UNFAMILIAR, RunFolder
+from mla_serve.train.run import RUN, UNFAMILIAR, RunFolder
 from mla_serve.train.split import split_validation
 from mla_serve.train.trust import establish
 
@@ -22,8 +22,7 @@ def refit(run: Path) -> list[str]:
     """Rewrite a run's fusion, scores and references; returns the notes."""
     folder = RunFolder(run)
     facts, recipe = folder.read_json(), folder.read_recipe()
-    strategy = recipe.build()
-    strategy.load_state_dict(folder.load(BEST)["weights"])
+    strategy = folder.restore(recipe.build())
     rows = dict(read_table(Path(facts["data"])).splits)
     if "val" not in rows:
         rows["train"], rows["val"], _ = split_validation(rows["train"], 0.2, facts["config"]["seed"])

@@ -34,6 +34,7 @@ ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {  # name: strategy and its options
     "mla": ("mla", {}),
     "mla_hgm_others": ("mla", {"hgm": "others"}),
+    "mla_up_front": ("mla_up_front", {}),
     "joint_concat": ("joint_concat", {}),
 }
 CLASSES = 10
@@ -55,8 +56,12 @@ class Kind:
 
 
 KINDS = {
-    "vector": Kind((64,), "small", (2, 4, 8, 16, 24, 32), tuple(VARIANTS), batch=256, steps=20, threads=1),
-    "resnet18": Kind((3, 224, 224), "resnet18", (1, 2, 3, 4), ("mla", "joint_concat"), batch=32, steps=1, threads=2),
+    "vector": Kind(
+        (64,), "small", (2, 4, 8, 16, 24, 32), ("mla", "mla_hgm_others", "joint_concat"), batch=256, steps=20, threads=1
+    ),
+    "resnet18": Kind(
+        (3, 224, 224), "resnet18", (1, 2, 3, 4), ("mla", "mla_up_front", "joint_concat"), batch=32, steps=1, threads=2
+    ),
 }
 
 
@@ -148,6 +153,7 @@ def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[],
     """Return a training step on so many rows, as the training loop takes it, and a validation after an epoch."""
     import torch
 
+    from benchmarks import up_front
     from mla_serve.fusion import Fusion
     from mla_serve.scores import evaluate
     from mla_serve.train.data import TrainingBatch
@@ -156,6 +162,7 @@ def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[],
     from mla_serve.train.strategies import Options
 
     torch.set_num_threads(kind.threads)
+    up_front.register()
     generator, device = torch.Generator().manual_seed(cell.repeat), torch.device("cpu")
     samples = _samples(kind, cell.modalities, generator)
     inputs = {name: column.spec for name, column in samples.columns.items()}

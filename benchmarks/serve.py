@@ -5,9 +5,10 @@ that changes, the same cases in the same order; beside them the predictor alone 
 Starlette application (the load generator's limit). What the machine does besides hits all alike, and the report compares
 within a repeat. An answer that is wrong ends it all.
 
-    python -m benchmarks.serve             the whole, within 20 minutes, on a machine that does nothing else
-    python -m benchmarks.serve --quick     does it work? 2 repeats of half a second
-    python -m benchmarks.serve --report    write the report again from serve.json
+    python -m benchmarks.serve                    the whole, within 20 minutes, on a machine that does nothing else
+    python -m benchmarks.serve --only digits      one bundle; what was measured of the other stays beside it
+    python -m benchmarks.serve --quick            does it work? 2 repeats of half a second
+    python -m benchmarks.serve --report           write the report again from serve.json
 """
 
 from __future__ import annotations
@@ -281,10 +282,11 @@ def _checked(folder: Path) -> list[Case]:
 def facts(config: ServeBenchConfig) -> dict[str, Any]:
     """Say on what and with what it was measured."""
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "command": _command(config),
         "quick": config.quick,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | float)},
-        "machine": f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}",
+        "machine": machine(),
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MLA_")},
         "load_before": (load := [round(value, 2) for value in os.getloadavg()]),
@@ -300,6 +302,11 @@ def _command(config: ServeBenchConfig) -> str:
 def is_busy(load: Sequence[float]) -> bool:
     """Whether others kept a good part of the machine busy in the minute before."""
     return load[0] > BUSY * CORES
+
+
+def machine() -> str:
+    """Say what this runs on."""
+    return f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}"
 
 
 def _processor() -> str:
@@ -355,8 +362,9 @@ def measure(config: ServeBenchConfig) -> dict[str, Any]:
         starts = bench.compare_starts(config.model.resolve())
         for subject in prepared:
             bench.measure(subject)
-    return known | {
-        "took_s": round(time.monotonic() - began), "starts": starts, "settings": bench.chosen, "probes": bench.probes,
+    bundles = [subject.name for subject in prepared]
+    return {
+        "runs": [known | {"bundles": bundles, "took_s": round(time.monotonic() - began)}], "starts": starts, "settings": bench.chosen, "probes": bench.probes,
         "torch_weights": bench.weights, "stages": bench.stages, "rows": bench.rows,
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,13 @@ def beside(results: Results, out: Path) -> Results:
     except ConfigError:
         return results
     own = {row["bundle"] for row in results["rows"]}
-    together = dict(results)
+    left = [run | {"bundles": [name for name in run["bundles"] if name not in own]} for run in before["runs"]]
+    together = {**results, "runs": [run for run in left if run["bundles"]] + list(results["runs"])}
     for key in ("rows", "probes"):
         together[key] = [row for row in before[key] if row["bundle"] not in own] + list(results[key])
     for key in ("settings", "torch_weights", "stages"):
         together[key] = {**before[key], **results[key]}
     together["starts"] = max(results["starts"], before["starts"], key=len)
-    together["command"] = f"{before['command']}` and `{results['command']}"
-    together["took_s"] = before["took_s"] + results["took_s"]
-    together["busy"] = before["busy"] or results["busy"]
     return together
 
 
@@ -80,24 +78,30 @@ def markdown(results: Results) -> str:
 
 
 def _head(results: Results) -> str:
-    config, versions = results["config"], results["versions"]
-    warning = "\n**Measured with --quick: the numbers mean nothing.**\n" if results["quick"] else ""
-    warning += "\n**The machine was busy with something else before.**\n" if results["busy"] else ""
+    runs = "\n".join(_run(run) for run in results["runs"])
     return f"""# Serving
 
-`{results["command"]}`, {results["took_s"] / 60:.1f} minutes: {config["repeats"]} repeats, in each of which every system was asked over 1, 8 and 32
-connections in an order of its own, all servers up, but asleep while another is measured. The figures are medians over the repeats, in brackets the least and
-the largest; ratios are taken within a repeat.
-{warning}
-Machine: {results["machine"]}; load before: {results["load_before"][0]}. {", ".join(f"{name} {given}" for name, given in versions.items())}.
-{_environment(results)}
+In each repeat every system was asked over 1, 8 and 32 connections in an order of its own, all servers up, but asleep
+while another is measured. The figures are medians over the repeats, in brackets the least and the largest; ratios are
+taken within a repeat.
+
+{runs}
 ![throughput, latency and processor time](serve.svg)
 """
 
 
-def _environment(results: Results) -> str:
-    given = ", ".join(f"{name}={value}" for name, value in results["environment"].items())
-    return f"Settings from the environment: {given}.\n" if given else ""
+def _run(run: Mapping[str, Any]) -> str:
+    """Say when, on what and with what some bundles were measured."""
+    versions = ", ".join(f"{name} {given}" for name, given in run["versions"].items())
+    given = ", ".join(f"{name}={value}" for name, value in run["environment"].items())
+    remarks = [
+        *(["**Measured with --quick: the numbers mean nothing.**"] if run["quick"] else []),
+        *(["**The machine was busy with something else before.**"] if run["busy"] else []),
+        *([f"Settings from the environment: {given}."] if given else []),
+    ]
+    return f"""{" and ".join(run["bundles"])}: `{run["command"]}` on {run["date"]}, {run["config"]["repeats"]} repeats in {run["took_s"] / 60:.1f} minutes.
+{run["machine"]}; load before: {run["load_before"][0]}. {versions}. {" ".join(remarks)}
+"""
 
 
 def _verdicts(results: Results) -> str:
@@ -111,11 +115,9 @@ def _verdicts(results: Results) -> str:
     lines.append(
         f"| {asked} | {said or 'no stage of a modality that was not sent'} | {'**missed**' if stray else 'met'} |"
     )
-    if results["config"]["repeats"] < ENOUGH:
-        lines += [
-            "",
-            f"Only {results['config']['repeats']} repeats: at least {ENOUGH} are needed for any of this to count.",
-        ]
+    fewest = min(run["config"]["repeats"] for run in results["runs"])
+    if fewest < ENOUGH:
+        lines += ["", f"Only {fewest} repeats: at least {ENOUGH} are needed for any of this to count."]
     return "\n".join([*lines, ""])
 
 

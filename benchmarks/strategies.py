@@ -3,7 +3,8 @@
 For each data set and strategy, {SGD, AdamW} x a grid of learning rates is searched on validation with one seed of its own;
 the best setting is then trained with every seed. Each cell (one training run) is a process of one thread and a file in
 --work, so an interrupted comparison goes on where it was. Strategies take turns, seed by seed, so that what else the
-machine does falls on all of them alike. The test split is asked once, by the final cells.
+machine does falls on all of them alike. The test split is asked once, by the final cells. What --out has results of is
+not trained again: data sets and strategies can be added one after the other.
 
     python -m benchmarks.strategies --data tri-digits=DIR mfeat=DIR --core
 """
@@ -11,12 +12,14 @@ machine does falls on all of them alike. The test split is asked once, by the fi
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -25,21 +28,26 @@ from typing import Any
 import numpy as np
 import rich.progress
 
+from benchmarks.strategies_report import REFERENCE, read_rows, write_report
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
 
 CORE = ("mla", "ensemble", "joint_concat", "joint_dropout", "ogm_ge", "qmf")
 REST = ("joint_sum", "joint_unimodal", "mmpareto", "dus", "mib")
-VARIANTS: dict[str, dict[str, str]] = {  # ablations of mla, as strategies of their own
+VARIANTS: dict[str, dict[str, str]] = {  # ablations: mla at its own setting, but for these flags
     "mla_hgm_off": {"hgm": "off"},
     "mla_hgm_never": {"hgm": "never"},
     "mla_hgm_others": {"hgm": "others"},
+    "mla_hgm_9_turns": {"hgm": "9"},
     "mla_separate": {"heads": "separate"},
     "mla_weak_turns": {"turns": "weak"},
     "mla_shuffled_turns": {"turns": "shuffled"},
+    "mla_up_front": {"strategy": "mla_up_front"},
 }
 GRID = {"adamw": (1e-3, 3e-3), "sgd": (0.03, 0.1)}
 SEARCH_SEED = 1000
+Job = tuple[str, str, str]  # data set, its folder, strategy
+Setting = tuple[str, float]  # optimiser, learning rate
 RULES = ("native", "paper", "mean_logit", "calibrated")
 
 
@@ -53,12 +61,18 @@ class BenchConfig:
     """Only the core six strategies."""
     ablations: bool = False
     """The variants of mla as well."""
+    again: tuple[str, ...] = ()
+    """Strategies to train although their results are in --out."""
     seeds: int = 5
     """Training runs of each strategy at its best setting."""
     epochs: int = 15
     """Passes over the training rows, for every strategy alike."""
     search_epochs: int = 5
     """The same, while searching."""
+    encoders: tuple[str, ...] = ()
+    """As in mla_serve.train, for the data sets named in this call."""
+    image_size: int | None = None
+    """As in mla_serve.train, likewise."""
     jobs: int = os.cpu_count() or 1
     """Cells trained at a time."""
     work: Path = Path("runs/bench")
@@ -78,10 +92,14 @@ class Cell:
     lr: float
     seed: int
     epochs: int
+    encoders: tuple[str, ...] = ()
+    image_size: int | None = None
 
     def path(self, work: Path) -> Path:
         """Name the file of its results."""
         run = f"{self.strategy}-{self.optimizer}-{self.lr:g}-{self.epochs}-{self.seed}"
+        if told := (*self.encoders, *([str(self.image_size)] if self.image_size else [])):
+            run += f"-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:8]}"
         return work / self.dataset / f"{run}.json"
 
 
@@ -91,19 +109,43 @@ def strategies(config: BenchConfig) -> tuple[str, ...]:
     return chosen + (tuple(VARIANTS) if config.ablations else ())
 
 
-def search_cells(config: BenchConfig, dataset: str, folder: str, strategy: str) -> list[Cell]:
-    """List the cells of one strategy's search."""
+def jobs_of(config: BenchConfig) -> list[Job]:
+    """List (data set, folder, strategy) of what has no results in --out with as many seeds and epochs.
+
+    Raises: ConfigError for a strategy that is not among those compared.
+    """
+    if unknown := [name for name in config.again if name not in strategies(config)]:
+        raise ConfigError(f"--again {' '.join(unknown)}: expected some of {', '.join(strategies(config))}")
+    seeds = defaultdict(set)
+    for row in read_rows(config.out):
+        if row["epochs"] == config.epochs:
+            seeds[row["dataset"], row["strategy"]].add(row["seed"])
+    datasets = dict(item.partition("=")[::2] for item in config.data)
     return [
-        Cell(dataset, folder, strategy, optimizer, lr, SEARCH_SEED, config.search_epochs)
-        for optimizer, rates in GRID.items()
-        for lr in rates
+        (dataset, folder, strategy)
+        for dataset, folder in datasets.items()
+        for strategy in strategies(config)
+        if strategy in config.again or len(seeds[dataset, strategy]) < config.seeds
     ]
 
 
-def final_cells(config: BenchConfig, found: Sequence[Cell]) -> list[Cell]:
-    """List the final cells of the strategy whose search has ended: its best setting on validation, every seed."""
-    best = max(found, key=lambda cell: read(cell, config.work)["validation"])
-    return [dataclasses.replace(best, seed=seed, epochs=config.epochs) for seed in range(config.seeds)]
+def search_cells(config: BenchConfig, dataset: str, folder: str, strategy: str) -> list[Cell]:
+    """List the cells of one strategy's search."""
+    shared = (SEARCH_SEED, config.search_epochs, config.encoders, config.image_size)
+    return [
+        Cell(dataset, folder, strategy, optimizer, lr, *shared) for optimizer, rates in GRID.items() for lr in rates
+    ]
+
+
+def settled(config: BenchConfig) -> dict[tuple[str, str], Setting]:
+    """Return the settings that earlier searches have found: {(data set, strategy): (optimiser, learning rate)}."""
+    return {(row["dataset"], row["strategy"]): (row["optimizer"], row["lr"]) for row in read_rows(config.out)}
+
+
+def best(cells: Sequence[Cell], work: Path) -> Setting:
+    """Return the setting of a finished search that validation prefers."""
+    chosen = max(cells, key=lambda cell: read(cell, work)["validation"])
+    return chosen.optimizer, chosen.lr
 
 
 def read(cell: Cell, work: Path) -> dict[str, Any]:
@@ -126,18 +168,22 @@ def train_cell(cell: Cell, work: Path) -> None:
     """Train, fit the fusion on validation, score both splits, and write the results whole."""
     import torch
 
+    from benchmarks import up_front
     from mla_serve.train import pipeline
     from mla_serve.train.calibrate import fit_fusion
     from mla_serve.train.config import TrainConfig
     from mla_serve.train.data import decode_rows
     from mla_serve.train.loop import Trainer, opinions
+    from mla_serve.train.memory import keep_freed_memory
     from mla_serve.train.run import RunFolder
 
     torch.set_num_threads(1)
-    options = VARIANTS.get(cell.strategy, {})
+    keep_freed_memory()
+    up_front.register()
     config = TrainConfig(
-        data=Path(cell.folder), strategy="mla" if options else cell.strategy, optimizer=cell.optimizer, lr=cell.lr,
-        seed=cell.seed, epochs=cell.epochs, runs=work / "runs", **options,  # type: ignore[arg-type]
+        data=Path(cell.folder), optimizer=cell.optimizer, lr=cell.lr, seed=cell.seed, epochs=cell.epochs, runs=work / "runs",
+        encoders=cell.encoders, image_size=cell.image_size,
+        **VARIANTS.get(cell.strategy, {"strategy": cell.strategy}),  # type: ignore[arg-type]
     )  # fmt: skip
     plan = pipeline.plan(config)
     names = tuple(plan.recipe.inputs)
@@ -145,14 +191,14 @@ def train_cell(cell: Cell, work: Path) -> None:
     strategy = plan.recipe.build(cell.seed)
     folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
     folder.path.mkdir(parents=True, exist_ok=True)
-    before, began = _rss_mb(), time.perf_counter()
+    before, began = _rss_mb(), time.process_time()  # one thread: what other work on the machine hardly changes
     trainer = Trainer(
         strategy, samples, folder, epochs=cell.epochs, batch_size=config.batch_size, seed=cell.seed,
         augment=True, device=torch.device("cpu"),
     )  # fmt: skip
     trainer.measure()
     trainer.run(lambda _: None)
-    seconds, peak = time.perf_counter() - began, _rss_mb() - before
+    seconds, peak = time.process_time() - began, _rss_mb() - before
     scored = {s: opinions(strategy, samples[s], trainer.device) for s in ("val", "test")}
     fitted = fit_fusion(*scored["val"], samples["val"].labels.numpy(), names)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
@@ -199,18 +245,35 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 def compare(config: BenchConfig) -> list[Cell]:
     """Run every cell that is missing; returns the final ones, by data set and strategy."""
-    datasets = dict(item.partition("=")[::2] for item in config.data)
-    jobs = [(dataset, folder, strategy) for dataset, folder in datasets.items() for strategy in strategies(config)]
-    total = len(jobs) * (sum(map(len, GRID.values())) + config.seeds)
+    jobs, settings, seeds = jobs_of(config), settled(config), range(config.seeds)
+    folders = {tuned(job): job[1] for job in jobs}
+    searches = {
+        (dataset, strategy): search_cells(config, dataset, folder, strategy)
+        for (dataset, strategy), folder in folders.items()
+        if (dataset, strategy) not in settings
+    }
+    total = sum(map(len, searches.values())) + len(jobs) * config.seeds
     with rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn(), console=console
     ) as progress:
         task = progress.add_task("cells", total=total)
-        searched = {job: search_cells(config, *job) for job in jobs}
-        _run_cells(config, _in_turn(searched.values()), lambda: progress.advance(task))
-        final = {job: final_cells(config, cells) for job, cells in searched.items()}
-        _run_cells(config, _in_turn(final.values()), lambda: progress.advance(task))
-    return [cell for cells in final.values() for cell in cells]
+        _run_cells(config, _in_turn(searches.values()), lambda: progress.advance(task))
+        settings |= {key: best(cells, config.work) for key, cells in searches.items()}
+        final = [
+            [
+                Cell(*job, *settings[tuned(job)], seed, config.epochs, config.encoders, config.image_size)
+                for seed in seeds
+            ]
+            for job in jobs
+        ]
+        _run_cells(config, _in_turn(final), lambda: progress.advance(task))
+    return [cell for cells in final for cell in cells]
+
+
+def tuned(job: Job) -> tuple[str, str]:
+    """Return whose setting a job has, (data set, strategy): a variant has that of mla."""
+    dataset, _, strategy = job
+    return dataset, REFERENCE if strategy in VARIANTS else strategy
 
 
 def _in_turn(cells: Iterable[Sequence[Cell]]) -> list[Cell]:
@@ -236,8 +299,6 @@ def _run_cells(config: BenchConfig, cells: Sequence[Cell], done: Callable[[], No
 
 def run(config: BenchConfig) -> None:
     """Compare and write the report."""
-    from benchmarks.strategies_report import write_report
-
     cells = compare(config)
     write_report([read(cell, config.work) for cell in cells], config.out)
     console.print(f"{config.out}/strategies.md, .json and .svg are written")
@@ -245,6 +306,7 @@ def run(config: BenchConfig) -> None:
 
 if __name__ == "__main__":
     if "--cell" in sys.argv:
-        train_cell(Cell(**json.loads(sys.argv[2])), Path(sys.argv[3]))
+        told = json.loads(sys.argv[2])
+        train_cell(Cell(**told | {"encoders": tuple(told.get("encoders", ()))}), Path(sys.argv[3]))
     else:
         main(run, BenchConfig, needs="train")

@@ -28,7 +28,7 @@ from mla_serve.train.choose import Setting
 from mla_serve.train.data import decode_rows
 from mla_serve.train.features import encode_column
 from mla_serve.train.folds import Folds
-from mla_serve.train.run import BEST, UNFAMILIAR, RunFolder
+from mla_serve.train.run import UNFAMILIAR, RunFolder
 from mla_serve.train.trust import cross_fitted_scores, gather
 from mla_serve.unfamiliar import Familiar
 
@@ -42,8 +42,7 @@ def seeds(runs: list[str]) -> None:
     for run in runs:
         folder = RunFolder(Path(run))
         recipe, facts = folder.read_recipe(), folder.read_json()
-        strategy = recipe.build()
-        strategy.load_state_dict(folder.load(BEST)["weights"])
+        strategy = folder.restore(recipe.build())
         samples = decode_rows(read_table(Path(facts["data"])).splits["test"], recipe.inputs, recipe.classes)
         encoded = {n: encode_column(strategy, n, c, torch.device("cpu")) for n, c in samples.columns.items()}
         familiar = Familiar.from_bytes((folder.path / UNFAMILIAR).read_bytes())

@@ -22,15 +22,17 @@ from export.report import write_report
 from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
 from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
 from mla_serve.fusion import Fusion, fuse
-from mla_serve.inputs import Array, Input, Payload
+from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.predictor import Predictor
-from mla_serve.train.run import BEST, UNFAMILIAR, RunFolder
+from mla_serve.train.pretrained import PREFIX
+from mla_serve.train.pretrained.settings import shown
+from mla_serve.train.run import UNFAMILIAR, RunFolder
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
 FP32 = Wish()
 RANDOM_SAMPLES = 8
-PATHS = ("data", "out", "runs", "about", "extend", "extends")
+PATHS = ("data", "out", "runs", "about", "extend", "extends", "cache")
 
 
 def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None) -> Manifest:
@@ -50,9 +52,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
         return export_extension(folder, facts, out, wish, data)
     rows = None if wish.precision == "fp32" else read_rows(facts, data)
     recipe = folder.read_recipe()
-    strategy = recipe.build()
-    strategy.load_state_dict(folder.load(BEST)["weights"])
-    strategy.eval()
+    strategy = folder.restore(recipe.build())
     samples = folder.read_samples()
     with staged(out) as staging:
         modalities, files = list_inputs(strategy, recipe.inputs)
@@ -107,12 +107,11 @@ def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: Run
 
 def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:
     """Return the manifest's entries of modalities, and the files that their inputs bring."""
-    modalities: dict[str, Modality] = {}
-    files: dict[str, bytes] = {}
-    for name, spec in inputs.items():
-        fields, own = spec.to_fields()
-        files |= own
-        modalities[name] = Modality(kind=spec.kind, input=fields, encoder=f"{name}.onnx", head=strategy.head_of[name])
+    listed, files = list_fields(inputs)
+    modalities = {
+        name: Modality(kind=spec.kind, input=listed[name], encoder=f"{name}.onnx", head=strategy.head_of[name])
+        for name, spec in inputs.items()
+    }
     return modalities, files
 
 
@@ -177,7 +176,14 @@ def store(payload: Payload, name: str, staging: Path) -> str | list[float]:
 def told(facts: dict[str, Any]) -> dict[str, Any]:
     """Tell how the model was trained, without the paths of the machine that did it."""
     config = {key: value for key, value in facts["config"].items() if key not in PATHS}
+    config["encoders"] = [_without_path(item) for item in config.get("encoders", [])]
     return {"config": config} | {key: facts[key] for key in ("best", "notes", "versions", "machine")}
+
+
+def _without_path(item: str) -> str:
+    """Show NAME=hf:FOLDER without where the folder lies."""
+    name, mark, source = item.partition(f"={PREFIX}")
+    return f"{name}{mark}{shown(source)}" if mark else item
 
 
 def package_versions() -> dict[str, str]:

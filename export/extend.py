@@ -23,7 +23,7 @@ from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import Predictor
 from mla_serve.results import Prediction
 from mla_serve.train.extend_head import build_late, read_head
-from mla_serve.train.run import BEST, UNFAMILIAR, Recipe, RunFolder
+from mla_serve.train.run import UNFAMILIAR, Recipe, RunFolder
 from mla_serve.train.strategies import Strategy
 
 MADE_ANEW = ("MODEL_CARD.md", "report.html", "report.json")
@@ -46,9 +46,7 @@ def export_extension(folder: RunFolder, facts: Mapping[str, Any], out: Path, wis
     if out.resolve() == base.folder.resolve():
         raise ConfigError(f"--out {out}: the extended bundle lies there, and is not changed; choose another folder")
     recipe = folder.read_recipe()
-    strategy = build_late(recipe, read_head(base))
-    strategy.load_state_dict(folder.load(BEST)["weights"])
-    strategy.eval()
+    strategy = folder.restore(build_late(recipe, read_head(base)))
     samples = folder.read_samples()
     with staged(out) as staging:
         _copy(base, staging)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mla_serve.errors import BundleError
+from mla_serve.graphs import LARGEST
 from mla_serve.inputs import Array
 from mla_serve.runtime import DEVICES, open_session
 
@@ -28,10 +29,16 @@ def export_graph(module: nn.Module, example: Tensor, input_name: str, output_nam
     Args: example (2 or more, ...): a batch of 1 would be baked in (TRAPS.md).
     """
     module.eval()
+    size = sum(value.numel() * value.element_size() for value in (*module.parameters(), *module.buffers()))
+    if size > LARGEST:
+        raise BundleError(
+            f"{path.name}: {size / 1e9:.1f} GB of weights, but one ONNX graph holds {LARGEST / 1e9:.1f} GB"
+        )
     batch = torch.export.Dim("batch", min=1, max=65536)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch's exporter warns about its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         torch.onnx.export(
             module,
             (example,),

@@ -26,6 +26,7 @@ EXTRAS = {
     "serve": ("bentoml", "fastapi"),
     "client": ("httpx",),
     "bulk": ("pyarrow",),
+    "hf": ("transformers", "peft"),
 }
 BUG = 1
 USAGE = 2  # exit code of every error that the caller can mend

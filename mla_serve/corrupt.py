@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mla_serve.inputs import Array, Input, Payload
+from mla_serve.inputs import Array, AudioInput, Input, Payload
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Generator = np.random.Generator
@@ -30,7 +30,11 @@ def corrupt(spec: Input, payload: Payload, field: str, name: str, severity: int,
         return spec.decode(spoil(str(payload), severity, generator), field)
     windows = spec.decode(payload, field)
     rate = getattr(spec, "rate", 1.0)
-    return np.stack([spoil(window, severity, generator, rate) for window in windows]).astype(spec.dtype)
+    spoiled = windows.copy()
+    for window in spoiled:
+        real = window[: spec.recorded(window)] if isinstance(spec, AudioInput) else window
+        real[...] = spoil(real, severity, generator, rate)
+    return spoiled
 
 
 # ---- images: (C, H, W) uint8

@@ -232,20 +232,27 @@ def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE
     return RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion, strain)
 
 
-def influence(
-    logits: Array, present: Array, fusion: Fusion, rule: str, fused: Fused, strain: Array | None = None
-) -> Array:
-    """Say how much the answer owes to each modality: the answered label's log-probability, less what it is without.
+def explain(
+    logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, strain: Array | None = None
+) -> tuple[Fused, Array]:
+    """Fuse, and say how much each answer owes to each modality: what `fuse` returns, and the influence (M, B) in nats.
 
-    Alone, a modality is compared with the uniform distribution. Returns: (M, B) in nats, 0 where absent.
+    It is the answered label's log-probability, less what it is without the modality; 0 where absent. Alone, a modality is
+    compared with the uniform distribution. Args: as for `fuse`. One call fuses every sample whole and without each.
     """
-    answered = fused.log_probabilities.argmax(axis=1)
-    own = fused.log_probabilities[np.arange(len(answered)), answered]
-    changes = np.where(present, own + np.log(logits.shape[2]), 0.0)
+    count = present.shape[1]
     m, b = np.nonzero(present & (present.sum(axis=0) > 1))  # each m is left out of sample b, all in one go
+    heard = present
     if len(b):
-        rest = present[:, b]
-        rest[m, np.arange(len(b))] = False
-        left = fuse(logits[:, b], rest, fusion, rule, None if strain is None else strain[:, b]).log_probabilities
-        changes[m, b] = own[b] - left[np.arange(len(b)), answered[b]]
-    return changes
+        columns = np.concatenate([np.arange(count), b])
+        logits, heard = logits[:, columns], present[:, columns]
+        heard[m, np.arange(count, len(columns))] = False
+        strain = None if strain is None else strain[:, columns]
+    both = fuse(logits, heard, fusion, rule, strain)
+    fused = Fused(both.log_probabilities[:count], both.weights[:, :count])
+    answered = fused.log_probabilities.argmax(axis=1)
+    own = fused.log_probabilities[np.arange(count), answered]
+    changes = np.where(present, own + np.log(logits.shape[2]), 0.0)
+    if len(b):
+        changes[m, b] = own[b] - both.log_probabilities[count:][np.arange(len(b)), answered[b]]
+    return fused, changes

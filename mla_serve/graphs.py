@@ -23,6 +23,8 @@ FIELDS: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "external"},
 }
+LARGEST = 2**31 - 2**24
+"""Bytes of weights that one graph can hold: protobuf stops at 2 GiB, and the nodes need some too."""
 DATA_LOCATION = 14  # of a tensor: 0 is in the file, 1 outside
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
-from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy_of, fuse, influence, log_softmax
+from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy_of, explain, fuse, log_softmax
 from mla_serve.inputs import Array, Payload
 from mla_serve.results import Opinion, Prediction
 from mla_serve.runtime import Session, open_session, warn_of_fallback
@@ -174,8 +174,7 @@ class Predictor:
         """
         self.check_options(rule, top_k, coverage)
         fusion, (logits, present) = self.bundle.fusion, (heard.logits, heard.present)
-        fused = fuse(logits, present, fusion, rule, heard.strain)
-        owed = influence(logits, present, fusion, rule, fused, heard.strain)
+        fused, owed = explain(logits, present, fusion, rule, heard.strain)
         predictions = self._predictions(fused.log_probabilities, self._opinions(heard, fused, owed, rule), rule, top_k)
         if coverage is None:
             return predictions

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mla_serve.fusion import RULES, Array, Fusion, entropy, entropy_weights, fuse, influence, log_softmax
+from mla_serve.fusion import RULES, Array, Fusion, entropy, entropy_weights, explain, fuse, log_softmax
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
 NAMES = ("a", "b", "c", "d", "e")
@@ -162,8 +162,10 @@ def test_influence_is_what_leaving_out_changes(rule: str) -> None:
     logits, present = generator.normal(size=(3, 5, 4)) * 3, np.ones((3, 5), dtype=bool)
     present[2, 1] = present[1, 2] = present[2, 2] = False
     fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, {"a+b": 1.5})
-    fused = fuse(logits, present, fusion, rule)
-    owed = influence(logits, present, fusion, rule, fused)
+    fused, owed = explain(logits, present, fusion, rule)
+    np.testing.assert_allclose(
+        fused.log_probabilities, fuse(logits, present, fusion, rule).log_probabilities, atol=1e-12
+    )
     answer = fused.log_probabilities[0].argmax()
     rest = present[:, :1].copy()
     rest[1] = False

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "bentoml", "onnxruntime")
+HEAVY = ("torch", "bentoml", "onnxruntime", "transformers", "peft")
 MAY_IMPORT = {
     "mla_serve/train": {"torch"},
+    "mla_serve/train/pretrained": {"torch", "transformers", "peft"},
     "mla_serve/serve": {"bentoml"},
     "mla_serve/runtime.py": {"onnxruntime"},
     "export": {"torch"},

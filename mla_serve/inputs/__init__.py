@@ -4,11 +4,11 @@ A new kind is a subclass of `Input` and a line in INPUTS.
 """
 
 from mla_serve.inputs.audio import AudioInput
-from mla_serve.inputs.base import Array, Input, Payload
+from mla_serve.inputs.base import Array, Input, Payload, list_fields
 from mla_serve.inputs.image import ImageInput
 from mla_serve.inputs.text import TextInput
 from mla_serve.inputs.vector import VectorInput
 
 INPUTS: dict[str, type[Input]] = {cls.kind: cls for cls in (ImageInput, AudioInput, TextInput, VectorInput)}
 
-__all__ = ["INPUTS", "Array", "AudioInput", "ImageInput", "Input", "Payload", "TextInput", "VectorInput"]
+__all__ = ["INPUTS", "Array", "AudioInput", "ImageInput", "Input", "Payload", "TextInput", "VectorInput", "list_fields"]

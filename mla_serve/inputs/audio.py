@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload
+from mla_serve.inputs.base import Array, Input, Payload, added_later
 from mla_serve.inputs.metered import QuietFile
 
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF")
@@ -20,6 +20,7 @@ MAX_CHANNELS = 32
 SILENCE = 1e-4  # a peak below -80 dBFS is silence
 LOUDEST = 1e6  # of a float recording; beyond, squares overflow, so it is scaled before anything else
 BLOCK = 65_536
+PADDING = 2.0  # what a marked window is filled up with: no sample is as large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class AudioInput(Input):
     half a window apart, spread evenly over the clip when there would be more than max_windows. Silence is valid.
 
     Fields: rate in Hz; window and hop in samples at that rate; max_windows; trim_db, how far below the loudest 10 ms
-    the ends may be; max_seconds and max_samples (frames x channels), refused from the header before decoding.
+    the ends may be, 0 to leave them; max_seconds and max_samples (frames x channels), refused from the header before
+    decoding; mark_padding, to fill a short window up with PADDING at its end, so that an encoder knows how long it is.
     """
 
     rate: int
@@ -40,6 +42,7 @@ class AudioInput(Input):
     trim_db: float = 40.0
     max_seconds: float = 120.0
     max_samples: int = 24_000_000
+    mark_padding: bool = added_later(False)
 
     kind: ClassVar[str] = "audio"
     tensor: ClassVar[str] = "waveform"
@@ -53,7 +56,7 @@ class AudioInput(Input):
         return (self.window,)
 
     def decode(self, payload: Payload, field: str = "audio") -> Array:
-        """Decode a file into (W, T) float32 in [-1, 1]."""
+        """Decode a file into (W, T) float32 in [-1, 1], or PADDING behind the end."""
         if not isinstance(payload, bytes) or not payload:
             given = "an empty file" if payload == b"" else type(payload).__name__
             raise InputError(field, f"expected the bytes of a sound file, got {given}; leave it out")
@@ -77,6 +80,10 @@ class AudioInput(Input):
         buffer = io.BytesIO()
         soundfile.write(buffer, 0.2 * tones + 0.01 * generator.standard_normal(self.window), self.rate, format="WAV")
         return buffer.getvalue()
+
+    def recorded(self, window: Array) -> int:
+        """Count the samples of a window (T,) that are no marked padding."""
+        return int(np.count_nonzero(window != PADDING)) if self.mark_padding else len(window)
 
     def _read(self, payload: bytes, field: str) -> tuple[Array, int]:
         """Read mono samples (T,) and their rate, after the header has been found acceptable."""
@@ -116,18 +123,21 @@ class AudioInput(Input):
 
     def _read_blocks(self, file: soundfile.SoundFile, field: str) -> Array:
         """Read to the end in blocks, mixing to mono: a header that lies about the length costs nothing."""
-        blocks, frames = [], 0
-        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        blocks, frames, block = [], 0, None
+        while block is None or len(block) == BLOCK:  # a shorter one is the last
+            block = file.read(BLOCK, dtype="float32", always_2d=True)
             frames += len(block)
             self._check_length(frames, file, field)
             with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused when all is read
                 blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
-        if not blocks:
+        if not frames:
             raise InputError(field, "the recording holds no samples; leave it out or send one that does")
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
     def _trim(self, samples: Array) -> Array:
         """Cut what lies trim_db below the loudest 10 ms off both ends; leave silence as it is."""
+        if not self.trim_db:
+            return samples
         frame = max(1, self.rate // 100)
         padded = _padded(samples, 0, -len(samples) % frame)
         level = np.sqrt(np.mean(np.square(padded.reshape(-1, frame)), axis=1))
@@ -139,6 +149,8 @@ class AudioInput(Input):
     def _windows(self, samples: Array) -> Array:
         """Cut into (W, window), padding a short clip on both sides and covering a long one to its end."""
         spare = len(samples) - self.window
+        if spare <= 0 and self.mark_padding:
+            return _padded(samples, 0, -spare, PADDING)[None]
         if spare <= 0:
             return _padded(samples, -spare // 2, -spare - -spare // 2)[None]
         count = min(1 + -(-spare // self.hop), self.max_windows)
@@ -146,8 +158,8 @@ class AudioInput(Input):
         return np.stack([samples[start : start + self.window] for start in starts])
 
 
-def _padded(samples: Array, before: int, after: int) -> Array:
-    """Put zeros on both sides; np.pad takes longer than all else here."""
-    padded = np.zeros(before + len(samples) + after, samples.dtype)
+def _padded(samples: Array, before: int, after: int, value: float = 0.0) -> Array:
+    """Put a value on both sides; np.pad takes longer than all else here."""
+    padded = np.full(before + len(samples) + after, value, samples.dtype)
     padded[before : before + len(samples)] = samples
     return padded

@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mla_serve.errors import BundleError
 
+T = TypeVar("T")
 Array = NDArray[Any]
 Payload = bytes | str | Sequence[float]
 """What a caller sends for one modality: a file's bytes, the text itself, or a list of numbers."""
@@ -20,6 +21,12 @@ Payload = bytes | str | Sequence[float]
 def stored_in(filename: str) -> dict[str, str]:
     """Mark a field whose content is kept in a file of its own beside the manifest."""
     return {"file": filename}
+
+
+def added_later(default: T) -> T:
+    """Make a field that manifests of older versions lack; its default is what they meant."""
+    field: T = dataclasses.field(default=default, metadata={"later": True})
+    return field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +79,8 @@ class Input(abc.ABC):
         Raises: BundleError when the fields are not those of this class.
         """
         specs = {spec.name: spec for spec in dataclasses.fields(cls)}
-        if set(fields) != set(specs):
+        needed = {name for name, spec in specs.items() if "later" not in spec.metadata}
+        if not needed <= set(fields) <= set(specs):
             raise BundleError(
                 f"{cls.kind} input: expected the fields {sorted(specs)}, got {sorted(fields)}; "
                 "the bundle was written by another version, export it again"
@@ -81,3 +89,20 @@ class Input(abc.ABC):
             name: read(value).decode() if "file" in specs[name].metadata else value for name, value in fields.items()
         }
         return cls(**values)
+
+
+def list_fields(inputs: Mapping[str, Input]) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
+    """Split all inputs as `to_fields` does: ({name: fields}, {filename: content}).
+
+    Inputs share a file where its content is the same; another content of the same name gets the modality's before it.
+    """
+    listed: dict[str, dict[str, Any]] = {}
+    files: dict[str, bytes] = {}
+    for name, spec in inputs.items():
+        fields, own = spec.to_fields()
+        names = {file: file if files.get(file, own[file]) == own[file] else f"{name}.{file}" for file in own}
+        files |= {names[file]: content for file, content in own.items()}
+        listed[name] = fields | {
+            key: names[value] for key, value in fields.items() if isinstance(value, str) and value in own
+        }
+    return listed, files

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload
+from mla_serve.inputs.base import Array, Input, Payload, added_later
 from mla_serve.inputs.metered import MeteredFile
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -25,12 +25,17 @@ DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowErr
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput(Input):
-    """PNG, JPEG, WebP, GIF (first frame), BMP or TIFF, upright by its EXIF tag, cropped to the target's shape.
+    """PNG, JPEG, WebP, GIF (first frame), BMP or TIFF, upright by its EXIF tag, brought to the target's size.
 
     Fields: width, height in pixels; channels 1 (grey) or 3 (RGB); background, the brightness (0-255) behind
     transparent pixels; max_pixels, refused from the header before anything is decoded.
 
-    Half of max_pixels is decoded at full size: a JPEG is decoded at a fraction of its size, which costs a tenth.
+    As it is, an image is cropped to the target's shape and resized in one go. A pretrained model's own way is one of:
+    short_side, resized until its shorter side has so many pixels; stretch_width and stretch_height, resized to exactly
+    that; either with the filter `resample`, and then its middle is cut out.
+
+    Half of max_pixels is decoded at full size: a JPEG is decoded at a fraction of its size, which costs a tenth, except
+    where a pretrained model is to see every pixel.
     """
 
     width: int
@@ -38,12 +43,24 @@ class ImageInput(Input):
     channels: int = 3
     background: int = 255
     max_pixels: int = 50_000_000
+    short_side: int = added_later(0)
+    stretch_width: int = added_later(0)
+    stretch_height: int = added_later(0)
+    resample: str = added_later("bicubic")
 
     kind: ClassVar[str] = "image"
     tensor: ClassVar[str] = "pixels"
     dtype: ClassVar[type[np.generic]] = np.uint8
     sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
     formats: ClassVar[tuple[str, ...]] = FORMATS
+
+    def __post_init__(self) -> None:
+        """Refuse a way of resizing that cannot be. Raises: ValueError."""
+        between = (self.short_side, self.short_side) if self.short_side else (self.stretch_width, self.stretch_height)
+        if self.resample.upper() not in Image.Resampling.__members__:
+            raise ValueError(f"resample {self.resample!r}: expected one of {', '.join(Image.Resampling.__members__)}")
+        if self._in_two_steps and (between[0] < self.width or between[1] < self.height):
+            raise ValueError(f"resized to {between[0]}x{between[1]}, less than {self.width}x{self.height}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -57,15 +74,16 @@ class ImageInput(Input):
         image = self._open(payload, field)
         self._check_scans(image, payload, field)
         try:
-            image.draft("L" if self.channels == 1 else "RGB", (2 * max(self.width, self.height),) * 2)
-            self._check_pixels(image, self.max_pixels // 2, field)
-            image.load()
-            pixels = self._render(ImageOps.exif_transpose(image))
+            pixels = self._fit(self._load(image, field), field)
         except Image.DecompressionBombError as error:
             raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
         except DAMAGED as error:
             raise InputError(field, f"the {image.format} file is damaged ({error}); send it complete") from None
         return pixels[None]
+
+    def picture(self, payload: bytes, field: str = "image") -> Image.Image:
+        """Decode a file to what is resized: upright, 8 bits of grey or RGB, of its own size."""
+        return self._load(self._open(payload, field), field)
 
     def generate(self, generator: np.random.Generator) -> bytes:
         """Make a PNG of random blocks."""
@@ -90,7 +108,8 @@ class ImageInput(Input):
 
     def _check_pixels(self, image: Image.Image, most: int, field: str) -> None:
         if image.width * image.height > most:
-            advice = "send a smaller one" if most == self.max_pixels else "send it as JPEG, or a smaller one"
+            smaller = most == self.max_pixels or self._in_two_steps
+            advice = "send a smaller one" if smaller else "send it as JPEG, or a smaller one"
             raise TooLarge(
                 field, f"{image.width}x{image.height} pixels, at most {most:,} in all are read of this format; {advice}"
             )
@@ -101,18 +120,53 @@ class ImageInput(Input):
         if scans > MAX_SCANS or scans * image.width * image.height > MAX_SCANNED:
             raise TooLarge(field, f"{scans} scans of {image.width}x{image.height} pixels; save it as a baseline JPEG")
 
-    def _render(self, image: Image.Image) -> Array:
-        """Bring any mode and size to (C, H, W) uint8."""
+    def _load(self, image: Image.Image, field: str) -> Image.Image:
+        """Decode the pixels of an opened file, and bring them to 8 bits of grey or RGB."""
+        if not self._in_two_steps:
+            image.draft("L" if self.channels == 1 else "RGB", (2 * max(self.width, self.height),) * 2)
+        self._check_pixels(image, self.max_pixels // 2, field)
+        image.load()
+        return self._flatten(ImageOps.exif_transpose(image))
+
+    @property
+    def _in_two_steps(self) -> bool:
+        """Whether an image is resized first and cropped then, as pretrained models want it."""
+        return bool(self.short_side or self.stretch_width)
+
+    def _flatten(self, image: Image.Image) -> Image.Image:
+        """Bring any mode to 8 bits of grey or RGB."""
         image = _to_eight_bit(image)
         if image.has_transparency_data:
             layer = image.convert("RGBA")
             canvas = Image.new("RGBA", layer.size, (self.background,) * 3 + (255,))
             image = Image.alpha_composite(canvas, layer)
-        image = image.convert("L" if self.channels == 1 else "RGB")
-        if image.size != (self.width, self.height):
+        return image.convert("L" if self.channels == 1 else "RGB")
+
+    def _fit(self, image: Image.Image, field: str) -> Array:
+        """Bring an image of any size to (C, H, W) uint8."""
+        if self._in_two_steps:
+            image = self._crop(image.resize(self._resized(image, field), Image.Resampling[self.resample.upper()]))
+        elif image.size != (self.width, self.height):
             image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.BICUBIC)
         pixels = np.array(image, dtype=np.uint8).reshape(self.height, self.width, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _resized(self, image: Image.Image, field: str) -> tuple[int, int]:
+        """Return the width and height to resize to."""
+        if not self.short_side:
+            return self.stretch_width, self.stretch_height
+        short, long = sorted(image.size)
+        longer = int(self.short_side * long / short)
+        if self.short_side * longer > self.max_pixels:
+            raise TooLarge(
+                field, f"{image.width}x{image.height} pixels, of which only the middle is looked at; crop it to that"
+            )
+        return (self.short_side, longer) if image.width <= image.height else (longer, self.short_side)
+
+    def _crop(self, image: Image.Image) -> Image.Image:
+        """Cut the middle out."""
+        left, top = (image.width - self.width) // 2, (image.height - self.height) // 2
+        return image.crop((left, top, left + self.width, top + self.height))
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:

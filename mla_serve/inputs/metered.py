@@ -55,10 +55,11 @@ class QuietFile(MeteredFile):
 
     def readinto(self, buffer: object, /) -> int:
         """Read into a buffer; nothing once it has been asked for too often."""
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        content = self.read(view.nbytes)
-        view[: len(content)] = content
-        return len(content)
+        try:
+            self._count()
+        except OSError:
+            return 0
+        return super().readinto(buffer)  # type: ignore[arg-type]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move, unless to before the beginning."""

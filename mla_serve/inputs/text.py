@@ -12,7 +12,7 @@ import tokenizers
 from anyascii import anyascii
 
 from mla_serve.errors import InputError, TooLarge
-from mla_serve.inputs.base import Array, Input, Payload, stored_in
+from mla_serve.inputs.base import Array, Input, Payload, added_later, stored_in
 
 PAD = 0  # the id that fills up; encoders mask it
 
@@ -22,7 +22,8 @@ class TextInput(Input):
     """Text in any script: NFC, optionally Latin letters and lower case, then a tokenizer's ids.
 
     Fields: tokenizer, the JSON of a `tokenizers.Tokenizer` (kept in tokenizer.json); length in tokens, longer texts are
-    cut, shorter ones filled with PAD; transliterate, to Latin with anyascii; lowercase; max_characters.
+    cut (by the tokenizer itself where it says how), shorter ones filled with `pad`; transliterate, to Latin with
+    anyascii; lowercase; max_characters; compose, to NFC, which a pretrained tokenizer leaves to its own rules.
     """
 
     tokenizer: str = dataclasses.field(metadata=stored_in("tokenizer.json"), repr=False)
@@ -30,6 +31,8 @@ class TextInput(Input):
     transliterate: bool = False
     lowercase: bool = True
     max_characters: int = 20_000
+    pad: int = added_later(PAD)
+    compose: bool = added_later(True)
 
     kind: ClassVar[str] = "text"
     tensor: ClassVar[str] = "ids"
@@ -45,7 +48,7 @@ class TextInput(Input):
         """Decode a text into (1, L) int64."""
         text = self.normalise(self._check(payload, field))
         ids = self._tokenizer.encode(text, add_special_tokens=True).ids[: self.length]
-        row = np.full((1, self.length), PAD, dtype=np.int64)
+        row = np.full((1, self.length), self.pad, dtype=np.int64)
         row[0, : len(ids)] = ids
         return row
 
@@ -55,7 +58,7 @@ class TextInput(Input):
 
     def normalise(self, text: str) -> str:
         """Bring a text to the form that the tokenizer was trained on."""
-        text = unicodedata.normalize("NFC", text)
+        text = unicodedata.normalize("NFC", text) if self.compose else text
         text = anyascii(text) if self.transliterate else text
         return text.lower() if self.lowercase else text
 

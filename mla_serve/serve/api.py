@@ -215,7 +215,7 @@ class Routes:
 
 
 class PastFastAPI:
-    """Call what answers samples straight away: FastAPI's own way there costs a request a tenth of a millisecond.
+    """Call what answers samples straight away: FastAPI's own way there costs a request a fifth of a millisecond.
 
     FastAPI keeps the routes for what they say in the OpenAPI and for any other method.
     """
@@ -238,7 +238,23 @@ class PastFastAPI:
         await response(scope, receive, send)
 
 
-def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> FastAPI:
+class Surface:
+    """The application that serves one predictor: FastAPI inside of what every request passes."""
+
+    def __init__(self, fastapi: FastAPI, routes: Routes, layers: Sequence[Callable[[ASGIApp], ASGIApp]]) -> None:
+        """Wrap FastAPI, which has its routes, in layers, the first innermost."""
+        self.routes = routes
+        self.paths = frozenset(getattr(route, "path", "") for route in fastapi.routes)
+        self._app: ASGIApp = fastapi
+        for layer in layers:
+            self._app = layer(self._app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        await self._app(scope, receive, send)
+
+
+def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> Surface:
     """Build the application that serves a predictor.
 
     Args: keys, those of the settings' file when there has been an application before; left out, the file is read.
@@ -257,23 +273,25 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
     routes = Routes(predictor, settings)
-    app.add_middleware(PastFastAPI, handlers=routes.by_path)
-    app.add_middleware(Deadline, seconds=settings.request_timeout_s)
-    if settings.api_keys_file is not None:
-        app.add_middleware(Guard, keys=keys or KeysFile(settings.api_keys_file))
-    app.add_middleware(
-        BodyLimit,
-        limit=settings.max_body_bytes,
-        by_path={BATCH_PATH: settings.max_batch_body_bytes},
-        held=settings.max_held_bytes,
-    )
-    if origins := parse_origins(settings.cors_origins):
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
-    app.add_middleware(SecurityHeaders)
-    app.state.routes = routes
     _add_api(app, routes)
     add_pages(app, predictor.bundle)
-    return app
+    return Surface(app, routes, _layers(routes, settings, keys))
+
+
+def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Callable[[ASGIApp], ASGIApp]]:
+    """List what a request passes, from the inside out. FastAPI's own middleware would stand outside of it all."""
+    by_path = {BATCH_PATH: settings.max_batch_body_bytes}
+    layers: list[Callable[[ASGIApp], ASGIApp]] = [
+        lambda app: PastFastAPI(app, routes.by_path),
+        lambda app: Deadline(app, settings.request_timeout_s),
+    ]
+    if settings.api_keys_file is not None:
+        known = keys or KeysFile(settings.api_keys_file)
+        layers.append(lambda app: Guard(app, known))
+    layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes))
+    if origins := parse_origins(settings.cors_origins):
+        layers.append(lambda app: CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]))
+    return [*layers, SecurityHeaders]
 
 
 def _add_api(app: FastAPI, routes: Routes) -> None:

@@ -1,7 +1,9 @@
 """Where answers are worked out: a few threads with a bounded queue before them.
 
-Work that nobody waits for any more is dropped: at once while it queues, between two stages once it runs. The queue is
-of coroutines, not of the executor's work items, so that what is dropped frees its memory at once.
+Work that nobody waits for any more is dropped: at once while it queues, between two stages once it runs. What is dropped
+frees its memory at once, whatever stands in the queue before it.
+
+An executor would do the same for twice the processor time: two wake-ups of the loop and two futures for each request.
 
 Beyond the queue the answer is 503 and not 429: it says how the worker is, not what this client did.
 """
@@ -11,10 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -22,7 +27,9 @@ from starlette.types import Receive
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, TooCostly
 
+LEAVING_S = 0.05  # from here on it is looked whether the client is still there: most are answered before
 Result = TypeVar("Result")
+Call = Callable[[], None]
 
 
 class Stopwatch:
@@ -76,90 +83,133 @@ class Stopwatch:
         return {"Server-Timing": ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in self.laps)}
 
 
+class _Job(Generic[Result]):
+    """The work of one request, and where its result is awaited."""
+
+    def __init__(self, work: Callable[[Stopwatch], Result], watch: Stopwatch, loop: asyncio.AbstractEventLoop) -> None:
+        self._work: Callable[[Stopwatch], Result] | None = work
+        self._watch = watch
+        self._context = contextvars.copy_context()
+        self.result: asyncio.Future[Result] = loop.create_future()
+        self.began: float | None = None
+        self.left = False
+
+    def do(self) -> Call:
+        """Do it, in a thread; returns what tells, on the loop, what came of it."""
+        self.began = time.monotonic()
+        try:
+            return functools.partial(self._tell, self.result.set_result, self._context.run(self._begin))
+        except BaseException as error:
+            return functools.partial(self._tell, self.result.set_exception, error)
+
+    def drop(self) -> None:
+        """Let go of the work, and stop it where it has begun."""
+        self._watch.stop()
+        self._work = None
+
+    async def leave(self, receive: Receive) -> None:
+        """Give the result up as soon as the client is gone."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        self.result.cancel()
+
+    def _begin(self) -> Result:
+        self._watch.lap("queue")  # raises for what was dropped
+        assert self._work is not None
+        return self._work(self._watch)
+
+    def _tell(self, how: Callable[[Any], None], what: Any) -> None:
+        if not self.result.done():
+            how(what)
+
+
 class Bench:
     """Some threads, and who waits for them. Everything but the jobs happens on the event loop."""
 
     def __init__(self, threads: int, max_queue: int) -> None:
-        """Start with nobody waiting."""
-        self.waiting = 0
+        """Start with nobody waiting; threads start with the first jobs."""
         self.max_queue = max_queue
         self._threads = threads
-        self._slots = asyncio.Semaphore(threads)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answer")
-        self._started: dict[object, float] = {}
+        self._started = 0
+        self._unfinished: dict[_Job[Any], None] = {}
+        self._queue: SimpleQueue[Call | None] = SimpleQueue()
+        self._end = weakref.finalize(self, _send_home, self._queue, threads)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a thread."""
+        return max(0, len(self._unfinished) - self._threads)
 
     def check(self) -> None:
         """Refuse a request for which there is no room.
 
         Raises: Overloaded.
         """
-        if self.waiting >= self.max_queue and self._slots.locked():
+        if len(self._unfinished) >= self._threads + self.max_queue:
             meters().refused.labels("queue").inc()
             raise Overloaded(f"{self.waiting} requests wait already; send it again after the time in Retry-After")
 
-    async def run(self, job: Callable[[Stopwatch], Result], watch: Stopwatch, receive: Receive) -> Result:
+    async def run(self, work: Callable[[Stopwatch], Result], watch: Stopwatch, receive: Receive) -> Result:
         """Do a job in a thread, when it is its turn, unless its client leaves before.
 
         Raises: Overloaded; ClientDisconnect; what the job raises.
         """
         self.check()
-        task = asyncio.current_task()
-        assert task is not None
-        leaving = asyncio.ensure_future(_until_gone(receive))
-        leaving.add_done_callback(lambda _: task.cancel() if waiting and _ended(leaving) else None)
-        waiting = True
+        loop = asyncio.get_running_loop()
+        job = _Job(work, watch, loop)
+        self._put(job, loop)
+        leaving: list[asyncio.Task[None]] = []
+        look = loop.call_later(LEAVING_S, lambda: leaving.append(loop.create_task(job.leave(receive))))
         try:
-            return await self._in_turn(job, watch)
+            return await job.result
         except asyncio.CancelledError:
-            if not _ended(leaving) or task.uncancel():
+            task = asyncio.current_task()
+            if not job.left or (task and task.cancelling()):
                 raise  # by somebody else: the deadline or the end of the process
             meters().dropped.inc()
             raise ClientDisconnect from None
         finally:
-            waiting = False
-            watch.stop()
-            leaving.cancel()
+            look.cancel()
+            for task in leaving:
+                task.cancel()
+            job.drop()
+            if job.began is None:
+                del self._unfinished[job]
 
     def longest(self) -> float:
         """Return for how many seconds the job that runs longest has been running; 0 when none runs."""
-        return time.monotonic() - min(self._started.values()) if self._started else 0.0
+        began = [job.began for job in self._unfinished if job.began is not None]
+        return time.monotonic() - min(began) if began else 0.0
 
     def close(self) -> None:
         """Take no more jobs; those that run come to their end."""
-        self._pool.shutdown(wait=False)
+        self._end()
 
-    async def _in_turn(self, job: Callable[[Stopwatch], Result], watch: Stopwatch) -> Result:
-        self.waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self.waiting -= 1
-        loop, mark = asyncio.get_running_loop(), object()
-        self._started[mark] = time.monotonic()
-        work = self._pool.submit(contextvars.copy_context().run, _begin, job, watch)
-        work.add_done_callback(lambda _: _call(loop, self._leave, mark))
-        return await asyncio.wrap_future(work)
+    def _put(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._unfinished[job] = None
+        if self._started < self._threads:
+            threading.Thread(target=_work, args=(self._queue,), name=f"answer_{self._started}", daemon=True).start()
+            self._started += 1
+        self._queue.put(functools.partial(self._do, job, loop))
 
-    def _leave(self, mark: object) -> None:
-        del self._started[mark]
-        self._slots.release()
+    def _do(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
+        tell = job.do()
+        with contextlib.suppress(RuntimeError):  # a thread may outlive the loop at the end of the process
+            loop.call_soon_threadsafe(self._finish, job, tell)
 
-
-def _begin(job: Callable[[Stopwatch], Result], watch: Stopwatch) -> Result:
-    watch.lap("queue")
-    return job(watch)
+    def _finish(self, job: _Job[Any], tell: Call) -> None:
+        self._unfinished.pop(job, None)  # one that was dropped as it began is out already
+        tell()
 
 
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _work(queue: SimpleQueue[Call | None]) -> None:
+    """Do what comes, in a thread."""
+    while (call := queue.get()) is not None:
+        call()
+        del call
 
 
-def _ended(leaving: asyncio.Future[None]) -> bool:
-    return leaving.done() and not leaving.cancelled() and leaving.exception() is None
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[[object], None], mark: object) -> None:
-    """Call back on the loop, if it still runs: a thread may outlive it at the end of the process."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, mark)
+def _send_home(queue: SimpleQueue[Call | None], threads: int) -> None:
+    for _ in range(threads):
+        queue.put(None)

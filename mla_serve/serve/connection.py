@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import resource
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import orjson
 import uvicorn.config
+from bentoml._internal.context import server_context
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mla_serve.serve import dealing
+from mla_serve.serve.dealing import Table
 from mla_serve.serve.problems import (
     MEDIA_TYPE,
     HeadTooLarge,
@@ -33,15 +38,28 @@ OTHER_FILES = 200  # of a worker, beside its connections
 class Crowd:
     """The connections of one worker, and which of them wait for a request, the longest first."""
 
-    def __init__(self, most: int) -> None:
-        """Start with none."""
+    def __init__(self, most: int, table: Table | None = None) -> None:
+        """Start with none; the table, if there is one, is kept up to date."""
         self.most = most
+        self.count = 0
         self.idle: dict[Connection, None] = {}
+        self._table = table
 
-    def make_room(self, count: int) -> None:
-        """Close the connection that has idled longest when there are too many."""
-        if count > self.most and self.idle:
+    def add(self) -> None:
+        """Count one more, and close the one that has idled longest when there are too many."""
+        self._change(1)
+        if self.count > self.most and self.idle:
             next(iter(self.idle)).transport.close()
+
+    def remove(self, connection: Connection) -> None:
+        """Count one less."""
+        self._change(-1)
+        self.idle.pop(connection, None)
+
+    def _change(self, by: int) -> None:
+        self.count += by
+        if self._table is not None:
+            self._table.tell(self.count)
 
 
 class Connection(HttpToolsProtocol):
@@ -61,11 +79,11 @@ class Connection(HttpToolsProtocol):
         """Start to wait for a head."""
         super().connection_made(transport)
         self._wait_for_head()
-        self._crowd.make_room(len(self.connections))
+        self._crowd.add()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self._crowd.idle.pop(self, None)
+        self._crowd.remove(self)
         self._stop_timer()
         super().connection_lost(exc)
 
@@ -153,6 +171,10 @@ def install(settings: Settings) -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    crowd = Crowd(max(1, min(settings.max_connections, files - OTHER_FILES)))
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    table = Table(Path(folder) / "connections", server_context.worker_index or 0) if folder else None
+    crowd = Crowd(max(1, min(settings.max_connections, files - OTHER_FILES)), table)
+    if table is not None and settings.processes > 1:
+        dealing.install(crowd, table)
     protocol = functools.partial(Connection, settings=settings, crowd=crowd)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve.predictor import Predictor
-from mla_serve.serve.api import Routes, create_app
+from mla_serve.serve.api import Routes, Surface, create_app
 from mla_serve.serve.guard import KeysFile
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
@@ -18,11 +17,11 @@ ANY_OTHER_PATH = "/404"
 class Serving:
     """The application of one model, and how many requests are in it."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Surface) -> None:
         """Start with none."""
         self.app = app
-        self.paths = frozenset(getattr(route, "path", "") for route in app.routes)
-        self.routes: Routes = app.state.routes
+        self.paths = app.paths
+        self.routes = app.routes
         self.inside = 0
         self.retired = False
 
@@ -59,6 +58,11 @@ class Mounted:
     def is_open(self) -> bool:
         """Whether there is a model."""
         return self._now is not None
+
+    @property
+    def routes(self) -> Routes | None:
+        """The handlers of the model that is served."""
+        return self._now.routes if self._now else None
 
     @property
     def paths(self) -> frozenset[str]:

@@ -35,9 +35,11 @@ def run(flags: TrainFlags) -> None:
 
     from export.bundle import export_run
     from mla_serve.train import distributed, extend, pipeline
+    from mla_serve.train.memory import keep_freed_memory
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = _screen(flags.json, distributed.is_main())
+    keep_freed_memory()
     torch.set_num_threads(config.threads or distributed.threads())
     with distributed.group(_device(config)) as launch:
         planned = distributed.from_main(lambda: extend.plan(config) if config.extend else pipeline.plan(config))

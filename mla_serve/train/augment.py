@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mla_serve.inputs.audio import PADDING
+
 
 def uniform(low: float, high: float, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw from [low, high)."""
@@ -55,7 +57,10 @@ def audio(windows: Tensor, generator: torch.Generator) -> Tensor:
     """Play recordings faster or slower, earlier or later, louder or softer, through noise: (B, T) -> (B, T).
 
     Speed .8-1.2 (pitch moves with it), shift by up to 15 % of the window, gain +-6 dB, white noise at 5-50 dB on half.
+    Marked padding stays where it is.
     """
+    padding = windows == PADDING
+    windows = windows.masked_fill(padding, 0.0)
     batch, length = windows.shape
     speed = uniform(0.8, 1.2, (batch, 1), generator)
     shift = uniform(-0.15, 0.15, (batch, 1), generator) * length
@@ -69,7 +74,8 @@ def audio(windows: Tensor, generator: torch.Generator) -> Tensor:
     snr = uniform(5, 50, (batch, 1), generator)
     noisy = (torch.rand(batch, 1, generator=generator) < 0.5).float()
     noise = torch.randn(batch, length, generator=generator) * level * 10 ** (-snr / 20) * noisy
-    return (moved + noise) * 10 ** (uniform(-6, 6, (batch, 1), generator) / 20)
+    louder = (moved + noise) * 10 ** (uniform(-6, 6, (batch, 1), generator) / 20)
+    return louder.masked_fill(padding, PADDING)
 
 
 def vector(windows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001

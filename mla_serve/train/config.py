@@ -47,7 +47,15 @@ class TrainConfig:
     """Markdown file on the data's source and licence, quoted in the model card."""
 
     encoders: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=ENCODER [...]")] = ()
-    """Encoders by modality, such as image=resnet18. Default: small."""
+    """Encoders by modality, such as image=resnet18, or text=hf:NAME_OR_FOLDER for a pretrained transformers model.
+    Default: small."""
+    tune: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=TUNE [...]")] = ()
+    """How pretrained encoders are trained, by modality: frozen (the default: features are computed once and kept), lora
+    (low-rank matrices beside its linear layers) or full."""
+    lora_rank: int = 8
+    """Rank of the matrices of lora."""
+    cache: Path | None = None
+    """Folder that keeps what frozen encoders said of each sample, for any later run. Default: features in --runs."""
     width: int = 128
     """Number of features, D."""
     batch_size: int = 64

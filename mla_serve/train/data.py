@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from rich.progress import track
 from torch import Tensor
 
+from mla_serve.cli import errors
 from mla_serve.inputs import Input
 from mla_serve.table import Row, payload
 from mla_serve.train import distributed
 from mla_serve.train.augment import AUGMENT, AUGMENT_PAYLOAD
+from mla_serve.train.encoders import Encoder
+
+CHUNK = 256  # rows that are in memory as they were decoded, where an encoder precomputes
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One modality of N rows: windows (sum of W, *shape), each row's first window and their number, 0 where missing."""
+    """One modality of N rows: windows (sum of W, *shape), each row's first window and their number, 0 where missing.
+
+    fixed: the windows are what a frozen encoder said of them, and cannot be augmented.
+    """
 
     spec: Input
     windows: Tensor
     start: Tensor
     count: Tensor
     payloads: Sequence[str | None]
+    fixed: bool = False
 
     @property
     def present(self) -> Tensor:
@@ -44,25 +53,54 @@ class Samples:
         return len(self.labels)
 
 
-def decode_rows(rows: Sequence[Row], inputs: Mapping[str, Input], classes: Sequence[str]) -> Samples:
-    """Decode every row once, with all cores."""
+def decode_rows(
+    rows: Sequence[Row],
+    inputs: Mapping[str, Input],
+    classes: Sequence[str],
+    encoders: Mapping[str, Encoder] | None = None,
+) -> Samples:
+    """Decode every row once, with all cores.
+
+    Args: encoders, by modality; those that precompute turn windows into features at once, so memory holds those alone.
+    """
     index = {label: c for c, label in enumerate(classes)}
     labels = torch.tensor([index[row.label] for row in rows])
-    return Samples(labels, {name: _decode_column(rows, name, spec) for name, spec in inputs.items()})
+    encoders = encoders or {}
+    return Samples(labels, {n: _decode_column(rows, n, spec, encoders.get(n)) for n, spec in inputs.items()})
 
 
-def _decode_column(rows: Sequence[Row], name: str, spec: Input) -> Column:
-    def decode(row: Row) -> np.ndarray:
-        if name not in row.values:
-            return np.empty((0, *spec.shape), spec.dtype)
-        return spec.decode(payload(row.values[name]), name)
-
-    with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(decode, rows))
-    count = torch.tensor([len(array) for array in arrays])
+def _decode_column(rows: Sequence[Row], name: str, spec: Input, encoder: Encoder | None) -> Column:
     keep = spec.kind in AUGMENT_PAYLOAD
     payloads = [str(row.values[name]) if keep and name in row.values else None for row in rows]
-    return Column(spec, torch.from_numpy(np.concatenate(arrays)), count.cumsum(0) - count, count, payloads)
+    return make_column(
+        spec, rows, name, lambda number: spec.decode(payload(rows[number].values[name]), name), encoder, payloads
+    )
+
+
+def make_column(
+    spec: Input,
+    rows: Sequence[Row],
+    name: str,
+    decode: Callable[[int], np.ndarray],
+    encoder: Encoder | None,
+    payloads: Sequence[str | None],
+) -> Column:
+    """Make a column of what `decode` gives for the numbers of the rows that have it, some rows at a time."""
+
+    def windows(number: int) -> np.ndarray:
+        return decode(number) if name in rows[number].values else np.empty((0, *spec.shape), spec.dtype)
+
+    counts, parts, fixed = [], [], encoder is not None and encoder.precomputes
+    title, hidden = f"features of {name}", not (fixed and errors.is_terminal)
+    starts = track(range(0, len(rows), CHUNK), title, console=errors, transient=True, disable=hidden)
+    with ThreadPoolExecutor() as pool:
+        for start in starts:
+            arrays = list(pool.map(windows, range(start, min(start + CHUNK, len(rows)))))
+            counts += [len(array) for array in arrays]
+            part = torch.from_numpy(np.concatenate(arrays))
+            parts.append(encoder.precompute(part) if encoder else part)
+    count = torch.tensor(counts)
+    return Column(spec, torch.cat(parts), count.cumsum(0) - count, count, payloads, fixed)
 
 
 class TrainingBatch:
@@ -85,11 +123,12 @@ class TrainingBatch:
         own = distributed.share(self.whole[name]).lent
         rows = everyones[own]
         kind = column.spec.kind
-        if self._augment and kind in AUGMENT_PAYLOAD:
+        augment = self._augment and not column.fixed
+        if augment and kind in AUGMENT_PAYLOAD:
             return self._mistyped(column, rows, name).to(self._device)
         offset = (torch.rand(len(everyones), generator=self._generator)[own] * column.count[rows]).long()
         windows = column.windows[column.start[rows] + offset]
-        if self._augment:
+        if augment:
             windows = AUGMENT[kind](windows, self._generator)
         return windows.to(self._device)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mla_serve.cli import INTERRUPTED, USAGE
 from mla_serve.errors import ConfigError
+from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.meeting import name_attempt, name_call
 from mla_serve.train.share import Share, row_dropout
 
@@ -112,6 +113,13 @@ def from_main(make: Callable[[], T]) -> T:
     if not box[1]:
         sys.exit(USAGE)
     return box[0]  # type: ignore[return-value]
+
+
+def main_first(make: Callable[[], T]) -> T:
+    """Make something on rank 0, then on the others, who find on disk what it left there."""
+    made: list[T] = []
+    from_main(lambda: made.append(make()))
+    return made[0] if made else make()
 
 
 def _hand_out(box: list[T | None]) -> None:
@@ -213,12 +221,13 @@ def convert(module: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return module
     row_dropout(module)
-    normalising = [name for name, part in module.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    encoders = {name: part for name, part in module.named_modules() if isinstance(part, Encoder)}
+    normalising = [name for name, encoder in encoders.items() if encoder.normalises_over_batch]
     if normalising and device.type != "cuda":
         raise told_once(
             ConfigError(
                 f"{normalising[0]}: batch normalisation would differ from process to process, and on the CPU torch has no "
-                "other; use --norm group, CUDA, one process, or an encoder without it"
+                "other; use --norm group (of a pretrained encoder --tune frozen), CUDA, one process, or an encoder without it"
             )
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(module)

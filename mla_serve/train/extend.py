@@ -22,9 +22,16 @@ from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples
 from mla_serve.train.extend_fit import establish_added
 from mla_serve.train.extend_head import LATE, Head, build_late, read_head
-from mla_serve.train.inputs import choose_inputs
-from mla_serve.train.pipeline import VALIDATION_SHARE, Plan, pick_encoders, pick_norm, pick_options, read_data, with_any
-from mla_serve.train.run import Recipe
+from mla_serve.train.pipeline import (
+    VALIDATION_SHARE,
+    Plan,
+    check_pretrained,
+    choose_readers,
+    make_recipe,
+    pick_encoders,
+    read_data,
+    with_any,
+)
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import Strategy
 from mla_serve.train.trust import Trust
@@ -87,17 +94,18 @@ def plan(config: TrainConfig) -> Extension:
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
     rows, notes = _rows(table, base, kinds, config)
-    inputs = choose_inputs(rows["train"], kinds, config)
+    encoders = pick_encoders(kinds, config)
+    inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
     readers = {**base.inputs, **inputs}
 
     def decode(modality: str, value: Payload) -> object:
         return modality in readers and readers[modality].decode(value, modality)
 
     check_rows(table, list(table.splits), decode)
+    notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
-    encoders, options, norm = pick_encoders(inputs, config), pick_options(config), pick_norm(config)
-    recipe = Recipe(classes, inputs, encoders, width, LATE, options, norm)
-    planned = Extension(name, table, rows, recipe, notes, base, head)
+    recipe = make_recipe(classes, inputs, encoders, pretrained, width, LATE, config)
+    planned = Extension(name, table, rows, recipe, notes, base, head, pretrained=pretrained)
     planned.build(config.seed)
     return planned
 

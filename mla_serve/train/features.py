@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from mla_serve.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from mla_serve.fusion import Array
 from mla_serve.inputs import Input
 from mla_serve.table import Row, payload
-from mla_serve.train.data import Column
+from mla_serve.train.data import Column, make_column
+from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies import Strategy
 
 BATCH = 256
@@ -52,22 +52,21 @@ def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
 
 
 def spoil_column(
-    rows: Sequence[Row], name: str, spec: Input, choose: Callable[[np.random.Generator], str], seed: int
+    rows: Sequence[Row],
+    name: str,
+    spec: Input,
+    choose: Callable[[np.random.Generator], str],
+    seed: int,
+    encoder: Encoder | None = None,
 ) -> Column:
     """Decode a modality of every row with a corruption, `choose`d for each, at a random severity."""
 
     def decode(number: int) -> Array:
-        row = rows[number]
-        if name not in row.values:
-            return np.empty((0, *spec.shape), spec.dtype)
         generator = np.random.default_rng([seed, number])
         severity = int(generator.choice(SEVERITIES))
-        return corrupt(spec, payload(row.values[name]), name, choose(generator), severity, generator)
+        return corrupt(spec, payload(rows[number].values[name]), name, choose(generator), severity, generator)
 
-    with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(decode, range(len(rows))))
-    count = torch.tensor([len(array) for array in arrays])
-    return Column(spec, torch.from_numpy(np.concatenate(arrays)), count.cumsum(0) - count, count, [None] * len(rows))
+    return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
 
 
 def first_of(kind: str) -> Callable[[np.random.Generator], str]:

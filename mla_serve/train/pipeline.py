@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import os
 import platform
 import shutil
@@ -26,7 +27,9 @@ from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
-from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder
+from mla_serve.train.pretrained import PREFIX
+from mla_serve.train.pretrained.read import CHECKED, Loaded, load_pretrained, pick_tunes
+from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 from mla_serve.train.trust import Trust, establish
@@ -35,7 +38,7 @@ VALIDATION_SHARE = 0.2
 OWN_OPTIONS = frozenset().union(*(strategy.takes for strategy in STRATEGIES.values()))
 GOLDEN = 10
 # Flags that do not change what is learned.
-FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend")
+FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend", "cache")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Plan:
     rows: Mapping[str, Sequence[Row]]
     recipe: Recipe
     notes: list[str]
+    pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @property
     def inputs(self) -> Mapping[str, Input]:
@@ -59,8 +63,13 @@ class Plan:
         return {}
 
     def build(self, seed: int) -> Strategy:
-        """Make the modules, freshly initialised."""
+        """Make the modules, freshly initialised but for what is pretrained, which is to be adopted."""
         return self.recipe.build(seed)
+
+    def adopt(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
+        """Give pretrained encoders their weights."""
+        for name, loaded in self.pretrained.items():
+            strategy.encoders[name].adopt(loaded.backbone, cache, device)
 
     def establish(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Trust:
         """Fit on validation what makes the numbers trustworthy."""
@@ -81,16 +90,64 @@ def plan(config: TrainConfig) -> Plan:
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
         notes.append(note)
-    inputs = choose_inputs(rows["train"], kinds, config)
+    encoders = pick_encoders(kinds, config)
+    inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
     check_rows(
         table,
         list(table.splits),
         lambda modality, value: modality in inputs and inputs[modality].decode(value, modality),
     )
-    encoders, options, norm = pick_encoders(inputs, config), pick_options(config), pick_norm(config)
-    recipe = Recipe(table.classes, inputs, encoders, config.width, config.strategy, options, norm)
+    notes += check_pretrained(rows["train"], pretrained)
+    recipe = make_recipe(table.classes, inputs, encoders, pretrained, config.width, config.strategy, config)
     recipe.build()
-    return Plan(name, table, rows, recipe, notes)
+    return Plan(name, table, rows, recipe, notes, pretrained=pretrained)
+
+
+def choose_readers(
+    rows: Sequence[Row], kinds: Mapping[str, str], encoders: Mapping[str, str], config: TrainConfig
+) -> tuple[dict[str, Input], dict[str, Loaded]]:
+    """Choose every modality's input, from the data or as its pretrained encoder wants it: {name: kind} -> {name: input}.
+
+    Raises: ConfigError when a pretrained encoder cannot be used.
+    """
+    tunes = pick_tunes(config, encoders)
+    drafted = {name: kind for name, kind in kinds.items() if name not in tunes or kind != "text"}
+    inputs = choose_inputs(rows, drafted, config)
+    pretrained = {}
+    for name, tune in tunes.items():
+        texts = [str(row.values[name]) for row in rows if name in row.values]
+        source, draft = encoders[name].removeprefix(PREFIX), inputs.get(name, texts)
+        pretrained[name] = load_pretrained(source, tune, config.lora_rank, kinds[name], draft)
+        inputs[name] = pretrained[name].spec
+    return {name: inputs[name] for name in kinds}, pretrained
+
+
+def make_recipe(
+    classes: tuple[str, ...],
+    inputs: Mapping[str, Input],
+    encoders: Mapping[str, str],
+    pretrained: Mapping[str, Loaded],
+    width: int,
+    strategy: str,
+    config: TrainConfig,
+) -> Recipe:
+    """Put together what fixes the modules; pretrained encoders are named without the folder that they came from."""
+    settings = {name: loaded.settings for name, loaded in pretrained.items()}
+    named = {name: f"{PREFIX}{one.source}" for name, one in settings.items()}
+    return Recipe(
+        classes, inputs, {**encoders, **named}, width, strategy, pick_options(config), settings, pick_norm(config)
+    )
+
+
+def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:
+    """Hold pretrained encoders against their processors on some rows; returns notes. Raises: ConfigError."""
+    notes = []
+    for name, loaded in pretrained.items():
+        some = itertools.islice((row for row in rows if name in row.values), CHECKED)
+        notes.append(f"{name}: {loaded.check([payload(row.values[name]) for row in some])}")
+        if loaded.settings.tune == "frozen":
+            notes.append(f"{name}: not augmented, for what a frozen encoder says of a sample is computed once")
+    return notes
 
 
 def train(
@@ -106,26 +163,36 @@ def train(
 
     Raises: ConfigError when --resume does not fit what is there.
     """
-    folder = RunFolder(config.runs / planned.name)
-    samples = {
-        split: decode_rows(planned.rows[split], planned.recipe.inputs, planned.recipe.classes)
-        for split in (("train", "val") if distributed.is_main() else ("train",))
-    }
+    folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)
+    strategy = planned.build(config.seed)
+
+    def read() -> dict[str, Samples]:
+        planned.adopt(strategy, config.cache or config.runs / "features", device)
+        splits = ("train", "val") if distributed.is_main() else ("train",)
+        return {split: _decode(planned, strategy, split) for split in splits}
+
+    samples = distributed.main_first(read) if planned.pretrained else read()
     trainer = Trainer(
-        planned.build(config.seed),
+        strategy,
         samples,
         folder,
         epochs=config.passes,
         batch_size=config.batch_size,
         seed=config.seed,
         augment=config.augments,
-        device=pick_device(config.device),
+        device=device,
     )
     _start(config, planned, folder, trainer, launch)
     trainer.run(report, step)
     if distributed.is_main():
         _finish(config, planned, folder, trainer, samples)
     return folder
+
+
+def _decode(planned: Plan, strategy: Strategy, split: str) -> Samples:
+    return decode_rows(
+        planned.rows[split], planned.recipe.inputs, planned.recipe.classes, dict(strategy.encoders.items())
+    )
 
 
 def total_steps(config: TrainConfig, planned: Plan) -> int:
@@ -171,10 +238,15 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     facts = _jsonable(dataclasses.asdict(config))
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
     facts |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
+    facts |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
     if distributed.from_main(lambda: _goes_on(config.resume, facts, folder, launch)):
         trainer.resume()
-    else:
-        trainer.measure()
+        return
+    if distributed.is_main():
+        for name, loaded in planned.pretrained.items():
+            if loaded.settings.tune == "frozen":
+                folder.save(backbone_file(name), loaded.backbone.state_dict())
+    trainer.measure()
 
 
 def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder, launch: str | None) -> bool:
@@ -213,6 +285,7 @@ def _finish(
     """Fit on validation what makes the numbers trustworthy, keep a few raw samples, and write run.json, which makes the run complete."""
     trust = planned.establish(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
+    packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
     generated = None if config.samples else np.random.default_rng(config.seed)
     folder.write_samples(golden_samples(planned.rows["train"], planned.inputs, generated))
     if config.about:
@@ -230,7 +303,7 @@ def _finish(
             "best": trainer.best,
             "notes": [*planned.notes, *trust.notes],
             "golden_source": "generated" if generated else "training rows",
-            "versions": {"mla_serve": __version__} | {package: version(package) for package in ("torch", "numpy")},
+            "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
             "processes": distributed.world(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         },
@@ -276,12 +349,12 @@ def with_any(rows: Sequence[Row], kinds: Mapping[str, str]) -> list[Row]:
     return kept
 
 
-def pick_encoders(inputs: Mapping[str, Input], config: TrainConfig) -> dict[str, str]:
+def pick_encoders(kinds: Mapping[str, str], config: TrainConfig) -> dict[str, str]:
     """Return each modality's encoder, as told or the first of its kind.
 
     Raises: ConfigError.
     """
-    chosen = {name: next(iter(ENCODERS[spec.kind])) for name, spec in inputs.items()}
+    chosen = {name: next(iter(ENCODERS[kind])) for name, kind in kinds.items()}
     for item in config.encoders:
         name, _, encoder = item.partition("=")
         if name not in chosen or not encoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,19 +13,27 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.fusion import Fusion
-from mla_serve.inputs import INPUTS, Input, Payload
+from mla_serve.inputs import INPUTS, Input, Payload, list_fields
 from mla_serve.train.encoders import ENCODERS, Encoder
 from mla_serve.train.encoders.blocks import group_normed
+from mla_serve.train.pretrained.encoders import make_pretrained
+from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
 UNFAMILIAR, LAUNCH = "unfamiliar.npz", "launch"
 
 
+def backbone_file(name: str) -> str:
+    """Name the file of a frozen backbone's weights, which no checkpoint repeats."""
+    return f"{name}.backbone.pt"
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options, and what
-    encoders normalise over.
+    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options.
+
+    pretrained: the settings of the encoders that are, by modality; norm: what the others normalise over.
     """
 
     classes: tuple[str, ...]
@@ -33,6 +42,7 @@ class Recipe:
     width: int
     strategy: str
     options: Options
+    pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
     norm: str = "batch"
 
     def build(self, seed: int = 0) -> Strategy:
@@ -52,6 +62,8 @@ class Recipe:
 
     def _encoder(self, name: str) -> Encoder:
         kind, chosen = self.inputs[name].kind, self.encoders[name]
+        if name in self.pretrained:
+            return make_pretrained(self.inputs[name], self.width, self.pretrained[name])
         if chosen not in ENCODERS[kind]:
             raise ConfigError(f"--encoders {name}={chosen}: expected one of {', '.join(ENCODERS[kind])} for {kind}")
         encoder = ENCODERS[kind][chosen](self.inputs[name], self.width)
@@ -114,22 +126,29 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
         """Store the files that inputs bring, and return the recipe as JSON fields."""
-        inputs = {}
-        for name, spec in recipe.inputs.items():
-            fields, files = spec.to_fields()
-            inputs[name] = {"kind": spec.kind, "fields": fields}
-            for filename, content in files.items():
-                self.write_bytes(filename, content)
+        listed, files = list_fields(recipe.inputs)
+        inputs = {name: {"kind": recipe.inputs[name].kind, "fields": fields} for name, fields in listed.items()}
+        for filename, content in files.items():
+            self.write_bytes(filename, content)
         fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-        return fields | {"inputs": inputs, "options": dataclasses.asdict(recipe.options)}
+        pretrained = {name: dataclasses.asdict(settings) for name, settings in recipe.pretrained.items()}
+        return fields | {"inputs": inputs, "options": dataclasses.asdict(recipe.options), "pretrained": pretrained}
 
     def read_recipe(self) -> Recipe:
         """Rebuild the recipe of a finished run."""
         fields = self.read_json()["recipe"]
         read = lambda name: (self.path / name).read_bytes()  # noqa: E731
         inputs = {n: INPUTS[i["kind"]].from_fields(i["fields"], read) for n, i in fields["inputs"].items()}
-        options = Options(**fields["options"])
-        return Recipe(**(fields | {"classes": tuple(fields["classes"]), "inputs": inputs, "options": options}))
+        pretrained = {name: Pretrained(**settings) for name, settings in fields.get("pretrained", {}).items()}
+        built = {"inputs": inputs, "options": Options(**fields["options"]), "pretrained": pretrained}
+        return Recipe(**(fields | {"classes": tuple(fields["classes"])} | built))
+
+    def restore(self, strategy: Strategy) -> Strategy:
+        """Give a freshly built strategy the weights that validation preferred, and its encoders their final form."""
+        strategy.load_state_dict(self.load(BEST)["weights"])
+        for name, encoder in strategy.encoders.items():
+            strategy.encoders[name] = encoder.finished(functools.partial(self.load, backbone_file(name)))
+        return strategy.eval()
 
     def read_fusion(self) -> Fusion:
         """Return the fitted fusion of a finished run."""

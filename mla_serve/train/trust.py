@@ -92,7 +92,7 @@ class Spoiler:
         encoded = {}
         for position, (name, spec) in enumerate(self._inputs.items()):
             seed = int(np.random.SeedSequence([self._seed, stream, position]).generate_state(1)[0])
-            column = spoil_column(self._rows, name, spec, choice(spec.kind), seed)
+            column = spoil_column(self._rows, name, spec, choice(spec.kind), seed, self._strategy.encoders[name])
             encoded[name] = encode_column(self._strategy, name, column, self._device)
         return encoded
 

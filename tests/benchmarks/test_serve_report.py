@@ -47,10 +47,13 @@ def results(ours: float = 950.0, crowded: float = 950.0, start: float = 1.0) -> 
         for system, extra in (("mla_serve", start), ("bentoml_empty", 0.0))
     ]
     named = {subset: [f"decode-{name}" for name in subset.split("+")] + ["fuse"] for subset in SUBSETS}
-    return {
+    run = {
+        "bundles": ["digits", "resnet18"], "date": "2026-11-25",
         "command": "make bench-serve", "quick": False, "config": {"repeats": 5}, "machine": "a machine, 2 cores",
         "versions": {"python": "3.11"}, "environment": {}, "load_before": [0.1, 0.1, 0.1], "busy": False, "took_s": 900,
-        "starts": starts, "settings": {"digits": {"mla_serve": "usual"}}, "probes": [],
+    }  # fmt: skip
+    return {
+        "runs": [run], "starts": starts, "settings": {"digits": {"mla_serve": "usual"}}, "probes": [],
         "torch_weights": {"digits": "bundle"}, "stages": {"digits": named, "resnet18": dict(named)}, "rows": rows,
     }  # fmt: skip
 
@@ -126,7 +129,8 @@ def test_the_report_is_written_from_the_file_alone(tmp_path: Path) -> None:
 
 
 def test_few_repeats_and_a_quick_run_are_told() -> None:
-    given = results() | {"quick": True, "busy": True, "config": {"repeats": 2}}
+    given = results()
+    given["runs"][0] |= {"quick": True, "busy": True, "config": {"repeats": 2}}
     assert "the numbers mean nothing" in markdown(given)
     assert "The machine was busy" in markdown(given)
     assert "Only 2 repeats" in markdown(given)
@@ -155,6 +159,7 @@ def test_a_bundle_measured_again_takes_the_place_of_its_rows_alone(tmp_path: Pat
     again = results(ours=1900.0)
     again["rows"] = [row for row in again["rows"] if row["bundle"] == "digits"]
     again["stages"], again["torch_weights"] = {"digits": {}}, {"digits": "random"}
+    again["runs"][0] |= {"bundles": ["digits"], "date": "2026-12-01", "machine": "another machine", "busy": True}
     together = beside(again, tmp_path)
     assert [r for r in together["rows"] if r["bundle"] == "digits"] == again["rows"]
     assert [r for r in together["rows"] if r["bundle"] == "resnet18"] == [
@@ -162,6 +167,12 @@ def test_a_bundle_measured_again_takes_the_place_of_its_rows_alone(tmp_path: Pat
     ]
     assert together["stages"] == {"digits": {}, "resnet18": first["stages"]["resnet18"]}
     assert together["torch_weights"] == {"digits": "random"}
-    assert together["took_s"] == 1800
+    assert [run["bundles"] for run in together["runs"]] == [["resnet18"], ["digits"]]
+    text = markdown(together)
+    assert "resnet18: `make bench-serve` on 2026-11-25, 5 repeats in 15.0 minutes.\na machine, 2 cores" in text
+    assert "digits: `make bench-serve` on 2026-12-01, 5 repeats in 15.0 minutes.\nanother machine" in text
+    assert text.count("was busy") == 1, "of one run alone"
+    write_results(together, tmp_path)
+    assert [run["bundles"] for run in beside(again, tmp_path)["runs"]] == [["resnet18"], ["digits"]]
     again["starts"] = again["starts"][:2]
     assert beside(again, tmp_path)["starts"] == first["starts"], "fewer starts do not take the place of more"

@@ -14,11 +14,13 @@ import pytest
 from benchmarks import scaling, scaling_report
 from benchmarks.scaling import KINDS, Cell, Kind, PeakMemory, ScalingConfig
 from benchmarks.scaling_report import fit, grouped, markdown, memory_ratios, write_report
+from benchmarks.up_front import NAME, UpFront
 from mla_serve.errors import ConfigError
+from mla_serve.train.strategies import STRATEGIES
 
 TINY = {
     "vector": Kind((8,), "small", (2, 3, 4, 5), ("mla", "joint_concat"), batch=6, steps=2, threads=1),
-    "resnet18": Kind((3, 8, 8), "small", (1, 3), ("mla", "joint_concat"), batch=2, steps=1, threads=1),
+    "resnet18": Kind((3, 8, 8), "small", (1, 3), ("mla", "mla_up_front", "joint_concat"), batch=2, steps=1, threads=1),
 }
 
 
@@ -32,6 +34,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScalingConfig:
             measured.append(cell)
             scaling.measure_cell(cell, work)
 
+    monkeypatch.setitem(STRATEGIES, NAME, UpFront)  # so that it is gone again after the test
     monkeypatch.setattr(scaling, "KINDS", TINY)
     monkeypatch.setattr(scaling_report, "KINDS", TINY)
     monkeypatch.setattr(scaling, "run_cell", run_cell)

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import strategies
 from benchmarks.strategies import BenchConfig, Cell
-from benchmarks.strategies_report import SHOWN, _right, json_rows, markdown, preferred, values, write_report
+from benchmarks.strategies_report import (
+    DIFFERENCES,
+    SHOWN,
+    differences,
+    grouped,
+    json_rows,
+    markdown,
+    preferred,
+    read_rows,
+    values,
+    write_report,
+)  # fmt: skip
+from benchmarks.up_front import NAME, UpFront
+from mla_serve.errors import ConfigError
+from mla_serve.train.data import Samples, TrainingBatch
+from mla_serve.train.strategies import STRATEGIES, Strategy
+
+Make = Callable[..., Strategy]
+MakeSamples = Callable[..., Samples]
+
+
+@pytest.fixture(autouse=True)
+def _up_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ablation is a strategy while a test of this file runs."""
+    monkeypatch.setitem(STRATEGIES, NAME, UpFront)
 
 
 @pytest.fixture
 def config(write_table: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BenchConfig:
     """A comparison of two strategies whose cells are trained in this process."""
     monkeypatch.setattr(strategies, "CORE", ("mla", "joint_concat"))
+    monkeypatch.setattr(strategies, "VARIANTS", {"mla_up_front": {"strategy": "mla_up_front"}})
     monkeypatch.setattr(strategies, "GRID", {"adamw": (0.01,), "sgd": (0.1,)})
     trained: list[Cell] = []
 
@@ -50,21 +77,73 @@ def test_a_comparison_is_searched_trained_reported_and_resumable(config: BenchCo
 
     results = [strategies.read(cell, config.work) for cell in cells]
     write_report(results, config.out)
-    rows = json.loads((config.out / "strategies.json").read_text())
+    rows = read_rows(config.out)
     assert rows == json_rows(results)
     assert {row["condition"] for row in rows} >= {"full", "missing20", "missing50", "missing80", "text", "numbers"}
     assert {row["fusion"] for row in rows} == set(strategies.RULES)
-    assert "| joint_concat |" in markdown(results)
-    for condition in SHOWN:  # the paired differences are of the very figures in the table
-        rule = preferred(results[:2])
-        assert _right(results[:2], condition).mean(1) == pytest.approx(values(results[:2], condition, rule))
+    assert {row["fusion"] for row in rows if row["preferred"]} <= {"native", "calibrated"}
+    assert "| joint_concat |" in (config.out / "strategies.md").read_text()
     assert (config.out / "strategies.svg").read_text().startswith("<?xml")
     assert preferred(results[:2]) in ("native", "calibrated")
 
 
-def test_a_cell_that_fails_says_so_and_leaves_no_result(tmp_path: Path) -> None:
-    from mla_serve.errors import ConfigError
+def test_differences_are_of_the_very_figures_in_the_table(config: BenchConfig) -> None:
+    rows = json_rows([strategies.read(cell, config.work) for cell in strategies.compare(config)])
+    mla, joint = grouped(rows)["small"].values()
+    found = {one["condition"]: one for one in differences(rows)}
+    for condition in SHOWN:
+        gap = 100 * (values(mla, condition) - values(joint, condition)).mean()
+        assert found[condition]["mean"] == pytest.approx(gap, abs=0.01)
+        assert found[condition]["low"] <= found[condition]["mean"] <= found[condition]["high"]
 
+
+def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(config: BenchConfig) -> None:
+    strategies.run(config)
+    before = len(strategies.trained)  # type: ignore[attr-defined]
+    elsewhere = dataclasses.replace(config, work=config.work.with_name("fresh"), ablations=True)
+    strategies.run(elsewhere)
+    new = strategies.trained[before:]  # type: ignore[attr-defined]
+    assert [(cell.strategy, cell.seed) for cell in new] == [("mla_up_front", 0), ("mla_up_front", 1)], (
+        "no search, no rerun"
+    )
+    rows = grouped(read_rows(config.out))["small"]
+    assert list(rows) == ["mla", "joint_concat", "mla_up_front"]
+    assert (new[0].optimizer, new[0].lr) == (rows["mla"][0]["optimizer"], rows["mla"][0]["lr"])
+    assert {one["strategy"] for one in read_rows(config.out, DIFFERENCES)} == {"joint_concat", "mla_up_front"}
+    strategies.run(dataclasses.replace(elsewhere, again=("joint_concat",)))
+    assert [cell.strategy for cell in strategies.trained[before + 2 :]] == ["joint_concat"] * 2  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="--again mib: expected some of mla, joint_concat"):
+        strategies.run(dataclasses.replace(elsewhere, again=("mib",)))
+
+
+def test_rows_from_before_that_lack_bits_keep_the_differences_that_were_found_then(config: BenchConfig) -> None:
+    strategies.run(config)
+    rows, found = read_rows(config.out), read_rows(config.out, DIFFERENCES)
+    bare = [{key: value for key, value in row.items() if key not in ("rows", "right")} for row in rows]
+    (config.out / "strategies.json").write_text(json.dumps(bare))
+    write_report([], config.out)
+    assert read_rows(config.out, DIFFERENCES) == found
+    assert markdown(bare, found) == (config.out / "strategies.md").read_text()
+
+
+def test_encoding_up_front_takes_the_same_steps_to_the_bit(make_strategy: Make, make_samples: MakeSamples) -> None:
+    ends, orders = [], []
+    for name in ("mla", NAME):
+        strategy, order = make_strategy(name), []
+        for encoder in strategy.encoders.values():
+            encoder.register_forward_hook(lambda *_, order=order: order.append("encode"))
+        strategy.heads["head"].register_forward_hook(lambda *_, order=order: order.append("turn"))
+        torch.manual_seed(0)
+        samples = make_samples()
+        for _ in range(3):
+            strategy.step(TrainingBatch(samples, torch.arange(24), torch.Generator(), torch.device("cpu"), False))
+        ends.append(torch.cat([value.flatten().double() for value in strategy.state_dict().values()]))
+        orders.append(order[:4])
+    assert torch.equal(*ends)
+    assert orders == [["encode", "turn", "encode", "turn"], ["encode", "encode", "turn", "turn"]]
+
+
+def test_a_cell_that_fails_says_so_and_leaves_no_result(tmp_path: Path) -> None:
     cell = Cell("none", str(tmp_path / "nowhere"), "mla", "adamw", 0.01, 0, 1)
     with pytest.raises(ConfigError, match="nowhere"):
         strategies.run_cell(cell, tmp_path)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mla_serve.bundle import Bundle
 from mla_serve.conformal import Conformal
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
-from mla_serve.fusion import RULES, Fusion, fuse, influence, pattern_name
+from mla_serve.fusion import RULES, Fusion, explain, pattern_name
 from mla_serve.inputs import VectorInput
 from mla_serve.train import extend, pipeline
 from mla_serve.train.calibrate import Evidence
@@ -200,13 +200,11 @@ def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: 
         return np.concatenate([values, np.full_like(values[:1], fill)])
 
     for rule in RULES:
-        was = fuse(logits, present, base, rule, strain)
-        now = fuse(more(logits, 0), more(present, False), fusion, rule, more(strain, 0))
+        was, owed = explain(logits, present, base, rule, strain)
+        now, owes = explain(more(logits, 0), more(present, False), fusion, rule, more(strain, 0))
         assert was.log_probabilities.tobytes() == now.log_probabilities.tobytes(), rule
         assert was.weights.tobytes() == now.weights[:-1].tobytes()
         assert not now.weights[-1].any()
-        owed = influence(logits, present, base, rule, was, strain)
-        owes = influence(more(logits, 0), more(present, False), fusion, rule, now, more(strain, 0))
         assert owed.tobytes() == owes[:-1].tobytes()
 
 

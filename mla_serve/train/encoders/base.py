@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Input
+
+Weights = Callable[[], Mapping[str, Tensor]]
+"""Reads the weights that a run keeps apart from its checkpoints."""
 
 
 def widened(x: Tensor) -> Tensor:
@@ -30,6 +35,26 @@ class Encoder(nn.Module, abc.ABC):
 
     def measure(self, windows: Tensor) -> None:
         """Set the normalisation from training windows (N, *spec.shape). Default: nothing to measure."""
+
+    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
+        """Take up a pretrained backbone, and the folder for what is computed by it once. Default: there is none."""
+
+    @property
+    def precomputes(self) -> bool:
+        """Whether a part of the work is done once, before training: windows are not augmented then."""
+        return False
+
+    def precompute(self, windows: Tensor) -> Tensor:
+        """Return what `forward` takes in place of decoded windows (N, *spec.shape). Default: those."""
+        return windows
+
+    def speed_of(self) -> Mapping[int, float]:
+        """Name the parameters that learn at a rate of their own: {id: share of the learning rate}. Default: none."""
+        return {}
+
+    def finished(self, weights: Weights) -> Encoder:  # noqa: ARG002
+        """Return the encoder that is exported, which takes decoded windows. Default: this one."""
+        return self
 
     @property
     def normalises_over_batch(self) -> bool:

@@ -181,7 +181,8 @@ class Schedule:
     def __init__(self, module: nn.Module, options: Options, total_steps: int) -> None:
         """Make an optimiser over a module's parameters."""
         self.optimizer = _optimizer(module, options)
-        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, options.lr, total_steps=total_steps)
+        highest = [options.lr * group.get("speed", 1.0) for group in self.optimizer.param_groups]
+        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, highest, total_steps=total_steps)
 
     def step(self) -> None:
         """Apply the gradients and set them to None."""
@@ -206,6 +207,18 @@ class Schedule:
 
 
 def _optimizer(module: nn.Module, options: Options) -> torch.optim.Optimizer:
+    groups = _by_speed(module)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(module.parameters(), options.lr, momentum=0.9, weight_decay=options.weight_decay)
-    return torch.optim.AdamW(module.parameters(), options.lr, weight_decay=options.weight_decay)
+        return torch.optim.SGD(groups, options.lr, momentum=0.9, weight_decay=options.weight_decay)
+    return torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay)
+
+
+def _by_speed(module: nn.Module) -> list[dict[str, Any]]:
+    """Group the parameters that are trained by how fast they learn."""
+    encoders = [part for part in module.modules() if isinstance(part, Encoder)]
+    speeds = {key: speed for encoder in encoders for key, speed in encoder.speed_of().items()}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(speeds.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": parameters, "speed": speed} for speed, parameters in groups.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from mla_serve.train import distributed
 from mla_serve.train.encoders import Encoder
-from mla_serve.train.encoders.base import widened
+from mla_serve.train.encoders.base import Weights, widened
 from mla_serve.train.share import per_row
 from mla_serve.train.strategies.base import Batch, Options
 from mla_serve.train.strategies.joint import JointConcat
@@ -42,6 +43,29 @@ class Bottleneck(Encoder):
     def measure(self, windows: Tensor) -> None:
         """Pass on."""
         self.encoder.measure(windows)
+
+    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
+        """Pass on."""
+        self.encoder.adopt(backbone, cache, device)
+
+    @property
+    def precomputes(self) -> bool:
+        """Whether the encoder does."""
+        return self.encoder.precomputes
+
+    def precompute(self, windows: Tensor) -> Tensor:
+        """Pass on."""
+        return self.encoder.precompute(windows)
+
+    def finished(self, weights: Weights) -> Encoder:
+        """Finish the encoder in front of the bottleneck."""
+        self.encoder = self.encoder.finished(weights)
+        return self
+
+    @property
+    def normalises_over_batch(self) -> bool:
+        """Whether the encoder does."""
+        return self.encoder.normalises_over_batch
 
 
 class Mib(JointConcat):

@@ -22,7 +22,7 @@ class MmPareto(JointUnimodal):
         """Set the heads' plain gradients, and each encoder's combined one."""
         combined: list[tuple[Tensor, Tensor]] = []
         for name, loss in alone.items():
-            parameters = list(self.encoders[name].parameters())
+            parameters = [one for one in self.encoders[name].parameters() if one.requires_grad]
             shared = torch.autograd.grad(joint, parameters, retain_graph=True, allow_unused=True)
             own = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             gradients = _filled(shared, parameters), _filled(own, parameters)
