@@ -79,7 +79,9 @@ def _announce(screen: Console, planned: Plan, processes: int) -> None:
         screen.print(f"[dim]{note}[/]")
     recipe = planned.recipe
     if processes > 1:
-        screen.print(f"[dim]{processes} processes share each batch; encoders use {recipe.norm} normalisation[/]")
+        screen.print(
+            f"[dim]{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation[/]"
+        )
     screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
 
 

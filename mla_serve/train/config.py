@@ -76,7 +76,7 @@ class TrainConfig:
     turns: str | None = None
     """Of mla and dus: all (the default), shuffled (in an order drawn for each batch), or weak: a modality far ahead sits
     out every second batch."""
-    augment: bool | None = None
+    augment: tyro.conf.FlagConversionOff[bool | None] = None
     """Vary training samples at random. Default: yes, but not the generated data, whose samples are spoiled already."""
     precision: str = "auto"
     """fp32, bf16 (the encoders' convolutions and products, while training), or auto: bf16 where the processor has it."""
@@ -89,7 +89,7 @@ class TrainConfig:
     """Sampling rate in Hz. Default: the data's, at most 16000."""
     audio_seconds: float | None = None
     """Length of a window. Default: that of nearly all recordings, at most 10."""
-    transliterate: bool | None = None
+    transliterate: tyro.conf.FlagConversionOff[bool | None] = None
     """Bring texts to Latin letters. Default: when the training texts mix scripts."""
     threads: int | None = None
     """CPU threads. Default: all cores; under torchrun this process's share of them."""

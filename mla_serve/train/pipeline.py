@@ -256,7 +256,8 @@ def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder, launch: 
     """
     restarted = launch is not None and folder.read_launch() == launch
     if (resume or restarted) and (folder.path / LAST).exists():
-        before = {"norm": "batch"} | folder.read_json("config.json")  # older runs have none
+        before = _jsonable(dataclasses.asdict(TrainConfig())) | {"norm": "batch"}  # what older runs were not told
+        before |= folder.read_json("config.json")
         changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
         if changed:
             raise ConfigError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def train_steps(case: str, augment: bool = False) -> dict[str, Any]:
     }
 
 
-def reductions() -> dict[str, Any]:
+def reductions(out: Path) -> dict[str, Any]:
     """Apply every function of the module to what differs by rank; rank 0 has no value, rank 1 no row."""
     rank = distributed.rank()
     own, values = torch.full((2, 3), float(rank + 1)), torch.arange(float(rank))
@@ -127,7 +128,16 @@ def reductions() -> dict[str, Any]:
         "drawn": dict(zip(share.lent.tolist(), drawn.tolist(), strict=True)),
         "weight": state["weight"].tolist(),
         "made": distributed.from_main(lambda: rank),
+        "found": distributed.main_first(lambda: find_or_leave(out / "left")),
     }
+
+
+def find_or_leave(path: Path) -> bool:
+    """Say whether a file is there; if not, leave one after a while."""
+    found = path.exists()
+    time.sleep(0.2)
+    path.touch()
+    return found
 
 
 def losses(out: Path) -> None:
@@ -135,7 +145,7 @@ def losses(out: Path) -> None:
 
     In float64: AdamW makes whole steps of what summing in another order rounds off a gradient that is zero.
     """
-    result = {"reductions": reductions(), "augmented": train_steps("mla", augment=True)}
+    result = {"reductions": reductions(out), "augmented": train_steps("mla", augment=True)}
     torch.set_default_dtype(torch.float64)
     result |= {case: train_steps(case) for case in CASES}
     (out / f"{distributed.rank()}.json").write_text(json.dumps(result))

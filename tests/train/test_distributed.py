@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -25,25 +23,11 @@ from mla_serve.train.meeting import name_attempt, name_call
 from mla_serve.train.run import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.share import RowDropout, Share, per_row, row_dropout
 from mla_serve.train.strategies import STRATEGIES
+from tests.train.launch import ENVIRONMENT, torchrun
 
-ROOT = Path(__file__).parents[2]
 RANKS = str(Path(__file__).with_name("ranks.py"))
 CASES = [*STRATEGIES, *(f"mla hgm={hgm}" for hgm in ("off", "never", "others", "3"))]
 CASES += ["mla turns=shuffled", "mla turns=weak", "mla sgd"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-
-
-def torchrun(*args: object, restarts: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run two processes on this machine."""
-    flags = ["--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
-    command = [sys.executable, "-m", "torch.distributed.run", *flags, *map(str, args)]
-    with subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, text=True) as process:
-        try:
-            out, error = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # and it ends its processes
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, error)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +75,7 @@ def test_varied_samples_differ_by_process_and_steps_do_not(one_and_two: Logged) 
 
 def test_reductions(one_and_two: Logged) -> None:
     one, (first, second) = one_and_two[0]["reductions"], [each["reductions"] for each in one_and_two[1]]
+    assert [each["found"] for each in (one, first, second)] == [False, False, True]
     for key, value in {
         "sum": [[3.0] * 3] * 2,
         "values": {"a": 2.0, "b": 1.0},
@@ -148,7 +133,7 @@ def test_one_process_writes_and_speaks_and_the_bundle_answers(write_table: Calla
     lines = done.stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1", "2"]
     assert sum("is ready" in line for line in lines) == 1
-    assert "2 processes share each batch; encoders use group normalisation" in done.stdout
+    assert "2 processes share each batch; built-in encoders use group normalisation" in done.stdout
     facts = RunFolder(tmp_path / "runs" / "mine").read_json()
     assert (facts["processes"], facts["recipe"]["norm"], facts["config"]["norm"]) == (2, "group", "group")
     assert len((tmp_path / "runs" / "mine" / METRICS).read_text().splitlines()) == 2
