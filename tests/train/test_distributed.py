@@ -49,6 +49,8 @@ def test_two_processes_take_the_steps_of_one(case: str, one_and_two: Logged) -> 
     assert len(one[case]["records"]) == 20
     for single, shared in zip(one[case]["records"], first[case]["records"], strict=True):
         assert shared == pytest.approx(single, abs=1e-9)
+    pairs = [(a[key], b[key]) for a, b in zip(one[case]["records"], first[case]["records"], strict=True) for key in a]
+    print(f"{case}: losses of 20 steps differ by at most {max(abs(a - b) for a, b in pairs):.1e}")
     assert first[case]["weights"] == pytest.approx(one[case]["weights"], rel=1e-9)
     assert first[case] == second[case]  # weights and P are the same on all ranks, to the bit
 
@@ -59,6 +61,7 @@ def test_batches_are_among_these_in_which_a_process_has_no_row_of_a_modality(one
     assert 0 in counts
     learned = ["loss/rare" in record for record in one_and_two[1][0]["mla"]["records"]]
     assert learned == [count > 0 for count in counts]
+    print(f"rows with the rare modality, of all processes together, in each batch: {counts}")
 
 
 def test_a_strong_modality_sits_out_for_all_processes(one_and_two: Logged) -> None:
@@ -120,6 +123,8 @@ def test_after_kill_9_a_run_goes_on_and_ends_as_if_nothing_had_happened(
     assert killed.stderr.count("exitcode: -9") == 3
     assert killed.stdout.split("epoch ")[1:] == ["1\n", "2\n", "3\n", "4\n"]
     first, second = read(tmp_path / "whole"), read(tmp_path / "killed")
+    last = [[json.loads(line) for line in each["metrics"].splitlines()][-1] for each in (first, second)]
+    print("last epoch, undisturbed and killed three times:", *({k: r[k] for k in r if "loss" in k} for r in last))
     assert first["metrics"] == second["metrics"]
     assert first["fusion"] == second["fusion"]
     assert all(same(first["weights"][name], second["weights"][name]) for name in (BEST, LAST))
