@@ -45,6 +45,8 @@ def test_two_processes_take_the_steps_of_one(table: Path, zoo: Zoo, tmp_path: Pa
     assert len(losses(two / "runs")) == 3
     for single, shared in zip(losses(one / "runs"), losses(two / "runs"), strict=True):
         assert shared == pytest.approx(single, abs=1e-5)
+    pairs = zip(losses(one / "runs"), losses(two / "runs"), strict=True)
+    print("largest difference of an epoch's losses:", max(abs(a[key] - b[key]) for a, b in pairs for key in a))
     facts = RunFolder(two / "runs" / "mine").read_json()
     assert facts["processes"] == 2
     assert all(f"weights of {name}" in facts["config"] for name in CHOSEN)
