@@ -172,10 +172,8 @@ def train_cell(cell: Cell, work: Path) -> None:
     from mla_serve.train import pipeline
     from mla_serve.train.calibrate import fit_fusion
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.data import decode_rows
-    from mla_serve.train.loop import Trainer, opinions
+    from mla_serve.train.loop import opinions
     from mla_serve.train.memory import keep_freed_memory
-    from mla_serve.train.run import RunFolder
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -186,32 +184,48 @@ def train_cell(cell: Cell, work: Path) -> None:
         **VARIANTS.get(cell.strategy, {"strategy": cell.strategy}),  # type: ignore[arg-type]
     )  # fmt: skip
     plan = pipeline.plan(config)
-    names = tuple(plan.recipe.inputs)
-    samples = {s: decode_rows(plan.rows[s], plan.recipe.inputs, plan.recipe.classes) for s in ("train", "val", "test")}
-    strategy = plan.recipe.build(cell.seed)
-    folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    trainer, samples = _trainer(plan, config, cell, work)
     before, began = _rss_mb(), time.process_time()  # one thread: what other work on the machine hardly changes
-    trainer = Trainer(
-        strategy, samples, folder, epochs=cell.epochs, batch_size=config.batch_size, seed=cell.seed,
-        augment=True, device=torch.device("cpu"),
-    )  # fmt: skip
     trainer.measure()
     trainer.run(lambda _: None)
-    seconds, peak = time.process_time() - began, _rss_mb() - before
-    scored = {s: opinions(strategy, samples[s], trainer.device) for s in ("val", "test")}
+    cost = {"train_seconds": time.process_time() - began, "peak_mb": _rss_mb() - before}
+    strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
+    scored = {split: opinions(strategy, samples[split], trainer.device) for split in ("val", "test")}
     fitted = fit_fusion(*scored["val"], samples["val"].labels.numpy(), names)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
-    masks = {s: _masks(plan.rows[s], names) for s in scored}
-    conditions = {s: _conditions(*scored[s], samples[s].labels.numpy(), fusion, masks[s]) for s in scored}
-    np.savez_compressed(
-        folder.path / "test.npz", logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].labels
-    )
-    (folder.path / "last.pt").unlink(missing_ok=True)
-    _write(cell.path(work), dataclasses.asdict(cell) | {
-        "validation": _validation(conditions["val"]), "conditions": conditions, "train_seconds": seconds, "peak_mb": peak,
-        "precision": plan.recipe.options.precision, "fusion": dataclasses.asdict(fusion), "logits": str(folder.path / "test.npz"),
+    conditions = {
+        split: _conditions(*scored[split], samples[split].labels.numpy(), fusion, _masks(plan.rows[split], names))
+        for split in scored
+    }
+    logits = trainer.folder.path / "test.npz"
+    np.savez_compressed(logits, logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].labels)
+    (trainer.folder.path / "last.pt").unlink(missing_ok=True)
+    named = [f"{name}={encoder}" for name, encoder in plan.recipe.encoders.items()] if cell.encoders else []
+    _write(cell.path(work), dataclasses.asdict(cell) | cost | {
+        "encoders": named, "precision": plan.recipe.options.precision, "validation": _validation(conditions["val"]),
+        "conditions": conditions, "fusion": dataclasses.asdict(fusion), "logits": str(logits),
     })  # fmt: skip
+
+
+def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return a trainer that has not begun, and the decoded splits; frozen features are shared by all cells."""
+    import torch
+
+    from mla_serve.train.data import decode_rows
+    from mla_serve.train.loop import Trainer
+    from mla_serve.train.run import RunFolder
+
+    strategy, device = plan.build(cell.seed), torch.device("cpu")
+    plan.adopt(strategy, work / "features", device)
+    encoders, recipe = dict(strategy.encoders.items()), plan.recipe
+    samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes, encoders) for split in plan.rows}
+    folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        strategy, samples, folder, epochs=cell.epochs, batch_size=config.batch_size, seed=cell.seed,
+        augment=True, device=device,
+    )  # fmt: skip
+    return trainer, samples
 
 
 def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class FusionParameters(_Strict):
     discounts: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     shares: dict[Name, Positive] = {}
     prior: list[Positive] = []
+    prior_once: bool = False
     native: str = "paper"
     bias: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
@@ -273,6 +274,8 @@ def _check_references(manifest: Manifest) -> None:
         raise BundleError(
             f"{MANIFEST}: has a prior for {len(manifest.fusion.prior)} of {len(manifest.classes)} classes"
         )
+    if manifest.fusion.prior_once and not manifest.fusion.prior:
+        raise BundleError(f"{MANIFEST}: counts the classes' prior once, but has none")
     if any(scores != sorted(scores) for rules in manifest.conformal.values() for scores in rules.values()):
         raise BundleError(f"{MANIFEST}: the conformal scores are not sorted")
     for golden in manifest.golden:

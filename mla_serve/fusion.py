@@ -7,6 +7,9 @@
 
 T = s = tau = 1 is the paper's rule (MLA, section 3.3). A missing modality is left out, never zero-filled, and no sample
 sees its batch. Symbols: B batch, M modalities, C classes.
+
+With `prior_once`, log prior is taken off every z_m of two or more present, and added to z once. An average of opinions
+holds the whole prior, but of what each has seen beyond it only a part, and no scale raises the one without the other.
 """
 
 from __future__ import annotations
@@ -26,10 +29,10 @@ class Fusion:
     """What was fitted on validation: the parameters of the formula, and what single rules need.
 
     Fields: temperatures, one per modality name, in the order of the logits; sharpness; scales, by the keys of
-    `pattern_keys`, else 1. For `calibrated` too: discounts, how fast an
-    opinion flattens as its input gets unfamiliar, by modality, else 0. For `static`: shares by modality, else 1. For
-    `product_prior`: prior, each class's share of the training rows; empty means alike. For `native`: the rule that the
-    training strategy was made for; for `sum_logit`: bias, what every opinion shares and their sum counts once, or empty.
+    `pattern_keys`, else 1. For `calibrated` too: discounts, how fast an opinion flattens as its input gets unfamiliar, by
+    modality, else 0; prior_once, whether it counts the prior once. For `static`: shares by modality, else 1. Prior, each
+    class's share of the training rows; empty means alike. For `native`: the rule that the training strategy was made for;
+    for `sum_logit`: bias, what every opinion shares and their sum counts once, or empty.
     """
 
     temperatures: Mapping[str, float]
@@ -38,6 +41,7 @@ class Fusion:
     discounts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
     prior: Sequence[float] = ()
+    prior_once: bool = False
     native: str = "paper"
     bias: Sequence[float] = ()
 
@@ -49,6 +53,10 @@ class Fusion:
     def of(self, values: Mapping[str, float], default: float) -> Array:
         """Line a modality's values up with the logits: (M, 1)."""
         return np.array([values.get(name, default) for name in self.temperatures])[:, None]
+
+    def apart(self) -> Array | float:
+        """Return log prior (C,) where it is taken off opinions, else 0."""
+        return np.log(self.prior) if self.prior_once and self.prior else 0.0
 
     def scale(self, present: Array) -> Array:
         """Look up each sample's scale: present (M, B) bool -> (B,)."""
@@ -123,9 +131,9 @@ def _total(values: Array) -> Array:
     return added
 
 
-def _weighted(logits: Array, weights: Array, scale: Array | float = 1.0) -> Fused:
+def _weighted(logits: Array, weights: Array, scale: Array | float = 1.0, prior: Array | float = 0.0) -> Fused:
     mixed = np.einsum("mb,mbc->bc", weights, logits)
-    return Fused(log_softmax(np.reshape(scale, (-1, 1)) * mixed), weights)
+    return Fused(log_softmax(np.reshape(scale, (-1, 1)) * mixed + prior), weights)
 
 
 def calibrated(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
@@ -135,12 +143,14 @@ def calibrated(logits: Array, present: Array, fusion: Fusion, strain: Array) -> 
     weighting would follow it (one modality spoiled by noise, the others clean: right .12 of the time without, 1.00 with).
     """
     temperature = fusion.of(fusion.temperatures, 1.0) * np.exp(fusion.of(fusion.discounts, 0.0) * strain)
-    tempered = logits / temperature[..., None]
-    return _weighted(tempered, entropy_weights(tempered, present, fusion.sharpness), fusion.scale(present))
+    prior = np.where(present.sum(axis=0)[:, None] > 1, fusion.apart(), 0.0)
+    tempered = (logits - prior) / temperature[..., None]
+    weights = entropy_weights(tempered, present, fusion.sharpness)
+    return _weighted(tempered, weights, fusion.scale(present), prior)
 
 
 def undiscounted(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
-    """Apply the whole formula, and take unfamiliar input at its word: METHOD.md 2 to the letter."""
+    """Apply the whole formula, and take unfamiliar input at its word: METHOD.md 2, with the prior counted as fitted."""
     return calibrated(logits, present, dataclasses.replace(fusion, discounts={}), strain)
 
 

@@ -151,6 +151,7 @@ def test_a_manifest_of_another_shape_is_refused(
         (lambda manifest: manifest["modalities"]["text"]["input"].update(colour="red"), "colour"),
         (lambda manifest: manifest["modalities"]["text"]["input"].update(tokenizer="none.json"), "text"),
         (lambda manifest: manifest["fusion"]["temperatures"].pop("text"), "temperatures"),
+        (lambda manifest: manifest["fusion"].update(prior_once=True), "prior"),
         (lambda manifest: manifest["golden"][0]["probabilities"].pop(), "golden"),
         (lambda manifest: manifest["golden"][0]["payloads"].update(video="x"), "golden"),
         (lambda manifest: manifest["golden"][0]["payloads"].clear(), "golden"),

@@ -30,6 +30,7 @@ def opinions(draw: st.DrawFn, largest: float = 50.0) -> tuple[Array, Array, Fusi
         {name: draw(st.floats(0, 3)) for name in NAMES[:count]},
         {name: draw(positive) for name in NAMES[:count]},
         np.random.default_rng(classes).dirichlet(np.ones(classes)).tolist(),
+        prior_once=draw(st.booleans()),
     )
     return logits, present, fusion
 

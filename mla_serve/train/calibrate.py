@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
@@ -71,9 +72,19 @@ def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, .
     return fit(Evidence.of(logits, present, labels), names, ridge)
 
 
-def fit(evidence: Evidence, names: tuple[str, ...], ridge: float = RIDGE, start: Fusion | None = None) -> Fusion:
-    """Minimise the NLL, averaged over availability patterns, plus the ridge. Args: start, where to search from."""
-    objective = Objective(evidence, ridge)
+def fit(
+    evidence: Evidence,
+    names: tuple[str, ...],
+    ridge: float = RIDGE,
+    start: Fusion | None = None,
+    prior: Sequence[float] = (),
+) -> Fusion:
+    """Minimise the NLL, averaged over availability patterns, plus the ridge.
+
+    Args: start, where to search from; prior, each class's share where it is to count once, see fusion.py.
+    """
+    paper = dataclasses.replace(Fusion.paper(names), prior=prior, prior_once=bool(prior))
+    objective = Objective(evidence, ridge, paper)
     first = np.zeros(len(names) + 1)
     if start is not None:
         first = np.log([*(start.temperatures[name] for name in names), max(start.sharpness, np.exp(-BOUND))])
@@ -81,7 +92,8 @@ def fit(evidence: Evidence, names: tuple[str, ...], ridge: float = RIDGE, start:
     found = minimize(objective.value_and_gradient, first, jac=True, method="L-BFGS-B", bounds=bounds)
     objective.value_and_gradient(found.x)
     temperatures = dict(zip(names, np.exp(found.x[:-1]).tolist(), strict=True))
-    return Fusion(temperatures, float(np.exp(found.x[-1])), objective.scales(names))
+    fitted = {"temperatures": temperatures, "sharpness": float(np.exp(found.x[-1]))}
+    return dataclasses.replace(paper, **fitted, scales=objective.scales(names))
 
 
 def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ridge: float = RIDGE) -> Fusion:
@@ -100,8 +112,10 @@ class Objective:
     def __init__(
         self, evidence: Evidence, ridge: float, fusion: Fusion | None = None, listed: Array | None = None
     ) -> None:
-        """Take fusion where the discounts are searched; listed (K, M), the patterns that count, all when left out."""
-        self.evidence, self.ridge, self.fusion = evidence, ridge, fusion
+        """Take fusion for its prior, and where the discounts are searched; listed (K, M), the patterns that count."""
+        prior = np.broadcast_to(fusion.apart() if fusion else 0.0, evidence.logits.shape[2:])
+        apart = np.where(evidence.present[..., None], evidence.logits - prior, 0.0)
+        self.evidence, self.ridge, self.fusion = dataclasses.replace(evidence, logits=apart), ridge, fusion
         listed = listed_patterns(len(evidence.logits)) if listed is None else listed
         usable = np.array([evidence.present[pattern].all(axis=0) for pattern in listed])
         enough = usable.sum(axis=1) >= ENOUGH_ROWS
@@ -110,11 +124,14 @@ class Objective:
         counted = usable * evidence.weights
         self.share = counted / counted.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)  # (K, N), sums to 1
         self.log_scales = np.zeros(len(self.patterns))
+        one = self.patterns.sum(axis=1, keepdims=True) == 1
+        self.prior = np.where(one, 0.0, prior)[:, None]  # (K, 1, C), what is added to each pattern's sum
+        self.lone = (self.patterns & one)[..., None] * prior  # (K, M, C), what an opinion alone keeps
 
     def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
         """Return the penalised NLL at theta (M + 1,) with the best scales, and its gradient."""
-        tempered = self.evidence.logits / np.exp(theta[:-1])[:, None, None]
-        nll, by_opinion, by_sharpness = self._fused(tempered, float(np.exp(theta[-1])), fit_scales=True)
+        temperature = np.exp(theta[:-1])[:, None]
+        nll, by_opinion, by_sharpness = self._fused(temperature, float(np.exp(theta[-1])), fit_scales=True)
         gradient = np.append(by_opinion.sum(axis=1), by_sharpness) + 2 * self.ridge * theta
         return nll + self.ridge * float(np.square(theta).sum()), gradient
 
@@ -123,8 +140,7 @@ class Objective:
         assert self.fusion is not None
         self.log_scales = np.log(self.fusion.scale(self.patterns.T))
         temperature = self.fusion.of(self.fusion.temperatures, 1.0) * np.exp(discounts[:, None] * self.evidence.strain)
-        tempered = self.evidence.logits / temperature[..., None]
-        nll, by_opinion, _ = self._fused(tempered, self.fusion.sharpness, fit_scales=False)
+        nll, by_opinion, _ = self._fused(temperature, self.fusion.sharpness, fit_scales=False)
         gradient = (by_opinion * self.evidence.strain).sum(axis=1) + 2 * self.ridge * discounts
         return nll + self.ridge * float(np.square(discounts).sum()), gradient
 
@@ -136,18 +152,22 @@ class Objective:
             by_key.setdefault(key, []).append(value)
         return {key: float(np.exp(np.mean(values))) for key, values in by_key.items()}
 
-    def _fused(self, tempered: Array, sharpness: float, *, fit_scales: bool) -> tuple[float, Array, float]:
-        """NLL; its derivative by each opinion's log-temperature (M, N); and by the log-sharpness."""
+    def _fused(self, temperature: Array, sharpness: float, *, fit_scales: bool) -> tuple[float, Array, float]:
+        """NLL; its derivative by each opinion's log-temperature (M, N); and by the log-sharpness.
+
+        Args: temperature (M, N) or (M, 1).
+        """
+        tempered = self.evidence.logits / temperature[..., None]
         log_p = log_softmax(tempered)
         p = np.exp(log_p)
         entropies = -(p * log_p).sum(axis=2)  # (M, N)
         spread = (p * np.square(tempered)).sum(axis=2) - np.square((p * tempered).sum(axis=2))  # dH / dlog T
         weights = _weights(-sharpness * entropies, self.patterns)  # (K, M, N)
         mixed = np.einsum("kmn,mnc->knc", weights, tempered, optimize=True)
+        mixed += np.einsum("kmc,mn->knc", self.lone, 1 / temperature, optimize=True)
         if fit_scales:
             self.log_scales = self._best_scales(mixed)
-        scaled = np.exp(self.log_scales)[:, None, None] * mixed
-        log_q = log_softmax(scaled)
+        log_q = log_softmax(np.exp(self.log_scales)[:, None, None] * mixed + self.prior)
         rows = np.arange(len(self.evidence.labels))
         nll = -float((self.share * log_q[:, rows, self.evidence.labels]).sum())
         if fit_scales:
@@ -156,12 +176,13 @@ class Objective:
         slope[:, rows, self.evidence.labels] -= 1
         slope *= self.share[..., None] * np.exp(self.log_scales)[:, None, None]
         along = np.einsum("knc,mnc->kmn", slope, tempered, optimize=True)
+        along += np.einsum("knc,kmc->kmn", slope, self.lone, optimize=True) / temperature
         by_weight = weights * (along - (weights * along).sum(axis=1, keepdims=True))
         by_opinion = (-weights * along - sharpness * by_weight * spread).sum(axis=0)
         return nll, by_opinion, -sharpness * float((by_weight * entropies).sum())
 
     def _best_scales(self, mixed: Array) -> Array:
-        """Find for every pattern the u that minimises NLL(exp(u) z) + ridge u^2: mixed (K, N, C) -> (K,).
+        """Find for every pattern the u that minimises NLL(exp(u) z + log prior) + ridge u^2: mixed (K, N, C) -> (K,).
 
         Newton's method in u, from the last candidate's; the curvature is kept positive, each step at most 1.
         """
@@ -171,7 +192,7 @@ class Objective:
         for _ in range(NEWTON_STEPS):
             scale = np.exp(u)[:, None]
             scaled = scale[..., None] * mixed
-            p = np.exp(log_softmax(scaled))
+            p = np.exp(log_softmax(scaled + self.prior))
             expected = np.einsum("knc,knc->kn", p, scaled)
             slope = (share * (expected - scale * own)).sum(axis=1)
             spread = (share * (np.einsum("knc,knc,knc->kn", p, scaled, scaled) - np.square(expected))).sum(axis=1)

@@ -129,7 +129,7 @@ class Addition:
 
     def formula(self, clean: Evidence, ridge: float) -> Fusion:
         """Fit the added temperatures and the scales of the patterns with them; at an infinite ridge all are 1."""
-        objective = Objective(clean, ridge, listed=self.listed)
+        objective = Objective(clean, ridge, self.start, self.listed)
         if np.isinf(ridge):
             return self._with_scales(self.start, objective)
         held = np.log([*self.start.temperatures.values(), max(self.start.sharpness, np.exp(-BOUND))])

@@ -62,10 +62,11 @@ def establish(
     folds = make_folds(rows["val"], seed)
     warnings = find_warnings(rows, train, samples["train"], val, labels)
     names = tuple(inputs)
-    setting, how = choose(clean, spoiled, names, folds.number, cautious=bool(warnings))
+    prior = _prior(samples["train"], strategy.classes)
+    setting, how = choose(clean, spoiled, names, folds.number, cautious=bool(warnings), prior=prior)
     fusion = setting.fit(clean, spoiled, names)
     fixed = {"native": strategy.native, "bias": strategy.native_bias(), "shares": fit_shares(clean, names)}
-    fusion = dataclasses.replace(fusion, prior=_prior(samples["train"], strategy.classes), **fixed)
+    fusion = dataclasses.replace(fusion, prior=prior, **fixed)
 
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), spoiled.rows(kept), names, fusion)

@@ -1,11 +1,14 @@
 """Fitting the fusion: it must find what was built in, and never be worse than the paper's rule where it was fitted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from scipy.optimize import check_grad
 
-from mla_serve.fusion import Array, Fusion, fuse
+from mla_serve.fusion import Array, Fusion, fuse, log_softmax
 from mla_serve.scores import patterns, score
-from mla_serve.train.calibrate import fit_fusion, listed_patterns
+from mla_serve.train.calibrate import Evidence, Objective, fit, fit_fusion, listed_patterns
 
 
 def opinions(
@@ -94,3 +97,56 @@ def test_eight_modalities_are_fitted_better_than_the_papers_rule() -> None:
     logits, present, labels, names = opinions(count=8, rows=500)
     fusion = fit_fusion(logits, present, labels, names)
     assert mean_nll(logits, present, labels, fusion, "calibrated") < mean_nll(logits, present, labels, fusion, "paper")
+
+
+PRIOR = (0.6, 0.25, 0.1, 0.05)
+
+
+def unbalanced(rows: int = 2000, seed: int = 0) -> tuple[Evidence, Array]:
+    """Two opinions that are true posteriors by independent evidence, and the posterior by both: (N, C) logits."""
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(4, rows, p=PRIOR)
+    seen = generator.normal(size=(2, rows, 4)) + np.eye(4)[labels]  # log-likelihood ratios
+    return Evidence.of(np.log(PRIOR) + seen, np.ones((2, rows), dtype=bool), labels), np.log(PRIOR) + seen.sum(axis=0)
+
+
+def test_counted_once_the_prior_of_unbalanced_classes_gives_the_true_posterior() -> None:
+    evidence, posterior = unbalanced()
+    rule = Fusion({"a": 1.0, "b": 1.0}, sharpness=0.0, scales={"a+b": 2.0}, prior=PRIOR, prior_once=True)
+    given = fuse(evidence.logits, evidence.present, rule).log_probabilities
+    np.testing.assert_allclose(given, log_softmax(posterior), atol=1e-9)
+
+
+def test_fitted_with_the_prior_once_fusion_gains_on_unseen_rows() -> None:
+    (seen, _), (unseen, posterior) = unbalanced(), unbalanced(seed=1)
+    once, twice = (fit(seen, ("a", "b"), prior=prior) for prior in (PRIOR, ()))
+    losses = {
+        fusion.prior_once: score(fuse(unseen.logits, unseen.present, fusion).log_probabilities, unseen.labels)["nll"]
+        for fusion in (once, twice)
+    }
+    best = score(log_softmax(posterior), unseen.labels)["nll"]
+    assert losses[True] < losses[False] - 0.01
+    assert losses[True] < best + 0.02
+
+
+def test_alone_an_opinion_keeps_its_ranking_where_the_prior_counts_once() -> None:
+    evidence, _ = unbalanced(rows=50)
+    fusion = Fusion({"a": 3.0, "b": 0.4}, scales={"a": 0.5, "b": 2.0}, prior=PRIOR, prior_once=True)
+    for m in range(2):
+        mask = np.repeat(np.arange(2)[:, None] == m, 50, axis=1)
+        given = fuse(evidence.logits, mask, fusion).log_probabilities
+        np.testing.assert_array_equal(given.argsort(axis=1), evidence.logits[m].argsort(axis=1))
+
+
+@pytest.mark.parametrize("prior", [(), PRIOR])
+def test_the_gradients_are_those_of_the_values(prior: tuple[float, ...]) -> None:
+    evidence, _ = unbalanced(rows=80)
+    generator = np.random.default_rng(0)
+    evidence = dataclasses.replace(evidence, strain=generator.random(evidence.strain.shape))
+    fusion = Fusion({"a": 1.5, "b": 0.7}, 1.3, {"a": 0.8, "b": 1.1, "a+b": 1.6}, prior=prior, prior_once=bool(prior))
+    objective = Objective(evidence, 0.01, fusion)
+    for call, at in (
+        (objective.value_and_gradient, np.array([0.3, -0.2, 0.1])),
+        (objective.discounts_value_and_gradient, np.array([0.4, 0.2])),
+    ):
+        assert check_grad(lambda x, call=call: call(x)[0], lambda x, call=call: call(x)[1], at) < 1e-5

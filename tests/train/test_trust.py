@@ -50,6 +50,21 @@ def test_where_it_does_not_help_the_papers_rule_stays() -> None:
     assert setting.fit(clean, clean, ("a",)).temperatures == {"a": 1.0}
 
 
+def test_the_prior_is_counted_once_where_classes_are_unbalanced_and_it_pays() -> None:
+    generator = np.random.default_rng(0)
+    prior = np.array([0.7, 0.2, 0.1])
+    labels = generator.choice(3, 600, p=prior)
+    seen = generator.normal(size=(2, 600, 3)) + np.eye(3)[labels]
+    clean = Evidence.of(np.log(prior) + seen, np.ones((2, 600), dtype=bool), labels)
+    for cautious in (False, True):
+        setting, note = choose(clean, clean, NAMES, np.arange(600) % 5, cautious=cautious, prior=prior.tolist())
+        assert setting.prior == tuple(prior)
+        assert "prior counted once" in note
+        assert setting.fit(clean, clean, NAMES).prior_once
+    balanced, _ = choose(clean, clean, NAMES, np.arange(600) % 5, cautious=False, prior=[0.35, 0.35, 0.3])
+    assert not balanced.prior
+
+
 def test_discounts_go_to_what_strain_spoils() -> None:
     both = evidence(sharpen=1.0).and_also(evidence(sharpen=1.0, noise=0.9, seed=1))
     fusion = fit_discounts(both, NAMES, Fusion.paper(NAMES))
