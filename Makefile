@@ -112,6 +112,10 @@ bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-
 bench-train: .venv/.stamp-train ## time training steps: make bench-train ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.train_speed $(ARGS)
 
+.PHONY: bench-distributed
+bench-distributed: .venv/.stamp-train ## several processes beside one, losses and time: make bench-distributed ARGS="--data DIR"
+	@exec $(BIN)/python -m benchmarks.distributed $(ARGS)
+
 .PHONY: bench-speakers
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.speakers $(ARGS)

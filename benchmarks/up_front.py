@@ -18,6 +18,7 @@ class Encoded:
     def __init__(self, batch: Batch) -> None:
         """Keep what a turn needs beside the features."""
         self.rows, self.labels, self.present = batch.rows, batch.labels, batch.present
+        self.whole = batch.whole
 
     def inputs(self, name: str) -> Tensor:  # noqa: ARG002
         """Return nothing: `UpFront.features` has them."""

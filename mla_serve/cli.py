@@ -80,6 +80,9 @@ def main(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         parsed = parse(config, args, prog or _program())
+    except ConfigError as error:
+        _fail(str(error), USAGE, silent=_is_copy())
+    try:
         if needs:
             require_extra(needs)
         command(parsed)
@@ -144,8 +147,15 @@ def _one_line(box: str) -> str:
     return re.sub(r"[ .:]*(For full helptext, (run|see)|Argument helptext:).*", "; --help lists the flags", text)
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _is_copy() -> bool:
+    """Whether torchrun started several of this process, and another one speaks for them all."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def _fail(message: str, code: int, *, silent: bool = False) -> NoReturn:
     """Write one line, or with --debug the traceback before it, and end."""
+    if silent:
+        sys.exit(code)
     if "--debug" in sys.argv:
         errors.print_exception()
     errors.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)

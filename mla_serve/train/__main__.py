@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich.console import Console
 
 from mla_serve.cli import console, errors, main
+from mla_serve.errors import ConfigError
 from mla_serve.show import measured
 from mla_serve.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from mla_serve.train.pipeline import Plan
+    from mla_serve.train.run import RunFolder
 
 RULES = ("calibrated",)
 
@@ -30,25 +34,20 @@ def run(flags: TrainFlags) -> None:
     import torch
 
     from export.bundle import export_run
-    from mla_serve.train import extend, pipeline
+    from mla_serve.train import distributed, extend, pipeline
     from mla_serve.train.memory import keep_freed_memory
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
-    screen = errors if flags.json else console
+    screen = _screen(flags.json, distributed.is_main())
     keep_freed_memory()
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    planned = extend.plan(config) if config.extend else pipeline.plan(config)
+    torch.set_num_threads(config.threads or distributed.threads())
+    with distributed.group(_device(config)) as launch:
+        planned = distributed.from_main(lambda: extend.plan(config) if config.extend else pipeline.plan(config))
+        _announce(screen, planned, distributed.world())
+        folder = _train(config, planned, screen, launch)
+    if not distributed.is_main():
+        return
     out = config.out or Path("models") / planned.name
-    for note in planned.notes:
-        screen.print(f"[dim]{note}[/]")
-    screen.print(
-        f"{planned.name}: {', '.join(planned.recipe.inputs)} -> {len(planned.recipe.classes)} classes, {planned.recipe.strategy}"
-    )
-    with _progress(screen) as progress:
-        task = progress.add_task("training", total=pipeline.total_steps(config, planned))
-        folder = pipeline.train(
-            config, planned, lambda record: progress.console.print(_line(record)), lambda: progress.advance(task)
-        )
     screen.print("exporting and measuring ...")
     manifest = export_run(folder.path, out)
     if flags.json:
@@ -56,6 +55,49 @@ def run(flags: TrainFlags) -> None:
         return
     screen.print(measured(manifest.metrics, RULES))
     screen.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
+
+
+def _device(config: TrainConfig) -> Any:
+    from mla_serve.train import distributed, pipeline
+
+    try:
+        return pipeline.pick_device(config.device)
+    except ConfigError as error:
+        raise distributed.told_once(error) from None
+
+
+def _screen(json: bool, main: bool) -> Console:
+    """Return where to say what happens: of several processes one speaks."""
+    if not main:
+        return Console(quiet=True)
+    return errors if json else console
+
+
+def _announce(screen: Console, planned: Plan, processes: int) -> None:
+    """Say what will be trained, on what, and by how many processes."""
+    for note in planned.notes:
+        screen.print(f"[dim]{note}[/]")
+    recipe = planned.recipe
+    if processes > 1:
+        screen.print(
+            f"[dim]{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation[/]"
+        )
+    screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
+
+
+def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None) -> RunFolder:
+    """Train, with a progress bar and a line for each epoch."""
+    from mla_serve.train import pipeline
+
+    with _progress(screen) as progress:
+        task = progress.add_task("training", total=pipeline.total_steps(config, planned))
+        return pipeline.train(
+            config,
+            planned,
+            lambda record: progress.console.print(_line(record)),
+            lambda: progress.advance(task),
+            launch,
+        )
 
 
 def _progress(screen: Console) -> rich.progress.Progress:

@@ -59,7 +59,7 @@ class TrainConfig:
     width: int = 128
     """Number of features, D."""
     batch_size: int = 64
-    """Rows per batch."""
+    """Rows per batch, those of all processes together."""
     lr: float = 2e-3
     """Highest learning rate of the one-cycle schedule."""
     weight_decay: float = 0.05
@@ -76,21 +76,24 @@ class TrainConfig:
     turns: str | None = None
     """Of mla and dus: all (the default), shuffled (in an order drawn for each batch), or weak: a modality far ahead sits
     out every second batch."""
-    augment: bool | None = None
+    augment: tyro.conf.FlagConversionOff[bool | None] = None
     """Vary training samples at random. Default: yes, but not the generated data, whose samples are spoiled already."""
     precision: str = "auto"
     """fp32, bf16 (the encoders' convolutions and products, while training), or auto: bf16 where the processor has it.
     Of training alone: what the exported graphs compute in is --precision of export."""
+    norm: str | None = None
+    """What the built-in encoders normalise over while training: batch, or group, in which a sample does not see its
+    batch. Default: batch; group under torchrun on the CPU."""
     image_size: int | None = None
     """Side of the square that images are cropped to, in pixels. Default: from the data, at most 96."""
     audio_rate: int | None = None
     """Sampling rate in Hz. Default: the data's, at most 16000."""
     audio_seconds: float | None = None
     """Length of a window. Default: that of nearly all recordings, at most 10."""
-    transliterate: bool | None = None
+    transliterate: tyro.conf.FlagConversionOff[bool | None] = None
     """Bring texts to Latin letters. Default: when the training texts mix scripts."""
     threads: int | None = None
-    """CPU threads. Default: all cores."""
+    """CPU threads. Default: all cores; under torchrun this process's share of them."""
 
     @property
     def passes(self) -> int:
@@ -120,6 +123,8 @@ class TrainConfig:
             raise ConfigError(f"--optimizer {self.optimizer}: expected adamw or sgd")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"--precision {self.precision}: expected auto, fp32 or bf16")
+        if self.norm not in (None, "batch", "group"):
+            raise ConfigError(f"--norm {self.norm}: expected batch or group")
         if self.name is not None and not re.fullmatch(NAME_PATTERN.replace("_]", "_-]"), self.name):
             raise ConfigError(
                 f"--name {self.name}: expected lower-case letters, digits, - and _, starting with a letter"

@@ -14,6 +14,7 @@ from torch import Tensor
 from mla_serve.cli import errors
 from mla_serve.inputs import Input
 from mla_serve.table import Row, payload
+from mla_serve.train import distributed
 from mla_serve.train.augment import AUGMENT, AUGMENT_PAYLOAD
 from mla_serve.train.encoders import Encoder
 
@@ -103,26 +104,29 @@ def make_column(
 
 
 class TrainingBatch:
-    """B rows of a training split; one random window of each recording."""
+    """B rows of a training split, this process's part of a batch; one random window of each recording."""
 
     def __init__(
         self, samples: Samples, rows: Tensor, generator: torch.Generator, device: torch.device, augment: bool
     ) -> None:
-        """Take the rows' numbers (B,)."""
-        self._samples, self.rows, self._generator = samples, rows, generator
+        """Take the numbers of all rows of the batch."""
+        self._samples, self._rows, self._generator = samples, rows, generator
         self._device, self._augment = device, augment
-        self.labels = samples.labels[rows].to(device)
-        self.present = {name: column.present[rows].to(device) for name, column in samples.columns.items()}
+        self.rows = distributed.own(rows)
+        self.labels = samples.labels[self.rows].to(device)
+        self.whole = {name: column.present[rows] for name, column in samples.columns.items()}
+        self.present = {name: distributed.own(there).to(device) for name, there in self.whole.items()}
 
     def inputs(self, name: str) -> Tensor:
-        """Return the windows of the rows that have `name`, augmented: (rows, *shape)."""
-        column = self._samples.columns[name]
-        rows = self.rows[column.present[self.rows]]
+        """Return the windows of the rows that have `name`, augmented: (rows, *shape); of another's where there are none."""
+        column, everyones = self._samples.columns[name], self._rows[self.whole[name]]
+        own = distributed.share(self.whole[name]).lent
+        rows = everyones[own]
         kind = column.spec.kind
         augment = self._augment and not column.fixed
         if augment and kind in AUGMENT_PAYLOAD:
             return self._mistyped(column, rows, name).to(self._device)
-        offset = (torch.rand(len(rows), generator=self._generator) * column.count[rows]).long()
+        offset = (torch.rand(len(everyones), generator=self._generator)[own] * column.count[rows]).long()
         windows = column.windows[column.start[rows] + offset]
         if augment:
             windows = AUGMENT[kind](windows, self._generator)
@@ -139,8 +143,13 @@ class TrainingBatch:
 def training_batches(
     samples: Samples, batch_size: int, generator: torch.Generator, device: torch.device, augment: bool
 ) -> Iterator[TrainingBatch]:
-    """Hand out all rows once in random order; a last batch of one row is left out."""
+    """Hand out all rows once in random order; a last batch of one row is left out.
+
+    Batches do not depend on the number of processes; how samples are varied does.
+    """
     order = torch.randperm(len(samples), generator=generator)
+    if augment and distributed.rank():
+        generator.manual_seed(generator.initial_seed() + distributed.rank())
     for rows in order.split(batch_size):
         if len(rows) > 1:
             yield TrainingBatch(samples, rows, generator, device, augment)

@@ -116,10 +116,11 @@ class Late(Strategy):
         """Give every modality its turn; one with too few rows is skipped."""
         logged: dict[str, Any] = {}
         for name in self.usable(batch):
-            loss = self.loss(self.logits(name, batch.inputs(name)), batch.labels[batch.present[name]])
-            loss.backward()
+            part = self.part(batch, name)
+            logits = self.heads[self.head_of[name]](self.encode(name, part))
+            loss = self.mean_loss(logits, part.labels, part.share.total)
+            logged[f"loss/{name}"] = self.set_gradients(loss, self.encoders[name])
             self.schedules[name].step()
-            logged[f"loss/{name}"] = loss.item()
         for schedule in self.schedules.values():
             schedule.advance()
         return logged

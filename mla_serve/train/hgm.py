@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mla_serve.train import distributed
+
 ALPHA = 0.1  # the constant of the recursive update; the paper's code anneals .1 -> .01 within an epoch
 
 
@@ -34,8 +36,8 @@ class RecursiveProjector:
         return self.matrix
 
     def observe(self, name: str, features: Tensor) -> None:  # noqa: ARG002
-        """Remember the mean of a turn's features (B, D), as they were before its step."""
-        self._previous = features.detach().double().mean(0).cpu()
+        """Remember the mean of a turn's features (B, D), of all processes', as they were before its step."""
+        self._previous = distributed.row_mean(features.detach().double()).cpu()
 
     def start_epoch(self) -> None:
         """Forget at the start of an epoch where that is the rule."""
@@ -78,7 +80,7 @@ class OthersProjector:
 
     def observe(self, name: str, features: Tensor) -> None:
         """Move the running mean of a modality."""
-        mean = features.detach().double().mean(0).cpu()
+        mean = distributed.row_mean(features.detach().double()).cpu()
         old = self._means.get(name, mean)
         self._means[name] = self.MOMENTUM * old + (1 - self.MOMENTUM) * mean
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mla_serve.errors import ConfigError
 from mla_serve.fusion import Array, Fusion
 from mla_serve.scores import evaluate
+from mla_serve.train import distributed
 from mla_serve.train.data import Column, Samples, batches_per_epoch, training_batches
 from mla_serve.train.run import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy
@@ -62,8 +63,8 @@ class Trainer:
         augment: bool,
         device: torch.device,
     ) -> None:
-        """Take freshly built modules and the splits train and val."""
-        self.strategy = strategy.to(device, memory_format=torch.channels_last)
+        """Take freshly built modules and the splits train and val, val on rank 0 alone."""
+        self.strategy = distributed.convert(strategy.to(device, memory_format=torch.channels_last), device)
         self.samples, self.folder = samples, folder
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.augment, self.device = augment, device
@@ -76,24 +77,32 @@ class Trainer:
         """Set each encoder's normalisation from the training rows."""
         for name, encoder in self.strategy.encoders.items():
             encoder.measure(self.samples["train"].columns[name].windows[:MEASURED].to(self.device))
+        distributed.agree_on(self.strategy.state_dict())
 
     def resume(self) -> None:
         """Take up the last checkpoint."""
-        state = self.folder.load(LAST, self.device)
+        state = distributed.from_main(lambda: self.folder.load(LAST))
         self.strategy.load_state_dict(state["weights"])
         self.strategy.load_training_state(state["training"])
         self.epoch, self.best = state["epoch"], state["best"]
-        lines = (self.folder.path / METRICS).read_text().splitlines()[: self.epoch]
-        self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
+        if distributed.is_main():
+            lines = (self.folder.path / METRICS).read_text().splitlines()[: self.epoch]
+            self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
 
     def run(self, report: Report, step: Callable[[], None] = lambda: None) -> None:
-        """Train to the last epoch; `report` gets each epoch's record, `step` is called after each batch."""
+        """Train to the last epoch; `report` gets each epoch's record, `step` is called after each batch.
+
+        Rank 0 validates, writes, reports and ends with the best weights; the others have the last ones.
+        """
         while self.epoch < self.epochs:
-            record = {"epoch": self.epoch + 1, **self._train_epoch(step), **self._validate()}
+            record = {"epoch": self.epoch + 1, **self._train_epoch(step)}
             self.epoch += 1
-            self._keep(record)
-            report(record)
-        self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
+            if distributed.is_main():
+                record |= self._validate()
+                self._keep(record)
+                report(record)
+        if distributed.is_main():
+            self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
 
     def _train_epoch(self, step: Callable[[], None]) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self._seed("data"))
@@ -109,8 +118,10 @@ class Trainer:
                 step()
         means = {key: float(np.mean(values)) for key, values in logged.items()}
         if not all(map(math.isfinite, means.values())):
-            raise Diverged(
-                f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr, resume from the last one"
+            raise distributed.told_once(
+                Diverged(
+                    f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr, resume from the last one"
+                )
             )
         return means
 

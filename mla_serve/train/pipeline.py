@@ -20,6 +20,7 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, Table, check_rows, payload, read_table
+from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
 from mla_serve.train.encoders import ENCODERS
@@ -28,7 +29,7 @@ from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.read import CHECKED, Loaded, load_pretrained, pick_tunes
-from mla_serve.train.run import LAST, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
+from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 from mla_serve.train.trust import Trust, establish
@@ -133,7 +134,9 @@ def make_recipe(
     """Put together what fixes the modules; pretrained encoders are named without the folder that they came from."""
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     named = {name: f"{PREFIX}{one.source}" for name, one in settings.items()}
-    return Recipe(classes, inputs, {**encoders, **named}, width, strategy, pick_options(config), settings)
+    return Recipe(
+        classes, inputs, {**encoders, **named}, width, strategy, pick_options(config), settings, pick_norm(config)
+    )
 
 
 def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:
@@ -147,20 +150,28 @@ def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> l
     return notes
 
 
-def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[], None] = lambda: None) -> RunFolder:
-    """Train as planned into runs/NAME and fit the fusion on validation.
+def train(
+    config: TrainConfig,
+    planned: Plan,
+    report: Report,
+    step: Callable[[], None] = lambda: None,
+    launch: str | None = None,
+) -> RunFolder:
+    """Train as planned into runs/NAME and fit the fusion on validation; what is validated and written, rank 0 does.
+
+    Args: launch, the name of the call of torchrun; where it began the run, this is its restart, and goes on.
 
     Raises: ConfigError when --resume does not fit what is there.
     """
     folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)
     strategy = planned.build(config.seed)
-    planned.adopt(strategy, config.cache or config.runs / "features", device)
-    samples = {
-        split: decode_rows(
-            planned.rows[split], planned.recipe.inputs, planned.recipe.classes, dict(strategy.encoders.items())
-        )
-        for split in ("train", "val")
-    }
+
+    def read() -> dict[str, Samples]:
+        planned.adopt(strategy, config.cache or config.runs / "features", device)
+        splits = ("train", "val") if distributed.is_main() else ("train",)
+        return {split: _decode(planned, strategy, split) for split in splits}
+
+    samples = distributed.main_first(read) if planned.pretrained else read()
     trainer = Trainer(
         strategy,
         samples,
@@ -171,10 +182,17 @@ def train(config: TrainConfig, planned: Plan, report: Report, step: Callable[[],
         augment=config.augments,
         device=device,
     )
-    _start(config, planned, folder, trainer)
+    _start(config, planned, folder, trainer, launch)
     trainer.run(report, step)
-    _finish(config, planned, folder, trainer, samples)
+    if distributed.is_main():
+        _finish(config, planned, folder, trainer, samples)
     return folder
+
+
+def _decode(planned: Plan, strategy: Strategy, split: str) -> Samples:
+    return decode_rows(
+        planned.rows[split], planned.recipe.inputs, planned.recipe.classes, dict(strategy.encoders.items())
+    )
 
 
 def total_steps(config: TrainConfig, planned: Plan) -> int:
@@ -188,13 +206,13 @@ def pick_device(name: str) -> torch.device:
     Raises: ConfigError for CUDA where there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return distributed.own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"--device {name}: torch finds no CUDA device here; use --device cpu, or install torch with CUDA"
         )
     try:
-        return torch.device(name)
+        return distributed.own_device(torch.device(name))
     except RuntimeError:
         raise ConfigError(f"--device {name}: expected cpu, cuda or auto") from None
 
@@ -209,28 +227,51 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
-def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer) -> None:
+def pick_norm(config: TrainConfig) -> str:
+    """Return what --norm means: by default group where processes share a batch on the CPU, which batch cannot."""
+    several = distributed.launched() and pick_device(config.device).type == "cpu"
+    return config.norm or ("group" if several else "batch")
+
+
+def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:
     """Take up the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     facts = _jsonable(dataclasses.asdict(config))
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
-    facts |= {"precision": planned.recipe.options.precision, **planned.origin}
+    facts |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
     facts |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
-    if config.resume and (folder.path / LAST).exists():
-        before = folder.read_json("config.json")
+    if distributed.from_main(lambda: _goes_on(config.resume, facts, folder, launch)):
+        trainer.resume()
+        return
+    if distributed.is_main():
+        for name, loaded in planned.pretrained.items():
+            if loaded.settings.tune == "frozen":
+                folder.save(backbone_file(name), loaded.backbone.state_dict())
+    trainer.measure()
+
+
+def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder, launch: str | None) -> bool:
+    """Say whether to go on from a checkpoint, as told or after torchrun's restart; where not, begin the run's folder.
+
+    Raises: ConfigError when the checkpoint is of other settings.
+    """
+    restarted = launch is not None and folder.read_launch() == launch
+    if (resume or restarted) and (folder.path / LAST).exists():
+        before = _jsonable(dataclasses.asdict(TrainConfig())) | {"norm": "batch"}  # what older runs were not told
+        before |= folder.read_json("config.json")
         changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"
             )
-        trainer.resume()
-        return
-    if folder.path.exists():
+        return True
+    if restarted:
+        (folder.path / METRICS).unlink(missing_ok=True)
+    elif folder.path.exists():
         _put_aside(folder.path)
     folder.write_json("config.json", facts)
-    for name, loaded in planned.pretrained.items():
-        if loaded.settings.tune == "frozen":
-            folder.save(backbone_file(name), loaded.backbone.state_dict())
-    trainer.measure()
+    if launch:
+        folder.write_bytes(LAUNCH, launch.encode())
+    return False
 
 
 def _put_aside(path: Path) -> None:
@@ -264,6 +305,7 @@ def _finish(
             "notes": [*planned.notes, *trust.notes],
             "golden_source": "generated" if generated else "training rows",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
+            "processes": distributed.world(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         },
     )

@@ -15,12 +15,13 @@ from mla_serve.errors import ConfigError
 from mla_serve.fusion import Fusion
 from mla_serve.inputs import INPUTS, Input, Payload, list_fields
 from mla_serve.train.encoders import ENCODERS, Encoder
+from mla_serve.train.encoders.blocks import group_normed
 from mla_serve.train.pretrained.encoders import make_pretrained
 from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
-UNFAMILIAR = "unfamiliar.npz"
+UNFAMILIAR, LAUNCH = "unfamiliar.npz", "launch"
 
 
 def backbone_file(name: str) -> str:
@@ -32,7 +33,7 @@ def backbone_file(name: str) -> str:
 class Recipe:
     """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options.
 
-    pretrained: the settings of the encoders that are, by modality.
+    pretrained: the settings of the encoders that are, by modality; norm: what the others normalise over.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +43,7 @@ class Recipe:
     strategy: str
     options: Options
     pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
+    norm: str = "batch"
 
     def build(self, seed: int = 0) -> Strategy:
         """Make the modules, freshly initialised.
@@ -64,7 +66,8 @@ class Recipe:
             return make_pretrained(self.inputs[name], self.width, self.pretrained[name])
         if chosen not in ENCODERS[kind]:
             raise ConfigError(f"--encoders {name}={chosen}: expected one of {', '.join(ENCODERS[kind])} for {kind}")
-        return ENCODERS[kind][chosen](self.inputs[name], self.width)
+        encoder = ENCODERS[kind][chosen](self.inputs[name], self.width)
+        return group_normed(encoder) if self.norm == "group" else encoder
 
 
 class RunFolder:
@@ -115,6 +118,11 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of all epochs."""
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
+    def read_launch(self) -> str | None:
+        """Return which call of torchrun began the run; none where it was begun without."""
+        path = self.path / LAUNCH
+        return path.read_text() if path.exists() else None
 
     def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
         """Store the files that inputs bring, and return the recipe as JSON fields."""

@@ -47,6 +47,7 @@ NOT_RUN = {
     "python -m mla_serve evaluate": "needs the data set, which is not in the repository",
     "import json\nfrom pathlib import Path\n\nfrom datasets import": "needs `datasets` and the network; compiled, and see the stand-in below",
     "python -m mla_serve train --modalities image audio": "takes minutes of all cores; tests/export/test_extend.py extends a bundle",
+    "torchrun": "trains for minutes on all cores; tests/train/test_distributed.py runs these commands on a small table",
     "mkdir -p ~/": "writes into the home folder; tests/test_cli.py looks at the script",
 }
 NEEDS_TORCH = "mla_serve train"

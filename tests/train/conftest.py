@@ -24,6 +24,7 @@ class FixedBatch:
         self.samples, self.rows = samples, rows
         self.labels = samples.labels[rows]
         self.present: Mapping[str, torch.Tensor] = {n: c.present[rows] for n, c in samples.columns.items()}
+        self.whole = self.present
 
     def inputs(self, name: str) -> torch.Tensor:
         column = self.samples.columns[name]

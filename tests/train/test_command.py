@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -63,9 +64,15 @@ def test_an_unfinished_run_is_resumed_by_its_flag(run: Run, write_table: Callabl
         "16",
         "--epochs",
         "2",
+        "--augment",
+        "False",
     )
     assert run(*flags).returncode == 0
     (tmp_path / "runs" / "mine" / "run.json").unlink()
+    config = tmp_path / "runs" / "mine" / "config.json"
+    told = json.loads(config.read_text())
+    assert not told["augment"]
+    config.write_text(json.dumps({key: told[key] for key in told if key not in ("norm", "tune")}))  # an older run's
     done = run(*flags, "--resume")
     assert done.returncode == 0, done.stderr
     assert "epoch" not in done.stdout.split("classes")[1].split("exporting")[0]

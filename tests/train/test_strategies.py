@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from mla_serve.errors import ConfigError
 from mla_serve.train.data import Samples
-from mla_serve.train.strategies import STRATEGIES, Strategy
+from mla_serve.train.strategies import STRATEGIES, Part, Strategy
 
 spec = importlib.util.spec_from_file_location("train_conftest", Path(__file__).with_name("conftest.py"))
 assert spec is not None
@@ -131,9 +131,9 @@ def test_in_a_turn_every_other_encoder_stays_bitwise_unchanged(
     train(strategy, make_samples(("a", "b", "c")), 3)  # momentum is on by now
     turn, seen = strategy._turn, []
 
-    def watched(name: str, windows: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    def watched(name: str, part: Part) -> dict[str, float]:
         before = {other: snapshot(encoder) for other, encoder in strategy.encoders.items()}
-        logged = turn(name, windows, labels)
+        logged = turn(name, part)
         moved = [other for other, encoder in strategy.encoders.items() if not same(encoder, before[other])]
         seen.append((name, moved))
         return logged
@@ -316,16 +316,15 @@ def test_ogm_slows_only_the_modality_that_is_ahead(make_strategy: Make, make_sam
 
 def test_qmf_ranks_energies_against_hardness(make_strategy: Make, make_samples: MakeSamples) -> None:
     strategy, samples = make_strategy("qmf"), make_samples()
-    batch = FixedBatch(samples, torch.arange(len(samples)))
-    z = torch.zeros(len(samples), 3)
-    z[0] = 20.0
-    assert strategy.ranking("a", batch, z) == 0  # nothing accumulated yet
+    rows, u = torch.arange(len(samples)), torch.zeros(len(samples))
+    u[0] = 2.0
+    assert strategy.ranking("a", rows, u) == 0  # nothing accumulated yet
     strategy.epochs = 2
     strategy.kappa["a"][0] = 1.0  # the hardest sample, and the surest
     strategy.kappa["a"][1] = 0.5
-    wrong = strategy.ranking("a", batch, z)
-    z[0] = 0.0
-    assert wrong > strategy.ranking("a", batch, z)
+    wrong = strategy.ranking("a", rows, u)
+    u[0] = 0.0
+    assert wrong > strategy.ranking("a", rows, u)
 
 
 def test_mmpareto_averages_agreeing_gradients_and_shortens_opposed_ones() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mla_serve.inputs import AudioInput
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.blocks import conv_block, resnet18
+from mla_serve.train.share import per_row
 
 BANDS = 48
 LOWEST_HZ = 60.0
@@ -44,8 +45,8 @@ class LogMel(nn.Module):
             device
         ):  # half precision has no room for -60 dB; an exported graph has no such case
             with torch.autocast(device, enabled=False):
-                return self._log_mel(waveform.float())
-        return self._log_mel(waveform.float())
+                return self._log_mel(waveform.to(self.kernel.dtype))
+        return self._log_mel(waveform.to(self.kernel.dtype))
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         spectrum = F.conv1d(waveform[:, None], self.kernel, stride=self.hop)
@@ -100,8 +101,8 @@ class SpecAugment(nn.Module):
 
 def _stripe(batch: int, size: int, longest: int) -> Tensor:
     """1 everywhere but on one random interval of each row: (B, size)."""
-    length = torch.rand(batch, 1) * longest
-    start = torch.rand(batch, 1) * (size - length)
+    length = per_row(lambda n: torch.rand(n, 1), batch) * longest
+    start = per_row(lambda n: torch.rand(n, 1), batch) * (size - length)
     at = torch.arange(size)[None]
     return 1.0 - ((at >= start) & (at < start + length)).float()
 

@@ -15,6 +15,11 @@ Weights = Callable[[], Mapping[str, Tensor]]
 """Reads the weights that a run keeps apart from its checkpoints."""
 
 
+def widened(x: Tensor) -> Tensor:
+    """Bring bf16 to float32; what is that wide already stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Encoder(nn.Module, abc.ABC):
     """Turn decoded arrays of one input into features; what it normalises with is measured once and exported with it."""
 

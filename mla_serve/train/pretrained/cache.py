@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class FeatureCache:
 
 
 def _write(path: Path, content: Array) -> None:
-    """Write an array whole: to a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.stem}.tmp.npy")
+    """Write an array whole: to a temporary name, that no other process writes to, then renamed."""
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp.npy")
     np.save(temporary, content)
     temporary.replace(path)

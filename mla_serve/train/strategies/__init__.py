@@ -1,6 +1,6 @@
 """Training strategies behind one interface. A new one is a class and a line in STRATEGIES. METHOD.md 3 has the equations."""
 
-from mla_serve.train.strategies.base import Batch, Options, Strategy
+from mla_serve.train.strategies.base import Batch, Options, Part, Strategy
 from mla_serve.train.strategies.dus import Dus
 from mla_serve.train.strategies.joint import JointConcat, JointDropout, JointSum, JointUnimodal
 from mla_serve.train.strategies.mib import Mib
@@ -23,4 +23,4 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "mib": Mib,
 }
 
-__all__ = ["STRATEGIES", "Batch", "Options", "Strategy"]
+__all__ = ["STRATEGIES", "Batch", "Options", "Part", "Strategy"]

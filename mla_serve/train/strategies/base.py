@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from mla_serve.train import distributed
 from mla_serve.train.encoders import Encoder
+from mla_serve.train.encoders.base import widened
+from mla_serve.train.share import Share
 
 
 class Batch(Protocol):
-    """One mini-batch of B rows, each with some of the modalities."""
+    """One mini-batch of B rows, each with some of the modalities; of several processes each has a part of the rows."""
 
     rows: Tensor
     """(B,) int64, the rows' numbers in the training split."""
@@ -22,9 +25,32 @@ class Batch(Protocol):
     """(B,) int64."""
     present: Mapping[str, Tensor]
     """{modality: (B,) bool}."""
+    whole: Mapping[str, Tensor]
+    """{modality: bool}, on the CPU: `present` for all processes' rows together."""
 
     def inputs(self, name: str) -> Tensor:
-        """Load, augment and move the windows of the rows that have `name`, when they are asked for: (rows, *shape)."""
+        """Load, augment and move the windows of the rows that have `name`, when they are asked for: (rows, *shape).
+
+        Where other processes have such rows and this one has none, the first of theirs.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """This process's rows of a batch that have one modality.
+
+    windows (rows, *shape), one that does not count where there are none; labels (rows,); share, which of all processes'
+    rows they are.
+    """
+
+    windows: Tensor
+    labels: Tensor
+    share: Share
+
+    def first(self, count: int) -> Part:
+        """Return what is among the first `count` rows of the whole batch."""
+        share = self.share.first(count)
+        return Part(self.windows[: len(share.lent)], self.labels[: len(share.at)], share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,19 +135,43 @@ class Strategy(nn.Module, abc.ABC):
         lower = self.encoders[name].training and self.options.precision == "bf16"
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=lower):
             features: Tensor = self.encoders[name](windows)
-        return features.float()
+        return widened(features)
 
     def logits(self, name: str, windows: Tensor) -> Tensor:
         """Return one modality's opinion of windows (B, *shape): (B, C)."""
         logits: Tensor = self.heads[self.head_of[name]](self.features(name, windows))
         return logits
 
+    def part(self, batch: Batch, name: str) -> Part:
+        """Take out of a batch the rows that have a modality."""
+        return Part(batch.inputs(name), batch.labels[batch.present[name]], distributed.share(batch.whole[name]))
+
+    def encode(self, name: str, part: Part) -> Tensor:
+        """Encode the rows that count, to learn from them: (rows, D)."""
+        with part.share.encoding():
+            return self.features(name, part.windows)[: len(part.labels)]
+
+    def mean_loss(self, logits: Tensor, labels: Tensor, total: int) -> Tensor:
+        """Return what these rows (rows, C) add to the mean loss over the `total` rows of all processes."""
+        if not len(labels):
+            return logits.sum()  # zero, and has gradients
+        loss: Tensor = self.loss(logits, labels)
+        return loss * (len(labels) / total)
+
+    def set_gradients(self, loss: Tensor, *modules: nn.Module) -> float:
+        """Set the gradients of modules, all when left out, to those of the sum of all processes' losses; returns the sum."""
+        loss.backward()
+        total = loss.detach().clone()
+        own = [parameter for module in modules or (self,) for parameter in module.parameters()]
+        distributed.sum_([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
+        return total.item()
+
     def usable(self, batch: Batch) -> list[str]:
         """List the modalities that have rows enough in a batch: two where the encoder normalises over it."""
         return [
             name
             for name, encoder in self.encoders.items()
-            if int(batch.present[name].sum()) >= (2 if encoder.normalises_over_batch else 1)
+            if int(batch.whole[name].sum()) >= (2 if encoder.normalises_over_batch else 1)
         ]
 
 

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from mla_serve.train import distributed
+from mla_serve.train.strategies.base import Part
 from mla_serve.train.strategies.mla import MOMENTUM, Mla
 
 BETA = 1.0  # ours
@@ -24,12 +25,14 @@ class Dus(Mla):
         super().prepare(total_steps, rows)
         self.sure: dict[str, float] = {}
 
-    def _turn(self, name: str, windows: Tensor, labels: Tensor) -> dict[str, float]:
-        rows = self.rows_for(name, len(labels))
-        logged = super()._turn(name, windows[:rows], labels[:rows])
+    def _turn(self, name: str, part: Part) -> dict[str, float]:
+        rows = self.rows_for(name, part.share.total)
+        part = part.first(rows)
+        logged = super()._turn(name, part)
         with torch.no_grad():
             self.encoders[name].eval()
-            p = self.logits(name, windows[:rows]).softmax(1).gather(1, labels[:rows][:, None]).mean().item()
+            chances = self.logits(name, part.windows)[: len(part.labels)].softmax(1)
+            p = distributed.row_mean(chances.gather(1, part.labels[:, None]).squeeze(1)).item()
             self.encoders[name].train(self.training)
         self.sure[name] = MOMENTUM * self.sure.get(name, p) + (1 - MOMENTUM) * p
         return logged | {f"rows/{name}": float(rows)}

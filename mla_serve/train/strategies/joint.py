@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from mla_serve.train import distributed
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Strategy
 
@@ -32,14 +33,26 @@ class JointSum(Strategy):
 
     def opinions(self, batch: Batch) -> dict[str, Tensor]:
         """Return each usable modality's logits for the rows that have it: {name: (rows, C)}."""
-        return {name: self.logits(name, batch.inputs(name)) for name in self.usable(batch)}
+        return {name: self.heads[self.head_of[name]](features) for name, features in self.all_features(batch).items()}
+
+    def all_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Return each usable modality's features of the rows that have it: {name: (rows, D)}."""
+        return {name: self.encode(name, self.part(batch, name)) for name in self.usable(batch)}
 
     def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the gradients; returns what to log."""
         joint, heard = self.fuse(batch, opinions, self.kept(batch, opinions))
-        loss = self.loss(joint[heard], batch.labels[heard])
-        loss.backward()
-        return {"loss/joint": loss.item()} | self.unimodal_losses(batch, opinions)
+        loss = self.joint_loss(batch, joint, heard, opinions)
+        return {"loss/joint": self.set_gradients(loss)} | self.unimodal_losses(batch, opinions)
+
+    def joint_loss(self, batch: Batch, joint: Tensor, heard: Tensor, names: Iterable[str]) -> Tensor:
+        """Return what this process adds to the mean loss over all rows that any of the modalities is heard of."""
+        total = int(torch.stack([batch.whole[name] for name in names]).any(dim=0).sum())
+        return self.mean_loss(joint[heard], batch.labels[heard], total)
+
+    def own_loss(self, batch: Batch, name: str, logits: Tensor) -> Tensor:
+        """Return what this process adds to the mean loss over all rows that have a modality."""
+        return self.mean_loss(logits, batch.labels[batch.present[name]], int(batch.whole[name].sum()))
 
     def kept(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Say which rows each modality counts in: {name: (B,) bool}. Default: those that have it."""
@@ -61,10 +74,9 @@ class JointSum(Strategy):
     @torch.no_grad()
     def unimodal_losses(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Return each modality's own loss, to be logged."""
-        return {
-            f"loss/{name}": self.loss(logits, batch.labels[batch.present[name]]).item()
-            for name, logits in opinions.items()
-        }
+        return distributed.sum_values(
+            {f"loss/{name}": self.own_loss(batch, name, logits).item() for name, logits in opinions.items()}
+        )
 
 
 class JointConcat(JointSum):
@@ -100,8 +112,10 @@ class JointDropout(JointConcat):
 
     def kept(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Drop at random from torch's generator, which the training loop seeds."""
+        distributed.agree_on_random()
         present = super().kept(batch, opinions)
-        drawn = {name: rows & (torch.rand(len(rows)) < KEEP).to(rows.device) for name, rows in present.items()}
+        share = distributed.share(torch.ones(len(next(iter(batch.whole.values()))), dtype=torch.bool))
+        drawn = {name: rows & (share.draw(torch.rand) < KEEP).to(rows.device) for name, rows in present.items()}
         empty = ~torch.stack(list(drawn.values())).any(dim=0)
         return {name: rows | (present[name] & empty) for name, rows in drawn.items()}
 
@@ -118,26 +132,24 @@ class JointUnimodal(JointSum):
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities at once, and from each alone."""
-        features = {name: self.features(name, batch.inputs(name)) for name in self.usable(batch)}
+        features = self.all_features(batch)
         logged: dict[str, float] = {}
         if features:
             joint, alone = self.losses(batch, features)
             self.backward(joint, alone)
             self.schedules["all"].step()
-            logged = {"loss/joint": joint.item()} | {f"loss/{name}": loss.item() for name, loss in alone.items()}
+            losses = {"joint": joint, **alone}
+            logged = distributed.sum_values({f"loss/{name}": loss.item() for name, loss in losses.items()})
         self.schedules["all"].advance()
         return logged
 
     def losses(self, batch: Batch, features: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the joint loss, and each modality's own."""
+        """Return what this process adds to the joint loss, and to each modality's own."""
         slices = {name: self.joint[name](h) for name, h in features.items()}
         joint, heard = self.fuse(batch, slices, self.kept(batch, slices))
-        alone = {
-            name: self.loss(self.heads[self.head_of[name]](h), batch.labels[batch.present[name]])
-            for name, h in features.items()
-        }
-        return self.loss(joint[heard], batch.labels[heard]), alone
+        alone = {name: self.own_loss(batch, name, self.heads[self.head_of[name]](h)) for name, h in features.items()}
+        return self.joint_loss(batch, joint, heard, features), alone
 
     def backward(self, joint: Tensor, alone: Mapping[str, Tensor]) -> None:
         """Set the gradients: of the plain sum of the losses."""
-        (joint + torch.stack(list(alone.values())).sum()).backward()
+        self.set_gradients(joint + torch.stack(list(alone.values())).sum())

@@ -9,8 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from mla_serve.train import distributed
 from mla_serve.train.encoders import Encoder
-from mla_serve.train.encoders.base import Weights
+from mla_serve.train.encoders.base import Weights, widened
+from mla_serve.train.share import per_row
 from mla_serve.train.strategies.base import Batch, Options
 from mla_serve.train.strategies.joint import JointConcat
 
@@ -34,9 +36,9 @@ class Bottleneck(Encoder):
         mean: Tensor = self.mean(h)
         if not self.training:
             return mean
-        mean, log_sigma = mean.float(), self.log_sigma(h).float().clamp(-10, 5)  # the sum below cancels near 0
+        mean, log_sigma = widened(mean), widened(self.log_sigma(h)).clamp(-10, 5)  # the sum below cancels near 0
         self.divergence = (mean.square() + (2 * log_sigma).exp() - 2 * log_sigma - 1).mean()
-        return mean + log_sigma.exp() * torch.randn(mean.shape).to(mean)
+        return mean + log_sigma.exp() * per_row(lambda n: torch.randn(n, self.width), len(mean)).to(mean)
 
     def measure(self, windows: Tensor) -> None:
         """Pass on."""
@@ -76,6 +78,7 @@ class Mib(JointConcat):
 
     def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the joint gradients and add the divergences'."""
-        divergence = torch.stack([self.encoders[name].divergence for name in opinions]).sum()
+        shares = {name: distributed.share(batch.whole[name]) for name in opinions}
+        divergence = torch.stack([self.encoders[n].divergence * share.weight for n, share in shares.items()]).sum()
         (BETA / 2 * divergence).backward(retain_graph=True)
-        return super().learn(batch, opinions) | {"divergence": divergence.item()}
+        return super().learn(batch, opinions) | distributed.sum_values({"divergence": divergence.item()})

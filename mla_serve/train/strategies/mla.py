@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mla_serve.errors import ConfigError
+from mla_serve.train import distributed
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.hgm import make_projector, project_step
-from mla_serve.train.strategies.base import Batch, Options, Schedule, Strategy
+from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
 
 SHARED = "head"
 HGM = ("off", "epoch", "never", "others")
@@ -65,7 +66,7 @@ class Mla(Strategy):
         logged: dict[str, float] = {}
         for name in self._order(self.usable(batch)):
             if not self._sits_out(name):
-                logged |= self._turn(name, batch.inputs(name), batch.labels[batch.present[name]])
+                logged |= self._turn(name, self.part(batch, name))
                 loss = logged[f"loss/{name}"]
                 self.running[name] = MOMENTUM * self.running.get(name, loss) + (1 - MOMENTUM) * loss
         self.batches += 1
@@ -77,6 +78,7 @@ class Mla(Strategy):
         """Return who has the first turn, and the next: as the table names them, or drawn anew for each batch."""
         if self.options.turns != "shuffled":
             return names
+        distributed.agree_on_random()
         return [names[i] for i in torch.randperm(len(names)).tolist()]
 
     def _sits_out(self, name: str) -> bool:
@@ -85,15 +87,14 @@ class Mla(Strategy):
             return False
         return self.running[name] < STRONG * sum(self.running.values()) / len(self.running)
 
-    def _turn(self, name: str, windows: Tensor, labels: Tensor) -> dict[str, float]:
+    def _turn(self, name: str, part: Part) -> dict[str, float]:
         head = self.heads[self.head_of[name]]
-        features = self.features(name, windows)
-        loss = self.loss(head(features), labels)
-        loss.backward()
+        features = self.encode(name, part)
+        loss = self.mean_loss(head(features), part.labels, part.share.total)
+        logged = {f"loss/{name}": self.set_gradients(loss, self.encoders[name], head)}
         before = head.weight.detach().clone()
         self.schedules[name].step()
         self.schedules[self.head_of[name]].step()
-        logged = {f"loss/{name}": loss.item()}
         if self.projector:
             logged[f"kept/{name}"] = project_step(head.weight, before, self.projector.turn(name))
             self.projector.observe(name, features)

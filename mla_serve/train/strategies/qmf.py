@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mla_serve.train import distributed
 from mla_serve.train.strategies.base import Batch
 from mla_serve.train.strategies.joint import JointSum
 
@@ -39,24 +40,25 @@ class Qmf(JointSum):
         """Set the gradients of the three losses."""
         weighted = {name: SCALE * z.logsumexp(1, keepdim=True).detach() * z for name, z in opinions.items()}
         joint, heard = self.fuse(batch, weighted, self.kept(batch, weighted))
-        loss = self.loss(joint[heard], batch.labels[heard])
+        loss, ranking = self.joint_loss(batch, joint, heard, weighted), joint.new_zeros(())
         for name, z in opinions.items():
-            labels = batch.labels[batch.present[name]]
-            loss = loss + self.loss(z, labels) + LAMBDA * self.ranking(name, batch, z)
-            self.kappa[name][batch.rows[batch.present[name].cpu()]] += F.cross_entropy(
-                z.detach(), labels, reduction="none"
-            ).cpu()
-        loss.backward()
-        return {"loss/joint": loss.item()} | self.unimodal_losses(batch, opinions)
+            share = distributed.share(batch.whole[name])
+            rows = distributed.lined_up(batch.rows[batch.present[name].cpu()], share)
+            loss = loss + self.own_loss(batch, name, z)
+            ranking = ranking + LAMBDA * self.ranking(name, rows, distributed.lined_up(SCALE * z.logsumexp(1), share))
+            alone = F.cross_entropy(z.detach(), batch.labels[batch.present[name]], reduction="none")
+            self.kappa[name][rows] += distributed.lined_up(alone, share).cpu()
+        self.set_gradients(loss + ranking)
+        total = distributed.sum_values({"loss/joint": loss.item()})["loss/joint"] + ranking.item()
+        return {"loss/joint": total} | self.unimodal_losses(batch, opinions)
 
-    def ranking(self, name: str, batch: Batch, z: Tensor) -> Tensor:
-        """Return the ranking loss of one modality's energies."""
+    def ranking(self, name: str, rows: Tensor, u: Tensor) -> Tensor:
+        """Return the ranking loss of one modality's energies u (rows,) of rows of the training split."""
         kappa = self.kappa[name]
         spread = kappa.max() - kappa.min()
         if self.epochs < 2 or spread == 0:
-            return z.new_zeros(())
-        hard = ((kappa - kappa.min()) / spread)[batch.rows[batch.present[name].cpu()]].to(z.device)
-        u = SCALE * z.logsumexp(1)
+            return u.new_zeros(())
+        hard = ((kappa - kappa.min()) / spread)[rows].to(u.device)
         difference = hard - hard.roll(1)
         pairs = difference != 0
         violation = difference.sign() * (u - u.roll(1)) - difference.abs()
