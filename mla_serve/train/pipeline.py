@@ -217,12 +217,17 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     facts |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
     if config.resume and (folder.path / LAST).exists():
         before = folder.read_json("config.json")
-        changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
+        changed = [
+            key
+            for key in before | facts
+            if key not in FREE_TO_CHANGE and _what(facts.get(key)) != _what(before.get(key))
+        ]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"
             )
         trainer.resume()
+        folder.write_json("config.json", before | planned.origin)  # where its bundle lies now
         return
     if folder.path.exists():
         _put_aside(folder.path)
@@ -231,6 +236,11 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
         if loaded.settings.tune == "frozen":
             folder.save(backbone_file(name), loaded.backbone.state_dict())
     trainer.measure()
+
+
+def _what(fact: object) -> object:
+    """Leave out where something lies."""
+    return {key: value for key, value in fact.items() if key != "folder"} if isinstance(fact, dict) else fact
 
 
 def _put_aside(path: Path) -> None:
