@@ -58,7 +58,7 @@ test-all: lint $(AXE) ## the same with the slow tests
 
 .PHONY: test-serving
 test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
-	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks $(ARGS)
+	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks --ignore=tests/test_bulk_ray.py $(ARGS)
 
 SECONDS = 300
 .PHONY: hostile
