@@ -124,6 +124,10 @@ bench-pretrained: .venv/.stamp-dev ## frozen pretrained texts beside pictures: m
 bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works
 	@exec $(BIN)/python -m benchmarks.serve --model '$(MODEL)' $(ARGS)
 
+.PHONY: bench-bulk
+bench-bulk: .venv/.stamp-dev ## score 200,000 rows beside the predictor alone, kill, resume, Ray: make bench-bulk ARGS="--data DIR"
+	@exec $(BIN)/python -m benchmarks.bulk $(ARGS)
+
 .PHONY: bench-scaling
 bench-scaling: .venv/.stamp-train ## measure how time and memory of a training step grow with the modalities; ARGS="--again" anew
 	@exec $(BIN)/python -m benchmarks.scaling $(ARGS)
