@@ -55,8 +55,8 @@ def score_on_ray(
     Raises: ConfigError when Ray cannot be reached, or a machine lacks the table or the bundle; DataError when the table
     cannot be read to its end, or Ray gives up; finished parts are kept.
     """
-    told = ask.model.resolve(), source.path.stat().st_size
-    job = Job(dataclasses.replace(ask, model=told[0]), source, told[1], bundle, size, parts.finished())
+    ask = dataclasses.replace(ask, model=ask.model.resolve())
+    job = Job(ask, source, source.path.stat().st_size, bundle, size, parts.finished())
     with _connected(address, workers):
         import ray
 
