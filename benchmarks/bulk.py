@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import psutil
 from pyarrow import parquet
 
 from benchmarks.bulk_report import write_report
+from mla_serve.bulk.parts import Parts
 from mla_serve.bulk.run import ROWS
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Source
@@ -103,7 +105,7 @@ class Command:
 
     def parts(self) -> int:
         """Count the finished parts."""
-        return len(list(self.out.with_name(self.out.name + ".parts").glob("*.parquet")))
+        return len(Parts(self.out).finished())
 
     def memory(self) -> Iterator[tuple[int, float]]:
         """Yield (finished parts, MB resident in all its processes together) until it ends."""
@@ -187,7 +189,9 @@ def rate_round(config: BulkConfig, folder: Path, number: int) -> dict[str, Any]:
 
 
 def _fresh(config: BulkConfig, table: Path, out: Path, *more: str) -> Command:
+    """Start the command with nothing left of an earlier one, which it would go on with."""
     out.unlink(missing_ok=True)
+    shutil.rmtree(Parts(out).folder, ignore_errors=True)
     return Command(config, table, out, *more)
 
 
