@@ -58,7 +58,7 @@ test-all: lint $(AXE) ## the same with the slow tests
 
 .PHONY: test-serving
 test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
-	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks $(ARGS)
+	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks --ignore=tests/test_bulk_ray.py $(ARGS)
 
 SECONDS = 300
 .PHONY: hostile
@@ -131,6 +131,10 @@ bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minute
 .PHONY: bench-profile
 bench-profile: .venv/.stamp-bench ## say where the processor time of a request goes, in three minutes
 	@exec $(BIN)/python -m benchmarks.serve_profile --model '$(MODEL)' $(ARGS)
+
+.PHONY: bench-bulk
+bench-bulk: .venv/.stamp-dev ## score 200,000 rows beside the predictor alone, kill, resume, Ray: make bench-bulk ARGS="--data DIR"
+	@exec $(BIN)/python -m benchmarks.bulk $(ARGS)
 
 .PHONY: bench-scaling
 bench-scaling: .venv/.stamp-train ## measure how time and memory of a training step grow with the modalities; ARGS="--again" anew

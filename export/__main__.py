@@ -30,6 +30,8 @@ class ExportConfig:
     """Accuracy that a smaller precision may cost on validation, and on test where there is one; more is refused."""
     data: Path | None = None
     """Folder of the run's data set, if it is no longer where training found it."""
+    base: Path | None = None
+    """Folder of the bundle that the run extends, if it is no longer where training found it."""
     json: bool = False
     """Print the manifest of the bundle as JSON."""
 
@@ -44,7 +46,7 @@ def export(config: ExportConfig) -> None:
     out = config.out or Path("models") / facts["name"]
     if config.data:
         read_own(facts, config.data)
-    manifest = export_run(config.run, out, Wish(config.precision, config.precision_loss), config.data)
+    manifest = export_run(config.run, out, Wish(config.precision, config.precision_loss), config.data, config.base)
     if config.json:
         print(manifest.model_dump_json(indent=1))
         return

@@ -20,6 +20,7 @@ from export.precision import TOLERANCE as GOLDEN_TOLERANCE
 from export.precision import Wish, lower, read_rows
 from export.report import write_report
 from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
+from mla_serve.errors import ConfigError
 from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
 from mla_serve.fusion import Fusion, fuse
 from mla_serve.inputs import Array, Input, Payload, list_fields
@@ -35,10 +36,10 @@ RANDOM_SAMPLES = 8
 PATHS = ("data", "out", "runs", "about", "extend", "extends", "cache")
 
 
-def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None) -> Manifest:
+def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None, base: Path | None = None) -> Manifest:
     """Write the bundle of a finished run to `out`, replacing an older one only when all checks have passed.
 
-    Args: data, the folder of the run's data set, if not where training found it.
+    Args: data, the folder of the run's data set, and base, that of the bundle it extends, if not where training found it.
     Raises: BundleError when a graph differs from torch, or accuracy falls by more than was wished for; ConfigError when
     the run is not finished, or a smaller precision is wished for without the data.
     """
@@ -49,7 +50,9 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
     if "extends" in facts["config"]:
         from export.extend import export_extension
 
-        return export_extension(folder, facts, out, wish, data)
+        return export_extension(folder, facts, out, wish, data, base)
+    if base:
+        raise ConfigError(f"--base {base}: {run} extends no bundle; leave it out")
     rows = None if wish.precision == "fp32" else read_rows(facts, data)
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())

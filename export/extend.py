@@ -32,9 +32,12 @@ COVERAGE = 0.9
 Sample = Mapping[str, Payload]
 
 
-def export_extension(folder: RunFolder, facts: Mapping[str, Any], out: Path, wish: Wish, data: Path) -> Manifest:
+def export_extension(
+    folder: RunFolder, facts: Mapping[str, Any], out: Path, wish: Wish, data: Path, base_folder: Path | None = None
+) -> Manifest:
     """Write the bundle of a finished extension to `out`, replacing an older one only when all checks have passed.
 
+    Args: base_folder, where the extended bundle lies; where training found it when left out.
     Raises: BundleError when the extended bundle is no longer what it was, a graph differs from torch, or answers
     without the added modalities differ from before; ConfigError for a smaller precision.
     """
@@ -42,7 +45,7 @@ def export_extension(folder: RunFolder, facts: Mapping[str, Any], out: Path, wis
         raise ConfigError(
             f"--precision {wish.precision}: an extended bundle keeps its graphs as they are; leave it out"
         )
-    base = _base(facts["config"]["extends"])
+    base = _base(facts["config"]["extends"], base_folder)
     if out.resolve() == base.folder.resolve():
         raise ConfigError(f"--out {out}: the extended bundle lies there, and is not changed; choose another folder")
     recipe = folder.read_recipe()
@@ -77,11 +80,23 @@ def export_extension(folder: RunFolder, facts: Mapping[str, Any], out: Path, wis
         return finish(staging, manifest, dict(facts), folder, data)
 
 
-def _base(extends: Mapping[str, Any]) -> Bundle:
-    """Load the bundle that was extended. Raises: BundleError when it is not the one that it was."""
-    base = Bundle.load(extends["folder"])
+def _base(extends: Mapping[str, Any], moved: Path | None) -> Bundle:
+    """Load the bundle that was extended, from where it was or has been moved to.
+
+    Raises: ConfigError when it is not there; BundleError when it is not the one that it was.
+    """
+    folder = moved or Path(extends["folder"])
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder}: the extended bundle, {extends['name']}, is not there; "
+            "name its folder: python -m export RUN --base FOLDER"
+        )
+    base = Bundle.load(folder)
     if base.manifest.sha256 != extends["sha256"]:
-        raise BundleError(f"{base.folder}: it was replaced since it was extended; extend it again")
+        raise BundleError(
+            f"{base.folder}: it is not the bundle that was extended, or was replaced since; "
+            "name the right one with --base, or extend it again"
+        )
     return base
 
 

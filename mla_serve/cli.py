@@ -26,6 +26,7 @@ EXTRAS = {
     "serve": ("bentoml", "fastapi"),
     "client": ("httpx",),
     "bulk": ("pyarrow",),
+    "ray": ("ray", "pyarrow"),
     "hf": ("transformers", "peft"),
 }
 BUG = 1

@@ -6,7 +6,11 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+
+from mla_serve.bulk import LOCAL
 from mla_serve.bundle import Bundle
 from mla_serve.cli import console, main, require_extra
 from mla_serve.errors import ConfigError
@@ -14,6 +18,13 @@ from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.predictor import Predictor
 from mla_serve.sample import SampleFlags, read_sample
 
+OPTIONAL_ADDRESS = tyro.constructors.PrimitiveConstructorSpec[str | None](
+    nargs=(0, 1),
+    metavar="[ADDRESS]",
+    instance_from_str=lambda given: given[0] if given else LOCAL,
+    is_instance=lambda given: given is None or isinstance(given, str),
+    str_from_instance=lambda given: [str(given)],
+)
 FOR_ONE_SAMPLE = ("image", "audio", "text", "input", "top_k", "json")
 
 
@@ -30,6 +41,9 @@ class PredictConfig(SampleFlags):
     """Parquet file that the answers to --table are written to, a row for each."""
     workers: int | None = None
     """Processes that score a table. Default: all cores."""
+    ray: Annotated[str | None, OPTIONAL_ADDRESS] = None
+    """Score the table on Ray Data: on a Ray that is started here, or on that of this machine (auto) or of
+    HOST:PORT. All machines need the bundle, the table and its files at the same path."""
 
 
 def run(config: PredictConfig) -> None:
@@ -37,8 +51,8 @@ def run(config: PredictConfig) -> None:
     if config.table is not None:
         _score_table(config, config.table)
         return
-    if config.out is not None or config.workers is not None:
-        raise ConfigError("--out and --workers: go with --table; one sample's answer is printed")
+    if any(given is not None for given in (config.out, config.workers, config.ray)):
+        raise ConfigError("--out, --workers and --ray: go with --table; one sample's answer is printed")
     bundle = Bundle.load(config.model)
     kinds = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
     sample = read_sample(config, kinds)
@@ -61,12 +75,12 @@ def _score_table(config: PredictConfig, table: Path) -> None:
         raise ConfigError("--table: needs --out FILE.parquet for the answers")
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"--workers {config.workers}: expected a whole number of at least 1")
-    require_extra("bulk")
+    require_extra("bulk" if config.ray is None else "ray")
     from mla_serve.bulk.run import score_table
     from mla_serve.bulk.score import Ask
 
     ask = Ask(config.model, config.fusion or DEFAULT_RULE, config.coverage)
-    scored = score_table(table, config.out, ask, config.workers)
+    scored = score_table(table, config.out, ask, config.workers, config.ray)
     before = f", {scored.rows - scored.new:,} of them before" if scored.new < scored.rows else ""
     bad = f"; {scored.bad:,} could not be used: see the column error" if scored.bad else ""
     rate = f", {scored.new / scored.seconds:,.0f} rows/s" if scored.new else ""

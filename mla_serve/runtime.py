@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mla_serve.errors import ConfigError
+from mla_serve.errors import BundleError, ConfigError
 from mla_serve.graphs import check_self_contained
 from mla_serve.inputs import Array
 
@@ -37,8 +37,16 @@ class Session:
         self.providers: list[str] = session.get_providers()
 
     def run(self, batch: Array) -> Array:
-        """Run the graph on (B, ...) and return its output (B, ...)."""
+        """Run the graph on (B, ...) and return its output (B, ...).
+
+        Raises: BundleError when it returns another number of rows, which would be another sample's.
+        """
         output: Array = self._session.run(None, {self._input: batch})[0]
+        if output.shape[:1] != batch.shape[:1]:
+            raise BundleError(
+                f"the graph of {self._input} returned {output.shape} for {len(batch)} rows; expected a row for each; "
+                "export it with a first dimension that is free"
+            )
         return output
 
 

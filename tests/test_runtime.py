@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mla_serve.bundle import Bundle
-from mla_serve.errors import ConfigError
+from mla_serve.errors import BundleError, ConfigError
 from mla_serve.runtime import DEVICES, WHEELS, check_runtime, cores, open_session, providers_of, warn_of_fallback
 
 
@@ -94,6 +95,22 @@ def test_any_provider_is_passed_through_by_its_name(monkeypatch: pytest.MonkeyPa
     assert providers_of("cuda") == DEVICES["cuda"]
     with pytest.raises(ConfigError, match=r"choose one of auto, cpu, cuda, openvino$"):
         providers_of("qnn")
+
+
+def test_a_graph_that_returns_too_few_rows_is_told() -> None:
+    with pytest.raises(BundleError, match=r"returned \(1, 4\) for 3 rows; expected a row for each"):
+        open_session(first_row_only(), DEVICES["cpu"], 1).run(np.ones((3, 4), np.float32))
+
+
+def first_row_only() -> bytes:
+    """Make a graph that answers (B, 4) with its first row."""
+    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, 4]) for name, size in (("x", "B"), ("y", 1))]
+    bounds = [numpy_helper.from_array(np.array([number]), name) for name, number in (("from", 0), ("to", 1))]
+    node = helper.make_node("Slice", ["x", "from", "to"], ["y"])
+    graph = helper.make_graph([node], "first", rows[:1], rows[1:], bounds)
+    opsets = [helper.make_opsetid("", 17)]
+    content: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return content
 
 
 @pytest.mark.parametrize("spin", [False, True])

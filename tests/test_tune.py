@@ -98,6 +98,16 @@ def test_a_service_that_does_not_start_is_quoted(tiny_bundle: Path) -> None:
         raise AssertionError("it may not start")
 
 
+def test_keys_in_the_settings_file_are_not_asked_for(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("0123456789abcdef0123456789abcdef\n")
+    (tmp_path / "kept.env").write_text(f"MLA_API_KEYS_FILE={tmp_path / 'keys'}\nMLA_LOG_FORMAT=json\n")
+    monkeypatch.setenv("MLA_ENV_FILE", str(tmp_path / "kept.env"))
+    with serving(tiny_bundle, start(1, gpu=False)) as service:
+        assert service.rate(requests(tiny_bundle), 0.2, 1) > 0
+
+
 @pytest.mark.slow
 def test_the_best_settings_are_written_as_the_service_reads_them(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

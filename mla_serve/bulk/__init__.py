@@ -5,3 +5,6 @@
 
 The parts lie in OUT.parts until the last one is there, so that a scoring that was interrupted goes on where it was.
 """
+
+LOCAL = "local"
+"""Ray's own name for a Ray that is started here."""

@@ -50,6 +50,10 @@ class Parts:
         """Say whether a part is finished."""
         return self._path(number).exists()
 
+    def finished(self) -> frozenset[int]:
+        """Return the numbers of the finished parts."""
+        return frozenset(int(path.stem) for path in self.folder.glob("*.parquet"))
+
     def keep(self, number: int, answers: pa.Table) -> None:
         """Write one part whole.
 

@@ -36,10 +36,10 @@ class Scored:
     seconds: float
 
 
-def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None) -> Scored:
+def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None) -> Scored:
     """Answer every row of a table into a Parquet file; goes on where an interrupted scoring of the same was.
 
-    Args: workers, processes; as many as cores when left out.
+    Args: workers, processes, as many as cores when left out; ray, the address of a Ray that does it, see on_ray.py.
     Raises: DataError, ConfigError before anything is scored; DataError when a process dies, a part cannot be written or
     the table cannot be read to its end, finished parts kept.
     """
@@ -52,10 +52,16 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None) ->
     parts = Parts(out)
     asked = {"fusion": ask.rule, "coverage": ask.coverage}
     parts.begin({"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": ROWS})
+    if ray is None:
+        scored = _all_parts(source, parts, ask, workers or cores())
+    else:
+        from mla_serve.bulk.on_ray import score_on_ray
+
+        scored = score_on_ray(source, parts, ask, bundle.manifest.sha256, ROWS, workers, ray)
     began, rows, new, count = time.perf_counter(), 0, 0, 0
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors) as bar:
         task = bar.add_task("rows", total=source.rows)
-        for number, done, fresh in _all_parts(source, parts, ask, workers or cores()):
+        for number, done, fresh in scored:
             rows, new, count = rows + done, new + done * fresh, max(count, number + 1)
             bar.update(task, completed=rows)
         bar.update(task, total=rows)

@@ -65,13 +65,14 @@ class Scorer:
         if not given:
             return f"no modality at all; fill one of {listed(self.kinds)}"
         try:
-            return {name: self.predictor.decode_one(name, self._payload(name, cells)) for name in given}
+            return {name: self.predictor.decode_one(name, self.payload(name, cells)) for name in given}
         except (InputError, DataError) as error:
             return str(error)
         except Unusable as error:
             return f"{given[0] if len(given) == 1 else 'row'}: {error}"
 
-    def _payload(self, name: str, cells: Cells) -> Payload:
+    def payload(self, name: str, cells: Cells) -> Payload:
+        """Read one modality of a row. Raises: InputError."""
         try:
             return payload(KINDS[self.kinds[name]](lookup(cells, name), self.folder))
         except Unusable as error:

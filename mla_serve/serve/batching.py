@@ -97,6 +97,7 @@ class Lane:
             return
         try:
             features = self._run([array for call in calls for array in call.arrays])
+            parts = np.split(features, np.cumsum([len(call.arrays) for call in calls])[:-1])
         except Exception as error:
             if len(calls) == 1:
                 calls[0].news.put(error)
@@ -104,8 +105,7 @@ class Lane:
             for call in calls:  # one by one, so that it meets only whose samples it is
                 self._answer([call])
             return
-        ends = np.cumsum([len(call.arrays) for call in calls])
-        for call, part in zip(calls, np.split(features, ends[:-1]), strict=True):
+        for call, part in zip(calls, parts, strict=True):
             call.news.put(part)
 
 

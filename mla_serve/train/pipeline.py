@@ -239,7 +239,7 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
     facts |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
     facts |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
-    if distributed.from_main(lambda: _goes_on(config.resume, facts, folder, launch)):
+    if distributed.from_main(lambda: _goes_on(config.resume, facts, planned.origin, folder, launch)):
         trainer.resume()
         return
     if distributed.is_main():
@@ -249,20 +249,29 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     trainer.measure()
 
 
-def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder, launch: str | None) -> bool:
+def _goes_on(
+    resume: bool, facts: Mapping[str, Any], origin: Mapping[str, Any], folder: RunFolder, launch: str | None
+) -> bool:
     """Say whether to go on from a checkpoint, as told or after torchrun's restart; where not, begin the run's folder.
+
+    Args: origin, what is written down anew when it goes on: the bundle that is extended may have been moved.
 
     Raises: ConfigError when the checkpoint is of other settings.
     """
     restarted = launch is not None and folder.read_launch() == launch
     if (resume or restarted) and (folder.path / LAST).exists():
-        before = _jsonable(dataclasses.asdict(TrainConfig())) | {"norm": "batch"}  # what older runs were not told
-        before |= folder.read_json("config.json")
-        changed = [key for key in before | facts if key not in FREE_TO_CHANGE and facts.get(key) != before.get(key)]
+        begun = folder.read_json("config.json")
+        before = _jsonable(dataclasses.asdict(TrainConfig())) | {"norm": "batch"} | begun  # older runs were told less
+        changed = [
+            key
+            for key in before | facts
+            if key not in FREE_TO_CHANGE and _what(facts.get(key)) != _what(before.get(key))
+        ]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"
             )
+        folder.write_json("config.json", {**begun, **origin})
         return True
     if restarted:
         (folder.path / METRICS).unlink(missing_ok=True)
@@ -272,6 +281,11 @@ def _goes_on(resume: bool, facts: Mapping[str, Any], folder: RunFolder, launch: 
     if launch:
         folder.write_bytes(LAUNCH, launch.encode())
     return False
+
+
+def _what(fact: object) -> object:
+    """Leave out where something lies."""
+    return {key: value for key, value in fact.items() if key != "folder"} if isinstance(fact, dict) else fact
 
 
 def _put_aside(path: Path) -> None:

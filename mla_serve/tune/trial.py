@@ -28,6 +28,7 @@ BOUNDARY = b"tune-b0undary"
 SAMPLES = 6
 MOST_SUBSETS = 31
 PATIENCE_S = 120.0
+OWN = {"API_KEYS_FILE": "null", "LOG_FORMAT": "text"}  # goes before what MLA_ENV_FILE says: it asks without a key
 READY = "is verified and served on"  # what each worker logs
 
 
@@ -77,10 +78,8 @@ class Service:
         self._workers = int(choice["WORKERS"])
         self._stopped = False
         self._log = folder / f"{self.port}.log"
-        kept = {
-            name: value for name, value in os.environ.items() if name not in ("MLA_API_KEYS_FILE", "MLA_LOG_FORMAT")
-        }
-        environment = kept | {f"MLA_{name}": value for name, value in choice.items()} | {"BENTOML_HOME": str(folder)}
+        settings = {f"MLA_{name}": value for name, value in {**OWN, **choice}.items()}
+        environment = dict(os.environ) | settings | {"BENTOML_HOME": str(folder)}
         command = [sys.executable, "-m", "mla_serve.serve", "--model", str(model), "--port", str(self.port)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mla_serve.inputs import Payload
 from mla_serve.predictor import Predictor
 from mla_serve.train import extend, pipeline
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.run import RunFolder
 from mla_serve.train.unfamiliar import fit_reference
 from mla_serve.unfamiliar import Familiar
 
@@ -186,8 +188,30 @@ def test_a_run_whose_bundle_was_replaced_is_not_exported(
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(BundleError, match=r"it was replaced since it was extended; extend it again"):
+    with pytest.raises(BundleError, match=r"was replaced since; name the right one with --base"):
         export_run(run, tmp_path / "again")
+
+
+def test_a_base_for_a_run_that_extends_nothing_is_refused(finished_run: RunFolder, old: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--base .*: .* extends no bundle; leave it out"):
+        export_run(finished_run.path, tmp_path / "out", base=old)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_was_moved_is_named(
+    old: Path, new: Path, config: TrainConfig, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    facts = json.loads((config.runs / "new" / "run.json").read_text())
+    facts["config"]["extends"]["folder"] = str(tmp_path / "gone")
+    run = shutil.copytree(config.runs / "new", tmp_path / "run")
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigError, match=r"gone: the extended bundle, old, is not there; .* --base FOLDER"):
+        export_run(run, tmp_path / "again")
+    other = make_bundle(tmp_path / "other", dict(zip(OLD, ("vector", "text"), strict=True)), seed=3)
+    with pytest.raises(BundleError, match=r"not the bundle that was extended"):
+        export_run(run, tmp_path / "again", base=other)
+    moved = shutil.copytree(old, tmp_path / "moved")
+    assert export_run(run, tmp_path / "again", base=moved).fusion == Bundle.load(new).manifest.fusion
 
 
 @pytest.mark.slow

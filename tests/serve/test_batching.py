@@ -111,6 +111,18 @@ def test_an_error_is_for_whom_it_concerns() -> None:
     assert ask(crowd.lane, 5).item() == 10
 
 
+def test_what_cannot_be_dealt_out_is_told_at_once() -> None:
+    crowd = Crowd(cap=8)
+    crowd.lane._run = lambda arrays: np.array(0.0)
+    futures = [crowd.ask(1), crowd.ask(2)]
+    crowd.release()
+    for future in futures:
+        with pytest.raises((ValueError, IndexError)):
+            future.result(timeout=10)
+    crowd.lane._run = crowd.graph
+    assert ask(crowd.lane, 5).item() == 10
+
+
 @pytest.mark.parametrize("who", [0, 1, 2])
 def test_what_nobody_waits_for_is_not_run(who: int) -> None:
     crowd = Crowd(cap=8)

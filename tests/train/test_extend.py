@@ -330,6 +330,22 @@ def test_a_resumed_extension_ends_where_an_uninterrupted_one_does(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_an_extension_is_resumed_where_its_bundle_was_moved_to(
+    old: Path, write_late: Callable[..., Path], tmp_path: Path
+) -> None:
+    told = config(old, write_late(), tmp_path, epochs=2, batch_size=10, name="same")
+
+    def stop(record: dict[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(told, extend.plan(told), stop)
+    moved = old.rename(tmp_path / "moved")
+    told = dataclasses.replace(told, extend=moved, resume=True)
+    run = pipeline.train(told, extend.plan(told), lambda record: None)
+    assert json.loads((run.path / "run.json").read_text())["config"]["extends"]["folder"] == str(moved)
+
+
 def test_an_extension_of_another_bundle_is_not_resumed(
     old: Path, make_bundle: MakeBundle, write_late: Callable[..., Path], tmp_path: Path
 ) -> None:

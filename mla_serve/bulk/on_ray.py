@@ -1,0 +1,233 @@
+"""Score a table on Ray Data: slices are read by one task, scored by actors, and kept as parts by the driver.
+
+A slice and its answers travel as one value each, so that Ray deals out slices, whatever they weigh. Parts are numbered:
+they need not come in order. What goes wrong on another machine travels as a value too, and is raised here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mla_serve.bulk import LOCAL
+from mla_serve.bulk.parts import Parts
+from mla_serve.bulk.score import Ask, Scorer
+from mla_serve.bulk.slices import Slice, Source
+from mla_serve.errors import ConfigError, DataError, MlaServeError
+from mla_serve.runtime import cores
+
+AUTO = "auto"  # for: the one that runs on this machine
+CLIENT = "ray://"
+REACH_S = 5.0
+STORE_BYTES = 256 * 2**20  # of a Ray that is started here: some slices on their way to actors, and their answers
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+COLUMNS = ("number", "rows", "content", "fault")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all machines are told: the question, the table and its size in bytes, the bundle's sha256, and finished slices."""
+
+    ask: Ask
+    source: Source
+    table_bytes: int
+    bundle: str
+    size: int
+    done: frozenset[int]
+
+
+def score_on_ray(
+    source: Source, parts: Parts, ask: Ask, bundle: str, size: int, workers: int | None, address: str
+) -> Iterator[tuple[int, int, bool]]:
+    """Score what is not there yet; yields (number, rows, scored now) as slices are finished.
+
+    Args: bundle, its sha256; size, rows of a slice; workers, actors, as many as Ray has processors when left out;
+    address, local, auto or HOST:PORT.
+    Raises: ConfigError when Ray cannot be reached, or a machine lacks the table or the bundle; DataError when the table
+    cannot be read to its end, or Ray gives up; finished parts are kept.
+    """
+    ask = dataclasses.replace(ask, model=ask.model.resolve())
+    job = Job(ask, source, source.path.stat().st_size, bundle, size, parts.finished())
+    with _connected(address, workers):
+        import ray
+
+        try:
+            for number, rows, content in _stream(job, workers):
+                if content is not None:
+                    parts.keep(number, pa.ipc.open_stream(content).read_all())
+                yield number, rows, content is not None
+        except ray.exceptions.RayError as error:
+            raise DataError(f"Ray gave up: {_first_line(error)}; run the same again to go on where it was") from None
+
+
+def _stream(job: Job, workers: int | None) -> Iterator[tuple[int, int, Any]]:
+    """Yield (number, rows, answers as an Arrow stream, or None for a slice that was finished before)."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.target_max_block_size = 1  # byte: a block for each slice
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    most = workers or max(1, int(ray.cluster_resources()["CPU"]))
+    actors = ActorPoolStrategy(min_size=1, max_size=most, initial_size=most)
+    answers = (
+        ray.data.from_items([{"table": str(job.source.path)}])
+        .map_batches(_read, fn_args=(job,), batch_format="pyarrow", num_cpus=0)
+        .map_batches(
+            Actor, fn_constructor_args=(job,), batch_format="pyarrow", batch_size=1, compute=actors, num_cpus=1
+        )
+    )
+    for block in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in block.to_pylist():
+            if row["fault"] is not None:
+                raise pickle.loads(row["fault"])
+            yield row["number"], row["rows"], row["content"]
+
+
+def _read(_: pa.Table, job: Job) -> Iterator[pa.Table]:
+    """Read the table slice by slice; those that are finished go without their content."""
+    try:
+        _check_table(job)
+        for rows in job.source.slices(job.size):
+            content = None if rows.number in job.done else pickle.dumps(rows)
+            yield _row(number=rows.number, rows=len(rows.lines), content=content)
+    except (MlaServeError, OSError) as error:
+        yield _fault(error)
+
+
+class Actor:
+    """One process that scores slices, on whichever machine Ray put it."""
+
+    def __init__(self, job: Job) -> None:
+        """Take what is asked; the bundle is opened with the first slice, so that what is amiss can be told."""
+        self.job = job
+        self.scorer: Scorer | None = None
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Answer one slice."""
+        row: Mapping[str, Any] = block.to_pylist()[0]
+        if row["content"] is None:
+            return block
+        try:
+            self.scorer = self.scorer or _open(self.job)
+        except MlaServeError as error:
+            return _fault(error)
+        rows: Slice = pickle.loads(row["content"])
+        sink = pa.BufferOutputStream()
+        answers = self.scorer.score(rows)
+        with pa.ipc.new_stream(sink, answers.schema) as writer:
+            writer.write_table(answers)
+        return _row(number=rows.number, rows=row["rows"], content=sink.getvalue().to_pybytes())
+
+
+def _open(job: Job) -> Scorer:
+    """Open the bundle, once it is certain that this machine sees the same bundle and table as the driver.
+
+    Raises: ConfigError, or BundleError when there is no bundle.
+    """
+    _check_table(job)
+    scorer = Scorer(job.ask, job.source.path.parent)
+    if scorer.predictor.bundle.manifest.sha256 != job.bundle:
+        raise ConfigError(
+            f"--ray: {socket.gethostname()} has another bundle in {job.ask.model}; give all machines the same one"
+        )
+    return scorer
+
+
+def _check_table(job: Job) -> None:
+    """Make certain that this machine sees the driver's table, and so the files beside it. Raises: ConfigError."""
+    table = job.source.path
+    if not table.is_file() or table.stat().st_size != job.table_bytes:
+        raise ConfigError(
+            f"--ray: {socket.gethostname()} has no such file, or another: {table}; put the table, its media files and the "
+            "bundle where all machines see them at the same path"
+        )
+
+
+def _row(**given: object) -> pa.Table:
+    types = (pa.int64(), pa.int64(), pa.large_binary(), pa.binary())
+    return pa.table({name: pa.array([given.get(name)], of) for name, of in zip(COLUMNS, types, strict=True)})
+
+
+def _fault(error: Exception) -> pa.Table:
+    told = error if isinstance(error, MlaServeError) else DataError(f"--ray: {socket.gethostname()}: {error}")
+    return _row(fault=pickle.dumps(told))
+
+
+@contextlib.contextmanager
+def _connected(address: str, workers: int | None) -> Iterator[None]:
+    """Connect to Ray, or start one here, until the block ends. Raises: ConfigError when it cannot be reached."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == LOCAL:
+        options |= {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    else:
+        _reach(_found() if address == AUTO else address)
+    try:
+        with _hushed():
+            ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        raise ConfigError(
+            f"--ray {address}: {_first_line(error)}; expected auto or HOST:PORT of a Ray of this version whose machines "
+            "include this one; one that asks for a token wants RAY_AUTH_MODE=token in the environment"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Let nothing through to standard error until the block ends: Ray's own core first says there that it will be quiet."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _reach(address: str) -> None:
+    """Knock: Ray itself would knock for minutes. Raises: ConfigError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or CLIENT in address:
+        raise ConfigError(
+            f"--ray {address}: expected auto or HOST:PORT, or nothing for a Ray that is started here. Ray Data cannot be "
+            "reached by ray://: run this on a machine of the cluster with --ray auto, as ray job submit does"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--ray {address}: cannot be reached ({error}); start Ray there, or leave the address out to start one here"
+        ) from None
+
+
+def _found() -> str:
+    """Return HOST:PORT of what Ray means by auto, which may be long gone. Raises: ConfigError when it knows of none."""
+    from ray._private.services import canonicalize_bootstrap_address  # nothing public says it without connecting
+
+    try:
+        return str(canonicalize_bootstrap_address(AUTO))
+    except ConnectionError:
+        raise ConfigError("--ray auto: no Ray runs here; start one, or leave auto out to start one for this") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
