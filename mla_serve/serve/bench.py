@@ -84,28 +84,46 @@ class Stopwatch:
 
 
 class _Job(Generic[Result]):
-    """The work of one request, and where its result is awaited."""
+    """The work of one request, and where its result is awaited.
+
+    An error has the frames of whoever called, and they have the job: it lets go of what came as soon as that is told, or
+    the body of every bad request would stay in memory until the next collection.
+    """
 
     def __init__(self, work: Callable[[Stopwatch], Result], watch: Stopwatch, loop: asyncio.AbstractEventLoop) -> None:
         self._work: Callable[[Stopwatch], Result] | None = work
         self._watch = watch
         self._context = contextvars.copy_context()
+        self._came: tuple[Result | None, BaseException | None] = (None, None)
         self.result: asyncio.Future[Result] = loop.create_future()
         self.began: float | None = None
         self.left = False
 
-    def do(self) -> Call:
-        """Do it, in a thread; returns what tells, on the loop, what came of it."""
+    def do(self) -> None:
+        """Do it, in a thread."""
         self.began = time.monotonic()
         try:
-            return functools.partial(self._tell, self.result.set_result, self._context.run(self._begin))
+            self._came = self._context.run(self._begin), None
+        except StopIteration as error:  # no future takes one, and the request would wait in vain
+            self._came = None, RuntimeError(f"StopIteration: {error}")
         except BaseException as error:
-            return functools.partial(self._tell, self.result.set_exception, error)
+            self._came = None, error
+
+    def tell(self) -> None:
+        """Tell what came of it, on the loop, if anybody still waits."""
+        (result, error), self._came = self._came, (None, None)
+        if self._work is None or self.result.done():
+            return
+        if error is None:
+            self.result.set_result(result)  # type: ignore[arg-type]
+        else:
+            self.result.set_exception(error)
 
     def drop(self) -> None:
-        """Let go of the work, and stop it where it has begun."""
+        """Let go of the work and its result, and stop it where it has begun."""
         self._watch.stop()
         self._work = None
+        del self.result
 
     async def leave(self, receive: Receive) -> None:
         """Give the result up as soon as the client is gone."""
@@ -118,10 +136,6 @@ class _Job(Generic[Result]):
         self._watch.lap("queue")  # raises for what was dropped
         assert self._work is not None
         return self._work(self._watch)
-
-    def _tell(self, how: Callable[[Any], None], what: Any) -> None:
-        if not self.result.done():
-            how(what)
 
 
 class Bench:
@@ -187,20 +201,20 @@ class Bench:
         self._end()
 
     def _put(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self._unfinished[job] = None
-        if self._started < self._threads:
+        if self._started < self._threads:  # first of all: where no thread can be started, nothing is kept
             threading.Thread(target=_work, args=(self._queue,), name=f"answer_{self._started}", daemon=True).start()
             self._started += 1
+        self._unfinished[job] = None
         self._queue.put(functools.partial(self._do, job, loop))
 
     def _do(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
-        tell = job.do()
+        job.do()
         with contextlib.suppress(RuntimeError):  # a thread may outlive the loop at the end of the process
-            loop.call_soon_threadsafe(self._finish, job, tell)
+            loop.call_soon_threadsafe(self._finish, job)
 
-    def _finish(self, job: _Job[Any], tell: Call) -> None:
+    def _finish(self, job: _Job[Any]) -> None:
         self._unfinished.pop(job, None)  # one that was dropped as it began is out already
-        tell()
+        job.tell()
 
 
 def _work(queue: SimpleQueue[Call | None]) -> None:
