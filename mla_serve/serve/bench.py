@@ -11,6 +11,7 @@ Beyond the queue the answer is 503 and not 429: it says how the worker is, not w
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import functools
@@ -27,6 +28,7 @@ from starlette.types import Receive
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, TooCostly
 
+GOODBYE_S = 5.0  # at the end of the process, for all that still runs to come to its next stage
 LEAVING_S = 0.05  # from here on it is looked whether the client is still there: most are answered before
 Result = TypeVar("Result")
 Call = Callable[[], None]
@@ -145,10 +147,11 @@ class Bench:
         """Start with nobody waiting; threads start with the first jobs."""
         self.max_queue = max_queue
         self._threads = threads
-        self._started = 0
+        self._crew: list[threading.Thread] = []
         self._unfinished: dict[_Job[Any], None] = {}
         self._queue: SimpleQueue[Call | None] = SimpleQueue()
-        self._end = weakref.finalize(self, _send_home, self._queue, threads)
+        weakref.finalize(self, _send_home, self._queue, threads).atexit = False  # _see_off does it then, and waits
+        _benches.add(self)
 
     @property
     def waiting(self) -> int:
@@ -198,12 +201,19 @@ class Bench:
 
     def close(self) -> None:
         """Take no more jobs; those that run come to their end."""
-        self._end()
+        _send_home(self._queue, self._threads)  # not by way of the finalizer, which is dead at the end of the process
+
+    def join(self, until: float) -> None:
+        """Wait for the threads to end after `close`, to a point of the monotonic clock at most."""
+        for thread in self._crew:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _put(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
-        if self._started < self._threads:  # first of all: where no thread can be started, nothing is kept
-            threading.Thread(target=_work, args=(self._queue,), name=f"answer_{self._started}", daemon=True).start()
-            self._started += 1
+        if len(self._crew) < self._threads:  # first of all: where no thread can be started, nothing is kept
+            name = f"answer_{len(self._crew)}"
+            thread = threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True)
+            thread.start()
+            self._crew.append(thread)
         self._unfinished[job] = None
         self._queue.put(functools.partial(self._do, job, loop))
 
@@ -227,3 +237,16 @@ def _work(queue: SimpleQueue[Call | None]) -> None:
 def _send_home(queue: SimpleQueue[Call | None], threads: int) -> None:
     for _ in range(threads):
         queue.put(None)
+
+
+_benches: weakref.WeakSet[Bench] = weakref.WeakSet()
+
+
+@atexit.register
+def _see_off() -> None:
+    """Let the threads end before the interpreter does: C++ in a graph that runs then would abort the process."""
+    benches, until = list(_benches), time.monotonic() + GOODBYE_S
+    for bench in benches:
+        bench.close()
+    for bench in benches:
+        bench.join(until)

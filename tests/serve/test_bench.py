@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import functools
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -250,6 +252,37 @@ def test_whatever_the_moment_of_leaving_no_place_is_lost_and_no_thread_dies() ->
         assert bench.waiting == 0
 
     asyncio.run(leave_at_any_time())
+
+
+LEAVER = """
+import asyncio, time
+from mla_serve.serve import bench
+from mla_serve.serve.bench import Bench, Stopwatch
+
+bench.GOODBYE_S = 1000.0  # an idle thread is not waited for
+
+def job(watch):
+    time.sleep(0.5)
+    print("came to its next stage", flush=True)
+    watch.lap("encode")
+    raise AssertionError("it was dropped")
+
+async def main():
+    receive = asyncio.Event().wait
+    idle, busy = Bench(1, 1), Bench(1, 1)
+    await idle.run(lambda _: None, Stopwatch(60.0), receive)
+    task = asyncio.ensure_future(busy.run(job, Stopwatch(60.0), receive))
+    await asyncio.sleep(0.1)
+    task.cancel()
+
+asyncio.run(main())
+"""
+
+
+def test_the_process_ends_after_what_runs_and_not_in_the_midst_of_it() -> None:
+    """A graph's C++ would abort it: `terminate called without an active exception`."""
+    ended = subprocess.run([sys.executable, "-c", LEAVER], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "came to its next stage\n", "")
 
 
 def test_decoding_may_cost_so_much_and_no_more() -> None:
