@@ -11,6 +11,7 @@ Beyond the queue the answer is 503 and not 429: it says how the worker is, not w
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import functools
@@ -27,6 +28,7 @@ from starlette.types import Receive
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, TooCostly
 
+GOODBYE_S = 5.0  # at the end of the process, for all that still runs to come to its next stage
 LEAVING_S = 0.05  # from here on it is looked whether the client is still there: most are answered before
 Result = TypeVar("Result")
 Call = Callable[[], None]
@@ -84,28 +86,46 @@ class Stopwatch:
 
 
 class _Job(Generic[Result]):
-    """The work of one request, and where its result is awaited."""
+    """The work of one request, and where its result is awaited.
+
+    An error has the frames of whoever called, and they have the job: it lets go of what came as soon as that is told, or
+    the body of every bad request would stay in memory until the next collection.
+    """
 
     def __init__(self, work: Callable[[Stopwatch], Result], watch: Stopwatch, loop: asyncio.AbstractEventLoop) -> None:
         self._work: Callable[[Stopwatch], Result] | None = work
         self._watch = watch
         self._context = contextvars.copy_context()
+        self._came: tuple[Result | None, BaseException | None] = (None, None)
         self.result: asyncio.Future[Result] = loop.create_future()
         self.began: float | None = None
         self.left = False
 
-    def do(self) -> Call:
-        """Do it, in a thread; returns what tells, on the loop, what came of it."""
+    def do(self) -> None:
+        """Do it, in a thread."""
         self.began = time.monotonic()
         try:
-            return functools.partial(self._tell, self.result.set_result, self._context.run(self._begin))
+            self._came = self._context.run(self._begin), None
+        except StopIteration as error:  # no future takes one, and the request would wait in vain
+            self._came = None, RuntimeError(f"StopIteration: {error}")
         except BaseException as error:
-            return functools.partial(self._tell, self.result.set_exception, error)
+            self._came = None, error
+
+    def tell(self) -> None:
+        """Tell what came of it, on the loop, if anybody still waits."""
+        (result, error), self._came = self._came, (None, None)
+        if self._work is None or self.result.done():
+            return
+        if error is None:
+            self.result.set_result(result)  # type: ignore[arg-type]
+        else:
+            self.result.set_exception(error)
 
     def drop(self) -> None:
-        """Let go of the work, and stop it where it has begun."""
+        """Let go of the work and its result, and stop it where it has begun."""
         self._watch.stop()
         self._work = None
+        del self.result
 
     async def leave(self, receive: Receive) -> None:
         """Give the result up as soon as the client is gone."""
@@ -119,10 +139,6 @@ class _Job(Generic[Result]):
         assert self._work is not None
         return self._work(self._watch)
 
-    def _tell(self, how: Callable[[Any], None], what: Any) -> None:
-        if not self.result.done():
-            how(what)
-
 
 class Bench:
     """Some threads, and who waits for them. Everything but the jobs happens on the event loop."""
@@ -131,10 +147,11 @@ class Bench:
         """Start with nobody waiting; threads start with the first jobs."""
         self.max_queue = max_queue
         self._threads = threads
-        self._started = 0
+        self._crew: list[threading.Thread] = []
         self._unfinished: dict[_Job[Any], None] = {}
         self._queue: SimpleQueue[Call | None] = SimpleQueue()
-        self._end = weakref.finalize(self, _send_home, self._queue, threads)
+        weakref.finalize(self, _send_home, self._queue, threads).atexit = False  # _see_off does it then, and waits
+        _benches.add(self)
 
     @property
     def waiting(self) -> int:
@@ -184,23 +201,30 @@ class Bench:
 
     def close(self) -> None:
         """Take no more jobs; those that run come to their end."""
-        self._end()
+        _send_home(self._queue, self._threads)  # not by way of the finalizer, which is dead at the end of the process
+
+    def join(self, until: float) -> None:
+        """Wait for the threads to end after `close`, to a point of the monotonic clock at most."""
+        for thread in self._crew:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _put(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
+        if len(self._crew) < self._threads:  # first of all: where no thread can be started, nothing is kept
+            name = f"answer_{len(self._crew)}"
+            thread = threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True)
+            thread.start()
+            self._crew.append(thread)
         self._unfinished[job] = None
-        if self._started < self._threads:
-            threading.Thread(target=_work, args=(self._queue,), name=f"answer_{self._started}", daemon=True).start()
-            self._started += 1
         self._queue.put(functools.partial(self._do, job, loop))
 
     def _do(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
-        tell = job.do()
+        job.do()
         with contextlib.suppress(RuntimeError):  # a thread may outlive the loop at the end of the process
-            loop.call_soon_threadsafe(self._finish, job, tell)
+            loop.call_soon_threadsafe(self._finish, job)
 
-    def _finish(self, job: _Job[Any], tell: Call) -> None:
+    def _finish(self, job: _Job[Any]) -> None:
         self._unfinished.pop(job, None)  # one that was dropped as it began is out already
-        tell()
+        job.tell()
 
 
 def _work(queue: SimpleQueue[Call | None]) -> None:
@@ -213,3 +237,16 @@ def _work(queue: SimpleQueue[Call | None]) -> None:
 def _send_home(queue: SimpleQueue[Call | None], threads: int) -> None:
     for _ in range(threads):
         queue.put(None)
+
+
+_benches: weakref.WeakSet[Bench] = weakref.WeakSet()
+
+
+@atexit.register
+def _see_off() -> None:
+    """Let the threads end before the interpreter does: C++ in a graph that runs then would abort the process."""
+    benches, until = list(_benches), time.monotonic() + GOODBYE_S
+    for bench in benches:
+        bench.close()
+    for bench in benches:
+        bench.join(until)

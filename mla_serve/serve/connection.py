@@ -56,6 +56,11 @@ class Crowd:
         self._change(-1)
         self.idle.pop(connection, None)
 
+    def leave(self) -> None:
+        """Want no more: this worker is on its way out, and having few shall not bring it new ones."""
+        if self._table is not None:
+            self._table.leave()
+
     def _change(self, by: int) -> None:
         self.count += by
         if self._table is not None:
@@ -165,8 +170,11 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
 
-def install(settings: Settings) -> None:
-    """Make every uvicorn server of this process use Connection, and allow it as many files as the machine does."""
+def install(settings: Settings) -> Crowd:
+    """Make every uvicorn server of this process use Connection, and allow it as many files as the machine does.
+
+    Returns: their connections.
+    """
     with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -178,3 +186,4 @@ def install(settings: Settings) -> None:
         dealing.install(crowd, table)
     protocol = functools.partial(Connection, settings=settings, crowd=crowd)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
+    return crowd

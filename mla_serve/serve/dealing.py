@@ -40,15 +40,18 @@ class Table:
         """Take a slot: another one for each worker that lives at the same time."""
         self._slot = slot % SLOTS
         self._file = -1
+        self.left = False
         with contextlib.suppress(OSError):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def tell(self, count: int) -> None:
-        """Say how many connections this worker has."""
-        self._write(SLOT.pack(os.getpid(), count))
+        """Say how many connections this worker has, unless it has left."""
+        if not self.left:
+            self._write(SLOT.pack(os.getpid(), count))
 
     def leave(self) -> None:
-        """Say that this worker takes no more."""
+        """Say that this worker wants no more: nobody waits for it to have as many, and it waits for all others."""
+        self.left = True
         self._write(SLOT.pack(0, 0))
 
     def least(self) -> int | None:
@@ -98,10 +101,8 @@ class Dealer:
         self._taking = self._loop.create_task(self._take())
 
     async def _take(self) -> None:
-        least = self._table.least()
-        more = 0 if least is None else self._crowd.count - least
-        if more > 0:
-            await asyncio.sleep(WAIT_S * min(more, MOST_WAITS))
+        if waits := self._waits():
+            await asyncio.sleep(WAIT_S * waits)
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionError):
@@ -109,10 +110,24 @@ class Dealer:
         except OSError:
             await asyncio.sleep(AGAIN_S)
         else:
-            with contextlib.suppress(OSError):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await self._loop.connect_accepted_socket(self._factory, connection)
+            await self._begin(connection)
         self._listen()
+
+    def _waits(self) -> int:
+        least = self._table.least()
+        if least is None:
+            return 0
+        return MOST_WAITS if self._table.left else max(0, min(self._crowd.count - least, MOST_WAITS))
+
+    async def _begin(self, connection: socket.socket) -> None:
+        """Whatever goes wrong with one connection, the worker takes the next."""
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.connect_accepted_socket(self._factory, connection)
+        except Exception as error:
+            connection.close()
+            if not isinstance(error, OSError):  # else the client has gone
+                self._loop.call_exception_handler({"message": "a connection could not be taken", "exception": error})
 
 
 def install(crowd: Counted, table: Table) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mla_serve.serve.connection import Crowd
 from mla_serve.serve.settings import Settings
 
 log = logging.getLogger("mla_serve")
@@ -32,6 +33,7 @@ class Drain:
         self.on = False
         self.accepted = 0
         self.answered = 0
+        self.crowd: Crowd | None = None  # once there may be connections
         self._settings = settings
         self._leave = leave
         self._next: Callable[[int, FrameType | None], object] | None = None
@@ -49,6 +51,8 @@ class Drain:
         if self.on:
             return
         self.on = True
+        if self.crowd is not None:
+            self.crowd.leave()
         log.info("draining: no longer ready, answering what was accepted")
         settings = self._settings
         last = threading.Timer(settings.drain_s + settings.request_timeout_s + GRACE_S, self._leave, [code])

@@ -25,7 +25,7 @@ from mla_serve.serve.problems import MalformedRequest
 
 BODY = "body"
 OPTIONS = ("top_k", "fusion", "coverage")
-LONGEST_BOUNDARY = 70  # RFC 2046
+PLAIN_BOUNDARY = re.compile(rb"[ -~]{1,70}")  # RFC 2046 allows fewer, but no longer one
 PLAIN_HEAD = re.compile(
     rb'content-disposition: form-data; name="([a-z0-9_]{1,99})"(; filename="[a-z0-9_. -]{1,99}")?'
     rb"(?:\r\ncontent-type: [a-z0-9/.+-]{1,99})?",
@@ -158,13 +158,13 @@ class FormReader:
 def _split_plain(body: bytes, boundary: bytes) -> list[Part] | None:
     """Split a form as browsers and libraries write it into its parts; None for any other, which the parser reads."""
     start, end = b"--" + boundary + b"\r\n", b"\r\n--" + boundary + b"--"
-    if len(boundary) > LONGEST_BOUNDARY or not body.startswith(start) or not body.endswith((end, end + b"\r\n")):
+    if not (PLAIN_BOUNDARY.fullmatch(boundary) and body.startswith(start) and body.endswith((end, end + b"\r\n"))):
         return None
     parts = []
     for piece in body[len(start) : body.rindex(end)].split(b"\r\n" + start):
-        head, _, content = piece.partition(b"\r\n\r\n")
+        head, gap, content = piece.partition(b"\r\n\r\n")
         found = PLAIN_HEAD.fullmatch(head)
-        if found is None or end[:-2] in content:
+        if found is None or not gap or end[:-2] in content:
             return None
         parts.append(Part(found[1].decode(), found[2] is not None, content))
     return parts

@@ -49,7 +49,7 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Build the application of one worker: before uvicorn chooses its protocol, and before there are metrics."""
-        connection.install(settings)
+        drain.crowd = connection.install(settings)
         reserved.install()
         provider = tracing.provider()
         app = super().to_asgi(is_main)

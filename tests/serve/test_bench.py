@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import gc
+import subprocess
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -174,6 +179,110 @@ def test_a_bug_in_a_job_is_not_swallowed() -> None:
             await Bench(1, 0).run(lambda _: 1 // 0, Stopwatch(60.0), stay)
 
     asyncio.run(fail())
+
+
+def test_a_job_that_raises_what_no_future_takes_is_answered_all_the_same() -> None:
+    async def fail() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            async with asyncio.timeout(10):
+                await Bench(1, 0).run(lambda _: next(iter(())), Stopwatch(60.0), stay)
+
+    asyncio.run(fail())
+
+
+def test_a_bad_request_frees_its_memory_without_a_collection() -> None:
+    """gc would come by late: a worker's first objects are frozen, and a body is one object, however large."""
+
+    class Body:
+        """What a request holds in memory."""
+
+    def refuse(watch: Stopwatch, body: Body) -> None:
+        raise ValueError(f"{watch} cannot use {body}")
+
+    async def ask(bench: Bench, body: Body) -> None:
+        with contextlib.suppress(ValueError):
+            await bench.run(functools.partial(refuse, body=body), Stopwatch(60.0), stay)
+
+    async def be_refused() -> None:
+        bench, body = Bench(1, 0), Body()
+        alive = weakref.ref(body)
+        await ask(bench, body)
+        del body
+        await settle()
+        assert alive() is None
+
+    gc.disable()
+    try:
+        asyncio.run(be_refused())
+    finally:
+        gc.enable()
+
+
+def test_a_thread_that_cannot_be_started_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as where the number of processes is bounded."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def ask() -> None:
+        bench = Bench(1, 0)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await bench.run(lambda _: "done", Stopwatch(60.0), stay)
+        assert await bench.run(lambda _: "done", Stopwatch(60.0), stay) == "done"
+
+    asyncio.run(ask())
+
+
+def test_whatever_the_moment_of_leaving_no_place_is_lost_and_no_thread_dies() -> None:
+    async def leave_at_any_time() -> None:
+        bench = Bench(2, max_queue=1000)
+        for turn in range(300):
+            tasks = [start(bench, lambda _: time.sleep(0.0002)) for _ in range(4)]
+            await asyncio.sleep(turn % 7 * 0.0001)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        async with asyncio.timeout(10):
+            while bench.longest():
+                await asyncio.sleep(0.001)
+            bench.max_queue = 0
+            assert await asyncio.gather(*(start(bench, lambda _: "done") for _ in range(2))) == ["done"] * 2
+        assert bench.waiting == 0
+
+    asyncio.run(leave_at_any_time())
+
+
+LEAVER = """
+import asyncio, time
+from mla_serve.serve import bench
+from mla_serve.serve.bench import Bench, Stopwatch
+
+bench.GOODBYE_S = 1000.0  # an idle thread is not waited for
+
+def job(watch):
+    time.sleep(0.5)
+    print("came to its next stage", flush=True)
+    watch.lap("encode")
+    raise AssertionError("it was dropped")
+
+async def main():
+    receive = asyncio.Event().wait
+    idle, busy = Bench(1, 1), Bench(1, 1)
+    await idle.run(lambda _: None, Stopwatch(60.0), receive)
+    task = asyncio.ensure_future(busy.run(job, Stopwatch(60.0), receive))
+    await asyncio.sleep(0.1)
+    task.cancel()
+
+asyncio.run(main())
+"""
+
+
+def test_the_process_ends_after_what_runs_and_not_in_the_midst_of_it() -> None:
+    """A graph's C++ would abort it: `terminate called without an active exception`."""
+    ended = subprocess.run([sys.executable, "-c", LEAVER], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "came to its next stage\n", "")
 
 
 def test_decoding_may_cost_so_much_and_no_more() -> None:

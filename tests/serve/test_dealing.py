@@ -33,8 +33,9 @@ class Crowd(asyncio.Protocol):
 class Fixed(Table):
     """A table in which the other worker always has the same number."""
 
-    def __init__(self, other: int | None) -> None:
+    def __init__(self, other: int | None, *, left: bool = False) -> None:
         self.other = other
+        self.left = left
 
     def tell(self, count: int) -> None:
         pass
@@ -90,6 +91,44 @@ def test_whoever_has_more_leaves_the_next_to_the_others(
     assert asyncio.run(deal()) == (3, 3)
 
 
+def test_a_worker_that_is_on_its_way_out_leaves_connections_to_the_others(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closes each after its answer, and would always be the one that has the fewest."""
+    monkeypatch.setattr(dealing, "WAIT_S", 5.0)
+
+    async def deal() -> tuple[int, int]:
+        leaving, rich = Crowd(Fixed(3, left=True), 0), Crowd(Fixed(None), 3)
+        with dealt(listener, 3, leaving, rich):
+            await until(6, leaving, rich)
+        return leaving.count, rich.count
+
+    assert asyncio.run(deal()) == (0, 6)
+
+
+def test_a_connection_that_cannot_be_made_is_closed_and_the_next_is_taken(listener: socket.socket) -> None:
+    async def deal() -> tuple[list[object], bytes]:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        crowd = Crowd(Fixed(None))
+        made = iter([None, crowd])
+        dealer = Dealer(listener, lambda: next(made) or fail(ZeroDivisionError()), crowd, crowd.table)
+        with socket.create_connection(listener.getsockname()) as first:
+            while not told:
+                await asyncio.sleep(0.001)
+            first.settimeout(10)
+            ended = first.recv(1)
+            with socket.create_connection(listener.getsockname()):
+                await until(1, crowd)
+        dealer.close()
+        crowd.transports[0].close()
+        return told, ended
+
+    told, ended = asyncio.run(deal())
+    assert [type(error) for error in told] == [ZeroDivisionError]
+    assert ended == b""
+
+
 def test_what_no_other_takes_is_taken_all_the_same(listener: socket.socket) -> None:
     async def deal() -> None:
         crowd = Crowd(Fixed(0), 3)
@@ -143,8 +182,10 @@ def test_the_table_knows_the_living_others(tmp_path: Path) -> None:
             file.seek(slot * SLOT.size)
             file.write(SLOT.pack(pid, count))
     assert table.least() == 7, "one that died does not count"
-    Table(tmp_path / "connections", 2).leave()
-    assert table.least() is None
+    other = Table(tmp_path / "connections", 2)
+    other.leave()
+    other.tell(0)
+    assert table.least() is None, "one that has left stays away, whatever happens to its connections"
 
 
 def test_a_worker_that_cannot_write_is_alone(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Message
 
+from mla_serve.serve.connection import Crowd
+from mla_serve.serve.dealing import Table
 from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.settings import Settings
 
@@ -43,9 +46,8 @@ def test_sigterm_turns_readiness_off_before_uvicorn_stops_accepting(monkeypatch:
     passed_on: list[bool] = []
     monkeypatch.setattr(signal, "getsignal", handlers.get)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    drain = Drain(
-        Settings(drain_s=0.05), lambda _: None
-    )  # the last timer outlives the test, and os._exit would end it all
+    # the last timer outlives the test, and os._exit would end it all
+    drain = Drain(Settings(drain_s=0.05), lambda _: None)
 
     async def stop() -> None:
         drain.install()
@@ -58,6 +60,18 @@ def test_sigterm_turns_readiness_off_before_uvicorn_stops_accepting(monkeypatch:
 
     asyncio.run(asyncio.wait_for(stop(), 30))
     assert passed_on == [True]
+
+
+def test_a_worker_that_goes_no_longer_counts_where_connections_are_dealt(tmp_path: Path) -> None:
+    tables = [Table(tmp_path / "connections", slot) for slot in range(2)]
+    drain = Drain(Settings(drain_s=0.0), lambda _: None)
+    drain.crowd = Crowd(100, tables[0])
+
+    async def stop() -> None:
+        drain.start()
+
+    asyncio.run(stop())
+    assert [table.left for table in tables] == [True, False]
 
 
 def test_a_worker_whose_thread_does_not_come_back_is_replaced() -> None:

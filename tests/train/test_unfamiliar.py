@@ -47,6 +47,16 @@ def test_what_is_far_away_is_unfamiliar() -> None:
     assert auroc(fitted.score(features(200, 1)[0]), fitted.score(features(200, 3, shift=3)[0])) > 0.95
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_the_nearest_in_single_precision_is_as_near_as_the_nearest(reference: Reference, scale: float) -> None:
+    values = (features(300, 4)[0] * scale).astype(np.float32)
+    moved = (values - reference.centre) @ reference.whiten
+    if reference.method == "knn":
+        moved = values / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+    nearest = np.linalg.norm(moved[:, None] - reference.points.astype(np.float64), axis=2).min(axis=1)
+    np.testing.assert_allclose(reference.score(values), nearest, rtol=1e-5, atol=1e-7)
+
+
 def test_a_sample_does_not_see_its_batch(reference: Reference) -> None:
     values = features(20, 3)[0]
     alone = np.concatenate([reference.score(values[b : b + 1]) for b in range(20)])
