@@ -79,15 +79,15 @@ class Dealer:
         self._table = table
         self._loop = asyncio.get_running_loop()
         self._taking: asyncio.Task[None] | None = None
+        self._closed = False
         sock.setblocking(False)
         table.tell(crowd.count)
         self._listen()
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more. A connection that is being made now is made: uvicorn has heard of it, and waits for its end."""
+        self._closed = True
         self._loop.remove_reader(self._sock)
-        if self._taking is not None:
-            self._taking.cancel()
         self._table.leave()
 
     async def wait_closed(self) -> None:
@@ -103,6 +103,12 @@ class Dealer:
     async def _take(self) -> None:
         if waits := self._waits():
             await asyncio.sleep(WAIT_S * waits)
+        if not self._closed:
+            await self._accept()
+        if not self._closed:
+            self._listen()
+
+    async def _accept(self) -> None:
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionError):
@@ -111,7 +117,6 @@ class Dealer:
             await asyncio.sleep(AGAIN_S)
         else:
             await self._begin(connection)
-        self._listen()
 
     def _waits(self) -> int:
         least = self._table.least()

@@ -7,11 +7,12 @@ import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import uvloop
 
 from mla_serve.serve import dealing
 from mla_serve.serve.dealing import SLOT, Dealer, Table
@@ -148,6 +149,43 @@ def test_a_closed_dealer_takes_nothing(listener: socket.socket) -> None:
         return crowd.count
 
     assert asyncio.run(deal()) == 0
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_is_made_as_the_dealer_closes_is_kept_to_its_end(
+    listener: socket.socket, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Cut off in the midst of it, uvicorn would know of it and never hear of its end, and the worker would not go."""
+    happened: list[str] = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            happened.append("made")
+
+        def data_received(self, data: bytes) -> None:
+            happened.append(data.decode())
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            happened.append("lost")
+
+    async def deal() -> None:
+        def factory() -> Protocol:
+            dealer.close()
+            return Protocol()
+
+        dealer = Dealer(listener, factory, Crowd(Fixed(None)), Fixed(None))
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"hello")
+            async with asyncio.timeout(10):
+                while "hello" not in happened:
+                    await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            while "lost" not in happened:
+                await asyncio.sleep(0.001)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(deal())
+    assert happened == ["made", "hello", "lost"]
 
 
 def test_no_room_for_a_connection_is_no_end(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
