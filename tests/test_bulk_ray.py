@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import multiprocessing
+import os
 import pickle
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -40,6 +45,42 @@ def table(tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_jsonl(tmp_path / "rows.jsonl", rows)
 
 
+def drives_and_dies(tells: Connection, *given: object) -> None:
+    tells.send((0, 4, None))
+    os._exit(1)
+
+
+def drives_and_dies_late(tells: Connection, *given: object) -> None:
+    tells.send((0, 4, None))
+    tells.send(None)
+    os._exit(1)
+
+
+def drives_and_waits(tells: Connection, *given: object) -> None:
+    tells.send((0, 4, None))
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(600)
+
+
+def test_a_driver_that_dies_is_told_unless_all_was_said(
+    tmp_path: Path, ask: Ask, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored() -> Iterator[tuple[int, int, bool]]:
+        return on_ray.score_on_ray(Source.of(table), Parts(tmp_path / "out"), ask, "", 4, None, LOCAL)
+
+    monkeypatch.setattr(on_ray, "_drive", drives_and_dies_late)
+    assert list(scored()) == [(0, 4, False)]
+    monkeypatch.setattr(on_ray, "_drive", drives_and_dies)
+    with pytest.raises(DataError, match="drives Ray died; run the same again"):
+        list(scored())
+    monkeypatch.setattr(on_ray, "_drive", drives_and_waits)
+    stream = scored()
+    assert next(stream) == (0, 4, False)
+    stream.close()  # as Ctrl-C does
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
 def test_an_interrupted_scoring_goes_on_and_gives_the_file_of_one_machine(
     tmp_path: Path, ask: Ask, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +107,7 @@ def test_an_interrupted_scoring_goes_on_and_gives_the_file_of_one_machine(
     assert [n for n, error in enumerate(errors) if error] == [24, 25]
 
 
+@pytest.mark.slow
 def test_a_table_that_ends_in_a_fault_is_told_as_without_ray(tmp_path: Path, ask: Ask) -> None:
     (tmp_path / "rows.csv").write_bytes(b"id,text\n1,red\n2,\xff\n")
     with pytest.raises(DataError, match="line 3: not UTF-8"):

@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,11 @@ from mla_serve.runtime import cores
 AUTO = "auto"  # for: the one that runs on this machine
 CLIENT = "ray://"
 REACH_S = 5.0
+LEAVE_S = 60.0  # for a Ray that is started here to end
 STORE_BYTES = 256 * 2**20  # of a Ray that is started here: some slices on their way to actors, and their answers
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 COLUMNS = ("number", "rows", "content", "fault")
+Answers = tuple[int, int, bytes | None]  # number, rows, Arrow stream, or None for a slice that was finished before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +62,62 @@ def score_on_ray(
     """
     ask = dataclasses.replace(ask, model=ask.model.resolve())
     job = Job(ask, source, source.path.stat().st_size, bundle, size, parts.finished())
-    with _connected(address, workers):
-        import ray
+    for number, rows, content in _driven(job, workers, address):
+        if content is not None:
+            parts.keep(number, pa.ipc.open_stream(content).read_all())
+        yield number, rows, content is not None
 
+
+def _driven(job: Job, workers: int | None, address: str) -> Iterator[Answers]:
+    """Let a process of its own drive Ray; yields what it says.
+
+    Where a thread of Ray Data finds Ray shut down, Ray ends its process without a word. By then all has been said.
+    """
+    context = multiprocessing.get_context("spawn")
+    told, tells = context.Pipe(duplex=False)
+    process = context.Process(target=_drive, args=(tells, job, workers, address), daemon=True)
+    process.start()
+    tells.close()
+    ended = False
+    try:
+        while not ended:
+            said = told.recv()
+            ended = said is None or isinstance(said, MlaServeError)
+            if isinstance(said, MlaServeError):
+                raise said
+            if said is not None:
+                yield said
+    except EOFError:
+        raise DataError("the process that drives Ray died; run the same again to go on where it was") from None
+    finally:
+        if not ended and process.pid:
+            os.kill(process.pid, signal.SIGINT)
+        process.join(LEAVE_S)
+        process.kill()
+        process.join()
+
+
+def _drive(tells: Connection, job: Job, workers: int | None, address: str) -> None:
+    """Say each slice, then the fault that ended them, or None."""
+    signal.signal(signal.SIGINT, _interrupt_once)
+    with contextlib.suppress(KeyboardInterrupt):
         try:
-            for number, rows, content in _stream(job, workers):
-                if content is not None:
-                    parts.keep(number, pa.ipc.open_stream(content).read_all())
-                yield number, rows, content is not None
-        except ray.exceptions.RayError as error:
-            raise DataError(f"Ray gave up: {_first_line(error)}; run the same again to go on where it was") from None
+            with _connected(address, workers):
+                for answers in _stream(job, workers):
+                    tells.send(answers)
+                tells.send(None)
+        except MlaServeError as error:
+            tells.send(error)
 
 
-def _stream(job: Job, workers: int | None) -> Iterator[tuple[int, int, Any]]:
-    """Yield (number, rows, answers as an Arrow stream, or None for a slice that was finished before)."""
+def _interrupt_once(number: int, _: object) -> None:
+    """Take the first Ctrl-C: the terminal sends one, and so does the process that started this one."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _stream(job: Job, workers: int | None) -> Iterator[Answers]:
+    """Yield each slice. Raises: DataError when Ray gives up."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -87,11 +134,14 @@ def _stream(job: Job, workers: int | None) -> Iterator[tuple[int, int, Any]]:
             Actor, fn_constructor_args=(job,), batch_format="pyarrow", batch_size=1, compute=actors, num_cpus=1
         )
     )
-    for block in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in block.to_pylist():
-            if row["fault"] is not None:
-                raise pickle.loads(row["fault"])
-            yield row["number"], row["rows"], row["content"]
+    try:
+        for block in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in block.to_pylist():
+                if row["fault"] is not None:
+                    raise pickle.loads(row["fault"])
+                yield row["number"], row["rows"], row["content"]
+    except ray.exceptions.RayError as error:
+        raise DataError(f"Ray gave up: {_first_line(error)}; run the same again to go on where it was") from None
 
 
 def _read(_: pa.Table, job: Job) -> Iterator[pa.Table]:
