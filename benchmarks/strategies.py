@@ -63,6 +63,8 @@ class BenchConfig:
     """Only the core six strategies."""
     ablations: bool = False
     """The variants of mla as well."""
+    only: tuple[str, ...] = ()
+    """Only these strategies; variants among them need results of mla."""
     again: tuple[str, ...] = ()
     """Strategies to train although their results are in --out."""
     seeds: int = 5
@@ -106,18 +108,23 @@ class Cell:
 
 
 def strategies(config: BenchConfig) -> tuple[str, ...]:
-    """List what is compared."""
-    chosen = CORE if config.core else CORE + REST
-    return chosen + (tuple(VARIANTS) if config.ablations else ())
+    """List what is compared.
+
+    Raises: ConfigError for a strategy that is unknown, or named again but not among those compared.
+    """
+    known = CORE + REST + tuple(VARIANTS)
+    chosen = config.only or (CORE if config.core else CORE + REST) + (tuple(VARIANTS) if config.ablations else ())
+    for flag, names, expected in (("only", config.only, known), ("again", config.again, chosen)):
+        if unknown := [name for name in names if name not in expected]:
+            raise ConfigError(f"--{flag} {' '.join(unknown)}: expected some of {', '.join(expected)}")
+    return chosen
 
 
 def jobs_of(config: BenchConfig) -> list[Job]:
     """List (data set, folder, strategy) of what has no results in --out with as many seeds and epochs.
 
-    Raises: ConfigError for a strategy that is not among those compared.
+    Raises: ConfigError for a strategy that cannot be compared.
     """
-    if unknown := [name for name in config.again if name not in strategies(config)]:
-        raise ConfigError(f"--again {' '.join(unknown)}: expected some of {', '.join(strategies(config))}")
     seeds = defaultdict(set)
     for row in read_rows(config.out):
         if row["epochs"] == config.epochs:
@@ -285,6 +292,11 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def compare(config: BenchConfig) -> list[Cell]:
     """Run every cell that is missing; returns the final ones, by data set and strategy."""
     jobs, settings, seeds = jobs_of(config), settled(config), range(config.seeds)
+    variants = [job for job in jobs if job[2] in VARIANTS and tuned(job) not in settings]
+    if variants and REFERENCE not in strategies(config):
+        raise ConfigError(
+            f"--only: variants have the setting of {REFERENCE}, which has no results; name {REFERENCE} too"
+        )
     folders = {tuned(job): job[1] for job in jobs}
     searches = {
         (dataset, strategy): search_cells(config, dataset, folder, strategy)

@@ -116,6 +116,15 @@ def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(co
     assert [cell.strategy for cell in strategies.trained[before + 2 :]] == ["joint_concat"] * 2  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="--again mib: expected some of mla, joint_concat"):
         strategies.run(dataclasses.replace(elsewhere, again=("mib",)))
+    with pytest.raises(ConfigError, match="--only nothing: expected some of mla, joint_concat"):
+        strategies.run(dataclasses.replace(elsewhere, only=("nothing",)))
+    with pytest.raises(ConfigError, match="--only: variants have the setting of mla, which has no results"):
+        strategies.run(dataclasses.replace(elsewhere, only=("mla_up_front",), out=elsewhere.out / "new"))
+
+
+def test_strategies_that_are_not_named_are_not_trained(config: BenchConfig) -> None:
+    strategies.run(dataclasses.replace(config, only=("joint_concat",)))
+    assert {cell.strategy for cell in strategies.trained} == {"joint_concat"}  # type: ignore[attr-defined]
 
 
 def test_rows_from_before_that_lack_bits_keep_the_differences_that_were_found_then(config: BenchConfig) -> None:
