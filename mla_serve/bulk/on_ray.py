@@ -100,14 +100,19 @@ def _driven(job: Job, workers: int | None, address: str) -> Iterator[Answers]:
 def _drive(tells: Connection, job: Job, workers: int | None, address: str) -> None:
     """Say each slice, then the fault that ended them, or None."""
     signal.signal(signal.SIGINT, _interrupt_once)
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            with _connected(address, workers):
-                for answers in _stream(job, workers):
-                    tells.send(answers)
-                tells.send(None)
-        except MlaServeError as error:
-            tells.send(error)
+    gone = contextlib.suppress(KeyboardInterrupt, BrokenPipeError)  # nobody listens any more
+    with gone, _faults_told(tells), _connected(address, workers), _faults_told(tells):  # told before Ray ends
+        for answers in _stream(job, workers):
+            tells.send(answers)
+        tells.send(None)
+
+
+@contextlib.contextmanager
+def _faults_told(tells: Connection) -> Iterator[None]:
+    try:
+        yield
+    except MlaServeError as error:
+        tells.send(error)
 
 
 def _interrupt_once(number: int, _: object) -> None:
