@@ -127,7 +127,7 @@ def jobs_of(config: BenchConfig) -> list[Job]:
     """
     seeds = defaultdict(set)
     for row in read_rows(config.out):
-        if row["epochs"] == config.epochs:
+        if row.get("epochs") == config.epochs:
             seeds[row["dataset"], row["strategy"]].add(row["seed"])
     datasets = dict(item.partition("=")[::2] for item in config.data)
     return [
@@ -148,7 +148,8 @@ def search_cells(config: BenchConfig, dataset: str, folder: str, strategy: str) 
 
 def settled(config: BenchConfig) -> dict[tuple[str, str], Setting]:
     """Return the settings that earlier searches have found: {(data set, strategy): (optimiser, learning rate)}."""
-    return {(row["dataset"], row["strategy"]): (row["optimizer"], row["lr"]) for row in read_rows(config.out)}
+    rows = [row for row in read_rows(config.out) if "optimizer" in row]
+    return {(row["dataset"], row["strategy"]): (row["optimizer"], row["lr"]) for row in rows}
 
 
 def best(cells: Sequence[Cell], work: Path) -> Setting:

@@ -56,6 +56,7 @@ def write_report(results: Sequence[Results], out: Path) -> None:
 def json_rows(results: Sequence[Results]) -> list[Row]:
     """Return one row per data set, strategy, seed, condition and fusion rule, on the test split.
 
+    Rows of an availability pattern, most of the file, lack the setting that those of the other conditions have.
     `preferred` marks the rule that validation prefers for the strategy; there, under the conditions shown, `right` has a
     bit for each of the `rows` of the test split, in hexadecimal.
     """
@@ -66,12 +67,14 @@ def json_rows(results: Sequence[Results]) -> list[Row]:
 
 
 def _rows(one: Results, rule: str) -> Iterator[Row]:
-    facts = {key: one[key] for key in ("dataset", "strategy", "seed", "optimizer", "lr", "epochs", "precision")}
-    facts |= {key: one[key] for key in ("encoders", "image_size") if one.get(key)}
+    facts = {key: one[key] for key in ("dataset", "strategy", "seed")}
+    setting = {key: one[key] for key in ("optimizer", "lr", "epochs", "precision")}
+    setting |= {key: one[key] for key in ("encoders", "image_size") if one.get(key)}
     cost = {key: round(one[key], 1) for key in ("train_seconds", "peak_mb")}
     for condition, rules in one["conditions"]["test"].items():
         for fusion, scores in rules.items():
-            row = facts | {"condition": condition, "fusion": fusion, "preferred": fusion == rule}
+            row = facts | (setting if condition in SHOWN else {})
+            row |= {"condition": condition, "fusion": fusion, "preferred": fusion == rule}
             row |= {key: round(scores[key], 4) for key in SCORES} | cost
             yield row | (_right(one, condition, rule) if row["preferred"] and condition in SHOWN else {})
 
@@ -168,8 +171,8 @@ def markdown(rows: Sequence[Row], differences: Sequence[Row]) -> str:
 
 
 def _head(rows: Sequence[Row]) -> str:
-    epochs = sorted({row["epochs"] for row in rows})
-    precisions = " and ".join(sorted({row["precision"] for row in rows}))
+    epochs = sorted({row["epochs"] for row in rows if row["condition"] in SHOWN})
+    precisions = " and ".join(sorted({row["precision"] for row in rows if row["condition"] in SHOWN}))
     return f"""# Training strategies
 
 Test accuracy in per cent, mean and standard deviation over the seeds, {" or ".join(map(str, epochs))} epochs, by each strategy's native or the
