@@ -166,7 +166,7 @@ def markdown(rows: Sequence[Row], differences: Sequence[Row]) -> str:
     parts = [_head(rows)]
     for dataset, by_strategy in grouped(rows).items():
         own = [one for one in differences if one["dataset"] == dataset]
-        parts += [f"## {dataset}\n", _table(by_strategy), _difference_table(own)]
+        parts += [f"## {dataset}\n", *_encoders(by_strategy), _table(by_strategy), _difference_table(own)]
     return "\n".join(parts) + "\n"
 
 
@@ -183,6 +183,15 @@ number. Seconds are of training, on one thread. {platform.machine()}, {os.cpu_co
 
 ![accuracy against missing rate](strategies.svg)
 """
+
+
+def _encoders(by_strategy: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Name the encoders where they are not the usual ones."""
+    rows = [row for own in by_strategy.values() for row in own if "encoders" in row]
+    names = sorted({name for row in rows for name in row["encoders"]})
+    sizes = sorted({str(row["image_size"]) for row in rows if "image_size" in row})
+    images = f"; images of {' or '.join(sizes)} pixels" if sizes else ""
+    return [f"Encoders: {', '.join(names)}{images}.\n"] if names else []
 
 
 def _table(by_strategy: Mapping[str, Sequence[Row]]) -> str:
@@ -217,6 +226,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "strategies"  # the same rows, the same file
     from matplotlib import pyplot as plt
 
     groups = grouped(rows)
