@@ -28,6 +28,7 @@ from mla_serve.train.share import Share, row_dropout
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(hours=6)  # others wait while rank 0 reads and checks the data; torchrun notices the dead
+SETTLE = 0.5  # seconds in which gloo's threads let go of their last tensors: where Python ends meanwhile, they abort it
 GRACE = 30.0  # seconds in which torchrun ends those who have lost a process
 
 
@@ -85,6 +86,7 @@ def group(device: torch.device) -> Iterator[str | None]:
             raise
         sys.exit(INTERRUPTED)
     finally:
+        time.sleep(SETTLE)
         dist.destroy_process_group()
 
 
