@@ -179,7 +179,7 @@ Test accuracy in per cent, mean and standard deviation over the seeds, {" or ".j
 calibrated rule, whichever has the lower NLL on validation. Optimiser and learning rate were picked on validation for every
 strategy alike: in a short search, which favours high rates, and some of the chosen ones are the highest on offer. Encoders,
 augmentation, epochs and missing masks are the same for all, trained in {precisions}. Intervals are not corrected for their
-number. Seconds are of training, on one thread. {platform.machine()}, {os.cpu_count()} cores.
+number. Seconds are of training, on one thread; rows were made at different times, on machines of different speed. {platform.machine()}, {os.cpu_count()} cores.
 
 ![accuracy against missing rate](strategies.svg)
 """

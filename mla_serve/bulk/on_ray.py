@@ -1,4 +1,4 @@
-"""Score a table on Ray Data: slices are read by one task, scored by actors, and kept as parts by the driver.
+"""Score a table on Ray Data: slices are read by one task, scored by actors, and kept as parts by who asked for them.
 
 A slice and its answers travel as one value each, so that Ray deals out slices, whatever they weigh. Parts are numbered:
 they need not come in order. What goes wrong on another machine travels as a value too, and is raised here.
