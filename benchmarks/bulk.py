@@ -38,6 +38,7 @@ from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.runtime import cores
 from mla_serve.table.cells import lookup, missing
+from mla_serve.table.faults import Unusable
 
 MB = 2**20
 POLL_S = 0.5
@@ -164,7 +165,11 @@ def _ceiling_process(model: Path, table: Path, slices: int, barrier: Any, answer
     scorer = Scorer(Ask(model, DEFAULT_RULE, None), table.parent)
     predictor = scorer.predictor
     held = [
-        [{name: scorer.payload(name, cells) for name in scorer.kinds if not missing(lookup(cells, name))} for _, cells in each.lines]
+        [
+            {name: scorer.payload(name, cells) for name in scorer.kinds if not missing(lookup(cells, name))}
+            for _, cells in each.lines
+            if not isinstance(cells, Unusable)
+        ]
         for each in itertools.islice(Source.of(table).slices(ROWS), DISTINCT)
     ]  # fmt: skip
     done, todo = 0, itertools.islice(itertools.cycle(held), slices)

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,10 @@ def normalised(text: str) -> str:
 
 def repeats(rows: Sequence[Row], train: Sequence[Row]) -> dict[str, list[bool]]:
     """Say of each row whether a training row has the same normalised text, and whether one has the same image file."""
-    keys = {TEXT: lambda value: normalised(str(value)), IMAGE: lambda value: hashlib.sha256(payload(value)).digest()}
+    keys: dict[str, Callable[[Any], object]] = {
+        TEXT: lambda value: normalised(str(value)),
+        IMAGE: lambda value: hashlib.sha256(payload(value)).digest(),  # type: ignore[arg-type]
+    }
     found = {}
     for name, key in keys.items():
         known = {key(row.values[name]) for row in train if name in row.values}

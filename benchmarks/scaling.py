@@ -31,7 +31,7 @@ from mla_serve.errors import ConfigError
 # Every cell's process: arrays of 64 KiB and more go back to the system when they are freed, so that resident memory is
 # what is alive; and idle threads sleep instead of spinning, so that processor time is work.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_WAIT_POLICY": "PASSIVE"}
-VARIANTS: dict[str, tuple[str, dict[str, str]]] = {  # name: strategy and its options
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # name: strategy and its options
     "mla": ("mla", {}),
     "mla_hgm_others": ("mla", {"hgm": "others"}),
     "mla_up_front": ("mla_up_front", {}),
@@ -178,8 +178,8 @@ def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[],
         return strategy.step(TrainingBatch(samples, torch.arange(rows), generator, device, augment=False))
 
     def validate() -> object:
-        scored = opinions(strategy, samples, device)
-        return evaluate(*scored, samples.labels.numpy(), Fusion.paper(tuple(inputs)), ["paper"])
+        logits, present = opinions(strategy, samples, device)
+        return evaluate(logits, present, samples.labels.numpy(), Fusion.paper(tuple(inputs)), ["paper"])
 
     return train_step, validate
 

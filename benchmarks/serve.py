@@ -128,7 +128,7 @@ class Bench:
         self.chosen: dict[str, dict[str, str]] = {}
         self.probes: list[Row] = []
         self.weights: dict[str, str] = {}
-        self.stages: dict[str, list[str]] = {}
+        self.stages: dict[str, dict[str, list[str]]] = {}
         self._progress = progress
 
     def measure(self, subject: Subject) -> None:

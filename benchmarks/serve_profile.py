@@ -223,7 +223,11 @@ def stage_runs(layers: Layers, connections: int, runner: asyncio.Runner) -> dict
     """Say how each stage but the last is run: cases in, nothing out."""
 
     def in_turn(one: Callable[[Case], Any]) -> Callable[[Iterator[Case]], None]:
-        return lambda order: [one(case) for case in order] and None
+        def run(order: Iterator[Case]) -> None:
+            for case in order:
+                one(case)
+
+        return run
 
     def on_loop(one: One) -> Callable[[Iterator[Case]], None]:
         return lambda order: runner.run(at_once(one, order, connections))
@@ -300,7 +304,9 @@ def parts(predictor: Predictor, found: Sequence[Case]) -> dict[str, float]:
             decoded[name] = predictor.decode_one(name, payload)
             clock.lap(f"decode {name}")
         heard = predictor.hear(
-            [decoded], lambda _, clock=clock: clock.lap("heads and familiarity"), clock.around(predictor)
+            [decoded],
+            lambda _, clock=clock: clock.lap("heads and familiarity"),  # type: ignore[misc]
+            clock.around(predictor),
         )
         clock.lap("heads and familiarity")
         predictor.conclude(heard)

@@ -207,7 +207,9 @@ def train_cell(cell: Cell, work: Path) -> None:
     cost = {"train_seconds": time.process_time() - began, "peak_mb": _rss_mb() - before}
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
     shares = class_shares(samples["train"], len(plan.recipe.classes))
-    scored = {split: opinions(strategy, samples[split], trainer.device) for split in ("val", "test")}
+    scored: dict[str, tuple[Array, Array]] = {
+        split: opinions(strategy, samples[split], trainer.device) for split in ("val", "test")
+    }
     fitted = _fit(*scored["val"], samples["val"].labels.numpy(), names, plan.rows["val"], shares)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
     conditions = {

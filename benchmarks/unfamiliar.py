@@ -129,7 +129,7 @@ def image_cases(samples: list[Payload]) -> dict[str, list[Payload]]:
     """Photographs, inverted images, noise."""
     generator = Generator(0)
     photographs = load_sample_images().images
-    crops = []
+    crops: list[Payload] = []
     for number in range(COUNT):
         photograph = photographs[number % 2]
         side = int(generator.integers(60, 320))

@@ -31,7 +31,7 @@ class Api(litserve.LitAPI):
         """Take the fields: files out of base64, text as it is."""
         return {name: value if name == "text" else base64.b64decode(value) for name, value in request.items()}
 
-    def predict(self, sample: Sample) -> dict[str, Any]:
+    def predict(self, sample: Any) -> Any:
         """Answer one sample."""
         return self.model.answer([sample])[0]
 
@@ -47,7 +47,7 @@ class BatchedApi(Api):
         """Keep the samples apart: each has a subset of its own."""
         return samples
 
-    def predict(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    def predict(self, samples: Any) -> Any:
         """Answer all."""
         return self.model.answer(samples)
 

@@ -92,8 +92,8 @@ def fit(
     found = minimize(objective.value_and_gradient, first, jac=True, method="L-BFGS-B", bounds=bounds)
     objective.value_and_gradient(found.x)
     temperatures = dict(zip(names, np.exp(found.x[:-1]).tolist(), strict=True))
-    fitted = {"temperatures": temperatures, "sharpness": float(np.exp(found.x[-1]))}
-    return dataclasses.replace(paper, **fitted, scales=objective.scales(names))
+    sharpness, scales = float(np.exp(found.x[-1])), objective.scales(names)
+    return dataclasses.replace(paper, temperatures=temperatures, sharpness=sharpness, scales=scales)
 
 
 def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ridge: float = RIDGE) -> Fusion:

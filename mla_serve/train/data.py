@@ -114,8 +114,10 @@ class TrainingBatch:
         self._device, self._augment = device, augment
         self.rows = distributed.own(rows)
         self.labels = samples.labels[self.rows].to(device)
-        self.whole = {name: column.present[rows] for name, column in samples.columns.items()}
-        self.present = {name: distributed.own(there).to(device) for name, there in self.whole.items()}
+        self.whole: Mapping[str, Tensor] = {name: column.present[rows] for name, column in samples.columns.items()}
+        self.present: Mapping[str, Tensor] = {
+            name: distributed.own(there).to(device) for name, there in self.whole.items()
+        }
 
     def inputs(self, name: str) -> Tensor:
         """Return the windows of the rows that have `name`, augmented: (rows, *shape); of another's where there are none."""

@@ -57,7 +57,7 @@ def read_head(bundle: Bundle) -> Head:
 def _linear(graph: onnx.GraphProto, path: str) -> tuple[Array, Array]:
     """Return the weight (C, D) and bias (C,) of a graph that is Gemm, or MatMul and Add, or MatMul alone."""
     numbers = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    given, *nodes = graph.input[0].name, *graph.node
+    given, nodes = graph.input[0].name, list(graph.node)
     kinds = [node.op_type for node in nodes]
     try:
         if kinds == ["Gemm"] and nodes[0].input[0] == given:

@@ -23,6 +23,9 @@ class RecursiveProjector:
         """Start from the identity, D x D float64."""
         self.reset, self.alpha = reset, alpha
         self._width = width
+        self.matrix: Tensor
+        self._previous: Tensor | None
+        self._turns: int
         self._forget()
 
     def turn(self, name: str) -> Tensor:  # noqa: ARG002
@@ -54,7 +57,7 @@ class RecursiveProjector:
 
     def _forget(self) -> None:
         self.matrix = torch.eye(self._width, dtype=torch.float64)
-        self._previous: Tensor | None = None
+        self._previous = None
         self._turns = 0
 
 

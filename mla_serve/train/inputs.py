@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -12,7 +13,7 @@ import tokenizers
 from PIL import Image
 
 from mla_serve.errors import ConfigError
-from mla_serve.inputs import AudioInput, ImageInput, Input, Payload, TextInput, VectorInput
+from mla_serve.inputs import AudioInput, ImageInput, Input, TextInput, VectorInput
 from mla_serve.inputs.text import PAD
 from mla_serve.table import Row, payload
 from mla_serve.train.config import TrainConfig
@@ -114,7 +115,7 @@ def _vector(values: Sequence[Sequence[float]], config: TrainConfig) -> VectorInp
     return VectorInput(len(values[0]))
 
 
-CHOOSE: dict[str, Callable[[Sequence[Payload], TrainConfig], Input]] = {
+CHOOSE: dict[str, Callable[[Any, TrainConfig], Input]] = {
     "image": _image,
     "audio": _audio,
     "text": _text,

@@ -85,7 +85,7 @@ def plan(config: TrainConfig) -> Plan:
     name = config.name or (config.data.resolve().name.lower() if config.data else "keypad")
     table = read_data(config)
     kinds = _kinds(table, config.modalities)
-    rows = {split: with_any(table.splits[split], kinds) for split in table.splits}
+    rows: dict[str, Sequence[Row]] = {split: with_any(table.splits[split], kinds) for split in table.splits}
     notes = [f"{len(rows[split])} rows for {split}" for split in rows]
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
@@ -264,7 +264,7 @@ def _goes_on(
         before = _jsonable(dataclasses.asdict(TrainConfig())) | {"norm": "batch"} | begun  # older runs were told less
         changed = [
             key
-            for key in before | facts
+            for key in {**before, **facts}
             if key not in FREE_TO_CHANGE and _what(facts.get(key)) != _what(before.get(key))
         ]
         if changed:

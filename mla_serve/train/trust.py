@@ -65,8 +65,8 @@ def establish(
     prior = class_shares(samples["train"], strategy.classes)
     setting, how = choose(clean, spoiled, names, folds.number, cautious=bool(warnings), prior=prior)
     fusion = setting.fit(clean, spoiled, names)
-    fixed = {"native": strategy.native, "bias": strategy.native_bias(), "shares": fit_shares(clean, names)}
-    fusion = dataclasses.replace(fusion, prior=prior, **fixed)
+    native, bias, shares = strategy.native, strategy.native_bias(), fit_shares(clean, names)
+    fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=shares)
 
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), spoiled.rows(kept), names, fusion)

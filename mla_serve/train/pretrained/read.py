@@ -41,10 +41,12 @@ class Loaded:
         """Hold it against its processor on samples of the data, a text too long and generated ones; returns a note."""
         generator = np.random.default_rng(0)
         generated = [self.spec.generate(generator) for _ in range(CHECKED)]
-        long = [" ".join(map(str, payloads)) * self.spec.length] if isinstance(self.spec, TextInput) else []
-        some = [*payloads[:CHECKED], *(text[: self.spec.max_characters] for text in long), *generated]
+        long, cut = [], ""
+        if isinstance(self.spec, TextInput):
+            long = [(" ".join(map(str, payloads)) * self.spec.length)[: self.spec.max_characters]]
+            cut = f", texts cut at {self.spec.length} tokens"
+        some = [*payloads[:CHECKED], *long, *generated]
         worst = check_preprocessing(self.source, self.spec, self.backbone, self.processor, some)
-        cut = f", texts cut at {self.spec.length} tokens" if long else ""
         return f"{self.settings.note}{cut}; as transformers computes it to {worst:.1g} of a feature on some samples"
 
 

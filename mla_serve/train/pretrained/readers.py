@@ -86,7 +86,7 @@ def _geometry(source: str, facts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _per_channel(value: float | Sequence[float]) -> list[float]:
-    return [float(one) for one in value] if isinstance(value, list | tuple) else [float(value)] * 3
+    return [float(value)] * 3 if isinstance(value, int | float) else [float(one) for one in value]
 
 
 def read_audio(source: str, model: nn.Module, draft: AudioInput) -> Read:

@@ -136,7 +136,7 @@ def _check_kind(source: str, kind: str, config: Any) -> None:
     if type(config) not in MODEL_MAPPING:
         raise ConfigError(f"hf:{source}: transformers has no plain model of type {config.model_type}; choose another")
     found = MODEL_MAPPING[type(config)]
-    cls = found[0] if isinstance(found, tuple | list) else found
+    cls: Any = found[0] if isinstance(found, tuple | list) else found
     reads = READS.get(cls.main_input_name, cls.main_input_name)
     if reads != kind:
         raise ConfigError(f"hf:{source}: {cls.__name__} reads {reads}, but the modality is of kind {kind}")

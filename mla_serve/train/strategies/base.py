@@ -192,7 +192,7 @@ class Schedule:
     def advance(self) -> None:
         """Move the learning rate on by one batch."""
         # torch warns when a rate moves before the first step; a turn without rows is no fault.
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.optimizer._opt_called = True
         self._scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
