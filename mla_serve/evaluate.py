@@ -39,8 +39,8 @@ class EvaluateConfig:
     """Folder with the tables."""
     split: str = "test"
     """Which rows: train, val or test."""
-    draws: int = 0
-    """Average missing rates over so many random masks. Default: the rows' own `present` masks, else one draw."""
+    draws: int = DRAWS
+    """Average missing rates over so many random masks; 0: the rows' own `present` masks, else one draw."""
     fusion: tuple[str, ...] = SHOWN_RULES
     """Fusion rules to compare."""
     coverage: float = 0.9
