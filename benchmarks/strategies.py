@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import rich.progress
 
-from benchmarks.strategies_report import REFERENCE, read_rows, write_report
+from benchmarks.strategies_report import MASKS, REFERENCE, read_rows, write_report
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.fusion import Array, Fusion
@@ -213,8 +213,8 @@ def train_cell(cell: Cell, work: Path) -> None:
     fitted = _fit(*scored["val"], samples["val"].labels.numpy(), names, plan.rows["val"], shares)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
     conditions = {
-        split: _conditions(*scored[split], samples[split].labels.numpy(), fusion, _masks(plan.rows[split], names))
-        for split in scored
+        "val": _conditions(*scored["val"], samples["val"].labels.numpy(), fusion, _masks(plan.rows["val"], names)),
+        "test": _conditions(*scored["test"], samples["test"].labels.numpy(), fusion, {}, MASKS),
     }
     logits = trainer.folder.path / "test.npz"
     np.savez_compressed(logits, logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].labels)
@@ -263,10 +263,10 @@ def _fit(
     return dataclasses.replace(setting.formula(evidence, evidence, names), prior=shares)
 
 
-def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any) -> dict[str, Any]:
+def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any, draws: int = 0) -> dict[str, Any]:
     from mla_serve.scores import evaluate
 
-    return evaluate(logits, present, labels, fusion, RULES, masks)
+    return evaluate(logits, present, labels, fusion, RULES, masks, draws)
 
 
 def _masks(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The comparison of strategies as JSON rows, and from these alone a table and a figure.
 
 The rows accumulate: a strategy that is run again takes the place of what was there, all else stays. Each row of the
-preferred rule says which test rows were right, so differences are paired over runs that were made at different times.
+preferred rule says in how many draws of missing modalities each test row was right, so differences are paired over runs
+that were made at different times.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
@@ -17,40 +17,36 @@ from typing import Any
 
 import numpy as np
 
-from mla_serve.evaluate import masks_of
 from mla_serve.fusion import Array, Fusion, fuse
 from mla_serve.scores import RATES, conditions
-from mla_serve.table import read_table
 
 SHOWN = ("full", "missing20", "missing50", "missing80")
-DRAWS = 1000
+MASKS = 100  # draws of missing modalities that test scores are averaged over, the same for every strategy; at most 255
+RESAMPLES = 1000
 SCORES = ("accuracy", "macro_f1", "nll", "ece")
 REFERENCE = "mla"
-ROWS, DIFFERENCES = "strategies.json", "strategies_differences.json"
+ROWS = "strategies.json"
 Results = Mapping[str, Any]
 Row = dict[str, Any]
 
 
-def read_rows(out: Path, name: str = ROWS) -> list[Row]:
+def read_rows(out: Path) -> list[Row]:
     """Return what earlier runs have written; nothing where there is no file."""
-    path = out / name
+    path = out / ROWS
     return json.loads(path.read_text()) if path.exists() else []
 
 
 def write_report(results: Sequence[Results], out: Path) -> None:
-    """Add results to strategies.json and strategies_differences.json; write strategies.md and .svg from these."""
+    """Add results to strategies.json; write strategies.md and .svg from it."""
     new = json_rows(results)
     fresh = {(row["dataset"], row["strategy"]) for row in new}
     rows = [row for row in read_rows(out) if (row["dataset"], row["strategy"]) not in fresh] + new
     rows.sort(key=lambda row: (row["dataset"],))  # stable: strategies stay in the order in which they were added
-    found = differences(rows)
-    known = {(one["dataset"], one["strategy"]) for one in found}
-    kept = [one for one in read_rows(out, DIFFERENCES) if (one["dataset"], one["strategy"]) not in known]
     out.mkdir(parents=True, exist_ok=True)
-    for name, content in ((ROWS, rows), (DIFFERENCES, kept + found)):
-        (out / name).write_text("[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in content) + "\n]\n")
+    content = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    (out / ROWS).write_text(f"[\n{content}\n]\n")
     draw(rows, out / "strategies.svg")
-    (out / "strategies.md").write_text(markdown(rows, kept + found))
+    (out / "strategies.md").write_text(markdown(rows))
 
 
 def json_rows(results: Sequence[Results]) -> list[Row]:
@@ -58,7 +54,7 @@ def json_rows(results: Sequence[Results]) -> list[Row]:
 
     Rows of an availability pattern, most of the file, lack the setting that those of the other conditions have.
     `preferred` marks the rule that validation prefers for the strategy; there, under the conditions shown, `right` has a
-    bit for each of the `rows` of the test split, in hexadecimal.
+    byte for each row of the test split, in hexadecimal: in how many of the `draws` of missing modalities it was right.
     """
     groups: dict[tuple[str, str], list[Results]] = defaultdict(list)
     for one in results:
@@ -71,12 +67,13 @@ def _rows(one: Results, rule: str) -> Iterator[Row]:
     setting = {key: one[key] for key in ("optimizer", "lr", "epochs", "precision")}
     setting |= {key: one[key] for key in ("encoders", "image_size") if one.get(key)}
     cost = {key: round(one[key], 1) for key in ("train_seconds", "peak_mb")}
+    right = _right(one, rule)
     for condition, rules in one["conditions"]["test"].items():
         for fusion, scores in rules.items():
             row = facts | (setting if condition in SHOWN else {})
             row |= {"condition": condition, "fusion": fusion, "preferred": fusion == rule}
             row |= {key: round(scores[key], 4) for key in SCORES} | cost
-            yield row | (_right(one, condition, rule) if row["preferred"] and condition in SHOWN else {})
+            yield row | (right.get(condition, {}) if row["preferred"] else {})
 
 
 def preferred(runs: Sequence[Results]) -> str:
@@ -88,21 +85,17 @@ def preferred(runs: Sequence[Results]) -> str:
     return min(score, key=lambda rule: float(score[rule]))
 
 
-def _right(one: Results, condition: str, rule: str) -> Row:
-    """Say which test rows a run gets right under a condition, masks being those of the table."""
+def _right(one: Results, rule: str) -> dict[str, Row]:
+    """Count for each test row the draws of missing modalities in which a run gets it right, under every condition shown."""
     stored = np.load(one["logits"], allow_pickle=False)
-    names = tuple(one["fusion"]["temperatures"])
-    drawn = dict(conditions(stored["present"], names, own_masks(one["folder"], names)))[condition]
-    fused = fuse(stored["logits"], drawn[0], Fusion(**one["fusion"]), rule)
-    right = fused.log_probabilities.argmax(axis=1) == stored["labels"]
-    return {"rows": len(right), "right": np.packbits(right).tobytes().hex()}
-
-
-@functools.cache
-def own_masks(folder: str, names: tuple[str, ...]) -> dict[str, Array]:
-    """Return the masks that the test rows of a data set give themselves: {rate: (M, B) bool}."""
-    rows = [row for row in read_table(Path(folder)).splits["test"] if row.values.keys() & set(names)]
-    return masks_of(rows, names)
+    fusion = Fusion(**one["fusion"])
+    found: dict[str, Row] = {}
+    for condition, masks in conditions(stored["present"], tuple(fusion.temperatures), {}, MASKS):
+        if condition in SHOWN:
+            answers = (fuse(stored["logits"], mask, fusion, rule).log_probabilities.argmax(axis=1) for mask in masks)
+            counts = np.sum([each == stored["labels"] for each in answers], axis=0, dtype=np.uint8)
+            found[condition] = {"draws": len(masks), "right": counts.tobytes().hex()}
+    return found
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
@@ -120,32 +113,24 @@ def values(rows: Sequence[Row], condition: str, score: str = "accuracy") -> Arra
     return np.array([value for _, value in chosen])
 
 
-def differences(rows: Sequence[Row]) -> list[Row]:
-    """Compare mla with each other strategy: accuracy in points with a 95 % interval, where both say what was right."""
-    found = []
-    for dataset, by_strategy in grouped(rows).items():
-        for strategy, theirs in by_strategy.items():
-            if strategy != REFERENCE and REFERENCE in by_strategy:
-                for condition in SHOWN:
-                    ours, other = (_bits(each, condition) for each in (by_strategy[REFERENCE], theirs))
-                    if ours is not None and other is not None and ours.shape == other.shape:
-                        mean, low, high = interval(ours, other)
-                        found.append(
-                            {"dataset": dataset, "strategy": strategy, "condition": condition, "seeds": len(ours)}
-                            | {"mean": round(mean, 2), "low": round(low, 2), "high": round(high, 2)}
-                        )
-    return found
+def differences(by_strategy: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Compare mla with each other strategy of a data set: {strategy: {condition: (mean, low, high) in points}}.
+
+    One that was trained with another number of seeds is left out.
+    """
+    ours = {condition: _shares(by_strategy.get(REFERENCE, ()), condition) for condition in SHOWN}
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for strategy in by_strategy.keys() - {REFERENCE}:
+        theirs = {condition: _shares(by_strategy[strategy], condition) for condition in SHOWN}
+        if all(ours[condition].shape == theirs[condition].shape for condition in SHOWN):
+            found[strategy] = {condition: interval(ours[condition], theirs[condition]) for condition in SHOWN}
+    return {strategy: found[strategy] for strategy in by_strategy if strategy in found}
 
 
-def _bits(rows: Sequence[Row], condition: str) -> Array | None:
-    """Return which test rows each seed gets right: (seeds, rows); None where that was not kept."""
-    chosen = sorted(
-        (row["seed"], row["rows"], row["right"]) for row in rows if row["condition"] == condition and "right" in row
-    )
-    if not chosen:
-        return None
-    packed = (np.frombuffer(bytes.fromhex(right), np.uint8) for _, _, right in chosen)
-    return np.array([np.unpackbits(each, count=chosen[0][1]) for each in packed], dtype=float)
+def _shares(rows: Sequence[Row], condition: str) -> Array:
+    """Return the share of draws in which each seed gets each test row right: (seeds, rows)."""
+    chosen = sorted((row["seed"], row["right"], row["draws"]) for row in rows if row["condition"] == condition)
+    return np.array([np.frombuffer(bytes.fromhex(right), np.uint8) / draws for _, right, draws in chosen])
 
 
 def interval(ours: Array, theirs: Array) -> tuple[float, float, float]:
@@ -155,18 +140,17 @@ def interval(ours: Array, theirs: Array) -> tuple[float, float, float]:
     seeds, samples = difference.shape
     means = [
         difference[generator.integers(seeds, size=seeds)][:, generator.integers(samples, size=samples)].mean()
-        for _ in range(DRAWS)
+        for _ in range(RESAMPLES)
     ]
     low, high = 100 * np.quantile(means, [0.025, 0.975])
     return 100 * difference.mean(), low, high
 
 
-def markdown(rows: Sequence[Row], differences: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row]) -> str:
     """Write the tables."""
     parts = [_head(rows)]
     for dataset, by_strategy in grouped(rows).items():
-        own = [one for one in differences if one["dataset"] == dataset]
-        parts += [f"## {dataset}\n", *_encoders(by_strategy), _table(by_strategy), _difference_table(own)]
+        parts += [f"## {dataset}\n", *_encoders(by_strategy), _table(by_strategy), *_difference_table(by_strategy)]
     return "\n".join(parts) + "\n"
 
 
@@ -178,8 +162,9 @@ def _head(rows: Sequence[Row]) -> str:
 Test accuracy in per cent, mean and standard deviation over the seeds, {" or ".join(map(str, epochs))} epochs, by each strategy's native or the
 calibrated rule, whichever has the lower NLL on validation. Optimiser and learning rate were picked on validation for every
 strategy alike: in a short search, which favours high rates, and some of the chosen ones are the highest on offer. Encoders,
-augmentation, epochs and missing masks are the same for all, trained in {precisions}. Intervals are not corrected for their
-number. Seconds are of training, on one thread; rows were made at different times, on machines of different speed. {platform.machine()}, {os.cpu_count()} cores.
+augmentation and epochs are the same for all, trained in {precisions}. missing50: each modality is left out with probability .5,
+scores are averages over {MASKS} draws, the same for all. Intervals are not corrected for their number. Seconds are of
+training, on one thread. {platform.machine()}, {os.cpu_count()} cores.
 
 ![accuracy against missing rate](strategies.svg)
 """
@@ -207,18 +192,18 @@ def _table(by_strategy: Mapping[str, Sequence[Row]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _difference_table(differences: Sequence[Row]) -> str:
-    lines = [
+def _difference_table(by_strategy: Mapping[str, Sequence[Row]]) -> list[str]:
+    found = differences(by_strategy)
+    head = [
         "mla minus the other, accuracy in points, 95 % interval (bootstrap over test samples and seeds, paired):\n",
         "| against | " + " | ".join(SHOWN) + " |",
         "|---" * (len(SHOWN) + 1) + "|",
     ]
-    by_strategy: dict[str, dict[str, str]] = defaultdict(dict)
-    for one in differences:
-        text = f"{one['mean']:+.1f} [{one['low']:+.1f}, {one['high']:+.1f}]"
-        by_strategy[one["strategy"]][one["condition"]] = text
-    lines += [f"| {name} | {' | '.join(each[c] for c in SHOWN)} |" for name, each in by_strategy.items()]
-    return "\n".join(lines) + "\n"
+    lines = [
+        f"| {strategy} | {' | '.join('{:+.1f} [{:+.1f}, {:+.1f}]'.format(*each[c]) for c in SHOWN)} |"
+        for strategy, each in found.items()
+    ]
+    return ["\n".join(head + lines) + "\n"] if lines else []
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

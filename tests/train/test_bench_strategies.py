@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +13,10 @@ import torch
 from benchmarks import strategies
 from benchmarks.strategies import BenchConfig, Cell
 from benchmarks.strategies_report import (
-    DIFFERENCES,
     SHOWN,
     differences,
     grouped,
     json_rows,
-    markdown,
     preferred,
     read_rows,
     values,
@@ -91,12 +88,30 @@ def test_a_comparison_is_searched_trained_reported_and_resumable(config: BenchCo
 
 def test_differences_are_of_the_very_figures_in_the_table(config: BenchConfig) -> None:
     rows = json_rows([strategies.read(cell, config.work) for cell in strategies.compare(config)])
-    mla, joint = grouped(rows)["small"].values()
-    found = {one["condition"]: one for one in differences(rows)}
+    small = grouped(rows)["small"]
+    found = differences(small)["joint_concat"]
     for condition in SHOWN:
-        gap = 100 * (values(mla, condition) - values(joint, condition)).mean()
-        assert found[condition]["mean"] == pytest.approx(gap, abs=0.01)
-        assert found[condition]["low"] <= found[condition]["mean"] <= found[condition]["high"]
+        gap = 100 * (values(small["mla"], condition) - values(small["joint_concat"], condition)).mean()
+        mean, low, high = found[condition]
+        assert mean == pytest.approx(gap, abs=0.01)
+        assert low <= mean <= high
+
+
+def test_strategies_with_other_numbers_of_seeds_are_not_paired(config: BenchConfig) -> None:
+    strategies.run(config)
+    strategies.run(dataclasses.replace(config, again=("joint_concat",), seeds=3, only=("joint_concat",)))
+    assert differences(grouped(read_rows(config.out))["small"]) == {}
+    assert "mla minus the other" not in (config.out / "strategies.md").read_text()
+
+
+def test_missing_modalities_are_averaged_over_what_can_be_missing(config: BenchConfig) -> None:
+    """A row of two modalities, each gone with probability .5, has both in 1 of 4 draws, and else one or the other."""
+    cell = next(cell for cell in strategies.compare(config) if cell.strategy == "mla")
+    of = {
+        row["condition"]: row["accuracy"] for row in json_rows([strategies.read(cell, config.work)]) if row["preferred"]
+    }
+    expected = of["text+numbers"] / 4 + 3 / 8 * (of["numbers"] + of["text"])
+    assert of["missing50"] == pytest.approx(expected, abs=0.03)
 
 
 def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(config: BenchConfig) -> None:
@@ -111,7 +126,7 @@ def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(co
     rows = grouped(read_rows(config.out))["small"]
     assert list(rows) == ["mla", "joint_concat", "mla_up_front"]
     assert (new[0].optimizer, new[0].lr) == (rows["mla"][0]["optimizer"], rows["mla"][0]["lr"])
-    assert {one["strategy"] for one in read_rows(config.out, DIFFERENCES)} == {"joint_concat", "mla_up_front"}
+    assert set(differences(rows)) == {"joint_concat", "mla_up_front"}
     strategies.run(dataclasses.replace(elsewhere, again=("joint_concat",)))
     assert [cell.strategy for cell in strategies.trained[before + 2 :]] == ["joint_concat"] * 2  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="--again mib: expected some of mla, joint_concat"):
@@ -125,16 +140,6 @@ def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(co
 def test_strategies_that_are_not_named_are_not_trained(config: BenchConfig) -> None:
     strategies.run(dataclasses.replace(config, only=("joint_concat",)))
     assert {cell.strategy for cell in strategies.trained} == {"joint_concat"}  # type: ignore[attr-defined]
-
-
-def test_rows_from_before_that_lack_bits_keep_the_differences_that_were_found_then(config: BenchConfig) -> None:
-    strategies.run(config)
-    rows, found = read_rows(config.out), read_rows(config.out, DIFFERENCES)
-    bare = [{key: value for key, value in row.items() if key not in ("rows", "right")} for row in rows]
-    (config.out / "strategies.json").write_text(json.dumps(bare))
-    write_report([], config.out)
-    assert read_rows(config.out, DIFFERENCES) == found
-    assert markdown(bare, found) == (config.out / "strategies.md").read_text()
 
 
 def test_encoding_up_front_takes_the_same_steps_to_the_bit(make_strategy: Make, make_samples: MakeSamples) -> None:
