@@ -55,10 +55,11 @@ def prediction(answer: Prediction) -> RenderableType:
 def measured(results: Mapping[str, Any], rules: Sequence[str]) -> RenderableType:
     """Draw what was measured on a table: one line per condition and fusion rule, narrow enough for any screen.
 
-    Args: results, {"split", "rows", "conditions": {condition: {rule: {score: value}}}}.
+    Args: results, {"split", "rows", "draws", "conditions": {condition: {rule: {score: value}}}}.
     """
+    averaged = f", missing rates over {results['draws']} draws" if results["draws"] else ""
     table = Table(
-        title=f"{results['rows']} rows of {results['split']}",
+        title=f"{results['rows']} rows of {results['split']}{averaged}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -35,9 +35,9 @@ def test_labels_are_no_markup() -> None:
 
 def test_what_was_measured_is_drawn_for_every_condition_and_rule() -> None:
     scores = {"accuracy": 0.5, "nll": 1.25, "ece": 0.125}
-    results = {"rows": 7, "split": "test", "conditions": {"full": {"paper": scores, "calibrated": scores}}}
+    results = {"rows": 7, "split": "test", "draws": 20, "conditions": {"full": {"paper": scores, "calibrated": scores}}}
     shown = drawn(measured(results, ("calibrated", "paper")))
-    assert "7 rows of test" in shown
+    assert "7 rows of test, missing rates over 20 draws" in shown
     assert [line.split()[-5::2] for line in shown.splitlines() if "█" in line] == [
         ["calibrated", "█" * 7, "0.125"],
         ["paper", "█" * 7, "0.125"],
