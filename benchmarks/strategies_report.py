@@ -162,8 +162,8 @@ def _head(rows: Sequence[Row]) -> str:
 Test accuracy in per cent, mean and standard deviation over the seeds, {" or ".join(map(str, epochs))} epochs, by each strategy's native or the
 calibrated rule, whichever has the lower NLL on validation. Optimiser and learning rate were picked on validation for every
 strategy alike: in a short search, which favours high rates, and some of the chosen ones are the highest on offer. Encoders,
-augmentation and epochs are the same for all, trained in {precisions}. missing50: each modality is left out with probability .5,
-scores are averages over {MASKS} draws, the same for all. Intervals are not corrected for their number. Seconds are of
+augmentation and epochs are the same for all, trained in {precisions}. missing50: each modality is left out with probability .5
+(where none would be left, one stays), scores are averages over {MASKS} draws, the same for all. Intervals are not corrected for their number. Seconds are of
 training, on one thread. {platform.machine()}, {os.cpu_count()} cores.
 
 ![accuracy against missing rate](strategies.svg)
