@@ -88,8 +88,8 @@ def cases(bundle: Bundle) -> list[Case]:
             for names in itertools.combinations(golden, size):
                 sample = {name: golden[name] for name in names}
                 ours, plain = (predictor.predict([sample], rule)[0] for rule in ("calibrated", "undiscounted"))
-                first, second = itertools.islice(ours.probabilities.values(), 2)
-                if ours.label == plain.label and first - second > MARGIN:
+                first, second = ours.probabilities[:2]
+                if ours.label == plain.label and first.probability - second.probability > MARGIN:
                     found.append(Case("+".join(names), sample, ours.label))
     return found
 

@@ -12,7 +12,7 @@ from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
 from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy_of, explain, fuse, log_softmax
 from mla_serve.inputs import Array, Payload
-from mla_serve.results import Opinion, Prediction
+from mla_serve.results import DEFAULT_TOP_K, LabelProbability, Opinion, Prediction
 from mla_serve.runtime import Session, open_session, warn_of_fallback
 
 ENCODE_BATCH = 64
@@ -218,7 +218,7 @@ class Predictor:
         self, log_probabilities: Array, opinions: list[dict[str, Opinion]], rule: str, top_k: int | None
     ) -> list[Prediction]:
         """Say what was answered to each sample: log_probabilities (B, C)."""
-        orders = np.argsort(-log_probabilities, kind="stable")[:, :top_k].tolist()
+        orders = np.argsort(-log_probabilities, kind="stable")[:, : top_k or DEFAULT_TOP_K].tolist()
         rows = zip(
             orders, np.exp(log_probabilities).tolist(), entropy_of(log_probabilities).tolist(), opinions, strict=True
         )
@@ -226,7 +226,7 @@ class Predictor:
             Prediction(
                 label=self.classes[order[0]],
                 probability=p[order[0]],
-                probabilities={self.classes[c]: p[c] for c in order},
+                probabilities=[LabelProbability(self.classes[c], p[c]) for c in order],
                 entropy=nats,
                 fusion=rule,
                 modalities=own,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 T = TypeVar("T")
+DEFAULT_TOP_K = 20  # labels that an answer lists where the caller does not say how many
 
 
 class FromDict:
@@ -43,21 +44,35 @@ class Opinion(FromDict):
     unfamiliarity: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelProbability(FromDict):
+    """A label and its probability, 0 to 1."""
+
+    label: str
+    probability: float
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prediction(FromDict):
-    """One answer: label, probabilities by falling value, entropy in nats, each modality's opinion, what was missing.
+    """One answer: label, probabilities, entropy in nats, each modality's opinion, what was missing.
 
+    probabilities: the most probable label first; `top_k` of them, or DEFAULT_TOP_K. A list, since JSON objects have no
+    order: JavaScript sorts keys such as "14" by number.
     prediction_set: labels that hold the true one as often as the caller's coverage says; None where none was asked for.
     """
 
     label: str
     probability: float
-    probabilities: dict[str, float]
+    probabilities: list[LabelProbability]
     entropy: float
     fusion: str
     modalities: dict[str, Opinion]
     missing: list[str]
     prediction_set: list[str] | None = None
+
+    def by_label(self) -> dict[str, float]:
+        """Return the listed probabilities as {label: probability}."""
+        return {each.label: each.probability for each in self.probabilities}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, as the service sends them."""
@@ -116,6 +131,8 @@ def _convert(kind: Any, value: Any) -> Any:
         return _build(kind, value)
     arguments = typing.get_args(kind)
     origin = typing.get_origin(kind)
+    if origin is list:
+        return [_convert(arguments[0], each) for each in value]
     if origin is dict:
         return {key: _convert(arguments[1], each) for key, each in value.items()}
     if origin in (typing.Union, types.UnionType) and value is not None:

@@ -29,7 +29,7 @@ class SampleFlags:
     fusion: str | None = None
     """Fusion rule. Default: calibrated."""
     top_k: int | None = None
-    """Show only so many classes."""
+    """List so many classes, the most probable first. Default: 20."""
     coverage: float | None = None
     """Also give a set of labels that holds the true one so often, such as 0.9."""
     json: bool = False

@@ -44,8 +44,8 @@ def prediction(answer: Prediction) -> RenderableType:
             *([strange] if known else []),
         )
     classes = _grid("class", "probability", "")
-    for label, probability in list(answer.probabilities.items())[:SHOWN_CLASSES]:
-        classes.add_row(Text(label), f"{probability:.1%}", Text(bar(probability), "green"))
+    for each in answer.probabilities[:SHOWN_CLASSES]:
+        classes.add_row(Text(each.label), f"{each.probability:.1%}", Text(bar(each.probability), "green"))
     notes = [Text(f"missing: {', '.join(answer.missing)}", "dim")] if answer.missing else []
     if answer.prediction_set is not None:
         notes.append(Text(f"prediction set: {', '.join(answer.prediction_set)}"))

@@ -151,9 +151,9 @@ def _store(folder: Path, index: int, sample: Mapping[str, Payload]) -> dict[str,
 def _with_probabilities(folder: Path, manifest: Manifest, samples: Sequence[Mapping[str, Payload]]) -> Manifest:
     if not samples:
         return manifest
-    predictions = Predictor(Bundle.load(folder)).predict(samples)
+    predictions = Predictor(Bundle.load(folder)).predict(samples, top_k=len(manifest.classes))
     golden = [
-        each.model_copy(update={"probabilities": [prediction.probabilities[label] for label in manifest.classes]})
+        each.model_copy(update={"probabilities": [prediction.by_label()[label] for label in manifest.classes]})
         for each, prediction in zip(manifest.golden, predictions, strict=True)
     ]
     return manifest.model_copy(update={"golden": golden})

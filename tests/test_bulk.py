@@ -101,7 +101,7 @@ def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, ask: Ask) 
         assert answer["label"] == alone.label
         assert answer["missing"] == alone.missing
         assert answer["error"] is None
-        for name, p in alone.probabilities.items():
+        for name, p in alone.by_label().items():
             assert answer["probabilities"][name] == pytest.approx(p, abs=1e-5)
         given = {name: weight for name, weight in answer["weight"].items() if weight is not None}
         assert given == pytest.approx({name: said.weight for name, said in alone.modalities.items()}, abs=1e-5)

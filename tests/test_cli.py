@@ -154,7 +154,8 @@ def test_a_modality_may_come_from_standard_input(
     stdin = payload if isinstance(payload, bytes) else f"{payload}\n".encode()
     flags = ("--input", "vector=-") if name == "vector" else (f"--{name}", "-")
     answer = json.loads(run("predict", "--model", tiny_bundle, "--json", *flags, stdin=stdin).stdout)
-    assert answer["probabilities"] == pytest.approx(predictor.predict([{name: payload}])[0].probabilities, abs=1e-6)
+    given = {each["label"]: each["probability"] for each in answer["probabilities"]}
+    assert given == pytest.approx(predictor.predict([{name: payload}])[0].by_label(), abs=1e-6)
 
 
 WRONG: list[tuple[tuple[str, ...], str]] = [

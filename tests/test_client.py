@@ -50,7 +50,7 @@ from mla_serve.serve.settings import Settings
 REPLY = {
     "label": "7",
     "probability": 0.9,
-    "probabilities": {"7": 0.9, "1": 0.1},
+    "probabilities": [{"label": "7", "probability": 0.9}, {"label": "1", "probability": 0.1}],
     "entropy": 0.3,
     "fusion": "calibrated",
     "modalities": {
@@ -135,7 +135,7 @@ def test_every_subset_gets_the_predictors_own_answer(
         part: dict[str, Any] = {name: sample[name] for name in names}
         answer, expected = client.predict(**part), predictor.predict([part])[0]
         assert answer.label == expected.label
-        assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+        assert answer.by_label() == pytest.approx(expected.by_label(), abs=1e-6)
         assert set(answer.modalities) == set(names)
         assert answer.missing == expected.missing
         assert answer.model.sha256 == predictor.bundle.manifest.sha256
@@ -157,7 +157,7 @@ def test_whatever_holds_an_image_may_be_sent(client: Client, tmp_path: Path) -> 
         pixels / 255,
         pixels.astype(np.float32) / 255,
     ]
-    answers = [client.predict(image=value).probabilities for value in values]
+    answers = [client.predict(image=value).by_label() for value in values]
     assert all(answer == answers[0] for answer in answers)
 
 
@@ -172,19 +172,19 @@ def test_whatever_holds_a_sound_may_be_sent(client: Client, tmp_path: Path) -> N
         (samples / 32768, 1000),
         (np.stack([samples, samples], axis=1), 1000),
     ]
-    answers = [client.predict(audio=value).probabilities for value in values]
+    answers = [client.predict(audio=value).by_label() for value in values]
     assert all(answer == pytest.approx(answers[0], abs=1e-6) for answer in answers)
 
 
 def test_a_vector_may_be_a_list_or_an_array(client: Client) -> None:
     values: list[Any] = [[0.5, -1, 2, 3], (0.5, -1.0, 2.0, 3.0), np.array([0.5, -1, 2, 3]), "0.5 -1 2 3"]
-    answers = [client.predict(vector=value).probabilities for value in values]
+    answers = [client.predict(vector=value).by_label() for value in values]
     assert all(answer == answers[0] for answer in answers)
 
 
 def test_text_is_text_even_where_it_names_a_file(client: Client, predictor: Predictor) -> None:
     expected = predictor.predict([{"text": "pyproject.toml"}])[0]
-    assert client.predict(text="pyproject.toml").probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert client.predict(text="pyproject.toml").by_label() == pytest.approx(expected.by_label(), abs=1e-6)
 
 
 def test_options_reach_the_service(client: Client) -> None:

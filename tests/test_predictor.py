@@ -53,7 +53,7 @@ def test_only_the_needed_graphs_are_run(
         prediction = predictor.predict([{name: sample[name] for name in names}])[0]
         assert {name for name, graph in graphs.items() if graph.batches} == set(names) == set(prediction.modalities)
         assert sum(opinion.weight for opinion in prediction.modalities.values()) == pytest.approx(1.0)
-        assert sum(prediction.probabilities.values()) == pytest.approx(1.0)
+        assert sum(prediction.by_label().values()) == pytest.approx(1.0)
         assert prediction.missing == [name for name in predictor.names if name not in names]
 
 
@@ -78,7 +78,7 @@ def test_a_sample_does_not_see_its_batch(
     for sample, together in zip(samples, predictor.predict(samples, rule), strict=True):
         alone = predictor.predict([sample], rule)[0]
         assert together.label == alone.label
-        assert together.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+        assert together.by_label() == pytest.approx(alone.by_label(), abs=1e-6)
 
 
 def test_one_modality_alone_has_all_the_weight(predictor: Predictor, sample: dict[str, Payload]) -> None:
@@ -112,11 +112,26 @@ def test_clips_of_different_length_keep_apart_in_a_batch(predictor: Predictor) -
 
 
 def test_options_are_checked(predictor: Predictor, sample: dict[str, Payload]) -> None:
-    assert list(predictor.predict([sample], top_k=1)[0].probabilities) == [predictor.predict([sample])[0].label]
+    assert list(predictor.predict([sample], top_k=1)[0].by_label()) == [predictor.predict([sample])[0].label]
     with pytest.raises(UnknownField, match="fusion"):
         predictor.predict([sample], rule="vote")
     with pytest.raises(InputError, match="top_k"):
         predictor.predict([sample], top_k=0)
+
+
+def test_twenty_labels_are_listed_by_falling_probability_unless_top_k_says_otherwise(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    classes = [str(label) for label in range(30)]
+    predictor = Predictor(Bundle.load(make_bundle(tmp_path / "thirty", {"text": "text"}, classes)))
+    for top_k, number in ((None, 20), (1, 1), (25, 25), (30, 30), (99, 30)):
+        answer = predictor.predict([{"text": "seven"}], top_k=top_k)[0]
+        values = [each.probability for each in answer.probabilities]
+        assert len(values) == number
+        assert values == sorted(values, reverse=True)
+        assert (answer.probabilities[0].label, values[0]) == (answer.label, answer.probability)
+        assert list(answer.by_label().items()) == [(each.label, each.probability) for each in answer.probabilities]
+    assert sum(values) == pytest.approx(1)
 
 
 def test_an_empty_or_unknown_sample_is_refused(predictor: Predictor) -> None:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mla_serve.results import Opinion, Prediction
+from mla_serve.results import LabelProbability, Opinion, Prediction
 from mla_serve.show import bar, measured
 
 
@@ -26,7 +26,8 @@ def drawn(thing: object) -> str:
 
 def test_labels_are_no_markup() -> None:
     opinion = Opinion(1.0, 0.1, 0.2, "[red]x[/]", 0.9, 0.25)
-    answer = Prediction("[red]x[/]", 0.9, {"[red]x[/]": 0.9, "y": 0.1}, 0.2, "paper", {"a": opinion}, [], ["[b]", "y"])
+    listed = [LabelProbability("[red]x[/]", 0.9), LabelProbability("y", 0.1)]
+    answer = Prediction("[red]x[/]", 0.9, listed, 0.2, "paper", {"a": opinion}, [], ["[b]", "y"])
     shown = drawn(answer)
     assert shown.count("[red]x[/]") == 3
     assert "prediction set: [b], y" in shown

@@ -16,6 +16,7 @@ import numpy as np
 from mla_serve.bundle import Bundle
 from mla_serve.fusion import Array, fuse
 from mla_serve.inputs import Payload
+from mla_serve.results import DEFAULT_TOP_K
 from mla_serve.runtime import DEVICES, open_session
 
 Function = Callable[[Array], Array]
@@ -53,7 +54,9 @@ class Model:
         return [
             {
                 "label": classes[int(p.argmax())],
-                "probabilities": dict(zip(classes, p.tolist(), strict=True)),
+                "probabilities": [
+                    {"label": classes[c], "probability": p[c].item()} for c in np.argsort(-p)[:DEFAULT_TOP_K]
+                ],
                 "weights": {name: float(w) for name, w, there in zip(names, weights, mask, strict=True) if there},
             }
             for p, weights, mask in zip(probabilities, fused.weights.T, present.T, strict=True)

@@ -10,7 +10,8 @@ from starlette.routing import Route
 
 from benchmarks.peers.common import setting
 
-ANSWER = b'{"label":"0","probabilities":{%s}}' % b",".join(b'"%d":0.0123456789' % label for label in range(30))
+LISTED = b",".join(b'{"label":"%d","probability":0.0123456789}' % label for label in range(20))
+ANSWER = b'{"label":"0","probabilities":[%s]}' % LISTED
 
 
 async def predict(request: Request) -> Response:

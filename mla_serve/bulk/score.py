@@ -55,7 +55,8 @@ class Scorer:
         return pa.Table.from_pylist(records, self.schema)
 
     def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[Prediction]:
-        return self.predictor.conclude(self.predictor.hear(samples), self.ask.rule, coverage=self.ask.coverage)
+        heard, every = self.predictor.hear(samples), len(self.predictor.classes)
+        return self.predictor.conclude(heard, self.ask.rule, every, self.ask.coverage)
 
     def _read(self, cells: Cells | Unusable) -> dict[str, Array] | str:
         """Decode one row: {modality: array}, or what is wrong with it."""
@@ -112,7 +113,7 @@ def _record(prediction: Prediction) -> dict[str, Any]:
         "label": prediction.label,
         "probability": prediction.probability,
         "entropy": prediction.entropy,
-        "probabilities": prediction.probabilities,
+        "probabilities": prediction.by_label(),
         "missing": prediction.missing,
         "prediction_set": prediction.prediction_set,
     }

@@ -22,7 +22,7 @@ from mla_serve.client.errors import (
 )
 from mla_serve.client.model import Modality, Model
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
-from mla_serve.results import Answer, Embedding, ModelId, Opinion, Prediction
+from mla_serve.results import Answer, Embedding, LabelProbability, ModelId, Opinion, Prediction
 
 __all__ = [
     "Answer",
@@ -31,6 +31,7 @@ __all__ = [
     "Client",
     "Embedding",
     "InputError",
+    "LabelProbability",
     "MissingInput",
     "MlaServeError",
     "Modality",

@@ -12,6 +12,7 @@ from mla_serve import __version__
 from mla_serve.bundle import Bundle
 from mla_serve.fusion import DEFAULT_RULE, RULES
 from mla_serve.inputs import Input
+from mla_serve.results import DEFAULT_TOP_K
 from mla_serve.serve.problems import KINDS, MEDIA_TYPE
 from mla_serve.serve.settings import Settings
 
@@ -159,7 +160,11 @@ def _description(reader: Input) -> str:
 
 def _options() -> dict[str, Any]:
     return {
-        "top_k": {"type": "integer", "minimum": 1, "description": "How many labels to list; all when left out."},
+        "top_k": {
+            "type": "integer",
+            "minimum": 1,
+            "description": f"How many labels to list; {DEFAULT_TOP_K} when left out.",
+        },
         "fusion": {
             "type": "string",
             "enum": list(RULES),

@@ -65,8 +65,8 @@ def test_both_models_answer_as_the_predictor(
         for given in (together, alone):
             for answer, prediction in zip(given, expected, strict=True):
                 assert answer["label"] == prediction.label
-                p = [answer["probabilities"][label] for label in prediction.probabilities]
-                np.testing.assert_allclose(p, list(prediction.probabilities.values()), atol=1e-4)
+                given = {each["label"]: each["probability"] for each in answer["probabilities"]}
+                assert given == pytest.approx(prediction.by_label(), abs=1e-4)
 
 
 def test_several_windows_of_sound_are_averaged(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +78,8 @@ def test_several_windows_of_sound_are_averaged(bundle: Bundle, monkeypatch: pyte
     assert len(spec.decode(long, "audio")) > 1
     expected = Predictor(bundle).predict([{"audio": long}, {"audio": short}], "undiscounted")
     for answer, prediction in zip(onnx_model().answer([{"audio": long}, {"audio": short}]), expected, strict=True):
-        p = [answer["probabilities"][label] for label in prediction.probabilities]
-        np.testing.assert_allclose(p, list(prediction.probabilities.values()), atol=1e-6)
+        given = {each["label"]: each["probability"] for each in answer["probabilities"]}
+        assert given == pytest.approx(prediction.by_label(), abs=1e-6)
 
 
 def test_weights_that_are_not_those_of_the_graphs_are_told(bundle: Bundle) -> None:

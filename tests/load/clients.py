@@ -73,7 +73,7 @@ def questions(*models: Path) -> list[Question]:
         for size in range(1, len(inputs) + 1):
             for names in itertools.combinations(inputs, size):
                 part = {name: sample[name] for name in names}
-                answers = {p.bundle.manifest.sha256: p.predict([part])[0].probabilities for p in predictors}
+                answers = {p.bundle.manifest.sha256: p.predict([part])[0].by_label() for p in predictors}
                 found.append(Question("+".join(names), form(part), answers))
     return found
 
@@ -100,7 +100,7 @@ def _note(answer: dict[str, Any], question: Question, tally: Tally) -> None:
     expected = question.answers.get(sha256, {})
     tally.subsets[question.subset] += 1
     tally.models[sha256] += 1
-    if not _equal(answer["probabilities"], expected):
+    if not _equal({each["label"]: each["probability"] for each in answer["probabilities"]}, expected):
         tally.wrong += 1
         tally.first_wrong = tally.first_wrong or f"{question.subset} by {sha256}: {answer}, expected {expected}"
 

@@ -61,6 +61,11 @@ def as_json(sample: dict[str, Payload]) -> dict[str, Any]:
     }
 
 
+def listed(answer: dict[str, Any]) -> dict[str, float]:
+    """Read the probabilities of a reply as {label: probability}."""
+    return {each["label"]: each["probability"] for each in answer["probabilities"]}
+
+
 def assert_problem(reply: Any, status: int, slug: str, field: str | None) -> dict[str, Any]:
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
@@ -83,8 +88,8 @@ def test_every_subset_gets_the_predictors_own_answer(
         answer, expected = reply.json(), predictor.predict([part])[0]
         assert answer["model"] == {"name": "tiny", "sha256": predictor.bundle.manifest.sha256}
         assert answer["label"] == expected.label
-        assert list(answer["probabilities"].values()) == pytest.approx(list(expected.probabilities.values()), abs=1e-6)
-        assert sum(answer["probabilities"].values()) == pytest.approx(1.0)
+        assert listed(answer) == pytest.approx(expected.by_label(), abs=1e-6)
+        assert sum(listed(answer).values()) == pytest.approx(1.0)
         assert set(answer["modalities"]) == set(names)
         assert sum(each["weight"] for each in answer["modalities"].values()) == pytest.approx(1.0)
         assert set(answer["missing"]) == set(sample) - set(names)
@@ -102,9 +107,10 @@ def test_top_k_and_fusion_are_options(client: TestClient, sample: dict[str, Payl
     for rule in RULES:
         answer = client.post("/predict", files=form(sample, top_k="2", fusion=rule)).json()
         assert answer["fusion"] == rule
-        values = list(answer["probabilities"].values())
+        values = [each["probability"] for each in answer["probabilities"]]
         assert len(values) == 2
         assert values == sorted(values, reverse=True)
+        assert answer["probabilities"][0] == {"label": answer["label"], "probability": answer["probability"]}
 
 
 @pytest.mark.parametrize("text", ["2024", "true", "null", '{"a":1}', '"quoted"', "[1, 2]", " spaced ", "ä\u202eש\n"])
@@ -341,7 +347,7 @@ def test_batch_gives_each_item_its_own_result(
     for index, sample in ((0, good[0]), (2, partial), (13, good[2])):
         expected = predictor.predict([sample], rule="paper", top_k=2)[0]
         assert results[index]["label"] == expected.label
-        assert results[index]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+        assert listed(results[index]) == pytest.approx(expected.by_label(), abs=1e-6)
         assert sum(each["weight"] for each in results[index]["modalities"].values()) == pytest.approx(1.0)
 
 

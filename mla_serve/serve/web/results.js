@@ -2,8 +2,6 @@
 
 import { button, el, percent, title } from "./dom.js";
 
-const ALL_UP_TO = 12; // classes: more than that, and only the most probable are listed
-const LISTED = 10;
 const COVERAGES = [0.8, 0.9, 0.95, 0.99];
 const STRANGE_FROM = 0.99;
 const ANNOUNCE_AFTER_MS = 600;
@@ -28,7 +26,7 @@ export function answerPanel(panel, model, { changed, retry }) {
   const verdict = el("p", { class: "verdict" });
   const notice = el("div", { class: "notice", role: "alert", hidden: true });
   const spoken = el("p", { class: "unseen", role: "status" });
-  const bars = distribution(model.classes);
+  const bars = distribution();
   const opinions = el("ul", { class: "opinions" });
   const missing = el("p", { class: "missing" });
   const set = el("strong", {});
@@ -101,27 +99,27 @@ export function answerPanel(panel, model, { changed, retry }) {
   };
 }
 
-/** Bars of the fused distribution. Few classes keep their places, so that one sees them grow and shrink. */
-function distribution(classes) {
+/** Bars of the fused distribution, the most probable label first. */
+function distribution() {
   const element = el("ol", { class: "bars", "aria-label": "Probabilities" });
-  const rows = Array.from({ length: Math.min(classes.length, classes.length <= ALL_UP_TO ? ALL_UP_TO : LISTED) }, () => {
-    const [name, fill, value] = [el("span", { class: "name" }), el("span", { class: "fill" }), el("span", { class: "value" })];
-    const row = el("li", {}, name, el("span", { class: "track", "aria-hidden": "true" }, fill), value);
-    element.append(row);
-    return { row, name, fill, value };
-  });
+  const rows = [];
   function show({ label, probabilities, prediction_set: set }) {
-    const shown = classes.length <= ALL_UP_TO ? classes : Object.keys(probabilities).slice(0, LISTED);
-    shown.forEach((each, i) => {
-      const share = probabilities[each] ?? 0;
+    while (rows.length < probabilities.length) rows.push(distributionRow());
+    element.replaceChildren(...rows.slice(0, probabilities.length).map(({ row }) => row));
+    probabilities.forEach(({ label: each, probability }, i) => {
       rows[i].name.textContent = each;
-      rows[i].value.textContent = percent(share);
-      rows[i].fill.style.width = `${100 * share}%`;
+      rows[i].value.textContent = percent(probability);
+      rows[i].fill.style.width = `${100 * probability}%`;
       rows[i].row.classList.toggle("best", each === label);
       rows[i].row.classList.toggle("in-set", Boolean(set?.includes(each)));
     });
   }
   return { element, show };
+}
+
+function distributionRow() {
+  const [name, fill, value] = [el("span", { class: "name" }), el("span", { class: "fill" }), el("span", { class: "value" })];
+  return { row: el("li", {}, name, el("span", { class: "track", "aria-hidden": "true" }, fill), value), name, fill, value };
 }
 
 /** One modality's line: how much it counted, and what it would have said alone. */

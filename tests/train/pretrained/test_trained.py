@@ -81,7 +81,7 @@ def test_a_bundle_with_frozen_encoders_answers_from_raw_payloads(
     rows = read_table(config.data).splits["test"][:3]  # type: ignore[arg-type]
     for row in rows:
         for name, value in row.values.items():
-            assert set(predictor.predict([{name: payload(value)}])[0].probabilities) == set("rgb")
+            assert set(predictor.predict([{name: payload(value)}])[0].by_label()) == set("rgb")
     assert str(zoo.root) not in (folder / "manifest.json").read_text()
     assert manifest.training["config"]["encoders"] == ["image=hf:dinov2", "audio=hf:wav2vec2_masked", "text=hf:bert"]
 
