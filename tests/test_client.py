@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 import rich
 import soundfile
@@ -218,7 +219,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"image": Path("no/such.png")}, InputError, "image"),
     ({"image": np.zeros((2, 3, 4, 5))}, InputError, "image"),
     ({"image": np.full((2, 2), 7.5)}, InputError, "image"),
-    ({"image": np.zeros((2, 2), dtype=np.int64)}, InputError, "image"),
+    ({"image": np.full((2, 2), 256)}, InputError, "image"),
     ({"image": 7}, InputError, "image"),
     ({"audio": np.zeros(9)}, InputError, "audio"),
     ({"audio": (np.zeros((0,)), 8000)}, InputError, "audio"),
@@ -280,6 +281,35 @@ def test_asyncio_does_the_same(url: str, client: Client, make_sample: Any) -> No
     assert ready is client.ready() is False  # /readyz is BentoML's, which is not there
 
 
+def test_rows_of_a_frame_are_samples_and_empty_cells_are_missing(client: Client, url: str) -> None:
+    frame = pd.DataFrame({"text": ["one", None, "three"], "vector": [[1, 2, 3, 4], [4, 3, 2, 1], np.nan]})
+    records: list[Any] = frame.to_dict("records")
+    answers = client.predict_many(records)
+    assert [set(answer.modalities) for answer in answers] == [{"text", "vector"}, {"vector"}, {"text"}]
+
+    async def ask() -> list[Answer]:
+        async with AsyncClient(url) as other:
+            return await other.predict_many(row for row in records)
+
+    assert asyncio.run(ask()) == answers
+
+
+def test_a_row_without_anything_or_with_another_column_is_told(client: Client) -> None:
+    rows: list[Any] = [{"text": np.nan, "vector": None}, {"text": "a", "title": np.nan}, {"text": "b", "title": "c"}]
+    nothing, blank, unknown = client.predict_many(rows, on_error="return")
+    assert isinstance(nothing, MissingInput)
+    for error in (blank, unknown):
+        assert isinstance(error, UnknownField)
+        assert error.field == "title"
+        assert "leave it out" in error.message
+
+
+def test_a_frame_or_one_sample_in_place_of_many_is_told(client: Client) -> None:
+    for samples in (pd.DataFrame({"text": ["a"]}), {"text": "a"}, ["a"]):
+        with pytest.raises(InputError, match="to_dict"):
+            client.predict_many(samples)  # type: ignore[arg-type]
+
+
 def test_at_most_so_many_are_sent_at_once() -> None:
     lock, running, most = threading.Lock(), 0, 0
 
@@ -296,6 +326,85 @@ def test_at_most_so_many_are_sent_at_once() -> None:
     with Client(transport=httpx.MockTransport(answer)) as client:
         client.predict_many([{"image": PNG}] * 20, concurrency=3)
     assert most == 3
+
+
+# ---- another model on the same service
+
+
+class Swapped:
+    """A service whose model can be exchanged: {modality: kind}. It answers whatever it is asked, and counts."""
+
+    def __init__(self, **kinds: str) -> None:
+        self.kinds, self.version, self.asked, self.bodies = kinds, 0, 0, [b""]
+
+    def swap(self, **kinds: str) -> None:
+        self.kinds, self.version = kinds, self.version + 1
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        sha256 = f"{self.version:064}"
+        if request.url.path == "/predict":
+            self.bodies.append(request.read())
+            return httpx.Response(200, json=REPLY | {"model": {"name": "m", "sha256": sha256}})
+        self.asked += 1
+        fields: dict[str, Any] = {"sent_as": "text", "formats": [], "shape": [1], "input": {}}
+        modalities = {name: {"kind": kind, **fields} for name, kind in self.kinds.items()}
+        rest: dict[str, Any] = {key: {} for key in ("fusion", "metrics", "versions", "limits")}
+        named = {"name": "m", "sha256": sha256, "created": "", "classes": ["1", "7"]}
+        return httpx.Response(200, json=named | rest | {"modalities": modalities})
+
+
+@pytest.fixture
+def swapped() -> Iterator[tuple[Swapped, Client]]:
+    service = Swapped(text="text")
+    with Client(transport=httpx.MockTransport(service)) as client:
+        for _ in range(3):
+            client.predict(text="1 2")
+        assert service.asked == 1
+        yield service, client
+
+
+def test_the_model_is_asked_for_again_when_another_one_has_answered(swapped: tuple[Swapped, Client]) -> None:
+    service, client = swapped
+    service.swap(text="vector")
+    for _ in range(4):
+        client.predict(text="1 2")
+    assert service.asked == 2
+
+
+def test_a_modality_that_came_with_a_new_model_can_be_sent_at_once(swapped: tuple[Swapped, Client]) -> None:
+    service, client = swapped
+    service.swap(title="text")
+    assert client.predict(title="a").label == "7"
+    with pytest.raises(UnknownField, match="title"):
+        client.predict(text="a")
+
+
+def test_a_value_that_fits_the_new_model_alone_can_be_sent_at_once(swapped: tuple[Swapped, Client]) -> None:
+    service, client = swapped
+    with pytest.raises(InputError, match="expected a text"):
+        client.predict(text=[1, 2])
+    service.swap(text="vector")
+    assert client.predict(text=[1, 2]).label == "7"
+    assert b"[1.0, 2.0]" in service.bodies[-1]
+
+
+def test_an_open_file_is_read_once_even_where_the_model_is_asked_for_again(swapped: tuple[Swapped, Client]) -> None:
+    service, client = swapped
+    service.swap(text="text", image="image")
+    client.predict(text="a", image=io.BytesIO(b"pixels"))
+    assert b"pixels" in service.bodies[-1]
+
+
+def test_a_refused_sample_lets_the_model_be_asked_for_again(swapped: tuple[Swapped, Client]) -> None:
+    service, client = swapped
+    refusals = iter([problem(422, "invalid-input", field="text")])
+    client._http = httpx.Client(
+        base_url="http://x", transport=httpx.MockTransport(lambda request: next(refusals, None) or service(request))
+    )
+    with pytest.raises(InputError):
+        client.predict(text="a")
+    client.predict(text="a")
+    assert service.asked == 2
 
 
 # ---- what goes wrong
@@ -416,10 +525,95 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
 
 
 @both
-def test_the_key_goes_along(predict: Any) -> None:
+@pytest.mark.parametrize("key", ["secret", "secret\n", " secret\r\n"])
+def test_the_key_goes_along(predict: Any, key: str) -> None:
     script = Script(good())
-    predict(script, api_key="secret")
+    predict(script, api_key=key)
     assert script.requests[0].headers["authorization"] == "Bearer secret"
+
+
+@both
+@pytest.mark.parametrize("key", ["se\ncret", "sécret", "se\0cret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(predict: Any, key: str) -> None:
+    with pytest.raises(NoAccess) as caught:
+        predict(Script(good()), api_key=key)
+    assert "cret" not in str(caught.value)
+
+
+@both
+def test_a_service_that_moved_says_where_to(predict: Any) -> None:
+    script = Script(httpx.Response(308, headers={"Location": "https://example.org/predict"}))
+    with pytest.raises(NoAnswer, match=r"it is at https://example\.org/predict now; give"):
+        predict(script)
+    assert len(script.requests) == 1
+
+
+@both
+def test_an_answer_that_cannot_be_decompressed_is_no_answer(predict: Any) -> None:
+    with pytest.raises(NoAnswer, match="no connection"):
+        predict(Script(httpx.DecodingError("Error -3 while decompressing")))
+
+
+@pytest.mark.parametrize(
+    ("url", "called"),
+    [
+        ("http://host:1", "http://host:1/predict"),
+        ("http://host:1/", "http://host:1/predict"),
+        ("http://host/a/b", "http://host/a/b/predict"),
+        ("http://host/a/b/", "http://host/a/b/predict"),
+        (" http://host\n", "http://host/predict"),
+    ],
+)
+def test_a_service_may_stand_behind_a_prefix(url: str, called: str) -> None:
+    script = Script(good())
+    with script.client(url=url) as client:
+        client.predict(image=PNG)
+    assert str(script.requests[0].url) == called
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://host:port", "http://host:99999999", "http://a..b", "http://\0", 7, None]
+)
+def test_what_is_no_address_is_refused(kind: Any, url: Any) -> None:
+    with pytest.raises(NoAnswer, match="expected an address such as http://localhost:3000"):
+        kind(url)
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    with Client("http://me:secret@127.0.0.1:9", retry=Retry(times=0)) as client, pytest.raises(NoAnswer) as caught:
+        client.predict(image=PNG)
+    assert "http://127.0.0.1:9/predict" in str(caught.value)
+    with pytest.raises(NoAnswer) as refused:
+        Client("http://me:secret@127.0.0.1:99999")
+    assert "secret" not in f"{caught.value} {refused.value}"
+
+
+@pytest.mark.parametrize("url", ["localhost:3000", "host", "", "ftp://host"])
+def test_an_address_without_a_scheme_is_told(url: str) -> None:
+    with Client(url, retry=Retry(times=0)) as client, pytest.raises(NoAnswer, match="check the address"):
+        client.predict(image=PNG)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "gopher://host:1"), ("HTTP_PROXY", "http://[::1"), ("SSL_CERT_FILE", "/no/such.pem")],
+)
+def test_a_variable_that_httpx_cannot_use_is_told(
+    kind: Any, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(NoAnswer, match=variable if variable == "SSL_CERT_FILE" else "HTTP_PROXY"):
+        kind("http://localhost:3000")
+
+
+def test_a_proxy_that_does_not_answer_is_thought_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Client("http://localhost:3000", retry=Retry(times=0)) as client, pytest.raises(NoAnswer, match="HTTP_PROXY"):
+        client.predict(image=PNG)
 
 
 # ---- results, imports
@@ -469,6 +663,22 @@ def test_a_failing_iterator_ends_the_calls() -> None:
 
     with Script(good()).client() as client, pytest.raises(RuntimeError, match="own"):
         client.predict_many(samples())
+
+    async def ask() -> None:
+        script = Script(good())
+        async with AsyncClient(transport=httpx.MockTransport(script)) as client:
+            with pytest.raises(RuntimeError, match="own"):
+                await client.predict_many(samples())
+            ended = len(script.requests)
+            await asyncio.sleep(0.05)
+            assert len(script.requests) == ended == 1
+
+    asyncio.run(ask())
+
+
+def test_another_way_with_errors_is_refused() -> None:
+    with Script(good()).client() as client, pytest.raises(ValueError, match="'raise', 'return'"):
+        client.predict_many([{"image": PNG}], on_error="ignore")  # type: ignore[call-overload]
 
 
 def test_a_number_at_once_below_one_is_refused() -> None:

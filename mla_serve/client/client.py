@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Self, TypeVar, cast, overload
 
 import httpx
 
 from mla_serve import __version__
+from mla_serve.client.errors import NoAccess, NoAnswer
 from mla_serve.client.exchange import DEFAULT_URL, Exchange, Outcome, Retry, Send, Step, Steps
 from mla_serve.client.many import OnError, Queue, Sample, progress_bar
 from mla_serve.client.model import Model
@@ -19,16 +20,47 @@ from mla_serve.errors import MlaServeError
 from mla_serve.results import Answer, Embedding
 
 T = TypeVar("T")
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 CONNECT_S = 5.0
+HIGHEST_PORT = 65535
 
 
 def _options(url: str, timeout: float, api_key: str | None, transport: Any) -> dict[str, Any]:
     """Return the arguments that httpx.Client and httpx.AsyncClient share."""
     headers = {"User-Agent": f"mla-serve-client/{__version__}"}
-    if api_key:
-        headers["Authorization"] = f"Bearer {api_key}"
+    if api_key and api_key.strip():
+        headers["Authorization"] = f"Bearer {_checked_key(api_key.strip())}"
     patience = httpx.Timeout(timeout, connect=min(timeout, CONNECT_S))
-    return {"base_url": url, "timeout": patience, "headers": headers, "transport": transport}
+    address = url.strip() if isinstance(url, str) else url
+    return {"base_url": address, "timeout": patience, "headers": headers, "transport": transport}
+
+
+def _shown(url: httpx.URL) -> str:
+    """Write an address as errors quote it: without a password."""
+    return str(url.copy_with(userinfo=b""))
+
+
+def _checked_key(api_key: str) -> str:
+    """Refuse what no header can carry, without a word of it: the key is a secret."""
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise NoAccess("api_key: expected printable ASCII, got other characters; copy the key again")
+    return api_key
+
+
+def _opened(kind: Callable[..., Http], options: Mapping[str, Any]) -> Http:
+    """Make an httpx client; it reads HTTP_PROXY, NO_PROXY and SSL_CERT_FILE, and may not like what it finds."""
+    try:
+        http = kind(**options)
+        http.base_url.host.encode("idna")  # a name that cannot be looked up would raise UnicodeError later
+        if (http.base_url.port or 0) > HIGHEST_PORT:
+            raise ValueError(f"the port is above {HIGHEST_PORT}")
+    except (httpx.InvalidURL, ImportError, ValueError, OSError, TypeError) as error:
+        address = f"{options['base_url']!r}".rpartition("@")[2]  # without a password
+        raise NoAnswer(
+            f"{address}: no connection can be made ({error}); expected an address such as {DEFAULT_URL}, and sound "
+            "values of HTTP_PROXY, NO_PROXY and SSL_CERT_FILE"
+        ) from None
+    return http
 
 
 class Client:
@@ -50,8 +82,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._http = httpx.Client(**_options(url, timeout, api_key, transport))
-        self._exchange = Exchange(url, retry or Retry())
+        self._http = _opened(httpx.Client, _options(url, timeout, api_key, transport))
+        self._exchange = Exchange(_shown(self._http.base_url), retry or Retry())
         self._sleep = sleep
 
     def predict(
@@ -62,10 +94,11 @@ class Client:
         coverage: float | None = None,
         **sample: Value | None,
     ) -> Answer:
-        """Classify one sample from whichever of its modalities are given; None means missing.
+        """Classify one sample from whichever of its modalities are given; None, NaN and blank text mean missing.
 
-        An image is a path, bytes, a PIL image or an array (H, W[, 3]); a sound a path, bytes or (array, rate); a text a
-        str; a vector a list or an array of numbers.
+        An image is a path, bytes, an open file, a PIL image or an array, (H, W), (H, W, 3) or (3, H, W); a sound a path,
+        bytes, an open file or (array, rate), with (T,), (T, channels) or (channels, T); a text a str; a vector a list,
+        an array or, where the model reads a single one, a number.
         """
         return self._run(self._exchange.predict(sample, top_k=top_k, fusion=fusion, coverage=coverage))
 
@@ -100,7 +133,7 @@ class Client:
     ) -> Any:
         """Classify many samples, `concurrency` at a time, and return the answers in their order.
 
-        Args: progress, a bar on standard error, by default where that is a terminal; on_error, "raise" the first error
+        Args: samples, dicts of {modality: value}, such as frame.to_dict("records"); progress, a bar on standard error, by default where that is a terminal; on_error, "raise" the first error
         or "return" each in the place of its answer; options, as of predict.
         """
         with progress_bar(samples, progress) as advance, ThreadPoolExecutor(_positive(concurrency)) as pool:
@@ -154,7 +187,7 @@ class Client:
             return None
         try:
             return self._http.request(**step.request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
 
@@ -171,8 +204,8 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._http = httpx.AsyncClient(**_options(url, timeout, api_key, transport))
-        self._exchange = Exchange(url, retry or Retry())
+        self._http = _opened(httpx.AsyncClient, _options(url, timeout, api_key, transport))
+        self._exchange = Exchange(_shown(self._http.base_url), retry or Retry())
         self._sleep = sleep
 
     async def predict(
@@ -263,7 +296,7 @@ class AsyncClient:
             return None
         try:
             return await self._http.request(**step.request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
 

@@ -6,24 +6,27 @@ tried again and after how long, what an answer means. Nothing here touches the n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import email.utils
 import random
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
 import httpx
 
 from mla_serve.client import errors
 from mla_serve.client.model import Model
-from mla_serve.client.payloads import Value, needs_kind, to_part
-from mla_serve.errors import MissingInput, MlaServeError, UnknownField
+from mla_serve.client.payloads import Parts, Value, given, needs_kind, to_part
+from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
 from mla_serve.results import Answer, Embedding
 
 T = TypeVar("T")
+Reply = TypeVar("Reply", Answer, Embedding)
 DEFAULT_URL = "http://localhost:3000"
-TRIED_AGAIN = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError, httpx.PoolTimeout)
+TRIED_AGAIN = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.PoolTimeout)
+CHECK = "check the address, that the service runs, and any proxy that HTTP_PROXY and NO_PROXY name"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Wait:
 
 
 Step = Send | Wait
-Outcome = httpx.Response | httpx.TransportError | None
+Outcome = httpx.Response | httpx.RequestError | None
 Steps = Generator[Step, Outcome, T]
 
 
@@ -76,16 +79,14 @@ class Exchange:
 
     def predict(self, sample: Mapping[str, Value | None], **options: float | str | None) -> Steps[Answer]:
         """Classify one sample; options that are None are left to the service."""
-        parts = yield from self._parts(sample)
-        fields = [(name, (None, f"{value}")) for name, value in options.items() if value is not None]
-        content = yield from self._call("POST", "/predict", files=[*parts, *fields])
-        return self._read(Answer.from_dict, content, "/predict")
+        fields = [
+            (name, (None, f"{value}".encode(errors="replace"))) for name, value in options.items() if value is not None
+        ]
+        return (yield from self._ask("/predict", Answer.from_dict, sample, fields))
 
     def embed(self, sample: Mapping[str, Value | None]) -> Steps[Embedding]:
         """Encode one sample."""
-        parts = yield from self._parts(sample)
-        content = yield from self._call("POST", "/embed", files=parts)
-        return self._read(Embedding.from_dict, content, "/embed")
+        return (yield from self._ask("/embed", Embedding.from_dict, sample))
 
     def model(self) -> Steps[Model]:
         """Describe the model."""
@@ -98,18 +99,42 @@ class Exchange:
         outcome = yield Send({"method": "GET", "url": "/readyz"})
         return isinstance(outcome, httpx.Response) and outcome.status_code == httpx.codes.OK
 
-    def _parts(self, sample: Mapping[str, Value | None]) -> Steps[list[tuple[str, Any]]]:
-        """Lay a sample out as the parts of a form; the model is asked once what its modalities are, if that matters."""
-        given = {name: value for name, value in sample.items() if value is not None}
-        if not given:
-            raise MissingInput("sample", "nothing was given; give at least one modality, such as text='seven'")
-        if self._model is None and any(needs_kind(value) for value in given.values()):
-            yield from self.model()
-        modalities = self._model.modalities if self._model else {}
-        kinds = {name: modality.kind for name, modality in modalities.items()}
-        if self._model and (unknown := [name for name in given if name not in kinds]):
-            raise UnknownField(unknown[0], f"this model has no such modality; it reads {', '.join(kinds)}")
-        return [to_part(name, value, kinds.get(name)) for name, value in given.items()]
+    def _ask(
+        self,
+        path: str,
+        read: Callable[[Mapping[str, Any]], Reply],
+        sample: Mapping[str, Value | None],
+        fields: Iterable[tuple[str, Any]] = (),
+    ) -> Steps[Reply]:
+        """Send a sample; what is known of the model is forgotten when another one answers, or refuses."""
+        parts: Parts = yield from self._parts(sample)
+        try:
+            content = yield from self._call("POST", path, files=[*parts, *fields])
+        except InputError:
+            self._model = None
+            raise
+        reply = self._read(read, content, path)
+        if self._model is not None and self._model.sha256 != reply.model.sha256:
+            self._model = None
+        return reply
+
+    def _parts(self, sample: Mapping[str, Value | None]) -> Steps[Parts]:
+        """Lay a sample out as the parts of a form.
+
+        The service is asked for its model once, if the kinds of the modalities matter, and again where a sample does
+        not fit: the model may be another one by now.
+        """
+        there = given(sample)
+        if not there:
+            first = next(iter(sample), "sample")
+            raise MissingInput(first, "nothing was given; give at least one modality, such as text='seven'")
+        if (known := self._model) is not None:
+            with contextlib.suppress(InputError):
+                return _lay_out(sample, there, known)
+        if known is None and not any(needs_kind(value) for value in there.values()):
+            return [to_part(name, value, None) for name, value in there.items()]
+        model = yield from self.model()
+        return _lay_out(sample, there, model)
 
     def _call(self, method: str, path: str, **request: Any) -> Steps[dict[str, Any]]:
         """Send a request until it is answered or there is no sense in trying again."""
@@ -131,8 +156,22 @@ class Exchange:
             raise errors.unreadable(self.url + path, error) from None
 
 
+def _lay_out(names: Iterable[str], there: Mapping[str, Value], model: Model) -> Parts:
+    """Make the parts of a form of what is there of a sample; all its names have to be the model's."""
+    kinds = {name: modality.kind for name, modality in model.modalities.items()}
+    if unknown := [name for name in names if name not in kinds]:
+        raise UnknownField(
+            unknown[0], f"this model has no such modality; leave it out, or send some of {', '.join(kinds)}"
+        )
+    return [to_part(name, value, kinds[name]) for name, value in there.items()]
+
+
 def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
     """Say what went wrong, and whether it may go right next time."""
+    if isinstance(outcome, httpx.Response) and outcome.has_redirect_location:
+        return errors.NoAnswer(
+            f"{url}: it is at {outcome.headers['location']} now; give the client that address"
+        ), False
     if isinstance(outcome, httpx.Response):
         asked = retry_after(outcome.headers.get("retry-after"), time.time())
         return errors.from_response(outcome.status_code, outcome.content, asked), outcome.status_code in errors.BUSY
@@ -140,7 +179,7 @@ def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
     reason = f"{outcome}" or type(outcome).__name__
     if isinstance(outcome, httpx.TimeoutException) and not again:
         return errors.TimedOut(f"{url}: no answer in time ({reason}); send less, or raise timeout="), False
-    return errors.NoAnswer(f"{url}: no connection ({reason}); check its address, and that it runs"), again
+    return errors.NoAnswer(f"{url}: no connection ({reason}); {CHECK}"), again
 
 
 def retry_after(header: str | None, now: float) -> float | None:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from mla_serve.client.payloads import Value
 from mla_serve.errors import MlaServeError
@@ -20,7 +20,12 @@ class Queue:
     """Hands samples out one by one, to threads or tasks, and puts the results into their order."""
 
     def __init__(self, samples: Iterable[Sample], on_error: OnError, advance: Callable[[], None]) -> None:
-        """Take samples as they are asked for; an error ends everything, or takes the place of the result."""
+        """Take samples as they are asked for; an error ends everything, or takes the place of the result.
+
+        Raises: ValueError for another on_error than the two.
+        """
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error={on_error!r}: expected one of {', '.join(map(repr, get_args(OnError)))}")
         self._samples = iter(enumerate(samples))
         self._lock = threading.Lock()
         self._results: dict[int, object] = {}
@@ -31,8 +36,12 @@ class Queue:
     def __iter__(self) -> Iterator[tuple[int, Sample]]:
         """Hand out what is left, until there is nothing or a call has failed."""
         while self.failure is None:
-            with self._lock:
-                item = next(self._samples, None)
+            try:
+                with self._lock:
+                    item = next(self._samples, None)
+            except Exception as error:  # the caller's own; raised by `results`, when the calls under way have ended
+                self.failure = error
+                return
             if item is None:
                 return
             yield item

@@ -7,30 +7,94 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from mla_serve.errors import InputError
+from mla_serve.errors import InputError, UnknownField
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
     Array = NDArray[Any]
-    Value = str | bytes | os.PathLike[str] | Image | Array | tuple[Array, int] | Sequence[float]
+    File = str | bytes | os.PathLike[str] | IO[bytes]
+    Value = File | Image | Array | tuple[Array, int] | Sequence[float] | float
 else:
     Value = Any
 
 Parts = list[tuple[str, Any]]
 FLOAT_WAV = 3  # format code of IEEE floats
+MAX_WAV = 2**32 - 100  # bytes of samples; the header has 32 bits for the size
+MAX_CHANNELS = 1000
+MAX_RATE = 2**20
+LONGEST = 100  # characters of a path that an error quotes
+COLOURS = (1, 3, 4)  # values of a pixel: grey, RGB, RGBA
+ROUNDING = 1e-6  # how far beyond 0 and 1 floating-point pixels may lie
+AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+AS_TIFF = ("I", "F", "LAB")  # PNG cannot hold them, and the service scales them
+WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, EOFError, SystemError, KeyError, IndexError, struct.error)
+# Of each kind: what it is called in messages, and what to send.
+WANTED = {
+    "image": ("an image", "send a path, bytes, a file opened in binary mode, a PIL image or an array"),
+    "audio": ("a sound", "send a path, bytes, a file opened in binary mode or (array, rate)"),
+    "text": ("a text", "send a str"),
+    "vector": ("numbers", "send a list such as [0.5, -1]"),
+}
+
+
+def given(sample: Mapping[str, Value | None]) -> dict[str, Value]:
+    """Return what is there of a sample, with files that are open read to their end.
+
+    Raises: InputError for what is no sample, or a file that cannot be read.
+    """
+    if not hasattr(sample, "items"):
+        raise InputError(
+            "sample",
+            f"expected a dict such as {{'text': 'seven'}}, got {_name(sample)}; give one dict, or a list of them to "
+            "predict_many: frame.to_dict('records') of a DataFrame",
+        )
+    for name in sample:
+        if not isinstance(name, str) or not name.isprintable():
+            raise UnknownField(repr(name)[:LONGEST], "no modality has such a name; give a name that /model lists")
+    return {name: _opened(name, value) for name, value in sample.items() if not is_missing(value)}
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value means "missing": None, blank text, an empty list, NaN, and NaT and NA of pandas."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    if isinstance(value, str | list):
+        return value == [] or (isinstance(value, str) and not value.strip())
+    if hasattr(value, "__len__") or hasattr(value, "read") or _is_image(value):
+        return False
+    return bool(value != value)  # NaN and NaT alone do not equal themselves
+
+
+def _opened(name: str, value: Any) -> Any:
+    """Read an open file, or return the value as it is."""
+    if not callable(getattr(value, "read", None)) or isinstance(value, os.PathLike):
+        return value
+    try:
+        content = value.read()
+    except (OSError, ValueError) as error:
+        raise InputError(name, f"the file cannot be read ({error}); open it with open(path, 'rb')") from None
+    if not isinstance(content, str | bytes | bytearray):
+        raise InputError(name, f"expected bytes from read() of {_name(value)}, got {_name(content)}; send bytes")
+    if not content:
+        raise InputError(name, "the file is empty, or was read to its end before; seek(0), or open it again")
+    return content if isinstance(content, str) else bytes(content)
 
 
 def needs_kind(value: object) -> bool:
     """Whether what a value means depends on the modality: a str may be a path or a text, an array an image or numbers."""
-    return isinstance(value, str) or not (isinstance(value, bytes | bytearray | os.PathLike) or _is_image(value))
+    return isinstance(value, str) or not (
+        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or _is_image(value)
+    )
 
 
 def to_part(name: str, value: Value, kind: str | None) -> tuple[str, Any]:
@@ -47,42 +111,66 @@ def to_part(name: str, value: Value, kind: str | None) -> tuple[str, Any]:
 def _text(name: str, value: Any, kind: str) -> str:
     if isinstance(value, os.PathLike):
         value = _read(name, value)
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, bytes | bytearray | memoryview):
         try:
             value = bytes(value).decode()
         except UnicodeDecodeError as error:
             raise InputError(name, f"expected UTF-8, got other bytes (at {error.start}); decode the text") from None
     if isinstance(value, str):
-        return value
-    if kind == "vector" and not isinstance(value, Mapping) and hasattr(value, "__iter__"):
         try:
-            return json.dumps([float(number) for number in value])
-        except (TypeError, ValueError):
-            raise InputError(name, f"expected numbers, got {_name(value)}; send a list such as [0.5, -1]") from None
-    raise InputError(name, f"expected a {kind}, got {_name(value)}; send a {'str' if kind == 'text' else 'list'}")
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
+        return value
+    if kind == "vector":
+        return json.dumps(_numbers(name, value))
+    raise _unsuitable(name, value, kind)
+
+
+def _numbers(name: str, value: Any) -> list[float]:
+    """Read a number, or numbers in a row: a list, an array (N,), (1, N) or (N, 1)."""
+    if isinstance(value, Mapping | set | frozenset):  # their order is not that of the training
+        raise _unsuitable(name, value, "vector")
+    if hasattr(value, "detach") or getattr(value, "ndim", 0) > 1:
+        value = _array(name, value)
+        if value.size != max(value.shape, default=1):
+            raise InputError(name, f"expected numbers in a row, got an array of shape {value.shape}; send one row")
+        value = value.ravel()
+    single = getattr(value, "ndim", 1) == 0 or not hasattr(value, "__iter__")
+    try:
+        return [float(number) for number in ([value] if single else value)]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise _unsuitable(name, value, "vector") from None
 
 
 def _file(name: str, value: Any, kind: str | None) -> bytes:
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, str | os.PathLike):
         return _read(name, value)
-    if _is_image(value):
-        return _png(value)
-    if kind == "image" and hasattr(value, "__array__"):
-        return _png(_image_of(name, value))
+    if _is_image(value) and kind in ("image", None):
+        return _encoded(name, value)
+    if kind == "image" and (hasattr(value, "__array__") or isinstance(value, list | tuple)):
+        return _encoded(name, _image_of(name, value))
     if kind == "audio" and isinstance(value, tuple) and len(value) == 2:
-        return _wav(name, *value)
-    wanted = {"image": "a path, bytes, a PIL image or an array", "audio": "a path, bytes or (array, rate)"}
-    raise InputError(name, f"got {_name(value)}; send {wanted.get(kind or '', 'a path or bytes')}")
+        return _wav(name, *(reversed(value) if _is_rate(value[0]) else value))  # scipy gives (rate, array)
+    raise _unsuitable(name, value, kind)
+
+
+def _unsuitable(name: str, value: object, kind: str | None) -> InputError:
+    expected, advice = WANTED.get(kind or "", ("a file", "send a path or bytes"))
+    return InputError(name, f"expected {expected}, got {_name(value)}; {advice}")
 
 
 def _read(name: str, path: str | os.PathLike[str]) -> bytes:
     try:
         return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(name, f"{os.fspath(path)}: cannot be read ({reason}); give a file that is there") from None
+        shown = str(path) if len(str(path)) <= LONGEST else f"{str(path)[:LONGEST]}…"
+        raise InputError(
+            name, f"{shown!r}: cannot be read as a file ({reason}); give the path of a file that is there, or bytes"
+        ) from None
 
 
 def _is_image(value: object) -> bool:
@@ -90,51 +178,108 @@ def _is_image(value: object) -> bool:
     return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
 
-def _png(image: Any) -> bytes:
+def _encoded(name: str, image: Any) -> bytes:
+    """Write an image upright and without loss, as the file it was read from would be decoded."""
+    from PIL import ImageOps
+
     buffer = io.BytesIO()
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
-        image = image.convert("RGB")
-    image.save(buffer, "PNG")
+    try:
+        image = ImageOps.exif_transpose(image)  # the tag that says which side is up gets lost in the PNG
+        if image.mode not in AS_PNG + AS_TIFF:
+            image = image.convert(_mode_for_png(image.mode))
+        image.save(buffer, "TIFF" if image.mode in AS_TIFF else "PNG")
+    except UNREADABLE as error:
+        reason = f"{error}" or type(error).__name__
+        raise InputError(name, f"the image of mode {image.mode} cannot be used ({reason}); convert it to RGB") from None
     return buffer.getvalue()
 
 
+def _mode_for_png(mode: str) -> str:
+    """Return the mode that holds all of an image that PNG cannot hold."""
+    if mode.startswith("I;16"):
+        return "I"
+    return WITH_ALPHA.get(mode, "RGB")
+
+
 def _image_of(name: str, value: Any) -> Any:
-    """Read (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 0-255 or floating point 0-1."""
+    """Read (H, W), (H, W, C) or (C, H, W) with C of 1, 3 or 4: whole numbers 0-255, uint16, bool, or floats 0-1."""
     import numpy as np
     from PIL import Image
 
-    array = np.asarray(value)
+    array = _array(name, value)
+    if array.ndim == 3 and array.shape[2] not in COLOURS and array.shape[0] in COLOURS:
+        array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise InputError(name, f"got an array of shape {array.shape}; send (H, W), (H, W, 3) or (H, W, 4)")
-    if np.issubdtype(array.dtype, np.floating):
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in COLOURS) or 0 in array.shape:
+        raise InputError(
+            name,
+            f"got an array of shape {array.shape}; send (H, W), (H, W, 3), (H, W, 4) or (3, H, W), or bytes of a file",
+        )
+    grey16 = array.dtype == np.uint16 and array.ndim == 2
+    return Image.fromarray(np.ascontiguousarray(array if grey16 else _eight_bit(name, array)))
+
+
+def _eight_bit(name: str, array: Array) -> Array:
+    """Bring pixels to uint8."""
+    import numpy as np
+
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return (array / 257).round().astype(np.uint8)
+    least, most = (array.min(), array.max()) if array.dtype.kind in "iuf" else (0, 0)
+    if array.dtype.kind == "f":
+        if not (least >= -ROUNDING and most <= 1 + ROUNDING):  # false for NaN, too
             raise InputError(name, "got floating-point pixels outside 0 to 1; scale them, or send uint8 0 to 255")
-        array = (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise InputError(name, f"got an array of {array.dtype}; send uint8 0 to 255, or floats 0 to 1")
-    return Image.fromarray(np.ascontiguousarray(array))
+        return (array.astype(np.float64).clip(0, 1) * 255).round().astype(np.uint8)
+    if array.dtype.kind not in "iu" or least < 0 or most > 255:
+        span = f", from {least} to {most}" if array.dtype.kind in "iu" else ""
+        raise InputError(name, f"got an array of {array.dtype}{span}; send uint8 0 to 255, or floats 0 to 1")
+    return array.astype(np.uint8)
+
+
+def _array(name: str, value: Any) -> Array:
+    """Read whatever holds an array; tensors of torch may be on a GPU or part of a graph."""
+    import numpy as np
+
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(name, f"got {_name(value)} that is no array ({error}); send a numpy array") from None
 
 
 def _wav(name: str, samples: Any, rate: Any) -> bytes:
-    """Write (T,) or (T, channels), floating point -1 to 1 or whole numbers of full scale, as 32-bit float WAV."""
+    """Write (T,), (T, channels) or (channels, T), floats -1 to 1 or int8, int16 or int32, as 32-bit float WAV."""
     import numpy as np
 
-    array = np.asarray(samples)
+    array = _array(name, samples)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.size == 0 or not _is_rate(rate):
         raise InputError(
-            name, f"got an array of shape {array.shape} at {rate} Hz; send (T,) or (T, channels) and a rate"
+            name,
+            f"got an array of shape {_array(name, samples).shape} at a rate of {rate!r:.40}; send (array, rate): (T,), "
+            "(T, channels) or (channels, T), and a whole number of Hz",
         )
-    if np.issubdtype(array.dtype, np.signedinteger):
+    if array.shape[1] > array.shape[0]:  # there are more samples than channels
+        array = array.T
+    if array.dtype.kind == "i" and array.dtype.itemsize <= 4:
         array = array / -float(np.iinfo(array.dtype).min)
-    elif not np.issubdtype(array.dtype, np.floating):
-        raise InputError(name, f"got samples of {array.dtype}; send floats -1 to 1, or int16")
+    elif array.dtype.kind != "f":
+        raise InputError(name, f"got samples of {array.dtype}; send floats -1 to 1, int16 or int32")
+    return _float_wav(name, array, int(rate))
+
+
+def _float_wav(name: str, array: Array, rate: int) -> bytes:
+    """Write (T, channels) as 32-bit float WAV."""
     data = array.astype("<f4").tobytes()
     channels = array.shape[1]
-    layout = struct.pack("<HHIIHH", FLOAT_WAV, channels, int(rate), int(rate) * channels * 4, channels * 4, 32)
+    if len(data) > MAX_WAV or channels > MAX_CHANNELS:
+        raise InputError(name, f"got an array of shape {array.shape}; send the part that matters, or a FLAC file")
+    layout = struct.pack("<HHIIHH", FLOAT_WAV, channels, rate, rate * channels * 4, channels * 4, 32)
     return b"".join(
         (
             struct.pack("<4sI4s", b"RIFF", 36 + len(data), b"WAVE"),
@@ -147,9 +292,14 @@ def _wav(name: str, samples: Any, rate: Any) -> bytes:
 
 
 def _name(value: object) -> str:
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def _is_rate(value: object) -> bool:
-    """Whether this is a sampling rate: a whole number, of Python or numpy."""
-    return hasattr(value, "__index__") and 0 < value.__index__() < 2**31
+    """Whether this is a sampling rate: a whole number, of any type; it may be a float where it comes from a table."""
+    try:
+        rate = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool) and 0 < rate < MAX_RATE
