@@ -88,6 +88,7 @@ class Client:
 
     def predict(
         self,
+        /,
         *,
         top_k: int | None = None,
         fusion: str | None = None,
@@ -145,7 +146,7 @@ class Client:
                 raise
         return queue.results()
 
-    def embed(self, **sample: Value | None) -> Embedding:
+    def embed(self, /, **sample: Value | None) -> Embedding:
         """Return the encoder's features of each modality that is given."""
         return self._run(self._exchange.embed(sample))
 
@@ -210,6 +211,7 @@ class AsyncClient:
 
     async def predict(
         self,
+        /,
         *,
         top_k: int | None = None,
         fusion: str | None = None,
@@ -254,7 +256,7 @@ class AsyncClient:
             await asyncio.gather(*(self._work(queue, options) for _ in range(_positive(concurrency))))
         return queue.results()
 
-    async def embed(self, **sample: Value | None) -> Embedding:
+    async def embed(self, /, **sample: Value | None) -> Embedding:
         """Return the encoder's features of each modality that is given."""
         return await self._run(self._exchange.embed(sample))
 

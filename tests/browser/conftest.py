@@ -61,7 +61,10 @@ def tiny_model(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPa
     names = {"image": "image", "rear_camera": "image", "audio": "audio", "text": "text", "vector": "vector"}
     scores = [score / 100 for score in range(1, 100)]
     conformal = {"calibrated": {str(number): scores for number in range(1, 6)}}
-    return make_bundle(tmp_path_factory.mktemp("browser") / "tiny", names, conformal=conformal)
+    # The samples of make_bundle are generated; the page shows those that were not.
+    return make_bundle(
+        tmp_path_factory.mktemp("browser") / "tiny", names, conformal=conformal, golden_source="training rows"
+    )
 
 
 @pytest.fixture(scope="module")

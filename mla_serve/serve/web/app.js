@@ -33,12 +33,13 @@ function introduce(model) {
   place("name").textContent = model.name;
   const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : VERBS[modality.kind])))];
   const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
-  place("lede").textContent = `${title(ways)}, in any combination. The model tells ${classesIn(model.classes)} apart, says how sure it is, and which input it listened to.`;
+  place("lede").replaceChildren(`${title(ways)}, in any combination. The model tells `, ...classesIn(model.classes), " apart, says how sure it is, and which input it listened to.");
 }
 
 function classesIn(classes) {
-  const names = classes.length > 12 ? [...classes.slice(0, 6), "…"] : classes;
-  return classes.length > 12 ? `${classes.length} classes (${names.join(", ")})` : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+  const [few, names] = [classes.length <= 12, classes.slice(0, classes.length <= 12 ? 12 : 6).map(each => el("bdi", {}, each))];
+  const parted = names.flatMap((name, i) => [i === 0 ? "" : few && i === names.length - 1 ? " and " : ", ", name]);
+  return few ? parted : [`${classes.length.toLocaleString("en")} classes (`, ...parted, ", …)"];
 }
 
 /** Make the function that asks the service; a newer question makes older ones void. */

@@ -61,6 +61,12 @@ export function title(name) {
   return words[0].toUpperCase() + words.slice(1);
 }
 
+/** Split a text where a line may break: "_" and the like are no such place of themselves. */
+export function breakable(text) {
+  const parts = text.split(/(?<=[_\-/.,;:|+&])(?=[\p{L}\p{N}])/u);
+  return parts.flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+}
+
 /** Show a share of one. A value that is not 1 is never shown as 100 %. */
 export function percent(share) {
   if (share < 1 && share > 0.9995) return "> 99.9 %";

@@ -38,7 +38,7 @@ export function imageField({ name, modality, changed, take, say }) {
     fileButton("Choose a file", "image/*,.tif,.tiff", `Choose a picture for ${title(name)}`, take),
     camera.button,
     invert,
-    el("p", { class: "hint" }, drawable ? "Or paste or drop a picture, bright on dark like the training data." : "Or paste or drop a picture."),
+    el("p", { class: "hint" }, drawable ? `Or paste or drop a picture, ${background < 128 ? "bright on dark" : "dark on bright"} like the training data.` : "Or paste or drop a picture."),
     thumbnailBox,
   );
   if (!drawable) showPicture();

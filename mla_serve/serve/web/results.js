@@ -1,7 +1,13 @@
 // The answer: label, distribution, what each modality said, what is missing, how to fuse.
 
-import { button, el, percent, title } from "./dom.js";
+import { breakable, button, el, percent, title } from "./dom.js";
 
+// Sizes of the answer's letters, in pixels: beside the probability, or on lines of their own.
+const BESIDE = [96, 84, 72, 60, 48];
+const ALONE = [40, 36, 32, 28, 25, 22, 20, 18];
+const MOST_LINES = 3;
+const BROKEN = 26; // of a word that no size can hold: it is broken then
+const SET_SHOWN = 10; // labels of a prediction set
 const COVERAGES = [0.8, 0.9, 0.95, 0.99];
 const STRANGE_FROM = 0.99;
 const ANNOUNCE_AFTER_MS = 600;
@@ -21,12 +27,13 @@ const RULES = {
 
 /** Make the answer's panel. Returns {show(answer), empty(), refuse(refusal), wait(), options()}. */
 export function answerPanel(panel, model, { changed, retry }) {
-  const label = el("p", { class: "label" });
   const probability = el("p", { class: "probability" });
   const verdict = el("p", { class: "verdict" });
+  const facts = el("div", {}, probability, verdict);
+  const label = fittedLabel(facts);
   const notice = el("div", { class: "notice", role: "alert", hidden: true });
   const spoken = el("p", { class: "unseen", role: "status" });
-  const bars = distribution();
+  const bars = distribution(model.classes.length);
   const opinions = el("ul", { class: "opinions" });
   const missing = el("p", { class: "missing" });
   const set = el("strong", {});
@@ -42,7 +49,7 @@ export function answerPanel(panel, model, { changed, retry }) {
   const bar = el("a", { class: "answer-bar", href: "#answer", "aria-hidden": "true", tabIndex: -1, hidden: true });
   panel.append(
     el("h2", { class: "unseen" }, "Answer"), notice,
-    el("div", { class: "headline" }, label, el("div", {}, probability, verdict)), spoken, details,
+    el("div", { class: "headline" }, label.element, facts), spoken, details,
   );
   document.body.append(bar);
   let announcement;
@@ -50,7 +57,7 @@ export function answerPanel(panel, model, { changed, retry }) {
   function empty() {
     panel.classList.remove("stale");
     panel.classList.add("empty");
-    label.textContent = "?";
+    label.show("?");
     probability.textContent = "Nothing there yet";
     verdict.textContent = "Fill in any of the inputs, one is enough.";
     details.hidden = true;
@@ -61,16 +68,15 @@ export function answerPanel(panel, model, { changed, retry }) {
   function show(answer) {
     panel.classList.remove("stale", "empty");
     refuse(null);
-    label.textContent = answer.label;
-    label.classList.toggle("long", answer.label.length > 3);
+    label.show(answer.label);
     probability.textContent = percent(answer.probability);
-    verdict.textContent = `${certainty(answer.entropy, model.classes.length)} · entropy ${answer.entropy.toFixed(2)}`;
+    verdict.replaceChildren(`${certainty(answer.entropy, model.classes.length)} · `, el("span", { class: "whole" }, `entropy ${answer.entropy.toFixed(2)}`));
     bars.show(answer);
     opinions.replaceChildren(...Object.entries(answer.modalities).map(([name, said]) => opinion(name, said)));
     missing.textContent = answer.missing.length ? `Without ${listed(answer.missing.map(title))}` : "Nothing is missing";
-    set.textContent = answer.prediction_set?.join(", ") ?? "not under this rule";
+    set.replaceChildren(...(answer.prediction_set ? setOf(answer.prediction_set) : ["not under this rule"]));
     details.hidden = false;
-    bar.replaceChildren(el("strong", {}, answer.label), ` ${percent(answer.probability)}`);
+    bar.replaceChildren(el("strong", { dir: "auto" }, answer.label), el("span", {}, percent(answer.probability)));
     bar.hidden = false;
     announce(`${answer.label}, ${percent(answer.probability)}, from ${listed(Object.keys(answer.modalities).map(title))}`);
   }
@@ -99,26 +105,59 @@ export function answerPanel(panel, model, { changed, retry }) {
   };
 }
 
-/** Bars of the fused distribution, the most probable label first. */
-function distribution() {
-  const element = el("ol", { class: "bars", "aria-label": "Probabilities" });
+/** The answered label, in letters as large as they can be without breaking a word; `facts` is to stand beside it. */
+function fittedLabel(facts) {
+  const element = el("p", { class: "label", dir: "auto" });
+  let shown;
+
+  function fit() {
+    element.classList.remove("broken");
+    if (BESIDE.some(size => set(size) && lines() === 1 && isBeside()) || ALONE.some(size => set(size) && lines() <= MOST_LINES)) return;
+    set(BROKEN);
+    element.classList.add("broken");
+  }
+  /** Set the size, and say whether every word has room. */
+  function set(size) {
+    element.style.fontSize = `${size}px`;
+    return element.scrollWidth <= element.clientWidth;
+  }
+  const lines = () => Math.round(element.offsetHeight / parseFloat(getComputedStyle(element).lineHeight));
+  const isBeside = () => facts.offsetTop < element.offsetTop + element.offsetHeight;
+  function show(text) {
+    if (text === shown) return;
+    shown = text;
+    element.replaceChildren(...breakable(text));
+    fit();
+  }
+  window.addEventListener("resize", fit);
+  return { element, show };
+}
+
+/** Bars of the fused distribution, the most probable label first; those that are not listed are counted. */
+function distribution(classes) {
+  const list = el("ol", { class: "bars", "aria-label": "Probabilities" });
+  const rest = el("p", { class: "rest hint" });
+  const element = el("div", { class: "distribution" }, list, rest);
   const rows = [];
   function show({ label, probabilities, prediction_set: set }) {
     while (rows.length < probabilities.length) rows.push(distributionRow());
-    element.replaceChildren(...rows.slice(0, probabilities.length).map(({ row }) => row));
+    list.replaceChildren(...rows.slice(0, probabilities.length).map(({ row }) => row));
     probabilities.forEach(({ label: each, probability }, i) => {
-      rows[i].name.textContent = each;
+      rows[i].name.replaceChildren(...breakable(each));
       rows[i].value.textContent = percent(probability);
       rows[i].fill.style.width = `${100 * probability}%`;
       rows[i].row.classList.toggle("best", each === label);
       rows[i].row.classList.toggle("in-set", Boolean(set?.includes(each)));
     });
+    const [others, share] = [classes - probabilities.length, 1 - probabilities.reduce((sum, each) => sum + each.probability, 0)];
+    rest.hidden = others <= 0;
+    rest.textContent = `${others.toLocaleString("en")} more, ${percent(Math.max(0, share))} together`;
   }
   return { element, show };
 }
 
 function distributionRow() {
-  const [name, fill, value] = [el("span", { class: "name" }), el("span", { class: "fill" }), el("span", { class: "value" })];
+  const [name, fill, value] = [el("span", { class: "name", dir: "auto" }), el("span", { class: "fill" }), el("span", { class: "value" })];
   return { row: el("li", {}, name, el("span", { class: "track", "aria-hidden": "true" }, fill), value), name, fill, value };
 }
 
@@ -133,7 +172,7 @@ function opinion(name, said) {
   ].filter(Boolean);
   return el(
     "li", { "data-opinion": name },
-    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", el("strong", {}, said.label), ` ${percent(said.probability)}`)),
+    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", el("strong", { dir: "auto" }, ...breakable(said.label)), " ", el("span", { class: "whole" }, percent(said.probability)))),
     el("div", { class: "share" }, el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", {}, el("span", { class: "unseen" }, "weight "), el("b", { class: "weight" }, percent(said.weight)))),
     el("div", { class: "facts" }, ...facts.map(([key, value, meaning]) => el("span", { title: meaning, class: isStrange(key, said) && "strange" }, `${key} `, el("b", {}, value)))),
   );
@@ -142,6 +181,12 @@ function opinion(name, said) {
 /** Whether an input is less like the training data than nearly all that were seen. */
 function isStrange(key, said) {
   return key === "unfamiliar" && said.unfamiliarity >= STRANGE_FROM;
+}
+
+/** The labels of a prediction set, the first of many. */
+function setOf(labels) {
+  const shown = labels.slice(0, SET_SHOWN).flatMap((label, i) => [...(i ? [", "] : []), el("bdi", {}, ...breakable(label))]);
+  return labels.length > SET_SHOWN ? [...shown, ` and ${(labels.length - SET_SHOWN).toLocaleString("en")} more`] : shown;
 }
 
 function signed(value) {

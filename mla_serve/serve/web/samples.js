@@ -1,4 +1,5 @@
-// The ready-made samples of the bundle: one press fills every field.
+// The ready-made samples of the bundle: one press fills every field. Samples that were generated are noise, which only
+// checks that the graphs compute what they should: nobody is shown those as examples.
 
 import { el } from "./dom.js";
 import { get } from "./ask.js";
@@ -7,6 +8,7 @@ const SHOWN = 12;
 
 /** Show a button per sample; `model` tells which modalities are files. */
 export async function sampleStrip(section, model, cards) {
+  if (model.golden_source === "generated") return;
   const samples = (await get("samples")).slice(0, SHOWN);
   if (!samples.length) return;
   const pictured = cards.find(card => card.kind === "image")?.name;
@@ -16,7 +18,7 @@ export async function sampleStrip(section, model, cards) {
   const chips = await Promise.all(samples.map((sample, i) => chip(sample, i, pictured, press)));
   section.append(el("h2", {}, "Try one"), el("ul", {}, ...chips.map(each => el("li", {}, each))));
   section.hidden = false;
-  await learnFrom(samples, model, cards);
+  await learnFrom(samples, cards);
 }
 
 async function chip(sample, index, pictured, press) {
@@ -31,9 +33,8 @@ async function content(sample, name, model) {
   return new File([blob], `${name}.${blob.type.split("/")[1].replace("x-", "")}`, { type: blob.type });
 }
 
-/** Let fields that can learn from the training data's samples do so, unless those were made up. */
-async function learnFrom(samples, model, cards) {
-  if (!model.golden_source.includes("training")) return;
+/** Let fields that can learn from the samples do so. */
+async function learnFrom(samples, cards) {
   for (const card of cards.filter(each => each.learn)) {
     const urls = samples.map(sample => sample[card.name]).filter(Boolean);
     await card.learn(await Promise.all(urls.map(url => get(url, reply => reply.blob()))));

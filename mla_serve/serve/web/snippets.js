@@ -3,6 +3,10 @@
 import { key } from "./ask.js";
 import { button, el } from "./dom.js";
 
+const NUMBER = /^[-+]?(0|[1-9]\d*|\d*\.\d+|\d+\.)(e[-+]?\d+)?$/i; // as Python writes them, too
+// Python's own words, which cannot name an argument
+const KEYWORDS = new Set("and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield".split(" "));
+
 /** Make the section with curl and Python. Returns {show(parts, options)}. */
 export function codeSection(section, model) {
   const program = el("pre", { tabIndex: 0, "aria-label": "Code" });
@@ -32,9 +36,11 @@ export function codeSection(section, model) {
     section.hidden = false;
     write();
     urls.forEach(url => URL.revokeObjectURL(url));
-    const blobs = Object.values(parts).filter(part => part instanceof Blob);
-    urls = blobs.map(blob => URL.createObjectURL(blob));
-    const links = blobs.map((blob, i) => el("a", { href: urls[i], download: blob.filename }, blob.filename));
+    const blobs = Object.entries(parts).filter(([, part]) => part instanceof Blob);
+    // Of no type, or the browser would give the file an ending of its own.
+    urls = blobs.map(([, blob]) => URL.createObjectURL(new Blob([blob], { type: "application/octet-stream" })));
+    const names = blobs.map(([name, blob]) => fileName(name, blob));
+    const links = names.map((name, i) => el("a", { href: urls[i], download: name }, name));
     files.replaceChildren(...(links.length ? ["Save what was sent: ", ...links.flatMap((link, i) => (i ? [", ", link] : [link]))] : []));
   }
   return { show };
@@ -43,7 +49,7 @@ export function codeSection(section, model) {
 /** Write a command for a shell. --form-string, because -F would take "@name" for a file. */
 export function curl(parts, options) {
   const fields = Object.entries({ ...parts, ...options }).map(([name, value]) =>
-    value instanceof Blob ? `-F ${quoted(`${name}=@${value.filename}`)}` : `--form-string ${quoted(`${name}=${value}`)}`,
+    value instanceof Blob ? `-F ${name}=@${fileName(name, value)}` : `--form-string ${quoted(`${name}=${value}`)}`,
   );
   const allowed = key.get() ? ['-H "Authorization: Bearer $MLA_API_KEY"'] : [];
   return ["curl", ...allowed, ...fields, new URL("predict", location)].join(" \\\n  ");
@@ -51,7 +57,7 @@ export function curl(parts, options) {
 
 /** Write a program for the Python client. */
 export function python(parts, options, model) {
-  const given = Object.entries(parts).map(([name, value]) => `${name}=${pythonValue(value, model.modalities[name].kind)}`);
+  const given = Object.entries(parts).map(([name, value]) => pythonArgument(name, pythonValue(name, value, model.modalities[name].kind)));
   const chosen = Object.entries(options).map(([name, value]) => `${name}=${name === "coverage" ? value : JSON.stringify(value)}`);
   const base = new URL(".", location).href.replace(/\/$/, "");
   const allowed = key.get() ? ', api_key=os.environ["MLA_API_KEY"]' : "";
@@ -63,9 +69,20 @@ with Client(${JSON.stringify(base)}${allowed}) as client:
 print(answer.label, answer.probability)`;
 }
 
-function pythonValue(value, kind) {
-  if (value instanceof Blob) return JSON.stringify(value.filename);
-  return kind === "vector" ? `[${value.replace(/[[\],]/g, " ").trim().split(/\s+/).join(", ")}]` : JSON.stringify(value);
+/** Name the file that is sent as a modality: by the modality, for two may hold files of the same name. */
+function fileName(name, blob) {
+  const ending = blob.filename?.match(/\.[a-z0-9]{1,5}$/i);
+  return `${name}${ending ? ending[0].toLowerCase() : ""}`;
+}
+
+function pythonArgument(name, value) {
+  return KEYWORDS.has(name) ? `**{${JSON.stringify(name)}: ${value}}` : `${name}=${value}`;
+}
+
+function pythonValue(name, value, kind) {
+  if (value instanceof Blob) return JSON.stringify(fileName(name, value));
+  const numbers = value.replace(/[[\],]/g, " ").trim().split(/\s+/);
+  return kind === "vector" && numbers.every(each => NUMBER.test(each)) ? `[${numbers.join(", ")}]` : JSON.stringify(value);
 }
 
 function quoted(text) {
