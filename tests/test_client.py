@@ -492,6 +492,12 @@ def test_what_the_sample_is_not_to_blame_for(predict: Any, answer: httpx.Respons
     assert len(script.requests) == 1
 
 
+@both
+def test_an_address_where_nothing_is_stands_in_the_error(predict: Any) -> None:
+    with pytest.raises(ServiceError, match=r"http://host/nowhere/predict: this; do that"):
+        predict(Script(problem(404, "not-found")), url="http://host/nowhere")
+
+
 def test_every_problem_of_the_service_has_its_exception() -> None:
     for cls, kind in KINDS.items():
         field = "image" if issubclass(cls, InputError) else None

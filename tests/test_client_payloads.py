@@ -17,7 +17,7 @@ import soundfile
 from PIL import Image
 
 from mla_serve.client import InputError, UnknownField
-from mla_serve.client.payloads import given, is_missing, to_part
+from mla_serve.client.payloads import check_sample, given, is_missing, to_part
 from mla_serve.inputs import Array, AudioInput, ImageInput, VectorInput
 
 GENERATOR = np.random.default_rng(3)
@@ -393,10 +393,15 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
 @pytest.mark.parametrize("sample", ["image", 7, ("image", "text"), None, ["a"]], ids=repr)
 def test_what_is_no_sample_is_refused(sample: Any) -> None:
     with pytest.raises(InputError, match="to_dict"):
-        given(sample)
+        check_sample(sample)
+
+
+def test_a_row_of_a_frame_is_a_sample() -> None:
+    row = pd.DataFrame({"text": ["one"], "size": [2]}).iloc[0]
+    assert check_sample(row) == {"text": "one", "size": 2}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [0, None, "a\nb", "\ud800", ("a", "b")], ids=repr)
 def test_a_name_that_cannot_be_sent_is_refused(name: Any) -> None:
     with pytest.raises(UnknownField):
-        given({name: "a"})
+        check_sample({name: "a"})

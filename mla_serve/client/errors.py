@@ -74,8 +74,8 @@ BY_STATUS: dict[int, type[ServiceError]] = {
 }
 
 
-def from_response(status: int, content: bytes, retry_after: float | None = None) -> MlaServeError:
-    """Turn an answer of 400 or more into the exception that it stands for."""
+def from_response(status: int, content: bytes, retry_after: float | None = None, url: str = "") -> MlaServeError:
+    """Turn an answer of 400 or more into the exception that it stands for; url, the address that was asked."""
     problem = _problem(content)
     kind = str(problem.get("type", "")).rpartition("/")[2] or None
     message = str(problem.get("detail") or problem.get("title") or _unexplained(status, content))
@@ -83,6 +83,8 @@ def from_response(status: int, content: bytes, retry_after: float | None = None)
         return BY_STATUS[status](message, status, kind, retry_after)
     if "field" in problem and status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return INPUT_ERRORS.get(kind or "", InputError)(str(problem["field"]), message)
+    if status == HTTPStatus.NOT_FOUND:
+        message = f"{url}: {message}"
     return ServiceError(message, status, kind, retry_after)
 
 

@@ -18,7 +18,7 @@ import httpx
 
 from mla_serve.client import errors
 from mla_serve.client.model import Model
-from mla_serve.client.payloads import Parts, Value, given, needs_kind, to_part
+from mla_serve.client.payloads import Parts, Value, check_sample, given, needs_kind, to_part
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
 from mla_serve.results import Answer, Embedding
 
@@ -124,6 +124,7 @@ class Exchange:
         The service is asked for its model once, if the kinds of the modalities matter, and again where a sample does
         not fit: the model may be another one by now.
         """
+        sample = check_sample(sample)
         there = given(sample)
         if not there:
             first = next(iter(sample), "sample")
@@ -174,7 +175,8 @@ def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
         ), False
     if isinstance(outcome, httpx.Response):
         asked = retry_after(outcome.headers.get("retry-after"), time.time())
-        return errors.from_response(outcome.status_code, outcome.content, asked), outcome.status_code in errors.BUSY
+        error = errors.from_response(outcome.status_code, outcome.content, asked, url)
+        return error, outcome.status_code in errors.BUSY
     again = isinstance(outcome, TRIED_AGAIN)
     reason = f"{outcome}" or type(outcome).__name__
     if isinstance(outcome, httpx.TimeoutException) and not again:

@@ -47,20 +47,26 @@ WANTED = {
 }
 
 
-def given(sample: Mapping[str, Value | None]) -> dict[str, Value]:
-    """Return what is there of a sample, with files that are open read to their end.
-
-    Raises: InputError for what is no sample, or a file that cannot be read.
-    """
+def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
+    """Return a sample as a dict. Raises: InputError for what is none, or has names that no modality can have."""
     if not hasattr(sample, "items"):
         raise InputError(
             "sample",
             f"expected a dict such as {{'text': 'seven'}}, got {_name(sample)}; give one dict, or a list of them to "
             "predict_many: frame.to_dict('records') of a DataFrame",
         )
-    for name in sample:
+    checked = dict(sample.items())  # a row of a DataFrame has items, too
+    for name in checked:
         if not isinstance(name, str) or not name.isprintable():
             raise UnknownField(repr(name)[:LONGEST], "no modality has such a name; give a name that /model lists")
+    return checked
+
+
+def given(sample: Mapping[str, Value | None]) -> dict[str, Value]:
+    """Return what is there of a sample, with files that are open read to their end.
+
+    Raises: InputError for a file that cannot be read.
+    """
     return {name: _opened(name, value) for name, value in sample.items() if not is_missing(value)}
 
 
