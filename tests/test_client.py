@@ -34,6 +34,7 @@ from mla_serve.client import (
     NoAnswer,
     ServiceError,
     TimedOut,
+    TooLarge,
     UnknownField,
     UnsupportedFormat,
 )
@@ -481,6 +482,7 @@ def test_a_timeout_is_not_tried_again(predict: Any) -> None:
         (httpx.Response(200, json=[]), ServiceError),
         (httpx.Response(200, json={"label": "7"}), ServiceError),
         (httpx.Response(404, text="nothing here"), ServiceError),
+        (httpx.Response(418, content=b"\x1b[31m\xff\0"), ServiceError),
     ],
 )
 def test_what_the_sample_is_not_to_blame_for(predict: Any, answer: httpx.Response, error: type[ServiceError]) -> None:
@@ -490,6 +492,15 @@ def test_what_the_sample_is_not_to_blame_for(predict: Any, answer: httpx.Respons
     assert type(caught.value) is error
     assert caught.value.advice
     assert len(script.requests) == 1
+
+
+@both
+def test_a_page_of_a_proxy_is_told_in_words(predict: Any) -> None:
+    page = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\x1b[31m</body></html>\r\n"
+    with pytest.raises(ServiceError, match=r"^502 Bad Gateway \(502 Bad Gateway \[31m\); is this address"):
+        predict(Script(httpx.Response(502, text=page)))
+    with pytest.raises(TooLarge, match="a proxy before the service"):
+        predict(Script(httpx.Response(413, text=page)))
 
 
 @both

@@ -12,6 +12,7 @@ MlaServeError
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,7 @@ INPUT_ERRORS: dict[str, type[InputError]] = {
     "unsupported-format": UnsupportedFormat,
 }
 LONGEST = 300
+TAGS = re.compile(r"<[^>]*>?")  # of a proxy's page
 
 
 class ServiceError(MlaServeError):
@@ -81,6 +83,8 @@ def from_response(status: int, content: bytes, retry_after: float | None = None,
     message = str(problem.get("detail") or problem.get("title") or _unexplained(status, content))
     if status in BY_STATUS:
         return BY_STATUS[status](message, status, kind, retry_after)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not problem:
+        return TooLarge("body", "a proxy before the service refuses a request of this size; send less")
     if "field" in problem and status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return INPUT_ERRORS.get(kind or "", InputError)(str(problem["field"]), message)
     if status == HTTPStatus.NOT_FOUND:
@@ -99,7 +103,9 @@ def _problem(content: bytes) -> dict[str, Any]:
 
 def _unexplained(status: int, content: bytes) -> str:
     phrase = next((each.phrase for each in HTTPStatus if each == status), "no known status")
-    return f"{status} {phrase}: {content[:LONGEST].decode(errors='replace')!r}; is this address an mla_serve service?"
+    words = " ".join(TAGS.sub(" ", content[:LONGEST].decode(errors="replace")).split())
+    shown = "".join(letter for letter in words if letter.isprintable())
+    return f"{status} {phrase}{f' ({shown})' if shown else ''}; is this address an mla_serve service?"
 
 
 def unreadable(url: str, error: Exception) -> ServiceError:

@@ -435,6 +435,28 @@ def test_a_service_with_keys_asks_for_one(browser: Any, tiny_address: str) -> No
     context.close()
 
 
+def test_a_key_that_no_header_can_hold_is_asked_for_again(browser: Any, tiny_address: str) -> None:
+    context = browser.new_context()
+    context.add_init_script("sessionStorage.setItem('mla_serve.key', 'клю\\u0447')")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.route("**/model", lambda route: route.fulfill(status=401, json={"title": "No access", "status": 401}))
+    page.goto(tiny_address)
+    page.get_by_label("API key").wait_for()
+    assert "asks for a key" in page.locator("#lede").inner_text()
+    context.close()
+
+
+def test_a_key_that_is_taken_away_is_asked_for_again(page: Any) -> None:
+    page.route("**/predict", lambda route: route.fulfill(status=401, json={"title": "No access", "status": 401}))
+    for text in ("seven", "eight"):
+        with page.expect_response("**/predict"):
+            page.get_by_role("textbox", name="Text").fill(text)
+    page.locator(".notice").wait_for()
+    assert "asks for a key" in page.locator(".notice").inner_text()
+    assert page.get_by_label("API key").count() == 1
+
+
 def test_a_seven_is_a_seven(browser: Any, digits_address: str) -> None:
     page = open_page(browser, digits_address, viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)

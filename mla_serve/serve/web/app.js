@@ -81,6 +81,7 @@ function show(refusal, cards, panel) {
   const card = cards.find(each => each.name === refusal.field);
   if (card) card.say(refusal.message);
   panel.refuse(card ? new Refusal(`${title(card.name)} cannot be used as it is.`) : refusal);
+  if (refusal.status === 401) askForKey();
 }
 
 /** Call `action` once things have been quiet for a moment, or have been lively for too long. */
@@ -126,17 +127,18 @@ function acceptFilesAnywhere(cards) {
 start().catch(error => {
   place("lede").textContent = error instanceof Refusal ? error.message : "This page failed; reload it.";
   place("lede").setAttribute("role", "alert");
-  if (error.status === 401) place("lede").after(keyForm());
+  if (error.status === 401) askForKey();
   else if (!(error instanceof Refusal)) throw error;
 });
 
 /** Ask for the key of a service that is not open to everybody. */
-function keyForm() {
+function askForKey() {
+  if (document.querySelector("form.key")) return;
   const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
   const submitted = event => {
     event.preventDefault();
     key.set(input.value.trim());
     location.reload();
   };
-  return el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key"));
+  place("lede").after(el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key")));
 }

@@ -37,9 +37,9 @@ export async function get(path, read = reply => reply.json()) {
   return read(reply);
 }
 
-/** The key of this service, when it asks for one; kept until the tab is closed. */
+/** The key of this service, when it asks for one; kept until the tab is closed. No header can hold other letters. */
 export const key = {
-  get: () => sessionStorage.getItem(KEY),
+  get: () => sessionStorage.getItem(KEY)?.match(/^[!-~]+$/)?.[0] ?? null,
   set: value => sessionStorage.setItem(KEY, value),
 };
 
@@ -63,6 +63,9 @@ async function refusalOf(reply) {
   const seconds = Number(reply.headers.get("Retry-After")) || 2;
   if (reply.status === 429 || reply.status === 503) {
     return new Refusal(`The server is busy. ${detail}`.trim(), { retryAfter: Math.min(seconds, 30) });
+  }
+  if (reply.status === 401) {
+    return new Refusal(key.get() ? "The key is not accepted. Enter another one." : "This service asks for a key. Enter the one that its operator gave you.", { status: 401 });
   }
   const title = problem.title ? sentence(problem.title) : `The service answered with error ${reply.status}.`;
   return new Refusal(`${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
