@@ -10,6 +10,7 @@ import pytest
 
 from tests.browser.harness import open_page
 from tests.browser.labels import LISTED, install
+from tests.browser.test_playground import png
 
 PATIENCE_MS = 20_000
 SIZES = [(1280, 900), (768, 1024), (390, 844)]
@@ -44,8 +45,8 @@ BROKEN = """() => {
         }).map(found => found[0]));
 }"""
 # Elements that reach beyond the screen, or hide some of what they hold.
-CUT = """() => [...document.querySelectorAll(".answer *, .page-head *")].filter(each => {
-    if (each.closest(".unseen, svg") || !each.getClientRects().length) return false;
+CUT = """() => [...document.querySelectorAll(".answer *, .card *, .files *, .page-head *")].filter(each => {
+    if (each.closest(".unseen, svg, textarea, .stage-box") || !each.getClientRects().length) return false;
     const box = each.getBoundingClientRect();
     const hides = getComputedStyle(each).overflowX !== "visible" && each.scrollWidth > each.clientWidth + 1;
     return box.left < -0.5 || box.right > innerWidth + 0.5 || hides;
@@ -164,6 +165,36 @@ def test_the_bar_at_the_foot_of_a_phone_shows_the_probability_beside_any_label(b
         assert right <= 390
         assert page.evaluate("document.querySelector('.answer-bar').offsetHeight") < 80
         page.context.close()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("end", ["x" * 55, "_word" * 11])
+def test_modalities_may_have_long_names(browser: Any, tiny_address: str, end: str, size: tuple[int, int]) -> None:
+    def model(route: Any) -> None:
+        content = route.fetch().json()
+        renamed = {f"{name[:4]}{end}": each for name, each in content["modalities"].items() if name != "rear_camera"}
+        route.fulfill(json=content | {"modalities": renamed, "name": "m" * 64, "golden_source": "generated"})
+
+    def predict(route: Any) -> None:
+        said = {"weight": 0.5, "influence": 0.1, "entropy": 0.1, "label": "mug", "probability": 0.9}
+        names = [f"{name}{end}" for name in ("imag", "text")]
+        listed = [{"label": "mug", "probability": 0.9}, {"label": "cup", "probability": 0.1}]
+        opinions = {"modalities": dict.fromkeys(names, said), "missing": [f"audi{end}"]}
+        route.fulfill(json={"label": "mug", "probability": 0.9, "probabilities": listed, "entropy": 0.1} | opinions)
+
+    page = opened(browser, size)
+    page.route("**/model", model)
+    page.route("**/predict", predict)
+    page.goto(tiny_address)
+    page.locator("[data-kind=text] textarea").fill("seven " * 2000)
+    photo = {"name": f"{'photo' * 40}.png", "mimeType": "image/png", "buffer": png()["buffer"]}
+    page.locator("[data-kind=image] input[type=file]").set_input_files(photo)
+    page.locator("[data-kind=audio] input[type=file]").set_input_files(photo | {"name": f"{'sound' * 40}.wav"})
+    page.locator(".files a").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert page.evaluate(CUT) == []
+    assert page.evaluate("document.querySelector('textarea').offsetHeight <= innerHeight / 2")
+    page.context.close()
 
 
 @pytest.mark.parametrize("source", ["generated", "training rows"])

@@ -110,3 +110,20 @@ def test_numbers_are_printed_as_python_reads_them(page: Any, numbers: str, tmp_p
     expected = page.evaluate(SHOWN)
     label, _, probability = run([sys.executable, "-c", page.locator("pre").inner_text()], tmp_path).rpartition(" ")
     assert shown(label, float(probability)) == expected
+
+
+def test_no_message_on_the_page_is_written_in_python(page: Any) -> None:
+    """No repr, no exception, no address of an object."""
+    files = {"image": b"<html>\xff\x00", "class": b"\x00\x01garbage", "rear_camera": png()["buffer"][:60]}
+    for name, content in files.items():
+        given = {"name": "a.png" if name != "class" else "a.wav", "mimeType": "image/png", "buffer": content}
+        card(page, name).locator("input[type=file]").set_input_files(given)
+        message = card(page, name).get_by_role("alert")
+        page.wait_for_function(
+            "name => /[.!?]$/.test(document.querySelector(`[data-modality=${name}] .message`).textContent)"
+            " && !document.querySelector(`[data-modality=${name}] .message`).textContent.includes('cannot show')",
+            arg=name,
+        )
+        text = message.inner_text()
+        assert not any(sign in text for sign in ("Error(", "Traceback", "None", " object at ", "self.", ".py")), text
+        page.get_by_role("switch", name=f"Use {name.replace('_', ' ').capitalize()}").click()

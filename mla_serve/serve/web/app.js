@@ -33,7 +33,9 @@ function introduce(model) {
   place("name").textContent = model.name;
   const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : VERBS[modality.kind])))];
   const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
-  place("lede").replaceChildren(`${title(ways)}, in any combination. The model tells `, ...classesIn(model.classes), " apart, says how sure it is, and which input it listened to.");
+  const several = Object.keys(model.modalities).length > 1;
+  const says = several ? " apart, says how sure it is, and which input it listened to." : " apart and says how sure it is.";
+  place("lede").replaceChildren(`${title(ways)}${several ? ", in any combination" : ""}. The model tells `, ...classesIn(model.classes), says);
 }
 
 function classesIn(classes) {
