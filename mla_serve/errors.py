@@ -31,6 +31,10 @@ class InputError(MlaServeError):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
+        """Say how to pickle it: a pool of processes hangs on an error that it cannot read back."""
+        return type(self), (self.field, self.message)
+
     @property
     def advice(self) -> str:
         """What to do."""

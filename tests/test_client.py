@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import pickle
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from mla_serve.client import (
     MissingInput,
     NoAccess,
     NoAnswer,
+    Retry,
     ServiceError,
     TimedOut,
     TooLarge,
@@ -39,7 +41,7 @@ from mla_serve.client import (
     UnsupportedFormat,
 )
 from mla_serve.client.errors import from_response
-from mla_serve.client.exchange import Retry, retry_after
+from mla_serve.client.exchange import retry_after
 from mla_serve.client.payloads import to_part
 from mla_serve.inputs import Payload
 from mla_serve.predictor import Predictor
@@ -631,6 +633,28 @@ def test_a_proxy_that_does_not_answer_is_thought_of(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("no_proxy", raising=False)
     with Client("http://localhost:3000", retry=Retry(times=0)) as client, pytest.raises(NoAnswer, match="HTTP_PROXY"):
         client.predict(image=PNG)
+
+
+@both
+def test_a_client_may_wait_for_ever(predict: Any) -> None:
+    script = Script(good())
+    predict(script, timeout=None)
+    assert script.requests[0].extensions["timeout"] == {"connect": 5.0, "read": None, "write": None, "pool": None}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("text", "this; do that"),
+        TooLarge("body", "x"),
+        Busy("busy; wait", 503, "busy", 2.0),
+        NoAnswer("gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_can_be_sent_between_processes(error: InputError | ServiceError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 # ---- results, imports

@@ -20,6 +20,7 @@ from mla_serve.client.errors import (
     ServiceError,
     TimedOut,
 )
+from mla_serve.client.exchange import Retry
 from mla_serve.client.model import Modality, Model
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
 from mla_serve.results import Answer, Embedding, LabelProbability, ModelId, Opinion, Prediction
@@ -41,6 +42,7 @@ __all__ = [
     "NoAnswer",
     "Opinion",
     "Prediction",
+    "Retry",
     "ServiceError",
     "TimedOut",
     "TooLarge",

@@ -25,12 +25,12 @@ CONNECT_S = 5.0
 HIGHEST_PORT = 65535
 
 
-def _options(url: str, timeout: float, api_key: str | None, transport: Any) -> dict[str, Any]:
+def _options(url: str, timeout: float | None, api_key: str | None, transport: Any) -> dict[str, Any]:
     """Return the arguments that httpx.Client and httpx.AsyncClient share."""
     headers = {"User-Agent": f"mla-serve-client/{__version__}"}
     if api_key and api_key.strip():
         headers["Authorization"] = f"Bearer {_checked_key(api_key.strip())}"
-    patience = httpx.Timeout(timeout, connect=min(timeout, CONNECT_S))
+    patience = httpx.Timeout(timeout, connect=CONNECT_S if timeout is None else min(timeout, CONNECT_S))
     address = url.strip() if isinstance(url, str) else url
     return {"base_url": address, "timeout": patience, "headers": headers, "transport": transport}
 
@@ -66,7 +66,7 @@ def _opened(kind: Callable[..., Http], options: Mapping[str, Any]) -> Http:
 class Client:
     """A blocking client; safe to use from several threads. Close it, or use it in a `with` block.
 
-    Args: url, of the service; api_key, sent as `Authorization: Bearer`; timeout, seconds for one attempt; retry, what
+    Args: url, of the service; api_key, sent as `Authorization: Bearer`; timeout, seconds for one attempt, None for any; retry, what
     is tried again and when; transport, to reach the service in another way, for tests.
 
     Every call raises InputError, naming the field, for a sample that cannot be used, and ServiceError for the rest.
@@ -77,7 +77,7 @@ class Client:
         url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         retry: Retry | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -200,7 +200,7 @@ class AsyncClient:
         url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         retry: Retry | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
