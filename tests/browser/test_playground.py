@@ -154,7 +154,7 @@ def test_the_microphone_is_recorded_at_the_models_rate(page: Any) -> None:
     wait_for_opinions(page, "audio")
     samples, rate = soundfile.read(io.BytesIO(sent_file(page, "audio")))
     assert rate == 1000
-    assert 0.4 < len(samples) / rate < 2.4
+    assert 0.4 < len(samples) / rate < 10  # as long as it took to press the buttons
     strongest = np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples)
     assert strongest == pytest.approx(220, abs=5)
     assert sound.get_by_role("button", name="Play").is_enabled()
