@@ -31,9 +31,9 @@ class InputError(MlaServeError):
         self.field = field
         self.message = message
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Say how to pickle it: a pool of processes hangs on an error that it cannot read back."""
-        return type(self), (self.field, self.message)
+        return _restored, (type(self), self.args, vars(self))
 
     @property
     def advice(self) -> str:
@@ -67,6 +67,13 @@ class BundleError(MlaServeError):
 
 class ConfigError(MlaServeError):
     """A flag, setting or installed package that does not fit; refuse to start."""
+
+
+def _restored(cls: type[InputError], words: tuple[str], state: dict[str, object]) -> InputError:
+    """Make an error again, whatever its own constructor takes."""
+    error = cls.__new__(cls, *words)
+    error.__dict__.update(state)
+    return error
 
 
 def advice(message: str) -> str:
