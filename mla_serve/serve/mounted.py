@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve.predictor import Predictor
@@ -52,7 +54,12 @@ class Mounted:
         self.settings = settings
         self._now: Serving | None = None
         self._before: list[Serving] = []
-        self._keys: KeysFile | None = None  # read once: a damaged file refuses no new model
+
+    @functools.cached_property
+    def keys(self) -> KeysFile | None:
+        """The keys of this worker, the same for every model: a file that cannot be used now refuses no model."""
+        path = self.settings.api_keys_file
+        return KeysFile(path, must_be_usable=False) if path is not None else None
 
     @property
     def is_open(self) -> bool:
@@ -91,9 +98,7 @@ class Mounted:
 
         Raises: ConfigError.
         """
-        if self.settings.api_keys_file is not None and self._keys is None:
-            self._keys = KeysFile(self.settings.api_keys_file)
-        serving, before = Serving(create_app(predictor, self.settings, self._keys)), self._now
+        serving, before = Serving(create_app(predictor, self.settings, self.keys)), self._now
         self._now = serving
         if before is not None:
             self._before.append(before)

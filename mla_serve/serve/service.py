@@ -60,9 +60,9 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
             traced = next(each for each in app.user_middleware if each.cls.__name__ == TRACED)
             traced.kwargs.update(tracing.middleware_options())
         inner: ASGIApp = PastBentoML(app, mounted, traced=provider is not None)
-        if settings.api_keys_file is not None:
+        if mounted.keys is not None:
             # of BentoML; the application's own has a guard behind CORS, so that a browser may ask before it has a key
-            inner = Guard(inner, KeysFile(settings.api_keys_file), BENTOML_PATHS)
+            inner = Guard(inner, mounted.keys, BENTOML_PATHS)
         return Drained(Identity(inner, mounted.name, settings.access_log), drain)
 
 

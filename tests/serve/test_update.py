@@ -71,7 +71,7 @@ def test_a_new_bundle_is_taken_up(place: Place) -> None:
 
 
 def test_a_keys_file_that_is_being_written_refuses_no_new_model(
-    tmp_path: Path, make_bundle: Callable[..., Path]
+    tmp_path: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, key = tmp_path / "keys", "k" * 24
     keys.write_text(key)
@@ -80,6 +80,10 @@ def test_a_keys_file_that_is_being_written_refuses_no_new_model(
     keys.write_text("")
     mounted.take(open_predictor(Settings(model=make_bundle(tmp_path / "two", seed=1), device="cpu")))
     client = TestClient(mounted)
+    monkeypatch.setattr("mla_serve.serve.guard.LOOK_S", -1.0)
+    mounted.keys.look()  # type: ignore[union-attr]
+    assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).status_code == 503
+    keys.write_text(key)
     assert client.get("/model").status_code == 401
     assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "two"
 
