@@ -38,6 +38,8 @@ from mla_serve.serve.problems import (
     MalformedRequest,
     MethodNotAllowed,
     Overloaded,
+    Problem,
+    Unavailable,
     UrlTooLong,
     to_problem,
 )
@@ -45,6 +47,8 @@ from mla_serve.serve.settings import Settings
 
 OTHER_FILES = 200  # of a worker, beside its connections
 MOST_PIPELINED = 100  # requests of one connection that wait for the one before: each costs some kilobytes
+LAST_REQUEST_S = 0.5  # for what a client has sent on an idle connection before it can know that the worker ends
+ENDING = "the service is ending; send it again, to another instance or a little later"
 NO_ENDPOINT = "none"  # where metrics name the path
 
 
@@ -175,6 +179,19 @@ class Connection(HttpToolsProtocol):
         elif self._is_idle():
             self._crowd.idle[self] = None
 
+    def shutdown(self) -> None:
+        """End soon, when uvicorn stops: a request that is on its way is answered, and the last one on this connection."""
+        if self._is_idle() and self._refusal is None:
+            self.loop.call_later(LAST_REQUEST_S, self._end)
+        else:
+            super().shutdown()
+
+    def _end(self) -> None:
+        if self._in_head and self._refusal is None:
+            self._refuse(Unavailable(ENDING))
+        elif not self._in_head:
+            super().shutdown()
+
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Raises: httptools.HttpParserError."""
         while True:
@@ -262,22 +279,26 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
 
-def _refusal(error: Exception, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Write a whole answer for what never becomes a request of the application, and count it."""
-    request_id = id_of(headers)
-    problem = dataclasses.replace(to_problem(error), request_id=request_id)
-    tally().ended(NO_ENDPOINT, problem.status, 0.0)
+def whole_answer(problem: Problem) -> bytes:
+    """Write the answer to what never becomes a request of the application, to be followed by the connection's end."""
     body = orjson.dumps(problem.to_dict())
     fields = {
         b"content-type": MEDIA_TYPE.encode(),
         b"content-length": b"%d" % len(body),
         b"connection": b"close",
-        HEADER: request_id.encode(),
+        HEADER: (problem.request_id or "").encode(),
         **dict(SECURITY_HEADERS),
         **{name.lower().encode(): value.encode() for name, value in ADVICE.get(problem.status, {}).items()},
     }
     status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
     return b"".join((status, *(b"%b: %b\r\n" % field for field in fields.items()), b"\r\n", body))
+
+
+def _refusal(error: Exception, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Write an answer, and count it."""
+    problem = dataclasses.replace(to_problem(error), request_id=id_of(headers))
+    tally().ended(NO_ENDPOINT, problem.status, 0.0)
+    return whole_answer(problem)
 
 
 def _close_when_nothing_is_taken(transport: asyncio.Transport, seconds: float) -> None:

@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import bentoml
@@ -24,7 +24,7 @@ from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
 from mla_serve.serve import connection, logs, reserved, tracing
 from mla_serve.serve.batching import parse_caps
-from mla_serve.serve.drain import Drain, Drained
+from mla_serve.serve.drain import Drain, Drained, refuse_new_connections
 from mla_serve.serve.guard import Guard, KeysFile, parse_origins
 from mla_serve.serve.identity import Identity
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
@@ -82,18 +82,33 @@ def _send_no_usage_reports() -> None:
         usage_stats.do_not_track.cache_clear()
 
 
-def _replace_dead_workers() -> None:
-    """Let BentoML start a new worker for one that died: in a container too, and within a second.
+def _supervise() -> None:
+    """Let BentoML's main process start a new worker for one that died, and answer until its own end.
 
-    It would look every 10 s, and in a container leave it to Kubernetes, which replaces a container when its first
-    process ends. One dead worker of several does not bring that about.
+    It would look for dead ones every 10 s, and in a container leave it to Kubernetes, which replaces a container when its
+    first process ends. One dead worker of several does not bring that about.
     """
     import bentoml.serving
     from bentoml._internal.utils import circus
 
+    class Arbiter(circus.Arbiter):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **{**named, "check_delay": LOOK_S})
+            self.refusing: list[Callable[[], None]] = []
+
+        def stop(self) -> Any:
+            encrypted = any("--ssl-certfile" in (watcher.args or ()) for watcher in self.watchers)
+            if not encrypted and not self.refusing:
+                self.refusing = [refuse_new_connections(sock, settings.drain_s) for sock in self.sockets.values()]
+            return super().stop()
+
+        def stop_controller_and_close_sockets(self) -> None:
+            for end in self.refusing:
+                end()
+            super().stop_controller_and_close_sockets()
+
     bentoml.serving.running_inside_container = lambda: False  # type: ignore[assignment]
-    before: Any = circus.Arbiter
-    setattr(circus, "Arbiter", lambda *given, **named: before(*given, **{**named, "check_delay": LOOK_S}))  # noqa: B010
+    circus.Arbiter = Arbiter  # type: ignore[misc]
 
 
 _send_no_usage_reports()
@@ -157,7 +172,7 @@ class MlaServe:
     def check() -> None:
         """Refuse to start with what cannot work: runs once, before the workers, on the CPU."""
         warn_of_unknown(os.environ)
-        _replace_dead_workers()
+        _supervise()
         try:
             tracing.check(os.environ)
             parse_origins(settings.cors_origins)

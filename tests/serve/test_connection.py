@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -394,3 +395,35 @@ def test_a_client_that_is_still_sending_reads_why_it_is_refused() -> None:
             return answer
 
     assert_problem(asyncio.run(send()), 414, "url-too-long")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (b"", b"GET /1 HTTP/1.1\r\n\r\n", [b"HTTP/1.1 200"]),
+        (b"GET /1 HTTP/1.1\r\n\r\n", b"GET /2 HTTP/1.1\r\n\r\n", [b"HTTP/1.1 200"] * 2),
+        (b"GET /1 HT", b"TP/1.1\r\n\r\n", [b"HTTP/1.1 200"]),
+        (b"GET /1 HT", b"", [b"HTTP/1.1 503"]),
+        (b"GET /1 HTTP/1.1\r\n\r\n", b"", [b"HTTP/1.1 200"]),
+        (b"", b"", []),
+    ],
+)
+def test_a_request_that_is_on_its_way_when_the_worker_ends_is_answered(
+    before: bytes, after: bytes, expected: list[bytes]
+) -> None:
+    """Nobody can know that the connection which they have just made, or kept, is about to be closed."""
+
+    async def send() -> bytes:
+        async with serving(Settings(), app=echo) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(before)
+            await asyncio.sleep(0.1)
+            for connection in list(Crowded.last.idle):
+                connection.shutdown()
+            await asyncio.sleep(0.1)
+            writer.write(after)
+            answer = await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+            return answer
+
+    assert re.findall(rb"HTTP/1.1 \d+", asyncio.run(send())) == expected
