@@ -134,11 +134,12 @@ class MlaServe:
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
         try:
             mounted.open()
-        except MlaServeError as error:
+        except (MlaServeError, OSError) as error:
             log.critical("this worker cannot serve: %s", error)
             logging.shutdown()
             os._exit(1)  # an exception would print BentoML's, starlette's and uvicorn's tracebacks
-        log.info("%s is verified and served on %s", settings.model, mounted.providers[0])
+        if mounted.failure is None:
+            log.info("%s is verified and served on %s", settings.model, mounted.providers[0])
         self._tasks = [asyncio.ensure_future(each) for each in self._duties()]
         gc.collect()
         gc.freeze()
@@ -153,8 +154,9 @@ class MlaServe:
         forget_dead_workers()
         drain.install()
         duties = [drain.watch(mounted.longest), count_forever(mounted.waiting)]
+        watch = ModelWatch(settings, mounted, mounted.kept, mounted.seen, mounted.failure)
         if settings.model_poll_s is not None:
-            duties.append(ModelWatch(settings, mounted).watch(settings.model_poll_s))
+            duties.append(watch.watch(settings.model_poll_s))
         return duties
 
     def __is_ready__(self) -> bool:

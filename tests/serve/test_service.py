@@ -287,3 +287,33 @@ def test_while_it_ends_the_service_answers_that_it_does(tmp_path: Path, tiny_bun
     assert answers == sorted(answers)
     assert set(answers) == {200, 503}
     assert "Traceback" not in log.read_text()
+
+
+def test_a_worker_that_dies_while_the_bundle_is_broken_comes_back(tmp_path: Path, bundle_copy: Path) -> None:
+    """It serves the copy of what was verified, says so, and takes up the bundle once it is whole."""
+    port, graph = free_port(), bundle_copy / "audio.onnx"
+    content = graph.read_bytes()
+    settings = {"MLA_MODEL": str(bundle_copy), "MLA_MODEL_POLL_S": "0.5"}
+    with (
+        started(tmp_path / "run", port, **settings) as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        wait_until_ready(process, log, client)
+        before = client.get("/model").json()["sha256"]
+        graph.write_bytes(content[:-100])
+        for worker in psutil.Process(process.pid).children(recursive=True):
+            worker.kill()
+        client.close()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as again:
+            wait_until_ready(process, log, again)
+            model = again.get("/model").json()
+            assert model["sha256"] == before
+            assert "audio.onnx" in model["update_refused"]["reason"]
+            assert again.post("/predict", files=[("text", (None, "a"))]).status_code == 200
+            graph.write_bytes(content)
+            for _ in range(10 * PATIENCE_S):
+                if again.get("/model").json()["update_refused"] is None:
+                    break
+                time.sleep(0.1)
+            assert again.get("/model").json()["update_refused"] is None
+    assert "cannot serve" not in log.read_text()
