@@ -25,7 +25,7 @@ from mla_serve.serve import describe, forms
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
 from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
-from mla_serve.serve.limits import BodyLimit, Deadline
+from mla_serve.serve.limits import BodyLimit, Deadline, cost_of_body
 from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.pages import add_pages
 from mla_serve.serve.problems import (
@@ -295,7 +295,7 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     if settings.api_keys_file is not None:
         known = keys or KeysFile(settings.api_keys_file)
         layers.append(lambda app: Guard(app, known))
-    layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes))
+    layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes, cost_of_body))
     if origins := parse_origins(settings.cors_origins):
         layers.append(lambda app: CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]))
     return [*layers, SecurityHeaders]

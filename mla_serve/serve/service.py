@@ -27,6 +27,7 @@ from mla_serve.serve.batching import parse_caps
 from mla_serve.serve.drain import Drain, Drained, refuse_new_connections
 from mla_serve.serve.guard import Guard, KeysFile, parse_origins
 from mla_serve.serve.identity import Identity
+from mla_serve.serve.limits import check_held
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.mounted import BENTOML_PATHS, Mounted, PastBentoML
@@ -178,6 +179,7 @@ class MlaServe:
         try:
             tracing.check(os.environ)
             parse_origins(settings.cors_origins)
+            check_held(settings.max_held_bytes, max(settings.max_body_bytes, settings.max_batch_body_bytes))
             if settings.api_keys_file is not None:
                 KeysFile(settings.api_keys_file)
             parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)

@@ -94,7 +94,9 @@ class Settings(BaseSettings):
         default=64, description="Most requests that wait for a thread in one worker; beyond, 503 with Retry-After."
     )
     max_held_bytes: Count = Field(
-        default=256 * 2**20, description="Most bytes of bodies that one worker holds at once; beyond, 503."
+        default=512 * 2**20,
+        description="Most memory that bodies take in one worker, four times the bytes of a form and eight times those of JSON; "
+        "beyond, 503.",
     )
     drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0,
