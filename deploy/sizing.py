@@ -17,6 +17,7 @@ from pathlib import Path
 import tyro
 
 from deploy.demo.traffic import Sample, samples_of
+from mla_serve.serve.settings import Settings
 from tests.load.http import connect, form, read_answer
 from tests.load.service import serving
 
@@ -73,7 +74,8 @@ def run(config: Config) -> None:
     print(
         f"            median {1000 * taken[len(taken) // 2]:.0f} ms, p99 {1000 * taken[int(0.99 * len(taken))]:.0f} ms"
     )
-    print(f"            {memory:.0f} MiB resident; request {1.5 * memory:.0f} MiB a worker, limit {3 * memory:.0f}")
+    limit = 1.5 * memory + Settings.model_fields["max_held_bytes"].default / 2**20
+    print(f"            {memory:.0f} MiB resident; request {1.5 * memory:.0f} MiB a worker, limit {limit:.0f}")
     print(f"for {config.target:g} requests/s at {BUSY:.0%} load: {workers} workers, one processor core each")
     print(f"load of this machine meanwhile: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 

@@ -5,6 +5,7 @@
     │   ├── MissingInput      nothing to classify was sent
     │   ├── UnknownField      a field or option that this model does not have
     │   ├── TooLarge          more bytes, pixels, seconds or characters than the limits allow
+    │   ├── NotFinite         the model makes infinite numbers, or none, of it
     │   └── UnsupportedFormat the payload is not of a format that this modality reads
     ├── DataError             the training table: missing files, unknown labels, unreadable rows
     ├── BundleError           a model folder that is damaged, incomplete or from another version
@@ -14,6 +15,8 @@ Every message says what was given, what was expected and what to do. Anything el
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class MlaServeError(Exception):
@@ -51,6 +54,21 @@ class UnknownField(InputError):
 
 class TooLarge(InputError):
     """More bytes, pixels, seconds, characters or numbers than the limits allow."""
+
+
+class NotFinite(InputError):
+    """A modality of which the model's graphs make numbers that are infinite, or none at all.
+
+    Args: field, the modality; rows, which of the samples that were given have it.
+    """
+
+    def __init__(self, field: str, rows: Sequence[int]) -> None:
+        super().__init__(
+            field,
+            "the model makes no finite numbers of it, so there is no answer; expected values such as it was trained on: "
+            "send smaller ones, or leave it out",
+        )
+        self.rows = rows
 
 
 class UnsupportedFormat(InputError):

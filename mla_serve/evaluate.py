@@ -15,7 +15,7 @@ from rich.progress import track
 from mla_serve import measure
 from mla_serve.bundle import Bundle
 from mla_serve.cli import console, errors, main
-from mla_serve.errors import ConfigError, DataError, InputError
+from mla_serve.errors import ConfigError, DataError, InputError, NotFinite
 from mla_serve.fusion import DEFAULT_RULE, RULES
 from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import Heard, Predictor
@@ -148,7 +148,14 @@ def _hear(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> Heard:
     """Run every row through the graphs, in batches."""
     starts = range(0, len(rows), BATCH)
     batches = track(starts, "measuring", console=errors, transient=True, disable=quiet)
-    return measure.join([predictor.hear([_decode(predictor, row) for row in rows[at : at + BATCH]]) for at in batches])
+    return measure.join([_hear_some(predictor, rows[at : at + BATCH]) for at in batches])
+
+
+def _hear_some(predictor: Predictor, rows: Sequence[Row]) -> Heard:
+    try:
+        return predictor.hear([_decode(predictor, row) for row in rows])
+    except NotFinite as error:
+        raise DataError(f"row {rows[error.rows[0]].id}: {error}") from None
 
 
 def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:

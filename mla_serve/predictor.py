@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mla_serve.bundle import Bundle
-from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
+from mla_serve.errors import BundleError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.fusion import DEFAULT_RULE, RULES, TEMPERED, Fused, entropy_of, explain, fuse, log_softmax
 from mla_serve.inputs import Array, Payload
 from mla_serve.results import DEFAULT_TOP_K, LabelProbability, Opinion, Prediction
@@ -20,6 +20,13 @@ ENCODE_BATCH = 64
 
 def _no_lap(stage: str) -> None:
     """Time nothing."""
+
+
+def _finite(name: str, rows: Array) -> Array:
+    """Return what a graph made of a modality (B, ...). Raises: NotFinite, where that cannot be an answer's reason."""
+    if not np.isfinite(rows).all():
+        raise NotFinite(name, np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)).tolist())
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,20 +106,27 @@ class Predictor:
         return self.bundle.inputs[name].decode(payload, name)
 
     def encode(self, name: str, arrays: Sequence[Array]) -> Array:
-        """Encode many samples of one modality: B arrays of (W, *shape) -> features (B, D), windows averaged."""
+        """Encode many samples of one modality: B arrays of (W, *shape) -> features (B, D), windows averaged.
+
+        Raises: NotFinite.
+        """
         windows = np.concatenate(arrays)
         batches = range(0, len(windows), ENCODE_BATCH)
         features = np.concatenate([self._encoders[name].run(windows[at : at + ENCODE_BATCH]) for at in batches])
         counts = np.array([len(array) for array in arrays])
         if len(windows) == len(arrays):
-            return features
-        sums: Array = np.add.reduceat(features, np.cumsum(counts) - counts, axis=0)
-        means: Array = sums / counts[:, None].astype(features.dtype)
-        return means
+            return _finite(name, features)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            sums: Array = np.add.reduceat(features, np.cumsum(counts) - counts, axis=0)
+            means: Array = sums / counts[:, None].astype(features.dtype)
+        return _finite(name, means)
 
     def head(self, name: str, features: Array) -> Array:
-        """Turn one modality's features (B, D) into logits (B, C) by its head."""
-        return self._heads[self.bundle.manifest.modalities[name].head].run(features)
+        """Turn one modality's features (B, D) into logits (B, C) by its head.
+
+        Raises: NotFinite.
+        """
+        return _finite(name, self._heads[self.bundle.manifest.modalities[name].head].run(features))
 
     def hear(
         self,
@@ -124,6 +138,7 @@ class Predictor:
 
         Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising;
         encode, called in place of the method of this name.
+        Raises: NotFinite, naming the modality and the samples: the others' modalities do not answer in its place.
         """
         encode = encode or self.encode
         shape = len(self.names), len(samples)
@@ -136,14 +151,36 @@ class Predictor:
         for m, name in enumerate(self.names):
             there = heard.present[m]
             if there.any():
-                features = encode(name, [sample[name] for sample in samples if name in sample])
-                heard.logits[m, there] = self.head(name, features)
+                try:
+                    features = encode(name, [sample[name] for sample in samples if name in sample])
+                    heard.logits[m, there] = self.head(name, features)
+                except NotFinite as error:
+                    raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
                 if reference := self.bundle.familiar.references.get(name):
-                    scores = reference.score(features)
+                    with np.errstate(over="ignore", invalid="ignore"):  # far away, however far that is
+                        scores = reference.score(features)
                     heard.unfamiliarity[m, there] = reference.percentile(scores)
                     heard.strain[m, there] = reference.strain(scores)
                 lap(f"encode-{name}")
         return heard
+
+    def hear_usable(
+        self,
+        samples: Sequence[Mapping[str, Array]],
+        lap: Callable[[str], None] = _no_lap,
+        encode: Callable[[str, Sequence[Array]], Array] | None = None,
+    ) -> tuple[Heard, dict[int, NotFinite]]:
+        """Do as `hear`, but leave out the samples that it refuses.
+
+        Returns: what was heard of the others, in their order, and the error of each that is left out, by its index.
+        """
+        refused: dict[int, NotFinite] = {}
+        while True:
+            kept = [at for at in range(len(samples)) if at not in refused]
+            try:
+                return self.hear([samples[at] for at in kept], lap, encode), refused
+            except NotFinite as error:
+                refused |= dict.fromkeys((kept[row] for row in error.rows), error)
 
     def logits(
         self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap
@@ -243,7 +280,10 @@ class Predictor:
         if not self.bundle.manifest.golden:
             return 0.0
         decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
-        log_p = fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities
+        try:
+            log_p = fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities
+        except NotFinite as error:
+            raise BundleError(f"{self.bundle.folder}: golden samples {error.rows}: {error}; export it again") from None
         difference = float(np.abs(np.exp(log_p) - self.bundle.golden_probabilities()).max())
         if not difference <= self.bundle.manifest.tolerance:
             raise BundleError(

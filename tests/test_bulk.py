@@ -139,15 +139,18 @@ def test_a_bad_row_is_told_and_its_neighbours_are_answered(tmp_path: Path, ask: 
         '{"id": 6, "numbers": [1, 2]}\n'
         '{"id": 7, "image": "not-there.bin"}\n'
         '{"id": 8, "text": "red"}\n'
+        '{"id": 9, "text": "red", "numbers": [3e38, 3e38, 3e38, 3e38]}\n'
     )
     Parts(tmp_path / "out.parquet").finish(score_here(table, tmp_path / "out.parquet", ask))
     answers = parquet.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [answer["error"] is None for answer in answers] == [True, *[False] * 6, True]
+    assert [answer["error"] is None for answer in answers] == [True, *[False] * 6, True, False]
     assert answers[0]["label"] == answers[7]["label"] is not None
     for answer, word in zip(answers[1:7], ("image", "image", "modality", "JSON", "numbers", "image"), strict=True):
         assert word in answer["error"]
         assert answer["label"] is None
     assert answers[4]["id"] is None
+    assert answers[8]["error"].startswith("numbers: the model makes no finite numbers of it")
+    assert answers[8]["label"] is None
 
 
 def test_an_interrupted_scoring_goes_on_and_gives_the_same_file(tmp_path: Path, ask: Ask) -> None:

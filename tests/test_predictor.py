@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import soundfile
 
 from mla_serve.bundle import Bundle, write_manifest
-from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
+from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
+from mla_serve.evaluate import hear_split
 from mla_serve.fusion import RULES
 from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import ENCODE_BATCH, Predictor
@@ -195,3 +197,79 @@ def test_the_model_that_comes_along_hears_silence_without_losing_its_mind(level:
     opinion = predictor.predict([{"audio": buffer.getvalue(), "text": "sieben"}])[0].modalities["audio"]
     assert opinion.weight < 0.5
     assert opinion.entropy > 0.5
+
+
+HUGE = [3e38] * 4
+
+
+def test_numbers_that_the_model_cannot_take_are_no_answer(predictor: Predictor, sample: dict[str, Payload]) -> None:
+    """Not even by the other modalities: whoever sent them would not know that they were left out."""
+    for part in ({"vector": HUGE}, sample | {"vector": HUGE}):
+        with pytest.raises(InputError, match="no finite numbers") as caught:
+            predictor.predict([sample, part])
+        assert caught.value.field == "vector"
+        assert isinstance(caught.value, NotFinite)
+        assert caught.value.rows == [1]
+
+
+def test_whoever_can_be_answered_is_answered(predictor: Predictor, make_sample: MakeSample) -> None:
+    samples = [make_sample(seed) for seed in range(3)]
+    samples[0] = samples[0] | {"vector": HUGE}
+    decoded = [predictor.decode(each) for each in samples]
+    heard, refused = predictor.hear_usable(decoded)
+    assert list(refused) == [0]
+    together = predictor.conclude(heard)
+    for answer, each in zip(together, samples[1:], strict=True):
+        assert answer.probability == pytest.approx(predictor.predict([each])[0].probability, abs=1e-6)
+    assert list(predictor.hear_usable(decoded[:1])[1]) == [0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("graphs", ["_encoders", "_heads"])
+def test_one_number_that_is_not_finite_is_no_answer(
+    tiny_bundle: Path, make_sample: MakeSample, graphs: str, value: float
+) -> None:
+    """Whichever graph makes it, whatever it is, and in whichever window of a recording."""
+
+    class Spoilt(Session):
+        def __init__(self, session: Session) -> None:
+            self._sound = session
+
+        def run(self, batch: Array) -> Array:
+            rows = self._sound.run(batch)
+            rows[-1, 0] = value
+            return rows
+
+    predictor = Predictor(Bundle.load(tiny_bundle))
+    spoilt = "audio" if graphs == "_encoders" else "head"
+    getattr(predictor, graphs)[spoilt] = Spoilt(getattr(predictor, graphs)[spoilt])
+    samples = [{"audio": make_sample(seed)["audio"]} for seed in range(3)]
+    with pytest.raises(NotFinite) as caught:
+        predictor.predict(samples)
+    assert caught.value.field == "audio"
+    assert caught.value.rows == [2]
+    with pytest.raises(BundleError, match=r"golden samples .* no finite numbers"):
+        predictor.verify()
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e10, 1e30, 1e37])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_extreme_but_finite_are_answered(predictor: Predictor, size: float) -> None:
+    for rule in RULES:
+        answer = predictor.predict([{"vector": [size, -size, size, 0.0]}], rule)[0]
+        assert sum(answer.probabilities.values()) == pytest.approx(1.0)
+        assert np.isfinite(answer.entropy)
+
+
+def test_a_row_that_the_model_cannot_take_is_named_when_measuring(tmp_path: Path, tiny_bundle: Path) -> None:
+    rows = [{"id": f"row-{n}", "label": "red", "vector": [0.1 * n] * 4} for n in range(3)]
+    rows[1]["vector"] = HUGE
+    (tmp_path / "train.jsonl").write_text(
+        "".join(
+            json.dumps(rows[0] | {"id": f"t-{n}", "label": label}) + "\n" for n, label in enumerate(("red", "blue"))
+        )
+    )
+    (tmp_path / "dataset.json").write_text(json.dumps({"modalities": {"vector": "vector"}}))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"row row-1: vector: .* no finite numbers"):
+        hear_split(Predictor(Bundle.load(tiny_bundle)), tmp_path)

@@ -49,14 +49,20 @@ class Scorer:
         answers = iter(self._predict(good) if good else ())
         records = [
             {"row": rows.first + n, "id": _identity(line[1])}
-            | ({"error": sample} if isinstance(sample, str) else _record(next(answers)))
+            | ({"error": sample} if isinstance(sample, str) else next(answers))
             for n, (line, sample) in enumerate(zip(rows.lines, read, strict=True))
         ]
         return pa.Table.from_pylist(records, self.schema)
 
-    def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[Prediction]:
-        heard, every = self.predictor.hear(samples), len(self.predictor.classes)
-        return self.predictor.conclude(heard, self.ask.rule, every, self.ask.coverage)
+    def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:
+        """Answer decoded rows, or say why there is no answer."""
+        heard, refused = self.predictor.hear_usable(samples)
+        predictions: list[Prediction] = []
+        if len(refused) < len(samples):
+            every = len(self.predictor.classes)
+            predictions = self.predictor.conclude(heard, self.ask.rule, every, self.ask.coverage)
+        rest = iter(predictions)
+        return [{"error": str(refused[at])} if at in refused else _record(next(rest)) for at in range(len(samples))]
 
     def _read(self, cells: Cells | Unusable) -> dict[str, Array] | str:
         """Decode one row: {modality: array}, or what is wrong with it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -25,7 +25,7 @@ from mla_serve.serve import describe, forms
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
 from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
-from mla_serve.serve.limits import BodyLimit, Deadline
+from mla_serve.serve.limits import BodyLimit, Deadline, cost_of_body
 from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.pages import add_pages
 from mla_serve.serve.problems import (
@@ -97,17 +97,24 @@ class Answerer:
         decoded = [self._decode_item(item, watch) for item in items]
         watch.lap("decode")
         good = [arrays for arrays in decoded if not isinstance(arrays, Problem)]
-        predictions: Iterator[Prediction] = iter(())
-        if good:
-            heard = self._hear(good, watch)
-            concluded = self.predictor.conclude(heard, rule, options.top_k, options.coverage)
-            self._tell(concluded)
-            predictions = iter(concluded)
-        results = [
-            {"problem": result.to_dict()} if isinstance(result, Problem) else next(predictions) for result in decoded
-        ]
+        answers = iter(self._conclude_each(good, rule, options, watch) if good else ())
+        each = (result if isinstance(result, Problem) else next(answers) for result in decoded)
+        results = [{"problem": result.to_dict()} if isinstance(result, Problem) else result for result in each]
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
+
+    def _conclude_each(
+        self, samples: Sequence[Mapping[str, Array]], rule: str, options: forms.Options, watch: Stopwatch
+    ) -> list[Prediction | Problem]:
+        """Answer decoded samples; one of which the model makes no finite numbers gets its problem."""
+        encode = functools.partial(self._batching.encode, watch)
+        heard, refused = self.predictor.hear_usable(samples, watch.lap, encode)
+        predictions: list[Prediction] = []
+        if len(refused) < len(samples):
+            predictions = self.predictor.conclude(heard, rule, options.top_k, options.coverage)
+        self._tell(predictions)
+        rest = iter(predictions)
+        return [to_problem(refused[at]) if at in refused else next(rest) for at in range(len(samples))]
 
     def _tell(self, predictions: Sequence[Prediction]) -> None:
         """Leave what one run of the graphs said to be counted."""
@@ -288,7 +295,7 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     if settings.api_keys_file is not None:
         known = keys or KeysFile(settings.api_keys_file)
         layers.append(lambda app: Guard(app, known))
-    layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes))
+    layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes, cost_of_body))
     if origins := parse_origins(settings.cors_origins):
         layers.append(lambda app: CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]))
     return [*layers, SecurityHeaders]

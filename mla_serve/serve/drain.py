@@ -3,21 +3,28 @@
 uvicorn stops accepting as soon as SIGTERM comes, while a load balancer still sends. Here /readyz turns false first and
 every answer closes its connection; after `drain_s` uvicorn takes over and waits for the requests that are running.
 A thread that does not come back, and a client that does not read, are waited for no longer than a request may take.
+The listening socket belongs to BentoML's main process, which ends last. From `drain_s` on that process answers new
+connections with 503; they would wait for nobody and be reset.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.serve.connection import Crowd
+from mla_serve.serve.connection import ENDING, LAST_REQUEST_S, Crowd, whole_answer
+from mla_serve.serve.identity import id_of
+from mla_serve.serve.limits import LINGER_S
+from mla_serve.serve.problems import KINDS, Problem, Unavailable
 from mla_serve.serve.settings import Settings
 
 log = logging.getLogger("mla_serve")
@@ -94,3 +101,53 @@ class Drained:
         self.drain.accepted += 1
         await self.app(scope, receive, counted_send)
         self.drain.answered += 1
+
+
+def refuse_new_connections(listener: socket.socket, seconds: float) -> Callable[[], None]:
+    """Answer 503, in a thread, to whoever connects after so many seconds; returns what ends that."""
+    own = socket.socket(fileno=os.dup(listener.fileno()))
+    loop, end = asyncio.new_event_loop(), asyncio.Event()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(_refuse(own, seconds, end))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(2 * LINGER_S)
+
+    return stop
+
+
+async def _refuse(listener: socket.socket, seconds: float, end: asyncio.Event) -> None:
+    running: set[asyncio.Task[None]] = set()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(_refuse_one(reader, writer))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await end.wait()
+    server = await asyncio.start_server(begin, sock=listener)
+    await end.wait()
+    server.close()
+    if running:
+        await asyncio.wait(running, timeout=LAST_REQUEST_S)
+
+
+async def _refuse_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read a head, answer, and let the client read that before the connection is closed."""
+    with contextlib.closing(writer), contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            await reader.readuntil(b"\r\n\r\n")
+        kind = KINDS[Unavailable]
+        writer.write(whole_answer(Problem(kind.type, kind.title, kind.status, ENDING, request_id=id_of(()))))
+        writer.write_eof()
+        async with asyncio.timeout(LINGER_S):
+            while await reader.read(2**16):
+                pass

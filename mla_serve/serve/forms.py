@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import functools
 import re
@@ -114,6 +115,10 @@ class FormReader:
         callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in events}
         return MultipartParser(self._boundary, callbacks)  # type: ignore[arg-type]
 
+    def close(self) -> None:
+        """Let go of what has come: the parser calls the reader back, and such a circle stays until the next collection."""
+        self.__dict__.pop("_parser", None)
+
     def _part_begin(self) -> None:
         self._headers = {}
         self._content = bytearray()
@@ -150,6 +155,7 @@ class FormReader:
 
     def _part_end(self) -> None:
         self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
+        self._content = bytearray()
 
     def _end(self) -> None:
         self.complete = True
@@ -192,13 +198,13 @@ async def read_form(
         )
     if not options.get(b"boundary"):
         raise MalformedRequest("content-type", "multipart/form-data without a boundary; let the HTTP library set it")
-    reader = FormReader(options[b"boundary"], known, max_part_bytes)
-    declared = request.headers.get("content-length")
-    async for chunk in request.stream():
-        if declared == str(len(chunk)):
-            reader.feed_whole(chunk)
-        elif chunk:
-            reader.feed(chunk)
+    with contextlib.closing(FormReader(options[b"boundary"], known, max_part_bytes)) as reader:
+        declared = request.headers.get("content-length")
+        async for chunk in request.stream():
+            if declared == str(len(chunk)):
+                reader.feed_whole(chunk)
+            elif chunk:
+                reader.feed(chunk)
     if not reader.complete:
         raise MalformedRequest(BODY, "the form ends early; send it to its closing boundary")
     return reader.parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import hmac
 import logging
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.errors import ConfigError
-from mla_serve.serve.problems import Unauthorised, problem_response
+from mla_serve.errors import ConfigError, MlaServeError
+from mla_serve.serve.metrics import meters
+from mla_serve.serve.problems import Unauthorised, Unavailable, problem_response
 
 log = logging.getLogger("mla_serve")
 LOOK_S = 1.0
@@ -35,9 +37,12 @@ INLINE = re.compile(rb"<(script|style)(?:\s[^>]*)?>(.+?)</\1>", re.DOTALL)
 class Keys:
     """The keys that open the service. Only their hashes are kept."""
 
+    usable = True
+    """False while it is not known which keys are valid."""
+
     def __init__(self, keys: Sequence[str]) -> None:
         """Accept any of these."""
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._digests = _digests(keys)
 
     def know(self, key: bytes) -> bool:
         """Whether a key is one of these; takes as long whichever it is, and if it is none."""
@@ -47,21 +52,22 @@ class Keys:
 
 
 class KeysFile(Keys):
-    """The keys of a file; it is read again within LOOK_S seconds of a change.
+    """The keys of a file, which is read again every LOOK_S seconds while there are requests.
 
-    A file that cannot be used changes nothing, and the log says so: while a file is written it may be empty. So keys
-    are taken away by a file that lacks them, not by one that is empty or gone.
+    While the file is empty, gone, damaged or cannot be read, no key is known: whoever takes a key away can rely on it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, must_be_usable: bool = True) -> None:
         """Read the file.
 
+        Args: must_be_usable, False to begin without any key where the file cannot be used now.
         Raises: ConfigError.
         """
         self._path = path
-        self._seen = _stamp(path)
         self._look_at = time.monotonic() + LOOK_S
-        super().__init__(_read_keys(path))
+        super().__init__(_read_keys(path) if must_be_usable else [])
+        if not must_be_usable:
+            self.look()
 
     def know(self, key: bytes) -> bool:
         """Look at the file, if it is time to, and then for the key."""
@@ -70,22 +76,23 @@ class KeysFile(Keys):
         return super().know(key)
 
     def look(self) -> None:
-        """Read the file again if it has changed."""
+        """Read the file again. It is not asked whether it has changed: a clock is too coarse to tell."""
         self._look_at = time.monotonic() + LOOK_S
-        seen = _stamp(self._path)
-        if seen == self._seen:
-            return
-        self._seen = seen  # taken before reading: what changes meanwhile is looked at again
         try:
-            super().__init__(_read_keys(self._path))
+            digests = _digests(_read_keys(self._path))
         except ConfigError as error:
-            log.error("the keys stay as they were: %a", str(error))
-        else:
-            log.info("the keys were read again: there are %d", len(self._digests))
+            if self.usable:
+                log.error("no key is valid until the file of keys can be used again: %a", str(error))
+                meters().keys_closed.inc()
+            self.usable, self._digests = False, []
+            return
+        if digests != self._digests:
+            log.info("the keys were read again: there are %d", len(digests))
+        self.usable, self._digests = True, digests
 
 
 class Guard:
-    """Answer 401 to whoever sends no known key, but for health and the pages themselves."""
+    """Answer 401 to whoever sends no known key, 503 while none is known, but for health and the pages themselves."""
 
     def __init__(self, app: ASGIApp, keys: Keys, paths: Collection[str] = ()) -> None:
         """Wrap an application; guard these paths of it, or all when there are none."""
@@ -98,7 +105,9 @@ class Guard:
         if scope["type"] == "lifespan" or self._is_open(scope["path"]) or self.keys.know(_bearer(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            error = Unauthorised("send a key that the operator gave you: Authorization: Bearer KEY")
+            error: MlaServeError = Unauthorised("send a key that the operator gave you: Authorization: Bearer KEY")
+            if not self.keys.usable:
+                error = Unavailable("the service cannot read its keys and lets nobody in; its operator must mend that")
             await problem_response(error, {"Connection": "close"})(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
@@ -170,6 +179,8 @@ def _read_keys(path: Path) -> list[str]:
     Raises: ConfigError, which quotes no key.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no plain file")  # reading a pipe would not come to an end
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"  # that of UnicodeDecodeError quotes the file
@@ -183,13 +194,8 @@ def _read_keys(path: Path) -> list[str]:
     return keys
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Say which file this is and since when it is as it is; None when there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _digests(keys: Sequence[str]) -> list[bytes]:
+    return [hashlib.sha256(key.encode()).digest() for key in keys]
 
 
 def _bearer(scope: Scope) -> bytes:

@@ -10,7 +10,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,7 +41,7 @@ class Identity:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _given(scope) or f"{random.getrandbits(128):032x}"
+        request_id = id_of(scope["headers"])
         header = (HEADER, request_id.encode())
         status = 0
 
@@ -75,8 +75,7 @@ class Identity:
         access.info("%s %s %d in %s ms from %s, request %s", *facts.values(), REQUEST_ID.get(), extra={"facts": facts})
 
 
-def _given(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == HEADER:
-            return value.decode() if SANE.fullmatch(value) else None
-    return None
+def id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that the headers of a request give it, when that is short and plain, or a new one."""
+    given = next((value for name, value in headers if name == HEADER), b"")
+    return given.decode() if SANE.fullmatch(given) else f"{random.getrandbits(128):032x}"

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.errors import TooLarge
+from mla_serve.errors import ConfigError, TooLarge
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, problem_response
 
 LINGER_S = 3.0
+# How many bytes of memory one byte of a body is counted as, so that all bodies together take no more than their limit
+# (tests/serve/test_memory.py measures it). A text in which one character lies beyond U+FFFF takes four bytes for each,
+# beside the body and the pieces in which it came. Of forms only those that are worked on are decoded, two at a time.
+COST_OF_FORM = 4
+COST_OF_OTHER = 8
 
 
 class Held:
-    """The bytes of bodies that are in memory, of all requests together."""
+    """The memory that bodies take, of all requests together."""
 
     def __init__(self, most: int) -> None:
         """Start with none."""
@@ -44,9 +49,20 @@ class Held:
 class BodyLimit:
     """Limit every request's body to `limit` bytes, or to what `by_path` says for its path, and all of them to `held`."""
 
-    def __init__(self, app: ASGIApp, limit: int, by_path: Mapping[str, int], held: int = 2**40) -> None:
-        """Wrap an application that turns TooLarge and Overloaded into answers."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int,
+        by_path: Mapping[str, int],
+        held: int = 2**40,
+        cost: Callable[[Scope], int] = lambda _: 1,
+    ) -> None:
+        """Wrap an application that turns TooLarge and Overloaded into answers.
+
+        Args: cost, how much of `held` each byte of a request's body takes.
+        """
         self.app = app
+        self.cost = cost
         self.limit = limit
         self.by_path = by_path
         self.held = Held(held)
@@ -57,7 +73,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.by_path.get(scope["path"], self.limit)
-        body = _LimitedBody(receive, send, limit, scope, self.held)
+        body = _LimitedBody(receive, send, limit, scope, self.held, self.cost(scope))
         try:
             await self.app(scope, body.receive, body.send)
         finally:
@@ -68,7 +84,8 @@ class BodyLimit:
 class _LimitedBody:
     """The stream of one request, and of its answer when that comes before the request is complete."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: Held) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: Held, cost: int) -> None:
+        self._cost = cost
         self._receive = receive
         self._send = send
         self._all_held = all_held
@@ -91,7 +108,7 @@ class _LimitedBody:
         self.more = message.get("more_body", False)
         if self.received > self.limit:
             raise self._refusal("a longer body")
-        self._hold(len(message.get("body", b"")))
+        self._hold(self._cost * len(message.get("body", b"")))
         return message
 
     def _hold(self, count: int) -> None:
@@ -157,6 +174,24 @@ class Deadline:
         if started:
             raise failure
         await problem_response(failure)(scope, receive, send)
+
+
+def cost_of_body(scope: Scope) -> int:
+    """Return how many bytes of memory a byte of this request's body takes at most."""
+    is_form = any(name == b"content-type" and value[:10].lower() == b"multipart/" for name, value in scope["headers"])
+    return COST_OF_FORM if is_form else COST_OF_OTHER
+
+
+def check_held(held: int, largest: int) -> None:
+    """Refuse a limit on all bodies under which the largest that is allowed could never be read.
+
+    Raises: ConfigError.
+    """
+    if held < COST_OF_OTHER * largest:
+        raise ConfigError(
+            f"MLA_MAX_HELD_BYTES={held}: a body of {largest} bytes takes up to {COST_OF_OTHER * largest} of memory; "
+            "allow that, or smaller bodies by MLA_MAX_BATCH_BODY_BYTES and MLA_MAX_BODY_BYTES"
+        )
 
 
 def _announced(scope: Scope) -> tuple[int, bool]:

@@ -51,6 +51,9 @@ class Meters:
 
         self.refused: Counter = Counter("mla_refused", "Requests answered with 503, by what was full.", ["full"])
         self.dropped: Counter = Counter("mla_dropped", "Requests whose client left before the answer.")
+        self.keys_closed: Counter = Counter(
+            "mla_keys_closed", "Times that the file of keys could no longer be used; until it can, no key is valid."
+        )
         self.updates: Counter = Counter("mla_model_updates", "New bundles that were found, by result.", ["result"])
         self.update_refused: Gauge = Gauge(
             "mla_model_update_refused",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mla_serve.errors import MlaServeError
 from mla_serve.predictor import Predictor
 from mla_serve.serve.api import Routes, Surface, create_app
 from mla_serve.serve.guard import KeysFile
-from mla_serve.serve.model import open_predictor
+from mla_serve.serve.model import KeptBundle, open_predictor
 from mla_serve.serve.settings import Settings
+from mla_serve.serve.update import Fingerprint, fingerprint
 
 BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/schema.json"})
 ANY_OTHER_PATH = "/404"
@@ -50,9 +54,19 @@ class Mounted:
     def __init__(self, settings: Settings) -> None:
         """Start empty."""
         self.settings = settings
+        self.kept = KeptBundle.of_service()
+        self.seen: Fingerprint | None = None
+        """What lay in the bundle's folder before it was loaded."""
+        self.failure: Exception | None = None
+        """Why the bundle that was kept is served, where it is."""
         self._now: Serving | None = None
         self._before: list[Serving] = []
-        self._keys: KeysFile | None = None  # read once: a damaged file refuses no new model
+
+    @functools.cached_property
+    def keys(self) -> KeysFile | None:
+        """The keys of this worker, the same for every model: a file that cannot be used now refuses no model."""
+        path = self.settings.api_keys_file
+        return KeysFile(path, must_be_usable=False) if path is not None else None
 
     @property
     def is_open(self) -> bool:
@@ -80,20 +94,29 @@ class Mounted:
         return self._now.routes.answerer.predictor.providers if self._now else []
 
     def open(self) -> None:
-        """Load and verify the model and build the application.
+        """Load and verify the model and build the application; of a bundle that cannot be used, the one that others serve.
 
-        Raises: MlaServeError.
+        Raises: MlaServeError; OSError.
         """
-        self.take(open_predictor(self.settings))
+        self.seen = fingerprint(self.settings.model)
+        try:
+            predictor = open_predictor(self.settings)
+            self.take(predictor)
+        except (MlaServeError, OSError) as error:
+            folder = self.kept.find()
+            if folder is None:
+                raise
+            self.failure = error
+            predictor = open_predictor(self.settings, folder=folder)
+            self.take(predictor)
+        self.kept.keep(predictor.bundle)
 
     def take(self, predictor: Predictor) -> None:
         """Serve this predictor from the next request on; those that are running end with the one before.
 
         Raises: ConfigError.
         """
-        if self.settings.api_keys_file is not None and self._keys is None:
-            self._keys = KeysFile(self.settings.api_keys_file)
-        serving, before = Serving(create_app(predictor, self.settings, self._keys)), self._now
+        serving, before = Serving(create_app(predictor, self.settings, self.keys)), self._now
         self._now = serving
         if before is not None:
             self._before.append(before)
@@ -106,7 +129,7 @@ class Mounted:
 
     def longest(self) -> float:
         """Return for how many seconds a thread has been busy with one request, to this model or one before."""
-        self._before = [each for each in self._before if each.inside]
+        self._before = [each for each in self._before if each.inside or each.routes.bench.longest()]
         return max((each.routes.bench.longest() for each in (*self._before, self._now) if each), default=0.0)
 
     def name(self, path: str) -> str:

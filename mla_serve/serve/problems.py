@@ -38,6 +38,10 @@ class Overloaded(MlaServeError):
     """More is asked for than can be answered: come back after RETRY_AFTER_S."""
 
 
+class Unavailable(MlaServeError):
+    """The service takes no requests now: it is ending, or cannot tell who may come in."""
+
+
 class Unauthorised(MlaServeError):
     """No key, or one that is not known."""
 
@@ -95,6 +99,7 @@ KINDS: dict[type[Exception], Kind] = {
     UrlTooLong: Kind(414, "url-too-long", "The URL is too long"),
     HeadTooLarge: Kind(431, "head-too-large", "The headers are too long or too many"),
     Overloaded: Kind(503, "overloaded", "More is asked for than can be answered"),
+    Unavailable: Kind(503, "unavailable", "The service takes no requests now"),
     DeadlineExceeded: Kind(504, "deadline-exceeded", "The request took too long"),
     Exception: Kind(500, "internal-error", "The service failed"),
 }

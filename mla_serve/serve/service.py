@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import bentoml
@@ -24,9 +24,10 @@ from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
 from mla_serve.serve import connection, logs, reserved, tracing
 from mla_serve.serve.batching import parse_caps
-from mla_serve.serve.drain import Drain, Drained
+from mla_serve.serve.drain import Drain, Drained, refuse_new_connections
 from mla_serve.serve.guard import Guard, KeysFile, parse_origins
 from mla_serve.serve.identity import Identity
+from mla_serve.serve.limits import check_held
 from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, tally
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.mounted import BENTOML_PATHS, Mounted, PastBentoML
@@ -60,9 +61,9 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
             traced = next(each for each in app.user_middleware if each.cls.__name__ == TRACED)
             traced.kwargs.update(tracing.middleware_options())
         inner: ASGIApp = PastBentoML(app, mounted, traced=provider is not None)
-        if settings.api_keys_file is not None:
+        if mounted.keys is not None:
             # of BentoML; the application's own has a guard behind CORS, so that a browser may ask before it has a key
-            inner = Guard(inner, KeysFile(settings.api_keys_file), BENTOML_PATHS)
+            inner = Guard(inner, mounted.keys, BENTOML_PATHS)
         return Drained(Identity(inner, mounted.name, settings.access_log), drain)
 
 
@@ -82,18 +83,33 @@ def _send_no_usage_reports() -> None:
         usage_stats.do_not_track.cache_clear()
 
 
-def _replace_dead_workers() -> None:
-    """Let BentoML start a new worker for one that died: in a container too, and within a second.
+def _supervise() -> None:
+    """Let BentoML's main process start a new worker for one that died, and answer until its own end.
 
-    It would look every 10 s, and in a container leave it to Kubernetes, which replaces a container when its first
-    process ends. One dead worker of several does not bring that about.
+    It would look for dead ones every 10 s, and in a container leave it to Kubernetes, which replaces a container when its
+    first process ends. One dead worker of several does not bring that about.
     """
     import bentoml.serving
     from bentoml._internal.utils import circus
 
+    class Arbiter(circus.Arbiter):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **{**named, "check_delay": LOOK_S})
+            self.refusing: list[Callable[[], None]] = []
+
+        def stop(self) -> Any:
+            encrypted = any("--ssl-certfile" in (watcher.args or ()) for watcher in self.watchers)
+            if not encrypted and not self.refusing:
+                self.refusing = [refuse_new_connections(sock, settings.drain_s) for sock in self.sockets.values()]
+            return super().stop()
+
+        def stop_controller_and_close_sockets(self) -> None:
+            for end in self.refusing:
+                end()
+            super().stop_controller_and_close_sockets()
+
     bentoml.serving.running_inside_container = lambda: False  # type: ignore[assignment]
-    before: Any = circus.Arbiter
-    setattr(circus, "Arbiter", lambda *given, **named: before(*given, **{**named, "check_delay": LOOK_S}))  # noqa: B010
+    circus.Arbiter = Arbiter  # type: ignore[misc]
 
 
 _send_no_usage_reports()
@@ -119,11 +135,12 @@ class MlaServe:
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
         try:
             mounted.open()
-        except MlaServeError as error:
+        except (MlaServeError, OSError) as error:
             log.critical("this worker cannot serve: %s", error)
             logging.shutdown()
             os._exit(1)  # an exception would print BentoML's, starlette's and uvicorn's tracebacks
-        log.info("%s is verified and served on %s", settings.model, mounted.providers[0])
+        if mounted.failure is None:
+            log.info("%s is verified and served on %s", settings.model, mounted.providers[0])
         self._tasks = [asyncio.ensure_future(each) for each in self._duties()]
         gc.collect()
         gc.freeze()
@@ -138,8 +155,9 @@ class MlaServe:
         forget_dead_workers()
         drain.install()
         duties = [drain.watch(mounted.longest), count_forever(mounted.waiting)]
+        watch = ModelWatch(settings, mounted, mounted.kept, mounted.seen, mounted.failure)
         if settings.model_poll_s is not None:
-            duties.append(ModelWatch(settings, mounted).watch(settings.model_poll_s))
+            duties.append(watch.watch(settings.model_poll_s))
         return duties
 
     def __is_ready__(self) -> bool:
@@ -157,10 +175,11 @@ class MlaServe:
     def check() -> None:
         """Refuse to start with what cannot work: runs once, before the workers, on the CPU."""
         warn_of_unknown(os.environ)
-        _replace_dead_workers()
+        _supervise()
         try:
             tracing.check(os.environ)
             parse_origins(settings.cors_origins)
+            check_held(settings.max_held_bytes, max(settings.max_body_bytes, settings.max_batch_body_bytes))
             if settings.api_keys_file is not None:
                 KeysFile(settings.api_keys_file)
             parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)

@@ -84,7 +84,8 @@ class Settings(BaseSettings):
     max_headers: Count = Field(default=100, description="Most header lines of a request.")
     max_header_bytes: Count = Field(default=32 * 2**10, description="Largest head of a request: its URL and headers.")
     header_timeout_s: Seconds = Field(
-        default=10.0, description="Seconds in which a connection must send the head of a request."
+        default=10.0,
+        description="Seconds in which a connection must send the head of a request, and take something of an answer.",
     )
     max_connections: Count = Field(
         default=2_000, description="Most connections of one worker; beyond, those that have idled longest are closed."
@@ -93,7 +94,9 @@ class Settings(BaseSettings):
         default=64, description="Most requests that wait for a thread in one worker; beyond, 503 with Retry-After."
     )
     max_held_bytes: Count = Field(
-        default=256 * 2**20, description="Most bytes of bodies that one worker holds at once; beyond, 503."
+        default=512 * 2**20,
+        description="Most memory that bodies take in one worker, four times the bytes of a form and eight times those of JSON; "
+        "beyond, 503.",
     )
     drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0,
@@ -106,7 +109,9 @@ class Settings(BaseSettings):
         default=5.0, description="Seconds between looks at MLA_MODEL for a new bundle; null never looks again."
     )
     api_keys_file: Path | None = Field(
-        default=None, description="File of API keys, one per line, read again when it changes; unset lets everybody in."
+        default=None,
+        description="File of API keys, one per line, read again every second; while it cannot be used nobody is let in, unset "
+        "lets everybody in.",
     )
     cors_origins: str = Field(
         default="", description="Origins whose pages may call the service, separated by commas; * is any."

@@ -2,6 +2,7 @@
 
 A bundle that cannot be used leaves the one before it serving; /model, the log and a metric say so. Reading and
 verifying happen in a thread; each worker looks for itself, so for some seconds two models answer, each under its name.
+A bundle that was refused is tried again, ever more rarely: the disk or the memory may have failed, and not the bundle.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +20,13 @@ from mla_serve.bundle import MANIFEST
 from mla_serve.errors import MlaServeError
 from mla_serve.predictor import Predictor
 from mla_serve.serve.metrics import meters
-from mla_serve.serve.model import open_predictor
+from mla_serve.serve.model import KeptBundle, open_predictor
 from mla_serve.serve.problems import log_bug
 from mla_serve.serve.settings import Settings
 
 log = logging.getLogger("mla_serve")
+AGAIN_S = 2.0  # until a refused bundle is tried again, and twice as long each time
+LONGEST_AGAIN_S = 300.0
 Fingerprint = tuple[str, tuple[tuple[str, int, int, int], ...]]
 
 
@@ -43,11 +47,28 @@ class Served(Protocol):
 class ModelWatch:
     """Tell `served` of every new bundle: to take it when it works, to note why when it does not."""
 
-    def __init__(self, settings: Settings, served: Served) -> None:
-        """Start from what lies there now, which is being served."""
+    def __init__(
+        self,
+        settings: Settings,
+        served: Served,
+        kept: KeptBundle | None = None,
+        seen: Fingerprint | None = None,
+        failure: Exception | None = None,
+    ) -> None:
+        """Start from what is being served.
+
+        Args: kept, what works is kept there; seen, the folder's fingerprint before that was loaded, as it is now when left
+        out; failure, why what lies there is not what is served.
+        """
         self._settings = settings
         self._served = served
-        self._seen = fingerprint(settings.model)
+        self._kept = kept or KeptBundle(None)
+        self._seen = seen or fingerprint(settings.model)
+        self._pause = AGAIN_S
+        self._again_at = float("inf")
+        self._reported = ""
+        if failure is not None:
+            self._refuse(failure)
 
     async def watch(self, seconds: float) -> None:
         """Look every `seconds`, workers not all at once; never returns."""
@@ -61,13 +82,26 @@ class ModelWatch:
     async def look(self) -> None:
         """Look once, and act on what has changed."""
         seen = await asyncio.to_thread(fingerprint, self._settings.model)
-        if seen == self._seen:
+        if seen == self._seen and time.monotonic() < self._again_at:
             return
+        if seen != self._seen:
+            self._pause, self._reported = AGAIN_S, ""
         self._seen = seen  # taken before reading: what changes meanwhile is looked at again
         try:
             predictor = await asyncio.to_thread(open_predictor, self._settings)
             self._accept(predictor)
         except Exception as error:  # whatever it is, the old model serves on
+            self._refuse(error)
+        else:
+            self._again_at, self._reported = float("inf"), ""
+            await asyncio.to_thread(self._kept.keep, predictor.bundle)
+
+    def _refuse(self, error: Exception) -> None:
+        """Try again later. Said is only what has not been said of this bundle."""
+        self._again_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_AGAIN_S)
+        if repr(error) != self._reported:
+            self._reported = repr(error)
             self._report(error)
 
     def _accept(self, predictor: Predictor) -> None:

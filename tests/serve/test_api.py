@@ -606,3 +606,22 @@ def test_the_predictor_is_proved_right_before_it_serves(
     assert Bundle.load(bundle_copy)
     with pytest.raises(Exception, match="golden samples differ"):
         open_predictor(Settings(model=bundle_copy, device="cpu"))
+
+
+def test_numbers_that_the_model_cannot_take_are_told_and_not_answered(client: TestClient) -> None:
+    huge = "3e38 3e38 3e38 3e38"
+    for path in ("/predict", "/embed"):
+        reply = client.post(path, files=[("vector", (None, huge)), ("text", (None, "abc"))])
+        assert reply.status_code == 422
+        assert reply.json()["type"] == "/problems/invalid-input"
+        assert reply.json()["field"] == "vector"
+    samples = [{"text": "a"}, {"text": "a", "vector": [3e38] * 4}, {"vector": [3e38] * 4}, {"text": "b"}]
+    results = client.post("/predict/batch", json={"samples": samples}).json()["results"]
+    assert ["problem" in result for result in results] == [False, True, True, False]
+    assert results[1]["problem"]["field"] == results[2]["problem"]["field"] == "vector"
+    alone = [client.post("/predict", files=[("text", (None, text))]).json() for text in "ab"]
+    assert [results[0]["probability"], results[3]["probability"]] == pytest.approx(
+        [each["probability"] for each in alone], abs=1e-6
+    )
+    only = client.post("/predict/batch", json={"samples": samples[1:3]}).json()["results"]
+    assert all("problem" in result for result in only)

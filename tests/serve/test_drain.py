@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from starlette.types import Message
 
 from mla_serve.serve.connection import Crowd
 from mla_serve.serve.dealing import Table
-from mla_serve.serve.drain import Drain, Drained
+from mla_serve.serve.drain import Drain, Drained, refuse_new_connections
 from mla_serve.serve.settings import Settings
 
 SCOPE = {"type": "http"}
@@ -94,3 +96,31 @@ def test_a_worker_whose_thread_does_not_come_back_is_replaced() -> None:
 
     asyncio.run(asyncio.wait_for(be_stuck(), 30))
     assert left == [1]
+
+
+def test_whoever_connects_once_the_workers_have_stopped_is_told_so() -> None:
+    """The main process holds the listening socket to its end; nobody would answer, and all would be reset."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        end = refuse_new_connections(listener, 0.1)
+        answers = [exchange(address, sent) for sent in (b"GET /model HTTP/1.1\r\n\r\n", UPLOAD, UPLOAD)]
+        with socket.create_connection(address):  # says nothing, and holds up nothing
+            answers.append(exchange(address, b"GET / HTTP/1.1\r\n\r\n"))
+            end()
+    for answer in answers:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
+        assert {b"connection: close", b"retry-after: 1", b"content-type: application/problem+json"} <= set(lines)
+        assert json.loads(body)["type"] == "/problems/unavailable"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+UPLOAD = b"POST /predict HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+
+
+def exchange(address: tuple[str, int], sent: bytes) -> bytes:
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(sent)
+        return b"".join(iter(lambda: connection.recv(65536), b""))

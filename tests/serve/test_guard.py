@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
@@ -97,19 +99,80 @@ def test_a_change_is_seen_by_the_next_request(
     assert statuses == [401, 200]
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 20, None])
-def test_a_file_of_keys_that_cannot_be_used_changes_nothing(
+def spoil(path: Path, content: bytes | None) -> None:
+    """Put something in the place of a file, or nothing."""
+    path.unlink()
+    if content == b"a folder":
+        path.mkdir()
+    elif content == b"a pipe":
+        os.mkfifo(path)
+    elif content is not None:
+        path.write_bytes(content)
+
+
+SPOILT = [b"", b"# a comment\n", b"short", KEYS[0].encode() + b"\nshort", b"\xff" * 20, b"a folder", b"a pipe", None]
+
+
+@pytest.mark.parametrize("content", SPOILT)
+def test_while_the_file_of_keys_cannot_be_used_no_key_is_valid(
     tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "keys"
+    path.write_text("\n".join(KEYS))
+    keys = KeysFile(path)
+    closed = REGISTRY.get_sample_value("mla_keys_closed_total") or 0.0
+    spoil(path, content)
+    keys.look()
+    keys.look()
+    assert not any(keys.know(key) for key in (KEYS[0].encode(), KEYS[1].encode(), content or b""))
+    assert not keys.usable
+    assert caplog.text.count("no key is valid until") == 1
+    assert KEYS[0] not in caplog.text
+    assert REGISTRY.get_sample_value("mla_keys_closed_total") == closed + 1
+    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    path.write_text(KEYS[1])
+    keys.look()
+    assert keys.usable
+    assert (keys.know(KEYS[0].encode()), keys.know(KEYS[1].encode())) == (False, True)
+
+
+def test_the_same_file_again_opens_again(tmp_path: Path) -> None:
+    """Half-written for a moment, it locks out until the next look and no longer."""
+    path = tmp_path / "keys"
     path.write_text(KEYS[0])
     keys = KeysFile(path)
-    path.unlink() if content is None else path.write_bytes(content)
+    path.write_text("")
     keys.look()
+    path.write_text(KEYS[0])
     keys.look()
     assert keys.know(KEYS[0].encode())
-    assert not keys.know(content or b"")
-    assert caplog.text.count("the keys stay as they were") == 1
+
+
+def test_without_usable_keys_everybody_is_told_to_come_back(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mla_serve.serve.guard.LOOK_S", -1.0)
+    path = tmp_path / "keys"
+    path.write_text(KEYS[0])
+    with serve(tiny_bundle, api_keys_file=path) as client:
+        path.write_text("")
+        for sent in ({"Authorization": f"Bearer {KEYS[0]}"}, {}):
+            reply = client.get("/model", headers=sent)
+            assert reply.status_code == 503
+            assert reply.json()["type"] == "/problems/unavailable"
+            assert reply.headers["retry-after"] == "1"
+        assert client.get("/").status_code == 200
+        path.write_text(KEYS[0])
+        assert client.get("/model", headers={"Authorization": f"Bearer {KEYS[0]}"}).status_code == 200
+
+
+def test_a_worker_may_begin_without_keys(tmp_path: Path) -> None:
+    """One that takes a dead one's place does not die of it; it lets nobody in until there are keys."""
+    keys = KeysFile(tmp_path / "keys", must_be_usable=False)
+    assert not keys.usable
+    (tmp_path / "keys").write_text(KEYS[0])
+    keys.look()
+    assert keys.know(KEYS[0].encode())
 
 
 @pytest.mark.parametrize("content", ["", "# only a comment\n", "short\n", "schlüssel-mit-umlaut-drin\n"])

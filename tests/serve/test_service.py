@@ -186,6 +186,12 @@ def test_a_body_that_is_too_long_is_refused_while_it_is_sent(server: Server) -> 
         ),
         (b"\x16\x03\x01 not HTTP\r\n\r\n", 400, "malformed-request"),
         (b"GET /model HTTP/1.1\r\nX-Slow: ", 408, "head-too-slow"),
+        (
+            b"POST /predict HTTP/1.1\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Type: text/csv\r\n"
+            b"Content-Length: 3\r\n\r\na,b",
+            415,
+            "unsupported-format",
+        ),
     ],
 )
 def test_the_limits_of_connections_hold_in_a_worker(server: Server, sent: bytes, status: int, slug: str) -> None:
@@ -256,3 +262,59 @@ def test_with_keys_nothing_but_the_open_pages_answers_a_stranger(tmp_path: Path,
         assert client.post("/predict", files=[("text", (None, "a"))], headers=headers).status_code == 200
         assert client.get("/metrics", headers=headers).status_code == 200
         assert client.get("/readyz").status_code == 200
+
+
+def test_while_it_ends_the_service_answers_that_it_does(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Until the last worker has gone; then nobody listens any more, and nobody waits in vain."""
+    port = free_port()
+    answers: list[int] = []
+    with (
+        started(tmp_path / "run", port, MLA_MODEL=str(tiny_bundle), MLA_DRAIN_S="0.5") as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        wait_until_ready(process, log, client)
+        process.send_signal(signal.SIGTERM)
+        while True:
+            try:
+                reply = httpx.get(f"http://127.0.0.1:{port}/model", timeout=30)
+            except httpx.ConnectError:
+                break
+            answers.append(reply.status_code)
+            if reply.status_code == 503:
+                assert reply.json()["type"] == "/problems/unavailable"
+                assert reply.headers["retry-after"] == "1"
+                assert reply.headers["connection"] == "close"
+        assert process.wait(PATIENCE_S) == 0
+    assert answers == sorted(answers)
+    assert set(answers) == {200, 503}
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_worker_that_dies_while_the_bundle_is_broken_comes_back(tmp_path: Path, bundle_copy: Path) -> None:
+    """It serves the copy of what was verified, says so, and takes up the bundle once it is whole."""
+    port, graph = free_port(), bundle_copy / "audio.onnx"
+    content = graph.read_bytes()
+    settings = {"MLA_MODEL": str(bundle_copy), "MLA_MODEL_POLL_S": "0.5"}
+    with (
+        started(tmp_path / "run", port, **settings) as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        wait_until_ready(process, log, client)
+        before = client.get("/model").json()["sha256"]
+        graph.write_bytes(content[:-100])
+        for worker in psutil.Process(process.pid).children(recursive=True):
+            worker.kill()
+        client.close()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as again:
+            wait_until_ready(process, log, again)
+            model = again.get("/model").json()
+            assert model["sha256"] == before
+            assert "audio.onnx" in model["update_refused"]["reason"]
+            assert again.post("/predict", files=[("text", (None, "a"))]).status_code == 200
+            graph.write_bytes(content)
+            for _ in range(10 * PATIENCE_S):
+                if again.get("/model").json()["update_refused"] is None:
+                    break
+                time.sleep(0.1)
+            assert again.get("/model").json()["update_refused"] is None
+    assert "cannot serve" not in log.read_text()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import itertools
 import logging
 import os
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +19,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from mla_serve.errors import BundleError
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.mounted import Mounted
 from mla_serve.serve.settings import Settings
-from mla_serve.serve.update import ModelWatch, fingerprint
+from mla_serve.serve.update import LONGEST_AGAIN_S, ModelWatch, fingerprint
 
 TEXT = [("text", (None, b"abc"))]
 
@@ -71,7 +75,7 @@ def test_a_new_bundle_is_taken_up(place: Place) -> None:
 
 
 def test_a_keys_file_that_is_being_written_refuses_no_new_model(
-    tmp_path: Path, make_bundle: Callable[..., Path]
+    tmp_path: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, key = tmp_path / "keys", "k" * 24
     keys.write_text(key)
@@ -80,6 +84,10 @@ def test_a_keys_file_that_is_being_written_refuses_no_new_model(
     keys.write_text("")
     mounted.take(open_predictor(Settings(model=make_bundle(tmp_path / "two", seed=1), device="cpu")))
     client = TestClient(mounted)
+    monkeypatch.setattr("mla_serve.serve.guard.LOOK_S", -1.0)
+    mounted.keys.look()  # type: ignore[union-attr]
+    assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).status_code == 503
+    keys.write_text(key)
     assert client.get("/model").status_code == 401
     assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "two"
 
@@ -278,3 +286,142 @@ def test_a_bundle_of_other_modalities_brings_its_own_fields(place: Place, make_b
     place.look()
     assert place.client.post("/predict", files=TEXT).status_code == 400
     assert place.client.post("/predict", files=[("words", (None, b"abc"))]).status_code == 200
+
+
+def test_a_bundle_that_changes_while_a_worker_starts_is_noticed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is looked at before it is read, and not when the worker is done with that."""
+
+    def open_and_change(settings: Settings) -> Any:
+        predictor = open_predictor(settings)
+        place.point(place.bundles[1])
+        return predictor
+
+    monkeypatch.setattr("mla_serve.serve.mounted.open_predictor", open_and_change)
+    mounted = Mounted(place.watch._settings)
+    mounted.open()
+    first = mounted.sha256
+    watch = ModelWatch(place.watch._settings, mounted, mounted.kept, mounted.seen, mounted.failure)
+    asyncio.run(watch.look())
+    assert mounted.sha256 != first
+
+
+def test_a_thread_that_is_stuck_in_a_model_that_was_retired_is_still_seen(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request has long been answered, with 504."""
+    inside, go_on = threading.Event(), threading.Event()
+    settings = Settings(model=place.link, device="cpu", request_timeout_s=0.2)
+    mounted = Mounted(settings)
+    mounted.open()
+    predictor = mounted.routes.answerer.predictor  # type: ignore[union-attr]
+
+    def be_stuck(name: str, payload: Any) -> Any:
+        inside.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(predictor, "decode_one", be_stuck)
+    assert TestClient(mounted).post("/predict", files=TEXT).status_code == 504
+    assert inside.is_set()
+    mounted.take(open_predictor(Settings(model=place.bundles[1], device="cpu")))
+    assert mounted.longest() > 0
+    time.sleep(0.05)
+    assert mounted.longest() >= 0.05
+    go_on.set()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError(), PermissionError(13, "no")])
+def test_what_failed_for_a_moment_is_tried_again_ever_more_rarely(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[float] = []
+    now = 1000.0
+    monkeypatch.setattr("mla_serve.serve.update.time.monotonic", lambda: now)
+
+    def fail(*_: Any) -> Any:
+        tried.append(now)
+        raise error
+
+    monkeypatch.setattr("mla_serve.serve.update.open_predictor", fail)
+    place.point(place.bundles[1])
+    while now < 2000:
+        place.look()
+        now += 1
+    gaps = [after - before for before, after in itertools.pairwise(tried)]
+    assert gaps[:4] == [2, 4, 8, 16]
+    assert max(gaps) <= LONGEST_AGAIN_S
+    assert len(tried) < 15
+    assert caplog.text.count("the new bundle is refused") == 1, "said once, not at each time"
+    assert place.refusal()
+    monkeypatch.setattr("mla_serve.serve.update.open_predictor", open_predictor)
+    now += LONGEST_AGAIN_S
+    place.look()
+    assert place.served() == "tiny_1"
+    assert place.refusal() is None
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be a worker of a service: return the folder that it shares with the others."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("harm", [damage, drop_a_file, cut_the_manifest, remove_all, go_round])
+def test_a_worker_that_starts_while_the_bundle_is_broken_serves_what_the_others_do(
+    shared: Path, place: Place, harm: Callable[[Path], None]
+) -> None:
+    others = Mounted(place.watch._settings)
+    others.open()
+    harm(place.bundles[0])
+    late = Mounted(place.watch._settings)
+    late.open()
+    assert late.sha256 == others.sha256
+    watch = ModelWatch(place.watch._settings, late, late.kept, late.seen, late.failure)
+    refused = TestClient(late).get("/model").json()["update_refused"]
+    assert refused["reason"]
+    assert str(place.folder) not in refused["reason"]
+    assert gauge() == 1.0
+    place.point(place.bundles[1])
+    asyncio.run(watch.look())
+    assert TestClient(late).get("/model").json()["name"] == "tiny_1"
+    assert gauge() == 0.0
+
+
+def test_the_bundle_that_was_taken_last_is_kept_and_no_other(shared: Path, place: Place) -> None:
+    mounted = Mounted(place.watch._settings)
+    mounted.open()
+    watch = ModelWatch(place.watch._settings, mounted, mounted.kept, mounted.seen, mounted.failure)
+    place.point(place.bundles[1])
+    asyncio.run(watch.look())
+    assert [path.name for path in (shared / "bundle").iterdir()] == [mounted.sha256]
+    remove_all(place.bundles[1])
+    late = Mounted(place.watch._settings)
+    late.open()
+    assert late.sha256 == mounted.sha256
+
+
+def test_a_copy_that_was_changed_is_not_served(shared: Path, place: Place) -> None:
+    mounted = Mounted(place.watch._settings)
+    mounted.open()
+    damage(shared / "bundle" / mounted.sha256)
+    remove_all(place.bundles[0])
+    with pytest.raises(BundleError, match=r"audio\.onnx.*sha256"):
+        Mounted(place.watch._settings).open()
+
+
+def test_without_room_for_a_copy_the_model_is_served(
+    shared: Path, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shutil.rmtree(shared / "bundle")
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    mounted = Mounted(place.watch._settings)
+    mounted.open()
+    assert mounted.is_open
+    assert "no copy of the bundle is kept" in caplog.text
+    assert list((shared / "bundle").iterdir()) == []
+    assert mounted.kept.find() is None
