@@ -11,8 +11,9 @@ import soundfile
 import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload, added_later, library_call, short_reason
+from mla_serve.inputs.base import Array, Input, Payload, added_later
 from mla_serve.inputs.formats import recognise
+from mla_serve.inputs.library import library_call, no_output, short_reason
 from mla_serve.inputs.metered import QuietFile
 from mla_serve.inputs.sound_headers import complete_header
 
@@ -101,7 +102,8 @@ class AudioInput(Input):
     def _read_once(self, payload: bytes, field: str, channel: int | None) -> tuple[Array, int, int | None]:
         """Read the mean of all channels or one of them, its rate, and the louder channel if they cancel out."""
         try:
-            file = _SoundFile(QuietFile(payload))
+            with no_output:
+                file = _SoundFile(QuietFile(payload))
         except Exception as error:  # soundfile raises RuntimeError, TypeError and more on damaged files
             raise _unreadable(field, payload, error) from None
         with file:
@@ -202,8 +204,7 @@ def _unreadable(field: str, payload: bytes, error: Exception) -> InputError:
         name = f"a file of {len(payload):,} bytes in a format that is not known"
         return UnsupportedFormat(field, f"this is {name}, expected {EXPECTED}; re-encode it: ffmpeg -i in out.wav")
     if known.name.upper().split()[0] in FORMATS:
-        reason = getattr(error, "error_string", "") or short_reason(error)
-        return InputError(field, f"the {known.name} file cannot be read ({reason.strip(' .')}); {known.cure('audio')}")
+        return InputError(field, f"the {known.name} file cannot be read ({short_reason(error)}); {known.cure('audio')}")
     return UnsupportedFormat(field, f"this is {known.name}, expected {EXPECTED}; {known.cure('audio')}")
 
 

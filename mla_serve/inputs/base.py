@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mla_serve.errors import BundleError, InputError
+from mla_serve.errors import BundleError
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -28,26 +27,6 @@ def added_later(default: T) -> T:
     """Make a field that manifests of older versions lack; its default is what they meant."""
     field: T = dataclasses.field(default=default, metadata={"later": True})
     return field
-
-
-@contextlib.contextmanager
-def library_call(field: str, what: str, advice: str) -> Iterator[None]:
-    """Turn whatever a decoding library raises on a damaged file into an InputError. For calls of the library alone.
-
-    Pillow and soundfile raise every kind of exception there is, MemoryError and TypeError included.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(field, f"{what} ({short_reason(error)}); {advice}") from None
-
-
-def short_reason(error: Exception) -> str:
-    """Word an exception of a library in one short line."""
-    words = " ".join(str(error).split()).replace(";", ",")
-    return (words if len(words) <= 100 else words[:97] + "...") or type(error).__name__
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,10 @@ Load = Callable[[bytes, int | None], Image.Image]
 """Decode a file's content; a number fills the rows that are not there with it, None fails if there are some."""
 
 LEAST = 0.9  # of the rows; browsers show any number, a classifier shall not guess from the sky above
-BY_ROW = ("PNG", "GIF", "BMP", "TIFF")  # formats that Pillow decodes row by row into a picture that is there already
+READ_IN_PART = ("JPEG", "WebP", "PNG", "GIF", "TIFF")
+"""By their names in `mla_serve.inputs.formats`. All but the first two are decoded row by row into a given picture."""
 NOISE = bytes(np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8))  # no 0xff, a marker in JPEG
+SHORT = 16
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN, FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)
@@ -30,24 +32,22 @@ class TooLittle(ValueError):
 
 
 def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
-    """Decode a file that could not be decoded as it is.
+    """Decode a file that could not be decoded as it is; image_format is its name in `mla_serve.inputs.formats`.
 
     Raises: TooLittle, which says how much is there; whatever Pillow raises where the file is damaged otherwise.
     """
-    if image_format in ("JPEG", "MPO"):
+    if image_format == "JPEG":
         content, sharper = _complete_scans(payload)
         first = load(content + END_OF_IMAGE, None)
         if sharper:
             return first
         return _filled(first, load(content + NOISE + END_OF_IMAGE, None))
-    if image_format == "WEBP":
+    if image_format == "WebP":
         missing = int.from_bytes(payload[4:8], "little") + 8 - len(payload)
         if not 0 < missing < len(payload):
             raise TooLittle(f"{len(payload):,} of {len(payload) + missing:,} bytes are there")
-        noise = (NOISE * (missing // len(NOISE) + 1))[:missing]
-        return _filled(load(payload + b"\0" * missing, None), load(payload + noise, None))
-    if image_format not in BY_ROW:
-        raise TooLittle("not all of it is there")
+        noise = NOISE[: min(missing, SHORT)]  # more of it, and the decoder would run out of data
+        return _filled(load(payload + b"\0" * missing, None), load(payload + noise.ljust(missing, b"\0"), None))
     return _filled(load(payload, 0), load(payload, 255))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import io
 import logging
@@ -11,13 +10,14 @@ import warnings
 from typing import ClassVar, Literal
 
 import numpy as np
-from PIL import AvifImagePlugin, Image, ImageOps, _imaging
+from PIL import AvifImagePlugin, Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.avif import as_still, read_streams
-from mla_serve.inputs.base import Array, Input, Payload, added_later, library_call
-from mla_serve.inputs.cut import TooLittle, load_cut
+from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.cut import READ_IN_PART, TooLittle, load_cut
 from mla_serve.inputs.formats import AVIF, HEIC, recognise
+from mla_serve.inputs.library import library_call, no_output
 from mla_serve.inputs.metered import MeteredFile
 
 
@@ -32,19 +32,6 @@ def _read_heif_too() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _silence_libtiff() -> bool:
-    """Stop libtiff from writing a line per damaged row to standard error; Pillow silences its warnings only."""
-    try:
-        set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
-    except (AttributeError, OSError):  # a build of Pillow that has libtiff within itself
-        return False
-    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-    set_handler(None)
-    return True
-
-
-LIBTIFF_IS_SILENT = _silence_libtiff()
-NOISY_TIFF = ("group3", "group4", "tiff_ccitt")  # read where libtiff can be silenced
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a request has one thread: others would take it from its neighbours
 # Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -133,15 +120,14 @@ class ImageInput(Input):
         if known is AVIF:
             payload = self._check_avif(payload, field)
         try:
-            image = Image.open(MeteredFile(payload), formats=FORMATS)
+            with no_output:
+                image = Image.open(MeteredFile(payload), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
         except Exception:  # Pillow raises every kind on damaged files
             raise _unreadable(field, payload) from None
         self._check_pixels(image, self.max_pixels, field)
         self._check_scans(image, payload, field)
-        if image.info.get("compression") in NOISY_TIFF and not LIBTIFF_IS_SILENT:
-            raise UnsupportedFormat(field, "a TIFF in fax compression, which is not read here; save it as PNG")
         return image
 
     def _check_avif(self, payload: bytes, field: str) -> bytes:
@@ -170,15 +156,13 @@ class ImageInput(Input):
 
     def _load(self, payload: bytes, field: str) -> Image.Image:
         """Decode the pixels and turn them upright. Of a file that is cut in its last rows, take what is there."""
-        image = self._open(payload, field)
-        name = image.format or ""
         try:
-            image = self._decode(image, field)
-        except TooLarge:
+            image = self._decode(self._open(payload, field), field)
+        except (TooLarge, UnsupportedFormat):
             raise
         except InputError as error:
-            image = self._decode_cut(name, payload, field, error)
-        with library_call(field, f"the EXIF data of the {name} file are damaged", "save it without them"):
+            image = self._decode_cut(payload, field, error)
+        with library_call(field, "the image's EXIF data are damaged", "save it without them"):
             return ImageOps.exif_transpose(image)
 
     def _decode(self, image: Image.Image, field: str) -> Image.Image:
@@ -190,8 +174,11 @@ class ImageInput(Input):
             image.load()
         return image
 
-    def _decode_cut(self, name: str, payload: bytes, field: str, error: InputError) -> Image.Image:
-        """Decode the pixels of a file that ends early. Raises: InputError when too few are there."""
+    def _decode_cut(self, payload: bytes, field: str, error: InputError) -> Image.Image:
+        """Decode the pixels of a file that ends early.
+
+        Raises: InputError when too few are there; the error of decoding it as it is when that is not the reason.
+        """
 
         def load(content: bytes, fill: int | None) -> Image.Image:
             image = self._open(content, field)
@@ -201,8 +188,12 @@ class ImageInput(Input):
             with contextlib.suppress(InputError):  # it is known not to be complete
                 return self._decode(image, field)
             image.tile = []  # type: ignore[attr-defined]  # what has been decoded is the picture
-            return image
+            return self._decode(image, field)
 
+        known = recognise(payload)
+        name = known.name if known else ""
+        if name not in READ_IN_PART:
+            raise error
         try:
             return load_cut(name, payload, load)
         except TooLittle as little:

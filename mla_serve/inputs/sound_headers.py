@@ -27,16 +27,17 @@ def complete_header(payload: bytes) -> bytes:
 
 
 def _without_tag(payload: bytes) -> bytes:
-    """Remove ID3v2 tags and zeros before the sound, where they are not followed by MPEG frames at once."""
-    end = 0
+    """Remove ID3v2 tags and zeros before the sound, unless libsndfile passes over them: MPEG frames follow at once."""
+    end, has_footer = 0, False
     for _ in range(MOST_CHUNKS):
         if payload[end : end + 3] != b"ID3" or len(payload) < end + 10:
             break
         flags, size = payload[end + 5], 0
         for byte in payload[end + 6 : end + 10]:
             size = size << 7 | byte & 0x7F
-        end += 10 + size + (10 if flags & 0x10 else 0)
-    return payload if payload[end : end + 1] == b"\xff" else payload[end:].lstrip(b"\0")
+        has_footer = bool(flags & 0x10)
+        end += 10 + size + 10 * has_footer
+    return payload if payload[end : end + 1] == b"\xff" and not has_footer else payload[end:].lstrip(b"\0")
 
 
 def _complete_wav(payload: bytes) -> bytes:
