@@ -12,22 +12,28 @@ import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.formats import recognise
+from mla_serve.inputs.library import library_call, no_output, short_reason
 from mla_serve.inputs.metered import QuietFile
+from mla_serve.inputs.sound_headers import complete_header
 
-FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF")
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "VOC")
+EXPECTED = "WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64, NIST or VOC"
 RATES = (1_000, 384_000)
 MAX_CHANNELS = 32
 SILENCE = 1e-4  # a peak below -80 dBFS is silence
 LOUDEST = 1e6  # of a float recording; beyond, squares overflow, so it is scaled before anything else
+CANCELLED = 0.01  # of the louder channel's energy: less than that is left where channels are of opposite phase
+UNKNOWN = 2**62  # frames; libsndfile says 2 ** 63 - 1 where the header does not tell
 BLOCK = 65_536
 PADDING = 2.0  # what a marked window is filled up with: no sample is as large
 
 
 @dataclasses.dataclass(frozen=True)
 class AudioInput(Input):
-    """WAV (8-32 bit, float), FLAC, OGG or MP3, any rate and channel count, as mono windows.
+    """WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64, NIST or VOC of any rate and channel count, as mono windows.
 
-    Silence at both ends is cut; a clip shorter than the window is padded on both sides, a longer one gives windows
+    Channels are averaged; where they cancel each other out, the louder one is taken. Silence at both ends is cut; a clip shorter than the window is padded on both sides, a longer one gives windows
     half a window apart, spread evenly over the clip when there would be more than max_windows. Silence is valid.
 
     Fields: rate in Hz; window and hop in samples at that rate; max_windows; trim_db, how far below the loudest 10 ms
@@ -87,21 +93,27 @@ class AudioInput(Input):
 
     def _read(self, payload: bytes, field: str) -> tuple[Array, int]:
         """Read mono samples (T,) and their rate, after the header has been found acceptable."""
+        payload = complete_header(payload)
+        samples, rate, cancelled = self._read_once(payload, field, None)
+        if cancelled is not None:
+            samples, rate, _ = self._read_once(payload, field, cancelled)
+        return samples, rate
+
+    def _read_once(self, payload: bytes, field: str, channel: int | None) -> tuple[Array, int, int | None]:
+        """Read the mean of all channels or one of them, its rate, and the louder channel if they cancel out."""
         try:
-            with soundfile.SoundFile(QuietFile(payload)) as file:
-                if file.format not in FORMATS:
-                    raise UnsupportedFormat(field, f"expected WAV, FLAC, OGG or MP3, got {file.format}; re-encode it")
-                self._check_header(file, field)
-                samples = self._read_blocks(file, field)
-                return samples, file.samplerate
-        except soundfile.LibsndfileError as error:
-            raise UnsupportedFormat(
-                field,
-                f"expected WAV, FLAC, OGG or MP3, got {len(payload)} bytes starting {payload[:8]!r} "
-                f"({error.error_string.strip()}); re-encode as 16-bit WAV",
-            ) from None
-        except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
-            raise InputError(field, f"the sound file is damaged ({error}); re-encode as 16-bit WAV") from None
+            with no_output:
+                file = _SoundFile(QuietFile(payload))
+        except Exception as error:  # soundfile raises RuntimeError, TypeError and more on damaged files
+            raise _unreadable(field, payload, error) from None
+        with file:
+            if file.format not in FORMATS:
+                raise UnsupportedFormat(
+                    field, f"this is {file.format_info}, expected {EXPECTED}; convert it: ffmpeg -i in out.wav"
+                )
+            self._check_header(file, field)
+            samples, cancelled = self._read_blocks(file, field, channel)
+            return samples, file.samplerate, cancelled
 
     def _check_header(self, file: soundfile.SoundFile, field: str) -> None:
         if not RATES[0] <= file.samplerate <= RATES[1]:
@@ -121,18 +133,24 @@ class AudioInput(Input):
                 f"{self.max_seconds:g} s and {self.max_samples:,} samples are read, send the part that matters",
             )
 
-    def _read_blocks(self, file: soundfile.SoundFile, field: str) -> Array:
+    def _read_blocks(self, file: soundfile.SoundFile, field: str, channel: int | None) -> tuple[Array, int | None]:
         """Read to the end in blocks, mixing to mono: a header that lies about the length costs nothing."""
         blocks, frames, block = [], 0, None
+        energies, mixed = np.zeros(file.channels), 0.0
         while block is None or len(block) == BLOCK:  # a shorter one is the last
-            block = file.read(BLOCK, dtype="float32", always_2d=True)
+            with library_call(field, "the sound file is damaged", "re-encode it: ffmpeg -i in out.wav"):
+                block = file.read(BLOCK, dtype="float32", always_2d=True)
             frames += len(block)
             self._check_length(frames, file, field)
             with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused when all is read
-                blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
+                blocks.append(_mono(block, channel))
+                if file.channels > 1 and channel is None:
+                    energies += np.einsum("tc,tc->c", block, block, dtype=np.float64)
+                    mixed += _energy(blocks[-1]) * file.channels**2
         if not frames:
             raise InputError(field, "the recording holds no samples; leave it out or send one that does")
-        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        cancelled = int(energies.argmax()) if mixed < CANCELLED * energies.max() else None
+        return (np.concatenate(blocks) if len(blocks) > 1 else blocks[0]), cancelled
 
     def _trim(self, samples: Array) -> Array:
         """Cut what lies trim_db below the loudest 10 ms off both ends; leave silence as it is."""
@@ -156,6 +174,38 @@ class AudioInput(Input):
         count = min(1 + -(-spare // self.hop), self.max_windows)
         starts = np.linspace(0, spare, count).round().astype(int)
         return np.stack([samples[start : start + self.window] for start in starts])
+
+
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """A sound file that is read through from its start where its length is not known.
+
+    soundfile moves to where it is after each block, which libsndfile refuses at the end of such a file.
+    """
+
+    def seekable(self) -> bool:
+        """Say whether positions can be moved to."""
+        return bool(super().seekable() and self._info.frames < UNKNOWN)
+
+
+def _mono(block: Array, channel: int | None) -> Array:
+    """Return one channel of a block (T, channels), or their mean."""
+    mono: Array = block.mean(axis=1) if channel is None and block.shape[1] > 1 else block[:, channel or 0]
+    return mono
+
+
+def _energy(samples: Array) -> float:
+    return float(np.einsum("t,t->", samples, samples, dtype=np.float64))
+
+
+def _unreadable(field: str, payload: bytes, error: Exception) -> InputError:
+    """Say what a file is that libsndfile does not open."""
+    known = recognise(payload)
+    if known is None:
+        name = f"a file of {len(payload):,} bytes in a format that is not known"
+        return UnsupportedFormat(field, f"this is {name}, expected {EXPECTED}; re-encode it: ffmpeg -i in out.wav")
+    if known.name.upper().split()[0] in FORMATS:
+        return InputError(field, f"the {known.name} file cannot be read ({short_reason(error)}); {known.cure('audio')}")
+    return UnsupportedFormat(field, f"this is {known.name}, expected {EXPECTED}; {known.cure('audio')}")
 
 
 def _padded(samples: Array, before: int, after: int, value: float = 0.0) -> Array:

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
-import struct
+import logging
+import warnings
 from typing import ClassVar, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
+from mla_serve.inputs.avif import as_still, read_streams
 from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.cut import READ_IN_PART, TooLittle, load_cut
+from mla_serve.inputs.formats import AVIF, HEIC, recognise
+from mla_serve.inputs.library import library_call, no_output
 from mla_serve.inputs.metered import MeteredFile
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+def _read_heif_too() -> tuple[str, ...]:
+    """Let Pillow read HEIC where pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return ()
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a request has one thread: others would take it from its neighbours
+# Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", *_read_heif_too())
 START_OF_SCAN = b"\xff\xda"  # JPEG's marker; the compressed data itself cannot hold it
 MAX_SCANS = 100  # cameras and encoders write 1 to 20
 MAX_SCANNED = 500_000_000  # pixels, in all scans together
 ROWS = 256
-# What Pillow's readers raise on damaged files, beside OSError.
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, MemoryError, KeyError, IndexError)
+VISIBLE = 8  # levels of brightness between which something can be told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +92,13 @@ class ImageInput(Input):
     def decode(self, payload: Payload, field: str = "image") -> Array:
         """Decode a file into (1, C, H, W) uint8."""
         if not isinstance(payload, bytes) or not payload:
-            raise InputError(field, f"expected the bytes of an image file, got {_describe(payload)}; leave it out")
-        image = self._open(payload, field)
-        self._check_scans(image, payload, field)
-        try:
-            pixels = self._fit(self._load(image, field), field)
-        except Image.DecompressionBombError as error:
-            raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
-        except DAMAGED as error:
-            raise InputError(field, f"the {image.format} file is damaged ({error}); send it complete") from None
-        return pixels[None]
+            given = "an empty file" if payload == b"" else type(payload).__name__
+            raise InputError(field, f"expected the bytes of an image file, got {given}; leave it out")
+        return self._fit(self.picture(payload, field), field)[None]
 
     def picture(self, payload: bytes, field: str = "image") -> Image.Image:
         """Decode a file to what is resized: upright, 8 bits of grey or RGB, of its own size."""
-        return self._load(self._open(payload, field), field)
+        return self._flatten(self._load(payload, field), field)
 
     def generate(self, generator: np.random.Generator) -> bytes:
         """Make a PNG of random blocks."""
@@ -95,16 +110,35 @@ class ImageInput(Input):
 
     def _open(self, payload: bytes, field: str) -> Image.Image:
         """Read the header alone, and refuse what is too large or no image."""
+        known = recognise(payload)
+        if known is HEIC and "HEIF" not in FORMATS:
+            raise UnsupportedFormat(
+                field,
+                f"this is HEIC, which is read where pillow-heif is installed beside the model "
+                f"(pip install 'mla_serve[heif]'); {known.cure('image')}",
+            )
+        if known is AVIF:
+            payload = self._check_avif(payload, field)
         try:
-            image = Image.open(MeteredFile(payload), formats=FORMATS)
+            with no_output:
+                image = Image.open(MeteredFile(payload), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise TooLarge(field, f"the image declares too many pixels ({error}); send a smaller one") from None
-        except DAMAGED:
-            raise UnsupportedFormat(
-                field, f"expected {', '.join(FORMATS)}, got {_describe(payload)}; save it as PNG or JPEG"
-            ) from None
+        except Exception:  # Pillow raises every kind on damaged files
+            raise _unreadable(field, payload) from None
         self._check_pixels(image, self.max_pixels, field)
+        self._check_scans(image, payload, field)
         return image
+
+    def _check_avif(self, payload: bytes, field: str) -> bytes:
+        """Refuse an AVIF whose streams hold more than its header says; return it without its animation."""
+        with library_call(field, "the AVIF file is damaged", "send it complete"):
+            streams = read_streams(payload)
+        pixels = sum(stream.pixels for stream in streams)
+        if pixels > self.max_pixels or sum(stream.pixels * stream.frames for stream in streams) > MAX_SCANNED:
+            frames = sum(stream.frames for stream in streams)
+            raise TooLarge(field, f"an AVIF of {pixels:,} pixels in {frames:,} frames; send a smaller one")
+        return as_still(payload)
 
     def _check_pixels(self, image: Image.Image, most: int, field: str) -> None:
         if image.width * image.height > most:
@@ -120,27 +154,74 @@ class ImageInput(Input):
         if scans > MAX_SCANS or scans * image.width * image.height > MAX_SCANNED:
             raise TooLarge(field, f"{scans} scans of {image.width}x{image.height} pixels; save it as a baseline JPEG")
 
-    def _load(self, image: Image.Image, field: str) -> Image.Image:
-        """Decode the pixels of an opened file, and bring them to 8 bits of grey or RGB."""
-        if not self._in_two_steps:
+    def _load(self, payload: bytes, field: str) -> Image.Image:
+        """Decode the pixels and turn them upright. Of a file that is cut in its last rows, take what is there."""
+        try:
+            image = self._decode(self._open(payload, field), field)
+        except (TooLarge, UnsupportedFormat):
+            raise
+        except InputError as error:
+            image = self._decode_cut(payload, field, error)
+        with library_call(field, "the image's EXIF data are damaged", "save it without them"):
+            return ImageOps.exif_transpose(image)
+
+    def _decode(self, image: Image.Image, field: str) -> Image.Image:
+        """Decode the pixels of an opened file."""
+        if image.format in ("JPEG", "MPO") and not self._in_two_steps:
             image.draft("L" if self.channels == 1 else "RGB", (2 * max(self.width, self.height),) * 2)
         self._check_pixels(image, self.max_pixels // 2, field)
-        image.load()
-        return self._flatten(ImageOps.exif_transpose(image))
+        with library_call(field, f"the {image.format} file is damaged", "send it complete"):
+            image.load()
+        return image
+
+    def _decode_cut(self, payload: bytes, field: str, error: InputError) -> Image.Image:
+        """Decode the pixels of a file that ends early.
+
+        Raises: InputError when too few are there; the error of decoding it as it is when that is not the reason.
+        """
+
+        def load(content: bytes, fill: int | None) -> Image.Image:
+            image = self._open(content, field)
+            if fill is None:
+                return self._decode(image, field)
+            image.im = Image.new(image.mode, image.size, (fill,) * len(image.getbands())).im
+            with contextlib.suppress(InputError):  # it is known not to be complete
+                return self._decode(image, field)
+            image.tile = []  # type: ignore[attr-defined]  # what has been decoded is the picture
+            return self._decode(image, field)
+
+        known = recognise(payload)
+        name = known.name if known else ""
+        if name not in READ_IN_PART:
+            raise error
+        try:
+            return load_cut(name, payload, load)
+        except TooLittle as little:
+            raise InputError(field, f"the {name} file is cut or damaged: {little}; send it complete") from None
+        except InputError:
+            raise error from None
 
     @property
     def _in_two_steps(self) -> bool:
         """Whether an image is resized first and cropped then, as pretrained models want it."""
         return bool(self.short_side or self.stretch_width)
 
-    def _flatten(self, image: Image.Image) -> Image.Image:
+    def _flatten(self, image: Image.Image, field: str) -> Image.Image:
         """Bring any mode to 8 bits of grey or RGB."""
         image = _to_eight_bit(image)
-        if image.has_transparency_data:
-            layer = image.convert("RGBA")
-            canvas = Image.new("RGBA", layer.size, (self.background,) * 3 + (255,))
-            image = Image.alpha_composite(canvas, layer)
-        return image.convert("L" if self.channels == 1 else "RGB")
+        with library_call(field, f"the colours of the {image.format or 'image'} file are damaged", "save it as PNG"):
+            if image.has_transparency_data:
+                image = self._on_background(image.convert("RGBA"))
+            elif image.mode == "LAB":
+                image = image.convert("RGB")  # there is no way to grey
+            return image.convert("L" if self.channels == 1 else "RGB")
+
+    def _on_background(self, layer: Image.Image) -> Image.Image:
+        """Put the background behind a layer; the opposite one where all that was drawn would vanish before it."""
+        picture = _before(layer, self.background)
+        if _is_plain(picture) and not _is_plain(layer.getchannel("A")):
+            return _before(layer, 0 if self.background > 127 else 255)
+        return picture
 
     def _fit(self, image: Image.Image, field: str) -> Array:
         """Bring an image of any size to (C, H, W) uint8."""
@@ -187,7 +268,21 @@ def _largest(values: Array) -> float:
     return float(values.max(initial=0.0, where=np.isfinite(values)))
 
 
-def _describe(payload: Payload) -> str:
-    if isinstance(payload, bytes):
-        return f"{len(payload)} bytes starting {payload[:8]!r}" if payload else "an empty file"
-    return type(payload).__name__
+def _is_plain(image: Image.Image) -> bool:
+    """Say whether nothing can be told in an image of 8 bits: every pixel has about the same colour."""
+    return all(np.ptp(channel.getextrema()) < VISIBLE for channel in image.split())
+
+
+def _before(layer: Image.Image, brightness: int) -> Image.Image:
+    """Put a layer before a plain background."""
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (brightness,) * 3 + (255,)), layer)
+
+
+def _unreadable(field: str, payload: bytes) -> InputError:
+    """Say what a file is that Pillow does not open."""
+    known = recognise(payload)
+    name = known.name if known else f"a file of {len(payload):,} bytes in a format that is not known"
+    if name.upper() in FORMATS:
+        return InputError(field, f"the {name} file is damaged at its beginning; send it complete")
+    cure = known.cure("image") if known else "save it as PNG or JPEG"
+    return UnsupportedFormat(field, f"this is {name}, expected {', '.join(FORMATS)}; {cure}")

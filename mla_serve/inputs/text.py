@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import unicodedata
 from typing import ClassVar, Literal
 
@@ -11,10 +12,12 @@ import numpy as np
 import tokenizers
 from anyascii import anyascii
 
-from mla_serve.errors import InputError, TooLarge
+from mla_serve.errors import InputError
 from mla_serve.inputs.base import Array, Input, Payload, added_later, stored_in
 
 PAD = 0  # the id that fills up; encoders mask it
+MARKS = 30  # combining marks in a row that are kept: Unicode's stream-safe text format (UAX 15) has no more
+UNFOLDED = 4  # times the characters of a text: what ordinary scripts become at most, decomposed or transliterated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,12 @@ class TextInput(Input):
 
     Fields: tokenizer, the JSON of a `tokenizers.Tokenizer` (kept in tokenizer.json); length in tokens, longer texts are
     cut (by the tokenizer itself where it says how), shorter ones filled with `pad`; transliterate, to Latin with
-    anyascii; lowercase; max_characters; compose, to NFC, which a pretrained tokenizer leaves to its own rules.
+    anyascii; lowercase; max_characters, what a text is cut to before anything is done with it; compose, to NFC, which a
+    pretrained tokenizer leaves to its own rules.
+
+    What a text costs is bounded: NFC takes time that grows with the square of the combining marks in a row, and one
+    character can become 18 in a tokenizer and 29 by transliteration. So marks after MARKS in a row are dropped, and a text is cut where it
+    would unfold to more than UNFOLDED times max_characters.
     """
 
     tokenizer: str = dataclasses.field(metadata=stored_in("tokenizer.json"), repr=False)
@@ -45,7 +53,7 @@ class TextInput(Input):
         return (self.length,)
 
     def decode(self, payload: Payload, field: str = "text") -> Array:
-        """Decode a text into (1, L) int64."""
+        """Decode a text into (1, L) int64; of one that is too long, what training would have seen of it."""
         text = self.normalise(self._check(payload, field))
         ids = self._tokenizer.encode(text, add_special_tokens=True).ids[: self.length]
         row = np.full((1, self.length), self.pad, dtype=np.int64)
@@ -57,16 +65,25 @@ class TextInput(Input):
         return "".join(chr(code) for code in generator.integers(ord("a"), ord("z") + 1, 6))
 
     def normalise(self, text: str) -> str:
-        """Bring a text to the form that the tokenizer was trained on."""
-        text = unicodedata.normalize("NFC", text) if self.compose else text
-        text = anyascii(text) if self.transliterate else text
+        """Bring a text to the form that the tokenizer was trained on, cut to what is read of it."""
+        text = self._cut(text, self.max_characters)
+        if not text.isascii():
+            text = self._cut(text, _unfolding_to(text, UNFOLDED * self.max_characters, self._keeps_end))
+            text = unicodedata.normalize("NFC", _without_piles(text)) if self.compose else text
+            text = self._cut(anyascii(text), UNFOLDED * self.max_characters) if self.transliterate else text
         return text.lower() if self.lowercase else text
+
+    def _cut(self, text: str, most: int) -> str:
+        """Keep the part of a text that its tokenizer keeps."""
+        return text[max(0, len(text) - most) :] if self._keeps_end else text[:most]
+
+    @functools.cached_property
+    def _keeps_end(self) -> bool:
+        return bool(self.tokenizer) and (self._tokenizer.truncation or {}).get("direction") == "left"
 
     def _check(self, payload: Payload, field: str) -> str:
         if not isinstance(payload, str):
             raise InputError(field, f"expected text, got {type(payload).__name__}; send a UTF-8 string")
-        if len(payload) > self.max_characters:
-            raise TooLarge(field, f"{len(payload):,} characters, at most {self.max_characters:,} are read; shorten it")
         if not payload.strip():
             raise InputError(field, "the text is empty; leave the field out if there is none")
         try:
@@ -78,3 +95,28 @@ class TextInput(Input):
     @functools.cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(self.tokenizer)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _facts(character: str) -> tuple[bool, int]:
+    """Return whether a character is a combining mark, decomposed or not, and how many characters it decomposes to."""
+    decomposed = unicodedata.normalize("NFKD", character)
+    return unicodedata.combining(decomposed[0]) > 0, len(decomposed)
+
+
+def _unfolding_to(text: str, most: int, from_end: bool) -> int:
+    """Return how many characters at the beginning, or the end, become `most` at most."""
+    sizes = (_facts(character)[1] for character in (reversed(text) if from_end else text))
+    return next((number for number, size in enumerate(itertools.accumulate(sizes)) if size > most), len(text))
+
+
+def _without_piles(text: str) -> str:
+    """Drop combining marks that stand behind MARKS others."""
+    if len(text) <= MARKS:
+        return text
+    kept, marks = [], 0
+    for character in text:
+        marks = marks + 1 if _facts(character)[0] else 0
+        if marks <= MARKS:
+            kept.append(character)
+    return "".join(kept)

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         default=None, description="Longest recording in seconds; unset leaves the bundle's own limit."
     )
     max_characters: Count | None = Field(
-        default=None, description="Longest text in characters; unset leaves the bundle's own limit."
+        default=None, description="Texts are cut to so many characters; unset leaves the bundle's own limit."
     )
     request_timeout_s: Seconds = Field(
         default=30.0,

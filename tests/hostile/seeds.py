@@ -13,6 +13,7 @@ import soundfile
 from PIL import Image
 
 from mla_serve.inputs import Array
+from mla_serve.inputs.image import FORMATS
 
 AUDIO_FORMATS = (
     ("WAV", "PCM_U8"),
@@ -25,6 +26,20 @@ AUDIO_FORMATS = (
     ("OGG", "OPUS"),
     ("MP3", "MPEG_LAYER_III"),
     ("AIFF", "PCM_16"),
+    ("AIFF", "IMA_ADPCM"),
+    ("WAV", "MS_ADPCM"),
+    ("WAV", "IMA_ADPCM"),
+    ("WAV", "ULAW"),
+    ("WAV", "ALAW"),
+    ("WAV", "GSM610"),
+    ("WAV", "G721_32"),
+    ("W64", "PCM_16"),
+    ("AU", "PCM_16"),
+    ("AU", "G723_24"),
+    ("CAF", "PCM_16"),
+    ("CAF", "ALAC_16"),
+    ("NIST", "PCM_16"),
+    ("VOC", "PCM_16"),
 )
 
 
@@ -76,7 +91,11 @@ def image(form: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **opti
 def images() -> dict[str, bytes]:
     """Return a good image of every format, by the end of a file name."""
     frame = Image.new("RGB", (40, 30), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    heic = {"rgb.heic": image("HEIF")} if "HEIF" in FORMATS else {}
     return {
+        **heic,
         "rgb.png": image("PNG"),
         "rgba.png": image("PNG", "RGBA"),
         "palette.png": image("PNG", "P"),
@@ -92,7 +111,24 @@ def images() -> dict[str, bytes]:
         "lzw.tiff": image("TIFF", compression="tiff_lzw"),
         "deflate.tiff": image("TIFF", compression="tiff_adobe_deflate"),
         "jpeg.tiff": image("TIFF", compression="jpeg"),
+        "plain.tiff": image("TIFF"),
+        "packbits.tiff": image("TIFF", compression="packbits"),
+        "lab.tiff": image("TIFF", "LAB", compression="tiff_lzw"),
+        "group3.tiff": image("TIFF", "1", compression="group3"),
+        "group4.tiff": image("TIFF", "1", compression="group4"),
+        "rgb.avif": image("AVIF", exif=exif),
+        "rgba.avif": image("AVIF", "RGBA"),
+        "turned.jpg": image("JPEG", exif=exif),
+        "interlaced.png": interlaced(),
     }
+
+
+def interlaced() -> bytes:
+    """Write a PNG of 3x3 pixels in Adam7's order, which Pillow reads and does not write."""
+    passes = [b"\0\x10", b"\0\x20", b"\0\x30\x40", b"\0\x50\0\x60", b"\0\x70\x80\x90"]
+    header = struct.pack(">IIBBBBB", 3, 3, 8, 0, 0, 0, 1)
+    data = chunk(b"IDAT", zlib.compress(b"".join(passes)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Array, AudioInput
+from mla_serve.inputs.audio import FORMATS
 
 SPEC = AudioInput(8000, 4000, 2000)
 
@@ -34,10 +36,24 @@ def test_every_sample_format_gives_the_same_recording(subtype: str) -> None:
     np.testing.assert_allclose(window, tone(), atol=0.01)
 
 
-@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_every_file_format_keeps_the_pitch(format: str) -> None:
     window = SPEC.decode(encode(tone(0.8), format=format))[0]
     assert pitch(window) == pytest.approx(440, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype"),
+    [
+        *[("WAV", subtype) for subtype in ("ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32")],
+        *[("AIFF", subtype) for subtype in ("FLOAT", "ULAW", "IMA_ADPCM")],
+        *[("CAF", subtype) for subtype in ("FLOAT", "ALAC_16", "ALAC_24")],
+        *[("AU", subtype) for subtype in ("ULAW", "G723_24")],
+        *[("OGG", subtype) for subtype in ("VORBIS", "OPUS")],
+    ],
+)
+def test_every_codec_keeps_the_pitch(format: str, subtype: str) -> None:
+    assert pitch(SPEC.decode(encode(tone(0.8), format=format, subtype=subtype))[0]) == pytest.approx(440, abs=5)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
@@ -51,6 +67,21 @@ def test_any_rate_is_resampled(rate: int) -> None:
 def test_channels_are_mixed_to_mono(channels: int) -> None:
     window = SPEC.decode(encode(np.tile(tone()[:, None], channels)))[0]
     np.testing.assert_allclose(window, tone(), atol=0.01)
+
+
+@pytest.mark.parametrize("mix", [[1, -1], [1, -0.98], [1, 0, -1], [0.5, -0.5, 0.5, -0.5]])
+def test_channels_of_opposite_phase_are_not_silence(mix: list[float]) -> None:
+    """The louder channel is taken where the sum cancels: a microphone was wired the wrong way round."""
+    window = SPEC.decode(encode(tone(3.0)[:, None] * mix))[0]
+    np.testing.assert_allclose(np.abs(window).max(), 0.5 * max(mix), atol=0.01)
+    assert pitch(window) == pytest.approx(440, abs=5)
+
+
+@pytest.mark.parametrize("mix", [[1, 0], [1, -0.5], [1, 0.9], [1, *[0] * 31], [0, 1, 0, 0, 0, 0]])
+def test_channels_that_do_not_cancel_are_averaged(mix: list[float]) -> None:
+    samples = (tone()[:, None] * mix).astype(np.float32)
+    window = SPEC.decode(encode(samples, subtype="FLOAT"))[0]
+    np.testing.assert_array_equal(window, samples.mean(axis=1))
 
 
 def test_silence_at_both_ends_is_cut_and_the_clip_put_in_the_middle() -> None:
@@ -124,8 +155,111 @@ def test_no_samples_at_all_is_an_error() -> None:
         SPEC.decode(encode(np.zeros(0)))
 
 
-@pytest.mark.parametrize("payload", [b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"\0\0\0 ftypmp42" + b"\0" * 50, b"hello"])
-def test_what_is_no_recording_is_told_apart(payload: bytes) -> None:
-    with pytest.raises(UnsupportedFormat, match="expected WAV") as caught:
+def wav(length: int, data: bytes, behind: bytes = b"") -> bytes:
+    head = encode(tone())[:40]
+    return head + length.to_bytes(4, "little") + data + behind
+
+
+@pytest.mark.parametrize("length", [0, 2**32 - 1, 2**31 - 1, 2**31, 2**31 - 36, 0x7FFFFFDB])
+def test_a_wav_written_to_a_pipe_is_read_to_its_end(length: int) -> None:
+    """A program that cannot go back leaves 0 or a large number in the place of the length."""
+    data = encode(tone())[44:]
+    np.testing.assert_array_equal(SPEC.decode(wav(length, data)), SPEC.decode(encode(tone())))
+
+
+def test_a_wav_that_is_empty_stays_empty() -> None:
+    for behind in (b"", b"LIST\4\0\0\0INFO", b"id3 \0\0\0\0"):
+        with pytest.raises(InputError, match="holds no samples"):
+            SPEC.decode(wav(0, b"", behind))
+
+
+def piped(format: str) -> bytes:
+    """Leave the lengths open, as ffmpeg does when it writes to a pipe."""
+    content = bytearray(encode(tone(), format=format))
+    if format == "FLAC":
+        content[21] &= 0xF0  # the number of samples has 36 bits
+        content[22:26] = bytes(4)
+        content[26:42] = bytes(16)  # the sum over all samples
+    elif format == "RF64":
+        content[20:44] = bytes(24)
+    elif format == "W64":
+        data = content.index(b"data\xf3\xac")
+        content[16:24] = b"\xff" * 8
+        content[data + 16 : data + 24] = b"\xff" * 7 + b"\x7f"
+    elif format == "CAF":
+        data = content.index(b"data\0\0\0\0")
+        content[data + 4 : data + 12] = b"\xff" * 8
+    elif format == "AU":
+        content[8:12] = b"\xff" * 4
+    elif format == "AIFF":
+        data = content.index(b"SSND")
+        content[4:8] = content[22:26] = content[data + 4 : data + 8] = bytes(4)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("format", ["FLAC", "RF64", "W64", "CAF", "AU", "AIFF"])
+def test_every_format_written_to_a_pipe_is_read_to_its_end(format: str) -> None:
+    assert piped(format) != encode(tone(), format=format)
+    np.testing.assert_allclose(SPEC.decode(piped(format)), SPEC.decode(encode(tone())), atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["MP3", "FLAC", "WAV", "AIFF"])
+@pytest.mark.parametrize("zeros", [0, 1, 5000])
+@pytest.mark.parametrize("flags", [0, 0x10])
+def test_a_tag_and_zeros_before_the_sound_are_passed_over(format: str, zeros: int, flags: int) -> None:
+    sound = encode(tone(0.8), format=format)
+    footer = bytes(10) if flags else b""
+    tagged = b"ID3\4\0" + bytes([flags, 0, 0, 1, 2]) + bytes(130) + footer + bytes(zeros) + sound
+    np.testing.assert_allclose(SPEC.decode(tagged), SPEC.decode(sound), atol=1e-5)
+
+
+RAISED = [TypeError, KeyError, struct.error, OverflowError, ZeroDivisionError, AttributeError, MemoryError, OSError]
+
+
+@pytest.mark.parametrize("error", RAISED)
+@pytest.mark.parametrize("where", ["__init__", "read"])
+def test_whatever_soundfile_raises_is_an_input_error(
+    where: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("odd")
+
+    content = encode(tone())
+    if where == "__init__":
+        monkeypatch.setattr("soundfile.SoundFile.__del__", lambda _: None)
+    monkeypatch.setattr(f"soundfile.SoundFile.{where}", fail)
+    with pytest.raises(InputError, match="odd") as caught:
+        SPEC.decode(content, "voice")
+    assert caught.value.field == "voice"
+
+
+def test_a_bug_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("mla_serve.inputs.audio._mono", fail)
+    with pytest.raises(TypeError, match="a bug"):
+        SPEC.decode(encode(tone()))
+
+
+@pytest.mark.parametrize(
+    ("payload", "named"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "this is PNG, expected WAV.*send a recording"),
+        (b"\0\0\0\x14ftypmp42\0\0\0\0isom", "this is MP4, expected WAV.*ffmpeg -i in.mp4 -vn out.wav"),
+        (b"\0\0\0\x14ftypM4A \0\0\0\0mp42", "this is M4A .AAC or.*ffmpeg -i in.m4a out.wav"),
+        (b"#!AMR\n\x04", "this is AMR, expected WAV.*ffmpeg -i in.amr out.wav"),
+        (encode(tone(), format="IRCAM"), "this is SF .Berkeley/IRCAM/CARL., expected WAV.*ffmpeg"),
+        (b"hello", "this is plain text, expected WAV"),
+    ],
+)
+def test_what_is_no_recording_is_named(payload: bytes, named: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=named) as caught:
         SPEC.decode(payload, "voice")
     assert caught.value.field == "voice"
+    assert "\\x" not in caught.value.message
+
+
+def test_a_damaged_recording_is_named_damaged_with_the_reason() -> None:
+    with pytest.raises(InputError, match=r"the WAV file cannot be read \(.*\); convert it: ffmpeg -i in.wav out.wav"):
+        SPEC.decode(encode(tone())[:30])

@@ -1,6 +1,8 @@
 """Images: every format, mode and orientation comes out as the same picture."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from PIL import Image
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Array, ImageInput
+from mla_serve.inputs.avif import Stream, _places, read_streams
+from mla_serve.inputs.image import FORMATS
+from tests.hostile.seeds import images
 
 GREY = ImageInput(8, 8, 1)
 COLOUR = ImageInput(8, 8, 3)
@@ -30,7 +35,7 @@ def left_and_right(pixels: Array) -> tuple[float, float]:
     return float(pixels[0, :, :, 0].mean()), float(pixels[0, :, :, -1].mean())
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_every_format_gives_the_same_picture(format: str) -> None:
     left, right = left_and_right(GREY.decode(encode(halves(), format)))
     assert left < 12
@@ -51,6 +56,10 @@ def test_every_format_gives_the_same_picture(format: str) -> None:
         (halves("I;16", 0, 65535), "TIFF"),
         (halves("F", 0.0, 1.0), "TIFF"),
         (halves("F", 0.0, 255.0), "TIFF"),
+        (halves("RGB", (0, 0, 0), (255, 255, 255)).convert("LAB"), "TIFF"),
+        (halves("YCbCr", (0, 128, 128), (255, 128, 128)), "TIFF"),
+        (halves("RGBA", (0, 0, 0, 255), (255, 255, 255, 255)), "AVIF"),
+        (halves("RGBA", (0, 0, 0, 255), (255, 255, 255, 255)), "HEIF"),
     ],
     ids=lambda value: getattr(value, "mode", value),
 )
@@ -94,10 +103,33 @@ def test_the_exif_tag_turns_the_picture_upright(orientation: int) -> None:
     assert (left < 12, right > 243) == (True, True)
 
 
-def test_the_first_frame_of_an_animation_counts() -> None:
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_the_first_frame_of_an_animation_counts(format: str) -> None:
     frames = [halves(), halves("L", 255, 0)]
-    left, right = left_and_right(GREY.decode(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+    left, right = left_and_right(GREY.decode(encode(frames[0], format, save_all=True, append_images=frames[1:])))
     assert left < right
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "group3", "group4"])
+def test_every_compression_of_tiff_gives_the_same_picture(compression: str) -> None:
+    mode = "1" if compression.startswith("group") else "L"
+    left, right = left_and_right(GREY.decode(encode(halves(mode, 0, 255), "TIFF", compression=compression)))
+    assert (left < 12, right > 243) == (True, True)
+
+
+@pytest.mark.parametrize("background", [0, 255])
+@pytest.mark.parametrize("drawn", [0, 255])
+def test_a_drawing_on_a_transparent_canvas_is_seen_on_any_background(drawn: int, background: int) -> None:
+    """White strokes on nothing were a white picture before a white background, in training as in serving."""
+    image = halves("RGBA", (drawn, drawn, drawn, 0), (drawn, drawn, drawn, 255))
+    left, right = left_and_right(ImageInput(8, 8, 3, background=background).decode(encode(image)))
+    assert right == pytest.approx(drawn, abs=2)
+    assert abs(left - right) > 240
+
+
+def test_an_image_without_any_drawing_keeps_its_background() -> None:
+    assert (COLOUR.decode(encode(Image.new("RGBA", (16, 16), (255, 255, 255, 0)))) == 255).all()
+    assert (COLOUR.decode(encode(Image.new("RGBA", (16, 16), (255, 255, 255, 255)))) == 255).all()
 
 
 def test_a_wide_picture_is_cropped_not_squeezed() -> None:
@@ -121,14 +153,146 @@ def test_a_bomb_is_refused_by_its_header() -> None:
         GREY.decode(bytes(png))
 
 
-def test_a_truncated_file_is_named_damaged() -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
-    with pytest.raises(InputError, match="damaged") as caught:
-        GREY.decode(encode(noise)[:-600], "photo")
+def noise(width: int = 120, height: int = 200) -> Image.Image:
+    """A picture whose rows all differ."""
+    blocks = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
+
+
+CUT = {
+    "jpeg": encode(noise(), "JPEG", quality=90),
+    "jpeg without subsampling": encode(noise(), "JPEG", quality=90, subsampling=0),
+    "progressive jpeg": encode(noise(), "JPEG", quality=90, progressive=True),
+    "grey jpeg": encode(noise().convert("L"), "JPEG", quality=90),
+    "png": encode(noise()),
+    "grey png": encode(noise().convert("L")),
+    "palette png": encode(noise().convert("P")),
+    "gif": encode(noise(), "GIF"),
+    "tiff": encode(noise(), "TIFF"),
+    "webp": encode(noise(), "WEBP", quality=90),
+}
+FULL = ImageInput(120, 200, 3)
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_is_cut_in_its_last_rows_is_read(name: str) -> None:
+    whole, cut = (
+        FULL.decode(content)[0].astype(int) for content in (CUT[name], CUT[name][: len(CUT[name]) * 97 // 100])
+    )
+    there = FULL.height * 90 // 100
+    assert np.abs(whole[:, :there] - cut[:, :there]).mean() < 2
+    assert np.abs(whole - cut).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg without subsampling", "progressive jpeg", "grey jpeg"])
+@pytest.mark.parametrize("bytes_less", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read_as_if_it_had_it(name: str, bytes_less: int) -> None:
+    np.testing.assert_array_equal(FULL.decode(CUT[name][:-bytes_less]), FULL.decode(CUT[name]))
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_of_which_too_little_is_there_is_refused_with_what_there_is(name: str) -> None:
+    with pytest.raises(InputError, match=r"cut or damaged: .*; send it complete") as caught:
+        FULL.decode(CUT[name][: len(CUT[name]) // 2], "photo")
     assert caught.value.field == "photo"
 
 
-@pytest.mark.parametrize("payload", [b"RIFF....WAVEfmt ", b"<svg/>", b"%PDF-1.7", b"\x00" * 100])
-def test_what_is_no_image_is_told_apart(payload: bytes) -> None:
-    with pytest.raises(UnsupportedFormat, match="expected PNG"):
+@pytest.mark.parametrize(("share", "read"), [(95, True), (91, True), (88, False), (50, False), (20, False)])
+def test_nine_rows_of_ten_are_enough(share: int, read: bool) -> None:
+    content = encode(noise(), "TIFF")
+    content = content[: len(content) - 120 * 200 * 3 * (100 - share) // 100]
+    if read:
+        whole, cut = np.asarray(noise()), FULL.decode(content)[0].transpose(1, 2, 0)
+        np.testing.assert_array_equal(cut[: 2 * share], whole[: 2 * share])
+        np.testing.assert_array_equal(cut[2 * share :], np.tile(whole[2 * share - 1], (200 - 2 * share, 1, 1)))
+        return
+    with pytest.raises(InputError, match=f"{share} % of its rows can be read, 90 % are needed"):
+        FULL.decode(content)
+
+
+def test_a_progressive_jpeg_that_only_lacks_sharpness_is_read_and_one_without_colours_is_not() -> None:
+    content = CUT["progressive jpeg"]
+    scans = [at for at in range(len(content)) if content[at : at + 2] == b"\xff\xda"]
+    last = FULL.decode(content[: scans[-1] + 40])[0].astype(int)
+    assert np.abs(last - FULL.decode(content)[0].astype(int)).mean() < 4
+    with pytest.raises(InputError, match="parts that make it sharp and coloured"):
+        FULL.decode(content[: scans[1] + 40])
+
+
+@pytest.mark.parametrize("name", ["rgb.avif", "rgb.heic", "lzw.tiff"])
+def test_a_file_that_cannot_be_read_in_part_is_named_damaged(name: str) -> None:
+    with pytest.raises(InputError, match="damaged") as caught:
+        COLOUR.decode(images()[name][:-60], "photo")
+    assert caught.value.field == "photo"
+
+
+def test_an_avif_may_not_hold_more_than_it_says() -> None:
+    """The size in the container is what the picture is scaled to; 2 kB decoded to 200 MB."""
+    content = bytearray(encode(Image.new("RGB", (2000, 2000), "red"), "AVIF", speed=10))
+    at = content.index(b"ispe") + 8
+    content[at : at + 8] = (16).to_bytes(4, "big") * 2
+    with pytest.raises(TooLarge, match="an AVIF of 4,000,000 pixels in 1 frames"):
+        ImageInput(8, 8, max_pixels=1_000_000).decode(bytes(content))
+
+
+def test_an_avif_may_not_hold_frames_without_end() -> None:
+    content = encode(Image.new("RGB", (2000, 2000), "red"), "AVIF", speed=10)
+    (stream,) = read_streams(content)
+    assert stream == Stream(2000 * 2000, 1)
+    _, [(at, size)] = _places(content[content.index(b"iloc") + 4 :])[1]
+    longer = content[:at].replace(size.to_bytes(4, "big"), (200 * size).to_bytes(4, "big"))
+    longer = longer.replace((size + 8).to_bytes(4, "big") + b"mdat", (200 * size + 8).to_bytes(4, "big") + b"mdat")
+    longer += content[at : at + size] * 200
+    with pytest.raises(TooLarge, match="in 200 frames"):
+        ImageInput(8, 8).decode(longer)
+
+
+def test_heic_is_named_with_its_extra_where_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mla_serve.inputs.image.FORMATS", tuple(name for name in FORMATS if name != "HEIF"))
+    with pytest.raises(UnsupportedFormat, match=r"this is HEIC.*mla_serve\[heif\].*heif-convert in.heic out.jpg"):
+        COLOUR.decode(images()["rgb.heic"])
+
+
+RAISED = [TypeError, KeyError, struct.error, SyntaxError, OverflowError, ZeroDivisionError, AttributeError, MemoryError]
+
+
+@pytest.mark.parametrize("error", [*RAISED, EOFError, RuntimeError, zlib.error, Image.DecompressionBombError])
+@pytest.mark.parametrize(
+    "where", ["PIL.Image.open", "PIL.PngImagePlugin.PngImageFile.load", "PIL.ImageOps.exif_transpose"]
+)
+def test_whatever_pillow_raises_is_an_input_error(
+    where: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("odd")
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(InputError) as caught:
+        COLOUR.decode(encode(halves()), "photo")
+    assert caught.value.field == "photo"
+    assert ";" in caught.value.message
+
+
+def test_a_bug_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("mla_serve.inputs.image._to_eight_bit", fail)
+    with pytest.raises(TypeError, match="a bug"):
+        COLOUR.decode(encode(halves()))
+
+
+@pytest.mark.parametrize(
+    ("payload", "named"),
+    [
+        (b"RIFF\x24\0\0\0WAVEfmt ", "this is WAV.*send an image"),
+        (b"<svg/>", "this is SVG.*rsvg-convert in.svg -o out.png"),
+        (b"%PDF-1.7", "this is PDF.*pdftoppm -png"),
+        (b"\0" * 100, "this is zeros"),
+        (b"\x89PNG\r\n\x1a\n", "the PNG file is damaged at its beginning; send it complete"),
+    ],
+)
+def test_what_is_no_image_is_named(payload: bytes, named: str) -> None:
+    with pytest.raises(InputError, match=named) as caught:
         GREY.decode(payload)
+    assert "\\x" not in caught.value.message

@@ -1,11 +1,17 @@
 """Text in any script, and lists of numbers."""
 
+import dataclasses
+import time
+import types
+import unicodedata
+
 import numpy as np
 import pytest
 import tokenizers
 
-from mla_serve.errors import InputError, TooLarge
+from mla_serve.errors import InputError
 from mla_serve.inputs import TextInput, VectorInput
+from mla_serve.inputs.text import MARKS
 
 
 def byte_tokenizer() -> str:
@@ -49,9 +55,61 @@ def test_a_lone_surrogate_is_refused() -> None:
         PLAIN.decode("a\ud800b")
 
 
-def test_characters_are_counted_before_anything_is_done_with_them() -> None:
-    with pytest.raises(TooLarge, match="30,000 characters, at most 20,000"):
-        PLAIN.decode("x" * 30_000)
+def test_a_text_that_is_too_long_is_cut_and_not_refused() -> None:
+    text = "".join(chr(ord("a") + number % 26) for number in range(30_000))
+    np.testing.assert_array_equal(PLAIN.decode(text), PLAIN.decode(text[:20_000]))
+    short = dataclasses.replace(PLAIN, max_characters=3)
+    np.testing.assert_array_equal(short.decode("abcdef"), short.decode("abc"))
+
+
+def test_a_tokenizer_that_keeps_the_end_gets_the_end() -> None:
+    tokenizer = tokenizers.Tokenizer.from_str(byte_tokenizer())
+    tokenizer.enable_truncation(4, direction="left")
+    ends = TextInput(tokenizer.to_str(), 4, max_characters=6, compose=False)
+    np.testing.assert_array_equal(ends.decode("xxxxxxxxabcd"), ends.decode("abcd"))
+    np.testing.assert_array_equal(ends.decode("\ufdfa" * 9 + "abcd"), ends.decode("abcd"))
+
+
+@pytest.mark.parametrize("mark", ["\u0301", "\u0301\u0316", "\u0f73", "\u0f81", "\u0344"])
+def test_marks_in_a_row_are_bounded_before_they_are_composed(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFC takes time that grows with the square of their number: 20,000 of U+0F73 take seconds."""
+    composed: list[int] = []
+
+    def normalize(form: str, text: str) -> str:
+        composed.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    counting = types.SimpleNamespace(normalize=normalize, combining=unicodedata.combining)
+    monkeypatch.setattr("mla_serve.inputs.text.unicodedata", counting)
+    PLAIN.normalise("e" + mark * 10_000 + "x")
+    assert max(composed) <= 2 + MARKS
+
+
+def test_marks_that_people_write_stay() -> None:
+    text = "e" + "\u0301\u0316" * (MARKS // 2) + " tie\u0302\u0301ng Vie\u0323\u0302t \u0e19\u0e49\u0e33"
+    assert PLAIN.normalise(text) == unicodedata.normalize("NFC", text).lower()
+
+
+@pytest.mark.parametrize("character", ["\ufdfa", "\ufdfb", "👩", "\u3356", "한", "七", "ⅷ"])
+@pytest.mark.parametrize("spec", [PLAIN, LATIN], ids=["plain", "latin"])
+def test_what_a_text_unfolds_to_is_bounded(character: str, spec: TextInput) -> None:
+    text = spec.normalise(character * 30_000)
+    assert len(text) <= 80_000
+    assert len(unicodedata.normalize("NFKC", text)) <= 80_000
+    assert text.startswith(spec.normalise(character * 100))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mark", ["\u0301\u0316", "\u0f73", "\ufdfa", "👩\u200d"])
+def test_twice_the_text_takes_about_twice_the_time(mark: str) -> None:
+    def seconds(count: int) -> float:
+        spec = dataclasses.replace(LATIN, max_characters=10**6)
+        start = time.thread_time()
+        spec.decode("e" + mark * count)
+        return time.thread_time() - start
+
+    seconds(100)
+    assert seconds(40_000) < 6 * seconds(20_000) + 0.05
 
 
 @pytest.mark.parametrize("payload", [[1, 2.5, -3], (1, 2.5, -3), "[1, 2.5, -3]", "1 2.5 -3", "1, 2.5, -3", b"1 2.5 -3"])

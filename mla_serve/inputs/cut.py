@@ -1,0 +1,104 @@
+"""Image files that end early: how many of their rows are there, and the picture that they make.
+
+Each file is decoded twice, with something else in the place of what is missing. Rows that come out the same both times
+are there; from the first that differs on, the picture is filled up with the last one that is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+Load = Callable[[bytes, int | None], Image.Image]
+"""Decode a file's content; a number fills the rows that are not there with it, None fails if there are some."""
+
+LEAST = 0.9  # of the rows; browsers show any number, a classifier shall not guess from the sky above
+READ_IN_PART = ("JPEG", "WebP", "PNG", "GIF", "TIFF")
+"""By their names in `mla_serve.inputs.formats`. All but the first two are decoded row by row into a given picture."""
+NOISE = bytes(np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8))  # no 0xff, a marker in JPEG
+SHORT = 16
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+END_OF_IMAGE = b"\xff\xd9"
+START_OF_SCAN, FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)
+COEFFICIENTS = 64
+SAME_AT_ONCE = 256  # rows that are compared
+
+
+class TooLittle(ValueError):
+    """So much is missing that the picture is not used."""
+
+
+def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
+    """Decode a file that could not be decoded as it is; image_format is its name in `mla_serve.inputs.formats`.
+
+    Raises: TooLittle, which says how much is there; whatever Pillow raises where the file is damaged otherwise.
+    """
+    if image_format == "JPEG":
+        content, sharper = _complete_scans(payload)
+        first = load(content + END_OF_IMAGE, None)
+        if sharper:
+            return first
+        return _filled(first, load(content + NOISE + END_OF_IMAGE, None))
+    if image_format == "WebP":
+        missing = int.from_bytes(payload[4:8], "little") + 8 - len(payload)
+        if not 0 < missing < len(payload):
+            raise TooLittle(f"{len(payload):,} of {len(payload) + missing:,} bytes are there")
+        noise = NOISE[: min(missing, SHORT)]  # more of it, and the decoder would run out of data
+        return _filled(load(payload + b"\0" * missing, None), load(payload + noise.ljust(missing, b"\0"), None))
+    return _filled(load(payload, 0), load(payload, 255))
+
+
+def _filled(first: Image.Image, second: Image.Image) -> Image.Image:
+    """Fill the first picture up from where it differs from the second.
+
+    Raises: TooLittle.
+    """
+    rows = _same_rows(first, second)
+    if rows < LEAST * first.height:
+        raise TooLittle(f"{100 * rows // first.height} % of its rows can be read, {100 * LEAST:.0f} % are needed")
+    if rows < first.height:
+        last = first.crop((0, rows - 1, first.width, rows))
+        first.paste(last.resize((first.width, first.height - rows), Image.Resampling.NEAREST), (0, rows))
+    return first
+
+
+def _same_rows(first: Image.Image, second: Image.Image) -> int:
+    """Count the rows before the first that differs."""
+    one, other = np.asarray(first), np.asarray(second)
+    for at in range(0, len(one), SAME_AT_ONCE):
+        differs = (one[at : at + SAME_AT_ONCE] != other[at : at + SAME_AT_ONCE]).reshape(-1, one[0].size).any(axis=1)
+        if differs.any():
+            return at + int(differs.argmax())
+    return len(one)
+
+
+def _complete_scans(payload: bytes) -> tuple[bytes, bool]:
+    """Look through a JPEG that is cut: what to decode of it, and whether only sharpness is missing.
+
+    A progressive file holds the whole picture first, and refines it in further scans; one without an end in a scan that
+    refines what was there is only less sharp.
+
+    Raises: TooLittle where whole coefficients or colours were never sent.
+    """
+    at, components, sent, refines = 2, 0, set[tuple[int, int]](), False
+    while mark := MARKER.search(payload, at):
+        at = mark.start()
+        length = int.from_bytes(payload[at + 2 : at + 4], "big")
+        segment = payload[at + 4 : at + 2 + length]
+        if payload[at + 1] == END_OF_IMAGE[1] or len(payload) < at + 2 + length or length < 2:
+            break
+        if payload[at + 1] in FRAMES:
+            components = segment[5]
+        elif payload[at + 1] == START_OF_SCAN:
+            names, (low, high, precision) = segment[1:-3:2], segment[-3:]
+            sent |= {(name, number) for name in names for number in range(low, high + 1)}
+            refines = precision > 0x0F
+        at += 2 + length
+    else:
+        at = len(payload)
+    if len(sent) < components * COEFFICIENTS:
+        raise TooLittle(f"{len(sent)} of {components * COEFFICIENTS} parts that make it sharp and coloured are there")
+    return payload[:at].rstrip(b"\xff"), refines
