@@ -216,15 +216,17 @@ def _note_classes(rows: Rows, classes: Sequence[str]) -> str:
     """Name the classes with too few rows to learn them, or to judge them by."""
     train, val = (Counter(row.label for row in rows[split]) for split in ("train", "val"))
     few = {
-        "no training row": [label for label in classes if not train[label]],
-        "one training row": [label for label in classes if train[label] == 1],
-        "no val row": [label for label in classes if train[label] and not val[label]],
+        "without a training row": [label for label in classes if not train[label]],
+        "with one training row": [label for label in classes if train[label] == 1],
+        "without a val row": [label for label in classes if train[label] and not val[label]],
     }
-    parts = [f"{len(labels)} have {what} ({_listed(map(repr, labels))})" for what, labels in few.items() if labels]
+    parts = [f"{len(labels)} {what} ({_listed(map(repr, labels))})" for what, labels in few.items() if labels]
     if not parts:
         return ""
     looks = (
-        "; is the column 'label' a number to be predicted?" if 2 * len(few["one training row"]) > len(classes) else ""
+        "; is the column 'label' a number to be predicted?"
+        if 2 * len(few["with one training row"]) > len(classes)
+        else ""
     )
     return f"of {len(classes)} classes, {', '.join(parts)}: little is learned or known of them{looks}"
 
@@ -277,10 +279,8 @@ def _note_labels(known: Sequence[Known]) -> str:
     if not found:
         return ""
     pairs = (f"{a.place} {a.row.label!r} and {b.place} {b.row.label!r}" for a, b in found)
-    count = f"{len(found)} time{'s' if len(found) > 1 else ''}"
-    return (
-        f"{count} rows that are equal or nearly so have different labels ({_listed(pairs, '; ')}): check which is right"
-    )
+    count = f"in {len(found)} case{'s' if len(found) > 1 else ''}"
+    return f"rows that are equal or nearly so have different labels {count} ({_listed(pairs, '; ')}): correct them"
 
 
 def _note_groups(rows: Rows) -> str:

@@ -165,7 +165,7 @@ def test_equal_rows_with_different_labels_are_named(tmp_path: Path) -> None:
     rows = vectors(60)
     rows += [{**rows[0], "label": "b"}, {**rows[0], "label": "c"}, {**rows[5], "label": "a"}]
     (note,) = said(write(tmp_path / "d", {"train": rows, "val": vectors(15, seed=1)}))
-    assert note.startswith("data: 2 times rows that are equal or nearly so have different labels (")
+    assert note.startswith("data: rows that are equal or nearly so have different labels in 2 cases (")
     assert "'a'" in note
     assert "'b'" in note
 
@@ -188,7 +188,7 @@ def test_classes_with_few_rows_are_told_in_one_line(tmp_path: Path) -> None:
     config = TrainConfig(data=config.data, runs=config.runs, modalities=("numbers",))
     (note,) = said(config)
     assert note.startswith(
-        "data: of 7 classes, 1 have no training row ('w'), 1 have one training row ('x'), 2 have no val row ('x', 'y')"
+        "data: of 7 classes, 1 without a training row ('w'), 1 with one training row ('x'), 2 without a val row ('x', 'y'):"
     )
 
 
@@ -210,7 +210,7 @@ def test_a_column_of_numbers_as_label_is_doubted(tmp_path: Path) -> None:
     rows = [{**row, "label": str(1000 + 7 * min(n, 17))} for n, row in enumerate(vectors(20))]
     val = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(18, seed=1))]
     (note,) = said(write(tmp_path / "d", {"train": rows, "val": val}))
-    assert "17 have one training row" in note
+    assert "17 with one training row" in note
     assert note.endswith("is the column 'label' a number to be predicted?")
 
 
