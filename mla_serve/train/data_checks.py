@@ -250,7 +250,7 @@ def _note_copies(known: Sequence[Known], kinds: Mapping[str, str]) -> str:
         splits.append(split)
         for one in rows:
             before |= {key: before.get(key, one) for key in _keys(one, kinds)}
-    advice = "numbers on such rows flatter; keep copies in one split, or give them one group"
+    advice = "unless new inputs repeat as well, numbers on them flatter; keep copies in one split, or in one group"
     return f"{', '.join(parts)}, equal or nearly so: {advice}" if parts else ""
 
 
@@ -280,7 +280,7 @@ def _note_labels(known: Sequence[Known]) -> str:
         return ""
     pairs = (f"{a.place} {a.row.label!r} and {b.place} {b.row.label!r}" for a, b in found)
     count = f"in {len(found)} case{'s' if len(found) > 1 else ''}"
-    return f"rows that are equal or nearly so have different labels {count} ({_listed(pairs, '; ')}): correct them"
+    return f"rows that are equal or nearly so have different labels {count} ({_listed(pairs, '; ')}): a model gets one right at most"
 
 
 def _note_groups(rows: Rows) -> str:

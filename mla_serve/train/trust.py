@@ -158,7 +158,9 @@ def fit_familiar(
             own, budget = labels[seen.present], min(FLOATS, ALL_FLOATS // len(train))
             reference, note = fit_reference(seen.features, own, val[name].features, spoiled[name].features, budget)
             references[name] = reference
-            notes.append(f"unfamiliar {name} is told by {note}: AUROC of validation against its spoiled copies")
+            notes.append(
+                f"unfamiliar {name} is judged by {note}: AUROC of validation against its spoiled copies, 0.5 is chance"
+            )
     return Familiar(references), notes
 
 
