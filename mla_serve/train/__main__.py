@@ -79,7 +79,7 @@ def _announce(screen: Console, planned: Plan, processes: int) -> None:
 
     for note in planned.notes:
         style = "yellow" if note.startswith(DATA) else "dim"
-        screen.print(note, style=style, markup=False, emoji=False, highlight=False)
+        screen.print(note, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
     recipe = planned.recipe
     if processes > 1:
         screen.print(

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from rich.console import Console
 
 from mla_serve.errors import DataError
 from mla_serve.train import pipeline
+from mla_serve.train.__main__ import _announce
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data_checks import DATA
 
@@ -190,6 +192,16 @@ def test_classes_with_few_rows_are_told_in_one_line(tmp_path: Path) -> None:
     assert note.startswith(
         "data: of 7 classes, 1 without a training row ('w'), 1 with one training row ('x'), 2 without a val row ('x', 'y'):"
     )
+
+
+def test_what_is_said_is_printed_as_it_stands_in_one_line(tmp_path: Path) -> None:
+    rows = vectors(30)
+    rows += [{**row, "label": label} for row, label in zip(vectors(2, seed=1), ["[red]", ":dog:"], strict=True)]
+    planned = pipeline.plan(write(tmp_path / "d", {"train": rows, "val": vectors(15, seed=2)}))
+    screen = Console(file=io.StringIO(), width=40)
+    _announce(screen, planned, processes=1)
+    (line,) = (line for line in screen.file.getvalue().splitlines() if line.startswith(DATA))  # type: ignore[attr-defined]
+    assert "2 with one training row (':dog:', '[red]')" in line
 
 
 def test_one_class_alone_is_refused_also_where_it_is_chosen_so(tmp_path: Path) -> None:
