@@ -13,6 +13,7 @@ import torch
 
 from mla_serve.table import read_table
 from mla_serve.train.data import decode_rows
+from mla_serve.train.data_checks import DATA
 from mla_serve.train.run import RUN, UNFAMILIAR, RunFolder
 from mla_serve.train.split import split_validation
 from mla_serve.train.trust import establish
@@ -29,7 +30,7 @@ def refit(run: Path) -> list[str]:
     samples = {split: decode_rows(rows[split], recipe.inputs, recipe.classes) for split in ("train", "val")}
     trust = establish(strategy, recipe.inputs, samples, rows, torch.device("cpu"), facts["config"]["seed"])
     folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
-    planned = [note for note in facts["notes"] if " rows for " in note or note.startswith("validation:")]
+    planned = [note for note in facts["notes"] if " rows for " in note or note.startswith(("validation:", DATA))]
     fitted = {"fusion": dataclasses.asdict(trust.fusion), "conformal": trust.conformal}
     folder.write_json(RUN, facts | fitted | {"notes": [*planned, *trust.notes]})
     return trust.notes

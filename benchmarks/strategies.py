@@ -259,7 +259,7 @@ def _fit(
     if not unbalanced(shares):
         return fit(evidence, names)
     folds = make_folds(rows, seed=0)
-    setting, _ = choose(evidence, evidence, names, folds.number, cautious=False, prior=shares)
+    setting, _ = choose(evidence, evidence, names, folds.number, shares)
     return dataclasses.replace(setting.formula(evidence, evidence, names), prior=shares)
 
 

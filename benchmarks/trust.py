@@ -50,7 +50,7 @@ def seeds(runs: list[str]) -> None:
         results = evaluate(
             heard.logits, heard.present, heard.labels, folder.read_fusion(), RULES, draws=DRAWS, strain=heard.strain
         )
-        print(run, *(note for note in facts["notes"] if note.startswith(("fusion", "VALID"))), sep="\n  ")
+        print(run, *(note for note in facts["notes"] if note.startswith("fusion")), sep="\n  ")
         for condition in CONDITIONS:
             scores = results[condition]
             cells = [f"{rule} {s['accuracy']:.3f} {s['nll']:.4f} {s['ece']:.3f}" for rule, s in scores.items()]

@@ -54,6 +54,8 @@ def _results(manifest: Manifest) -> str:
 
 Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
 `python -m mla_serve.evaluate --model models/{manifest.name} --data DIR --split {metrics["split"]} --draws {metrics["draws"]}` prints them again.
+They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
+expect less, and probabilities that are too sure.
 
 | available | {head} |
 |---|{"---|" * 9}

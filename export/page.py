@@ -11,6 +11,7 @@ from typing import Any
 from export import charts
 from export.media import media
 from mla_serve.inputs import Payload
+from mla_serve.train.data_checks import DATA
 
 STYLE = Path(__file__).with_name("report.css")
 MOST_CLASSES = 30  # in the confusion matrix
@@ -49,9 +50,7 @@ def _section(title: str, says: str, body: str) -> str:
 def _head(results: Results, kinds: Mapping[str, str]) -> str:
     metrics = results["metrics"]
     cells = "".join(f"<div><b>{value}</b><span>{html.escape(says)}</span></div>" for value, says in _tiles(metrics))
-    warnings = "".join(
-        f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith("VALIDATION")
-    )
+    warnings = "".join(f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith(DATA))
     return (
         f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
         f"any of {html.escape(', '.join(kinds))}; measured through the exported graphs.</p>{warnings}"

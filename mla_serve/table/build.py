@@ -15,6 +15,7 @@ from mla_serve.table.records import Record
 from mla_serve.table.rows import Row, Value
 
 Built = Sequence[tuple[Record, Row]]
+MANY = 10  # training rows, each with a label of its own: the column holds no classes
 
 
 def build_row(record: Record, options: Options, modalities: Mapping[str, str], folder: Path, faults: Faults) -> Row:
@@ -36,7 +37,7 @@ def build_row(record: Record, options: Options, modalities: Mapping[str, str], f
     with faults.noting(place, "group"):
         columns = {modality: column for modality, column in options.groups.items() if modality in modalities}
         groups = _read_groups(cells, columns)
-    return Row(name, label, values, present, groups)
+    return Row(name, label, values, present, groups, place)
 
 
 def _read_label(cells: Cells) -> str:
@@ -73,11 +74,25 @@ def check_classes(built: Built, faults: Faults) -> tuple[str, ...]:
     if built and not classes and not faults.found:
         place = (built[0][0].place[0], 0)
         faults.add(place, "no train split; expected rows with split 'train', or a table of that name; add them")
-    for record, row in built:
-        if classes and row.label and row.label not in classes:
-            expected = f"is not in train, which has {listed(classes)}"
-            faults.add(record.place, f"label: {short(row.label)} {expected}; correct it or add rows there")
+    unknown = [(record.place, row.label) for record, row in built if row.label and row.label not in classes]
+    if unknown and len(classes) == len(train) >= MANY:
+        expected = f"each of the {len(train)} rows has a label of its own, such as {short(classes[0])}"
+        faults.add((train[0][0].place[0], 0), f"{expected}; is the column 'label' an id, or a number to be predicted?")
+    elif classes:
+        _add_unknown(unknown, classes, faults)
     return classes
+
+
+def _add_unknown(unknown: Sequence[tuple[Place, str]], classes: Sequence[str], faults: Faults) -> None:
+    """Note labels that train does not have: each once for a file, at its first row."""
+    counts = Counter((place[0], label) for place, label in unknown)
+    first: dict[tuple[str, str], Place] = {}
+    for place, label in unknown:
+        first.setdefault((place[0], label), place)
+    for (file, label), place in first.items():
+        rows = f" ({counts[file, label]} rows)" if counts[file, label] > 1 else ""
+        expected = f"is not in train, which has {listed(classes)}"
+        faults.add(place, f"label: {short(label)}{rows} {expected}; correct it or add rows there")
 
 
 def _sorted_classes(labels: set[str]) -> tuple[str, ...]:

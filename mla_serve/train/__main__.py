@@ -75,8 +75,11 @@ def _screen(json: bool, main: bool) -> Console:
 
 def _announce(screen: Console, planned: Plan, processes: int) -> None:
     """Say what will be trained, on what, and by how many processes."""
+    from mla_serve.train.data_checks import DATA
+
     for note in planned.notes:
-        screen.print(f"[dim]{note}[/]")
+        style = "yellow" if note.startswith(DATA) else "dim"
+        screen.print(note, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
     recipe = planned.recipe
     if processes > 1:
         screen.print(

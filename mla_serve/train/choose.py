@@ -1,4 +1,4 @@
-"""Choose how far to trust validation when the fusion is fitted: the ridge, spoiled copies, or the paper's rule after all.
+"""Choose how far the fitted fusion may go from the paper's rule: the ridge, and how the classes' prior counts.
 
 Every setting is cross-validated over folds. Of those whose held-out NLL is within one standard error of the best, the most
 cautious is kept (Breiman et al., 1984), and the paper's point where no setting is better than it.
@@ -16,7 +16,6 @@ from mla_serve.scores import patterns
 from mla_serve.train.calibrate import Evidence, fit, fit_discounts
 
 RIDGES = (1e-1, 1e-2, 1e-3)
-CAUTIOUS = (1e-1,)  # where validation may be easier than the world, it has no say in how far to go
 UNBALANCED = 1.5  # times as many rows in one class as in another, for the prior to matter
 SPOILED = 0.5  # the chance that a modality of a copy is spoiled
 
@@ -59,14 +58,11 @@ def choose(
     spoiled: Evidence,
     names: tuple[str, ...],
     fold: Array,
-    *,
-    cautious: bool,
     prior: Sequence[float] = (),
 ) -> tuple[Setting, str]:
     """Cross-validate the settings.
 
-    Args: clean and spoiled, the same rows; fold (N,); cautious, that validation may be easier than the world; prior,
-    each class's share of the training rows.
+    Args: clean and spoiled, the same rows; fold (N,); prior, each class's share of the training rows.
     Returns: the setting and a note.
     """
     listed = patterns(len(names))
@@ -76,7 +72,7 @@ def choose(
         return held_out(clean, fold, listed, fit_to)
 
     tried = tuple(prior) if len(names) > 1 and unbalanced(prior) else ()
-    setting, says = most_cautious(loss, cautious=cautious, prior=tried)
+    setting, says = most_cautious(loss, tried)
     return setting, f"fusion: {says}"
 
 
@@ -85,18 +81,15 @@ def unbalanced(prior: Sequence[float]) -> bool:
     return max(prior, default=1) > UNBALANCED * min(prior, default=1)
 
 
-def most_cautious(
-    loss: Callable[[Setting], Array], *, cautious: bool, prior: tuple[float, ...] = ()
-) -> tuple[Setting, str]:
+def most_cautious(loss: Callable[[Setting], Array], prior: tuple[float, ...] = ()) -> tuple[Setting, str]:
     """Take the most cautious setting whose held-out loss is within one standard error of the best.
 
-    Args: loss, gives the NLL of every row (N,) under a setting; cautious, that validation may be easier than the world;
-    prior, to be tried as what counts once, after all that counts it as the paper does.
+    Args: loss, gives the NLL of every row (N,) under a setting; prior, to be tried as what counts once, after all that
+    counts it as the paper does.
     Returns: the setting and a note.
     """
-    ridges = CAUTIOUS if cautious else RIDGES
-    settings = [Setting(np.inf), *(Setting(ridge) for ridge in ridges)]
-    settings += [Setting(ridge, prior=prior) for ridge in ridges if prior]
+    settings = [Setting(np.inf), *(Setting(ridge) for ridge in RIDGES)]
+    settings += [Setting(ridge, prior=prior) for ridge in RIDGES if prior]
     losses = np.array([loss(setting) for setting in settings])
     means = losses.mean(axis=1)
     best = int(means.argmin())

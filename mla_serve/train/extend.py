@@ -15,9 +15,9 @@ import torch
 
 from mla_serve.bundle import Bundle
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.inputs import Input, Payload
+from mla_serve.inputs import Input
 from mla_serve.predictor import Predictor
-from mla_serve.table import Row, Table, check_rows
+from mla_serve.table import Row, Table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples
 from mla_serve.train.extend_fit import establish_added
@@ -27,6 +27,7 @@ from mla_serve.train.pipeline import (
     Plan,
     check_pretrained,
     choose_readers,
+    decode_and_check,
     make_recipe,
     pick_encoders,
     read_data,
@@ -96,12 +97,7 @@ def plan(config: TrainConfig) -> Extension:
     rows, notes = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
-    readers = {**base.inputs, **inputs}
-
-    def decode(modality: str, value: Payload) -> object:
-        return modality in readers and readers[modality].decode(value, modality)
-
-    check_rows(table, list(table.splits), decode)
+    notes += decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes)
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     recipe = make_recipe(classes, inputs, encoders, pretrained, width, LATE, config)
@@ -183,7 +179,7 @@ def _rows(
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
         notes += [
             note,
-            "VALIDATION MAY BE TOO EASY: it was split off here; the bundle may have been trained on its rows",
+            "validation was split off here: where the bundle was trained on these rows, its own opinions on them are too sure",
         ]
     _check_each(rows["val"], "val", added)
     return rows, notes

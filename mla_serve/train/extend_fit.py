@@ -8,7 +8,6 @@ their own ("text:3", see fusion.pattern_keys).
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -41,13 +40,11 @@ from mla_serve.train.trust import (
     Trust,
     cross_fitted_scores,
     encode_samples,
-    find_warnings,
     fit_familiar,
     fit_shares,
     gather,
 )
 
-log = logging.getLogger("mla_serve")
 BATCH = 128
 Scores = dict[str, dict[str, list[float]]]
 
@@ -74,9 +71,8 @@ def establish_added(
     clean, worse = (_beside(heard, gather(one, labels, familiar)) for one in (val, spoil(first_of, 2)))
     spoiled = mixed(clean, worse, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
-    warnings = find_warnings(rows, train, samples["train"], val, labels)
     addition = Addition(base.fusion, tuple(inputs))
-    ridge, how = addition.choose(clean, folds.number, cautious=bool(warnings))
+    ridge, how = addition.choose(clean, folds.number)
     fusion = addition.share(clean, addition.fit(clean, spoiled, ridge))
 
     def refit(kept: Array) -> Fusion:
@@ -84,9 +80,7 @@ def establish_added(
 
     rules = tuple(base.conformal.scores)
     scores = cross_fitted_scores(clean, addition.names, fusion, folds, refit, seed, rules, addition.listed)
-    for warning in warnings:
-        log.warning("%s", warning)
-    notes = [*notes, how, folds.note, *addition.missing(clean), *warnings]
+    notes = [*notes, how, folds.note, *addition.missing(clean)]
     return Trust(fusion, addition.merge(base.manifest.conformal, scores), familiar, notes)
 
 
@@ -178,7 +172,7 @@ class Addition:
     def _shared(self, size: int | str) -> list[str]:
         return [f"{name}:{size}" for name in self.added]
 
-    def choose(self, clean: Evidence, fold: Array, *, cautious: bool) -> tuple[float, str]:
+    def choose(self, clean: Evidence, fold: Array) -> tuple[float, str]:
         """Cross-validate the ridge as choose.choose does, over the patterns with something added.
 
         Returns: the ridge, infinite where nothing is better than the paper's point, and a note.
@@ -187,7 +181,7 @@ class Addition:
         def loss(setting: Setting) -> Array:
             return held_out(clean, fold, self.listed, lambda kept: self.formula(clean.rows(kept), setting.ridge))
 
-        setting, says = most_cautious(loss, cautious=cautious)
+        setting, says = most_cautious(loss)
         return setting.ridge, f"fusion with {' and '.join(self.added)}: {says}"
 
     def share(self, clean: Evidence, fusion: Fusion) -> Fusion:

@@ -23,6 +23,7 @@ from mla_serve.table import Row, Table, check_rows, payload, read_table
 from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
+from mla_serve.train.data_checks import Print, Rows, check_data, make_print
 from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
@@ -92,11 +93,7 @@ def plan(config: TrainConfig) -> Plan:
         notes.append(note)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
-    check_rows(
-        table,
-        list(table.splits),
-        lambda modality, value: modality in inputs and inputs[modality].decode(value, modality),
-    )
+    notes += decode_and_check(table, rows, inputs, table.classes)
     notes += check_pretrained(rows["train"], pretrained)
     recipe = make_recipe(table.classes, inputs, encoders, pretrained, config.width, config.strategy, config)
     recipe.build()
@@ -137,6 +134,25 @@ def make_recipe(
     return Recipe(
         classes, inputs, {**encoders, **named}, width, strategy, pick_options(config), settings, pick_norm(config)
     )
+
+
+def decode_and_check(table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str]) -> list[str]:
+    """Decode every value of the table once, and return notes on what may be wrong with the rows.
+
+    Args: rows, those to be used, by split; inputs, of the modalities to be used.
+    Raises: DataError when a value cannot be decoded, or nothing can be learned from the rows.
+    """
+
+    def decode(modality: str, value: Payload) -> Print | None:
+        spec = inputs.get(modality)
+        return make_print(spec.kind, value, spec.decode(value, modality)) if spec else None
+
+    decoded = check_rows(table, list(table.splits), decode)
+
+    def prints(row: Row) -> dict[str, Print]:
+        return {name: one for name, one in decoded[row.place].items() if one}
+
+    return check_data(rows, {name: spec.kind for name, spec in inputs.items()}, prints, classes)
 
 
 def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:

@@ -37,7 +37,9 @@ def results(**changes: Any) -> dict[str, Any]:
         "corruption_rows": 20,
         "confusion": {"rows": [[5, 5], [0, 10]]},
         "leave_one_out": {"word": {rule: {"lost": 0.25} for rule in RULES}},
-        "training": {"notes": ["VALIDATION MAY BE TOO EASY: <u>", "20 rows"]},
+        "training": {
+            "notes": ["data: 3 rows have a copy <u>", "20 rows", "VALIDATION MAY BE TOO EASY: of an older version"]
+        },
         "fusion": {},
     } | changes
 
@@ -46,7 +48,7 @@ def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
     case = {"answer": "yes", "label": "<script>", "probability": 0.9, "id": "<em>", "heard": ["word", "<b>"]}
     page = render(results(), CLASSES, KINDS, [(case, {"word": "<marquee>", "<b>": [1.0, 2.5]})])
     assert not re.search(r"<(script|i|b>b|em>|marquee|u)>", page.replace("<em>test</em>", ""))
-    assert "VALIDATION MAY BE TOO EASY: &lt;u&gt;" in page
+    assert '<p class="warning">data: 3 rows have a copy &lt;u&gt;' in page
     assert "+0.250" in page
     assert "How it learned" not in page
     assert page.count('class="warning"') == 1

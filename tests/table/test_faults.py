@@ -71,6 +71,24 @@ def test_a_label_that_train_does_not_have(tmp_path: Path, split: str, make: Make
     assert f"{split}.jsonl:2: label: 'z' is not in train, which has a, b" in message
 
 
+def test_a_label_that_train_does_not_have_is_told_once_for_all_its_rows(
+    tmp_path: Path, make: Make, fault: Fault, good: Splits
+) -> None:
+    rows: list[Cells] = [{"label": label, "text": "x"} for label in "azzyz"]
+    message = fault(make(tmp_path, {**good, "val": rows}))
+    assert "2 faults in the data set" in message
+    assert "val.jsonl:2: label: 'z' (3 rows) is not in train" in message
+    assert "val.jsonl:4: label: 'y' is not in train" in message
+
+
+def test_labels_that_are_no_classes_are_one_fault(tmp_path: Path, make: Make, fault: Fault) -> None:
+    train: list[Cells] = [{"label": str(number), "text": f"text {number}"} for number in range(40)]
+    val: list[Cells] = [{"label": str(100 + number), "text": f"text {number}"} for number in range(30)]
+    message = fault(make(tmp_path, {"train": train, "val": val}))
+    assert "1 fault in the data set" in message
+    assert "train.jsonl: each of the 40 rows has a label of its own, such as '0'" in message
+
+
 @pytest.mark.parametrize(
     "line", [b"{oops", b"[1, 2]", b"5", b'{"label": "\xff"}', b'{"text": "\\ud800"}', b"[" * 100_000]
 )

@@ -179,7 +179,7 @@ def test_what_was_fitted_before_stays_and_the_new_is_fitted(base: Fusion) -> Non
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_handful_of_rows_is_fitted_without_a_pattern_that_has_enough(rows: int) -> None:
     addition, few = Addition(BASES[0], ["late"]), evidence(3, rows)
-    ridge, _ = addition.choose(few, np.arange(rows), cautious=False)
+    ridge, _ = addition.choose(few, np.arange(rows))
     fusion = addition.fit(few, few, ridge)
     assert np.isfinite([*fusion.temperatures.values(), *fusion.scales.values(), *fusion.discounts.values()]).all()
 

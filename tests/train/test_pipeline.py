@@ -137,6 +137,9 @@ def test_images_and_recordings_are_trained_on_as_files(tmp_path: Path) -> None:
     manifest = export_run(run.path, tmp_path / "media_bundle")
     assert set(manifest.metrics["conditions"]) >= {"full", "image", "audio", "image+audio", "missing50"}
     assert manifest.modalities["audio"].input["rate"] == 8000
+    (copies,) = (note for note in planned.notes if note.startswith("data: "))  # each class has one tone
+    assert copies in (tmp_path / "media_bundle" / "MODEL_CARD.md").read_text()
+    assert f'class="warning">{copies[:40]}' in (tmp_path / "media_bundle" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
