@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import math
@@ -66,11 +67,14 @@ def check_runtime() -> None:
     )
 
 
+def load_onnxruntime(module: str = "") -> Any:
+    """Import onnxruntime, or a module of it: "quantization". All code goes through here, after telemetry.switch_off."""
+    return importlib.import_module(f"onnxruntime.{module}" if module else "onnxruntime")
+
+
 def runtime_version() -> str:
     """Return the version of the onnxruntime that is installed."""
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    return str(load_onnxruntime().__version__)
 
 
 def _installed(distribution: str) -> bool:
@@ -104,9 +108,7 @@ def providers_of(device: str) -> Sequence[str]:
     """
     if device in DEVICES:
         return DEVICES[device]
-    import onnxruntime
-
-    offered = onnxruntime.get_available_providers()
+    offered = load_onnxruntime().get_available_providers()
     found = [name for name in offered if device.lower() in (name.lower(), name.removesuffix(SUFFIX).lower())]
     if not found:
         names = (name.removesuffix(SUFFIX).lower() for name in offered)
@@ -123,10 +125,8 @@ def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: 
     Raises: BundleError for a graph that refers to other files; what onnxruntime raises for one that it cannot load,
     which includes operators of domains that it does not have.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     check_self_contained(graph)
-
     if "CUDAExecutionProvider" in providers and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()

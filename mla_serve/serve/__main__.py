@@ -28,7 +28,7 @@ class ServeConfig:
 
 def run(config: ServeConfig) -> None:
     """Become the server: this process is replaced by BentoML's."""
-    environment = {"BENTOML_DO_NOT_TRACK": "True", **_home(), **os.environ}
+    environment = {**_home(), **os.environ}
     if config.model is not None:
         environment["MLA_MODEL"] = str(config.model)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", config.host, "--port", str(config.port)]

@@ -74,8 +74,7 @@ def _settings() -> Settings:
 
 
 def _send_no_usage_reports() -> None:
-    """Turn BentoML's usage reports off, unless the operator has decided; its command line has asked already."""
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    """Let `bentoml serve`, which asked for BENTOML_DO_NOT_TRACK before it imported this package, ask again."""
     with contextlib.suppress(ImportError, AttributeError):
         from bentoml._internal.utils.analytics import usage_stats
 
