@@ -7,7 +7,6 @@ work ends it at once with one line. Each worker then checks for itself before it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -17,12 +16,11 @@ from typing import Any
 
 import bentoml
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
-from bentoml.exceptions import BentoMLConfigException
 from starlette.types import ASGIApp
 
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
-from mla_serve.serve import connection, logs, reserved, tracing
+from mla_serve.serve import connection, logs, reserved, supervisor, tracing
 from mla_serve.serve.batching import parse_caps
 from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.guard import Guard, KeysFile, parse_origins
@@ -35,7 +33,6 @@ from mla_serve.serve.update import ModelWatch
 
 log = logging.getLogger("mla_serve")
 REPLACED = "TimeoutMiddleware"
-LOOK_S = 1.0  # between looks for dead workers
 TRACED = "OpenTelemetryMiddleware"
 
 
@@ -70,32 +67,11 @@ def _settings() -> Settings:
     try:
         return load_settings()
     except ConfigError as error:
-        raise BentoMLConfigException(str(error)) from None
+        raise supervisor.CannotServe(str(error)) from None
 
 
-def _send_no_usage_reports() -> None:
-    """Let `bentoml serve`, which asked for BENTOML_DO_NOT_TRACK before it imported this package, ask again."""
-    with contextlib.suppress(ImportError, AttributeError):
-        from bentoml._internal.utils.analytics import usage_stats
-
-        usage_stats.do_not_track.cache_clear()
-
-
-def _replace_dead_workers() -> None:
-    """Let BentoML start a new worker for one that died: in a container too, and within a second.
-
-    It would look every 10 s, and in a container leave it to Kubernetes, which replaces a container when its first
-    process ends. One dead worker of several does not bring that about.
-    """
-    import bentoml.serving
-    from bentoml._internal.utils import circus
-
-    bentoml.serving.running_inside_container = lambda: False  # type: ignore[assignment]
-    before: Any = circus.Arbiter
-    setattr(circus, "Arbiter", lambda *given, **named: before(*given, **{**named, "check_delay": LOOK_S}))  # noqa: B010
-
-
-_send_no_usage_reports()
+supervisor.ask_again_whether_to_report()
+supervisor.keep_metrics_apart()
 settings = _settings()
 logs.install(settings.log_format)
 mounted = Mounted(settings)
@@ -156,7 +132,8 @@ class MlaServe:
     def check() -> None:
         """Refuse to start with what cannot work: runs once, before the workers, on the CPU."""
         warn_of_unknown(os.environ)
-        _replace_dead_workers()
+        supervisor.look_after_workers()
+        supervisor.clear_metrics()
         try:
             tracing.check(os.environ)
             parse_origins(settings.cors_origins)
@@ -164,4 +141,4 @@ class MlaServe:
                 KeysFile(settings.api_keys_file)
             parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)
         except MlaServeError as error:
-            raise BentoMLConfigException(str(error)) from None
+            raise supervisor.CannotServe(str(error)) from None
