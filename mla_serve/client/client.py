@@ -15,7 +15,7 @@ from mla_serve.client.exchange import DEFAULT_URL, Exchange, Outcome, Retry, Sen
 from mla_serve.client.many import OnError, Queue, Sample, progress_bar
 from mla_serve.client.model import Model
 from mla_serve.client.payloads import Value
-from mla_serve.errors import MlaServeError
+from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.results import Answer, Embedding
 
 T = TypeVar("T")
@@ -23,7 +23,11 @@ CONNECT_S = 5.0
 
 
 def _options(url: str, timeout: float, api_key: str | None, transport: Any) -> dict[str, Any]:
-    """Return the arguments that httpx.Client and httpx.AsyncClient share."""
+    """Return the arguments that httpx.Client and httpx.AsyncClient share. Raises: ConfigError for what is no URL."""
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{url}: {error}; expected the address of the service, such as {DEFAULT_URL}") from None
     headers = {"User-Agent": f"mla-serve-client/{__version__}"}
     if api_key:
         headers["Authorization"] = f"Bearer {api_key}"
