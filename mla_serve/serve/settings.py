@@ -52,8 +52,9 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        description="Where graphs run: cpu, cuda, or another provider of onnxruntime by name, such as openvino; auto takes "
-        "CUDA when onnxruntime-gpu and an NVIDIA device are there, else the CPU.",
+        description="Where graphs run: cpu, cuda, or another provider of onnxruntime by name where its package is installed "
+        "in place of onnxruntime: openvino with onnxruntime-openvino; auto takes CUDA when onnxruntime-gpu and an NVIDIA "
+        "device are there, else the CPU.",
     )
     max_body_bytes: Count = Field(default=10 * 2**20, description="Largest body of a request, but for /predict/batch.")
     max_batch_body_bytes: Count = Field(default=64 * 2**20, description="Largest body of a request to /predict/batch.")
