@@ -22,6 +22,7 @@ from mla_serve.predictor import Heard, Predictor
 from mla_serve.scores import RATES, conditions, evaluate
 from mla_serve.show import measured
 from mla_serve.table import Row, payload, read_table
+from mla_serve.table.faults import written
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 BATCH = 128
@@ -155,7 +156,7 @@ def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
     try:
         return predictor.decode({name: payload(row.values[name]) for name in predictor.names if name in row.values})
     except InputError as error:
-        raise DataError(f"row {row.id}: {error}") from None
+        raise DataError(f"{written(row.place)}: {error}") from None
 
 
 def masks_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:

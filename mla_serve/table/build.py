@@ -36,7 +36,7 @@ def build_row(record: Record, options: Options, modalities: Mapping[str, str], f
     with faults.noting(place, "group"):
         columns = {modality: column for modality, column in options.groups.items() if modality in modalities}
         groups = _read_groups(cells, columns)
-    return Row(name, label, values, present, groups)
+    return Row(name, label, values, present, groups, place)
 
 
 def _read_label(cells: Cells) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Payload
-from mla_serve.table.faults import listed, short, summary
+from mla_serve.table.faults import Place, listed, summary, written
 
 SPLITS = ("train", "val", "test")
 
@@ -25,6 +25,7 @@ class Row:
     values: modality -> value; only the modalities that are there.
     present: missing rate in percent ("20") -> the modalities left at that rate, a non-empty subset of `values`.
     groups: modality -> group (speaker, writer, ...), where known.
+    place: the table's file and line, which messages name.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Row:
     values: Mapping[str, Value]
     present: Mapping[str, frozenset[str]]
     groups: Mapping[str, str]
+    place: Place = field(default=("", 0), compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,30 @@ def check_rows(table: Table, splits: Sequence[str], decode: Callable[[str, Paylo
     """Decode every value of the named splits once, in threads, and list the rows that fail.
 
     Args: decode(modality, payload) returns anything, or raises InputError.
-    Raises: DataError with the number of faulty values and the first 20 of them: split, id, modality, file, reason.
+    Raises: DataError with the number of faulty values and the first 20 of them in the order of the tables: table and
+            line, modality, file, reason.
     """
     if unknown := [split for split in splits if split not in table.splits]:
         have = listed(table.splits)
         raise DataError(f"{table.folder}: got the split {unknown[0]!r}, expected some of {have}; choose those")
 
-    def check(job: tuple[str, Row]) -> list[str]:
-        return _decoding_faults(table.folder, *job, decode)
+    def check(row: Row) -> list[str]:
+        return _decoding_faults(table.folder, row, decode)
 
     with ThreadPoolExecutor() as pool:
-        jobs = [(split, row) for split in splits for row in table.splits[split]]
-        found = list(chain.from_iterable(pool.map(check, jobs)))
+        found = list(chain.from_iterable(pool.map(check, _in_order(table, splits))))
     if found:
         raise DataError(summary(table.folder, found, "value", "that cannot be decoded; repair or remove them"))
 
 
-def _decoding_faults(folder: Path, split: str, row: Row, decode: Callable[[str, Payload], object]) -> list[str]:
+def _in_order(table: Table, splits: Sequence[str]) -> list[Row]:
+    """Return the rows of some splits in the order of the tables, of which one may hold several splits."""
+    rows = [row for split in splits for row in table.splits[split]]
+    files = list(dict.fromkeys(row.place[0] for row in rows))
+    return sorted(rows, key=lambda row: (files.index(row.place[0]), row.place[1]))
+
+
+def _decoding_faults(folder: Path, row: Row, decode: Callable[[str, Payload], object]) -> list[str]:
     """Return one line for each value of a row that cannot be decoded."""
     found = []
     for modality, value in row.values.items():
@@ -96,5 +105,5 @@ def _decoding_faults(folder: Path, split: str, row: Row, decode: Callable[[str, 
         except (InputError, DataError) as error:
             file = f" ({value.relative_to(folder).as_posix()})" if isinstance(value, Path) else ""
             reason = error.message if isinstance(error, InputError) else str(error)
-            found.append(f"{split}, id {short(row.id)}, {modality}{file}: {reason}")
+            found.append(f"{written(row.place)}: {modality}{file}: {reason}")
     return found

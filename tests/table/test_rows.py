@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,34 @@ def test_rows_that_cannot_be_decoded_are_listed(tmp_path: Path, make: Make, good
     assert "29 values that cannot be decoded" in lines[0]
     assert len(lines) == 21
     assert "cannot be read" in lines[1]
-    assert lines[2].strip() == "train, id 'train-2', image (2.png): expected PNG; convert it"
+    assert lines[2].strip() == "train.jsonl:3: image (2.png): expected PNG; convert it"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_faults_of_both_kinds_name_the_line_in_the_order_of_the_table(tmp_path: Path, ending: str) -> None:
+    rows = [("test", "a", "0.png"), ("train", "b", "1.png"), ("train", "a", "2.png"), ("test", "b", "3.png")]
+    for _, _, name in rows[:3]:
+        (tmp_path / name).write_bytes(b"bad")
+    columns = ("split", "label", "image")
+    lines = [",".join(columns), *map(",".join, rows)] if ending == "csv" else [named(columns, row) for row in rows]
+    (tmp_path / f"data.{ending}").write_text("\n".join(lines) + "\n")
+    first = 2 if ending == "csv" else 1
+    with pytest.raises(DataError) as structural:
+        read_table(tmp_path)
+    assert f"\n  data.{ending}:{first + 3}: image: no file '3.png'" in str(structural.value)
+    (tmp_path / "3.png").write_bytes(b"bad")
+
+    def decode(modality: str, value: object) -> None:
+        raise InputError(modality, "expected PNG; convert it")
+
+    with pytest.raises(DataError) as decoding:
+        check_rows(read_table(tmp_path), ("train", "test"), decode)
+    expected = [f"data.{ending}:{first + n}: image ({n}.png): expected PNG; convert it" for n in range(4)]
+    assert [line.strip() for line in str(decoding.value).splitlines()[1:]] == expected
+
+
+def named(columns: Sequence[str], cells: Sequence[str]) -> str:
+    return json.dumps(dict(zip(columns, cells, strict=True)))
 
 
 def test_bugs_of_a_decoder_are_not_swallowed(tmp_path: Path, make: Make, good: Splits) -> None:
