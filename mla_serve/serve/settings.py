@@ -60,7 +60,9 @@ class Settings(BaseSettings):
     max_batch_body_bytes: Count = Field(default=64 * 2**20, description="Largest body of a request to /predict/batch.")
     max_batch_items: Count = Field(default=64, description="Most samples in one request to /predict/batch.")
     max_pixels: Count | None = Field(
-        default=None, description="Most pixels of an image; unset leaves the bundle's own limit."
+        default=None,
+        description="Most pixels of a JPEG that is decoded at a fraction of its size; half as many for what is decoded at full "
+        "size: other formats, long thin JPEGs, and all where a pretrained encoder reads them; unset leaves the bundle's own limit.",
     )
     max_seconds: Seconds | None = Field(
         default=None, description="Longest recording in seconds; unset leaves the bundle's own limit."
