@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     )
     spin: bool = Field(
         default=False,
-        description="Let these threads turn in circles between two graphs: for a machine with idle cores.",
+        description="Let the threads of a graph wait busily between two runs, which is faster on a machine with idle cores.",
     )
     batch: str = Field(
         default="auto",
