@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import click
 
-from mla_serve.cli import USAGE
 from mla_serve.serve.metrics import is_alive
 
 LOOK_S = 1.0  # between looks for dead workers
@@ -29,7 +28,7 @@ REASONS = {
 class CannotServe(click.ClickException):
     """What the operator can mend: BentoML's command line ends with one line and the exit code of the other commands."""
 
-    exit_code = USAGE
+    exit_code = 2  # mla_serve.cli.USAGE, without the parser of flags in every worker
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the line."""
