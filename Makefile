@@ -42,7 +42,7 @@ help: ## list the targets
 
 .PHONY: serve
 serve: .venv/.stamp-serve ## answer requests with MODEL on HOST:PORT; HOST=0.0.0.0 opens it to the network
-	@MLA_MODEL='$(MODEL)' BENTOML_DO_NOT_TRACK=True exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+	@exec $(BIN)/python -m mla_serve serve --model '$(MODEL)' --host $(HOST) --port $(PORT)
 
 .PHONY: train
 train: .venv/.stamp-train ## train and export a model: make train ARGS="--data DIR --name NAME"

@@ -14,10 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
 from deploy.demo.traffic import Sample, samples_of
 from mla_serve.serve.settings import Settings
+from mla_serve.cli import main
 from tests.load.http import connect, form, read_answer
 from tests.load.service import serving
 
@@ -81,4 +80,4 @@ def run(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(tyro.cli(Config))
+    main(run, Config)

@@ -139,7 +139,7 @@ def _card(case: Mapping[str, Any], sample: Mapping[str, Payload], kinds: Mapping
     heard = "".join(media(name, kinds[name], sample[name]) for name in case["heard"])
     return (
         f"<figure>{heard}<figcaption><b>{html.escape(case['answer'])}</b>, it said, {case['probability']:.0%} sure; it is "
-        f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['id'])}, from {html.escape(', '.join(case['heard']))}</small></figcaption></figure>"
+        f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['place'])}, from {html.escape(', '.join(case['heard']))}</small></figcaption></figure>"
     )
 
 

@@ -47,7 +47,9 @@ class Wish:
     def check(self) -> None:
         """Refuse a bound that is no fraction. Raises: ConfigError."""
         if not 0 <= self.loss < 1:
-            raise ConfigError(f"--precision-loss {self.loss}: expected a fraction of the rows, 0 to 1, such as 0.01")
+            raise ConfigError(
+                f"--precision-loss {self.loss}: expected a fraction of the rows, from 0 to less than 1, such as 0.01"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

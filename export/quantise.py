@@ -18,13 +18,15 @@ from typing import Any
 
 import onnx
 from onnx import TensorProto
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from export.graphs import forget_origin
 from mla_serve.inputs import Array
+from mla_serve.runtime import load_onnxruntime
 
+quantization = load_onnxruntime("quantization")
+CalibrationDataReader: Any = quantization.CalibrationDataReader
+float16 = load_onnxruntime("transformers.float16")
+onnx_model = load_onnxruntime("transformers.onnx_model")
 LINEAR = ("MatMul", "Gemm")
 CONVOLUTIONS = (*LINEAR, "Conv", "Relu", "MaxPool", "Add")  # what stands between two convolutions stays int8 with them
 KINDS = {"linear": LINEAR, "convolutions": CONVOLUTIONS}
@@ -42,17 +44,17 @@ def to_int8(graph: bytes, fixed: Collection[str], windows: Array, layers: str) -
     chosen = [node.name for node in behind_training(model, fixed) if node.op_type in KINDS[layers]]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder) / "int8.onnx"
-        quantize_static(
+        quantization.quantize_static(
             model,
             target,
             _Windows(model.graph.input[0].name, windows),
-            quant_format=QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(KINDS[layers]),
             nodes_to_quantize=chosen,
             per_channel=True,
             reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
         return _bytes(onnx.load(target))
@@ -64,10 +66,10 @@ def to_fp16(graph: bytes, fixed: Collection[str]) -> bytes:
     trained = {node.name for node in behind_training(model, fixed)}
     kept = [node.name for node in model.graph.node if node.name not in trained]
     with _quiet():
-        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
+        half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
         _drop_detours(half)
-        OnnxModel(half).prune_graph()
-        OnnxModel(half).topological_sort()
+        onnx_model.OnnxModel(half).prune_graph()
+        onnx_model.OnnxModel(half).topological_sort()
     return _bytes(half)
 
 

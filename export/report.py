@@ -16,6 +16,7 @@ from mla_serve.evaluate import DRAWS, SHOWN_RULES, Listened, measure_more
 from mla_serve.fusion import DEFAULT_RULE, Array
 from mla_serve.predictor import Predictor
 from mla_serve.scores import patterns
+from mla_serve.table.faults import written
 
 WRONGEST = 10
 SPOILED_ROWS = 200
@@ -117,6 +118,7 @@ def _wrong(predictor: Predictor, listened: Listened, mask: Array) -> list[dict[s
         {
             "row": int(some[b]),
             "id": listened.rows[some[b]].id,
+            "place": written(listened.rows[some[b]].place),
             "label": predictor.classes[listened.labels[some[b]]],
             "answer": predictor.classes[answers[b]],
             "probability": float(confidence[b]),

@@ -145,7 +145,7 @@ class Bundle:
         return np.array([golden.probabilities for golden in self.manifest.golden])
 
     def _golden_payload(self, name: str, value: str | list[float]) -> Payload:
-        in_file = self.manifest.modalities[name].kind in ("image", "audio")
+        in_file = self.inputs[name].sent_as == "file"
         return self.read(str(value)) if in_file else value
 
     def _familiar(self, name: str | None) -> Familiar:
@@ -161,6 +161,8 @@ class Bundle:
             raise BundleError(f"{MANIFEST}: modality {name} is of kind {modality.kind!r}; known are {sorted(INPUTS)}")
         try:
             return INPUTS[modality.kind].from_fields(modality.input, self.read)
+        except BundleError as error:
+            raise BundleError(f"{self.folder / MANIFEST}: {name}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{MANIFEST}: the input fields of {name} cannot be used ({error!r})") from None
 
@@ -205,7 +207,9 @@ def _read_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"{path}: no such file; a bundle is a folder that `python -m mla_serve.train` or `python -m export` wrote"
         ) from None
-    except (OSError, ValueError) as error:
+    except NotADirectoryError:
+        raise BundleError(f"{folder}: it is a file; expected a bundle, the folder that train or export wrote") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from None
     version = content.get("format") if isinstance(content, dict) else None
     if version != FORMAT:
@@ -281,6 +285,10 @@ def _check_references(manifest: Manifest) -> None:
     for golden in manifest.golden:
         if not golden.payloads or set(golden.payloads) - names or len(golden.probabilities) != len(manifest.classes):
             raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and classes")
+        for name, payload in golden.payloads.items():
+            kind = INPUTS.get(manifest.modalities[name].kind)
+            if kind is not None and kind.sent_as == "file" and payload not in list(manifest.files):
+                raise BundleError(f"{MANIFEST}: a golden sample names {payload!r}, which it does not list as a file")
 
 
 def _digest(content: Mapping[str, Any]) -> str:

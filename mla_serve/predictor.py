@@ -67,6 +67,8 @@ class Predictor:
             name: self._open(modality.encoder, providers, threads, spin) for name, modality in modalities.items()
         }
         self._heads = {name: self._open(path, providers, threads, spin) for name, path in bundle.manifest.heads.items()}
+        for name in self.names:
+            self._check_fit(name)
         warn_of_fallback(providers, self.providers)
 
     @property
@@ -275,15 +277,18 @@ class Predictor:
     def verify(self) -> float:
         """Replay the golden samples, which also warms every graph up; returns the largest difference to torch.
 
-        Raises: BundleError when it exceeds the manifest's tolerance.
+        Raises: BundleError when it exceeds the manifest's tolerance, or a sample cannot be read.
         """
         if not self.bundle.manifest.golden:
             return 0.0
-        decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
+        folder = self.bundle.folder
         try:
+            decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
             log_p = fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities
         except NotFinite as error:
-            raise BundleError(f"{self.bundle.folder}: golden samples {error.rows}: {error}; export it again") from None
+            raise BundleError(f"{folder}: golden samples {error.rows}: {error}; export it again") from None
+        except InputError as error:
+            raise BundleError(f"{folder}: a golden sample cannot be read ({error}); export it again") from None
         difference = float(np.abs(np.exp(log_p) - self.bundle.golden_probabilities()).max())
         if not difference <= self.bundle.manifest.tolerance:
             raise BundleError(
@@ -297,3 +302,20 @@ class Predictor:
             return open_session(self.bundle.read(path), providers, threads, spin=spin)
         except Exception as error:  # onnxruntime raises a dozen types of its own
             raise BundleError(f"{self.bundle.folder / path}: onnxruntime cannot load it ({error})") from error
+
+    def _check_fit(self, name: str) -> None:
+        """Send one generated payload through a modality. Raises: BundleError when its parts do not fit together."""
+        reader = self.bundle.inputs[name]
+        try:
+            window = reader.decode(reader.generate(np.random.default_rng(0)), name)
+            shape = self.head(name, self.encode(name, [window])).shape
+        except Exception as error:  # every library behind these fields and graphs raises types of its own
+            raise BundleError(
+                f"{self.bundle.folder}: the input, encoder and head of {name} do not fit together "
+                f"({type(error).__name__}: {' '.join(str(error).split())}); export the bundle again"
+            ) from error
+        if shape != (1, len(self.classes)):
+            raise BundleError(
+                f"{self.bundle.folder}: the head of {name} gives {shape} for one sample, expected "
+                f"{(1, len(self.classes))}; export the bundle again"
+            )

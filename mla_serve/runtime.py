@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import math
@@ -15,7 +16,17 @@ from mla_serve.graphs import check_self_contained
 from mla_serve.inputs import Array
 
 log = logging.getLogger("mla_serve")
-WHEELS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+WHEELS = {
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "cuda",
+    "onnxruntime-openvino": "openvino",
+    "onnxruntime-directml": "dml",
+    "onnxruntime-qnn": "qnn",
+    "onnxruntime-rocm": "rocm",
+    "onnxruntime-migraphx": "migraphx",
+    "onnxruntime-cann": "cann",
+}
+"""The packages that hold the module onnxruntime -> the device that each of them is for."""
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # the golden samples are compared with fp32
 DEVICES = {
     "cpu": ("CPUExecutionProvider",),
@@ -51,26 +62,33 @@ class Session:
 
 
 def check_runtime() -> None:
-    """Refuse to go on unless exactly one of the two onnxruntime wheels is installed.
+    """Refuse to go on unless exactly one of the wheels that hold onnxruntime is installed.
 
-    With both, CUDA silently disappears and removing one breaks the other.
+    With two of them, CUDA silently disappears and removing one breaks the other.
     """
-    found = [wheel for wheel in WHEELS if _installed(wheel)]
+    found = _installed_wheels()
     if len(found) == 1:
         return
-    given = "both onnxruntime and onnxruntime-gpu are" if found else "neither onnxruntime nor onnxruntime-gpu is"
-    undo = "pip uninstall -y onnxruntime onnxruntime-gpu, then " if found else ""
+    given = f"{' and '.join(found)} are both" if found else "neither onnxruntime nor onnxruntime-gpu is"
+    undo = f"pip uninstall -y {' '.join(found)}, then " if found else ""
     raise ConfigError(
         f"{given} installed, exactly one is needed: {undo}"
         "pip install 'mla_serve[cpu]' on a machine without CUDA, or pip install 'mla_serve[gpu]' on one with it"
     )
 
 
+def _installed_wheels() -> list[str]:
+    return [wheel for wheel in WHEELS if _installed(wheel)]
+
+
+def load_onnxruntime(module: str = "") -> Any:
+    """Import onnxruntime, or a module of it: "quantization". All code goes through here, after telemetry.switch_off."""
+    return importlib.import_module(f"onnxruntime.{module}" if module else "onnxruntime")
+
+
 def runtime_version() -> str:
     """Return the version of the onnxruntime that is installed."""
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    return str(load_onnxruntime().__version__)
 
 
 def _installed(distribution: str) -> bool:
@@ -104,15 +122,22 @@ def providers_of(device: str) -> Sequence[str]:
     """
     if device in DEVICES:
         return DEVICES[device]
-    import onnxruntime
-
-    offered = onnxruntime.get_available_providers()
+    offered = load_onnxruntime().get_available_providers()
     found = [name for name in offered if device.lower() in (name.lower(), name.removesuffix(SUFFIX).lower())]
     if not found:
         names = (name.removesuffix(SUFFIX).lower() for name in offered)
         known = ", ".join(dict.fromkeys(("auto", *DEVICES, *names)))
-        raise ConfigError(f"{device!r}: this onnxruntime has no such provider; choose one of {known}")
+        raise ConfigError(f"{device!r}: {_lacking(device)}; choose one of {known}")
     return tuple(dict.fromkeys((*found, "CPUExecutionProvider")))
+
+
+def _lacking(device: str) -> str:
+    """Say that the installed wheel has no such provider, and which one has."""
+    found = _installed_wheels()
+    said = f"the installed {' and '.join(found) or 'onnxruntime'} has no such provider"
+    needed = next((wheel for wheel, name in WHEELS.items() if name == device.removesuffix(SUFFIX).lower()), None)
+    swap = f"pip uninstall -y {' '.join(found)} && pip install {needed}"
+    return f"{said}, {needed} has: {swap}" if needed else said
 
 
 def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: bool = False) -> Session:
@@ -123,10 +148,8 @@ def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: 
     Raises: BundleError for a graph that refers to other files; what onnxruntime raises for one that it cannot load,
     which includes operators of domains that it does not have.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     check_self_contained(graph)
-
     if "CUDAExecutionProvider" in providers and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
@@ -144,7 +167,10 @@ def warn_of_fallback(asked: Sequence[str], used: Sequence[str]) -> None:
     """Say loudly when a device was asked for and another is used: the gpu wheel lists CUDA even where there is none."""
     if missing := [name for name in asked if name not in used]:
         log.warning(
-            "ASKED FOR %s BUT RUNNING ON %s: install mla_serve[gpu], on a machine with an NVIDIA driver",
+            "ASKED FOR %s BUT RUNNING ON %s: %s",
             ", ".join(missing),
             ", ".join(used),
+            "install mla_serve[gpu], on a machine with an NVIDIA driver"
+            if DEVICES["cuda"][0] in missing
+            else "its libraries or its device are not on this machine",
         )

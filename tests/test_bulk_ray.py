@@ -7,6 +7,7 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -28,6 +29,7 @@ from mla_serve.errors import ConfigError, DataError, MlaServeError
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.predict import PredictConfig
 from mla_serve.predict import run as predict
+from tests.offline.trace import run_alone
 from tests.test_bulk import KINDS, rows_of, write_jsonl
 
 
@@ -168,3 +170,12 @@ def test_ray_that_is_missing_is_named(tmp_path: Path, ask: Ask, table: Path, mon
     monkeypatch.setitem(cli.EXTRAS, "ray", ("ray_that_is_missing",))
     with pytest.raises(ConfigError, match=r"ray_that_is_missing not installed; .*\[cpu,ray\]"):
         predict(PredictConfig(model=ask.model, table=table, out=tmp_path / "out.parquet", ray=LOCAL))
+
+
+@pytest.mark.slow
+def test_processes_of_ray_leave_only_its_token_in_the_home_folder(table: Path, ask: Ask, tmp_path: Path) -> None:
+    out = tmp_path / "answers.parquet"
+    start = (sys.executable, "-m", "mla_serve", "predict", "--model", ask.model, "--table", table)
+    code, output, files = run_alone((*start, "--out", out, "--ray", LOCAL, "--workers", 2), tmp_path)
+    assert (code, files) == (0, [".ray/auth_token"]), output  # Ray's own, which its processes know each other by
+    assert out.is_file()

@@ -174,6 +174,13 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("predict", "--model", "BUNDLE", "--text", "a", "--input", "text=b"), "given before"),
     (("predict", "--model", "BUNDLE", "--text", "a", "--fusion", "none"), "no rule is called 'none'"),
     (("evaluate", "--model", "BUNDLE", "--data", "no/such"), "no/such"),
+    (
+        ("ask", "--url", "http://127.0.0.1:port", "--text", "a"),
+        "Invalid port: 'port'; expected the address of the service",
+    ),
+    (("predict", "--table", "no/such.csv", "--out", "x.parquet"), "--table no/such.csv: cannot be read"),
+    (("serve", "--port", "70000"), "--port 70000: expected 1 to 65535"),
+    (("tune", "--model", "no/such"), "no/such/manifest.json: no such file"),
     (("ask", "--url", "http://127.0.0.1:9", "--text", "a"), "http://127.0.0.1:9/model: no connection"),
 ]
 
@@ -182,6 +189,14 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
 def test_a_users_error_is_one_line_that_says_what_to_do(tiny_bundle: Path, args: tuple[str, ...], advice: str) -> None:
     line = one_line(run(*(str(tiny_bundle) if arg == "BUNDLE" else arg for arg in args), code=2))
     assert advice in line
+
+
+def test_a_row_that_cannot_be_measured_is_named_by_its_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("label,text\nred,a\nblue,b\n")
+    (tmp_path / "test.csv").write_text("label,text,image\nred,a,\nblue,,broken.png\n")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    line = one_line(run("evaluate", "--model", tiny_bundle, "--data", tmp_path, code=2))
+    assert line.startswith("error: test.csv:3: image: ")
 
 
 def test_a_traceback_is_shown_with_debug_only(tiny_bundle: Path) -> None:
@@ -197,6 +212,35 @@ def test_a_bug_is_one_line_and_another_exit_code(bundle_copy: Path, tmp_path: Pa
     line = one_line(run_process("predict", "--model", bundle_copy, code=1, path=tmp_path))
     assert "ZeroDivisionError: oh" in line
     assert "--debug" in line
+
+
+CODES: dict[int, tuple[str, str]] = {
+    0: ("None", ""),
+    1: ("1 / 0", "error: ZeroDivisionError: division by zero (a bug of mla_serve; --debug shows where)\n"),
+    2: ("raise_(errors.ConfigError('no'))", "error: no\n"),
+    130: ("raise_(KeyboardInterrupt)", "interrupted\n"),
+    141: ("raise_(BrokenPipeError)", ""),
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_exit_code_is_as_documented(code: int) -> None:
+    does, told = CODES[code]
+    script = f"""
+import dataclasses
+from mla_serve import cli, errors
+def raise_(error): raise error
+@dataclasses.dataclass(frozen=True)
+class Config: "None."
+cli.main(lambda config: {does}, Config, args=[])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_every_exit_code_is_documented() -> None:
+    section = (ROOT / "docs" / "cli.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == list(CODES)
 
 
 def test_a_reader_that_leaves_is_no_error(tiny_bundle: Path) -> None:

@@ -16,7 +16,6 @@ MAY_IMPORT = {
     "mla_serve/serve": {"bentoml"},
     "mla_serve/runtime.py": {"onnxruntime"},
     "export": {"torch"},
-    "export/quantise.py": {"onnxruntime"},  # its quantiser; graphs are opened in runtime.py alone
 }
 MAY_NOT_IMPORT_OURS = {
     "mla_serve/train": ("mla_serve.serve",),
@@ -35,6 +34,17 @@ def imported(path: Path) -> Iterator[str]:
             yield node.module or ""
 
 
+def imported_by_name(path: Path) -> Iterator[str]:
+    """Yield what importlib.import_module and __import__ are called with, where that is written out."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (part.value for each in node.args for part in ast.walk(each) if is_text(part))
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
 def place(path: Path, places: object) -> str:
     """Find the longest entry that a path lies in."""
     names = [name for name in places if path.as_posix().startswith(name)]  # type: ignore[attr-defined]
@@ -46,6 +56,13 @@ def test_heavy_packages_stay_where_they_belong(path: Path) -> None:
     allowed = MAY_IMPORT.get(place(path, MAY_IMPORT), set())
     tops = {name.split(".")[0] for name in imported(path)}
     assert tops & set(HEAVY) <= allowed
+
+
+@pytest.mark.parametrize("top", ["mla_serve", "export", "benchmarks", "deploy"])
+def test_onnxruntime_is_imported_in_one_place(top: str) -> None:
+    paths = {path.relative_to(ROOT) for path in (ROOT / top).rglob("*.py")} - {Path("mla_serve/runtime.py")}
+    words = {str(path): [*imported(path), *imported_by_name(path)] for path in paths}
+    assert [path for path, names in words.items() if any(name.split(".")[0] == "onnxruntime" for name in names)] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

@@ -45,8 +45,8 @@ def test_a_missing_wheel_names_both_extras(install: list[str]) -> None:
 
 
 def test_a_doubled_wheel_names_both_extras_and_how_to_undo_it(install: list[str]) -> None:
-    install.extend(WHEELS)
-    with pytest.raises(ConfigError, match="both onnxruntime and onnxruntime-gpu are installed") as caught:
+    install.extend(["onnxruntime", "onnxruntime-gpu"])
+    with pytest.raises(ConfigError, match="onnxruntime and onnxruntime-gpu are both installed") as caught:
         check_runtime()
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in str(caught.value)
     assert "mla_serve[cpu]" in str(caught.value)
@@ -94,7 +94,23 @@ def test_any_provider_is_passed_through_by_its_name(monkeypatch: pytest.MonkeyPa
     assert providers_of("CPUExecutionProvider") == ("CPUExecutionProvider",)
     assert providers_of("cuda") == DEVICES["cuda"]
     with pytest.raises(ConfigError, match=r"choose one of auto, cpu, cuda, openvino$"):
-        providers_of("qnn")
+        providers_of("nothing")
+
+
+@pytest.mark.parametrize("name", ["openvino", "OpenVINOExecutionProvider"])
+def test_a_provider_that_is_not_installed_names_its_package(install: list[str], name: str) -> None:
+    install.append("onnxruntime")
+    swap = "pip uninstall -y onnxruntime && pip install onnxruntime-openvino"
+    with pytest.raises(
+        ConfigError, match=f"the installed onnxruntime has no such provider.*{swap}; choose one of auto,"
+    ):
+        providers_of(name)
+
+
+def test_a_fallback_from_another_provider_does_not_speak_of_nvidia(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_fallback(("OpenVINOExecutionProvider", "CPUExecutionProvider"), ["CPUExecutionProvider"])
+    assert "ASKED FOR OpenVINOExecutionProvider BUT RUNNING ON CPUExecutionProvider: its libraries" in caplog.text
+    assert "NVIDIA" not in caplog.text
 
 
 def test_a_graph_that_returns_too_few_rows_is_told() -> None:

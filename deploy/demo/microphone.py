@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import tyro
-
 from deploy.demo import render
 from deploy.demo.prometheus import Prometheus, watching
 from deploy.demo.traffic import Sample, absent, mixed, muted, samples_of, send
+from mla_serve.cli import main
+from mla_serve.errors import ConfigError
 from tests.load.service import free_port, serving
 
 
@@ -83,9 +83,9 @@ def phases(name: str) -> dict[str, Callable[[Sample], Sample]]:
 
 def run(config: Config) -> list[tuple[float, str]]:
     """Play it; returns what happened when."""
-    if not shutil.which("prometheus"):
-        raise SystemExit("there is no prometheus here; install it (Debian, Ubuntu: apt install prometheus)")
     samples = mixed(samples_of(config.model, config.data))
+    if not shutil.which("prometheus"):
+        raise ConfigError("there is no prometheus here; install it (Debian, Ubuntu: apt install prometheus)")
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(config.model) as service,
@@ -104,4 +104,4 @@ def run(config: Config) -> list[tuple[float, str]]:
 
 
 if __name__ == "__main__":
-    run(tyro.cli(Config))
+    main(run, Config)

@@ -33,7 +33,7 @@ CLIENT = "ray://"
 REACH_S = 5.0
 LEAVE_S = 60.0  # for a Ray that is started here to end
 STORE_BYTES = 256 * 2**20  # of a Ray that is started here: some slices on their way to actors, and their answers
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 COLUMNS = ("number", "rows", "content", "fault")
 Answers = tuple[int, int, bytes | None]  # number, rows, Arrow stream, or None for a slice that was finished before
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from mla_serve import __version__
 from mla_serve.bulk.parts import Parts
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Slice, Source
@@ -51,7 +52,9 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
     Predictor(bundle).check_options(ask.rule, None, ask.coverage)
     parts = Parts(out)
     asked = {"fusion": ask.rule, "coverage": ask.coverage}
-    parts.begin({"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": ROWS})
+    parts.begin(
+        {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": ROWS, "version": __version__}
+    )
     if ray is None:
         scored = _all_parts(source, parts, ask, workers or cores())
     else:

@@ -48,7 +48,7 @@ class Scorer:
         good = [sample for sample in read if not isinstance(sample, str)]
         answers = iter(self._predict(good) if good else ())
         records = [
-            {"row": rows.first + n, "id": _identity(line[1])}
+            {"row": rows.first + n, "line": line[0], "id": _identity(line[1])}
             | ({"error": sample} if isinstance(sample, str) else next(answers))
             for n, (line, sample) in enumerate(zip(rows.lines, read, strict=True))
         ]
@@ -89,13 +89,14 @@ class Scorer:
 def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schema:
     """Return the columns of the answers.
 
-    row counts from 0; probabilities has a field per class, weight, influence and unfamiliarity one per modality, null
+    row counts from 0, line as an editor does (of Parquet, rows from 1); probabilities has a field per class, weight, influence and unfamiliarity one per modality, null
     where it was missing; error is null where there is an answer, and everything else where there is none.
     """
     by_class = pa.struct([(name, pa.float64()) for name in classes])
     by_modality = pa.struct([(name, pa.float64()) for name in names])
     columns: list[tuple[str, pa.DataType]] = [
         ("row", pa.int64()),
+        ("line", pa.int64()),
         ("id", pa.string()),
         ("label", pa.string()),
         ("probability", pa.float64()),

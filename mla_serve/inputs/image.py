@@ -56,8 +56,9 @@ class ImageInput(Input):
     short_side, resized until its shorter side has so many pixels; stretch_width and stretch_height, resized to exactly
     that; either with the filter `resample`, and then its middle is cut out.
 
-    Half of max_pixels is decoded at full size: a JPEG is decoded at a fraction of its size, which costs a tenth, except
-    where a pretrained model is to see every pixel.
+    What is decoded at full size may have half of max_pixels. A JPEG may have all of them, since it is decoded at a
+    fraction of its size, which costs a tenth; not one that is too long and thin for that, and none where a pretrained
+    model is to see every pixel.
     """
 
     width: int
@@ -142,11 +143,22 @@ class ImageInput(Input):
 
     def _check_pixels(self, image: Image.Image, most: int, field: str) -> None:
         if image.width * image.height > most:
-            smaller = most == self.max_pixels or self._in_two_steps
-            advice = "send a smaller one" if smaller else "send it as JPEG, or a smaller one"
-            raise TooLarge(
-                field, f"{image.width}x{image.height} pixels, at most {most:,} in all are read of this format; {advice}"
+            limit = f"at most {most:,} in all are read" + ("" if most == self.max_pixels else " at full size")
+            is_jpeg = image.format in ("JPEG", "MPO")
+            advice = (
+                "send it as JPEG, or a smaller one" if self._shrinks(image) and not is_jpeg else "send a smaller one"
             )
+            raise TooLarge(field, f"{image.width}x{image.height} pixels, {limit}; {advice}")
+
+    def _shrinks(self, image: Image.Image) -> bool:
+        """Whether an image of this size is decoded at a fraction of it where it is a JPEG, and small enough for that."""
+        enough = min(image.size) >= 2 * self._drafted and image.width * image.height <= self.max_pixels
+        return enough and not self._in_two_steps
+
+    @property
+    def _drafted(self) -> int:
+        """The least width and height that a JPEG is decoded at."""
+        return 2 * max(self.width, self.height)
 
     def _check_scans(self, image: Image.Image, payload: bytes, field: str) -> None:
         """Refuse a JPEG whose pixels would be gone over again and again: each scan costs as much as an image."""
@@ -168,7 +180,7 @@ class ImageInput(Input):
     def _decode(self, image: Image.Image, field: str) -> Image.Image:
         """Decode the pixels of an opened file."""
         if image.format in ("JPEG", "MPO") and not self._in_two_steps:
-            image.draft("L" if self.channels == 1 else "RGB", (2 * max(self.width, self.height),) * 2)
+            image.draft("L" if self.channels == 1 else "RGB", (self._drafted, self._drafted))
         self._check_pixels(image, self.max_pixels // 2, field)
         with library_call(field, f"the {image.format} file is damaged", "send it complete"):
             image.load()

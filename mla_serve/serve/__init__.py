@@ -20,5 +20,6 @@ mounted     the application of the model that is served now
 update      a changed MLA_MODEL is taken up once it has been proved right
 drain       the end of a worker, without losing what it accepted
 metrics     Prometheus counters beside BentoML's
+supervisor  the process that starts the workers: replaces them, refuses in one line what cannot work
 service     the BentoML service
 """

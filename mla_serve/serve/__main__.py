@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
 
 from mla_serve.cli import main
+from mla_serve.errors import ConfigError
 
 SERVICE = "mla_serve.serve.service:MlaServe"
 
@@ -21,19 +23,33 @@ class ServeConfig:
     model: Path | None = None
     """Folder of the bundle. Default: MLA_MODEL, else models/digits."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 opens the service to the network."""
+    """Address or name to listen on; 0.0.0.0 opens the service to the network."""
     port: int = 3000
     """Port to listen on."""
 
 
 def run(config: ServeConfig) -> None:
     """Become the server: this process is replaced by BentoML's."""
-    environment = {"BENTOML_DO_NOT_TRACK": "True", **_home(), **os.environ}
+    if not 0 < config.port < 2**16:
+        raise ConfigError(f"--port {config.port}: expected 1 to {2**16 - 1}")
+    host = _address(config.host)
+    environment = {**_home(), **os.environ}
     if config.model is not None:
         environment["MLA_MODEL"] = str(config.model)
-    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", config.host, "--port", str(config.port)]
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(config.port)]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)
+
+
+def _address(host: str) -> str:
+    """Return the IP address of a name, the only thing that BentoML takes. Raises: ConfigError."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host}: {error.strerror}; expected an address, such as 127.0.0.1 or 0.0.0.0"
+        ) from None
 
 
 def _home() -> dict[str, str]:

@@ -13,12 +13,13 @@ from mla_serve.bundle import Bundle
 from mla_serve.fusion import DEFAULT_RULE, RULES
 from mla_serve.inputs import Input
 from mla_serve.results import DEFAULT_TOP_K
+from mla_serve.runtime import WHEELS
 from mla_serve.serve.problems import KINDS, MEDIA_TYPE
 from mla_serve.serve.settings import Settings
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "bentoml", "fastapi", "pillow", "soundfile", "tokenizers")
+PACKAGES = ("numpy", *WHEELS, "bentoml", "fastapi", "pillow", "soundfile", "tokenizers")
 
 
 def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> dict[str, Any]:

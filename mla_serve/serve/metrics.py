@@ -209,11 +209,12 @@ def forget_dead_workers() -> None:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
     for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = path.stem.rpartition("_")[2]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not is_alive(int(pid)):
             mark_process_dead(int(pid), folder)  # type: ignore[no-untyped-call]
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

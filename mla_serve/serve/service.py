@@ -7,7 +7,6 @@ work ends it at once with one line. Each worker then checks for itself before it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -17,14 +16,13 @@ from typing import Any
 
 import bentoml
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
-from bentoml.exceptions import BentoMLConfigException
 from starlette.types import ASGIApp
 
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.runtime import DEVICES
-from mla_serve.serve import connection, logs, reserved, tracing
+from mla_serve.serve import connection, logs, reserved, supervisor, tracing
 from mla_serve.serve.batching import parse_caps
-from mla_serve.serve.drain import Drain, Drained, refuse_new_connections
+from mla_serve.serve.drain import Drain, Drained
 from mla_serve.serve.guard import Guard, KeysFile, parse_origins
 from mla_serve.serve.identity import Identity
 from mla_serve.serve.limits import check_held
@@ -36,7 +34,6 @@ from mla_serve.serve.update import ModelWatch
 
 log = logging.getLogger("mla_serve")
 REPLACED = "TimeoutMiddleware"
-LOOK_S = 1.0  # between looks for dead workers
 TRACED = "OpenTelemetryMiddleware"
 
 
@@ -71,48 +68,11 @@ def _settings() -> Settings:
     try:
         return load_settings()
     except ConfigError as error:
-        raise BentoMLConfigException(str(error)) from None
+        raise supervisor.CannotServe(str(error)) from None
 
 
-def _send_no_usage_reports() -> None:
-    """Turn BentoML's usage reports off, unless the operator has decided; its command line has asked already."""
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    with contextlib.suppress(ImportError, AttributeError):
-        from bentoml._internal.utils.analytics import usage_stats
-
-        usage_stats.do_not_track.cache_clear()
-
-
-def _supervise() -> None:
-    """Let BentoML's main process start a new worker for one that died, and answer until its own end.
-
-    It would look for dead ones every 10 s, and in a container leave it to Kubernetes, which replaces a container when its
-    first process ends. One dead worker of several does not bring that about.
-    """
-    import bentoml.serving
-    from bentoml._internal.utils import circus
-
-    class Arbiter(circus.Arbiter):
-        def __init__(self, *given: Any, **named: Any) -> None:
-            super().__init__(*given, **{**named, "check_delay": LOOK_S})
-            self.refusing: list[Callable[[], None]] = []
-
-        def stop(self) -> Any:
-            encrypted = any("--ssl-certfile" in (watcher.args or ()) for watcher in self.watchers)
-            if not encrypted and not self.refusing:
-                self.refusing = [refuse_new_connections(sock, settings.drain_s) for sock in self.sockets.values()]
-            return super().stop()
-
-        def stop_controller_and_close_sockets(self) -> None:
-            for end in self.refusing:
-                end()
-            super().stop_controller_and_close_sockets()
-
-    bentoml.serving.running_inside_container = lambda: False  # type: ignore[assignment]
-    circus.Arbiter = Arbiter  # type: ignore[misc]
-
-
-_send_no_usage_reports()
+supervisor.ask_again_whether_to_report()
+supervisor.keep_metrics_apart()
 settings = _settings()
 logs.install(settings.log_format)
 mounted = Mounted(settings)
@@ -175,7 +135,8 @@ class MlaServe:
     def check() -> None:
         """Refuse to start with what cannot work: runs once, before the workers, on the CPU."""
         warn_of_unknown(os.environ)
-        _supervise()
+        supervisor.look_after_workers(settings.drain_s)
+        supervisor.clear_metrics()
         try:
             tracing.check(os.environ)
             parse_origins(settings.cors_origins)
@@ -184,4 +145,4 @@ class MlaServe:
                 KeysFile(settings.api_keys_file)
             parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)
         except MlaServeError as error:
-            raise BentoMLConfigException(str(error)) from None
+            raise supervisor.CannotServe(str(error)) from None

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     )
     spin: bool = Field(
         default=False,
-        description="Let these threads turn in circles between two graphs: for a machine with idle cores.",
+        description="Let the threads of a graph wait busily between two runs, which is faster on a machine with idle cores.",
     )
     batch: str = Field(
         default="auto",
@@ -52,14 +52,17 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        description="Where graphs run: cpu, cuda, or another provider of onnxruntime by name, such as openvino; auto takes "
-        "CUDA when onnxruntime-gpu and an NVIDIA device are there, else the CPU.",
+        description="Where graphs run: cpu, cuda, or another provider of onnxruntime by name where its package is installed "
+        "in place of onnxruntime: openvino with onnxruntime-openvino; auto takes CUDA when onnxruntime-gpu and an NVIDIA "
+        "device are there, else the CPU.",
     )
     max_body_bytes: Count = Field(default=10 * 2**20, description="Largest body of a request, but for /predict/batch.")
     max_batch_body_bytes: Count = Field(default=64 * 2**20, description="Largest body of a request to /predict/batch.")
     max_batch_items: Count = Field(default=64, description="Most samples in one request to /predict/batch.")
     max_pixels: Count | None = Field(
-        default=None, description="Most pixels of an image; unset leaves the bundle's own limit."
+        default=None,
+        description="Most pixels of a JPEG that is decoded at a fraction of its size; half as many for what is decoded at full "
+        "size: other formats, long thin JPEGs, and all where a pretrained encoder reads them; unset leaves the bundle's own limit.",
     )
     max_seconds: Seconds | None = Field(
         default=None, description="Longest recording in seconds; unset leaves the bundle's own limit."

@@ -1,6 +1,6 @@
 """Training-time augmentation: what a sample might as well have looked or sounded like, or how it might be mistyped.
 
-A new kind is a function and a line in AUGMENT. All randomness comes from the generator that is passed.
+Another kind of input is a function and an entry in AUGMENT or AUGMENT_PAYLOAD. All randomness comes from the generator that is passed.
 """
 
 from __future__ import annotations

@@ -69,8 +69,9 @@ class TrainConfig:
     optimizer: str = "adamw"
     """adamw or sgd."""
     hgm: str | None = None
-    """Of mla and dus: head gradient modification: off, others (project out their running means), or the recursive
-    projector, reset each epoch (the default), never, or every so many turns."""
+    """Of mla and dus: head gradient modification: epoch (the default: the recursive projector, reset each epoch), never
+    (the same, never reset), a number (reset every so many turns), others (project out the running means of the others),
+    or off."""
     heads: str | None = None
     """Of mla and dus: shared (the default) or separate."""
     turns: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mla_serve.serve.drain import GRACE_S
 from mla_serve.serve.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
 UNIT = (DEPLOY / "systemd" / "mla-serve.service").read_text(encoding="utf-8")
 PROXY = (DEPLOY / "nginx" / "mla-serve.conf").read_text(encoding="utf-8")
 
@@ -53,3 +55,12 @@ def test_both_wait_as_long_as_an_answer_may_take() -> None:
 def test_settings_that_they_name_exist() -> None:
     names = set(re.findall(rf"\b{PREFIX}([A-Z_]+)\b", UNIT + PROXY)) - {"NAME"}
     assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("module", ["deploy.sizing", "deploy.demo.microphone"])
+def test_a_bundle_that_is_missing_is_one_line(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "--model", "no/such"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

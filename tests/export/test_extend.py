@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from export.precision import Wish
 from mla_serve.bundle import Bundle, Manifest, write_manifest
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.evaluate import hear_split, score_split
-from mla_serve.fusion import RULES
+from mla_serve.fusion import RULES, pattern_name
 from mla_serve.inputs import Payload
 from mla_serve.predictor import Predictor
 from mla_serve.train import extend, pipeline
@@ -177,6 +178,19 @@ def test_a_bundle_that_answers_otherwise_is_not_written(
     other = make_bundle(tmp_path / "other", {"numbers": "vector", "words": "text", "colour": "text"}, seed=5)
     with pytest.raises(BundleError, match=r"answers to numbers by calibrated are not those of"):
         check_unchanged(both[0], Predictor(Bundle.load(other)))
+
+
+@pytest.mark.parametrize("names", ["ab", "cd", "acd", "abcde"])
+def test_one_subset_of_many_that_is_answered_otherwise_is_found(
+    names: str, make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bundles of five modalities differ in the scale of one pattern."""
+    old, new = (Predictor(Bundle.load(make_bundle(tmp_path / at, dict.fromkeys("abcde", "vector")))) for at in "on")
+    check_unchanged(old, new)
+    scales = {**new.bundle.fusion.scales, pattern_name(list(names)): 2.0}
+    monkeypatch.setattr(new.bundle, "fusion", dataclasses.replace(new.bundle.fusion, scales=scales))
+    with pytest.raises(BundleError, match=re.escape(f"answers to {'+'.join(names)} by calibrated are not those of")):
+        check_unchanged(old, new)
 
 
 def test_a_run_whose_bundle_was_replaced_is_not_exported(

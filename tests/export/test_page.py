@@ -45,7 +45,7 @@ def results(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
-    case = {"answer": "yes", "label": "<script>", "probability": 0.9, "id": "<em>", "heard": ["word", "<b>"]}
+    case = {"answer": "yes", "label": "<script>", "probability": 0.9, "place": "<em>", "heard": ["word", "<b>"]}
     page = render(results(), CLASSES, KINDS, [(case, {"word": "<marquee>", "<b>": [1.0, 2.5]})])
     assert not re.search(r"<(script|i|b>b|em>|marquee|u)>", page.replace("<em>test</em>", ""))
     assert '<p class="warning">data: 3 rows have a copy &lt;u&gt;' in page

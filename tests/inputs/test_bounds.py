@@ -55,7 +55,7 @@ def test_a_jpeg_of_many_scans_is_refused_before_decoding() -> None:
 def test_half_the_pixels_are_decoded_at_full_size_all_of_them_of_a_jpeg() -> None:
     reader = ImageInput(8, 8, max_pixels=100 * 100)
     assert reader.decode(image("JPEG", size=(100, 100)), "image").shape == (1, 3, 8, 8)
-    with pytest.raises(TooLarge, match=re.escape("100x100 pixels, at most 5,000 in all are read of this format")):
+    with pytest.raises(TooLarge, match=re.escape("100x100 pixels, at most 5,000 in all are read at full size")):
         reader.decode(image("PNG", size=(100, 100)), "image")
 
 

@@ -143,6 +143,37 @@ def test_size_is_checked_from_the_header_before_decoding() -> None:
         ImageInput(8, 8, 1, max_pixels=500).decode(encode(Image.new("L", (30, 20))))
 
 
+SMALLER, AS_JPEG = "send a smaller one", "send it as JPEG, or a smaller one"
+
+
+@pytest.mark.parametrize(
+    ("size", "format", "fields", "advice"),
+    [
+        ((200, 100), "JPEG", {}, None),
+        ((200, 100), "PNG", {}, AS_JPEG),
+        ((200, 100), "PNG", {"short_side": 8}, SMALLER),  # a pretrained model is to see every pixel
+        ((200, 100), "JPEG", {"short_side": 8}, SMALLER),
+        ((800, 25), "JPEG", {}, SMALLER),  # too thin to be decoded at half its size
+        ((800, 25), "PNG", {}, SMALLER),
+        ((300, 200), "PNG", {}, SMALLER),  # as JPEG, too, it has too many
+        ((300, 200), "JPEG", {}, SMALLER),
+        ((140, 100), "PNG", {}, None),
+    ],
+)
+def test_what_is_too_large_is_told_what_would_be_read(
+    size: tuple[int, int], format: str, fields: dict[str, int], advice: str | None
+) -> None:
+    reader = ImageInput(8, 8, 1, max_pixels=30_000, **fields)
+    payload = encode(Image.new("L", size), format)
+    if advice is None:
+        reader.decode(payload)
+        return
+    with pytest.raises(TooLarge) as caught:
+        reader.decode(payload)
+    assert caught.value.advice == advice
+    assert ("at most 15,000 in all are read at full size" in str(caught.value)) == (size != (300, 200))
+
+
 def test_a_bomb_is_refused_by_its_header() -> None:
     png = bytearray(encode(Image.new("L", (8, 8))))
     png[16:24] = (60_000).to_bytes(4, "big") * 2

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ from mla_serve.inputs import Payload
 from mla_serve.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
-SERVICE = "mla_serve.serve.service:MlaServe"
+BENTOML = ("bentoml", "serve", "mla_serve.serve.service:MlaServe")
+MLA_SERVE = ("mla_serve", "serve")
 FAKE_TORCH = "import os, pathlib\npathlib.Path(os.environ['TORCH_WAS_IMPORTED']).touch()\nraise RuntimeError('torch')\n"
 PATIENCE_S = 90
 
 
 @contextlib.contextmanager
-def started(folder: Path, port: int, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run `bentoml serve`; yields the process and the file that it logs to; nothing of it is left at the end."""
+def started(
+    folder: Path, port: int, start: Sequence[str] = BENTOML, **settings: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run `bentoml serve`, or another command; yields the process and the file that it logs to; nothing of it is left at the end."""
     (folder / "torch").mkdir(parents=True)
     (folder / "torch" / "__init__.py").write_text(FAKE_TORCH)
     environment = {key: value for key, value in os.environ.items() if not key.upper().startswith(("MLA_", "BENTOML_"))}
@@ -41,7 +44,7 @@ def started(folder: Path, port: int, **settings: str) -> Iterator[tuple[subproce
         "MLA_WORKERS": "1",
         **settings,
     }
-    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", *start, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -81,12 +84,14 @@ def wait_until_ready(process: subprocess.Popen[bytes], log: Path, client: httpx.
 
 
 class Server:
-    """A service that is running: a client of it, its main process, its log, its folder."""
+    """A service that is running: a client of it, its main process, its log, its folder, its bundle."""
 
-    def __init__(self, client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, client: httpx.Client, process: subprocess.Popen[bytes], log: Path, model: str) -> None:
         self.client = client
         self.process = process
         self.log = log
+        self.home = log.parent / "bentoml"
+        self.model = model
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Itera
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
         wait_until_ready(process, log, client)
-        yield Server(client, process, log)
+        yield Server(client, process, log, str(tiny_bundle))
 
 
 def form(sample: Mapping[str, Payload]) -> list[tuple[str, Any]]:
@@ -212,14 +217,53 @@ def test_serving_imports_no_torch_and_stays_small(server: Server) -> None:
     assert "is verified and served on CPUExecutionProvider" in log
 
 
-def refusal(folder: Path, **settings: str) -> str:
-    """Start what must refuse to start; return the one line that it wrote."""
-    with started(folder, free_port(), **settings) as (process, log):
+def refusal(folder: Path, port: int | None = None, start: Sequence[str] = BENTOML, **settings: str) -> str:
+    """Start what must refuse to start, as every command does: exit code 2 and one line. Returns the line."""
+    with started(folder, port or free_port(), start, **settings) as (process, log):
         code = process.wait(PATIENCE_S)
         lines = log.read_text().strip().splitlines()
-    assert code not in (0, None)
+    assert code == 2, (code, lines)
     assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
     return lines[0]
+
+
+@pytest.mark.parametrize("start", [BENTOML, MLA_SERVE], ids=["bentoml", "mla-serve"])
+def test_a_port_that_is_taken_is_named(start: Sequence[str], server: Server, tmp_path: Path) -> None:
+    port = server.client.base_url.port
+    before = metrics_of(server.client)
+    line = refusal(tmp_path / "run", port, start, MLA_MODEL=server.model, BENTOML_HOME=str(server.home))
+    assert f"cannot listen on 127.0.0.1:{port}: something listens there already; stop it, or choose" in line
+    assert metrics_of(server.client) >= before > 0
+
+
+@pytest.mark.parametrize("start", [BENTOML, MLA_SERVE], ids=["bentoml", "mla-serve"])
+def test_a_bundle_that_is_missing_is_named(start: Sequence[str], tmp_path: Path) -> None:
+    assert "no/such/manifest.json: no such file" in refusal(tmp_path / "run", None, start, MLA_MODEL="no/such")
+
+
+def metrics_of(client: httpx.Client) -> float:
+    """Send a text, wait for it to be counted; returns how many texts were."""
+    client.post("/predict", files=[("text", (None, "a"))]).raise_for_status()
+    time.sleep(1.5)
+    line = next(line for line in client.get("/metrics").text.splitlines() if 'samples_total{available="text"}' in line)
+    return float(line.split()[-1])
+
+
+def test_services_that_run_side_by_side_count_their_own(server: Server, tmp_path: Path) -> None:
+    before, port = metrics_of(server.client), free_port()
+    (server.home / "metrics" / "999999999").mkdir()  # of a service that was killed
+    settings = {"MLA_MODEL": server.model, "BENTOML_HOME": str(server.home)}
+    with (
+        started(tmp_path / "run", port, **settings) as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        wait_until_ready(process, log, client)
+        assert metrics_of(client) == 1
+        assert metrics_of(server.client) == before + 1
+        folders = {path.name for path in (server.home / "metrics").iterdir()}
+        assert folders == {str(process.pid), str(server.process.pid)}
+    assert [path.name for path in (server.home / "metrics").iterdir()] == [str(server.process.pid)]
 
 
 def test_a_damaged_bundle_is_refused_at_start(tmp_path: Path, bundle_copy: Path) -> None:

@@ -108,3 +108,20 @@ def test_without_torch_training_names_the_command_that_installs_it(run: Run) -> 
     assert done.returncode == 2
     assert "pip install" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("train", "--data", "no/such"), "a folder that does not exist"),
+        (("train", "--extend", "no/such"), "no/such/manifest.json: no such file"),
+        (("export", "no/such"), "no/such/run.json: cannot be read"),
+    ],
+    ids=str,
+)
+def test_what_is_not_there_is_one_line(args: tuple[str, ...], told: str, run: Run) -> None:
+    done = run("mla_serve", *args)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr

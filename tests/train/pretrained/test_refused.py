@@ -106,6 +106,14 @@ def test_a_name_that_cannot_be_fetched_is_refused(monkeypatch: pytest.MonkeyPatc
         Zoo(Path("nobody")).load("nothing", kind="text")
 
 
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_folder_needs_no_network(name: str, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: asked.append(args) or [])
+    zoo.load(name)
+    assert asked == []
+
+
 def test_a_missing_extra_is_named(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
