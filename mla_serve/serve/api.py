@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -24,7 +25,7 @@ from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms, json_body
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
-from mla_serve.serve.content_type import URLENCODED, read_content_type
+from mla_serve.serve.content_type import JSON, URLENCODED, read_content_type
 from mla_serve.serve.fields import OPTIONS, Options, options_from, read_query
 from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
@@ -42,6 +43,9 @@ from mla_serve.serve.tracing import tracing
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
+PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # that any request may be answered with
+SAMPLE_PROBLEMS = (400, 413, 415, 422, *PROBLEMS)
+EXPOSED = ("X-Request-ID", "Server-Timing", "Retry-After", "Allow", "WWW-Authenticate")  # to pages of other origins
 Read = tuple[dict[str, Payload], Options]
 
 
@@ -164,7 +168,7 @@ class Routes:
         self.answerer = Answerer(predictor, settings)
         self.settings = settings
         self.inputs = predictor.bundle.inputs
-        self.description = orjson.dumps(describe.model_description(predictor.bundle, settings, predictor.providers))
+        self.description = describe.model_description(predictor.bundle, settings, predictor.providers)
         most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
         self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
@@ -196,8 +200,8 @@ class Routes:
 
     async def model(self) -> Response:
         """Describe the model: classes, modalities and how to send them, limits, metrics, hashes."""
-        refusal = orjson.dumps({"update_refused": self.refusal})
-        return Response(self.description[:-1] + b"," + refusal[1:], media_type=describe.JSON)
+        description = dataclasses.replace(self.description, update_refused=self.refusal)
+        return Response(orjson.dumps(description), media_type=JSON)
 
     def close(self) -> None:
         """Let go of the threads and the graphs: after the last request, when another model has taken over.
@@ -239,7 +243,7 @@ class Routes:
         body = await self.bench.run(answer, watch, request.receive)
         tally().timed(watch.laps)
         tracing.stages(watch.laps)
-        return Response(body, headers=watch.header(), media_type=describe.JSON)
+        return Response(body, headers=watch.header(), media_type=JSON)
 
 
 class PastFastAPI:
@@ -301,8 +305,9 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
     routes = Routes(predictor, settings)
-    _add_api(app, routes)
     add_pages(app, predictor.bundle)
+    _add_api(app, routes, guarded=settings.api_keys_file is not None)
+    _let_head_in(app)
     return Surface(app, routes, _layers(routes, settings, keys))
 
 
@@ -318,35 +323,42 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
         layers.append(lambda app: Guard(app, known))
     layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes))
     if origins := parse_origins(settings.cors_origins):
-        layers.append(lambda app: CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]))
+        methods = ["GET", "HEAD", "POST"]
+        layers.append(
+            lambda app: CORSMiddleware(app, origins, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED)
+        )
     return [*layers, SecurityHeaders]
 
 
-def _add_api(app: FastAPI, routes: Routes) -> None:
-    """Add what programs call, with the OpenAPI of this model's fields."""
-    form_problems = describe.problem_responses(400, 401, 413, 415, 422, 500, 503, 504)
-    app.add_api_route(
-        "/predict",
-        routes.predict,
-        methods=["POST"],
-        response_model=Answer,
-        responses=form_problems,
-        openapi_extra=describe.form_schema(routes.inputs, with_options=True),
-    )
-    app.add_api_route(
-        BATCH_PATH,
-        routes.predict_batch,
-        methods=["POST"],
-        response_model=BatchAnswer,
-        responses=form_problems,
-        openapi_extra=describe.batch_schema(routes.inputs, routes.settings.max_batch_items),
-    )
-    app.add_api_route(
-        "/embed",
-        routes.embed,
-        methods=["POST"],
-        response_model=Embedding,
-        responses=form_problems,
-        openapi_extra=describe.form_schema(routes.inputs, with_options=False),
-    )
-    app.add_api_route("/model", routes.model, methods=["GET"], response_model=dict[str, Any])
+def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
+    """Add what programs call, with the OpenAPI of this model's fields. Names of operations are those of the functions."""
+    sample, embed = (describe.sample_body(routes.inputs, with_options) for with_options in (True, False))
+    batch = describe.batch_body(routes.inputs, routes.settings.max_batch_items)
+    options = describe.query_parameters()
+    operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
+        ("/predict", routes.predict, Answer, {"requestBody": sample, "parameters": options}),
+        (BATCH_PATH, routes.predict_batch, BatchAnswer, {"requestBody": batch, "parameters": options}),
+        ("/embed", routes.embed, Embedding, {"requestBody": embed}),
+        ("/model", routes.model, describe.ModelDescription, {}),
+    ]
+    for path, handler, answer, extra in operations:
+        app.add_api_route(
+            path,
+            handler,
+            methods=["POST" if "requestBody" in extra else "GET"],
+            operation_id=handler.__name__,
+            response_model=answer,
+            responses=describe.problem_responses(*(SAMPLE_PROBLEMS if "requestBody" in extra else PROBLEMS)),
+            openapi_extra=extra,
+        )
+    document = app.openapi()
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    if guarded:
+        document["security"] = [{"key": []}]
+
+
+def _let_head_in(app: FastAPI) -> None:
+    """Answer HEAD where GET is answered; after the OpenAPI is written, where each would be an operation of its own."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")
