@@ -142,13 +142,13 @@ def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
 def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, Any]:
     """Return the OpenAPI request body of one sample, as a form or as JSON.
 
-    It does not say that one modality at least is needed: generators make classes without fields of `anyOf`.
+    It does not say that one modality at least is needed: generators make classes without fields of `anyOf`. Nor that there
+    must be a body: openapi-python-client 0.29 then writes modules that cannot be imported (its issue 1451).
     """
     options = option_schemas() if with_options else {}
     form = {name: _form_field(reader) for name, reader in inputs.items()}
     values = {name: _json_field(reader) for name, reader in inputs.items()}
     return {
-        "required": True,
         "content": {
             MULTIPART: {"schema": _object("Form", form | options)},
             JSON: {"schema": _object("Sample", values | options)},
