@@ -25,7 +25,7 @@ from mla_serve.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.serve import describe, forms, json_body
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
-from mla_serve.serve.content_type import JSON, URLENCODED, read_content_type
+from mla_serve.serve.content_type import JSON, URLENCODED, ContentType, content_type_of
 from mla_serve.serve.fields import OPTIONS, Options, options_from, read_query
 from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline
@@ -192,7 +192,7 @@ class Routes:
 
         def answer(watch: Stopwatch) -> bytes:
             items, options = json_body.parse_batch(
-                body, kind.charset, self.settings.max_batch_items, self.settings.max_json_values
+                body, kind, self.settings.max_batch_items, self.settings.max_json_values
             )
             return self.answerer.predict_batch(items, options_from(query, options), watch)
 
@@ -215,15 +215,14 @@ class Routes:
         """Receive one sample and the options that are known; returns what parses them, in a thread."""
         query = read_query(request.scope["query_string"], options)
         self.bench.check()  # before a body is read for nothing
-        kind = read_content_type(request.headers.get("content-type"))
+        kind = content_type_of(request)
         known, limit = (*self.inputs, *options), self.settings.max_part_bytes
         if kind.is_json:
             body = await request.body()
-            return lambda: self._read_json(body, kind.charset, query, options)
+            return lambda: self._read_json(body, kind, query, options)
         if kind.media_type == URLENCODED:
             body = await request.body()
-            charset = kind.charset or "utf-8"
-            return lambda: self._read_parts(forms.read_urlencoded(body, charset, known, limit), query)
+            return lambda: self._read_parts(forms.read_urlencoded(body, kind.codec(), known, limit), query)
         example = functools.partial(describe.curl, self.inputs, request.scope["path"])
         parts = await forms.read_form(request, known, example, limit)
         return lambda: self._read_parts(parts, query)
@@ -232,8 +231,9 @@ class Routes:
         sample = forms.sample_from_form(parts, self.inputs, self.settings.max_part_bytes)
         return sample, options_from(query, forms.options_from_form(parts))
 
-    def _read_json(self, body: bytes, charset: str | None, query: Mapping[str, Any], options: tuple[str, ...]) -> Read:
-        content = json_body.parse_object(body, charset, self.settings.max_json_values)
+    def _read_json(self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]) -> Read:
+        example = f'{{"{next(iter(self.inputs))}": ...}}'
+        content = json_body.parse_object(body, kind, self.settings.max_json_values, example)
         sample, given = json_body.split_options(content, tuple(self.inputs), options)
         payloads = json_body.sample_from_json(sample, self.inputs, self.settings.max_part_bytes)
         return payloads, options_from(query, given)

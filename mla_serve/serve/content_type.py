@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
 
 from mla_serve.errors import UnsupportedFormat
 
@@ -29,6 +30,15 @@ class ContentType:
     charset: str | None = None
     boundary: bytes = b""
 
+    def codec(self, field: str = FIELD) -> str:
+        """Return the character set to read text in, UTF-8 where none is named.
+
+        Raises: UnsupportedFormat, about `field`, for one that is not read.
+        """
+        if self.charset is not None and not CHARSETS.fullmatch(self.charset):
+            raise UnsupportedFormat(field, f"the character set {self.charset[:40]!r} is not read; send UTF-8")
+        return self.charset or "utf-8"
+
     @property
     def is_json(self) -> bool:
         """Whether it is JSON, or something that is written in JSON."""
@@ -44,13 +54,21 @@ class ContentType:
         )
 
 
-def read_content_type(header: bytes | str | None, field: str = FIELD) -> ContentType:
-    """Read the value of a Content-Type header.
-
-    Raises: UnsupportedFormat, about `field`, for a character set that is not read.
-    """
+def read_content_type(header: bytes | str | None) -> ContentType:
+    """Read the value of a Content-Type header."""
     media_type, parameters = parse_options_header(header)
-    charset = parameters.get(b"charset", b"").decode("latin-1")
-    if charset and not CHARSETS.fullmatch(charset):
-        raise UnsupportedFormat(field, f"the character set {charset[:40]!r} is not read; send UTF-8")
-    return ContentType(media_type.decode("latin-1"), charset or None, parameters.get(b"boundary", b""))
+    charset = parameters.get(b"charset", b"").decode("latin-1") or None
+    return ContentType(media_type.decode("latin-1"), charset, parameters.get(b"boundary", b""))
+
+
+def content_type_of(request: Request) -> ContentType:
+    """Say what the body of a request is.
+
+    Raises: UnsupportedFormat for one that is compressed: nothing would bound what it becomes.
+    """
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise UnsupportedFormat(
+            "content-encoding", f"the body was sent as {encoding[:40]!r}; send it as it is, without Content-Encoding"
+        )
+    return read_content_type(request.headers.get("content-type"))

@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from mla_serve.errors import InputError, UnsupportedFormat
 from mla_serve.inputs import Input, Payload
-from mla_serve.serve.content_type import FIELD, MULTIPART, URLENCODED, ContentType, read_content_type
+from mla_serve.serve.content_type import FIELD, MULTIPART, URLENCODED, ContentType, content_type_of, read_content_type
 from mla_serve.serve.fields import (
     BODY,
     DATA_URL,
@@ -74,7 +74,7 @@ class Part:
 
         Raises: InputError.
         """
-        charset = self.kind.charset or "utf-8"
+        charset = self.kind.codec(self.name)
         try:
             text = self.decoded().decode("utf-8-sig" if self.is_file and charset == "utf-8" else charset)
         except UnicodeError as error:
@@ -178,7 +178,7 @@ class FormReader:
 
     def _described(self, name: str, is_file: bool) -> Part:
         """Make a part without its content from the headers."""
-        kind = read_content_type(self._headers.get(b"content-type"), name)
+        kind = read_content_type(self._headers.get(b"content-type"))
         encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
         if encoding not in (*AS_IT_IS, b"base64", b"quoted-printable"):
             given = encoding[:40].decode("latin-1")
@@ -246,12 +246,13 @@ async def read_form(
     given = request.headers.get("content-type")
     if given is None and request.headers.get("content-length", "0") == "0":
         return []
-    kind = read_content_type(given)
+    kind = content_type_of(request)
     if kind.media_type != MULTIPART:
         was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         raise UnsupportedFormat(
             FIELD,
-            f"the body was {was}; send multipart/form-data or application/json, for example: {example()}",
+            f"the body was {was}; send multipart/form-data, for example: {example()}, or JSON with the header "
+            f"Content-Type: application/json",
         )
     if not kind.boundary:
         raise MalformedRequest(FIELD, "multipart/form-data without a boundary; let the HTTP library set it")

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from mla_serve.errors import InputError, MissingInput, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Input, Payload
-from mla_serve.serve.content_type import FIELD, ContentType, read_content_type
+from mla_serve.serve.content_type import FIELD, ContentType, content_type_of
 from mla_serve.serve.fields import BODY, OPTIONS, check_known, check_new, json_type, payload_of_json, sent
 from mla_serve.serve.problems import MalformedRequest
 
@@ -28,7 +28,7 @@ STRING_OR_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|NaN', re.DOTALL)
 def check_content_type(request: Request) -> ContentType:
     """Refuse a body that does not claim to be JSON."""
     given = request.headers.get("content-type")
-    kind = read_content_type(given)
+    kind = content_type_of(request)
     if not kind.is_json:
         was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         example = """curl -H 'Content-Type: application/json' -d '{"samples": [{...}]}' localhost:3000/predict/batch"""
@@ -36,13 +36,12 @@ def check_content_type(request: Request) -> ContentType:
     return kind
 
 
-def parse_object(body: bytes, charset: str | None, max_values: int) -> dict[str, Any]:
-    """Parse a body that is one JSON object.
+def parse_object(body: bytes, kind: ContentType, max_values: int, example: str) -> dict[str, Any]:
+    """Parse a body that is one JSON object; `example` shows one, for whoever sent something else.
 
-    Args: charset, that the request names; None where it names none.
-    Raises: TooLarge; MalformedRequest; InputError, naming a repeated member.
+    Raises: TooLarge; MalformedRequest; InputError, naming a repeated member; UnsupportedFormat.
     """
-    body = _to_utf8(body, charset)
+    body = _to_utf8(body, kind)
     if sum(map(body.count, (b",", b"[", b"{"))) > max_values:  # a byte of JSON can become 60 bytes of objects
         raise TooLarge(BODY, f"more than {max_values:,} values in the JSON; send several requests")
     try:
@@ -50,7 +49,7 @@ def parse_object(body: bytes, charset: str | None, max_values: int) -> dict[str,
     except orjson.JSONDecodeError as error:
         body, content = _parse_with_nan(body, error)
     if not isinstance(content, dict):
-        raise MalformedRequest(BODY, f"expected a JSON object, got {json_type(content)}; send {{...}}")
+        raise MalformedRequest(BODY, f"expected a JSON object, got {json_type(content)}; send {example}")
     _refuse_repeated(body, content)
     return content
 
@@ -85,12 +84,13 @@ def split_options(
     )
 
 
-def parse_batch(body: bytes, charset: str | None, max_items: int, max_values: int) -> tuple[list[Any], dict[str, Any]]:
+def parse_batch(body: bytes, kind: ContentType, max_items: int, max_values: int) -> tuple[list[Any], dict[str, Any]]:
     """Parse the body of /predict/batch: the samples as they stand there, and the options.
 
     Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the body as a whole.
     """
-    members, options = split_options(parse_object(body, charset, max_values), ("samples",), OPTIONS)
+    content = parse_object(body, kind, max_values, '{"samples": [{...}, ...]}')
+    members, options = split_options(content, ("samples",), OPTIONS)
     samples = members.get("samples")
     if samples is None:
         raise MissingInput("samples", 'nothing was sent; send {"samples": [{...}, ...]}')
@@ -103,15 +103,15 @@ def parse_batch(body: bytes, charset: str | None, max_items: int, max_values: in
     return samples, options
 
 
-def _to_utf8(body: bytes, charset: str | None) -> bytes:
+def _to_utf8(body: bytes, kind: ContentType) -> bytes:
     """Bring a body to UTF-8 without a byte order mark, from what the request names or its first bytes show."""
-    charset = charset or json.detect_encoding(body)
-    if codecs.lookup(charset).name in ("utf-8", "utf-8-sig"):
+    codec = kind.codec() if kind.charset else json.detect_encoding(body)
+    if codecs.lookup(codec).name in ("utf-8", "utf-8-sig"):
         return body.removeprefix(codecs.BOM_UTF8)
     try:
-        return body.decode(charset).encode()
+        return body.decode(codec).encode()
     except ValueError:
-        raise MalformedRequest(BODY, f"expected {charset}, got other bytes; send UTF-8") from None
+        raise MalformedRequest(BODY, f"expected {codec}, got other bytes; send UTF-8") from None
 
 
 def _parse_with_nan(body: bytes, error: orjson.JSONDecodeError) -> tuple[bytes, Any]:

@@ -21,6 +21,7 @@ from mla_serve.inputs import Payload, VectorInput
 from mla_serve.predictor import Predictor
 from mla_serve.serve.api import create_app
 from mla_serve.serve.fields import numbers_of_texts, options_from
+from mla_serve.serve.forms import PLAIN
 from mla_serve.serve.json_body import parse_object
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.settings import Settings
@@ -137,12 +138,16 @@ def test_a_file_is_a_file_in_every_spelling(
 def test_a_file_is_told_by_its_content_not_by_its_type(
     client: TestClient, predictor: Predictor, sample: dict[str, Any], kind: str
 ) -> None:
-    if "charset" not in kind:
-        reply = send(client, part(sample["image"], 'name="image"; filename="x"', f"Content-Type: {kind}"))
-        assert_answers(reply, predictor, image=sample["image"])
-    if "/json" not in kind and "text/" not in kind:
-        reply = send(client, part(sample["image"], 'name="image"', f"Content-Type: {kind}"))
-        assert_answers(reply, predictor, image=sample["image"])
+    reply = send(client, part(sample["image"], 'name="image"; filename="x"', f"Content-Type: {kind}"))
+    assert_answers(reply, predictor, image=sample["image"])
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "image/png; charset=binary"])
+def test_a_part_whose_type_is_that_of_a_file_needs_no_filename(
+    client: TestClient, predictor: Predictor, sample: dict[str, Any], kind: str
+) -> None:
+    reply = send(client, part(sample["image"], 'name="image"', f"Content-Type: {kind}"))
+    assert_answers(reply, predictor, image=sample["image"])
 
 
 @pytest.mark.parametrize("given", [b'"caf\\u00e9 \\"x\\""', ' \n"café \\"x\\""'.encode()])
@@ -571,7 +576,7 @@ documents = st.recursive(
 
 @given(st.dictionaries(st.text('ab:"', max_size=3), documents, max_size=4), st.sampled_from([None, 2]))
 def test_any_object_is_parsed_as_it_was_written(content: dict[str, Any], indent: int | None) -> None:
-    assert parse_object(json.dumps(content, indent=indent).encode(), None, 10_000) == content
+    assert parse_object(json.dumps(content, indent=indent).encode(), PLAIN, 10_000, "{}") == content
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c:"]), documents), min_size=1, max_size=5))
@@ -580,16 +585,16 @@ def test_a_repeated_member_is_found_wherever_it_stands(members: list[tuple[str, 
     for body in (f"{{{written}}}", f'{{"samples": [{{{written}}}]}}', f'{{"x": {{{written}, "y": NaN}}}}'):
         if len({name for name, _ in members}) < len(members):
             with pytest.raises(InputError, match="more than once"):
-                parse_object(body.encode(), None, 10_000)
+                parse_object(body.encode(), PLAIN, 10_000, "{}")
         else:
-            assert parse_object(body.encode(), None, 10_000)
+            assert parse_object(body.encode(), PLAIN, 10_000, "{}")
 
 
 @pytest.mark.parametrize("piece", [b'\\"', b'"NaN', b'"\\\\":NaN,', b'":"', b"NaN,", b'{"a":'])
 def test_no_body_is_parsed_in_quadratic_time(piece: bytes) -> None:
     # 4 MB of each: quadratic would be minutes, and the suite's faulthandler would end it
     with pytest.raises(InputError):
-        parse_object(b'{"NaN": "' + piece * (4_000_000 // len(piece)), None, 10**9)
+        parse_object(b'{"NaN": "' + piece * (4_000_000 // len(piece)), PLAIN, 10**9, "{}")
 
 
 # Content types.
@@ -604,5 +609,22 @@ def test_another_content_type_is_refused_with_what_to_send(client: TestClient, p
     detail = assert_problem(
         client.post(path, content=b'{"text": "a"}', headers=headers), 415, "unsupported-format", "content-type"
     )
-    assert "multipart/form-data or application/json" in detail
+    assert "Content-Type: application/json" in detail
     assert f"localhost:3000{path}" in detail
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/embed"])
+def test_a_compressed_body_is_refused(client: TestClient, path: str) -> None:
+    headers = JSON | {"Content-Encoding": "gzip"}
+    detail = assert_problem(
+        client.post(path, content=b"\x1f\x8b", headers=headers), 415, "unsupported-format", "content-encoding"
+    )
+    assert "gzip" in detail
+    assert client.post("/predict", content=b'{"text": "a"}', headers=JSON | {"Content-Encoding": "identity"}).is_success
+
+
+def test_another_shape_of_json_is_told_what_to_send(client: TestClient) -> None:
+    detail = assert_problem(client.post("/predict", json=[{"text": "a"}]), 400, "malformed-request", "body")
+    assert detail == 'expected a JSON object, got a list; send {"image": ...}'
+    detail = assert_problem(client.post("/predict/batch", json=[{"text": "a"}]), 400, "malformed-request", "body")
+    assert detail == 'expected a JSON object, got a list; send {"samples": [{...}, ...]}'
