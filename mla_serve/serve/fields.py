@@ -98,7 +98,12 @@ def check_known(name: str, known: Collection[str]) -> None:
 def check_new(name: str, taken: Iterable[str]) -> None:
     """Refuse a name that has been there."""
     if name in taken:
-        raise InputError(name, "the field was sent more than once; send it once")
+        raise repeated(name)
+
+
+def repeated(name: str) -> InputError:
+    """Say that a field was sent more than once."""
+    return InputError(name, "the field was sent more than once; send it once")
 
 
 def sent(values: Mapping[str, Any]) -> dict[str, Any]:

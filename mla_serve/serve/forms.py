@@ -44,6 +44,7 @@ PLAIN_HEAD = re.compile(
     re.IGNORECASE,
 )
 PLAIN = ContentType()
+MOST_PLAIN = 1_000  # parts; nobody means more
 AS_IT_IS = (b"", b"7bit", b"8bit", b"binary")
 
 
@@ -224,7 +225,7 @@ def _split_plain(body: bytes, boundary: bytes) -> list[tuple[Part, bool]] | None
     if not (PLAIN_BOUNDARY.fullmatch(boundary) and body.startswith(start) and body.endswith((end, end + b"\r\n"))):
         return None
     parts = []
-    for piece in body[len(start) : body.rindex(end)].split(b"\r\n" + start):
+    for piece in body[len(start) : body.rindex(end)].split(b"\r\n" + start, MOST_PLAIN):
         head, gap, content = piece.partition(b"\r\n\r\n")
         found = PLAIN_HEAD.fullmatch(head)
         if found is None or not gap or end[:-2] in content:

@@ -1,14 +1,15 @@
-"""JSON bodies, strictly: one meaning or none. What Python and browsers write is read, also where JSON has no such thing.
+"""JSON bodies: one meaning, or none.
 
-orjson parses, in the time that a parser of the standard library takes for a tenth of it. Beside its rules: NaN, as Python
-writes a missing value, is null; a member that is repeated is refused, since parsers disagree on which one counts.
+orjson parses, as it is the fastest. The standard library's parser looks again where something is not JSON or may be
+ambiguous: NaN, as Python writes a missing value, is null; a member that is repeated is refused, since parsers disagree on
+which one counts.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-import re
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +19,10 @@ from starlette.requests import Request
 from mla_serve.errors import InputError, MissingInput, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Input, Payload
 from mla_serve.serve.content_type import FIELD, ContentType, content_type_of
-from mla_serve.serve.fields import BODY, OPTIONS, check_known, check_new, json_type, payload_of_json, sent
+from mla_serve.serve.fields import BODY, OPTIONS, check_known, json_type, payload_of_json, repeated, sent
 from mla_serve.serve.problems import MalformedRequest
 
-# A string, up to the end where it is not closed: an expression that can fail there would try again at every quote.
-STRING_OR_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|NaN', re.DOTALL)
+LONGEST_INTEGER = 18  # digits; a longer one is a float, as orjson reads it
 
 
 def check_content_type(request: Request) -> ContentType:
@@ -46,11 +46,12 @@ def parse_object(body: bytes, kind: ContentType, max_values: int, example: str) 
         raise TooLarge(BODY, f"more than {max_values:,} values in the JSON; send several requests")
     try:
         content = orjson.loads(body)
+        if isinstance(content, dict) and not _has_every_member(body, content):
+            _parse_slowly(body)
     except orjson.JSONDecodeError as error:
-        body, content = _parse_with_nan(body, error)
+        content = _parse_with_nan(body, error)
     if not isinstance(content, dict):
         raise MalformedRequest(BODY, f"expected a JSON object, got {json_type(content)}; send {example}")
-    _refuse_repeated(body, content)
     return content
 
 
@@ -114,39 +115,70 @@ def _to_utf8(body: bytes, kind: ContentType) -> bytes:
         raise MalformedRequest(BODY, f"expected {codec}, got other bytes; send UTF-8") from None
 
 
-def _parse_with_nan(body: bytes, error: orjson.JSONDecodeError) -> tuple[bytes, Any]:
-    """Parse again with null for NaN; returns the body as it was parsed.
+def _has_every_member(body: bytes, content: dict[str, Any]) -> bool:
+    """Whether no member was lost because another has its name: every member has its colon.
+
+    False may be said of texts with colons, and of objects that are nested deeper than samples.
+    """
+    samples = content.get("samples")
+    inner = sum(len(each) for each in samples if isinstance(each, dict)) if isinstance(samples, list) else 0
+    return body.count(b":") == len(content) + inner
+
+
+def _parse_with_nan(body: bytes, error: ValueError) -> Any:
+    """Parse what orjson refused, for it may have refused NaN; refuse the rest as it does.
 
     Raises: MalformedRequest.
     """
     if b"NaN" in body:
-        body = STRING_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], body)
         try:
-            return body, orjson.loads(body)
-        except orjson.JSONDecodeError as again:
-            error = again
-    said = "it is empty" if not body.strip() else str(error)
+            content = _parse_slowly(body)
+            orjson.dumps(content)  # refuses lone surrogates
+            return content
+        except (orjson.JSONEncodeError, ValueError) as again:
+            said = str(again)
+    else:
+        said = str(error) if body.strip() else "it is empty"
     raise MalformedRequest(BODY, f"this is no JSON ({said}); let a JSON library write it, in UTF-8") from None
 
 
-def _refuse_repeated(body: bytes, content: dict[str, Any]) -> None:
-    """Refuse a member that stands more than once in its object.
+def _parse_slowly(body: bytes) -> Any:
+    """Parse with null for NaN.
 
-    Every member has its colon: as many colons as members in the result, and none is lost. More may stand in texts, and
-    then a second parser looks.
+    Raises: InputError, naming a repeated member; MalformedRequest; ValueError for what is no JSON.
     """
-    samples = content.get("samples")
-    inner = sum(len(each) for each in samples if isinstance(each, dict)) if isinstance(samples, list) else 0
-    if body.count(b":") == len(content) + inner:
-        return
     try:
-        json.loads(body, object_pairs_hook=_refuse_repeated_names, parse_int=str, parse_float=str)
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_unrepeated,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_null_for_nan,
+        )
     except RecursionError:
         raise MalformedRequest(BODY, "the JSON is nested too deep; send an object of plain values") from None
 
 
-def _refuse_repeated_names(members: list[tuple[str, Any]]) -> None:
-    names: set[str] = set()
-    for name, _ in members:
-        check_new(name[:100], names)
-        names.add(name[:100])
+def _unrepeated(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            raise repeated(name.encode(errors="replace").decode())  # a lone surrogate cannot stand in an answer
+        found[name] = value
+    return found
+
+
+def _integer(text: str) -> float:
+    return int(text) if len(text) <= LONGEST_INTEGER else float(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is more than a number holds")
+    return number
+
+
+def _null_for_nan(name: str) -> None:
+    if name != "NaN":
+        raise ValueError(f"{name} is no JSON")
