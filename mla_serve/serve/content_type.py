@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import dataclasses
 import re
 
@@ -31,13 +33,15 @@ class ContentType:
     boundary: bytes = b""
 
     def codec(self, field: str = FIELD) -> str:
-        """Return the character set to read text in, UTF-8 where none is named.
+        """Return Python's name of the character set to read text in, UTF-8 where none is named.
 
         Raises: UnsupportedFormat, about `field`, for one that is not read.
         """
-        if self.charset is not None and not CHARSETS.fullmatch(self.charset):
-            raise UnsupportedFormat(field, f"the character set {self.charset[:40]!r} is not read; send UTF-8")
-        return self.charset or "utf-8"
+        name = self.charset or "utf-8"
+        with contextlib.suppress(LookupError):
+            if CHARSETS.fullmatch(name):
+                return codecs.lookup(name).name
+        raise UnsupportedFormat(field, f"the character set {name[:40]!r} is not read; send UTF-8")
 
     @property
     def is_json(self) -> bool:

@@ -77,7 +77,8 @@ class Part:
         """
         charset = self.kind.codec(self.name)
         try:
-            text = self.decoded().decode("utf-8-sig" if self.is_file and charset == "utf-8" else charset)
+            # a byte order mark is the habit of editors, and no part of a text
+            text = self.decoded().decode("utf-8-sig" if charset == "utf-8" else charset)
         except UnicodeError as error:
             raise InputError(self.name, f"expected {charset.upper()}, got other bytes ({error})"[:200]) from None
         return _string_of_json(text) if self.kind.is_json else text

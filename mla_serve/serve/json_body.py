@@ -107,7 +107,7 @@ def parse_batch(body: bytes, kind: ContentType, max_items: int, max_values: int)
 def _to_utf8(body: bytes, kind: ContentType) -> bytes:
     """Bring a body to UTF-8 without a byte order mark, from what the request names or its first bytes show."""
     codec = kind.codec() if kind.charset else json.detect_encoding(body)
-    if codecs.lookup(codec).name in ("utf-8", "utf-8-sig"):
+    if codec in ("utf-8", "utf-8-sig"):
         return body.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode(codec).encode()

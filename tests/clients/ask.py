@@ -58,6 +58,9 @@ def main(address: str, folder: str, sample_file: str) -> None:
     answers["options"]["form"] = predict.sync(
         client=client, body=PredictFilesForm(**{text: sample[text]}, **options)
     ).to_dict()
+    bad, good = PredictBatchBatchBatchSample(**{text: " "}), PredictBatchBatchBatchSample(**{text: sample[text]})
+    results = predict_batch.sync(client=client, body=PredictBatchBatch(samples=[bad, good])).results
+    assert (results[0].problem.field, results[1].label) == (text, answers["form"][text]["label"])
     answers["problem"] = {"missing": predict.sync(client=client, body=PredictJsonSample(top_k=1)).to_dict()}
     print(json.dumps(answers))
 

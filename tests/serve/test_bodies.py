@@ -186,7 +186,14 @@ def test_a_text_is_read_in_the_character_set_that_it_names(
     assert_answers(reply, predictor, text="café")
 
 
-@pytest.mark.parametrize("charset", ["unicode_escape", "idna", "rot13", "x-own", "utf-7", "hex"])
+@pytest.mark.parametrize("kind", ["text/plain", "text/plain; charset=UTF-8", "text/plain; charset=utf8"])
+def test_a_byte_order_mark_is_no_part_of_a_text(client: TestClient, predictor: Predictor, kind: str) -> None:
+    for disposition in ('name="text"', 'name="text"; filename="t.txt"'):
+        reply = send(client, part(b"\xef\xbb\xbfabc", disposition, f"Content-Type: {kind}"))
+        assert_answers(reply, predictor, text="abc")
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "idna", "rot13", "x-own", "utf-7", "hex", "utf16le", "iso88591"])
 def test_other_character_sets_are_refused(client: TestClient, charset: str) -> None:
     reply = send(client, part(b"abc", 'name="text"', f"Content-Type: text/plain; charset={charset}"))
     assert charset in assert_problem(reply, 415, "unsupported-format", "text")
