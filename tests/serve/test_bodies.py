@@ -642,3 +642,34 @@ def test_another_shape_of_json_is_told_what_to_send(client: TestClient) -> None:
     assert detail == 'expected a JSON object, got a list; send {"image": ...}'
     detail = assert_problem(client.post("/predict/batch", json=[{"text": "a"}]), 400, "malformed-request", "body")
     assert detail == 'expected a JSON object, got a list; send {"samples": [{...}, ...]}'
+
+
+BODIES = (
+    b'{"text": "a", "vector": [0.5, -1, 2, NaN], "top_k": 3, "fusion": null, "image": "data:;base64,YQ=="}',
+    b"text=caf%C3%A9&vector=1+2+3+4&top_k=3&coverage=&image=YQ%3D%3D",
+    part(b'"a"', 'name="text"; filename=""', "Content-Type: application/json; charset=utf-16")
+    + part(b"YQ==", "name=\"image\"; filename*=UTF-8''x", "Content-Transfer-Encoding: base64")
+    + b"--b--\r\n",
+)
+KINDS = (
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=b",
+    "a/b+json",
+    "text/x",
+)
+PARAMETERS = ("", "; charset=utf-16", "; charset=shift_jis", '; charset="', "; charset=\u00e9", "; boundary=--b")
+PIECES = st.binary(max_size=4) | st.sampled_from(
+    [b"\\ud800", b"%ff", b"\xff\xfe", b"\0", b'"', b"&", b"--b\r\n", b"NaN", b":", b"=", b"\xef\xbb\xbf", b"[" * 300]
+)
+
+
+@given(st.sampled_from(BODIES), st.sampled_from(KINDS), st.sampled_from(PARAMETERS), st.data())
+def test_any_body_is_answered(client: TestClient, body: bytes, kind: str, parameters: str, data: st.DataObject) -> None:
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(body)))
+        body = body[:at] + data.draw(PIECES) + body[at + data.draw(st.integers(0, 6)) :]
+    path = data.draw(st.sampled_from(["/predict", "/embed", "/predict?top_k=2", "/predict/batch"]))
+    reply = client.post(path, content=body, headers={"Content-Type": (kind + parameters).encode("latin-1")})  # type: ignore[dict-item]
+    assert reply.status_code in (200, 400, 413, 415, 422), reply.text
+    assert reply.json()
