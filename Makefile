@@ -27,6 +27,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints
 AXE_CORE := 4.14.1
 # axe-core checks the page for accessibility; npm, where there is one, fetches it.
 AXE := $(if $(shell command -v npm),.venv/axe-core/axe.min.js)
+# Other people's tools write clients from /openapi.json, in environments of their own: make clients asks through them.
+OPENAPI_PYTHON_CLIENT := 0.29.1
+NODE_CLIENTS := openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@20.19.43
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
 # Two workers of two torch threads each on two cores train 6 times slower than two of one.
 test test-all test-serving: export OMP_NUM_THREADS = 1
@@ -68,6 +71,10 @@ hostile: .venv/.stamp-dev ## send the corpus and 5,000 generated requests to the
 .PHONY: fuzz
 fuzz: .venv/.stamp-dev ## feed every decoder damaged files for SECONDS each
 	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -s tests/hostile/test_fuzz.py
+
+.PHONY: clients
+clients: .venv/.stamp-dev .venv/clients/.stamp ## ask the service through generated Python and TypeScript clients, and Java's own; needs npm and a JDK
+	MLA_REQUIRE_CLIENTS=1 $(BIN)/python -m pytest -q -m '' tests/clients $(ARGS)
 
 .PHONY: soak
 soak: .venv/.stamp-dev ## saturate the service with MODEL for ten minutes; ARGS="--seconds 60" for less
@@ -186,6 +193,14 @@ $(BIN)/python $(SERVING)/python:
 .venv/axe-core/axe.min.js: Makefile | $(BIN)/python
 	@mkdir -p $(@D)
 	@cd $(@D) && npm pack --silent axe-core@$(AXE_CORE) > /dev/null && tar -xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE && rm axe-core-*.tgz
+	@touch $@
+
+.venv/clients/.stamp: Makefile | $(BIN)/python
+	@echo 'Setting up .venv/clients, generators of clients: once, a minute'
+	@command -v npm > /dev/null || { echo 'there is no npm: install Node.js (Debian, Ubuntu: apt install npm)' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv/clients/python
+	@.venv/clients/python/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client==$(OPENAPI_PYTHON_CLIENT)
+	@npm install --silent --no-save --no-package-lock --prefix .venv/clients $(NODE_CLIENTS)
 	@touch $@
 
 .venv-serving/.stamp: $(DEPENDENCIES) | $(SERVING)/python

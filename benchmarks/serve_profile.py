@@ -35,9 +35,10 @@ from benchmarks.serve_processes import Server, serving
 from benchmarks.serve_systems import SYSTEMS
 from mla_serve.cli import console, main
 from mla_serve.predictor import Predictor
-from mla_serve.serve import connection, forms
+from mla_serve.serve import connection
 from mla_serve.serve.bench import Stopwatch
 from mla_serve.serve.drain import Drain, Drained
+from mla_serve.serve.fields import Options
 from mla_serve.serve.identity import Identity
 from mla_serve.serve.metrics import tally
 from mla_serve.serve.model import open_predictor
@@ -46,7 +47,7 @@ from mla_serve.serve.settings import Settings
 from tests.load.http import BOUNDARY
 
 WARM_UP_S = 0.3  # of the real service, after its sleep
-OPTIONS = forms.Options()
+OPTIONS = Options()
 One = Callable[[Case], Awaitable[Any]]
 Found = dict[str, list[float]]
 # Stages from the inside out, and what each adds to the one before.

@@ -4,6 +4,6 @@ import os
 
 from mla_serve import telemetry
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 telemetry.switch_off(os.environ)  # here, because every process of this package comes by before it imports anything else

@@ -228,7 +228,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"audio": (np.zeros((0,)), 8000)}, InputError, "audio"),
     ({"audio": (np.zeros(9), "8k")}, InputError, "audio"),
     ({"audio": (np.zeros(9, dtype=np.uint8), 8000)}, InputError, "audio"),
-    ({"text": ""}, InputError, "text"),
+    ({"text": " "}, InputError, "text"),
     ({"text": b"\xff"}, InputError, "text"),
     ({"text": 7}, InputError, "text"),
     ({"vector": [1, 2]}, InputError, "vector"),

@@ -16,7 +16,7 @@ from mla_serve.client.exchange import DEFAULT_URL, Exchange, Outcome, Retry, Sen
 from mla_serve.client.many import OnError, Queue, Sample, progress_bar
 from mla_serve.client.model import Model
 from mla_serve.client.payloads import Value
-from mla_serve.errors import ConfigError, MlaServeError
+from mla_serve.errors import MlaServeError
 from mla_serve.results import Answer, Embedding
 
 T = TypeVar("T")

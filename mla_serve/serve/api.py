@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -21,9 +22,11 @@ from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import Heard, Predictor
 from mla_serve.results import Answer, Embedding, ModelId, Prediction
-from mla_serve.serve import describe, forms
+from mla_serve.serve import describe, forms, json_body
 from mla_serve.serve.batching import Batching, parse_caps
 from mla_serve.serve.bench import Bench, Stopwatch
+from mla_serve.serve.content_type import JSON, URLENCODED, ContentType, content_type_of
+from mla_serve.serve.fields import OPTIONS, Options, options_from, read_query
 from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.limits import BodyLimit, Deadline, cost_of_body
 from mla_serve.serve.metrics import meters, tally
@@ -40,6 +43,10 @@ from mla_serve.serve.tracing import tracing
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
+PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # that any request may be answered with
+SAMPLE_PROBLEMS = (400, 413, 415, 422, *PROBLEMS)
+EXPOSED = ("X-Request-ID", "Server-Timing", "Retry-After", "Allow", "WWW-Authenticate")  # to pages of other origins
+Read = tuple[dict[str, Payload], Options]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Answerer:
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
 
-    def predict(self, sample: Mapping[str, Payload], options: forms.Options, watch: Stopwatch) -> bytes:
+    def predict(self, sample: Mapping[str, Payload], options: Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
         rule = self._rule(options)
         heard = self._hear([self._decode(sample, watch)], watch)
@@ -90,9 +97,8 @@ class Answerer:
             watch.lap(f"encode-{name}")
         return orjson.dumps({"features": features, "model": self.model})
 
-    def predict_batch(self, body: bytes, watch: Stopwatch) -> bytes:
+    def predict_batch(self, items: Sequence[Any], options: Options, watch: Stopwatch) -> bytes:
         """Classify many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
-        items, options = forms.parse_batch(body, self.settings.max_batch_items, self.settings.max_json_values)
         rule = self._rule(options)
         decoded = [self._decode_item(item, watch) for item in items]
         watch.lap("decode")
@@ -121,7 +127,7 @@ class Answerer:
         for each in predictions:
             tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
 
-    def _rule(self, options: forms.Options) -> str:
+    def _rule(self, options: Options) -> str:
         rule = options.fusion or DEFAULT_RULE
         self.predictor.check_options(rule, options.top_k, options.coverage)
         return rule
@@ -142,7 +148,7 @@ class Answerer:
         watch.check()
         try:
             limit = self.settings.max_part_bytes
-            sample = forms.sample_from_json(item, self.predictor.bundle.inputs, limit)
+            sample = json_body.sample_from_json(item, self.predictor.bundle.inputs, limit)
             with watch.decoding(next(iter(sample), "samples")):
                 return self.predictor.decode(sample)
         except Exception as error:  # even a bug in a decoder shall not cost the neighbours their answers
@@ -169,36 +175,40 @@ class Routes:
         self.answerer = Answerer(predictor, settings)
         self.settings = settings
         self.inputs = predictor.bundle.inputs
-        self.description = orjson.dumps(describe.model_description(predictor.bundle, settings, predictor.providers))
+        self.description = describe.model_description(predictor.bundle, settings, predictor.providers)
         most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
         self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
-        self._known = (*self.inputs, *forms.OPTIONS)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
         """Classify one sample from any non-empty subset of its modalities."""
-        parts = await self._read_form(request, self._known)
-        sample = forms.sample_from_form(parts, self.inputs)
-        options = forms.options_from_form(parts)
-        return await self._reply(request, functools.partial(self.answerer.predict, sample, options))
+        read = await self._read_sample(request, OPTIONS)
+        return await self._reply(request, lambda watch: self.answerer.predict(*read(), watch))
 
     async def embed(self, request: Request) -> Response:
         """Return the encoder's features of each modality that was sent."""
-        parts = await self._read_form(request, tuple(self.inputs))
-        sample = forms.sample_from_form(parts, self.inputs)
-        return await self._reply(request, functools.partial(self.answerer.embed, sample))
+        read = await self._read_sample(request, ())
+        return await self._reply(request, lambda watch: self.answerer.embed(read()[0], watch))
 
     async def predict_batch(self, request: Request) -> Response:
         """Classify a list of samples; files are base64. One that cannot be used gets a problem in its place."""
-        forms.check_json(request)
+        query = read_query(request.scope["query_string"], OPTIONS)
+        kind = json_body.check_content_type(request)
         self.bench.check()
         body = await request.body()
-        return await self._reply(request, functools.partial(self.answerer.predict_batch, body))
+
+        def answer(watch: Stopwatch) -> bytes:
+            items, options = json_body.parse_batch(
+                body, kind, self.settings.max_batch_items, self.settings.max_json_values
+            )
+            return self.answerer.predict_batch(items, options_from(query, options), watch)
+
+        return await self._reply(request, answer)
 
     async def model(self) -> Response:
         """Describe the model: classes, modalities and how to send them, limits, metrics, hashes."""
-        refusal = orjson.dumps({"update_refused": self.refusal})
-        return Response(self.description[:-1] + b"," + refusal[1:], media_type=describe.JSON)
+        description = dataclasses.replace(self.description, update_refused=self.refusal)
+        return Response(orjson.dumps(description), media_type=JSON)
 
     def close(self) -> None:
         """Let go of the threads and the graphs: after the last request, when another model has taken over.
@@ -208,17 +218,39 @@ class Routes:
         self.bench.close()
         del self.answerer
 
-    async def _read_form(self, request: Request, known: tuple[str, ...]) -> list[forms.Part]:
+    async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], Read]:
+        """Receive one sample and the options that are known; returns what parses them, in a thread."""
+        query = read_query(request.scope["query_string"], options)
         self.bench.check()  # before a body is read for nothing
+        kind = content_type_of(request)
+        known, limit = (*self.inputs, *options), self.settings.max_part_bytes
+        if kind.is_json:
+            body = await request.body()
+            return lambda: self._read_json(body, kind, query, options)
+        if kind.media_type == URLENCODED:
+            body = await request.body()
+            return lambda: self._read_parts(forms.read_urlencoded(body, kind.codec(), known, limit), query)
         example = functools.partial(describe.curl, self.inputs, request.scope["path"])
-        return await forms.read_form(request, known, example, self.settings.max_part_bytes)
+        parts = await forms.read_form(request, known, example, limit)
+        return lambda: self._read_parts(parts, query)
+
+    def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> Read:
+        sample = forms.sample_from_form(parts, self.inputs, self.settings.max_part_bytes)
+        return sample, options_from(query, forms.options_from_form(parts))
+
+    def _read_json(self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]) -> Read:
+        example = f'{{"{next(iter(self.inputs))}": ...}}'
+        content = json_body.parse_object(body, kind, self.settings.max_json_values, example)
+        sample, given = json_body.split_options(content, tuple(self.inputs), options)
+        payloads = json_body.sample_from_json(sample, self.inputs, self.settings.max_part_bytes)
+        return payloads, options_from(query, given)
 
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
         watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
         body = await self.bench.run(answer, watch, request.receive)
         tally().timed(watch.laps)
         tracing.stages(watch.laps)
-        return Response(body, headers=watch.header(), media_type=describe.JSON)
+        return Response(body, headers=watch.header(), media_type=JSON)
 
 
 class PastFastAPI:
@@ -267,7 +299,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
     Args: keys, those of the settings' file when there has been an application before; left out, the file is read.
     Raises: ConfigError when a modality bears the name of an option, or the file of keys cannot be used.
     """
-    if clash := set(predictor.names) & set(forms.OPTIONS):
+    if clash := set(predictor.names) & set(OPTIONS):
         raise ConfigError(f"the modalities {sorted(clash)} bear names of request options; rename them and train again")
     manifest = predictor.bundle.manifest
     app = FastAPI(
@@ -280,8 +312,9 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
     routes = Routes(predictor, settings)
-    _add_api(app, routes)
     add_pages(app, predictor.bundle)
+    _add_api(app, routes, guarded=settings.api_keys_file is not None)
+    _let_head_in(app)
     return Surface(app, routes, _layers(routes, settings, keys))
 
 
@@ -297,35 +330,42 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
         layers.append(lambda app: Guard(app, known))
     layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes, cost_of_body))
     if origins := parse_origins(settings.cors_origins):
-        layers.append(lambda app: CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]))
+        methods = ["GET", "HEAD", "POST"]
+        layers.append(
+            lambda app: CORSMiddleware(app, origins, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED)
+        )
     return [*layers, SecurityHeaders]
 
 
-def _add_api(app: FastAPI, routes: Routes) -> None:
-    """Add what programs call, with the OpenAPI of this model's fields."""
-    form_problems = describe.problem_responses(400, 401, 413, 415, 422, 500, 503, 504)
-    app.add_api_route(
-        "/predict",
-        routes.predict,
-        methods=["POST"],
-        response_model=Answer,
-        responses=form_problems,
-        openapi_extra=describe.form_schema(routes.inputs, with_options=True),
-    )
-    app.add_api_route(
-        BATCH_PATH,
-        routes.predict_batch,
-        methods=["POST"],
-        response_model=BatchAnswer,
-        responses=form_problems,
-        openapi_extra=describe.batch_schema(routes.inputs, routes.settings.max_batch_items),
-    )
-    app.add_api_route(
-        "/embed",
-        routes.embed,
-        methods=["POST"],
-        response_model=Embedding,
-        responses=form_problems,
-        openapi_extra=describe.form_schema(routes.inputs, with_options=False),
-    )
-    app.add_api_route("/model", routes.model, methods=["GET"], response_model=dict[str, Any])
+def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
+    """Add what programs call, with the OpenAPI of this model's fields. Names of operations are those of the functions."""
+    sample, embed = (describe.sample_body(routes.inputs, with_options) for with_options in (True, False))
+    batch = describe.batch_body(routes.inputs, routes.settings.max_batch_items)
+    options = describe.query_parameters()
+    operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
+        ("/predict", routes.predict, Answer, {"requestBody": sample, "parameters": options}),
+        (BATCH_PATH, routes.predict_batch, BatchAnswer, {"requestBody": batch, "parameters": options}),
+        ("/embed", routes.embed, Embedding, {"requestBody": embed}),
+        ("/model", routes.model, describe.ModelDescription, {}),
+    ]
+    for path, handler, answer, extra in operations:
+        app.add_api_route(
+            path,
+            handler,
+            methods=["POST" if "requestBody" in extra else "GET"],
+            operation_id=handler.__name__,
+            response_model=answer,
+            responses=describe.problem_responses(*(SAMPLE_PROBLEMS if "requestBody" in extra else PROBLEMS)),
+            openapi_extra=extra,
+        )
+    document = app.openapi()
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    if guarded:
+        document["security"] = [{"key": []}]
+
+
+def _let_head_in(app: FastAPI) -> None:
+    """Answer HEAD where GET is answered; after the OpenAPI is written, where each would be an operation of its own."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mla_serve import __version__
 from mla_serve.bundle import Bundle
@@ -14,38 +14,97 @@ from mla_serve.fusion import DEFAULT_RULE, RULES
 from mla_serve.inputs import Input
 from mla_serve.results import DEFAULT_TOP_K
 from mla_serve.runtime import WHEELS
+from mla_serve.serve.content_type import JSON, MULTIPART
 from mla_serve.serve.problems import KINDS, MEDIA_TYPE
 from mla_serve.serve.settings import Settings
 
-JSON = "application/json"
-MULTIPART = "multipart/form-data"
+NOT_BLANK = r"\S"
 PACKAGES = ("numpy", *WHEELS, "bentoml", "fastapi", "pillow", "soundfile", "tokenizers")
 
 
-def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> dict[str, Any]:
-    """Return all that a caller may want to know of the model, as GET /model sends it."""
+@dataclasses.dataclass(frozen=True)
+class ModalityDescription:
+    """How one modality is sent: its kind, formats, shape and every field that decoding depends on."""
+
+    kind: str
+    sent_as: Literal["file", "text", "numbers"]
+    formats: list[str]
+    shape: list[int]
+    input: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionDescription:
+    """The rule when none is asked for, all rules, and the fitted parameters."""
+
+    default: str
+    rules: list[str]
+    fitted: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Versions:
+    """Versions of packages: of those that trained the model, and of those that compute the answers."""
+
+    trained: dict[str, str]
+    serving: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request may send, and how long it may take."""
+
+    body_bytes: int
+    part_bytes: int
+    batch_body_bytes: int
+    batch_items: int
+    request_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """The reply of GET /model. update_refused: why a newer bundle is not served."""
+
+    name: str
+    sha256: str
+    created: str
+    classes: list[str]
+    modalities: dict[str, ModalityDescription]
+    fusion: FusionDescription
+    coverage: dict[str, dict[str, float]]
+    metrics: dict[str, Any]
+    golden_samples: int
+    golden_source: str
+    versions: Versions
+    providers: list[str]
+    limits: Limits
+    update_refused: dict[str, str] | None = None
+
+
+def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> ModelDescription:
+    """Return all that a caller may want to know of the model."""
     manifest = bundle.manifest
-    return {
-        "name": manifest.name,
-        "sha256": manifest.sha256,
-        "created": manifest.created,
-        "classes": manifest.classes,
-        "modalities": {name: describe_input(reader) for name, reader in bundle.inputs.items()},
-        "fusion": {"default": DEFAULT_RULE, "rules": list(RULES), "fitted": manifest.fusion.model_dump()},
-        "coverage": possible_coverages(bundle),
-        "metrics": manifest.metrics,
-        "golden_samples": len(manifest.golden),
-        "golden_source": manifest.golden_source,
-        "versions": {"trained": manifest.versions, "serving": serving_versions()},
-        "providers": list(providers),
-        "limits": {
-            "body_bytes": settings.max_body_bytes,
-            "part_bytes": settings.max_part_bytes,
-            "batch_body_bytes": settings.max_batch_body_bytes,
-            "batch_items": settings.max_batch_items,
-            "request_seconds": settings.request_timeout_s,
-        },
-    }
+    return ModelDescription(
+        name=manifest.name,
+        sha256=manifest.sha256,
+        created=manifest.created,
+        classes=manifest.classes,
+        modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
+        fusion=FusionDescription(DEFAULT_RULE, list(RULES), manifest.fusion.model_dump()),
+        coverage=possible_coverages(bundle),
+        metrics=manifest.metrics,
+        golden_samples=len(manifest.golden),
+        golden_source=manifest.golden_source,
+        versions=Versions(manifest.versions, serving_versions()),
+        providers=list(providers),
+        limits=Limits(
+            settings.max_body_bytes,
+            settings.max_part_bytes,
+            settings.max_batch_body_bytes,
+            settings.max_batch_items,
+            settings.request_timeout_s,
+        ),
+    )
 
 
 def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
@@ -56,17 +115,11 @@ def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
     }
 
 
-def describe_input(reader: Input) -> dict[str, Any]:
-    """Say how one modality is sent: its kind, formats, shape and every field that decoding depends on."""
+def describe_input(reader: Input) -> ModalityDescription:
+    """Say how one modality is sent."""
     contents = {field.name for field in dataclasses.fields(reader) if "file" in field.metadata}
     fields = {name: value for name, value in vars(reader).items() if name in _field_names(reader) - contents}
-    return {
-        "kind": reader.kind,
-        "sent_as": reader.sent_as,
-        "formats": list(reader.formats),
-        "shape": list(reader.shape),
-        "input": fields,
-    }
+    return ModalityDescription(reader.kind, reader.sent_as, list(reader.formats), list(reader.shape), fields)
 
 
 def serving_versions() -> dict[str, str]:
@@ -87,34 +140,37 @@ def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
     )
 
 
-def form_schema(inputs: Mapping[str, Input], with_options: bool) -> dict[str, Any]:
-    """Return the OpenAPI request body of a form with one field per modality, at least one of them sent."""
-    properties = {name: _form_field(reader) for name, reader in inputs.items()}
-    schema = {
-        "type": "object",
-        "properties": properties | (_options() if with_options else {}),
-        "anyOf": [{"required": [name]} for name in inputs],
-        "additionalProperties": False,
+def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, Any]:
+    """Return the OpenAPI request body of one sample, as a form or as JSON.
+
+    It does not say that one modality at least is needed: generators make classes without fields of `anyOf`. Nor that there
+    must be a body: openapi-python-client 0.29 then writes modules that cannot be imported (its issue 1451).
+    """
+    options = option_schemas() if with_options else {}
+    form = {name: _form_field(reader) for name, reader in inputs.items()}
+    values = {name: _json_field(reader) for name, reader in inputs.items()}
+    return {
+        "content": {
+            MULTIPART: {"schema": _object("Form", form | options)},
+            JSON: {"schema": _object("Sample", values | options)},
+        },
     }
-    return {"requestBody": {"required": True, "content": {MULTIPART: {"schema": schema}}}}
 
 
-def batch_schema(inputs: Mapping[str, Input], max_items: int) -> dict[str, Any]:
+def batch_body(inputs: Mapping[str, Input], max_items: int) -> dict[str, Any]:
     """Return the OpenAPI request body of a JSON batch."""
-    item = {
-        "type": "object",
-        "properties": {name: _json_field(reader) for name, reader in inputs.items()},
-        "minProperties": 1,
-        "additionalProperties": False,
-    }
+    item = _object("BatchSample", {name: _json_field(reader) for name, reader in inputs.items()})
     samples = {"type": "array", "items": item, "minItems": 1, "maxItems": max_items}
-    schema = {
-        "type": "object",
-        "properties": {"samples": samples} | _options(),
-        "required": ["samples"],
-        "additionalProperties": False,
-    }
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+    schema = _object("Batch", {"samples": samples} | option_schemas()) | {"required": ["samples"]}
+    return {"required": True, "content": {JSON: {"schema": schema}}}
+
+
+def query_parameters() -> list[dict[str, Any]]:
+    """Return the options as OpenAPI parameters of the URL."""
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        for name, schema in option_schemas().items()
+    ]
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -126,6 +182,16 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"description": "; ".join(titles[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
+    }
+
+
+def _object(title: str, properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "title": title,
+        "type": "object",
+        "properties": properties,
+        "minProperties": 1,
+        "additionalProperties": False,
     }
 
 
@@ -142,7 +208,7 @@ def _curl_field(name: str, reader: Input) -> str:
 def _form_field(reader: Input) -> dict[str, Any]:
     if reader.sent_as == "file":
         return {"type": "string", "format": "binary", "description": _description(reader)}
-    return {"type": "string", "minLength": 1, "description": _description(reader)}
+    return {"type": "string", "pattern": NOT_BLANK, "description": _description(reader)}
 
 
 def _json_field(reader: Input) -> dict[str, Any]:
@@ -150,8 +216,8 @@ def _json_field(reader: Input) -> dict[str, Any]:
         count = reader.shape[0]
         numbers = {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}
         return numbers | {"description": _description(reader)}
-    field = {"type": "string", "minLength": 1, "description": _description(reader)}
-    return field | ({"contentEncoding": "base64"} if reader.sent_as == "file" else {})
+    field = {"type": "string", "description": _description(reader)}
+    return field | ({"contentEncoding": "base64"} if reader.sent_as == "file" else {"pattern": NOT_BLANK})
 
 
 def _description(reader: Input) -> str:
@@ -159,7 +225,8 @@ def _description(reader: Input) -> str:
     return f"{reader.kind}.{formats} {(reader.__doc__ or '').splitlines()[0]}"
 
 
-def _options() -> dict[str, Any]:
+def option_schemas() -> dict[str, Any]:
+    """Return the OpenAPI schema of each option."""
     return {
         "top_k": {
             "type": "integer",

@@ -1,12 +1,11 @@
-"""Bodies to payloads and options: multipart/form-data for one sample, JSON for many.
+"""Forms to parts: multipart/form-data, and application/x-www-form-urlencoded, which clients send when there is no file.
 
 Parts are kept in memory, never in files: the body limit bounds them. Text stays as it was sent: `2024`, `true` and
-`{"a": 1}` are texts. No part of a body is ever taken as a path or fetched as a URL.
+`{"a": 1}` are texts.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import contextlib
 import dataclasses
@@ -20,51 +19,86 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from mla_serve.errors import InputError, MissingInput, TooLarge, UnknownField, UnsupportedFormat
+from mla_serve.errors import InputError, UnsupportedFormat
 from mla_serve.inputs import Input, Payload
+from mla_serve.serve.content_type import FIELD, MULTIPART, URLENCODED, ContentType, content_type_of, read_content_type
+from mla_serve.serve.fields import (
+    BODY,
+    DATA_URL,
+    MOST_EMPTY,
+    OPTIONS,
+    check_known,
+    check_new,
+    decode_base64,
+    numbers_of_texts,
+    pairs,
+    sent,
+    too_large,
+)
 from mla_serve.serve.problems import MalformedRequest
 
-BODY = "body"
-OPTIONS = ("top_k", "fusion", "coverage")
 PLAIN_BOUNDARY = re.compile(rb"[ -~]{1,70}")  # RFC 2046 allows fewer, but no longer one
 PLAIN_HEAD = re.compile(
-    rb'content-disposition: form-data; name="([a-z0-9_]{1,99})"(; filename="[a-z0-9_. -]{1,99}")?'
-    rb"(?:\r\ncontent-type: [a-z0-9/.+-]{1,99})?",
+    rb'content-disposition: form-data; name="([a-z0-9_]{1,99})"(?:; filename="([a-z0-9_. -]{0,99})")?'
+    rb"(?:\r\ncontent-type: ([a-z0-9/.+-]{1,99}))?",
     re.IGNORECASE,
 )
+PLAIN = ContentType()
+MOST_PLAIN = 1_000  # parts; nobody means more
+AS_IT_IS = (b"", b"7bit", b"8bit", b"binary")
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a form: its name, whether it came as a file, its content."""
+    """One part of a form: its name, whether it came as a file, its content, and what its headers say of that.
+
+    encoding: of the content in transfer, empty where there is none.
+    """
 
     name: str
     is_file: bool
     content: bytes
+    kind: ContentType = PLAIN
+    encoding: bytes = b""
 
+    def decoded(self) -> bytes:
+        """Return the content without its encoding in transfer.
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to answer: how many labels, by which fusion rule, with a set of which coverage; None leaves it open."""
+        Raises: InputError.
+        """
+        if self.encoding == b"base64":
+            return decode_base64(self.name, self.content.decode("latin-1"), len(self.content))
+        return binascii.a2b_qp(self.content) if self.encoding == b"quoted-printable" else self.content
 
-    top_k: int | None = None
-    fusion: str | None = None
-    coverage: float | None = None
+    def text(self) -> str | None:
+        """Return the content as text; None where it is the null of JSON.
+
+        Raises: InputError.
+        """
+        charset = self.kind.codec(self.name)
+        try:
+            # a byte order mark is the habit of editors, and no part of a text
+            text = self.decoded().decode("utf-8-sig" if charset == "utf-8" else charset)
+        except UnicodeError as error:
+            raise InputError(self.name, f"expected {charset.upper()}, got other bytes ({error})"[:200]) from None
+        return _string_of_json(text) if self.kind.is_json else text
 
 
 class FormReader:
-    """Collect the parts of a multipart body, each name once, as the bytes come in."""
+    """Collect the parts of a multipart body, each name once, as the bytes come in. What is empty counts as not sent."""
 
     def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
-        """Expect parts named in `known`, so no more of them than that, each of `max_part_bytes` at most."""
+        """Expect parts named in `known`, each of `max_part_bytes` at most."""
         self._max_part_bytes = max_part_bytes
+        self._most_parts = len(known) + MOST_EMPTY
+        self._count = 0
         self.parts: list[Part] = []
         self.complete = False
         self._boundary = boundary
         self._known = known
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
-        self._part = Part("", False, b"")
+        self._part, self._has_filename = Part("", False, b""), False
         self._content = bytearray()
 
     def feed_whole(self, body: bytes) -> None:
@@ -72,27 +106,27 @@ class FormReader:
 
         Raises: what `feed` raises.
         """
-        parts = _split_plain(body, self._boundary)
-        if parts is None:
+        found = _split_plain(body, self._boundary)
+        if found is None or len(found) > self._most_parts:
             self.feed(body)
             return
-        for part in parts:
-            self._check_new(part.name)
-            if len(part.content) > self._max_part_bytes:
-                raise _too_large(part.name, self._max_part_bytes)
-            self.parts.append(part)
+        for part, has_filename in found:
+            check_known(part.name, self._known)
+            if part.content or has_filename:
+                self._check(part.name, len(part.content))
+                self.parts.append(part)
         self.complete = True
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes.
 
-        Raises: MalformedRequest; UnknownField or InputError as soon as a part's header shows a name that is unknown or
-        repeated.
+        Raises: MalformedRequest; UnknownField as soon as a part's header shows an unknown name; InputError as soon as there
+        is content under a name that has been there; UnsupportedFormat.
         """
         try:
             parser = self._parser
         except FormParserError as error:
-            raise MalformedRequest("content-type", f"the boundary cannot be used ({error})") from None
+            raise MalformedRequest(FIELD, f"the boundary cannot be used ({error})") from None
         try:
             parser.write(data)
         except FormParserError as error:
@@ -122,6 +156,9 @@ class FormReader:
     def _part_begin(self) -> None:
         self._headers = {}
         self._content = bytearray()
+        self._count += 1
+        if self._count > self._most_parts:
+            raise MalformedRequest(BODY, f"more than {self._most_parts} parts; send each that is needed once")
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -134,224 +171,180 @@ class FormReader:
         self._header, self._value = b"", b""
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        disposition = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
         if b"name" not in options:
             raise MalformedRequest(
                 BODY, "a part of the form has no name; send Content-Disposition: form-data; name=..."
             )
         name = options[b"name"].decode(errors="replace")
-        self._check_new(name)
-        self._part = Part(name, b"filename" in options, b"")
-
-    def _check_new(self, name: str) -> None:
         check_known(name, self._known)
-        if any(part.name == name for part in self.parts):
-            raise InputError(name, "the field was sent more than once; send it once")
+        filename = options.get(b"filename", _extended_filename(disposition))
+        self._part, self._has_filename = self._described(name, filename is not None), bool(filename)
+
+    def _described(self, name: str, is_file: bool) -> Part:
+        """Make a part without its content from the headers."""
+        kind = read_content_type(self._headers.get(b"content-type"))
+        encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
+        if encoding not in (*AS_IT_IS, b"base64", b"quoted-printable"):
+            given = encoding[:40].decode("latin-1")
+            raise UnsupportedFormat(
+                name, f"the Content-Transfer-Encoding {given!r} is not read; send the bytes as they are"
+            )
+        return Part(name, is_file, b"", kind, b"" if encoding in AS_IT_IS else encoding)
+
+    def _check(self, name: str, size: int) -> None:
+        check_new(name, (part.name for part in self.parts))
+        if size > self._max_part_bytes:
+            raise too_large(name, self._max_part_bytes)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._content += data[start:end]
-        if len(self._content) > self._max_part_bytes:
-            raise _too_large(self._part.name, self._max_part_bytes)
+        self._check(self._part.name, len(self._content))
 
     def _part_end(self) -> None:
-        self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
+        if self._content or self._has_filename:
+            self._check(self._part.name, len(self._content))
+            self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
         self._content = bytearray()
 
     def _end(self) -> None:
         self.complete = True
 
 
-def _split_plain(body: bytes, boundary: bytes) -> list[Part] | None:
-    """Split a form as browsers and libraries write it into its parts; None for any other, which the parser reads."""
+def _extended_filename(disposition: bytes) -> bytes | None:
+    """Find filename*=..., which RFC 7578 forbids and some libraries send alone; the parser passes it over."""
+    if b"filename*" not in disposition.lower():
+        return None
+    _, options = parse_options_header(
+        re.sub(rb"filename\*(?:0\*?)?\s*=", b"extended=", disposition, flags=re.IGNORECASE)
+    )
+    return options.get(b"extended")
+
+
+def _split_plain(body: bytes, boundary: bytes) -> list[tuple[Part, bool]] | None:
+    """Split a form as browsers and libraries write it into its parts; None for any other, which the parser reads.
+
+    Returns: each part, and whether it has the name of a file.
+    """
     start, end = b"--" + boundary + b"\r\n", b"\r\n--" + boundary + b"--"
     if not (PLAIN_BOUNDARY.fullmatch(boundary) and body.startswith(start) and body.endswith((end, end + b"\r\n"))):
         return None
     parts = []
-    for piece in body[len(start) : body.rindex(end)].split(b"\r\n" + start):
+    for piece in body[len(start) : body.rindex(end)].split(b"\r\n" + start, MOST_PLAIN):
         head, gap, content = piece.partition(b"\r\n\r\n")
         found = PLAIN_HEAD.fullmatch(head)
         if found is None or not gap or end[:-2] in content:
             return None
-        parts.append(Part(found[1].decode(), found[2] is not None, content))
+        name, filename, media_type = found.groups()
+        kind = ContentType((media_type or b"").decode().lower())
+        part = Part(name.decode(), filename is not None, content, kind)
+        parts.append((part, bool(filename)))
     return parts
-
-
-def _too_large(name: str, limit: int) -> TooLarge:
-    return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
 
 
 async def read_form(
     request: Request, known: Collection[str], example: Callable[[], str], max_part_bytes: int
 ) -> list[Part]:
-    """Read a multipart body of parts whose names are in `known`; `example` gives a command that would send one.
+    """Read a multipart form of parts whose names are in `known`; `example` gives a command that would send one.
 
     Raises: UnsupportedFormat for another content type; what FormReader raises.
     """
     given = request.headers.get("content-type")
     if given is None and request.headers.get("content-length", "0") == "0":
         return []
-    content_type, options = parse_options_header(given)
-    if content_type != b"multipart/form-data":
-        sent = f"sent as {given[:100]!r}" if given else "sent without a content type"
+    kind = content_type_of(request)
+    if kind.media_type != MULTIPART:
+        was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         raise UnsupportedFormat(
-            "content-type", f"the body was {sent}; send multipart/form-data, for example: {example()}"
+            FIELD,
+            f"the body was {was}; send multipart/form-data, for example: {example()}, or JSON with the header "
+            f"Content-Type: application/json",
         )
-    if not options.get(b"boundary"):
-        raise MalformedRequest("content-type", "multipart/form-data without a boundary; let the HTTP library set it")
-    with contextlib.closing(FormReader(options[b"boundary"], known, max_part_bytes)) as reader:
-        declared = request.headers.get("content-length")
-        async for chunk in request.stream():
-            if declared == str(len(chunk)):
-                reader.feed_whole(chunk)
-            elif chunk:
-                reader.feed(chunk)
+    if not kind.boundary:
+        raise MalformedRequest(FIELD, "multipart/form-data without a boundary; let the HTTP library set it")
+    with contextlib.closing(FormReader(kind.boundary, known, max_part_bytes)) as reader:
+        return await _read_multipart(request, reader)
+
+
+async def _read_multipart(request: Request, reader: FormReader) -> list[Part]:
+    declared = request.headers.get("content-length")
+    async for chunk in request.stream():
+        if declared == str(len(chunk)):
+            reader.feed_whole(chunk)
+        elif chunk:
+            reader.feed(chunk)
     if not reader.complete:
         raise MalformedRequest(BODY, "the form ends early; send it to its closing boundary")
     return reader.parts
 
 
-def check_json(request: Request) -> None:
-    """Refuse a body that does not claim to be JSON."""
-    given = request.headers.get("content-type", "")
-    if given.partition(";")[0].strip().lower() != "application/json":
-        example = """curl -H 'Content-Type: application/json' -d '{"samples": [{...}]}' localhost:3000/predict/batch"""
+def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_bytes: int) -> list[Part]:
+    """Read application/x-www-form-urlencoded.
+
+    Raises: MalformedRequest, UnknownField or InputError; UnsupportedFormat for JSON under this name, as `curl -d` sends it.
+    """
+    if body.lstrip()[:1] in (b"{", b"["):
         raise UnsupportedFormat(
-            "content-type", f"the body was sent as {given[:100]!r}; send application/json, for example: {example}"
+            FIELD,
+            "the body looks like JSON, but it was sent as a form; add the header: curl -H 'Content-Type: application/json'",
         )
+    parts: list[Part] = []
+    for name, value in pairs(body, charset, BODY, len(known)):
+        check_known(name, known)
+        if value:
+            check_new(name, (part.name for part in parts))
+            content = value.encode()
+            if len(content) > 2 * max_part_bytes:
+                raise too_large(name, max_part_bytes)
+            parts.append(Part(name, False, content, ContentType(URLENCODED)))
+    return parts
 
 
-def check_known(name: str, known: Collection[str]) -> None:
-    """Refuse a name that is not among the known ones."""
-    if name not in known:
-        raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
-
-
-def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input]) -> dict[str, Payload]:
+def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
     """Pick the modalities out of a form: {name: payload}.
 
-    Raises: InputError for an empty part, or text where a file belongs.
+    Raises: InputError for an empty file, or text where a file belongs.
     """
-    return {part.name: _payload_of_part(part, inputs[part.name]) for part in parts if part.name in inputs}
+    return sent({part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs})
 
 
-def options_from_form(parts: Collection[Part]) -> Options:
+def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
     """Pick the options out of a form.
 
-    Raises: InputError for a file in an option's place, an empty option, or a top_k or coverage that is no such number.
+    Raises: InputError for a file in an option's place, or a text in that of a number.
     """
     texts = {}
     for part in parts:
         if part.name in OPTIONS:
-            if part.is_file:
+            if part.is_file and not part.kind.is_json:
                 raise InputError(part.name, "a file was sent; send an option as a plain field")
-            texts[part.name] = _filled_text(part)
-    top_k = texts.get("top_k")
-    if top_k is not None and not (top_k.isascii() and top_k.isdigit() and len(top_k) < 10):
-        raise InputError("top_k", f"got {top_k[:20]!r}; send a whole number from 1")
-    coverage = None if (text := texts.get("coverage")) is None else _coverage(text)
-    return Options(None if top_k is None else int(top_k), texts.get("fusion"), coverage)
+            texts[part.name] = part.text()
+    return numbers_of_texts(sent(texts))
 
 
-def _coverage(text: str) -> float:
-    if not re.fullmatch(r"0?\.[0-9]{1,9}", text):
-        raise InputError("coverage", f"got {text[:20]!r}; send a number between 0 and 1, such as 0.9")
-    return float(text)
-
-
-def _payload_of_part(part: Part, reader: Input) -> Payload:
+def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
     if reader.sent_as != "file":
-        return _filled_text(part)
-    if not part.is_file:
-        raise InputError(part.name, f"expected a file, got a text field; send it as a file: curl -F {part.name}=@FILE")
-    if not part.content:
-        raise InputError(part.name, "the file is empty; leave the field out if there is none")
-    return part.content
+        if not part.content:
+            raise InputError(part.name, "the file is empty; leave the field out if there is none")
+        return part.text()
+    if part.is_file or part.encoding == b"base64" or part.kind.is_file:
+        if not part.content:
+            raise InputError(part.name, "the file is empty; leave the field out if there is none")
+        return part.decoded()
+    if part.kind.media_type == URLENCODED:
+        return decode_base64(part.name, part.content.decode().replace(" ", "+"), max_bytes)  # curl -d escapes no +
+    if part.content[: len(DATA_URL)].lower() == DATA_URL.encode() or part.kind.is_json:
+        text = part.text()
+        return text and decode_base64(part.name, text, max_bytes)
+    raise InputError(part.name, f"expected a file, got a text field; send it as a file: curl -F {part.name}=@FILE")
 
 
-def _filled_text(part: Part) -> str:
-    try:
-        text = part.content.decode("utf-8-sig" if part.is_file else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(part.name, f"expected UTF-8, got other bytes ({error.reason} at {error.start})") from None
-    if not text:
-        raise InputError(part.name, "the field is empty; leave it out if there is nothing to say")
+def _string_of_json(text: str) -> str | None:
+    """Return what a text part in JSON says: its string, or nothing for null; what is no string stays as it was sent."""
+    if text.strip() == "null":
+        return None
+    if text.lstrip()[:1] == '"':
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return str(orjson.loads(text))
     return text
-
-
-def parse_batch(body: bytes, max_items: int, max_values: int) -> tuple[list[Any], Options]:
-    """Parse the body of /predict/batch: the samples as they stand there, and the options.
-
-    Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the body as a whole.
-    """
-    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:  # a byte of JSON can become 60 bytes of objects
-        raise TooLarge(BODY, f"more than {max_values:,} values in the JSON; send several requests")
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequest(BODY, f"this is no JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise MalformedRequest(BODY, 'expected an object: {"samples": [...], "top_k": 3, "fusion": "calibrated"}')
-    for name in content:
-        check_known(name, ("samples", *OPTIONS))
-    samples = content.get("samples")
-    if samples is None:
-        raise MissingInput("samples", 'nothing was sent; send {"samples": [{...}, ...]}')
-    if not isinstance(samples, list) or not samples:
-        raise InputError("samples", "expected a list of one sample or more")
-    if len(samples) > max_items:
-        raise TooLarge(
-            "samples", f"{len(samples):,} samples, at most {max_items:,} are read at once; send several requests"
-        )
-    return samples, _options_from_json(content)
-
-
-def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
-    """Turn one item of a batch into payloads: files are base64, texts strings, vectors lists of numbers.
-
-    Raises: InputError or UnknownField, naming the modality.
-    """
-    if not isinstance(item, dict):
-        raise InputError(
-            "samples", f"expected an object such as {{{next(iter(inputs))!r}: ...}}, got {_json_type(item)}"
-        )
-    for name in item:
-        check_known(name, inputs)
-    return {name: _payload_of_json(name, item[name], inputs[name], max_bytes) for name in item}
-
-
-def _payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
-    expected = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}[
-        reader.sent_as
-    ]
-    if not isinstance(value, list if reader.sent_as == "numbers" else str):
-        raise InputError(name, f"expected {expected}, got {_json_type(value)}; leave the field out if there is none")
-    if not value:
-        raise InputError(name, f"expected {expected}, got nothing; leave the field out if there is none")
-    if reader.sent_as != "file":
-        payload: Payload = value
-        return payload
-    if 3 * len(value) // 4 - value[-2:].count("=") > max_bytes:
-        raise _too_large(name, max_bytes)
-    try:
-        return base64.b64decode(str(value), validate=True)
-    except (binascii.Error, ValueError):
-        raise InputError(name, f"expected {expected}, got a string that is no base64") from None
-
-
-def _options_from_json(content: Mapping[str, Any]) -> Options:
-    top_k, fusion = content.get("top_k"), content.get("fusion")
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int)):
-        raise InputError("top_k", f"expected a whole number from 1, got {_json_type(top_k)}")
-    if fusion is not None and not isinstance(fusion, str):
-        raise InputError("fusion", f"expected the name of a rule, got {_json_type(fusion)}")
-    coverage = content.get("coverage")
-    if coverage is not None and (isinstance(coverage, bool) or not isinstance(coverage, int | float)):
-        raise InputError("coverage", f"expected a number between 0 and 1, got {_json_type(coverage)}")
-    return Options(top_k, fusion, coverage)
-
-
-def _json_type(value: object) -> str:
-    if value is None:
-        return "null"
-    names: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
-    return names.get(type(value), "a number")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
 import hmac
 import logging
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,7 +20,7 @@ from mla_serve.serve.problems import Unauthorised, Unavailable, problem_response
 log = logging.getLogger("mla_serve")
 LOOK_S = 1.0
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/", "/docs"})  # the same for everybody
-OPEN_FOLDERS = ("/web/", "/docs/")  # what the pages are made of
+OPEN_FOLDERS = ("/web/", "/docs/", "/problems/")  # what the pages are made of, and what a 401 means
 SHORTEST_KEY = 16
 ORIGIN = re.compile(r"https?://[^/\s,*?#@]+|\*")
 HEADERS = [
@@ -31,7 +30,12 @@ HEADERS = [
     (b"permissions-policy", b"camera=(self), microphone=(self), geolocation=(), payment=(), usb=()"),
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
-INLINE = re.compile(rb"<(script|style)(?:\s[^>]*)?>(.+?)</\1>", re.DOTALL)
+# Pages have no script and no style in them, so none that stands in one is ever run.
+CONTENT_SECURITY_POLICY = (
+    b"content-security-policy",
+    b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    b"worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
 
 
 class Keys:
@@ -125,17 +129,10 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        start: Message | None = None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal start
             if message["type"] == "http.response.start":
-                start = message
-                return
-            if start is not None and message["type"] == "http.response.body":
-                first, start = start, None
-                _add_headers(first, message.get("body", b""))
-                await send(first)
+                message = {**message, "headers": [*message["headers"], *_security_headers(message["headers"])]}
             await send(message)
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
@@ -153,24 +150,9 @@ def parse_origins(text: str) -> list[str]:
     return origins
 
 
-def content_security_policy(page: bytes) -> str:
-    """Allow a page what comes from here, and the scripts and styles that stand in it as they stand there."""
-    inline: dict[bytes, list[str]] = {b"script": [], b"style": []}
-    for tag, content in INLINE.findall(page):
-        inline[tag].append(f" 'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'")
-    return (
-        f"default-src 'self'; script-src 'self'{''.join(inline[b'script'])}; style-src 'self'{''.join(inline[b'style'])}; "
-        "img-src 'self' data: blob:; media-src 'self' data: blob:; worker-src 'self' blob:; "
-        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
-def _add_headers(start: Message, body: bytes) -> None:
-    given = dict(start["headers"])
-    headers = [(name, value) for name, value in start["headers"] if name != b"content-security-policy"]
-    if given.get(b"content-type", b"").startswith(b"text/html"):
-        headers.append((b"content-security-policy", content_security_policy(body).encode()))
-    start["headers"] = headers + HEADERS
+def _security_headers(given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    is_page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in given)
+    return [*HEADERS, CONTENT_SECURITY_POLICY] if is_page else HEADERS
 
 
 def _read_keys(path: Path) -> list[str]:

@@ -1,4 +1,6 @@
-"""What people look at: the playground at /, its ready-made samples, and the API's documentation. All from this machine.
+"""What people look at: the playground at /, its ready-made samples, the API's documentation, what each problem means.
+
+All from this machine, and no page has a script or a style of its own: what a bundle says can never become one.
 
 Every path is an exact route: nothing that a client sends becomes a path on the disk.
 """
@@ -6,18 +8,19 @@ Every path is an exact route: nothing that a client sends becomes a path on the 
 from __future__ import annotations
 
 import functools
+import html
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from mla_serve.bundle import Bundle
-from mla_serve.serve.describe import JSON
+from mla_serve.serve.content_type import JSON
+from mla_serve.serve.problems import KINDS
 
 WEB = Path(__file__).parent / "web"
 INDEX = "index.html"
@@ -47,6 +50,7 @@ def add_pages(app: FastAPI, bundle: Bundle) -> None:
     _add_playground(app)
     _add_samples(app, bundle)
     _add_docs(app)
+    _add_problems(app)
 
 
 def media_type(content: bytes) -> str:
@@ -80,17 +84,39 @@ def _add_samples(app: FastAPI, bundle: Bundle) -> None:
 
 
 def _add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI at /docs; nothing of it is loaded from elsewhere when BentoML's copy is there.
+    """Serve Swagger UI at /docs, from BentoML's copy; where that is not there, the page leads to the description.
 
-    Where keys are asked for, docs.js sends one along: Swagger UI itself fetches its description without.
+    docs.js starts it, and sends a key along where one is asked for.
     """
     assets = _swagger_assets()
-    urls: dict[str, Any] = {f"swagger_{kind}_url": f"docs/{path.name}" for kind, path in assets.items()}
-    docs = get_swagger_ui_html(openapi_url="openapi.json", title=app.title, swagger_favicon_url="web/icon.svg", **urls)
-    page = bytes(docs.body).replace(b"</head>", b'<script src="web/docs.js"></script></head>', 1)
-    _add_content(app, "/docs", page, MEDIA_TYPES[".html"])
+    links = [f'<link rel="stylesheet" href="docs/{assets["css"].name}">'] if assets else []
+    scripts = [f"docs/{assets['js'].name}"] if assets else []
+    head = [*links, *(f'<script defer src="{source}"></script>' for source in (*scripts, "web/docs.js"))]
+    body = f'{"".join(head)}<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
+    _add_content(app, "/docs", _page(app.title, body), MEDIA_TYPES[".html"])
     for path in assets.values():
         app.add_route(f"/docs/{path.name}", functools.partial(_send_file, path), include_in_schema=False)
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Explain each kind of problem at its type."""
+    for kind in KINDS.values():
+        body = (
+            f'<link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
+            f"<p>{html.escape(kind.explanation)}</p>"
+            f"<p>HTTP status {kind.status}, type <code>{kind.type}</code></p></main>"
+        )
+        _add_content(app, kind.type, _page(kind.title, body, "../"), MEDIA_TYPES[".html"])
+
+
+def _page(title: str, content: str, root: str = "") -> bytes:
+    """Write a page. Args: title, any text; content, HTML; root, the relative path from the page to the playground."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="{root}web/icon.svg">'
+        f"<title>{html.escape(title)}</title></head><body>{content}</body></html>\n"
+    ).encode()
 
 
 def _add_content(app: FastAPI, route: str, content: bytes, kind: str) -> None:

@@ -72,36 +72,129 @@ class MethodNotAllowed(MlaServeError):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One kind of problem: HTTP status, the last part of its type URI, its title."""
+    """One kind of problem: HTTP status, the last part of its type URI, its title, what happened and what to do."""
 
     status: int
     slug: str
     title: str
+    explanation: str
 
     @property
     def type(self) -> str:
-        """The type URI, relative to the service."""
+        """The type URI, relative to the service, where a page explains it."""
         return f"/problems/{self.slug}"
 
 
 KINDS: dict[type[Exception], Kind] = {
-    InputError: Kind(422, "invalid-input", "An input cannot be used"),
-    MissingInput: Kind(400, "missing-input", "Nothing to classify was sent"),
-    UnknownField: Kind(400, "unknown-field", "A field or option that this model does not have"),
-    TooLarge: Kind(413, "too-large", "More than the limits allow"),
-    UnsupportedFormat: Kind(415, "unsupported-format", "A format that is not read"),
-    MalformedRequest: Kind(400, "malformed-request", "The body cannot be parsed"),
-    NotFound: Kind(404, "not-found", "No such path"),
-    MethodNotAllowed: Kind(405, "method-not-allowed", "A method that this path does not know"),
-    Unauthorised: Kind(401, "unauthorised", "A key is needed"),
-    HeadTooSlow: Kind(408, "head-too-slow", "The head of the request did not come in time"),
-    TooCostly: Kind(413, "too-costly", "Decoding takes too long"),
-    UrlTooLong: Kind(414, "url-too-long", "The URL is too long"),
-    HeadTooLarge: Kind(431, "head-too-large", "The headers are too long or too many"),
-    Overloaded: Kind(503, "overloaded", "More is asked for than can be answered"),
-    Unavailable: Kind(503, "unavailable", "The service takes no requests now"),
-    DeadlineExceeded: Kind(504, "deadline-exceeded", "The request took too long"),
-    Exception: Kind(500, "internal-error", "The service failed"),
+    InputError: Kind(
+        422,
+        "invalid-input",
+        "An input cannot be used",
+        "A modality or an option was sent with a value that cannot be used: a list of numbers of another length, a text "
+        "where a file belongs, a field twice. The member field names it, and detail says what was expected. Sending the "
+        "same again gives the same answer.",
+    ),
+    MissingInput: Kind(
+        400,
+        "missing-input",
+        "Nothing to classify was sent",
+        "No modality was sent, or each was empty or null. At least one is needed; detail lists them.",
+    ),
+    UnknownField: Kind(
+        400,
+        "unknown-field",
+        "A field or option that this model does not have",
+        "The request has a field, an option or a fusion rule that this model does not have. GET /model lists those that "
+        "it has.",
+    ),
+    TooLarge: Kind(
+        413,
+        "too-large",
+        "More than the limits allow",
+        "The body, a file, a text, a picture or a recording is larger than this service reads, or there are too many "
+        "samples or values. detail names the limit. GET /model lists the limits; the operator sets them.",
+    ),
+    UnsupportedFormat: Kind(
+        415,
+        "unsupported-format",
+        "A format that is not read",
+        "The content is of a format that is not read: the body by its Content-Type, or a file by its content. The name "
+        "of a file does not matter. GET /model lists the formats of each modality.",
+    ),
+    MalformedRequest: Kind(
+        400,
+        "malformed-request",
+        "The body cannot be parsed",
+        "The body is not what its Content-Type says, or it ends early. Let a library for HTTP or JSON write it.",
+    ),
+    NotFound: Kind(404, "not-found", "No such path", "There is nothing at this path. /docs lists what there is."),
+    MethodNotAllowed: Kind(
+        405,
+        "method-not-allowed",
+        "A method that this path does not know",
+        "The path exists, but not for this method. The header Allow lists those that it has.",
+    ),
+    Unauthorised: Kind(
+        401,
+        "unauthorised",
+        "A key is needed",
+        "The request has no key, or one that is not known. The operator of the service gives keys out. Send one with "
+        "every request: Authorization: Bearer KEY.",
+    ),
+    HeadTooSlow: Kind(
+        408,
+        "head-too-slow",
+        "The head of the request did not come in time",
+        "The connection was opened, but the URL and the headers of a request did not arrive in the time that is allowed. "
+        "Open a new connection and send the request again.",
+    ),
+    TooCostly: Kind(
+        413,
+        "too-costly",
+        "Decoding takes too long",
+        "Decoding the files of this request takes more processor time than one request may have. Send fewer samples at "
+        "once, or smaller files.",
+    ),
+    UrlTooLong: Kind(
+        414,
+        "url-too-long",
+        "The URL is too long",
+        "Texts and files belong in the body; only options belong in the URL.",
+    ),
+    HeadTooLarge: Kind(
+        431,
+        "head-too-large",
+        "The headers are too long or too many",
+        "The request has more header lines, or longer ones, than are read. Cookies of other services on the same host "
+        "are a common reason.",
+    ),
+    Overloaded: Kind(
+        503,
+        "overloaded",
+        "More is asked for than can be answered",
+        "The service has as much to do as it takes on, or it is about to stop. Send the request again after the seconds "
+        "in the header Retry-After, and wait longer each time.",
+    ),
+    Unavailable: Kind(
+        503,
+        "unavailable",
+        "The service takes no requests now",
+        "The service is about to stop, or it cannot tell who may call it because its file of keys cannot be used. Send the "
+        "request again after the seconds in the header Retry-After, to another instance if there is one.",
+    ),
+    DeadlineExceeded: Kind(
+        504,
+        "deadline-exceeded",
+        "The request took too long",
+        "The answer was not ready in the time that a request may take. Send less at once, or try again later.",
+    ),
+    Exception: Kind(
+        500,
+        "internal-error",
+        "The service failed",
+        "This is a fault of the service, not of the request. The log of the service says more under the id of the "
+        "request, which is in request_id and in the header X-Request-ID. Tell the operator.",
+    ),
 }
 
 # What a program can act on without reading the problem.

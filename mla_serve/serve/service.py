@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import bentoml
@@ -93,6 +93,7 @@ class MlaServe:
         # Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a warning for every form that cannot be parsed
         try:
             mounted.open()
         except (MlaServeError, OSError) as error:

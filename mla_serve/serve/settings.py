@@ -75,10 +75,10 @@ class Settings(BaseSettings):
         description="Seconds from the first byte of a request to its answer; later ones are dropped with 504.",
     )
     max_part_bytes: Count = Field(
-        default=10 * 2**20, description="Largest part of a form, and largest file of a sample in a batch."
+        default=10 * 2**20, description="Largest part of a form, and largest file in JSON, when it is decoded."
     )
     max_json_values: Count = Field(
-        default=2_000_000, description="Most values in the JSON of /predict/batch; each costs memory before it is read."
+        default=2_000_000, description="Most values in a JSON body; each costs memory before it is read."
     )
     max_decode_s: Seconds = Field(
         default=10.0, description="Processor seconds that decoding may take in one request; what is left is refused."

@@ -54,7 +54,7 @@ def check(case: Case, status: int, body: Any) -> None:
         assert sum(values) == pytest.approx(1.0)
     else:
         assert body["type"].startswith("/problems/"), case.name
-        assert body["field"] in (case.kind, "body"), case.name
+        assert body["field"] in (case.kind, "body") or not case.content, case.name  # what is empty was not sent
         assert body["detail"], case.name
 
 

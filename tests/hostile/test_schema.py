@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from mla_serve.fusion import RULES
 from tests.load.service import Service, serving
 
 CASES = int(os.environ.get("SCHEMA_CASES", "5400"))
@@ -31,7 +32,9 @@ def service(tiny_bundle: Path) -> Iterator[Service]:
         yield service
 
 
-def send(schema: Any, path: str, mode: str, count: int) -> tuple[collections.Counter[int], float]:
+def send(
+    schema: Any, path: str, mode: str, count: int, check: Callable[[Any], None] = lambda _: None
+) -> tuple[collections.Counter[int], float]:
     """Send so many requests of a kind; returns the statuses, and the seconds that the slowest answer took."""
     import requests
     import schemathesis
@@ -55,6 +58,7 @@ def send(schema: Any, path: str, mode: str, count: int) -> tuple[collections.Cou
         assert reply.status_code in ALLOWED, (reply.status_code, reply.text)
         if reply.status_code >= 400:
             assert reply.headers["content-type"] == ["application/problem+json"]
+        check(reply)
         statuses[reply.status_code] += 1
         slowest = max(slowest, reply.elapsed)
 
@@ -82,3 +86,28 @@ def test_no_generated_request_is_a_failure_of_ours(service: Service) -> None:
     assert growth < GROWTH
     assert "Traceback" not in log
     assert "internal error" not in log
+
+
+def test_what_the_schema_allows_is_accepted(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    """Of a model that reads texts; no schema can say which bytes are a picture.
+
+    Nor can it say, for the generators of clients, that one modality at least is needed, and that an option stands in the
+    URL or in the body.
+    """
+    import schemathesis
+
+    scores = {rule: {"words": [0.01 * at for at in range(100)]} for rule in RULES}
+    folder = make_bundle(tmp_path / "words", {"words": "text"}, conformal=scores)
+
+    def check(reply: Any) -> None:
+        if reply.status_code != 200:
+            problem = reply.json()
+            missing = problem["type"] == "/problems/missing-input"
+            assert missing or "in the URL and in the body" in problem["detail"], (reply.request.body, problem)
+
+    with serving(folder, workers=1) as service:
+        schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+        for path in ("/predict", "/predict/batch", "/embed"):
+            statuses, _ = send(schema, path, "POSITIVE", CASES // 20, check)
+            assert statuses[200] > 0
+            print(f"schemathesis {path} allowed: {statuses.total():,} cases, {dict(sorted(statuses.items()))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import json
 import logging
 import threading
@@ -21,11 +22,12 @@ from mla_serve.errors import ConfigError
 from mla_serve.fusion import RULES
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.predictor import Predictor
-from mla_serve.serve.api import Answerer, create_app
+from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
 from mla_serve.serve.bench import Stopwatch
+from mla_serve.serve.fields import OPTIONS
 from mla_serve.serve.limits import BodyLimit
 from mla_serve.serve.model import open_predictor
-from mla_serve.serve.problems import KINDS, DeadlineExceeded, to_problem
+from mla_serve.serve.problems import KINDS, DeadlineExceeded, Kind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -140,8 +142,8 @@ BAD_FORMS: dict[str, tuple[Form, int, str, str]] = {
     "truncated image": ([("image", ("x.png", PNG))], 422, "invalid-input", "image"),
     "no audio": ([("audio", ("x.wav", PNG))], 415, "unsupported-format", "audio"),
     "empty file": ([("image", ("x.png", b""))], 422, "invalid-input", "image"),
-    "nameless empty file": ([("audio", ("", b""))], 422, "invalid-input", "audio"),
-    "empty text": ([("text", (None, b""))], 422, "invalid-input", "text"),
+    "nameless empty file": ([("audio", ("", b""))], 400, "missing-input", "image"),
+    "empty text": ([("text", (None, b""))], 400, "missing-input", "image"),
     "blank text": ([("text", (None, b" \n"))], 422, "invalid-input", "text"),
     "text not UTF-8": ([("text", (None, b"\xff\xfe"))], 422, "invalid-input", "text"),
     "text file not UTF-8": ([("text", ("t.txt", b"caf\xe9"))], 422, "invalid-input", "text"),
@@ -151,7 +153,7 @@ BAD_FORMS: dict[str, tuple[Form, int, str, str]] = {
     "repeated": ([("text", (None, b"a")), ("text", (None, b"b"))], 422, "invalid-input", "text"),
     "repeated as file": ([("text", (None, b"a")), ("text", ("t.txt", b"b"))], 422, "invalid-input", "text"),
     "file as option": ([("text", (None, b"a")), ("top_k", ("k", b"1"))], 422, "invalid-input", "top_k"),
-    "empty option": ([("text", (None, b"a")), ("fusion", (None, b""))], 422, "invalid-input", "fusion"),
+    "blank option": ([("text", (None, b"a")), ("top_k", (None, b" "))], 422, "invalid-input", "top_k"),
     "top_k a word": ([("text", (None, b"a")), ("top_k", (None, b"two"))], 422, "invalid-input", "top_k"),
     "top_k zero": ([("text", (None, b"a")), ("top_k", (None, b"0"))], 422, "invalid-input", "top_k"),
     "top_k huge": ([("text", (None, b"a")), ("top_k", (None, b"9" * 5000))], 422, "invalid-input", "top_k"),
@@ -177,8 +179,8 @@ MULTIPART = "multipart/form-data; boundary=b"
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "slug", "field"),
     [
-        (b"text=hello", "application/x-www-form-urlencoded", 415, "unsupported-format", "content-type"),
-        (b'{"text": "a"}', "application/json", 415, "unsupported-format", "content-type"),
+        (b"text=hello", "text/plain", 415, "unsupported-format", "content-type"),
+        (b'{"text": "a"}', "text/json", 415, "unsupported-format", "content-type"),
         (b"hello", None, 415, "unsupported-format", "content-type"),
         (b"", None, 400, "missing-input", "image"),
         (b"", "multipart/form-data", 400, "malformed-request", "content-type"),
@@ -318,6 +320,7 @@ def test_batch_gives_each_item_its_own_result(
         {"text": None},
         {"vector": "1 2 3 4"},
         {"vector": [1, 2, "3", 4]},
+        {"vector": [1, 2, None, 4]},
         {"image": base64.b64encode(b"no image").decode()},
         {"image": ""},
         as_json(good[2]),
@@ -334,14 +337,15 @@ def test_batch_gives_each_item_its_own_result(
         (400, "video"),
         (422, "samples"),
         (422, "text"),
-        (422, "text"),
+        (400, "image"),
+        (422, "vector"),
         (422, "vector"),
         (422, "vector"),
         (415, "image"),
-        (422, "image"),
+        (400, "image"),
         None,
     ]
-    for index, sample in ((0, good[0]), (2, partial), (12, good[2])):
+    for index, sample in ((0, good[0]), (2, partial), (13, good[2])):
         expected = predictor.predict([sample], rule="paper", top_k=2)[0]
         assert results[index]["label"] == expected.label
         assert listed(results[index]) == pytest.approx(expected.by_label(), abs=1e-6)
@@ -359,7 +363,7 @@ def test_a_batch_of_bad_items_alone_is_answered(client: TestClient) -> None:
         (b"", 400, "malformed-request", "body"),
         (b"{", 400, "malformed-request", "body"),
         (b"[" * 5000, 400, "malformed-request", "body"),
-        (b'{"samples": [{"vector": [NaN, 1, 2, 3]}]}', 400, "malformed-request", "body"),
+        (b'{"samples": [{"vector": [Infinity, 1, 2, 3]}]}', 400, "malformed-request", "body"),
         (rb'{"samples": [{"text": "\ud800"}]}', 400, "malformed-request", "body"),
         (b"[]", 400, "malformed-request", "body"),
         (b"{}", 400, "missing-input", "samples"),
@@ -433,13 +437,75 @@ def test_openapi_lists_the_bundles_own_modalities(client: TestClient) -> None:
     assert list(schema["properties"]) == ["image", "audio", "text", "vector", "top_k", "fusion", "coverage"]
     assert schema["properties"]["image"]["format"] == "binary"
     assert "format" not in schema["properties"]["text"]
-    assert schema["anyOf"] == [{"required": [name]} for name in ("image", "audio", "text", "vector")]
+    sample = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert list(sample["properties"]) == list(schema["properties"])
+    assert sample["properties"]["image"]["contentEncoding"] == "base64"
+    assert "anyOf" not in json.dumps([schema, sample])  # generators make classes without fields of it
+    assert [each["name"] for each in document["paths"]["/predict"]["post"]["parameters"]] == list(OPTIONS)
     batch = document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(batch["properties"]["samples"]["items"]["properties"]) == {"image", "audio", "text", "vector"}
     for path in ("/predict", "/predict/batch", "/embed"):
         answers = document["paths"][path]["post"]["responses"]
-        assert {"200", "400", "413", "415", "422", "500", "504"} <= set(answers)
-        assert "application/problem+json" in answers["422"]["content"]
+        assert set(answers) == {"200", *map(str, SAMPLE_PROBLEMS)}
+        for status in answers:
+            problem = answers[status]["content"].get("application/problem+json")
+            assert (problem is None) == (status == "200")
+            assert problem is None or problem["schema"] == {"$ref": "#/components/schemas/Problem"}
+
+
+def test_openapi_names_operations_and_types(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    assert [each["operationId"] for each in operations] == ["predict", "predict_batch", "embed", "model"]
+    assert all(set(methods) <= {"get", "post"} for methods in document["paths"].values())
+    answers = [each["responses"]["200"]["content"]["application/json"]["schema"]["$ref"] for each in operations]
+    assert [each.rpartition("/")[2] for each in answers] == ["Answer", "BatchAnswer", "Embedding", "ModelDescription"]
+    described = document["components"]["schemas"]["ModelDescription"]["properties"]
+    assert set(described) == set(client.get("/model").json())
+    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    assert "security" not in document
+
+
+def test_openapi_asks_for_a_key_where_the_service_does(tiny_bundle: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-of-some-length")
+    settings = Settings(model=tiny_bundle, device="cpu", api_keys_file=keys)
+    with TestClient(create_app(open_predictor(settings), settings)) as client:
+        document = client.get("/openapi.json", headers={"Authorization": "Bearer a-key-of-some-length"}).json()
+        assert document["security"] == [{"key": []}]
+        # the page that explains the refusal needs no key
+        problem = assert_problem(client.get("/openapi.json"), 401, "unauthorised", None)
+        assert client.get(problem["type"]).status_code == 200
+
+
+def test_head_is_answered_where_get_is(client: TestClient) -> None:
+    for path in ("/", "/docs", "/model", "/openapi.json", "/samples", "/web/app.js", "/problems/too-large"):
+        head, whole = client.head(path), client.get(path)
+        assert head.status_code == 200, path
+        assert head.headers == whole.headers, path
+        wrong = client.put(path)
+        assert_problem(wrong, 405, "method-not-allowed", None)
+        assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}, path
+    reply = client.head("/predict")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.slug)
+def test_the_type_of_a_problem_is_a_page_that_explains_it(client: TestClient, kind: Kind) -> None:
+    page = client.get(kind.type)
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    for part in (kind.title, kind.explanation, str(kind.status)):
+        assert html.escape(part) in page.text
+    assert_problem(client.get(f"{kind.type}-x"), 404, "not-found", None)
+
+
+def test_pages_of_other_origins_see_the_headers_that_clients_need(tiny_bundle: Path) -> None:
+    settings = Settings(model=tiny_bundle, device="cpu", cors_origins="https://a.example")
+    with TestClient(create_app(open_predictor(settings), settings)) as client:
+        reply = client.post("/predict", json={"text": "a"}, headers={"Origin": "https://a.example"})
+        exposed = {name.strip().lower() for name in reply.headers["access-control-expose-headers"].split(",")}
+    assert {"x-request-id", "server-timing", "retry-after"} <= exposed
 
 
 def test_openapi_refers_to_nothing_that_is_not_there(client: TestClient) -> None:

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mla_serve.errors import InputError
+from mla_serve.serve.content_type import ContentType
 from mla_serve.serve.forms import FormReader, Part, _split_plain
 
 KNOWN = ("image", "text", "top_k")
@@ -30,6 +31,11 @@ HEADS = (
     b'Content-Disposition: form-data; name="%s"\r\nContent-Type: text/plain; charset=utf-16',
     b'Content-Disposition: form-data; name="%s"\r\n Content-Type: text/plain',
     b'Content-Disposition: form-data; name="%s"\r\nContent-Type: ',
+    b'Content-Disposition: form-data; name="%s"\r\nContent-Type: Application/JSON',
+    b'Content-Disposition: form-data; name="%s"; filename=""\r\nContent-Type: application/octet-stream',
+    b'Content-Disposition: form-data; name="%s"\r\nContent-Transfer-Encoding: base64',
+    b'Content-Disposition: form-data; name="%s"\r\nContent-Transfer-Encoding: x-own',
+    b"Content-Disposition: form-data; name=\"%s\"; FileName*=UTF-8''f%20g",
     b'Content-Disposition: form-data; name="%s"; filename="' + b"f" * 5000 + b'"',
     b"",
 )
@@ -85,6 +91,6 @@ def test_a_whole_body_is_read_as_the_parser_reads_it(form: tuple[bytes, bytes]) 
 def test_the_forms_of_usual_clients_go_the_short_way(end: bytes) -> None:
     parts = [(HEADS[1], b"image", b"\x89PNG\r\n"), (HEADS[0], b"text", b"")]
     assert _split_plain(written(parts, b"b", end), b"b") == [
-        Part("image", True, b"\x89PNG\r\n"),
-        Part("text", False, b""),
+        (Part("image", True, b"\x89PNG\r\n", ContentType("image/png")), True),
+        (Part("text", False, b""), False),
     ]

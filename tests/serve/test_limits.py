@@ -50,7 +50,7 @@ def test_there_are_no_more_parts_than_fields(tiny_bundle: Path) -> None:
 def test_json_is_counted_before_it_is_parsed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(tiny_bundle, max_json_values=1000) as client:
         assert client.post("/predict/batch", json={"samples": [{"text": "a,[{"}]}).status_code == 200
-        monkeypatch.setattr("mla_serve.serve.forms.orjson.loads", lambda _: pytest.fail("it was parsed"))
+        monkeypatch.setattr("mla_serve.serve.json_body.orjson.loads", lambda _: pytest.fail("it was parsed"))
         body = b'{"samples": [' + b"[]," * 1000 + b"[]]}"
         reply = client.post("/predict/batch", content=body, headers={"Content-Type": "application/json"})
         assert_problem(reply, 413, "too-large", "body")

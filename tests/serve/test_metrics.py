@@ -87,7 +87,7 @@ def test_every_subset_is_counted_once_with_what_each_modality_said(
 def test_a_batch_counts_its_samples_and_its_size(client: TestClient, predictor: Predictor) -> None:
     growth = Growth()
     text = next(name for name, reader in predictor.bundle.inputs.items() if reader.kind == "text")
-    samples = [{text: "abc"}, {text: "bcd"}, {text: ""}]
+    samples = [{text: "abc"}, {text: "bcd"}, {text: " "}]
     assert client.post("/predict/batch", json={"samples": samples}).status_code == 200
     assert growth("mla_samples_total", available=text) == 2
     assert growth("mla_batch_size_sum", modality=text) == 2

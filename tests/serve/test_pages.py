@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from mla_serve.bundle import Bundle
+from mla_serve.serve.api import create_app
+from mla_serve.serve.model import open_predictor
 from mla_serve.serve.pages import WEB, add_pages, media_type
+from mla_serve.serve.problems import KINDS
+from mla_serve.serve.settings import Settings
 
 
 @pytest.fixture
@@ -61,3 +67,36 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
 )
 def test_a_samples_type_is_told_from_its_beginning(beginning: bytes, expected: str) -> None:
     assert media_type(beginning) == expected
+
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</title><script>alert(1)</script>",
+    "'+alert(1)+'",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_what_a_bundle_says_is_no_part_of_a_page(
+    make_bundle: Callable[..., Path], tmp_path: Path, hostile: str
+) -> None:
+    folder = make_bundle(tmp_path / "hostile", classes=[hostile, "b"], name=hostile)
+    settings = Settings(model=folder, device="cpu")
+    with TestClient(create_app(open_predictor(settings), settings)) as client:
+        assert client.get("/model").json()["name"] == hostile
+        for path in ("/", "/docs", *(kind.type for kind in KINDS.values())):
+            page = client.get(path).text
+            assert "<img" not in page
+            assert not re.search(r"<script(?![^>]* src=\"(?:web|docs)/[\w.-]+\"></script>)", page)
+            assert not re.search(r"<style|<[^>]*(?:style=|\bon\w+=)", page)
+        assert html.escape(hostile) in client.get("/docs").text
+
+
+def test_docs_without_swagger_lead_to_the_description(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mla_serve.serve.pages._swagger_assets", dict)
+    app = FastAPI(docs_url=None)
+    add_pages(app, Bundle.load(tiny_bundle))
+    page = TestClient(app).get("/docs").text
+    assert 'href="openapi.json"' in page
+    assert "swagger-ui-bundle" not in page

@@ -1,4 +1,4 @@
-// The API's documentation where the service asks for a key: takes the one that the playground keeps, or asks for one.
+// Starts the API's documentation. Where the service asks for a key, takes the one that the playground keeps, or asks for one.
 
 const KEY = "mla_serve.key"; // as in ask.js
 const send = window.fetch;
@@ -27,4 +27,8 @@ function askForKey() {
   });
   form.append(input, button);
   document.body.prepend(form);
+}
+
+if (window.SwaggerUIBundle) {
+  SwaggerUIBundle({ url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset] });
 }

@@ -1,0 +1,224 @@
+"""What the fields of a request mean, however they came: as a form, as JSON, or in the query string.
+
+A field that is empty, null or NaN was not sent. No field is ever taken as a path or fetched as a URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from mla_serve.errors import InputError, TooLarge, UnknownField
+from mla_serve.inputs import Input, Payload
+from mla_serve.serve.problems import MalformedRequest
+
+BODY = "body"
+QUERY = "query"
+# A float has 17 digits; what is longer than this was not written by a program.
+LONGEST_NUMBER = 100
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+NUMBERS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
+DATA_URL = "data:"
+MOST_EMPTY = 100  # fields that say nothing; each costs time
+EXPECTED = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to answer: how many labels, by which fusion rule, with a set of which coverage; None leaves it open."""
+
+    top_k: int | None = None
+    fusion: str | None = None
+    coverage: float | None = None
+
+
+OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
+
+
+def options_from(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
+    """Check the options of a request, from its URL and its body.
+
+    Raises: InputError for one that is in both, or that is no such value.
+    """
+    for name in query:
+        if name in body:
+            raise InputError(name, "the option stands in the URL and in the body; send it once")
+    values = {**query, **body}
+    return Options(_top_k(values.get("top_k")), _fusion(values.get("fusion")), _coverage(values.get("coverage")))
+
+
+def read_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
+    """Read the options in a query string.
+
+    Raises: UnknownField for anything else, so that a text is not written into logs as part of a URL; InputError.
+    """
+    found: dict[str, str] = {}
+    for name, value in pairs(query, "utf-8", QUERY, len(known)):
+        if name not in known:
+            options = f"the URL takes {', '.join(known)}" if known else "the URL takes no options here"
+            raise UnknownField(name[:100], f"{options}; send everything else in the body")
+        if value:
+            check_new(name, found)
+            found[name] = value
+    return numbers_of_texts(found)
+
+
+def pairs(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
+    """Split application/x-www-form-urlencoded: a query string, or a body.
+
+    Args: where, what errors speak of; known, how many fields there are, to bound how many are read.
+    Raises: MalformedRequest.
+    """
+    if not content:
+        return []
+    try:
+        return parse_qsl(
+            content.decode(charset),
+            keep_blank_values=True,
+            encoding=charset,
+            errors="strict",
+            max_num_fields=known + MOST_EMPTY,
+        )
+    except UnicodeDecodeError:
+        raise MalformedRequest(where, f"expected {charset}, got other bytes; with curl, use --data-urlencode") from None
+    except ValueError:
+        raise MalformedRequest(where, f"more than {known + MOST_EMPTY} fields; send each that is needed once") from None
+
+
+def check_known(name: str, known: Collection[str]) -> None:
+    """Refuse a name that is not among the known ones."""
+    if name not in known:
+        raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
+
+
+def check_new(name: str, taken: Iterable[str]) -> None:
+    """Refuse a name that has been there."""
+    if name in taken:
+        raise repeated(name)
+
+
+def repeated(name: str) -> InputError:
+    """Say that a field was sent more than once."""
+    return InputError(name, "the field was sent more than once; send it once")
+
+
+def sent(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what means that nothing was sent. NaN is null by now (json_body.py)."""
+    return {name: value for name, value in values.items() if value is not None and value != ""}
+
+
+def payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
+    """Turn a value in JSON into a payload: files are base64, texts strings, vectors numbers.
+
+    Raises: InputError.
+    """
+    if reader.sent_as == "numbers":
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return [value]
+        if isinstance(value, list):
+            return value
+    elif isinstance(value, str):
+        return decode_base64(name, value, max_bytes) if reader.sent_as == "file" else value
+    expected = f"expected {EXPECTED[reader.sent_as]}"
+    raise InputError(name, f"{expected}, got {json_type(value)}; leave the field out if there is none")
+
+
+def decode_base64(name: str, text: str, max_bytes: int) -> bytes:
+    """Decode base64 as clients write it: with or without padding, for URLs, in lines, as a data: URL.
+
+    Raises: TooLarge; InputError.
+    """
+    if text[: len(DATA_URL)].lower() == DATA_URL:
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise InputError(name, "the data: URL is not in base64; send data:TYPE;base64,CONTENT or the base64 alone")
+    if _decoded_size(text) > max_bytes:
+        text = _padded(text)  # without the line breaks
+        if _decoded_size(text) > max_bytes:
+            raise too_large(name, max_bytes)
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError:
+        try:
+            content = base64.b64decode(_padded(text), validate=True)
+        except ValueError:
+            raise InputError(name, f"expected {EXPECTED['file']}, got a string that is no base64") from None
+    if not content:
+        raise InputError(name, "the file is empty; leave the field out if there is none")
+    return content
+
+
+def _decoded_size(text: str) -> int:
+    return 3 * len(text) // 4 - text[-2:].count("=")
+
+
+def _padded(text: str) -> str:
+    """Bring base64 to the one form that Python decodes."""
+    text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    return text + "=" * (-len(text) % 4)
+
+
+def too_large(name: str, limit: int) -> TooLarge:
+    """Say that one part is too large."""
+    return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
+
+
+def json_type(value: object) -> str:
+    """Name the type of a value as JSON calls it."""
+    if value is None:
+        return "null"
+    names: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+def numbers_of_texts(options: Mapping[str, str]) -> dict[str, Any]:
+    """Read the numbers among options that came as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
+
+    Raises: InputError.
+    """
+    return {name: _number_of_text(name, text) if name in NUMBERS else text for name, text in options.items()}
+
+
+def _number_of_text(name: str, text: str) -> float:
+    stripped = text.strip()
+    if len(stripped) > LONGEST_NUMBER or not NUMBER.fullmatch(stripped):
+        raise InputError(name, f"got {_short(text)}; send {NUMBERS[name]}")
+    return float(stripped)
+
+
+def _top_k(value: Any) -> int | None:
+    if value is None:
+        return None
+    number = _number("top_k", value)
+    if number < 1 or not number.is_integer():
+        raise InputError("top_k", f"got {_short(value)}; send {NUMBERS['top_k']}")
+    return int(number)
+
+
+def _coverage(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = _number("coverage", value)
+    if not 0 < number < 1:
+        raise InputError("coverage", f"got {_short(value)}; send {NUMBERS['coverage']}")
+    return number
+
+
+def _fusion(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value and value.strip()
+    raise InputError("fusion", f"expected the name of a rule, got {json_type(value)}; GET /model lists the rules")
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(name, f"got {json_type(value)}; send {NUMBERS[name]}")
+    return float(value)
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:22]

@@ -1,0 +1,151 @@
+"""Clients that others' tools write from /openapi.json, and the one in the JDK: every subset gets the predictor's answer.
+
+`make clients` installs the tools into .venv/clients and runs this. Without them the tests are skipped; with
+MLA_REQUIRE_CLIENTS=1 they fail instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mla_serve.bundle import Bundle
+from mla_serve.inputs import Payload
+from mla_serve.predictor import Predictor
+from tests.load.service import Service, serving
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+DIGITS = ROOT / "models" / "digits"
+TOOLS = Path(os.environ.get("MLA_CLIENTS", ROOT / ".venv" / "clients"))
+PYTHON = TOOLS / "python" / "bin" / "python"
+NODE_MODULES = TOOLS / "node_modules"
+pytestmark = pytest.mark.slow
+
+
+def need(there: object, what: str) -> None:
+    """Skip, or fail where the clients are required."""
+    if not there:
+        if os.environ.get("MLA_REQUIRE_CLIENTS") == "1":
+            pytest.fail(f"MLA_REQUIRE_CLIENTS=1, but {what}")
+        pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def sample() -> dict[str, Payload]:
+    """Return a golden sample of models/digits, of a picture, a recording and a word."""
+    return Bundle.load(DIGITS).golden_samples()[7]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with serving(DIGITS, workers=1) as service:
+        yield service
+
+
+@pytest.fixture
+def sample_file(sample: dict[str, Payload], tmp_path: Path) -> Path:
+    """Write the sample as JSON, files in base64."""
+    path = tmp_path / "sample.json"
+    content = {
+        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value for name, value in sample.items()
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def document(service: Service, tmp_path: Path) -> Path:
+    """Write /openapi.json as the service sends it."""
+    import httpx
+
+    path = tmp_path / "openapi.json"
+    path.write_bytes(httpx.get(f"{address(service)}/openapi.json").content)
+    return path
+
+
+def address(service: Service) -> str:
+    return f"http://127.0.0.1:{service.port}"
+
+
+def run(*command: object, folder: Path) -> str:
+    """Run a command; returns what it prints."""
+    done = subprocess.run([str(each) for each in command], cwd=folder, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def assert_right(sample: dict[str, Payload], all_subsets: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a function that compares the answers to all subsets with the predictor's own."""
+    predictor = Predictor(Bundle.load(DIGITS))
+
+    def check(answers: dict[str, Any]) -> None:
+        subsets = all_subsets(list(sample))
+        assert set(answers) == {"+".join(names) for names in subsets}
+        for names in subsets:
+            answer = answers["+".join(names)]
+            expected = predictor.predict([{name: sample[name] for name in names}])[0]
+            assert answer["label"] == expected.label
+            assert [each["label"] for each in answer["probabilities"]] == list(expected.by_label())
+            assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)
+            assert set(answer["modalities"]) == set(names)
+
+    return check
+
+
+def check_all(answers: dict[str, Any], assert_right: Callable[[dict[str, Any]], None]) -> None:
+    """Check what ask.py and ask.ts print."""
+    for way in ("form", "json", "batch"):
+        assert_right(answers[way])
+    for key, embedded in answers["embed"].items():
+        assert set(embedded["features"]) == set(key.split("+"))
+    for answer in answers["options"].values():
+        assert len(answer["probabilities"]) == 2
+        assert answer["label"] in answer["prediction_set"]
+    assert answers["problem"]["missing"]["type"] == "/problems/missing-input"
+
+
+def test_a_generated_python_client_asks_for_every_subset(
+    service: Service, document: Path, sample_file: Path, tmp_path: Path, assert_right: Callable[[dict[str, Any]], None]
+) -> None:
+    need(PYTHON.exists(), f"there is no openapi-python-client in {TOOLS}: make clients")
+    generator = PYTHON.with_name("openapi-python-client")
+    # any warning of the generator is about a part of the API that the client then lacks; ruff would only format it
+    (tmp_path / "config.yaml").write_text("post_hooks: []\n")
+    options = ["--config", "config.yaml", "--meta", "none", "--output-path", "generated", "--fail-on-warning"]
+    run(generator, "generate", "--path", document, *options, folder=tmp_path)
+    output = run(PYTHON, HERE / "ask.py", address(service), tmp_path / "generated", sample_file, folder=tmp_path)
+    check_all(json.loads(output), assert_right)
+
+
+def test_a_generated_typescript_client_asks_for_every_subset(
+    service: Service, document: Path, sample_file: Path, tmp_path: Path, assert_right: Callable[[dict[str, Any]], None]
+) -> None:
+    need(NODE_MODULES.exists() and shutil.which("node"), f"there is no openapi-typescript in {TOOLS}: make clients")
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    shutil.copy(HERE / "ask.ts", tmp_path)
+    tools = NODE_MODULES / ".bin"
+    run(tools / "openapi-typescript", document, "-o", "schema.ts", folder=tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    types = ["--strict", "--noUncheckedIndexedAccess", "--types", "node", "--skipLibCheck"]
+    modules = ["--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext"]
+    run(tools / "tsc", *types, *modules, "ask.ts", folder=tmp_path)
+    check_all(json.loads(run("node", "ask.js", address(service), sample_file, folder=tmp_path)), assert_right)
+
+
+@pytest.mark.parametrize("version", ["HTTP_1_1"])
+def test_the_client_of_the_jdk_asks_for_every_subset(
+    service: Service, sample_file: Path, tmp_path: Path, version: str, assert_right: Callable[[dict[str, Any]], None]
+) -> None:
+    need(shutil.which("javac"), "there is no JDK: apt-get install default-jdk-headless")
+    output = run("java", HERE / "Ask.java", address(service), sample_file, version, folder=tmp_path)
+    assert_right(json.loads(output))
