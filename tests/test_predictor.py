@@ -14,10 +14,11 @@ import soundfile
 
 from mla_serve.bundle import Bundle, write_manifest
 from mla_serve.errors import BundleError, InputError, MissingInput, UnknownField
-from mla_serve.fusion import RULES
+from mla_serve.fusion import RULES, fuse
 from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import ENCODE_BATCH, Predictor
 from mla_serve.runtime import Session
+from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 MakeSample = Callable[[int], dict[str, Payload]]
@@ -109,6 +110,76 @@ def test_clips_of_different_length_keep_apart_in_a_batch(predictor: Predictor) -
     together = predictor.encode("audio", arrays)
     alone = np.concatenate([predictor.encode("audio", [array]) for array in arrays])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def know_only_zeros(predictor: Predictor, name: str, discount: float = 1.0) -> Predictor:
+    """Make every real input of one modality unfamiliar: validation scored 0 to 1, as far from zero as its features were."""
+    width = predictor.encode(name, [predictor.decode_one(name, [0.0] * 4)]).shape[1]
+    reference = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
+    bundle = predictor.bundle
+    bundle.familiar = Familiar({name: reference})
+    bundle.fusion = dataclasses.replace(bundle.fusion, discounts={name: discount})
+    return predictor
+
+
+@pytest.fixture
+def wary(tiny_bundle: Path) -> Predictor:
+    """Open the tiny bundle and make vectors far from zero unfamiliar to it."""
+    return know_only_zeros(Predictor(Bundle.load(tiny_bundle)), "vector")
+
+
+def test_how_unfamiliar_an_input_is_comes_from_its_features(wary: Predictor, sample: dict[str, Payload]) -> None:
+    samples = [wary.decode(one) for one in ({"vector": [1.0, -1.0, 1.0, -1.0]}, {"text": "abc"}, {"vector": [0.0] * 4})]
+    heard = wary.hear(samples)
+    vector = wary.names.index("vector")
+    features = wary.encode("vector", [samples[0]["vector"]])
+    reference = wary.bundle.familiar.references["vector"]
+    length = np.linalg.norm(features)
+    assert length > 1
+    assert heard.strain[vector] == pytest.approx([min((length - 0.9) / 0.4, 8.0), 0, 0], rel=1e-5)
+    assert heard.unfamiliarity[vector][[0, 2]] == pytest.approx([1, 0])
+    assert np.isnan(heard.unfamiliarity[vector, 1])
+    others = np.arange(len(wary.names)) != vector
+    assert (heard.strain[others] == 0).all()
+    assert np.isnan(heard.unfamiliarity[others]).all()
+    assert heard.strain[vector, 0] == pytest.approx(reference.strain(reference.score(features))[0])
+
+
+def test_an_unfamiliar_input_weighs_less_in_the_answer(
+    predictor: Predictor, wary: Predictor, sample: dict[str, Payload]
+) -> None:
+    asked: dict[str, Payload] = {"text": sample["text"], "vector": [3.0, -3.0, 3.0, -3.0]}
+    trusting, cautious = predictor.predict([asked])[0], wary.predict([asked])[0]
+    assert cautious.modalities["vector"].unfamiliarity == 1.0
+    assert cautious.modalities["text"].unfamiliarity is None
+    assert cautious.modalities["vector"].weight < 0.9 * trusting.modalities["vector"].weight
+    assert abs(cautious.probability - trusting.probability) > 0.01
+    for label, p in wary.predict([asked], "undiscounted")[0].probabilities.items():
+        assert p == pytest.approx(trusting.probabilities[label], abs=1e-6)
+
+
+def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, wary: Predictor) -> None:
+    asked: dict[str, Payload] = {"vector": [3.0, -3.0, 3.0, -3.0]}
+    trusting, cautious = predictor.predict([asked])[0], wary.predict([asked])[0]
+    assert cautious.label == trusting.label
+    assert cautious.probability < trusting.probability - 0.05
+    assert cautious.entropy > trusting.entropy + 0.05
+
+
+def test_the_answer_is_the_fusion_of_what_was_heard_with_its_strain(wary: Predictor, make_sample: MakeSample) -> None:
+    heard = wary.hear([wary.decode(make_sample(seed)) for seed in range(5)])
+    assert (heard.strain[wary.names.index("vector")] > 0).any()
+    expected = fuse(heard.logits, heard.present, wary.bundle.fusion, strain=heard.strain)
+    for b, prediction in enumerate(wary.conclude(heard)):
+        given = [prediction.probabilities[label] for label in wary.classes]
+        np.testing.assert_allclose(given, np.exp(expected.log_probabilities[b]))
+        weights = [prediction.modalities[name].weight for name in wary.names]
+        np.testing.assert_allclose(weights, expected.weights[:, b])
+
+
+def test_golden_samples_are_replayed_at_their_word_as_torch_computed_them(wary: Predictor) -> None:
+    """What torch said at export knows no reference; that the discount works is for the tests above."""
+    assert wary.verify() < 1e-6
 
 
 def test_options_are_checked(predictor: Predictor, sample: dict[str, Payload]) -> None:
