@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mla_serve.errors import ConfigError
 from mla_serve.inputs import VectorInput
 from mla_serve.train.data import Samples
 from mla_serve.train.encoders.base import Encoder
@@ -573,3 +575,320 @@ def test_the_first_rows_of_a_part_are_those_of_the_batch_that_this_process_has()
     assert torch.equal(first.labels, labels[:2])
     assert first.share.at.tolist() == [0, 2]
     assert first.share.total == 3
+
+
+class NormalisingEncoder(LinearEncoder):
+    """One that needs two rows at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(WIDTH)
+
+
+class SlowEncoder(LinearEncoder):
+    """One whose weight learns at a tenth of the rate, and whose bias does not learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer.bias.requires_grad_(False)
+
+    def speed_of(self) -> Mapping[int, float]:
+        return {id(self.layer.weight): 0.1}
+
+
+def rates(strategy: Strategy, name: str = "all") -> list[float]:
+    return [group["lr"] for group in strategy.schedules[name].optimizer.param_groups]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_step_of_mla_takes_turns_and_projects_the_heads_step_past_the_means_of_the_turns_before(
+    seed: int, make_samples: MakeSamples
+) -> None:
+    names = ("a", "b", "c")
+    strategy, batch = make("mla", names, seed=seed), batch_of(make_samples(names), {"a": [0, 1], "c": [5, 6, 7]})
+    head, rate = strategy.heads["head"], rates(strategy, "head")[0]
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    momentum = strategy.schedules["head"].optimizer.param_groups[0]["momentum"]
+    speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)  # of the optimiser, which steps in every turn
+    p, expected, shares = torch.eye(WIDTH, dtype=torch.float64), {}, {}
+    for name in names:
+        layer = strategy.encoders[name].layer
+        features = batch.inputs(name) @ layer.weight.T + layer.bias
+        weight.requires_grad_()
+        bias.requires_grad_()
+        loss = cross_entropy(features @ weight.T + bias, batch.labels[batch.present[name]])
+        expected[f"loss/{name}"] = loss.item()
+        g_weight, g_bias, *own = torch.autograd.grad(loss, [weight, bias, layer.weight, layer.bias])
+        expected_layer = [value.detach() - rate * g for value, g in zip((layer.weight, layer.bias), own, strict=True)]
+        shares[name] = expected_layer
+        speed, bias_speed = momentum * speed + g_weight, momentum * bias_speed + g_bias
+        step = (-rate * speed).double() @ p
+        expected[f"kept/{name}"] = float(step.norm() / (rate * speed).double().norm())
+        weight, bias = weight.detach() + step.float(), bias.detach() - rate * bias_speed
+        r = features.detach().double().mean(0)
+        q = p @ r
+        p = p - torch.outer(q, q) / (0.1 + r @ q)
+    assert strategy.step(batch) == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(head.weight.detach(), weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.bias.detach(), bias, rtol=1e-4, atol=1e-5)
+    for name in names:
+        torch.testing.assert_close(strategy.encoders[name].layer.weight.detach(), shares[name][0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(strategy.encoders[name].layer.bias.detach(), shares[name][1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_epoch_of_mla_begins_with_nothing_protected(make_samples: MakeSamples) -> None:
+    strategy, batch = make("mla"), batch_of(make_samples())
+    strategy.step(batch)
+    assert strategy.step(batch)["kept/a"] < 1
+    strategy.start_epoch()
+    assert strategy.step(batch)["kept/a"] == pytest.approx(1)
+    make("mla", hgm="off").start_epoch()  # nothing to forget
+
+
+def test_mla_shares_one_head_unless_told_otherwise() -> None:
+    shared, separate = make("mla"), make("mla", heads="separate")
+    assert shared.head_of == {"a": "head", "b": "head"}
+    assert {name: tuple(head.weight.shape) for name, head in shared.heads.items()} == {"head": (CLASSES, WIDTH)}  # type: ignore[union-attr]
+    assert separate.head_of == {"a": "head_a", "b": "head_b"}
+    assert {tuple(head.weight.shape) for head in separate.heads.values()} == {(CLASSES, WIDTH)}  # type: ignore[union-attr]
+    assert set(shared.schedules) == {"a", "b", "head"}
+    assert set(separate.schedules) == {"a", "b", "head_a", "head_b"}
+    assert (shared.classes, shared.width) == (CLASSES, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "protects"),
+    [
+        (("a", "b"), {}, True),
+        (("a",), {}, False),
+        (("a", "b"), {"heads": "separate"}, False),
+        (("a",), {"heads": "separate"}, False),
+        (("a", "b"), {"hgm": "off"}, False),
+        (("a", "b"), {"hgm": "7"}, True),
+    ],
+)
+def test_a_head_is_protected_where_several_modalities_share_it(
+    names: tuple[str, ...], options: dict[str, str], protects: bool
+) -> None:
+    assert (make("mla", names, **options).projector is not None) is protects
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "choices"),
+    [
+        ("hgm", "sometimes", "off, epoch, never, others or a number of turns"),
+        ("hgm", "-3", "off, epoch, never, others or a number of turns"),
+        ("heads", "both", "shared or separate"),
+        ("turns", "random", "all, shuffled or weak"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_named_with_its_flag_and_the_choices(
+    option: str, value: str, choices: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"--{option} {value}: expected (one of )?{choices}"):
+        make("mla", **{option: value})
+
+
+def test_the_running_loss_of_a_modality_is_nine_tenths_of_itself_and_one_of_the_new(make_samples: MakeSamples) -> None:
+    strategy, batch = make("mla"), batch_of(make_samples())
+    first, second = strategy.step(batch), strategy.step(batch)
+    for name in "ab":
+        expected = 0.9 * first[f"loss/{name}"] + 0.1 * second[f"loss/{name}"]
+        assert strategy.running[name] == pytest.approx(expected)  # type: ignore[index]
+    assert strategy.batches == 2
+
+
+@pytest.mark.parametrize(
+    ("running", "batches", "turns", "passed_over"),
+    [
+        ({"a": 0.4, "b": 2.0}, 1, "weak", True),
+        ({"a": 0.4, "b": 2.0}, 2, "weak", False),
+        ({"a": 0.4, "b": 2.0}, 3, "weak", True),
+        ({"a": 0.4, "b": 2.0}, 1, "all", False),
+        ({"a": 0.7, "b": 2.0}, 1, "weak", False),  # half of the mean is 0.675
+        ({"a": 0.66, "b": 2.0}, 1, "weak", True),
+        ({"a": 1.0, "b": 3.0}, 1, "weak", False),  # exactly half
+        ({"a": 0.4}, 1, "weak", False),  # the other has had no turn yet
+    ],
+)
+def test_with_turns_weak_a_modality_below_half_of_the_mean_loss_sits_out_odd_batches(
+    running: dict[str, float], batches: int, turns: str, passed_over: bool, make_samples: MakeSamples
+) -> None:
+    strategy = make("mla", turns=turns)
+    strategy.running, strategy.batches = dict(running), batches
+    logged = strategy.step(batch_of(make_samples()))
+    assert ("loss/a" not in logged) is passed_over
+    assert "loss/b" in logged
+
+
+@pytest.mark.parametrize("name", ["mla", "joint_sum"])
+def test_rates_rise_from_a_25th_to_the_highest_at_three_tenths_and_fall_to_nothing(name: str) -> None:
+    strategy, key = make(name, lr=0.5), "head" if name == "mla" else "all"
+    found = [rates(strategy, key)[0]]
+    for _ in range(99):
+        strategy.schedules[key].advance()
+        found.append(rates(strategy, key)[0])
+    assert found[0] == pytest.approx(0.5 / 25)
+    assert max(range(100), key=found.__getitem__) in (28, 29, 30)
+    assert max(found) == pytest.approx(0.5, rel=0.01)
+    assert found[-1] < 1e-4
+
+
+def test_every_schedule_of_mla_moves_on_with_every_batch_also_where_a_modality_is_missing(
+    make_samples: MakeSamples,
+) -> None:
+    strategy, batch = make("mla"), batch_of(make_samples(), {"b": list(range(24))})
+    before = {name: rates(strategy, name) for name in strategy.schedules}
+    assert set(strategy.step(batch)) == {"loss/a", "kept/a"}
+    after = {name: rates(strategy, name) for name in strategy.schedules}
+    assert len({tuple(rate) for rate in after.values()}) == 1
+    assert all(after[name] > before[name] for name in before)
+
+
+@pytest.mark.parametrize("name", ["mla", "joint_sum"])
+def test_after_a_step_no_gradient_is_left(name: str, make_samples: MakeSamples) -> None:
+    strategy = make(name)
+    strategy.step(batch_of(make_samples()))
+    assert gradients_in(strategy) == {}
+
+
+def slow_strategy(name: str = "joint_sum", **options: Any) -> Strategy:
+    encoders = {"a": SlowEncoder(), "b": LinearEncoder()}
+    strategy = STRATEGIES[name].build(encoders, CLASSES, Options(optimizer="sgd", lr=0.5, weight_decay=0.0, **options))
+    strategy.prepare(100, 24)
+    return strategy
+
+
+def test_parameters_learn_at_their_own_speed_and_frozen_ones_not_at_all() -> None:
+    strategy = slow_strategy()
+    groups = strategy.schedules["all"].optimizer.param_groups
+    speed = {id(parameter): group["lr"] * 25 / 0.5 for group in groups for parameter in group["params"]}
+    encoders = strategy.encoders
+    assert speed.pop(id(encoders["a"].layer.weight)) == pytest.approx(0.1)
+    assert id(encoders["a"].layer.bias) not in speed
+    assert set(speed) == {id(value) for value in strategy.parameters()} - {id(p) for p in encoders["a"].parameters()}
+    assert list(speed.values()) == pytest.approx([1.0] * len(speed))
+    for _ in range(29):
+        strategy.schedules["all"].advance()
+    assert sorted(rates(strategy)) == pytest.approx([0.05, 0.5], rel=0.01)
+
+
+def moves(optimizer: str, gradients: list[float], weight_decay: float) -> list[float]:
+    """Give one parameter that starts at 2 these gradients; returns where it is after each step, the rate held at 0.1."""
+    strategy = make("joint_sum", optimizer=optimizer, weight_decay=weight_decay)
+    schedule, parameter = strategy.schedules["all"], next(iter(heads_of(strategy).values())).bias
+    found = []
+    with torch.no_grad():
+        parameter.fill_(2.0)
+    for gradient in gradients:
+        for group in schedule.optimizer.param_groups:
+            group["lr"] = 0.1
+            group["momentum"] = group.get("momentum", 0.0)
+        parameter.grad = torch.full_like(parameter, gradient)
+        schedule.step()
+        found.append(float(parameter.detach()[0]))
+    return found
+
+
+def test_sgd_has_momentum_and_weight_decay() -> None:
+    schedule = make("joint_sum", optimizer="sgd", weight_decay=0.25).schedules["all"].optimizer.param_groups[0]
+    assert schedule["weight_decay"] == 0.25
+    momentum = schedule["momentum"]  # the one-cycle schedule moves it between 0.95 and 0.85
+    assert 0.8 < momentum < 1
+    first = 2 - 0.1 * (1 + 0.25 * 2)
+    speed = momentum * (1 + 0.25 * 2) + (1 + 0.25 * first)
+    assert moves("sgd", [1.0, 1.0], 0.25) == pytest.approx([first, first - 0.1 * speed])
+
+
+def test_adamw_takes_steps_of_the_rate_and_shrinks_weights_apart_from_the_gradient() -> None:
+    assert moves("adamw", [3.0], 0.25) == pytest.approx([2 * (1 - 0.1 * 0.25) - 0.1])
+    assert moves("adamw", [0.01], 0.0) == pytest.approx([2 - 0.1], rel=1e-5)
+
+
+def test_a_modality_is_used_from_one_row_on_and_from_two_where_its_encoder_normalises_over_the_batch(
+    make_samples: MakeSamples,
+) -> None:
+    encoders = {"a": LinearEncoder(), "b": NormalisingEncoder()}
+    strategy = STRATEGIES["joint_sum"].build(encoders, CLASSES, Options())
+    samples = make_samples()
+    assert strategy.usable(batch_of(samples, {"a": list(range(1, 24)), "b": list(range(2, 24))})) == ["a", "b"]
+    assert strategy.usable(batch_of(samples, {"b": [1]})) == ["a"]
+    assert strategy.usable(batch_of(samples, {"a": [0]})) == []
+
+
+def test_a_part_has_the_windows_and_labels_of_the_rows_that_have_the_modality(make_samples: MakeSamples) -> None:
+    batch = batch_of(make_samples(), {"a": [0, 5]})
+    part = make("joint_sum").part(batch, "a")
+    rows = [row for row in range(24) if row not in (0, 5)]
+    assert torch.equal(part.windows, batch.inputs("a"))
+    assert part.labels.tolist() == batch.labels[rows].tolist()
+    assert part.share.total == 22
+    assert part.share.at.tolist() == list(range(22))
+
+
+def test_a_process_adds_to_the_mean_loss_by_its_share_of_the_rows() -> None:
+    strategy = make("joint_sum")
+    logits, labels = torch.randn(6, CLASSES, requires_grad=True), torch.arange(6) % CLASSES
+    assert strategy.mean_loss(logits, labels, 24).item() == pytest.approx(cross_entropy(logits, labels).item() / 4)
+    none = strategy.mean_loss(logits[:0], labels[:0], 24)
+    assert none.item() == 0
+    none.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))  # others wait for its gradients
+
+
+def test_gradients_and_the_loss_are_summed_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with the same rows: sums are twice what one has."""
+    strategy, windows = make("joint_sum"), torch.randn(4, SIZE)
+
+    def double(tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            tensor.mul_(2)
+
+    monkeypatch.setattr("mla_serve.train.distributed.sum_", double)
+
+    def loss() -> Tensor:
+        return sum((strategy.logits(name, windows).square().mean() for name in "ab"), torch.zeros(()))
+
+    expected = gradients_of(strategy, loss())
+    assert strategy.set_gradients(loss()) == pytest.approx(2 * loss().item())
+    assert_same(gradients_in(strategy), {name: 2 * value for name, value in expected.items()})
+    strategy.zero_grad()
+    strategy.set_gradients(loss(), strategy.encoders["a"], strategy.heads["head_b"])
+    doubled = {name: 2 if name.startswith(("encoders.a.", "heads.head_b.")) else 1 for name in expected}
+    assert_same(gradients_in(strategy), {name: doubled[name] * value for name, value in expected.items()})
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_a_saved_state_holds_all_that_a_step_changes(name: str, make_samples: MakeSamples) -> None:
+    """Weights alone do not make the next steps the same: the rest of the state does."""
+    samples, options = make_samples(), {"turns": "weak"} if name == "mla" else {}
+    whole, resumed = make(name, **options), make(name, seed=1, **options)
+    for _ in range(2):
+        whole.start_epoch()
+        torch.manual_seed(0)
+        for _ in range(3):
+            whole.step(batch_of(samples))
+    saved = whole.training_state()
+    resumed.load_state_dict(whole.state_dict())
+    resumed.load_training_state(copy.deepcopy(saved))
+    logged = []
+    for strategy in (whole, resumed):
+        torch.manual_seed(5)
+        logged.append([strategy.step(batch_of(samples)) for _ in range(3)])
+    assert logged[0] == logged[1]
+    assert_same(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    again, expected = resumed.training_state(), whole.training_state()
+    assert set(again) == set(expected) == set(saved)
+    for key, value in expected.items():
+        assert str(again[key]) == str(value), key
+
+
+def test_a_strategy_without_more_state_than_its_schedules_starts_and_stops_with_them() -> None:
+    strategy = make("joint_sum")
+    assert set(strategy.training_state()) == {"schedules"}
+    assert set(strategy.training_state()["schedules"]) == {"all"}
+    assert set(strategy.training_state()["schedules"]["all"]) == {"optimizer", "schedule"}
+    plain = strategy.training_state()["schedules"]["all"]["schedule"]
+    assert all(isinstance(value, int | float | list | str) for value in plain.values())
+    assert plain["last_epoch"] == 0
+    assert plain["total_steps"] == 100
