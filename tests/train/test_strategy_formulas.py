@@ -121,6 +121,13 @@ def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], **t
         )
 
 
+def doubled(tensors: list[Tensor]) -> None:
+    """Stand for the sum over two processes that have the same rows."""
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.mul_(2)
+
+
 def learn(strategy: Strategy, batch: Any) -> dict[str, float]:
     logged: dict[str, float] = strategy.learn(batch, strategy.opinions(batch))  # type: ignore[operator]
     return logged
@@ -259,6 +266,26 @@ def test_mmpareto_leaves_frozen_parameters_alone(make_samples: MakeSamples) -> N
     strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
     assert strategy.encoders["a"].layer.weight.grad is None
     assert strategy.encoders["a"].layer.bias.grad is not None
+
+
+def test_mmpareto_combines_gradients_that_are_summed_over_the_processes(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with the same rows: both gradients are twice as long, and so is what they are combined into."""
+    strategy, batch = make("mmpareto"), batch_of(make_samples())
+    strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
+    alone = gradients_in(strategy)
+    strategy.zero_grad()
+    monkeypatch.setattr("mla_serve.train.distributed.sum_", doubled)
+    strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
+    assert_same(gradients_in(strategy), {name: 2 * value for name, value in alone.items()}, rtol=1e-3)
+
+
+def test_mmpareto_counts_a_parameter_that_no_loss_reaches_as_still(make_samples: MakeSamples) -> None:
+    strategy, batch = make("mmpareto"), batch_of(make_samples())
+    strategy.encoders["a"].spare = nn.Parameter(torch.ones(3))
+    strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
+    assert torch.equal(strategy.encoders["a"].spare.grad, torch.zeros(3))
 
 
 def test_mmpareto_combines_where_one_loss_does_not_reach_a_parameter() -> None:
@@ -485,6 +512,18 @@ def test_dus_follows_the_probability_of_the_truth_after_each_turn(make_samples: 
         truth = p[torch.arange(count), batch.labels[:count]].mean().item()
         expected[name] = 0.9 * before[name] + 0.1 * truth
         assert strategy.sure[name] == pytest.approx(expected[name])  # type: ignore[index]
+
+
+def test_a_turn_of_dus_learns_from_the_first_of_the_rows_alone(make_samples: MakeSamples) -> None:
+    strategy, batch = make("dus"), batch_of(make_samples(), {"a": [0, 5]})
+    strategy.sure = {"a": 0.9, "b": 0.3}
+    count = round(22 * (1 - math.tanh(0.5)))
+    rows = [row for row in range(24) if row not in (0, 5)][:count]
+    logits = strategy.logits("a", batch.inputs("a")[:count])
+    loss = cross_entropy(logits, batch.labels[rows])
+    logged = strategy.step(batch)
+    assert logged["rows/a"] == count
+    assert logged["loss/a"] == pytest.approx(loss.item())
 
 
 def logged_rows(strategy: Strategy, before: dict[str, float], now: dict[str, float], name: str) -> float:
@@ -839,12 +878,7 @@ def test_a_process_adds_to_the_mean_loss_by_its_share_of_the_rows() -> None:
 def test_gradients_and_the_loss_are_summed_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes with the same rows: sums are twice what one has."""
     strategy, windows = make("joint_sum"), torch.randn(4, SIZE)
-
-    def double(tensors: list[Tensor]) -> None:
-        for tensor in tensors:
-            tensor.mul_(2)
-
-    monkeypatch.setattr("mla_serve.train.distributed.sum_", double)
+    monkeypatch.setattr("mla_serve.train.distributed.sum_", doubled)
 
     def loss() -> Tensor:
         return sum((strategy.logits(name, windows).square().mean() for name in "ab"), torch.zeros(()))
@@ -854,8 +888,8 @@ def test_gradients_and_the_loss_are_summed_over_the_processes(monkeypatch: pytes
     assert_same(gradients_in(strategy), {name: 2 * value for name, value in expected.items()})
     strategy.zero_grad()
     strategy.set_gradients(loss(), strategy.encoders["a"], strategy.heads["head_b"])
-    doubled = {name: 2 if name.startswith(("encoders.a.", "heads.head_b.")) else 1 for name in expected}
-    assert_same(gradients_in(strategy), {name: doubled[name] * value for name, value in expected.items()})
+    factors = {name: 2 if name.startswith(("encoders.a.", "heads.head_b.")) else 1 for name in expected}
+    assert_same(gradients_in(strategy), {name: factors[name] * value for name, value in expected.items()})
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
