@@ -607,6 +607,17 @@ def test_mib_adds_half_of_beta_times_each_divergence(
     assert logged["loss/joint"] == pytest.approx(loss.item())
 
 
+def test_mib_weighs_a_process_by_its_share_of_the_rows(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The divergence that is logged is a sum over processes; one that has half of the rows adds half of its own."""
+    strategy, batch = make("mib").train(), batch_of(make_samples())
+    opinions = strategy.opinions(batch)  # type: ignore[operator]
+    whole = sum(float(strategy.encoders[name].divergence.detach()) for name in "ab")
+    monkeypatch.setattr("mla_serve.train.distributed.share", lambda there: Share(torch.arange(24), 48))
+    assert strategy.learn(batch, opinions)["divergence"] == pytest.approx(whole / 2)  # type: ignore[operator]
+
+
 def test_the_first_rows_of_a_part_are_those_of_the_batch_that_this_process_has() -> None:
     windows, labels = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2])
     first = Part(windows, labels, Share(torch.tensor([0, 2, 4]), 6)).first(3)
