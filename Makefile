@@ -84,6 +84,10 @@ soak: .venv/.stamp-dev ## saturate the service with MODEL for ten minutes; ARGS=
 chaos: .venv/.stamp-dev ## kill, stop, swap, starve of disk, crowd and leave the service under load; ARGS="--only kill" for a part
 	@exec $(BIN)/python -m tests.load.chaos --model '$(MODEL)' $(ARGS)
 
+.PHONY: mutants
+mutants: .venv/.stamp-dev ## change the code by one small fault at a time: does a test fail? goes on where it stopped; ARGS="fusion hgm" for a part
+	@exec $(BIN)/python -m tests.mutation $(ARGS)
+
 .PHONY: microphone
 microphone: .venv/.stamp-dev ## serve, scrape, let a microphone die, draw the dashboard: make microphone ARGS="--out FILE"
 	@exec $(BIN)/python -m deploy.demo.microphone --model '$(MODEL)' $(ARGS)

@@ -247,10 +247,9 @@ def _golden_again(predictor: Predictor) -> tuple[list[Any], float]:
     golden, expected = predictor.bundle.manifest.golden, predictor.bundle.golden_probabilities()
     if not golden:
         return golden, 0.0
-    answers = predictor.predict(predictor.bundle.golden_samples(), top_k=len(predictor.classes))
-    given = [[answer.by_label()[label] for label in predictor.classes] for answer in answers]
-    again = [one.model_copy(update={"probabilities": p}) for one, p in zip(golden, given, strict=True)]
-    return again, float(np.abs(np.array(given) - expected).max())
+    given = predictor.replay()
+    again = [one.model_copy(update={"probabilities": p.tolist()}) for one, p in zip(golden, given, strict=True)]
+    return again, float(np.abs(given - expected).max())
 
 
 def _some(rows: Sequence[Row], most: int) -> list[Row]:

@@ -45,7 +45,7 @@ class Conformal:
             threshold(self.of(rule, [n for n, there in zip(names, column, strict=True) if there]), coverage)
             for column in patterns.T
         ]
-        inside: Array = scores(log_probabilities) <= np.array(limits)[index.reshape(-1)][:, None]
+        inside: Array = scores(log_probabilities) <= np.array(limits)[index][:, None]
         inside[np.arange(len(inside)), log_probabilities.argmax(axis=1)] = True
         return inside
 
@@ -68,7 +68,7 @@ def stored(values: Array) -> list[float]:
         return []
     power = 10.0 ** (DIGITS - np.ceil(np.log10(np.maximum(values, 1e-12))))
     rounded = np.ceil(np.sort(values) * np.sort(power)[::-1]) / np.sort(power)[::-1]
-    return [float(f"{value:.{DIGITS}g}") for value in np.clip(rounded, 0.0, 1.0)]
+    return [float(f"{value:.{DIGITS}g}") for value in np.maximum(rounded, 0.0)]
 
 
 def score_table(

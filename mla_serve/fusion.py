@@ -133,7 +133,7 @@ def _total(values: Array) -> Array:
 
 def _weighted(logits: Array, weights: Array, scale: Array | float = 1.0, prior: Array | float = 0.0) -> Fused:
     mixed = np.einsum("mb,mbc->bc", weights, logits)
-    return Fused(log_softmax(np.reshape(scale, (-1, 1)) * mixed + prior), weights)
+    return Fused(log_softmax(np.atleast_1d(scale)[:, None] * mixed + prior), weights)
 
 
 def calibrated(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
@@ -190,7 +190,7 @@ def sum_logit(logits: Array, present: Array, fusion: Fusion, strain: Array) -> F
     """Add the logits up; a bias that every opinion carries counts once: a joint head, with zeros for what is missing."""
     heard = present.sum(axis=0)[:, None]
     shared = (heard - 1) * np.array(fusion.bias or np.zeros(logits.shape[2]))
-    return Fused(log_softmax(np.where(present[..., None], logits, 0.0).sum(axis=0) - shared), present / heard.T)
+    return Fused(log_softmax(logits.sum(axis=0) - shared), present / heard.T)  # `fuse` has put zeros where absent
 
 
 def native(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:

@@ -274,6 +274,20 @@ class Predictor:
             for order, p, nats, own in rows
         ]
 
+    def replay(self) -> Array:
+        """Answer the golden samples as torch did at export, unfamiliar input taken at its word: probabilities (B, C).
+
+        Raises: BundleError when a sample cannot be read, or gives no finite logits.
+        """
+        folder = self.bundle.folder
+        try:
+            decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
+            return np.exp(fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities)
+        except NotFinite as error:
+            raise BundleError(f"{folder}: golden samples {error.rows}: {error}; export it again") from None
+        except InputError as error:
+            raise BundleError(f"{folder}: a golden sample cannot be read ({error}); export it again") from None
+
     def verify(self) -> float:
         """Replay the golden samples, which also warms every graph up; returns the largest difference to torch.
 
@@ -281,15 +295,7 @@ class Predictor:
         """
         if not self.bundle.manifest.golden:
             return 0.0
-        folder = self.bundle.folder
-        try:
-            decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
-            log_p = fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities
-        except NotFinite as error:
-            raise BundleError(f"{folder}: golden samples {error.rows}: {error}; export it again") from None
-        except InputError as error:
-            raise BundleError(f"{folder}: a golden sample cannot be read ({error}); export it again") from None
-        difference = float(np.abs(np.exp(log_p) - self.bundle.golden_probabilities()).max())
+        difference = float(np.abs(self.replay() - self.bundle.golden_probabilities()).max())
         if not difference <= self.bundle.manifest.tolerance:
             raise BundleError(
                 f"{self.bundle.folder}: the golden samples differ from what was said at export by {difference:.2g}, "

@@ -63,3 +63,45 @@ def test_where_not_all_patterns_are_listed_scores_go_by_size() -> None:
     table = score_table(many, np.random.default_rng(0), by_size=True)
     assert set(table["paper"]) == {"1"}
     assert len(Conformal(table).of("paper", ("c",))) == 200
+
+
+def test_a_label_that_scores_exactly_the_threshold_is_in() -> None:
+    conformal = Conformal({"paper": {"a": [0.5] * 9}})
+    log_p = np.log([[0.5, 0.5, 1e-9]])
+    assert conformal.sets(log_p, np.array([[True]]), ("a",), "paper", 0.9).tolist() == [[True, True, False]]
+
+
+def test_a_rule_without_scores_gives_all_labels() -> None:
+    conformal = Conformal({"paper": {"a": [0.1] * 99}})
+    assert conformal.of("product", ("a",)) == ()
+    assert conformal.highest("product", ("a",)) == 0
+    assert conformal.sets(np.log([[0.9, 0.1]]), np.array([[True]]), ("a",), "product", 0.1).all()
+
+
+def test_a_probability_of_one_that_rounding_lifted_above_one_scores_zero() -> None:
+    assert stored(np.array([-1e-15, 0.25])) == [0.0, 0.25]
+
+
+def test_a_pool_holds_scores_of_its_own_rule_and_size_alone() -> None:
+    sizes = {("a",): 0.1, ("b",): 0.1, ("a", "b"): 0.2}
+    fused = {
+        (rule, pattern): np.full(8, score + shift)
+        for rule, shift in (("paper", 0.0), ("product", 0.5))
+        for pattern, score in sizes.items()
+    }
+    table = score_table(fused, np.random.default_rng(0))
+    expected = {"paper": {"1": 0.1, "2": 0.2}, "product": {"1": 0.6, "2": 0.7}}
+    assert table == {rule: {size: [score] * 8 for size, score in of.items()} for rule, of in expected.items()}
+
+
+def test_each_row_enters_a_pool_with_one_of_its_patterns_at_random() -> None:
+    low, high = np.full(400, 0.2), np.full(400, 0.8)
+    low[:100] = high[-100:] = np.nan  # these rows have one of the patterns alone
+    pooled = np.array(
+        score_table({("paper", ("a",)): low, ("paper", ("b",)): high}, np.random.default_rng(0), by_size=True)["paper"][
+            "1"
+        ]
+    )
+    assert len(pooled) == 400
+    assert np.mean(pooled == 0.2) == pytest.approx(0.5, abs=0.1)
+    assert set(pooled.tolist()) == {0.2, 0.8}

@@ -222,3 +222,93 @@ def test_a_sum_of_slices_counts_the_bias_once_and_native_is_what_the_bundle_says
     fusion = Fusion(dict.fromkeys("abc", 1.0), bias=bias.tolist(), native="sum_logit")
     fused = fuse(slices + bias, np.ones((3, 4), dtype=bool), fusion, "native")
     np.testing.assert_allclose(fused.log_probabilities, log_softmax(slices.sum(axis=0) + bias))
+
+
+def written_out(logits: Array, temperatures: Array, tau: float, scale: float, prior: Array) -> tuple[Array, Array]:
+    """Compute the formula of mla_serve/fusion.py for one sample (M, C), step by step: probabilities (C,), weights (M,)."""
+    z = (logits - prior) / temperatures[:, None]
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    certainty = np.exp(tau * (p * np.log(p)).sum(axis=1))
+    weights = certainty / certainty.sum()
+    fused = np.exp(scale * weights @ z + prior)
+    return fused / fused.sum(), weights
+
+
+@pytest.mark.parametrize("prior_once", [False, True])
+@pytest.mark.parametrize("names", ["a", "ab", "bc", "abc"])
+def test_calibrated_is_the_formula_with_every_parameter_where_it_belongs(names: str, prior_once: bool) -> None:
+    generator = np.random.default_rng(3)
+    logits, prior = generator.normal(size=(3, 1, 4)) * 2, generator.dirichlet(np.ones(4))
+    fusion = Fusion(
+        {"a": 0.7, "b": 1.6, "c": 1.1}, 2.5, {"1": 0.9, "2": 1.4, "3": 1.2}, prior=prior.tolist(), prior_once=prior_once
+    )
+    rows = ["abc".index(name) for name in names]
+    present = np.zeros((3, 1), dtype=bool)
+    present[rows] = True
+    fused = fuse(logits, present, fusion)
+    counted = np.log(prior) if prior_once and len(names) > 1 else np.zeros(4)
+    temperatures, scale = np.array([0.7, 1.6, 1.1])[rows], {1: 0.9, 2: 1.4, 3: 1.2}[len(names)]
+    p, weights = written_out(logits[rows, 0], temperatures, 2.5, scale, counted)
+    np.testing.assert_allclose(np.exp(fused.log_probabilities[0]), p)
+    np.testing.assert_allclose(fused.weights[rows, 0], weights)
+
+
+def test_strain_multiplies_each_temperature_by_the_exponential_of_its_discount() -> None:
+    logits = np.random.default_rng(4).normal(size=(2, 1, 3)) * 3
+    fusion = Fusion({"a": 0.7, "b": 1.6}, 2.0, discounts={"a": 0.5, "b": 0.2})
+    fused = fuse(logits, np.ones((2, 1), dtype=bool), fusion, strain=np.array([[2.0], [3.0]]))
+    temperatures = np.array([0.7 * np.exp(1.0), 1.6 * np.exp(0.6)])
+    p, weights = written_out(logits[:, 0], temperatures, 2.0, 1.0, np.zeros(3))
+    np.testing.assert_allclose(np.exp(fused.log_probabilities[0]), p)
+    np.testing.assert_allclose(fused.weights[:, 0], weights)
+
+
+@pytest.mark.parametrize("rule", ["calibrated", "native"])
+def test_influence_under_strain_is_what_leaving_out_changes(rule: str) -> None:
+    logits = np.random.default_rng(5).normal(size=(3, 2, 4)) * 3
+    present, strain = np.array([[True, True], [True, True], [True, False]]), np.array([[2.0, 0], [0, 3.0], [1.0, 0]])
+    fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, discounts={"a": 0.9, "b": 0.4, "c": 0.2}, native="calibrated")
+    whole = fuse(logits, present, fusion, rule, strain)
+    fused, owed = explain(logits, present, fusion, rule, strain)
+    np.testing.assert_allclose(fused.log_probabilities, whole.log_probabilities)
+    np.testing.assert_allclose(fused.weights, whole.weights)
+    for m, b in np.argwhere(present):
+        rest = present.copy()
+        rest[m, b] = False
+        answer = whole.log_probabilities[b].argmax()
+        without = fuse(logits, rest, fusion, rule, strain).log_probabilities[b, answer]
+        assert owed[m, b] == pytest.approx(whole.log_probabilities[b, answer] - without)
+    assert owed[2, 1] == 0
+
+
+def test_influence_of_a_modality_alone_is_its_distance_from_the_uniform_distribution() -> None:
+    logits, present = np.array([[[2.0, 0, 0]], [[0, 0, 0]]]), np.array([[True], [False]])
+    fused, owed = explain(logits, present, Fusion.paper(("a", "b")))
+    np.testing.assert_allclose(owed[:, 0], [fused.log_probabilities.max() + np.log(3), 0])
+    np.testing.assert_array_equal(fused.weights[:, 0], [1, 0])
+
+
+def test_weights_stay_finite_under_a_sharpness_that_only_the_surest_survives() -> None:
+    sure, unsure, flat = [9.0, 0, 0], [1.0, 0, 0], [0.0, 0, 0]
+    logits = np.array([[sure, unsure], [unsure, flat]])
+    weights = entropy_weights(logits, np.ones((2, 2), dtype=bool), sharpness=1e4)
+    np.testing.assert_allclose(weights, [[1, 1], [0, 0]], atol=1e-12)
+
+
+def test_mean_logit_averages_logits_whatever_their_certainty() -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5)) * 4
+    fused = fuse(logits, np.ones((3, 4), dtype=bool), Fusion.paper(("a", "b", "c")), "mean_logit")
+    np.testing.assert_allclose(fused.weights, 1 / 3)
+    np.testing.assert_allclose(fused.log_probabilities, log_softmax(logits.mean(axis=0)))
+
+
+def test_mean_prob_tells_probabilities_apart_that_are_too_small_for_a_float() -> None:
+    logits = np.array([[[0.0, -1000, -2000]], [[0.0, -1000, -2000]]])
+    fused = fuse(logits, np.ones((2, 1), dtype=bool), Fusion.paper(("a", "b")), "mean_prob")
+    np.testing.assert_allclose(fused.log_probabilities, [[0, -1000, -2000]])
+
+
+def test_a_modality_without_a_share_counts_one() -> None:
+    present = np.ones((2, 1), dtype=bool)
+    fused = fuse(np.zeros((2, 1, 3)), present, Fusion({"a": 1.0, "b": 1.0}, shares={"a": 3.0}), "static")
+    np.testing.assert_allclose(fused.weights[:, 0], [0.75, 0.25])

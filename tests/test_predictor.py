@@ -14,12 +14,14 @@ import pytest
 import soundfile
 
 from mla_serve.bundle import Bundle, write_manifest
+from mla_serve.conformal import Conformal
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.evaluate import hear_split
-from mla_serve.fusion import RULES
+from mla_serve.fusion import RULES, fuse, log_softmax
 from mla_serve.inputs import Array, Payload
-from mla_serve.predictor import ENCODE_BATCH, Predictor
-from mla_serve.runtime import Session
+from mla_serve.predictor import ENCODE_BATCH, Heard, Predictor
+from mla_serve.runtime import Session, open_session
+from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 MakeSample = Callable[[int], dict[str, Payload]]
@@ -113,6 +115,76 @@ def test_clips_of_different_length_keep_apart_in_a_batch(predictor: Predictor) -
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def know_only_zeros(predictor: Predictor, name: str, discount: float = 1.0) -> Predictor:
+    """Make every real input of one modality unfamiliar: validation scored 0 to 1, as far from zero as its features were."""
+    width = predictor.encode(name, [predictor.decode_one(name, [0.0] * 4)]).shape[1]
+    reference = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
+    bundle = predictor.bundle
+    bundle.familiar = Familiar({name: reference})
+    bundle.fusion = dataclasses.replace(bundle.fusion, discounts={name: discount})
+    return predictor
+
+
+@pytest.fixture
+def wary(tiny_bundle: Path) -> Predictor:
+    """Open the tiny bundle and make vectors far from zero unfamiliar to it."""
+    return know_only_zeros(Predictor(Bundle.load(tiny_bundle)), "vector")
+
+
+def test_how_unfamiliar_an_input_is_comes_from_its_features(wary: Predictor, sample: dict[str, Payload]) -> None:
+    samples = [wary.decode(one) for one in ({"vector": [1.0, -1.0, 1.0, -1.0]}, {"text": "abc"}, {"vector": [0.0] * 4})]
+    heard = wary.hear(samples)
+    vector = wary.names.index("vector")
+    features = wary.encode("vector", [samples[0]["vector"]])
+    reference = wary.bundle.familiar.references["vector"]
+    length = np.linalg.norm(features)
+    assert length > 1
+    assert heard.strain[vector] == pytest.approx([min((length - 0.9) / 0.4, 8.0), 0, 0], rel=1e-5)
+    assert heard.unfamiliarity[vector][[0, 2]] == pytest.approx([1, 0])
+    assert np.isnan(heard.unfamiliarity[vector, 1])
+    others = np.arange(len(wary.names)) != vector
+    assert (heard.strain[others] == 0).all()
+    assert np.isnan(heard.unfamiliarity[others]).all()
+    assert heard.strain[vector, 0] == pytest.approx(reference.strain(reference.score(features))[0])
+
+
+def test_an_unfamiliar_input_weighs_less_in_the_answer(
+    predictor: Predictor, wary: Predictor, sample: dict[str, Payload]
+) -> None:
+    asked: dict[str, Payload] = {"text": sample["text"], "vector": [3.0, -3.0, 3.0, -3.0]}
+    trusting, cautious = predictor.predict([asked])[0], wary.predict([asked])[0]
+    assert cautious.modalities["vector"].unfamiliarity == 1.0
+    assert cautious.modalities["text"].unfamiliarity is None
+    assert cautious.modalities["vector"].weight < 0.9 * trusting.modalities["vector"].weight
+    assert abs(cautious.probability - trusting.probability) > 0.01
+    for label, p in wary.predict([asked], "undiscounted")[0].probabilities.items():
+        assert p == pytest.approx(trusting.probabilities[label], abs=1e-6)
+
+
+def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, wary: Predictor) -> None:
+    asked: dict[str, Payload] = {"vector": [3.0, -3.0, 3.0, -3.0]}
+    trusting, cautious = predictor.predict([asked])[0], wary.predict([asked])[0]
+    assert cautious.label == trusting.label
+    assert cautious.probability < trusting.probability - 0.05
+    assert cautious.entropy > trusting.entropy + 0.05
+
+
+def test_the_answer_is_the_fusion_of_what_was_heard_with_its_strain(wary: Predictor, make_sample: MakeSample) -> None:
+    heard = wary.hear([wary.decode(make_sample(seed)) for seed in range(5)])
+    assert (heard.strain[wary.names.index("vector")] > 0).any()
+    expected = fuse(heard.logits, heard.present, wary.bundle.fusion, strain=heard.strain)
+    for b, prediction in enumerate(wary.conclude(heard)):
+        given = [prediction.probabilities[label] for label in wary.classes]
+        np.testing.assert_allclose(given, np.exp(expected.log_probabilities[b]))
+        weights = [prediction.modalities[name].weight for name in wary.names]
+        np.testing.assert_allclose(weights, expected.weights[:, b])
+
+
+def test_golden_samples_are_replayed_at_their_word_as_torch_computed_them(wary: Predictor) -> None:
+    """What torch said at export knows no reference; that the discount works is for the tests above."""
+    assert wary.verify() < 1e-6
+
+
 def test_options_are_checked(predictor: Predictor, sample: dict[str, Payload]) -> None:
     assert list(predictor.predict([sample], top_k=1)[0].by_label()) == [predictor.predict([sample])[0].label]
     with pytest.raises(UnknownField, match="fusion"):
@@ -162,8 +234,120 @@ def test_a_golden_sample_beyond_the_tolerance_is_refused(tiny_bundle: Path, wron
         Predictor(bundle).verify()
 
 
+def test_the_tolerance_itself_is_within_the_tolerance(tiny_bundle: Path) -> None:
+    predictor = Predictor(Bundle.load(tiny_bundle))
+    golden = [
+        one.model_copy(update={"probabilities": p.tolist()})
+        for one, p in zip(predictor.bundle.manifest.golden, predictor.replay(), strict=True)
+    ]
+    manifest = predictor.bundle.manifest.model_copy(update={"golden": golden, "tolerance": 0.0})
+    predictor.bundle.manifest = manifest
+    assert predictor.verify() == 0.0
+
+
 def test_without_golden_samples_there_is_nothing_to_replay(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     assert Predictor(Bundle.load(make_bundle(tmp_path / "none", golden=0))).verify() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [({}, (["CPUExecutionProvider"], 1, False)), ({"threads": 3, "spin": True}, (["CPUExecutionProvider"], 3, True))],
+)
+def test_every_graph_is_opened_as_asked_and_with_one_thread_that_does_not_spin_unless_asked(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], expected: tuple[list[str], int, bool]
+) -> None:
+    opened = []
+
+    def open_and_note(graph: bytes, providers: Any, threads: int, *, spin: bool) -> Session:
+        opened.append((list(providers), threads, spin))
+        return open_session(graph, providers, threads, spin=spin)
+
+    monkeypatch.setattr("mla_serve.predictor.open_session", open_and_note)
+    predictor = Predictor(Bundle.load(tiny_bundle), **asked)
+    assert opened == [expected] * (len(predictor.names) + 1)  # one head for all
+
+
+MANY = tuple(f"class {number:02}" for number in range(40))
+
+
+@pytest.fixture(scope="module")
+def many(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Open a bundle of many classes, with scores for prediction sets under one rule."""
+    folder = make_bundle(tmp_path_factory.mktemp("many") / "many", {"words": "text"}, classes=MANY)
+    predictor = Predictor(Bundle.load(folder))
+    predictor.bundle.conformal = Conformal({"paper": {"words": [0.97] * 99}})
+    return predictor
+
+
+def heard(logits: Array) -> Heard:
+    """Stand for B samples whose one modality got these logits (B, C)."""
+    shape = 1, len(logits)
+    return Heard(logits[None].astype(np.float32), np.ones(shape, dtype=bool), np.full(shape, np.nan), np.zeros(shape))
+
+
+def test_labels_are_listed_from_the_most_probable_on_and_ties_as_the_model_lists_its_classes(many: Predictor) -> None:
+    logits = np.zeros((1, len(MANY)))
+    logits[0, 7], logits[0, 3] = 2.0, 1.0
+    prediction = many.conclude(heard(logits), "paper", coverage=0.9)[0]
+    ordered = [MANY[7], MANY[3], *(name for c, name in enumerate(MANY) if c not in (7, 3))]
+    assert prediction.label == MANY[7]
+    assert list(prediction.probabilities) == ordered
+    assert prediction.prediction_set == ordered[:2]
+    assert many.conclude(heard(logits), "paper", top_k=3)[0].prediction_set is None
+    assert list(many.conclude(heard(logits), "paper", top_k=3)[0].probabilities) == ordered[:3]
+    none_likely = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.9)[0]
+    assert none_likely.prediction_set == [MANY[0]]
+    every = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.995)[0]
+    assert every.prediction_set == list(MANY)
+
+
+def test_what_each_opinion_says_of_itself_is_its_own_softmax_at_its_temperature(many: Predictor) -> None:
+    logits = np.random.default_rng(0).normal(size=(3, len(MANY))).astype(np.float32)
+    many.bundle.fusion = dataclasses.replace(many.bundle.fusion, temperatures={"words": 2.0})
+    for rule, temperature in (("calibrated", 2.0), ("undiscounted", 2.0), ("paper", 1.0)):
+        p = np.exp(log_softmax(logits.astype(np.float64) / temperature))
+        for b, prediction in enumerate(many.conclude(heard(logits), rule)):
+            opinion = prediction.modalities["words"]
+            assert opinion.label == MANY[p[b].argmax()]
+            assert opinion.probability == pytest.approx(p[b].max())
+            assert opinion.entropy == pytest.approx(-(p[b] * np.log(p[b])).sum())
+            assert opinion.weight == 1
+            assert opinion.influence == pytest.approx(np.log(prediction.probability * len(MANY)))
+            assert opinion.unfamiliarity is None
+            assert prediction.fusion == rule
+
+
+def test_the_entropy_of_an_answer_is_that_of_its_probabilities(many: Predictor) -> None:
+    prediction = many.conclude(heard(np.random.default_rng(1).normal(size=(1, len(MANY)))))[0]
+    p = np.array(list(prediction.probabilities.values()))
+    assert prediction.entropy == pytest.approx(-(p * np.log(p)).sum())
+    assert prediction.probability == p.max()
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": -1}, "top_k"),
+        ({"coverage": 0.0}, "coverage"),
+        ({"coverage": 1.0}, "coverage"),
+        ({"coverage": float("nan")}, "coverage"),
+        ({"coverage": 0.9, "rule": "product"}, "coverage"),
+        ({"rule": "vote"}, "fusion"),
+    ],
+)
+def test_an_option_that_cannot_be_had_is_refused_by_its_name(
+    many: Predictor, option: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        many.conclude(heard(np.zeros((1, len(MANY)))), **({"rule": "paper"} | option))
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("option", [{"top_k": 1}, {"top_k": 100}, {"coverage": 1e-9}, {"coverage": 1 - 1e-9}, {}])
+def test_options_at_the_edge_of_what_can_be_had_are_taken(many: Predictor, option: dict[str, Any]) -> None:
+    prediction = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", **option)[0]
+    assert len(prediction.probabilities) == min(option.get("top_k", 40), 40)
 
 
 def test_a_graph_that_onnxruntime_cannot_load_is_named(bundle_copy: Path) -> None:

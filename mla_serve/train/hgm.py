@@ -19,7 +19,7 @@ class RecursiveProjector:
     so without a reset the head freezes: reset is "epoch", "never", or a number of turns.
     """
 
-    def __init__(self, width: int, reset: str | int = "epoch", alpha: float = ALPHA) -> None:
+    def __init__(self, width: int, reset: str | int, alpha: float = ALPHA) -> None:
         """Start from the identity, D x D float64."""
         self.reset, self.alpha = reset, alpha
         self._width = width

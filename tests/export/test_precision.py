@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from mla_serve.predictor import Predictor
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.run import RunFolder
+from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
 from tests.load.service import serving
 
 LABELS = ("fp32", "int8 linear", "int8 convolutions")
@@ -143,6 +145,17 @@ def test_a_quantised_bundle_replays_its_own_answers(quantised: tuple[Manifest, P
     assert Predictor(Bundle.load(out)).verify() < 1e-6
     assert manifest.tolerance == precision.TOLERANCE["int8"]
     assert manifest.precision["golden_difference"] > 0
+
+
+def test_golden_answers_are_recorded_as_they_will_be_replayed_also_of_unfamiliar_input(tiny_bundle: Path) -> None:
+    predictor = Predictor(Bundle.load(tiny_bundle))
+    width = predictor.encode("vector", [predictor.decode_one("vector", [0.0] * 4)]).shape[1]
+    only_zeros = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
+    predictor.bundle.familiar = Familiar({"vector": only_zeros})
+    predictor.bundle.fusion = dataclasses.replace(predictor.bundle.fusion, discounts={"vector": 1.0})
+    golden, difference = precision._golden_again(predictor)
+    assert difference < 1e-6
+    np.testing.assert_allclose([one.probabilities for one in golden], predictor.replay())
 
 
 def test_what_is_measured_afterwards_is_what_the_bundle_does(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import html
 import json
 import logging
@@ -29,6 +30,7 @@ from mla_serve.serve.limits import BodyLimit
 from mla_serve.serve.model import open_predictor
 from mla_serve.serve.problems import KINDS, DeadlineExceeded, Kind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
+from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Form = list[tuple[str, tuple[str | None, bytes]]]
@@ -95,6 +97,27 @@ def test_every_subset_gets_the_predictors_own_answer(
         assert set(answer["modalities"]) == set(names)
         assert sum(each["weight"] for each in answer["modalities"].values()) == pytest.approx(1.0)
         assert set(answer["missing"]) == set(sample) - set(names)
+
+
+def test_an_unfamiliar_input_weighs_less_in_what_the_service_answers(
+    client: TestClient, settings: Settings, sample: dict[str, Payload]
+) -> None:
+    wary = open_predictor(settings)
+    width = wary.encode("vector", [wary.decode_one("vector", [0.0] * 4)]).shape[1]
+    only_zeros = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
+    wary.bundle.familiar = Familiar({"vector": only_zeros})
+    wary.bundle.fusion = dataclasses.replace(wary.bundle.fusion, discounts={"vector": 1.0})
+    asked: dict[str, Payload] = {"text": sample["text"], "vector": [3.0, -3.0, 3.0, -3.0]}
+    trusting = client.post("/predict", files=form(asked)).json()
+    with TestClient(create_app(wary, settings)) as cautious_client:
+        one = cautious_client.post("/predict", files=form(asked)).json()
+        many = cautious_client.post("/predict/batch", json={"samples": [as_json(asked)]}).json()["results"][0]
+    expected = wary.predict([asked])[0]
+    for cautious in (one, many):
+        assert cautious["modalities"]["vector"]["unfamiliarity"] == 1.0
+        assert cautious["modalities"]["vector"]["weight"] < 0.9 * trusting["modalities"]["vector"]["weight"]
+        assert cautious["probability"] == pytest.approx(expected.probability, abs=1e-6)
+        assert abs(cautious["probability"] - trusting["probability"]) > 0.01
 
 
 def test_the_stages_of_a_request_are_timed_for_its_modalities_alone(

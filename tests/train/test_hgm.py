@@ -86,14 +86,16 @@ def test_reset_each_epoch_forgets_and_never_does_not() -> None:
     assert not torch.allclose(never.turn("a"), identity)
 
 
-def test_reset_after_k_turns() -> None:
-    projector = RecursiveProjector(WIDTH, 3)
+@pytest.mark.parametrize("turns", [1, 2, 3, 4])
+def test_reset_after_k_turns(turns: int) -> None:
+    projector = make_projector(str(turns), WIDTH)
+    assert projector is not None
     identity = torch.eye(WIDTH, dtype=torch.float64)
     is_identity = []
-    for _ in range(7):
+    for _ in range(9):
         is_identity.append(bool(torch.allclose(projector.turn("a"), identity)))
         projector.observe("a", torch.ones(2, WIDTH))
-    assert is_identity == [True, False, False, True, False, False, True]
+    assert is_identity == [turn % turns == 0 for turn in range(9)]
 
 
 def test_others_projects_out_exactly_the_other_means() -> None:
@@ -123,3 +125,70 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened(hgm: str) -> None:
 
 def test_off_is_none() -> None:
     assert make_projector("off", WIDTH) is None
+
+
+@pytest.mark.parametrize("hgm", ["epoch", "never", "2", "others"])
+def test_before_anything_was_seen_a_step_is_kept_whole(hgm: str) -> None:
+    projector = make_projector(hgm, WIDTH)
+    assert projector is not None
+    torch.testing.assert_close(projector.turn("a"), torch.eye(WIDTH, dtype=torch.float64), rtol=0, atol=0)
+
+
+def test_each_option_builds_what_it_names() -> None:
+    assert isinstance(make_projector("others", WIDTH), OthersProjector)
+    for hgm, reset in (("epoch", "epoch"), ("never", "never"), ("12", 12)):
+        projector = make_projector(hgm, WIDTH)
+        assert isinstance(projector, RecursiveProjector)
+        assert projector.reset == reset
+
+
+def test_others_follows_a_running_mean_of_the_last_turns() -> None:
+    projector = OthersProjector(WIDTH)
+    first, second = torch.eye(WIDTH)[:1], torch.eye(WIDTH)[1:2]
+    projector.observe("b", first)
+    projector.observe("b", second)
+    running = (0.9 * first + 0.1 * second).double().squeeze()
+    expected = torch.eye(WIDTH, dtype=torch.float64) - torch.outer(running, running) / running.square().sum()
+    torch.testing.assert_close(projector.turn("a"), expected)
+    torch.testing.assert_close(projector.turn("b"), torch.eye(WIDTH, dtype=torch.float64))  # no other has been seen
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
+def test_what_others_protects_does_not_depend_on_the_scale_of_the_features(scale: float) -> None:
+    projector, scaled = OthersProjector(WIDTH), OthersProjector(WIDTH)
+    for seed, name in enumerate("bcd"):
+        features = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        projector.observe(name, features)
+        scaled.observe(name, features * scale)
+    torch.testing.assert_close(scaled.turn("a"), projector.turn("a"), rtol=0, atol=1e-9)
+
+
+def test_others_whose_features_are_all_zero_protect_nothing() -> None:
+    projector = OthersProjector(WIDTH)
+    projector.observe("b", torch.zeros(3, WIDTH))
+    torch.testing.assert_close(projector.turn("a"), torch.eye(WIDTH, dtype=torch.float64))
+
+
+def test_others_with_the_same_mean_count_once() -> None:
+    projector = OthersProjector(WIDTH)
+    for name in "bc":
+        projector.observe(name, torch.ones(2, WIDTH))
+    assert torch.linalg.matrix_rank(projector.turn("a")) == WIDTH - 1
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0])
+def test_the_step_that_is_applied_is_the_optimisers_step_times_p(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(3, WIDTH, generator=generator, dtype=torch.float64)
+    step = torch.randn(3, WIDTH, generator=generator, dtype=torch.float64) * size
+    p = torch.diag(torch.tensor([1.0] * 4 + [0.0] * (WIDTH - 4), dtype=torch.float64))
+    weight = before + step
+    kept = project_step(weight, before, p)
+    torch.testing.assert_close(weight, before + step @ p)
+    assert kept == pytest.approx(float((step @ p).norm() / step.norm()))
+    assert 0 < kept < 1
+
+
+def test_without_a_step_nothing_was_kept() -> None:
+    weight = torch.ones(3, WIDTH)
+    assert project_step(weight, weight.clone(), torch.eye(WIDTH, dtype=torch.float64)) == 0

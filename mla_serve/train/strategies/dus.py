@@ -39,9 +39,10 @@ class Dus(Mla):
 
     def rows_for(self, name: str, count: int) -> int:
         """Return how many of a batch's rows a modality draws, two at least."""
-        mean = sum(self.sure.values()) / len(self.sure) if self.sure else 0.0
-        ahead = self.sure.get(name, mean) / mean - 1 if mean else 0.0
-        share = min(max(1 - BETA * math.tanh(ahead), LEAST), 1.0)
+        if not self.sure.get(name):
+            return count  # it has had no turn yet, or is never right
+        ahead = self.sure[name] / (sum(self.sure.values()) / len(self.sure)) - 1
+        share = max(1 - BETA * math.tanh(ahead), LEAST)
         return min(count, max(2, round(share * count)))
 
     def training_state(self) -> dict[str, Any]:
