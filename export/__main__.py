@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table as RichTable
 
-from mla_serve.cli import console, main
+from mla_serve.cli import console, errors, main
 from mla_serve.show import measured
 
 RULES = ("calibrated", "paper")
@@ -38,7 +38,7 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> None:
     """Export, and say where to."""
-    from export.bundle import export_run
+    from export.bundle import check_out, export_run
     from export.precision import Wish, read_own
     from mla_serve.train.run import RunFolder
 
@@ -46,6 +46,9 @@ def export(config: ExportConfig) -> None:
     out = config.out or Path("models") / facts["name"]
     if config.data:
         read_own(facts, config.data)
+    note = check_out(config.run, facts, out, config.data or Path(facts["data"]), config.base)
+    if note:
+        errors.print(note, style="dim", soft_wrap=True)
     manifest = export_run(config.run, out, Wish(config.precision, config.precision_loss), config.data, config.base)
     if config.json:
         print(manifest.model_dump_json(indent=1))

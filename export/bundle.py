@@ -19,11 +19,12 @@ from export.graphs import export_graph, largest_difference
 from export.precision import TOLERANCE as GOLDEN_TOLERANCE
 from export.precision import Wish, lower, read_rows
 from export.report import write_report
-from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
+from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
 from mla_serve.errors import ConfigError
 from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
 from mla_serve.fusion import Fusion, fuse
 from mla_serve.inputs import Array, Input, Payload, list_fields
+from mla_serve.output import bundle_called, check_target, staged
 from mla_serve.predictor import Predictor
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
@@ -37,16 +38,17 @@ PATHS = ("data", "out", "runs", "about", "extend", "extends", "cache")
 
 
 def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None, base: Path | None = None) -> Manifest:
-    """Write the bundle of a finished run to `out`, replacing an older one only when all checks have passed.
+    """Write the bundle of a finished run to `out`; an older one of its name is kept as NAME.old.
 
     Args: data, the folder of the run's data set, and base, that of the bundle it extends, if not where training found it.
     Raises: BundleError when a graph differs from torch, or accuracy falls by more than was wished for; ConfigError when
-    the run is not finished, or a smaller precision is wished for without the data.
+    the run is not finished, something else lies at `out`, or a smaller precision is wished for without the data.
     """
     wish.check()
     folder = RunFolder(run)
     facts = folder.read_json()
     data = data or Path(facts["data"])
+    check_out(run, facts, out, data, base)
     if "extends" in facts["config"]:
         from export.extend import export_extension
 
@@ -57,7 +59,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())
     samples = folder.read_samples()
-    with staged(out) as staging:
+    with staged(out, facts["name"]) as staging:
         modalities, files = list_inputs(strategy, recipe.inputs)
         for name, content in files.items():
             (staging / name).write_bytes(content)
@@ -91,6 +93,17 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
             fixed = {name: {n for n, _ in encoder.named_buffers()} for name, encoder in strategy.encoders.items()}
             manifest = lower(staging, manifest, fixed, rows, wish)
         return finish(staging, manifest, facts, folder, data)
+
+
+def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: Path | None) -> str | None:
+    """Refuse to write where something else lies; returns a note on what is replaced. Raises: ConfigError."""
+    extended = base or facts["config"].get("extends", {}).get("folder")
+    read = {
+        "the folder of the run": run,
+        "the data folder": data,
+        "the folder of the extended bundle": Path(extended) if extended else None,
+    }
+    return check_target("--out", out, bundle_called(facts["name"]), apart=read)
 
 
 def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
@@ -36,6 +35,7 @@ def run(flags: TrainFlags) -> None:
     from export.bundle import export_run
     from mla_serve.train import distributed, extend, pipeline
     from mla_serve.train.memory import keep_freed_memory
+    from mla_serve.train.places import bundle_folder
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = _screen(flags.json, distributed.is_main())
@@ -47,7 +47,7 @@ def run(flags: TrainFlags) -> None:
         folder = _train(config, planned, screen, launch)
     if not distributed.is_main():
         return
-    out = config.out or Path("models") / planned.name
+    out = bundle_folder(config, planned.name)
     screen.print("exporting and measuring ...")
     manifest = export_run(folder.path, out)
     if flags.json:
@@ -75,12 +75,12 @@ def _screen(json: bool, main: bool) -> Console:
 
 def _announce(screen: Console, planned: Plan, processes: int) -> None:
     """Say what will be trained, on what, and by how many processes."""
-    for note in planned.notes:
-        screen.print(f"[dim]{note}[/]")
+    for note in (*planned.announced, *planned.notes):
+        screen.print(note, style="dim", soft_wrap=True)
     recipe = planned.recipe
     if processes > 1:
         screen.print(
-            f"[dim]{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation[/]"
+            f"{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation", style="dim"
         )
     screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
 

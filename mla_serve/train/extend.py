@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ from mla_serve.train.pipeline import (
     read_data,
     with_any,
 )
+from mla_serve.train.places import check_places
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import Strategy
 from mla_serve.train.trust import Trust
@@ -88,7 +88,8 @@ def plan(config: TrainConfig) -> Extension:
     base = Bundle.load(config.extend)
     head = read_head(base)
     name = config.name or f"{base.manifest.name}_extended"
-    _check_targets(config, name, base)
+    _check_name(name, base)
+    announced = check_places(config, name, {"the folder of the extended bundle": config.extend})
     Predictor(base).verify()
     table = read_data(config)
     kinds = _added(table, base, config.modalities)
@@ -105,7 +106,7 @@ def plan(config: TrainConfig) -> Extension:
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     recipe = make_recipe(classes, inputs, encoders, pretrained, width, LATE, config)
-    planned = Extension(name, table, rows, recipe, notes, base, head, pretrained=pretrained)
+    planned = Extension(name, table, rows, recipe, notes, base, head, pretrained=pretrained, announced=announced)
     planned.build(config.seed)
     return planned
 
@@ -121,15 +122,12 @@ def _check_flags(config: TrainConfig) -> None:
             )
 
 
-def _check_targets(config: TrainConfig, name: str, base: Bundle) -> None:
-    """Refuse to write over the bundle or the run that it came from."""
+def _check_name(name: str, base: Bundle) -> None:
+    """Refuse the name of the bundle, whose run would be taken for that of the extension."""
     if name == base.manifest.name:
         raise ConfigError(
             f"--name {name}: that is the name of the extended bundle; choose another, such as {name}_extended"
         )
-    out, own = (config.out or Path("models") / name).resolve(), base.folder.resolve()
-    if out.is_relative_to(own) or own.is_relative_to(out):
-        raise ConfigError(f"--out {out}: the extended bundle lies there, and is not changed; choose another folder")
 
 
 def _added(table: Table, base: Bundle, asked: Sequence[str]) -> dict[str, str]:

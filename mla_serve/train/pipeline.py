@@ -7,7 +7,6 @@ import datetime
 import itertools
 import os
 import platform
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
+from mla_serve.output import RUN_FOLDER, put_aside
 from mla_serve.table import Row, Table, check_rows, payload, read_table
 from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
@@ -27,6 +27,7 @@ from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
+from mla_serve.train.places import cache_folder, check_places, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.read import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
@@ -51,6 +52,8 @@ class Plan:
     recipe: Recipe
     notes: list[str]
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
+    announced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+    """What to say before it begins and not to keep: the folders that are replaced."""
 
     @property
     def inputs(self) -> Mapping[str, Input]:
@@ -82,7 +85,8 @@ def plan(config: TrainConfig) -> Plan:
     Raises: ConfigError, DataError; nothing has been written then but the generated data set.
     """
     config.check()
-    name = config.name or (config.data.resolve().name.lower() if config.data else "keypad")
+    name = config.name or default_name(config)
+    announced = check_places(config, name)
     table = read_data(config)
     kinds = _kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: with_any(table.splits[split], kinds) for split in table.splits}
@@ -100,7 +104,7 @@ def plan(config: TrainConfig) -> Plan:
     notes += check_pretrained(rows["train"], pretrained)
     recipe = make_recipe(table.classes, inputs, encoders, pretrained, config.width, config.strategy, config)
     recipe.build()
-    return Plan(name, table, rows, recipe, notes, pretrained=pretrained)
+    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, announced=announced)
 
 
 def choose_readers(
@@ -167,7 +171,7 @@ def train(
     strategy = planned.build(config.seed)
 
     def read() -> dict[str, Samples]:
-        planned.adopt(strategy, config.cache or config.runs / "features", device)
+        planned.adopt(strategy, cache_folder(config), device)
         splits = ("train", "val") if distributed.is_main() else ("train",)
         return {split: _decode(planned, strategy, split) for split in splits}
 
@@ -275,8 +279,8 @@ def _goes_on(
         return True
     if restarted:
         (folder.path / METRICS).unlink(missing_ok=True)
-    elif folder.path.exists():
-        _put_aside(folder.path)
+    else:
+        put_aside("--runs", folder.path, RUN_FOLDER)
     folder.write_json("config.json", facts)
     if launch:
         folder.write_bytes(LAUNCH, launch.encode())
@@ -286,12 +290,6 @@ def _goes_on(
 def _what(fact: object) -> object:
     """Leave out where something lies."""
     return {key: value for key, value in fact.items() if key != "folder"} if isinstance(fact, dict) else fact
-
-
-def _put_aside(path: Path) -> None:
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    path.replace(old)
 
 
 def _finish(
@@ -341,7 +339,7 @@ def golden_samples(
 
 def read_data(config: TrainConfig) -> Table:
     """Read the table that was given, or the generated one, made on first use."""
-    folder = config.runs / "data" / f"keypad-{config.seed}"
+    folder = generated_folder(config)
     return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)))
 
 
