@@ -39,7 +39,8 @@ class ExportConfig:
 def export(config: ExportConfig) -> None:
     """Export, and say where to."""
     from export.bundle import check_out, export_run
-    from export.precision import Wish, read_own
+    from export.data import read_own
+    from export.precision import Wish
     from mla_serve.train.run import RunFolder
 
     facts = RunFolder(config.run).read_json()
@@ -59,7 +60,10 @@ def export(config: ExportConfig) -> None:
     console.print(table)
     if manifest.precision:
         console.print(_chosen(manifest.precision))
-    console.print(measured(manifest.metrics, RULES))
+    if manifest.metrics:
+        console.print(measured(manifest.metrics, RULES))
+    else:
+        console.print(f"not measured; with the data set: python -m export {config.run} --data DIR", soft_wrap=True)
 
 
 def _chosen(precision: dict[str, Any]) -> RichTable:

@@ -15,13 +15,14 @@ import torch
 
 import mla_serve
 from export.card import model_card
+from export.data import hear_own, read_rows
 from export.graphs import export_graph, largest_difference
 from export.precision import TOLERANCE as GOLDEN_TOLERANCE
-from export.precision import Wish, lower, read_rows
+from export.precision import Wish, lower
 from export.report import write_report
 from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
 from mla_serve.errors import ConfigError
-from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
+from mla_serve.evaluate import DRAWS, SHOWN_RULES, score_split
 from mla_serve.fusion import Fusion, fuse
 from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.output import bundle_called, check_target, staged
@@ -109,8 +110,10 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
 def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
     """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
     predictor = Predictor(Bundle.load(staging))
-    listened = hear_split(predictor, data) if data.is_dir() else None
+    listened = hear_own(facts, data, predictor)
     metrics = score_split(predictor, listened, DRAWS, SHOWN_RULES) if listened else {}
+    if listened and listened.split == "val" and facts.get("held_out"):
+        metrics["held_out"] = True
     manifest = manifest.model_copy(update={"metrics": metrics})
     if listened:
         may_show = facts["golden_source"] != "generated"
@@ -193,7 +196,8 @@ def told(facts: dict[str, Any]) -> dict[str, Any]:
     """Tell how the model was trained, without the paths of the machine that did it."""
     config = {key: value for key, value in facts["config"].items() if key not in PATHS}
     config["encoders"] = [_without_path(item) for item in config.get("encoders", [])]
-    return {"config": config} | {key: facts[key] for key in ("best", "notes", "versions", "machine")}
+    kept = {key: facts[key] for key in ("best", "notes", "versions", "machine")}
+    return {"config": config} | kept | ({"rows": facts["rows"]} if "rows" in facts else {})
 
 
 def _without_path(item: str) -> str:

@@ -53,7 +53,8 @@ def run(flags: TrainFlags) -> None:
     if flags.json:
         print(manifest.model_dump_json(indent=1))
         return
-    screen.print(measured(manifest.metrics, RULES))
+    if manifest.metrics:
+        screen.print(measured(manifest.metrics, RULES))
     screen.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
 
 
@@ -111,7 +112,8 @@ def _line(record: dict[str, Any]) -> str:
     for key, loss in record.items():
         if key.startswith("loss/"):
             name = key.removeprefix("loss/")
-            parts.append(f"{name} {loss:.2f} {record['val'].get(name, float('nan')):.3f}")
+            accuracy = f"{record['val'][name]:.3f}" if name in record["val"] else "-"  # no validation row has it
+            parts.append(f"{name} {loss:.2f} {accuracy}")
     return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  all {record['val']['full']:.3f}{'  *' if record['best'] else ''}"
 
 

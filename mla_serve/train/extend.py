@@ -18,6 +18,7 @@ from mla_serve.inputs import Input, Payload
 from mla_serve.predictor import Predictor
 from mla_serve.table import Row, Table, check_rows
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.counts import check_modalities
 from mla_serve.train.data import Samples
 from mla_serve.train.extend_fit import establish_added
 from mla_serve.train.extend_head import LATE, Head, build_late, read_head
@@ -94,7 +95,7 @@ def plan(config: TrainConfig) -> Extension:
     table = read_data(config)
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
-    rows, notes = _rows(table, base, kinds, config)
+    rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
     readers = {**base.inputs, **inputs}
@@ -106,7 +107,9 @@ def plan(config: TrainConfig) -> Extension:
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     recipe = make_recipe(classes, inputs, encoders, pretrained, width, LATE, config)
-    planned = Extension(name, table, rows, recipe, notes, base, head, pretrained=pretrained, announced=announced)
+    planned = Extension(
+        name, table, rows, recipe, notes, base, head, pretrained=pretrained, announced=announced, held_out=held_out
+    )
     planned.build(config.seed)
     return planned
 
@@ -168,23 +171,30 @@ def _check_classes(table: Table, base: Bundle) -> None:
 
 def _rows(
     table: Table, base: Bundle, added: Mapping[str, str], config: TrainConfig
-) -> tuple[dict[str, Sequence[Row]], list[str]]:
-    """Keep the rows that have something that is added, with the bundle's own modalities beside it; notes on them."""
+) -> tuple[dict[str, Sequence[Row]], list[str], list[str] | None]:
+    """Keep the rows that have something that is added, with the bundle's own modalities beside it.
+
+    Returns: the rows, notes on them, and the ids of those that were held out for validation, if it had to be.
+    """
     used = {**{name: modality.kind for name, modality in base.manifest.modalities.items()}, **added}
     rows: dict[str, Sequence[Row]] = {
         split: [row for row in with_any(table.splits[split], used) if row.values.keys() & added.keys()]
         for split in table.splits
     }
-    notes = [f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows]
+    counted = (f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows)
+    notes = [*table.notes, *counted]
     _check_each(rows["train"], "train", added)
+    held_out = None
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
         notes += [
             note,
             "VALIDATION MAY BE TOO EASY: it was split off here; the bundle may have been trained on its rows",
         ]
+        held_out = [row.id for row in rows["val"]]
     _check_each(rows["val"], "val", added)
-    return rows, notes
+    notes += check_modalities(rows, added, held_out=held_out is not None)
+    return rows, notes, held_out
 
 
 def _check_each(rows: Sequence[Row], split: str, added: Mapping[str, str]) -> None:

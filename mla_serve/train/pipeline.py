@@ -22,6 +22,7 @@ from mla_serve.output import RUN_FOLDER, put_aside
 from mla_serve.table import Row, Table, check_rows, payload, read_table
 from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.counts import check_modalities, count_rows
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
 from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
@@ -54,6 +55,8 @@ class Plan:
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
     announced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
     """What to say before it begins and not to keep: the folders that are replaced."""
+    held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
+    """The ids of the training rows that validation was made of; None where the table has validation rows."""
 
     @property
     def inputs(self) -> Mapping[str, Input]:
@@ -90,10 +93,13 @@ def plan(config: TrainConfig) -> Plan:
     table = read_data(config)
     kinds = _kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: with_any(table.splits[split], kinds) for split in table.splits}
-    notes = [f"{len(rows[split])} rows for {split}" for split in rows]
-    if "val" not in rows:
+    notes = [*table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
+    held_out = None
+    if not rows.get("val"):
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
         notes.append(note)
+        held_out = [row.id for row in rows["val"]]
+    notes += check_modalities(rows, kinds, held_out=held_out is not None)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
     check_rows(
@@ -104,7 +110,7 @@ def plan(config: TrainConfig) -> Plan:
     notes += check_pretrained(rows["train"], pretrained)
     recipe = make_recipe(table.classes, inputs, encoders, pretrained, config.width, config.strategy, config)
     recipe.build()
-    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, announced=announced)
+    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, announced=announced, held_out=held_out)
 
 
 def choose_readers(
@@ -311,6 +317,8 @@ def _finish(
             "recipe": folder.write_recipe(planned.recipe),
             "config": folder.read_json("config.json"),
             "data": str(planned.table.folder.resolve()),
+            "held_out": planned.held_out,
+            "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": dataclasses.asdict(trust.fusion),
             "conformal": trust.conformal,
             "best": trainer.best,
