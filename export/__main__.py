@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table as RichTable
 
-from mla_serve.cli import console, main
+from mla_serve.cli import console, errors, main
 from mla_serve.show import measured
 
 RULES = ("calibrated", "paper")
@@ -38,14 +38,18 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> None:
     """Export, and say where to."""
-    from export.bundle import export_run
-    from export.precision import Wish, read_own
+    from export.bundle import check_out, export_run
+    from export.data import read_own
+    from export.precision import Wish
     from mla_serve.train.run import RunFolder
 
     facts = RunFolder(config.run).read_json()
     out = config.out or Path("models") / facts["name"]
     if config.data:
         read_own(facts, config.data)
+    note = check_out(config.run, facts, out, config.data or Path(facts["data"]), config.base)
+    if note:
+        errors.print(note, style="dim", soft_wrap=True)
     manifest = export_run(config.run, out, Wish(config.precision, config.precision_loss), config.data, config.base)
     if config.json:
         print(manifest.model_dump_json(indent=1))
@@ -56,7 +60,10 @@ def export(config: ExportConfig) -> None:
     console.print(table)
     if manifest.precision:
         console.print(_chosen(manifest.precision))
-    console.print(measured(manifest.metrics, RULES))
+    if manifest.metrics:
+        console.print(measured(manifest.metrics, RULES))
+    else:
+        console.print(f"not measured; with the data set: python -m export {config.run} --data DIR", soft_wrap=True)
 
 
 def _chosen(precision: dict[str, Any]) -> RichTable:

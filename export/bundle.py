@@ -15,15 +15,17 @@ import torch
 
 import mla_serve
 from export.card import model_card
+from export.data import hear_own, read_rows
 from export.graphs import export_graph, largest_difference
 from export.precision import TOLERANCE as GOLDEN_TOLERANCE
-from export.precision import Wish, lower, read_rows
+from export.precision import Wish, lower
 from export.report import write_report
-from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
+from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
 from mla_serve.errors import ConfigError
-from mla_serve.evaluate import DRAWS, SHOWN_RULES, hear_split, score_split
+from mla_serve.evaluate import DRAWS, SHOWN_RULES, score_split
 from mla_serve.fusion import Fusion, fuse
 from mla_serve.inputs import Array, Input, Payload, list_fields
+from mla_serve.output import bundle_called, check_target, staged
 from mla_serve.predictor import Predictor
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
@@ -37,16 +39,17 @@ PATHS = ("data", "out", "runs", "about", "extend", "extends", "cache")
 
 
 def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None, base: Path | None = None) -> Manifest:
-    """Write the bundle of a finished run to `out`, replacing an older one only when all checks have passed.
+    """Write the bundle of a finished run to `out`; an older one of its name is kept as NAME.old.
 
     Args: data, the folder of the run's data set, and base, that of the bundle it extends, if not where training found it.
     Raises: BundleError when a graph differs from torch, or accuracy falls by more than was wished for; ConfigError when
-    the run is not finished, or a smaller precision is wished for without the data.
+    the run is not finished, something else lies at `out`, or a smaller precision is wished for without the data.
     """
     wish.check()
     folder = RunFolder(run)
     facts = folder.read_json()
     data = data or Path(facts["data"])
+    check_out(run, facts, out, data, base)
     if "extends" in facts["config"]:
         from export.extend import export_extension
 
@@ -57,7 +60,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())
     samples = folder.read_samples()
-    with staged(out) as staging:
+    with staged(out, facts["name"]) as staging:
         modalities, files = list_inputs(strategy, recipe.inputs)
         for name, content in files.items():
             (staging / name).write_bytes(content)
@@ -93,11 +96,24 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
         return finish(staging, manifest, facts, folder, data)
 
 
+def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: Path | None) -> str | None:
+    """Refuse to write where something else lies; returns a note on what is replaced. Raises: ConfigError."""
+    extended = base or facts["config"].get("extends", {}).get("folder")
+    read = {
+        "the folder of the run": run,
+        "the data folder": data,
+        "the folder of the extended bundle": Path(extended) if extended else None,
+    }
+    return check_target("--out", out, bundle_called(facts["name"]), apart=read)
+
+
 def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
     """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
     predictor = Predictor(Bundle.load(staging))
-    listened = hear_split(predictor, data) if data.is_dir() else None
+    listened = hear_own(facts, data, predictor)
     metrics = score_split(predictor, listened, DRAWS, SHOWN_RULES) if listened else {}
+    if listened and listened.split == "val" and facts.get("held_out"):
+        metrics["held_out"] = True
     manifest = manifest.model_copy(update={"metrics": metrics})
     if listened:
         may_show = facts["golden_source"] != "generated"
@@ -180,7 +196,8 @@ def told(facts: dict[str, Any]) -> dict[str, Any]:
     """Tell how the model was trained, without the paths of the machine that did it."""
     config = {key: value for key, value in facts["config"].items() if key not in PATHS}
     config["encoders"] = [_without_path(item) for item in config.get("encoders", [])]
-    return {"config": config} | {key: facts[key] for key in ("best", "notes", "versions", "machine")}
+    kept = {key: facts[key] for key in ("best", "notes", "versions", "machine")}
+    return {"config": config} | kept | ({"rows": facts["rows"]} if "rows" in facts else {})
 
 
 def _without_path(item: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mla_serve.bundle import Manifest
 from mla_serve.fusion import DEFAULT_RULE
+from mla_serve.train.calibrate import ENOUGH_ROWS
 
 RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
@@ -22,8 +23,6 @@ def _head(manifest: Manifest) -> str:
     inputs = "\n".join(
         f"| {name} | {m.kind} | {_brief(m.input)} | {m.encoder}, {m.head} |" for name, m in manifest.modalities.items()
     )
-    fusion = manifest.fusion
-    temperatures = ", ".join(f"{name} {t:.2f}" for name, t in fusion.temperatures.items())
     return f"""# {manifest.name}
 
 Classifies any non-empty subset of {", ".join(manifest.modalities)} into {len(manifest.classes)} classes:
@@ -34,8 +33,34 @@ A missing modality is left out: its graph is not run and it has no vote.
 |---|---|---|---|
 {inputs}
 
-Fusion fitted on validation: temperatures {temperatures}; sharpness {fusion.sharpness:.2f}.
+{_fusion(manifest)}
 """
+
+
+def _fusion(manifest: Manifest) -> str:
+    """Say of each modality how many rows it was learned and fitted from, and what was fitted."""
+    fusion = manifest.fusion
+    steps = [manifest.training, *manifest.training.get("extended", [])]
+    train, val = (
+        {k: v for step in steps for k, v in step.get("rows", {}).get(s, {}).items()} for s in ("train", "val")
+    )
+    rows = "\n".join(
+        f"| {name} | {train.get(name, '?')} | {val.get(name, '?')} | {_temperature(t, val.get(name))} |"
+        for name, t in fusion.temperatures.items()
+    )
+    return f"""| modality | training rows | validation rows | temperature |
+|---|---|---|---|
+{rows}
+
+Sharpness of the fusion {fusion.sharpness:.2f}."""
+
+
+def _temperature(value: float, rows: int | None) -> str:
+    if rows is not None and rows < ENOUGH_ROWS:
+        return f"{value:.2f}, not fitted: too few validation rows"
+    if value == 1.0:
+        return "1.00, as in the paper: nothing else did better on validation"
+    return f"{value:.2f}, fitted on validation"
 
 
 def _brief(fields: Mapping[str, Any]) -> str:
@@ -46,14 +71,14 @@ def _brief(fields: Mapping[str, Any]) -> str:
 
 def _results(manifest: Manifest) -> str:
     if not manifest.metrics:
-        return "## Results\n\nNot measured: the data set was not at hand when the bundle was exported."
+        return "## Results\n\nNot measured: the data set was gone, changed or unreadable when the bundle was exported."
     metrics = manifest.metrics
     rows = "\n".join(_result_row(name, rules) for name, rules in metrics["conditions"].items())
     head = " | ".join(f"{rule}: accuracy | NLL | ECE" for rule in RULES)
     return f"""## Results
 
 Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
-`python -m mla_serve.evaluate --model models/{manifest.name} --data DIR --split {metrics["split"]} --draws {metrics["draws"]}` prints them again.
+{_measured_on(manifest)}
 They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
 expect less, and probabilities that are too sure.
 
@@ -61,6 +86,20 @@ expect less, and probabilities that are too sure.
 |---|{"---|" * 9}
 {rows}
 """
+
+
+def _measured_on(manifest: Manifest) -> str:
+    """Say how to measure again, and what the rows were used for before."""
+    metrics = manifest.metrics
+    command = f"python -m mla_serve.evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
+    parts = [] if metrics.get("held_out") else [f"`{command}` prints them again."]
+    if metrics["split"] == "val":
+        parts.append(
+            "There were no test rows: these chose the checkpoint and fitted the fusion, so expect less of new data."
+        )
+    if metrics.get("held_out"):
+        parts.append("They were held out of the training rows, which had no validation rows beside them.")
+    return "\n".join(parts)
 
 
 def _result_row(name: str, rules: Mapping[str, Mapping[str, float]]) -> str:

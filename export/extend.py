@@ -16,10 +16,11 @@ import torch
 from export.bundle import example_windows, finish, list_inputs, package_versions, store, told, write_encoder
 from export.graphs import largest_difference
 from export.precision import Wish
-from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, staged, write_manifest
+from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.fusion import RULES, Fusion, fuse
 from mla_serve.inputs import Array, Payload
+from mla_serve.output import staged
 from mla_serve.predictor import Heard, Predictor
 from mla_serve.results import Prediction
 from mla_serve.train.extend_head import build_late, read_head
@@ -47,12 +48,10 @@ def export_extension(
             f"--precision {wish.precision}: an extended bundle keeps its graphs as they are; leave it out"
         )
     base = _base(facts["config"]["extends"], base_folder)
-    if out.resolve() == base.folder.resolve():
-        raise ConfigError(f"--out {out}: the extended bundle lies there, and is not changed; choose another folder")
     recipe = folder.read_recipe()
     strategy = folder.restore(build_late(recipe, read_head(base)))
     samples = folder.read_samples()
-    with staged(out) as staging:
+    with staged(out, facts["name"]) as staging:
         _copy(base, staging)
         modalities = _write_inputs(strategy, recipe, base, staging)
         differences = _write_graphs(strategy, recipe, base, samples, staging)

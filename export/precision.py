@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from export.data import Rows
 from export.quantise import kinds_of, to_fp16, to_int8
 from export.timing import overall, times_faster
 from mla_serve.bundle import Bundle, Manifest, write_manifest
@@ -24,9 +25,7 @@ from mla_serve.inputs import Array
 from mla_serve.predictor import Heard, Predictor
 from mla_serve.runtime import DEVICES, cuda_is_there, open_session, runtime_version
 from mla_serve.scores import evaluate
-from mla_serve.table import Row, Table, payload, read_table
-from mla_serve.train.pipeline import VALIDATION_SHARE
-from mla_serve.train.split import split_validation
+from mla_serve.table import Row, Table, payload
 
 Precision = Literal["fp32", "fp16", "int8", "auto"]
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2e-2}  # of a golden probability, on whatever machine serves
@@ -50,44 +49,6 @@ class Wish:
             raise ConfigError(
                 f"--precision-loss {self.loss}: expected a fraction of the rows, from 0 to less than 1, such as 0.01"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """What the run was trained on: the whole table, and its rows for training and validation."""
-
-    table: Table
-    train: Sequence[Row]
-    val: Sequence[Row]
-
-
-def read_own(facts: Mapping[str, Any], data: Path) -> Table:
-    """Read a run's data set again. Raises: ConfigError when it is gone or changed."""
-    advice = "--data DIR says where the data are now; --precision fp32 needs none"
-    if not data.is_dir():
-        raise ConfigError(f"{data}: no such folder, but the bundle is measured on it; {advice}")
-    table = read_table(data)
-    if table.fingerprint != facts["config"]["fingerprint"]:
-        raise ConfigError(
-            f"{data}: not the tables that the run was trained on, they have another fingerprint; {advice}"
-        )
-    return table
-
-
-def read_rows(facts: Mapping[str, Any], data: Path) -> Rows:
-    """Read a run's data set again and split it as training did.
-
-    Raises: ConfigError when it is gone or changed, for nothing could be calibrated and measured then.
-    """
-    table = read_own(facts, data)
-    names = facts["recipe"]["inputs"].keys()
-    train, val = (
-        [row for row in table.splits.get(split, ()) if row.values.keys() & names] for split in ("train", "val")
-    )
-    if not val:
-        held = split_validation(train, VALIDATION_SHARE, facts["config"]["seed"])
-        train, val = list(held[0]), list(held[1])
-    return Rows(table, train, val)
 
 
 class Trial:

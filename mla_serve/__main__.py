@@ -65,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
-        errors.print(f"error: {name}: no such command; {advice}", style="bold red", markup=False, soft_wrap=True)
+        errors.print(f"error: {name}: no such command; {advice}", style="bold red", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

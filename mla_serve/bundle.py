@@ -5,16 +5,13 @@ The manifest lists every other file with its sha256 and carries its own; loading
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
@@ -180,23 +177,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 def _on_lines(text: str) -> str:
     """Put each list of numbers on one line of indented JSON."""
     return re.sub(r"\[\s+([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
-
-
-@contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` that takes its place when the block ends well, and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        staging.chmod(0o755)
-        yield staging
-        old = staging.with_name(staging.name + ".old")
-        if target.exists():
-            target.replace(old)
-        staging.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -52,8 +52,9 @@ class PipeConsole(Console):
         self._width, self._height = new
 
 
-console = PipeConsole()
-errors = PipeConsole(stderr=True)
+# What is printed holds names and words of the user, which may look like markup or the name of an emoji.
+console = PipeConsole(markup=False, emoji=False)
+errors = PipeConsole(stderr=True, markup=False, emoji=False)
 T = TypeVar("T")
 
 
@@ -159,5 +160,5 @@ def _fail(message: str, code: int, *, silent: bool = False) -> NoReturn:
         sys.exit(code)
     if "--debug" in sys.argv:
         errors.print_exception()
-    errors.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"error: {message}", style="bold red", highlight=False, soft_wrap=True)
     sys.exit(code)

@@ -23,6 +23,7 @@ from mla_serve.scores import RATES, conditions, evaluate
 from mla_serve.show import measured
 from mla_serve.table import Row, payload, read_table
 from mla_serve.table.faults import written
+from mla_serve.table.rows import split_called
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 BATCH = 128
@@ -91,12 +92,21 @@ class Listened:
 def hear_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> Listened:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
     table = read_table(data)
-    split = split or ("test" if "test" in table.splits else "val")
+    split = (split_called(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
-    rows = [row for row in table.splits[split] if row.values.keys() & set(predictor.names)]
+    return hear_rows(predictor, table.splits[split], split, table.fingerprint, quiet=quiet)
+
+
+def hear_rows(
+    predictor: Predictor, rows: Sequence[Row], split: str, fingerprint: str, *, quiet: bool = True
+) -> Listened:
+    """Run rows through the graphs, but for those without any modality of the model. Raises: DataError."""
+    rows = [row for row in rows if row.values.keys() & set(predictor.names)]
+    if not rows:
+        raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
     labels = _labels(rows, predictor.classes)
-    return Listened(split, rows, labels, _hear(predictor, rows, quiet), table.fingerprint)
+    return Listened(split, rows, labels, _hear(predictor, rows, quiet), fingerprint)
 
 
 def score_split(

@@ -38,7 +38,8 @@ class PredictConfig(SampleFlags):
     """Table of samples (.jsonl, .csv or .parquet) with a column for each modality; paths are relative to its folder. An
     empty cell is a missing modality; no label is needed."""
     out: Path | None = None
-    """Parquet file that the answers to --table are written to, a row for each."""
+    """Parquet file that the answers to --table are written to, a row for each. Answers that are there are kept as
+    OUT.old; any other file is refused."""
     workers: int | None = None
     """Processes that score a table. Default: all cores."""
     ray: Annotated[str | None, OPTIONAL_ADDRESS] = None

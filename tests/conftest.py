@@ -19,8 +19,9 @@ import pytest
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
-from mla_serve.bundle import Bundle, Manifest, staged, write_manifest
+from mla_serve.bundle import Bundle, Manifest, write_manifest
 from mla_serve.inputs import Array, AudioInput, ImageInput, Input, Payload, TextInput, VectorInput
+from mla_serve.output import staged
 from mla_serve.predictor import Predictor
 
 CLASSES = ("red", "green", "blue")
@@ -95,14 +96,15 @@ def write_bundle(
     """
     generator = np.random.default_rng(seed)
     readers = {name: (inputs or {}).get(name) or INPUTS[kind]() for name, kind in modalities.items()}
-    with staged(target) as folder:
+    name = target.name.replace("-", "_")
+    with staged(target, name) as folder:
         fields = {name: _write_modality(folder, name, reader, generator) for name, reader in readers.items()}
         (folder / "head.onnx").write_bytes(head_graph(generator, len(classes)))
         samples = [{name: reader.generate(generator) for name, reader in readers.items()} for _ in range(golden)]
         stored = [_store(folder, index, sample) for index, sample in enumerate(samples)]
         uniform = [1 / len(classes)] * len(classes)
         manifest = Manifest(
-            name=target.name.replace("-", "_"),
+            name=name,
             created="2026-01-01T00:00:00Z",
             versions={"mla_serve": "0.1.0"},
             classes=list(classes),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mla_serve.bundle import MANIFEST, Bundle, Manifest, staged
+from mla_serve.bundle import MANIFEST, Bundle, Manifest
 from mla_serve.errors import BundleError
+from mla_serve.output import staged
 
 Change = Callable[..., None]
 
@@ -185,7 +186,7 @@ def test_a_bundle_may_itself_be_reached_by_a_link(bundle_copy: Path, tmp_path: P
 
 
 def write_half(target: Path) -> None:
-    with staged(target) as folder:
+    with staged(target, target.name) as folder:
         (folder / "half").write_text("half")
         raise RuntimeError("half way")
 
@@ -204,12 +205,14 @@ def test_staged_leaves_the_old_bundle_when_it_fails(bundle_copy: Path) -> None:
     assert [path.name for path in bundle_copy.parent.iterdir()] == ["tiny"]
 
 
-def test_staged_replaces_the_old_bundle_as_a_whole(bundle_copy: Path) -> None:
-    with staged(bundle_copy) as folder:
+def test_staged_replaces_the_old_bundle_as_a_whole_and_keeps_it(bundle_copy: Path) -> None:
+    before = content_of(bundle_copy)
+    with staged(bundle_copy, "tiny") as folder:
         (folder / "new").write_text("new")
         assert (bundle_copy / MANIFEST).exists()
     assert content_of(bundle_copy) == {"new": b"new"}
-    assert [path.name for path in bundle_copy.parent.iterdir()] == ["tiny"]
+    assert content_of(bundle_copy.with_name("tiny.old")) == before
+    assert sorted(path.name for path in bundle_copy.parent.iterdir()) == ["tiny", "tiny.old"]
 
 
 def test_the_manifest_is_plain_json_that_reads_back(tiny_bundle: Path) -> None:

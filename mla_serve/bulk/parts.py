@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,23 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mla_serve.errors import ConfigError, DataError
+from mla_serve.output import Kind, cannot_write, replace
 
-PLAN = "plan.json"
+PLAN, JOINED = "plan.json", "joined.tmp"
+PART_FILES = r"plan\.(json|tmp)|\d{8,}\.(parquet|tmp)|joined\.tmp(\.old)?"
+ANSWER_COLUMNS = {"row", "id", "label", "probability", "probabilities", "error"}
+
+
+def _no_answers(path: Path) -> str | None:
+    """Say why a file is not one that a scoring wrote."""
+    try:
+        columns = set(parquet.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return "is no Parquet file of answers"
+    return None if columns >= ANSWER_COLUMNS else "is another Parquet file, no answers of a model"
+
+
+ANSWERS = Kind("a file of answers that predict wrote", _no_answers)
 
 
 class Parts:
@@ -31,19 +47,34 @@ class Parts:
         """
         file = self.folder / PLAN
         try:
+            self._refuse_what_is_not_ours()
             if not file.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 _write(file, json.dumps(plan, indent=1).encode())
                 return
             before = json.loads(file.read_text())
         except OSError as error:
-            raise ConfigError(
-                f"--out: {self.folder} cannot be written ({error.strerror}); choose another place"
-            ) from None
+            raise ConfigError(f"--out: {self.folder} {cannot_write(error, 'choose another place')}") from None
+        except ValueError as error:
+            raise ConfigError(f"{file}: cannot be read ({error}); remove the folder to start anew") from None
         if changed := [key for key in plan if plan[key] != before.get(key)]:
             raise ConfigError(
                 f"{self.folder} holds parts of another scoring: {', '.join(changed)} changed; "
                 "give the same again to go on with it, or remove the folder to start anew"
+            )
+
+    def _refuse_what_is_not_ours(self) -> None:
+        """Refuse a folder of parts that holds anything else, or parts of which nothing is known. Raises: ConfigError."""
+        if not self.folder.exists():
+            return
+        names = sorted(path.name for path in self.folder.iterdir())
+        foreign = [name for name in names if not re.fullmatch(PART_FILES, name)]
+        if PLAN not in names:
+            foreign += [name for name in names if name.endswith(".parquet")]
+        if foreign:
+            raise ConfigError(
+                f"--out {self.out}: {self.folder} holds {foreign[0]}, which is of no scoring that is known; move it away, or "
+                "choose another --out"
             )
 
     def has(self, number: int) -> bool:
@@ -72,9 +103,12 @@ class Parts:
     def finish(self, count: int) -> int:
         """Make one file of the parts, in their order, and remove them; returns how many rows have an error.
 
+        A file of answers that was there is kept as OUT.old.
+
         Raises: DataError when one is missing or cannot be read; what cannot be read is removed, to be scored again.
+        ConfigError when something else has come to lie there; the parts are kept.
         """
-        temporary = self.out.with_name(f".{self.out.name}.tmp")
+        temporary = self.folder / JOINED
         bad = 0
         try:
             with parquet.ParquetWriter(temporary, self._read(0).schema) as writer:
@@ -82,7 +116,7 @@ class Parts:
                     part = self._read(number)
                     bad += len(part) - part["error"].null_count
                     writer.write_table(part)
-            temporary.replace(self.out)
+            replace("--out", temporary, self.out, ANSWERS)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.folder}: the parts cannot be joined ({error}); run it again") from None
         finally:
@@ -91,8 +125,12 @@ class Parts:
         return bad
 
     def discard(self) -> None:
-        """Remove the parts."""
-        shutil.rmtree(self.folder)
+        """Remove the parts, and the folder if it holds nothing else."""
+        for path in self.folder.iterdir():
+            if re.fullmatch(PART_FILES, path.name):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _read(self, number: int) -> pa.Table:
         try:

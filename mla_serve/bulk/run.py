@@ -14,12 +14,13 @@ from pathlib import Path
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from mla_serve import __version__
-from mla_serve.bulk.parts import Parts
+from mla_serve.bulk.parts import ANSWERS, Parts
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Slice, Source
 from mla_serve.bundle import Bundle
 from mla_serve.cli import errors
 from mla_serve.errors import ConfigError, DataError
+from mla_serve.output import check_target
 from mla_serve.predictor import Predictor
 from mla_serve.runtime import cores
 
@@ -40,6 +41,8 @@ class Scored:
 def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None) -> Scored:
     """Answer every row of a table into a Parquet file; goes on where an interrupted scoring of the same was.
 
+    A file of answers that is there is kept as OUT.old; anything else is refused.
+
     Args: workers, processes, as many as cores when left out; ray, the address of a Ray that does it, see on_ray.py.
     Raises: DataError, ConfigError before anything is scored; DataError when a process dies, a part cannot be written or
     the table cannot be read to its end, finished parts kept.
@@ -48,6 +51,7 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
         raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; give the name of a file")
+    note = check_target("--out", out, ANSWERS, {"the folder of the model": ask.model}, {"the table": table})
     source, bundle = Source.of(table), Bundle.load(ask.model)
     Predictor(bundle).check_options(ask.rule, None, ask.coverage)
     parts = Parts(out)
@@ -55,6 +59,8 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
     parts.begin(
         {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": ROWS, "version": __version__}
     )
+    if note:
+        errors.print(note, style="dim", soft_wrap=True)
     if ray is None:
         scored = _all_parts(source, parts, ask, workers or cores())
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mla_serve.errors import DataError
@@ -11,9 +11,11 @@ from mla_serve.table.build import build_row, check_classes, check_ids, check_len
 from mla_serve.table.faults import Faults, listed
 from mla_serve.table.formats import READERS
 from mla_serve.table.options import FILE, parse_options
-from mla_serve.table.records import check_columns, read_records
-from mla_serve.table.rows import SPLITS, Table, read_bytes
+from mla_serve.table.records import check_columns, read_records, renamed
+from mla_serve.table.rows import SPLITS, Table, read_bytes, split_called
 
+UNREAD = (".json", ".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather", ".gz")
+"""Suffixes of tables that are of no format that is read."""
 EXPECTED = (
     "a data set folder holds train.jsonl, val.jsonl and test.jsonl (or .csv, .parquet), or one such table alone "
     "with a column 'split'; each row has a 'label' and a value in at least one of 'image', 'audio' (file paths inside "
@@ -29,6 +31,7 @@ def read_table(folder: Path) -> Table:
     """
     folder = folder.resolve()
     tables = {path.name: read_bytes(path) for path in _find_tables(folder)}
+    unread = _find_unread(folder, tables)
     declaration = {FILE: read_bytes(folder / FILE)} if (folder / FILE).is_file() else {}
     faults = Faults(folder, [FILE, *tables])
     options = parse_options(declaration.get(FILE), faults)
@@ -42,7 +45,8 @@ def read_table(folder: Path) -> Table:
     faults.refuse()
     splits = {split: tuple(row for record, row in built if record.split == split) for split in SPLITS}
     found = {split: rows for split, rows in splits.items() if rows}
-    return Table(folder, modalities, found, classes, _fingerprint(tables | declaration))
+    notes = (*renamed(records), *unread)
+    return Table(folder, modalities, found, classes, _fingerprint(tables | declaration), notes)
 
 
 def _find_tables(folder: Path) -> list[Path]:
@@ -53,14 +57,22 @@ def _find_tables(folder: Path) -> list[Path]:
     found = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in READERS and path.is_file()]
     if len(found) == 1:
         return found
-    tables = [path for split in SPLITS for path in found if path.stem == split]
-    stems = [path.stem for path in tables]
-    if twice := [path.name for path in tables if stems.count(path.stem) > 1]:
+    tables = [path for split in SPLITS for path in found if split_called(path.stem) == split]
+    splits = [split_called(path.stem) for path in tables]
+    if twice := [path.name for path, split in zip(tables, splits, strict=True) if splits.count(split) > 1]:
         raise DataError(f"{folder}: got {listed(twice)}, expected one table per split; keep one of each")
-    if "train" not in stems:
+    if "train" not in splits:
         names = listed([path.name for path in found])
         raise DataError(f"{folder}: no train split; tables found: {names}; {EXPECTED}")
     return tables
+
+
+def _find_unread(folder: Path, tables: Collection[str]) -> list[str]:
+    """Name the files that look like tables and are not read."""
+    names = [path.name for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in (*READERS, *UNREAD)]
+    unread = [name for name in names if name not in tables and name != FILE]
+    rule = "tables are train, val and test, of .jsonl, .csv or .parquet"
+    return [f"not read: {listed(unread)}; {rule}"] if unread else []
 
 
 def _fingerprint(files: Mapping[str, bytes]) -> str:

@@ -12,7 +12,7 @@ from mla_serve.table.cells import lookup, missing
 from mla_serve.table.faults import Faults, Place, Unusable, listed, short
 from mla_serve.table.formats import READERS, Cells
 from mla_serve.table.options import WHOLE, Options
-from mla_serve.table.rows import SPLITS
+from mla_serve.table.rows import SPLITS, split_called
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,33 @@ def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
 
 def _split_of_table(name: str, rows: Mapping[Place, Cells], alone: bool, faults: Faults) -> str | None:
     """Return the split that a table's name says; None where its rows say it."""
-    stem = Path(name).stem
+    split = split_called(Path(name).stem)
     if alone and any("split" in cells for cells in rows.values()):
         return None
-    if rows and stem not in SPLITS:
+    if rows and split is None:
         expected = f"one table alone needs a column 'split' with {listed(SPLITS)}"
         faults.add((name, 0), f"{expected}; add it, or name the tables by their split")
-    return stem if stem in SPLITS else "train"
+    return split or "train"
 
 
 def _split_of_row(cells: Cells) -> str:
-    split = cells.get("split")
-    if not isinstance(split, str) or split.strip() not in SPLITS:
-        raise Unusable(f"expected one of {listed(SPLITS)}, got {short(split)}; correct it")
-    return split.strip()
+    given = cells.get("split")
+    split = split_called(given) if isinstance(given, str) else None
+    if split is None:
+        raise Unusable(f"expected one of {listed(SPLITS)}, got {short(given)}; correct it")
+    return split
+
+
+def renamed(records: list[Record]) -> list[str]:
+    """Say which splits go by another name, in the tables' names or in their rows."""
+    stems = {record.place[0]: record.split for record in records if split_called(Path(record.place[0]).stem)}
+    notes = [f"{name} is read as {split}" for name, split in stems.items() if Path(name).stem.lower() not in SPLITS]
+    counts = Counter(
+        (str(record.cells["split"]).strip(), record.split)
+        for record in records
+        if record.place[0] not in stems and str(record.cells["split"]).strip().lower() not in SPLITS
+    )
+    return notes + [f"split {given!r}, of {count} rows, is read as {split}" for (given, split), count in counts.items()]
 
 
 def check_columns(records: list[Record], options: Options, faults: Faults) -> None:

@@ -13,6 +13,15 @@ from mla_serve.inputs import Payload
 from mla_serve.table.faults import Place, listed, summary, written
 
 SPLITS = ("train", "val", "test")
+OTHER_NAMES = {
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "eval": "val",
+    "testing": "test",
+}
+"""What splits are called elsewhere -> what they are called here."""
 T = TypeVar("T")
 
 Value = Path | str | tuple[float, ...]
@@ -45,6 +54,7 @@ class Table:
     splits: name -> rows in the order of the table; a split that is not there has no key.
     classes: the labels of train, sorted, as numbers where all are integers.
     fingerprint: sha256 of the tables and dataset.json, not of the media.
+    notes: what was read under another name, and what was not read, a line each.
     """
 
     folder: Path
@@ -52,6 +62,13 @@ class Table:
     splits: Mapping[str, tuple[Row, ...]]
     classes: tuple[str, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def split_called(name: str) -> str | None:
+    """Return the split that goes by a name, such as val for "Validation"; None where none does."""
+    plain = name.strip().lower()
+    return plain if plain in SPLITS else OTHER_NAMES.get(plain)
 
 
 def payload(value: Value) -> Payload:

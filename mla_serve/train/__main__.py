@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
@@ -36,6 +35,7 @@ def run(flags: TrainFlags) -> None:
     from export.bundle import export_run
     from mla_serve.train import distributed, extend, pipeline
     from mla_serve.train.memory import keep_freed_memory
+    from mla_serve.train.places import bundle_folder
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = _screen(flags.json, distributed.is_main())
@@ -47,13 +47,14 @@ def run(flags: TrainFlags) -> None:
         folder = _train(config, planned, screen, launch)
     if not distributed.is_main():
         return
-    out = config.out or Path("models") / planned.name
+    out = bundle_folder(config, planned.name)
     screen.print("exporting and measuring ...")
     manifest = export_run(folder.path, out)
     if flags.json:
         print(manifest.model_dump_json(indent=1))
         return
-    screen.print(measured(manifest.metrics, RULES))
+    if manifest.metrics:
+        screen.print(measured(manifest.metrics, RULES))
     screen.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
 
 
@@ -77,13 +78,13 @@ def _announce(screen: Console, planned: Plan, processes: int) -> None:
     """Say what will be trained, on what, and by how many processes."""
     from mla_serve.train.data_checks import DATA
 
-    for note in planned.notes:
+    for note in (*planned.announced, *planned.notes):
         style = "yellow" if note.startswith(DATA) else "dim"
         screen.print(note, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
     recipe = planned.recipe
     if processes > 1:
         screen.print(
-            f"[dim]{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation[/]"
+            f"{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation", style="dim"
         )
     screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
 
@@ -114,7 +115,8 @@ def _line(record: dict[str, Any]) -> str:
     for key, loss in record.items():
         if key.startswith("loss/"):
             name = key.removeprefix("loss/")
-            parts.append(f"{name} {loss:.2f} {record['val'].get(name, float('nan')):.3f}")
+            accuracy = f"{record['val'][name]:.3f}" if name in record["val"] else "-"  # no validation row has it
+            parts.append(f"{name} {loss:.2f} {accuracy}")
     return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  all {record['val']['full']:.3f}{'  *' if record['best'] else ''}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from mla_serve.inputs import Input
 from mla_serve.predictor import Predictor
 from mla_serve.table import Row, Table
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.counts import check_modalities
 from mla_serve.train.data import Samples
 from mla_serve.train.extend_fit import establish_added
 from mla_serve.train.extend_head import LATE, Head, build_late, read_head
@@ -33,6 +33,7 @@ from mla_serve.train.pipeline import (
     read_data,
     with_any,
 )
+from mla_serve.train.places import check_places
 from mla_serve.train.split import split_validation
 from mla_serve.train.strategies import Strategy
 from mla_serve.train.trust import Trust
@@ -89,19 +90,22 @@ def plan(config: TrainConfig) -> Extension:
     base = Bundle.load(config.extend)
     head = read_head(base)
     name = config.name or f"{base.manifest.name}_extended"
-    _check_targets(config, name, base)
+    _check_name(name, base)
+    announced = check_places(config, name, {"the folder of the extended bundle": config.extend})
     Predictor(base).verify()
     table = read_data(config)
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
-    rows, notes = _rows(table, base, kinds, config)
+    rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
     notes += decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes)
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     recipe = make_recipe(classes, inputs, encoders, pretrained, width, LATE, config)
-    planned = Extension(name, table, rows, recipe, notes, base, head, pretrained=pretrained)
+    planned = Extension(
+        name, table, rows, recipe, notes, base, head, pretrained=pretrained, announced=announced, held_out=held_out
+    )
     planned.build(config.seed)
     return planned
 
@@ -117,15 +121,12 @@ def _check_flags(config: TrainConfig) -> None:
             )
 
 
-def _check_targets(config: TrainConfig, name: str, base: Bundle) -> None:
-    """Refuse to write over the bundle or the run that it came from."""
+def _check_name(name: str, base: Bundle) -> None:
+    """Refuse the name of the bundle, whose run would be taken for that of the extension."""
     if name == base.manifest.name:
         raise ConfigError(
             f"--name {name}: that is the name of the extended bundle; choose another, such as {name}_extended"
         )
-    out, own = (config.out or Path("models") / name).resolve(), base.folder.resolve()
-    if out.is_relative_to(own) or own.is_relative_to(out):
-        raise ConfigError(f"--out {out}: the extended bundle lies there, and is not changed; choose another folder")
 
 
 def _added(table: Table, base: Bundle, asked: Sequence[str]) -> dict[str, str]:
@@ -166,23 +167,30 @@ def _check_classes(table: Table, base: Bundle) -> None:
 
 def _rows(
     table: Table, base: Bundle, added: Mapping[str, str], config: TrainConfig
-) -> tuple[dict[str, Sequence[Row]], list[str]]:
-    """Keep the rows that have something that is added, with the bundle's own modalities beside it; notes on them."""
+) -> tuple[dict[str, Sequence[Row]], list[str], list[str] | None]:
+    """Keep the rows that have something that is added, with the bundle's own modalities beside it.
+
+    Returns: the rows, notes on them, and the ids of those that were held out for validation, if it had to be.
+    """
     used = {**{name: modality.kind for name, modality in base.manifest.modalities.items()}, **added}
     rows: dict[str, Sequence[Row]] = {
         split: [row for row in with_any(table.splits[split], used) if row.values.keys() & added.keys()]
         for split in table.splits
     }
-    notes = [f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows]
+    counted = (f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows)
+    notes = [*table.notes, *counted]
     _check_each(rows["train"], "train", added)
+    held_out = None
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
         notes += [
             note,
             "validation was split off here: where the bundle was trained on these rows, its own opinions on them are too sure",
         ]
+        held_out = [row.id for row in rows["val"]]
     _check_each(rows["val"], "val", added)
-    return rows, notes
+    notes += check_modalities(rows, added, held_out=held_out is not None)
+    return rows, notes, held_out
 
 
 def _check_each(rows: Sequence[Row], split: str, added: Mapping[str, str]) -> None:

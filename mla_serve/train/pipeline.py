@@ -7,7 +7,6 @@ import datetime
 import itertools
 import os
 import platform
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,15 +18,18 @@ import torch
 from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
+from mla_serve.output import RUN_FOLDER, put_aside
 from mla_serve.table import Row, Table, check_rows, payload, read_table
 from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.counts import check_modalities, count_rows
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
 from mla_serve.train.data_checks import Print, Rows, check_data, make_print
 from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
+from mla_serve.train.places import cache_folder, check_places, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.read import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
@@ -52,6 +54,10 @@ class Plan:
     recipe: Recipe
     notes: list[str]
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
+    announced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+    """What to say before it begins and not to keep: the folders that are replaced."""
+    held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
+    """The ids of the training rows that validation was made of; None where the table has validation rows."""
 
     @property
     def inputs(self) -> Mapping[str, Input]:
@@ -83,21 +89,25 @@ def plan(config: TrainConfig) -> Plan:
     Raises: ConfigError, DataError; nothing has been written then but the generated data set.
     """
     config.check()
-    name = config.name or (config.data.resolve().name.lower() if config.data else "keypad")
+    name = config.name or default_name(config)
+    announced = check_places(config, name)
     table = read_data(config)
     kinds = _kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: with_any(table.splits[split], kinds) for split in table.splits}
-    notes = [f"{len(rows[split])} rows for {split}" for split in rows]
-    if "val" not in rows:
+    notes = [*table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
+    held_out = None
+    if not rows.get("val"):
         rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
         notes.append(note)
+        held_out = [row.id for row in rows["val"]]
+    notes += check_modalities(rows, kinds, held_out=held_out is not None)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
     notes += decode_and_check(table, rows, inputs, table.classes)
     notes += check_pretrained(rows["train"], pretrained)
     recipe = make_recipe(table.classes, inputs, encoders, pretrained, config.width, config.strategy, config)
     recipe.build()
-    return Plan(name, table, rows, recipe, notes, pretrained=pretrained)
+    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, announced=announced, held_out=held_out)
 
 
 def choose_readers(
@@ -183,7 +193,7 @@ def train(
     strategy = planned.build(config.seed)
 
     def read() -> dict[str, Samples]:
-        planned.adopt(strategy, config.cache or config.runs / "features", device)
+        planned.adopt(strategy, cache_folder(config), device)
         splits = ("train", "val") if distributed.is_main() else ("train",)
         return {split: _decode(planned, strategy, split) for split in splits}
 
@@ -291,8 +301,8 @@ def _goes_on(
         return True
     if restarted:
         (folder.path / METRICS).unlink(missing_ok=True)
-    elif folder.path.exists():
-        _put_aside(folder.path)
+    else:
+        put_aside("--runs", folder.path, RUN_FOLDER)
     folder.write_json("config.json", facts)
     if launch:
         folder.write_bytes(LAUNCH, launch.encode())
@@ -302,12 +312,6 @@ def _goes_on(
 def _what(fact: object) -> object:
     """Leave out where something lies."""
     return {key: value for key, value in fact.items() if key != "folder"} if isinstance(fact, dict) else fact
-
-
-def _put_aside(path: Path) -> None:
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    path.replace(old)
 
 
 def _finish(
@@ -329,6 +333,8 @@ def _finish(
             "recipe": folder.write_recipe(planned.recipe),
             "config": folder.read_json("config.json"),
             "data": str(planned.table.folder.resolve()),
+            "held_out": planned.held_out,
+            "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": dataclasses.asdict(trust.fusion),
             "conformal": trust.conformal,
             "best": trainer.best,
@@ -357,7 +363,7 @@ def golden_samples(
 
 def read_data(config: TrainConfig) -> Table:
     """Read the table that was given, or the generated one, made on first use."""
-    folder = config.runs / "data" / f"keypad-{config.seed}"
+    folder = generated_folder(config)
     return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import statistics
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from rich.table import Table
 
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
+from mla_serve.output import Kind, check_target, place, replace, writing
 from mla_serve.runtime import cores, cuda_is_there
 from mla_serve.tune.choices import Duel, start, steps
 from mla_serve.tune.trial import Service, requests, serving
+
+ABOUT = "read with MLA_ENV_FILE="  # in the first line of what is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class TuneConfig:
     rounds: int = 5
     """Rounds of each trial, in turn with as many of the best so far; a choice must win them all."""
     write: Path | None = None
-    """File for the best settings, as MLA_ENV_FILE reads them."""
+    """File for the best settings, as MLA_ENV_FILE reads them. One that tune wrote before is kept as FILE.old."""
 
 
 def run(config: TuneConfig) -> None:
@@ -70,8 +74,20 @@ def _stoppable() -> Iterator[None]:
 def _check(config: TuneConfig) -> None:
     if config.connections < 1 or config.rounds < 1 or not 0 < config.seconds < 3600:
         raise ConfigError("--connections and --rounds are 1 or more, --seconds more than 0")
-    if config.write is not None and not config.write.resolve().parent.is_dir():
+    if config.write is None:
+        return
+    if not config.write.resolve().parent.is_dir():
         raise ConfigError(f"--write {config.write}: there is no folder {config.write.resolve().parent}; make it first")
+    check_target("--write", config.write, SETTINGS, {"the folder of the model": config.model})
+
+
+def _no_settings(path: Path) -> str | None:
+    """Say why a file is not one that tune wrote."""
+    start = path.read_bytes()[:1000].decode(errors="replace")
+    return None if start.startswith("# ") and ABOUT in start.partition("\n")[0] else "is a file that tune did not write"
+
+
+SETTINGS = Kind("a file of settings that tune wrote", _no_settings)
 
 
 def _duel(config: TuneConfig, champion: Service, challenger: Service, asked: Sequence[bytes]) -> Duel:
@@ -92,10 +108,11 @@ def _figures(duel: Duel) -> list[str]:
 
 def _write(config: TuneConfig, lines: Sequence[str]) -> None:
     assert config.write is not None
-    about = f"# {config.model.name} on {cores()} cores, {config.connections} connections; read with MLA_ENV_FILE={config.write}"
-    staged = config.write.with_name(config.write.name + ".tmp")
-    staged.write_text("\n".join([about, *lines, ""]), encoding="utf-8")
-    staged.replace(config.write)
+    about = f"# {config.model.name} on {cores()} cores, {config.connections} connections; {ABOUT}{config.write}"
+    with writing(f"--write {config.write}"), tempfile.TemporaryDirectory(dir=config.write.resolve().parent) as folder:
+        new = Path(folder) / config.write.name
+        new.write_text("\n".join([about, *lines, ""]), encoding="utf-8")
+        replace("--write", new, place(config.write), SETTINGS)
     console.print(f"\nwritten to {config.write}; MLA_ENV_FILE={config.write} make serve uses them", soft_wrap=True)
 
 

@@ -164,7 +164,7 @@ def test_the_extended_bundle_is_not_touched_and_its_run_can_be_exported_again(
 
     before = digest(old)
     run = config.runs / "new"
-    with pytest.raises(ConfigError, match="the extended bundle lies there"):
+    with pytest.raises(ConfigError, match="is the folder of the extended bundle"):
         export_run(run, old)
     with pytest.raises(ConfigError, match=r"--precision int8: an extended bundle keeps its graphs"):
         export_run(run, tmp_path / "small", Wish("int8"))

@@ -45,9 +45,22 @@ def test_a_graph_of_another_module_is_told(graph: tuple[torch.nn.Module, Path]) 
         largest_difference(other, graph[1], FEATURES, 1e-4)
 
 
-def test_silence_stays_finite_in_the_graph(tmp_path: Path) -> None:
-    front = LogMel(1000).eval()
-    generator = np.random.default_rng(0)
-    waveforms = generator.standard_normal((3, 500)).astype(np.float32) * np.array([[1], [1e-6], [0]], dtype=np.float32)
-    export_graph(front, torch.from_numpy(waveforms[:2]), "waveform", "features", tmp_path / "mel.onnx")
-    assert largest_difference(front, tmp_path / "mel.onnx", waveforms, 1e-2) < 1e-2  # NaN is not less
+def quiet_clips(samples: int) -> np.ndarray:
+    """Make clips in which there is little or nothing to hear: (12, samples) float32."""
+    generator, time = np.random.default_rng(0), np.arange(samples)
+    click = (time == samples // 2).astype(float)
+    lowest_bit = np.where(time % 2, 1, -1) / 32768
+    clips = [0 * time, 0 * time + 1e-6, 0 * time + 0.5, 0 * time - 1.0, click, click / 32768, lowest_bit]
+    clips += [generator.standard_normal(samples) * level for level in (1e-9, 1e-7, 1e-5)]
+    clips += [np.sin(0.3 * time) * 1e-4, np.round(generator.standard_normal(samples) * 0.3) / 32768]
+    return np.stack(clips).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rate", "seconds", "bands"), [(1000, 0.5, 48), (8000, 1, 64), (16_000, 10, 48)])
+def test_silence_is_heard_alike_by_torch_and_the_graph(tmp_path: Path, rate: int, seconds: float, bands: int) -> None:
+    """Also a constant offset, of which the bands hear the rounding alone, and clips of a single bit."""
+    front = LogMel(rate, bands).eval()
+    clips = quiet_clips(round(rate * seconds))
+    export_graph(front, torch.from_numpy(clips[:2]), "waveform", "features", tmp_path / "mel.onnx")
+    assert largest_difference(front, tmp_path / "mel.onnx", clips, 1e-4) < 1e-4
+    assert not front(torch.zeros(1, clips.shape[1])).any()

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from export import precision
 from export.__main__ import ExportConfig, export
 from export.bundle import export_run
-from export.precision import WORTH, Wish, pick, read_rows
+from export.data import read_rows
+from export.precision import WORTH, Wish, pick
 from export.timing import BATCHES, overall, times_faster
 from mla_serve.bundle import Bundle, Manifest
 from mla_serve.errors import BundleError, ConfigError

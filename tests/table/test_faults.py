@@ -151,6 +151,8 @@ def test_no_tables_no_train_and_unclear_tables(tmp_path: Path, make: Make, fault
     assert "no train split" in fault(make(tmp_path / "b", {"test": good["train"]}, alone="all"))
     twice = make(make(tmp_path / "c", good), {"train": good["train"]}, suffix=".csv")
     assert "got train.csv, train.jsonl, expected one table per split" in fault(twice)
+    twice = make(tmp_path / "d", {**good, "dev": good["val"]})
+    assert "got dev.jsonl, val.jsonl, expected one table per split" in fault(twice)
 
 
 def test_train_is_empty_or_has_one_class(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
@@ -162,8 +164,8 @@ def test_train_is_empty_or_has_one_class(tmp_path: Path, make: Make, fault: Faul
 def test_one_table_alone_needs_its_split_column(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
     make(tmp_path, {"all": good["train"]})
     assert "needs a column 'split'" in fault(tmp_path)
-    make(tmp_path, {"all": [{**row, "split": "dev"} for row in good["train"]]})
-    assert "all.jsonl:2: split: expected one of train, val, test, got 'dev'" in fault(tmp_path)
+    make(tmp_path, {"all": [{**row, "split": "spare"} for row in good["train"]]})
+    assert "all.jsonl:2: split: expected one of train, val, test, got 'spare'" in fault(tmp_path)
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,33 @@ def test_the_fingerprint_follows_tables_and_declaration_only(tmp_path: Path, mak
     assert len({first, second, read_table(folder).fingerprint}) == 3
 
 
-def test_tables_beside_the_three_are_ignored_and_val_may_be_absent(tmp_path: Path, make: Make, good: Splits) -> None:
-    make(tmp_path, {**good, "notes": [{"anything": 1}]})
+def test_tables_beside_the_three_are_named_and_val_may_be_absent(tmp_path: Path, make: Make, good: Splits) -> None:
+    make(tmp_path, {**good, "extra": [{"anything": 1}]}, {"about": "mine"})
     (tmp_path / "val.jsonl").unlink()
-    assert list(read_table(tmp_path).splits) == ["train", "test"]
+    for name in ("val.tsv", "test.csv.gz", "labels.json", ".hidden.csv", "readme.txt"):
+        (tmp_path / name).touch()
+    table = read_table(tmp_path)
+    assert list(table.splits) == ["train", "test"]
+    rule = "tables are train, val and test, of .jsonl, .csv or .parquet"
+    assert table.notes == (f"not read: extra.jsonl, labels.json, test.csv.gz, val.tsv; {rule}",)
+
+
+@pytest.mark.parametrize("alone", ["", "all"])
+@pytest.mark.parametrize("name", ["validation", "valid", "dev", "eval", "VALIDATION", "Dev", "Val"])
+def test_splits_go_by_their_usual_names_and_it_is_said(
+    tmp_path: Path, make: Make, good: Splits, name: str, alone: str
+) -> None:
+    plain = read_table(make(tmp_path / "plain", good, alone=alone))
+    named = {"Training": good["train"], name: good["val"], "testing": good["test"]}
+    table = read_table(make(tmp_path / "named", named, alone=alone))
+    assert table.splits == plain.splits
+    assert plain.notes == ()
+    expected = {"Training": "train", name: "val", "testing": "test"}
+    expected = {given: split for given, split in expected.items() if given.lower() != split}
+    counts = {"Training": 2, name: 1, "testing": 1}
+    told = (
+        [f"split {given!r}, of {counts[given]} rows, is read as {split}" for given, split in expected.items()]
+        if alone
+        else [f"{given}.jsonl is read as {split}" for given, split in expected.items()]
+    )
+    assert list(table.notes) == told

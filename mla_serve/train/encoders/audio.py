@@ -17,7 +17,7 @@ from mla_serve.train.share import per_row
 BANDS = 48
 LOWEST_HZ = 60.0
 FLOOR = 1e-6  # of the loudest cell: -60 dB
-SILENCE = 1e-10  # a maximum and not a sum: the export drops the addition of so small a constant, and log(0) is left
+SILENCE = 1e-10  # power below which nothing is heard
 
 
 class LogMel(nn.Module):
@@ -25,6 +25,11 @@ class LogMel(nn.Module):
 
     A convolution exports exactly and runs faster than the STFT operator (TRAPS.md). Each window is normalised by its
     own mean and spread, so loudness does not matter; silence gives zeros.
+
+    Power is counted in units of the floor before the logarithm, so that silence is log(1) = 0 and its mean and spread are
+    exact. As log(floor) = -23 in every cell, a mean that is off by its last bit would be divided by a spread of nearly 0,
+    and torch and onnxruntime would differ. A constant offset raises the floor too: all that the bands hear of it is
+    rounding.
     """
 
     kernel: Tensor
@@ -36,7 +41,9 @@ class LogMel(nn.Module):
         self.hop = max(1, rate // 100)
         size = 2 ** math.ceil(math.log2(rate * 0.025))
         self.register_buffer("kernel", torch.from_numpy(_dft_kernel(size)), persistent=False)
-        self.register_buffer("mel", torch.from_numpy(_mel_matrix(rate, size, bands)), persistent=False)
+        mel = _mel_matrix(rate, size, bands)
+        self.below = max(1, int(mel.any(axis=0).argmax()))  # bins below the lowest band, the constant among them
+        self.register_buffer("mel", torch.from_numpy(mel), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Compute the picture that the encoders look at."""
@@ -51,9 +58,11 @@ class LogMel(nn.Module):
     def _log_mel(self, waveform: Tensor) -> Tensor:
         spectrum = F.conv1d(waveform[:, None], self.kernel, stride=self.hop)
         real, imaginary = spectrum.chunk(2, dim=1)
-        power = torch.einsum("mf,bft->bmt", self.mel, real.square() + imaginary.square())
-        floor = (FLOOR * power.amax(dim=(1, 2), keepdim=True)).clamp_min(SILENCE)
-        log_mel = (power + floor).log()
+        bins = real.square() + imaginary.square()
+        power = torch.einsum("mf,bft->bmt", self.mel, bins)
+        loudest = torch.maximum(power.amax(dim=(1, 2)), bins[:, : self.below].amax(dim=(1, 2)))
+        floor = (FLOOR * loudest).clamp_min(SILENCE)[:, None, None]
+        log_mel = (power / floor + 1).log()
         centred = log_mel - log_mel.mean(dim=(1, 2), keepdim=True)
         spread = centred.square().mean(dim=(1, 2), keepdim=True).sqrt()
         return (centred / (spread + 1e-2))[:, None]

@@ -34,7 +34,7 @@ class SmallVector(Encoder):
 
     def measure(self, windows: Tensor) -> None:
         """Take mean and standard deviation per entry of (N, size); a constant entry keeps its scale."""
-        std = windows.double().std(0)
+        std = windows.double().std(0, correction=min(1, len(windows) - 1))
         self.mean.copy_(windows.double().mean(0))
         self.std.copy_(torch.where(std > 0, std, 1.0))
 

@@ -16,7 +16,7 @@ from export.graphs import export_graph, largest_difference
 from mla_serve.inputs import INPUTS, TextInput
 from mla_serve.inputs.audio import PADDING
 from mla_serve.train.pretrained.encoders import Frozen
-from tests.train.pretrained.zoo import KINDS, PAYLOADS, TEXTS, Zoo, make_image, make_sound
+from tests.train.pretrained.zoo import KINDS, PAYLOADS, TEXTS, Zoo, make_constant, make_image, make_sound
 
 QUICK = ("resnet", "vit", "ast", "wav2vec2_masked", "whisper", "bert")  # each way to decode and each front, once
 EXPORTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
@@ -77,13 +77,20 @@ def test_features_do_not_depend_on_the_padding_or_the_neighbours(name: str, zoo:
         assert torch.allclose(alone[0], together[0], atol=1e-4)
 
 
+SILENT: dict[str, list[bytes]] = {
+    "image": [],
+    "text": [],
+    "audio": [make_constant(8000, 0.0), make_constant(8000, 0.5)],
+}
+
+
 @pytest.mark.parametrize("name", EXPORTED)
 def test_the_graph_computes_what_torch_computes(name: str, zoo: Zoo, tmp_path: Path) -> None:
     loaded, kind = zoo.load(name), KINDS[name]
     assert "as transformers computes it" in loaded.check(PAYLOADS[kind])
     encoder = Frozen(loaded.spec, 6, loaded.settings)
     encoder.adopt(loaded.backbone, None, torch.device("cpu"))
-    windows = np.concatenate([loaded.spec.decode(payload, kind) for payload in PAYLOADS[kind]])
+    windows = np.concatenate([loaded.spec.decode(payload, kind) for payload in (*PAYLOADS[kind], *SILENT[kind])])
     encoder.measure(encoder.precompute(torch.from_numpy(windows)))
     features = encoder.eval()(encoder.precompute(torch.from_numpy(windows)))
     whole = encoder.finished(loaded.backbone.state_dict)

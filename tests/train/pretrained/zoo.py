@@ -121,6 +121,13 @@ def make_sound(samples: int, seed: int, rate: int = 16_000) -> bytes:
     return buffer.getvalue()
 
 
+def make_constant(samples: int, level: float, rate: int = 16_000) -> bytes:
+    """Record digital silence, or an offset alone."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.full(samples, level), rate, format="WAV")
+    return buffer.getvalue()
+
+
 PAYLOADS: dict[str, list[Any]] = {
     "image": [
         make_image(60, 44, 0),
