@@ -110,7 +110,7 @@ class Answerer:
         return orjson.dumps({"results": results, "model": self.model})
 
     def _conclude_each(
-        self, samples: Sequence[Mapping[str, Array]], rule: str, options: forms.Options, watch: Stopwatch
+        self, samples: Sequence[Mapping[str, Array]], rule: str, options: Options, watch: Stopwatch
     ) -> list[Prediction | Problem]:
         """Answer decoded samples; one of which the model makes no finite numbers gets its problem."""
         encode = functools.partial(self._batching.encode, watch)
