@@ -125,7 +125,7 @@ def test_copies_of_pictures_are_counted_whatever_else_their_rows_hold(
         (tmp_path / f"copy{number}").write_bytes(copy(pictures[number]))
         rows[50 + number]["image"] = f"copy{number}"
     (note,) = said(write(tmp_path, {"train": rows[:40], "val": rows[40:]}))
-    assert note.startswith("data: 5 of 20 val rows have a copy in train (")
+    assert note.startswith("data: 5 of 20 val rows have a copy in train (val.jsonl:11 and train.jsonl:1: image; ")
     assert note.count(": image") == 3
     assert "; ...)" in note
 
