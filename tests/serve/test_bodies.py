@@ -12,7 +12,7 @@ from urllib.parse import quote_plus, urlencode
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -383,6 +383,7 @@ def test_coverage_is_a_number_however_it_is_written(given: str) -> None:
     assert options_from(numbers_of_texts({"coverage": given}), {}).coverage == float(given)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True))
 def test_every_coverage_that_a_program_prints_is_read(number: float) -> None:
     for text in (repr(number), f"{number:.30f}", f"{number:e}", json.dumps(number)):
@@ -588,11 +589,13 @@ documents = st.recursive(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.text('ab:"', max_size=3), documents, max_size=4), st.sampled_from([None, 2]))
 def test_any_object_is_parsed_as_it_was_written(content: dict[str, Any], indent: int | None) -> None:
     assert parse_object(json.dumps(content, indent=indent).encode(), PLAIN, 10_000, "{}") == content
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c:"]), documents), min_size=1, max_size=5))
 def test_a_repeated_member_is_found_wherever_it_stands(members: list[tuple[str, Any]]) -> None:
     written = ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in members)
@@ -664,6 +667,7 @@ PIECES = st.binary(max_size=4) | st.sampled_from(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(BODIES), st.sampled_from(KINDS), st.sampled_from(PARAMETERS), st.data())
 def test_any_body_is_answered(client: TestClient, body: bytes, kind: str, parameters: str, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 3))):
