@@ -58,6 +58,28 @@ def errors(_: str) -> str:
     return "\n".join(lines)
 
 
+def formats(_: str) -> str:
+    """Tabulate the formats of files that are read, and those that are named with a command that converts them."""
+    from mla_serve.inputs.audio import FORMATS as SOUNDS
+    from mla_serve.inputs.formats import BRANDS, MARKUP, STARTS
+    from mla_serve.inputs.image import FORMATS as IMAGES
+
+    own = [name for name in IMAGES if name != "HEIF"]
+    read = {"HEIC", "HEIF", *IMAGES}
+    every = {known.name: known for _, known in (*BRANDS, *STARTS, *MARKUP) if known.step == "convert it"}
+    named = [
+        known for name, known in every.items() if name.upper() not in read and name.split()[0] not in {*SOUNDS, "Ogg"}
+    ]
+    lines = ["| modality | read | recognised, and refused with the command that converts it |", "|---|---|---|"]
+    images = [known.name for known in named if known.to_image and not known.to_sound]
+    lines.append(f"| image | {', '.join(own)}; HEIC with `pip install 'mla_serve[heif]'` | {', '.join(images)} |")
+    sounds = [known.name for known in named if known.to_sound and not known.to_image]
+    lines.append(f"| audio | {', '.join(SOUNDS)} | {', '.join(sounds)} |")
+    films = [known.name for known in named if known.to_sound and known.to_image]
+    lines.append(f"| both | | {', '.join(films)} |")
+    return "\n".join(lines)
+
+
 def flags(command: str) -> str:
     """Quote the help of a command."""
     from mla_serve.__main__ import COMMANDS
@@ -134,7 +156,7 @@ def _layout(content: dict[str, Any]) -> Iterator[str]:
 
 
 WRITERS: dict[str, Callable[[str], str]] = {
-    writer.__name__: writer for writer in (settings, errors, flags, commands, results, answer)
+    writer.__name__: writer for writer in (settings, errors, formats, flags, commands, results, answer)
 }
 
 

@@ -12,7 +12,7 @@ import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import Array, Input, Payload, added_later
-from mla_serve.inputs.formats import recognise
+from mla_serve.inputs.formats import describe, recognise
 from mla_serve.inputs.library import library_call, no_output, short_reason
 from mla_serve.inputs.metered import QuietFile
 from mla_serve.inputs.sound_headers import complete_header
@@ -200,12 +200,10 @@ def _energy(samples: Array) -> float:
 def _unreadable(field: str, payload: bytes, error: Exception) -> InputError:
     """Say what a file is that libsndfile does not open."""
     known = recognise(payload)
-    if known is None:
-        name = f"a file of {len(payload):,} bytes in a format that is not known"
-        return UnsupportedFormat(field, f"this is {name}, expected {EXPECTED}; re-encode it: ffmpeg -i in out.wav")
-    if known.name.upper().split()[0] in FORMATS:
-        return InputError(field, f"the {known.name} file cannot be read ({short_reason(error)}); {known.cure('audio')}")
-    return UnsupportedFormat(field, f"this is {known.name}, expected {EXPECTED}; {known.cure('audio')}")
+    cure = known.cure("audio") if known else "re-encode it: ffmpeg -i in out.wav"
+    if known and known.name.upper().split()[0] in FORMATS:
+        return InputError(field, f"the {known.name} file cannot be read ({short_reason(error)}); {cure}")
+    return UnsupportedFormat(field, f"this is {describe(payload)}, expected {EXPECTED}; {cure}")
 
 
 def _padded(samples: Array, before: int, after: int, value: float = 0.0) -> Array:

@@ -16,7 +16,7 @@ from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.avif import as_still, read_streams
 from mla_serve.inputs.base import Array, Input, Payload, added_later
 from mla_serve.inputs.cut import READ_IN_PART, TooLittle, load_cut
-from mla_serve.inputs.formats import AVIF, HEIC, recognise
+from mla_serve.inputs.formats import AVIF, HEIC, describe, recognise
 from mla_serve.inputs.library import library_call, no_output
 from mla_serve.inputs.metered import MeteredFile
 
@@ -293,8 +293,7 @@ def _before(layer: Image.Image, brightness: int) -> Image.Image:
 def _unreadable(field: str, payload: bytes) -> InputError:
     """Say what a file is that Pillow does not open."""
     known = recognise(payload)
-    name = known.name if known else f"a file of {len(payload):,} bytes in a format that is not known"
-    if name.upper() in FORMATS:
-        return InputError(field, f"the {name} file is damaged at its beginning; send it complete")
+    if known and known.name.upper() in FORMATS:
+        return InputError(field, f"the {known.name} file is damaged at its beginning; send it complete")
     cure = known.cure("image") if known else "save it as PNG or JPEG"
-    return UnsupportedFormat(field, f"this is {name}, expected {', '.join(FORMATS)}; {cure}")
+    return UnsupportedFormat(field, f"this is {describe(payload)}, expected {', '.join(FORMATS)}; {cure}")

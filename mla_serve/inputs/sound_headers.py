@@ -37,7 +37,9 @@ def _without_tag(payload: bytes) -> bytes:
             size = size << 7 | byte & 0x7F
         has_footer = bool(flags & 0x10)
         end += 10 + size + 10 * has_footer
-    return payload if payload[end : end + 1] == b"\xff" and not has_footer else payload[end:].lstrip(b"\0")
+    if payload[end : end + 1] == b"\xff" and not has_footer:
+        return payload
+    return payload[end:].lstrip(b"\0") or payload
 
 
 def _complete_wav(payload: bytes) -> bytes:

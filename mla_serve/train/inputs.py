@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -12,8 +13,11 @@ import soundfile
 import tokenizers
 from PIL import Image
 
-from mla_serve.errors import ConfigError
+from mla_serve.errors import ConfigError, InputError
 from mla_serve.inputs import AudioInput, ImageInput, Input, TextInput, VectorInput
+from mla_serve.inputs.audio import UNKNOWN
+from mla_serve.inputs.library import library_call
+from mla_serve.inputs.sound_headers import complete_header
 from mla_serve.inputs.text import PAD
 from mla_serve.table import Row, payload
 from mla_serve.train.config import TrainConfig
@@ -41,7 +45,7 @@ def choose_inputs(rows: Sequence[Row], kinds: dict[str, str], config: TrainConfi
 def _image(values: Sequence[bytes], config: TrainConfig) -> ImageInput:
     images = [image for value in values if (image := _try_open(value))]
     if not images:
-        raise ConfigError("none of the first training images can be read; expected PNG, JPEG, WebP, GIF, BMP or TIFF")
+        raise ConfigError(f"none of the first training images can be read; expected {', '.join(ImageInput.formats)}")
     sides = [min(image.size) for image in images]
     side = config.image_size or min(int(np.median(sides)), MAX_IMAGE)
     grey = all(image.mode in ("1", "L", "I", "I;16") for image in images)
@@ -52,9 +56,10 @@ def _image(values: Sequence[bytes], config: TrainConfig) -> ImageInput:
 def _try_open(value: bytes) -> Image.Image | None:
     """Open an image if it can be; the faulty ones are reported, all at once, when the rows are checked."""
     try:
-        image = Image.open(io.BytesIO(value))
-        image.load()
-    except (OSError, ValueError, SyntaxError):
+        with library_call("image", "it cannot be opened", "save it as PNG"):
+            image = Image.open(io.BytesIO(value), formats=ImageInput.formats)
+            image.load()
+    except InputError:
         return None
     return image
 
@@ -62,14 +67,15 @@ def _try_open(value: bytes) -> Image.Image | None:
 def _audio(values: Sequence[bytes], config: TrainConfig) -> AudioInput:
     infos = []
     for value in values:
-        try:
-            infos.append(soundfile.info(io.BytesIO(value)))
-        except soundfile.LibsndfileError:
-            continue
+        with contextlib.suppress(InputError), library_call("audio", "it cannot be opened", "re-encode it"):
+            infos.append(soundfile.info(io.BytesIO(complete_header(value))))
     if not infos:
-        raise ConfigError("none of the first training recordings can be read; expected WAV, FLAC, OGG or MP3")
+        raise ConfigError(
+            f"none of the first training recordings can be read; expected {', '.join(AudioInput.formats)}"
+        )
     rate = config.audio_rate or min(int(np.median([info.samplerate for info in infos])), MAX_RATE)
-    longest = float(np.quantile([info.duration for info in infos], 0.98))
+    durations = [info.duration for info in infos if info.frames < UNKNOWN] or [MAX_SECONDS]
+    longest = float(np.quantile(durations, 0.98))
     seconds = config.audio_seconds or float(np.clip(np.ceil(longest * 4) / 4, 0.5, MAX_SECONDS))
     window = round(seconds * rate)
     return AudioInput(rate, window, hop=window // 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from mla_serve.inputs.avif import _places
+from mla_serve.inputs.image import FORMATS
 from tests.hostile.seeds import chunk, image, png, sound, wav
 
 
@@ -39,6 +42,12 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "large.bmp", image("BMP")[:18] + struct.pack("<ii", 60_000, 60_000) + image("BMP")[26:]
     yield "strips.tiff", _strips()
     yield "loop.tiff", _loop()
+    yield "rows.group3.tiff", fax(3)
+    yield "rows.group4.tiff", fax(4)
+    yield "larger-within.avif", larger_within("AVIF", 3000)
+    yield "frames.avif", frames(200)
+    if "HEIF" in FORMATS:
+        yield "larger-within.heic", larger_within("HEIF", 500)
 
 
 def sounds() -> Iterator[tuple[str, bytes]]:
@@ -52,6 +61,9 @@ def sounds() -> Iterator[tuple[str, bytes]]:
     yield "cues.wav", wav(b"\0\1" * 500) + b"cue " + struct.pack("<II", 4 + 24, 2**31)
     yield "adpcm.wav", wav(b"\xff" * 100_000, bits=4, tag=2)
     yield "tags.mp3", b"ID3\4\0\0\x7f\x7f\x7f\x7f" + sound("MP3", "MPEG_LAYER_III")
+    yield "many-tags.mp3", b"ID3\4\0\0\0\0\0\0" * 200_000 + sound("MP3", "MPEG_LAYER_III")
+    yield "frames.mp3", broken_frames()
+    yield "open-chunks.rf64", _open_chunks()
     yield "sync.mp3", b"\xff\xfb\x90\0" * 250_000
     yield "chain.ogg", sound("OGG", "VORBIS") * 200
     yield "pages.ogg", (b"OggS" + b"\0" * 22 + b"\1\0") * 30_000
@@ -65,6 +77,52 @@ def scans(count: int, size: int = 4000) -> bytes:
     content = buffer.getvalue()
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * count + content[-2:]
+
+
+def fax(compression: int, size: int = 100_000) -> bytes:
+    """Write a TIFF in fax compression (3 or 4) of random bytes: libtiff had a line to say of every row."""
+    data = random.Random(0).randbytes(size)
+    rows = size // 2
+    tags = {256: 20, 257: rows, 258: 1, 259: compression, 262: 0, 273: 134, 277: 1, 278: rows, 279: size}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+    return head.ljust(134, b"\0") + data
+
+
+def broken_frames(seconds: int = 110) -> bytes:
+    """Write an MP3 whose frames are random behind their heads: mpg123 had several lines to say of each."""
+    chance = random.Random(0)
+    head, size, frames = b"\xff\xe3\x48\xc4", 288, int(seconds / 0.072)  # MPEG 2.5, 8 kHz, 32 kbit/s
+    return b"".join(head + chance.randbytes(size - len(head)) for _ in range(frames))
+
+
+def frames(count: int) -> bytes:
+    """Write an AVIF whose stream goes over the same 4 million pixels again and again."""
+    content = _plain("AVIF", 2000)
+    _, [(at, size)] = _places(content[content.index(b"iloc") + 4 :])[1]
+    head = content[:at].replace(size.to_bytes(4, "big"), (count * size).to_bytes(4, "big"))
+    head = head.replace((size + 8).to_bytes(4, "big") + b"mdat", (count * size + 8).to_bytes(4, "big") + b"mdat")
+    return head + content[at : at + size] * count
+
+
+def larger_within(form: str, side: int) -> bytes:
+    """Write a file whose container says 16x16 and whose stream holds more."""
+    content = bytearray(_plain(form, side))
+    at = content.index(b"ispe") + 8
+    content[at : at + 8] = (16).to_bytes(4, "big") * 2
+    return bytes(content)
+
+
+def _plain(form: str, side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(buffer, form, **({"speed": 10} if form == "AVIF" else {}))
+    return buffer.getvalue()
+
+
+def _open_chunks() -> bytes:
+    """Write an RF64 of a hundred thousand chunks before its data, with its lengths left open."""
+    plain = sound("RF64", "PCM_16")
+    return plain[:20] + b"\0" * 24 + plain[44:48] + b"JUNK\0\0\0\0" * 100_000 + plain[48:]
 
 
 def _canvas(width: int, height: int) -> bytes:
