@@ -47,7 +47,7 @@ VISIBLE = 8  # levels of brightness between which something can be told
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput(Input):
-    """PNG, JPEG, WebP, GIF (first frame), BMP or TIFF, upright by its EXIF tag, brought to the target's size.
+    """PNG, JPEG, WebP, AVIF, GIF (first frame), BMP or TIFF, upright by its EXIF tag, brought to the target's size.
 
     Fields: width, height in pixels; channels 1 (grey) or 3 (RGB); background, the brightness (0-255) behind
     transparent pixels; max_pixels, refused from the header before anything is decoded.

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -276,6 +278,15 @@ def test_heic_is_named_with_its_extra_where_that_is_not_installed(monkeypatch: p
     monkeypatch.setattr("mla_serve.inputs.image.FORMATS", tuple(name for name in FORMATS if name != "HEIF"))
     with pytest.raises(UnsupportedFormat, match=r"this is HEIC.*mla_serve\[heif\].*heif-convert in.heic out.jpg"):
         COLOUR.decode(images()["rgb.heic"])
+
+
+def test_pillow_heif_is_not_needed() -> None:
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None; from mla_serve.inputs import ImageInput as i; print(i.formats)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "AVIF" in done.stdout
+    assert "HEIF" not in done.stdout
 
 
 RAISED = [TypeError, KeyError, struct.error, SyntaxError, OverflowError, ZeroDivisionError, AttributeError, MemoryError]

@@ -160,3 +160,14 @@ def test_typos_leave_half_alone_and_never_leave_nothing() -> None:
     assert 0.4 < np.mean([text == "siebenundzwanzig" for text in texts]) < 0.7
     assert all(typos(text, generator).strip() for text in ["ab", "abc", " a ", "семь"] * 50)
     assert set(AUGMENT_PAYLOAD) | set(AUGMENT) == set(ENCODERS)
+
+
+def test_a_recording_of_unknown_length_is_taken_for_one_of_the_longest() -> None:
+    """A FLAC that was written to a pipe does not say how long it is; libsndfile says 2 ** 63 - 1."""
+    from mla_serve.train.config import TrainConfig
+    from mla_serve.train.inputs import _audio
+    from tests.inputs.test_audio import encode, piped, tone
+
+    spec = _audio([piped("FLAC"), encode(tone(1.0))], TrainConfig())
+    assert spec.window == 8000
+    assert _audio([piped("FLAC")], TrainConfig()).window == 80_000
