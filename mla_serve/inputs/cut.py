@@ -1,7 +1,7 @@
-"""Image files that end early: how many of their rows are there, and the picture that they make.
+"""Image files that end early: how many of their pixels are there, and the picture that they make.
 
-Each file is decoded twice, with something else in the place of what is missing. Rows that come out the same both times
-are there; from the first that differs on, the picture is filled up with the last one that is.
+Each file is decoded twice, with something else in the place of what is missing. Pixels that come out the same both times
+are there; where they differ, the picture is filled up with the last row that is there as a whole.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-Load = Callable[[bytes, int | None], Image.Image]
-"""Decode a file's content; a number fills the rows that are not there with it, None fails if there are some."""
+from mla_serve.inputs.base import Array
 
-LEAST = 0.9  # of the rows; browsers show any number, a classifier shall not guess from the sky above
+Load = Callable[[bytes, int | None], Image.Image]
+"""Decode a file's content; a number fills what is not there with it, None fails if there are some."""
+
+LEAST = 0.9  # of the pixels; browsers show any number, a classifier shall not guess from the sky above
 READ_IN_PART = ("JPEG", "WebP", "PNG", "GIF", "TIFF")
 """By their names in `mla_serve.inputs.formats`. All but the first two are decoded row by row into a given picture."""
 NOISE = bytes(np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8))  # no 0xff, a marker in JPEG
@@ -41,7 +43,8 @@ def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
         first = load(content + END_OF_IMAGE, None)
         if sharper:
             return first
-        return _filled(first, load(content + NOISE + END_OF_IMAGE, None))
+        noise = NOISE * (len(payload) // len(NOISE) + 1)
+        return _filled(first, load(content + noise + END_OF_IMAGE, None))
     if image_format == "WebP":
         missing = int.from_bytes(payload[4:8], "little") + 8 - len(payload)
         if not 0 < missing < len(payload):
@@ -52,27 +55,32 @@ def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
 
 
 def _filled(first: Image.Image, second: Image.Image) -> Image.Image:
-    """Fill the first picture up from where it differs from the second.
+    """Fill the first picture up where it differs from the second, with the last row that is there as a whole.
 
     Raises: TooLittle.
     """
-    rows = _same_rows(first, second)
-    if rows < LEAST * first.height:
-        raise TooLittle(f"{100 * rows // first.height} % of its rows can be read, {100 * LEAST:.0f} % are needed")
-    if rows < first.height:
-        last = first.crop((0, rows - 1, first.width, rows))
-        first.paste(last.resize((first.width, first.height - rows), Image.Resampling.NEAREST), (0, rows))
+    there = _pixels_there(first, second)
+    share = int(100 * there.sum() / (first.width * first.height))
+    if share < 100 * LEAST:
+        raise TooLittle(f"{share} % of its pixels can be read, {100 * LEAST:.0f} % are needed")
+    row = int(np.argmax(there < first.width))
+    if there[row] < first.width and row:
+        last = first.crop((0, row - 1, first.width, row))
+        missing = (np.arange(first.width) >= there[row:, None]).astype(np.uint8) * 255
+        below = last.resize((first.width, first.height - row), Image.Resampling.NEAREST)
+        first.paste(below, (0, row), Image.fromarray(missing))
     return first
 
 
-def _same_rows(first: Image.Image, second: Image.Image) -> int:
-    """Count the rows before the first that differs."""
+def _pixels_there(first: Image.Image, second: Image.Image) -> Array:
+    """Count the pixels of each row before the first that differs: (H,)."""
     one, other = np.asarray(first), np.asarray(second)
+    counts = []
     for at in range(0, len(one), SAME_AT_ONCE):
-        differs = (one[at : at + SAME_AT_ONCE] != other[at : at + SAME_AT_ONCE]).reshape(-1, one[0].size).any(axis=1)
-        if differs.any():
-            return at + int(differs.argmax())
-    return len(one)
+        differs = one[at : at + SAME_AT_ONCE] != other[at : at + SAME_AT_ONCE]
+        differs = differs.reshape(len(differs), first.width, -1).any(axis=2)
+        counts.append(np.where(differs.any(axis=1), differs.argmax(axis=1), first.width))
+    return np.concatenate(counts)
 
 
 def _complete_scans(payload: bytes) -> tuple[bytes, bool]:
