@@ -30,6 +30,7 @@ pytestmark = [
 ]
 ANSWERS = {200, 400, 413, 415, 422}
 CASES = build()
+NOTHING = (b"", b"\xef\xbb\xbf")  # what is empty, or holds nothing but a byte order mark, counts as not sent
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def check(case: Case, status: int, body: Any) -> None:
         assert sum(values) == pytest.approx(1.0)
     else:
         assert body["type"].startswith("/problems/"), case.name
-        assert body["field"] in (case.kind, "body") or not case.content, case.name  # what is empty was not sent
+        assert body["field"] in (case.kind, "body") or case.content in NOTHING, case.name
         assert body["detail"], case.name
 
 
