@@ -176,7 +176,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("evaluate", "--model", "BUNDLE", "--data", "no/such"), "no/such"),
     (
         ("ask", "--url", "http://127.0.0.1:port", "--text", "a"),
-        "Invalid port: 'port'; expected the address of the service",
+        "(Invalid port: 'port'); expected an address such as",
     ),
     (("predict", "--table", "no/such.csv", "--out", "x.parquet"), "--table no/such.csv: cannot be read"),
     (("serve", "--port", "70000"), "--port 70000: expected 1 to 65535"),
