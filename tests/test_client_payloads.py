@@ -80,7 +80,7 @@ def read(value: Any) -> list[float]:
 
 def shown(value: object) -> str:
     """Name a parameter without its address in memory, which differs between the processes of one test run."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:40]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_picture_of_pillow_stands_as_its_file_does(orientation: int) -> None:
         (io.BytesIO(), "read to its end"),
         (io.StringIO("abc"), "'abc'"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=shown,
 )
 def test_what_is_no_image_is_refused_in_one_line(value: Any, words: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -304,7 +304,7 @@ def test_one_channel_may_lie_either_way(shape: tuple[int, ...]) -> None:
         (Image.fromarray(PIXELS), "an Image"),
         (3, "an int"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=shown,
 )
 def test_what_is_no_sound_is_refused(value: Any, words: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -370,7 +370,7 @@ def test_numbers_in_a_row_are_a_vector(value: Any) -> None:
         (b"\xff", "UTF-8"),
         (Path("no/such.txt"), "no/such.txt"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=shown,
 )
 def test_what_is_no_vector_is_refused(value: Any, words: str) -> None:
     with pytest.raises(InputError) as caught:
