@@ -142,7 +142,7 @@ def test_a_generated_typescript_client_asks_for_every_subset(
     check_all(json.loads(run("node", "ask.js", address(service), sample_file, folder=tmp_path)), assert_right)
 
 
-@pytest.mark.parametrize("version", ["HTTP_1_1"])
+@pytest.mark.parametrize("version", ["default", "HTTP_1_1"])
 def test_the_client_of_the_jdk_asks_for_every_subset(
     service: Service, sample_file: Path, tmp_path: Path, version: str, assert_right: Callable[[dict[str, Any]], None]
 ) -> None:
