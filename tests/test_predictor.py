@@ -20,6 +20,7 @@ from mla_serve.evaluate import hear_split
 from mla_serve.fusion import RULES, fuse, log_softmax
 from mla_serve.inputs import Array, Payload
 from mla_serve.predictor import ENCODE_BATCH, Heard, Predictor
+from mla_serve.results import DEFAULT_TOP_K
 from mla_serve.runtime import Session, open_session
 from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
 
@@ -157,8 +158,8 @@ def test_an_unfamiliar_input_weighs_less_in_the_answer(
     assert cautious.modalities["text"].unfamiliarity is None
     assert cautious.modalities["vector"].weight < 0.9 * trusting.modalities["vector"].weight
     assert abs(cautious.probability - trusting.probability) > 0.01
-    for label, p in wary.predict([asked], "undiscounted")[0].probabilities.items():
-        assert p == pytest.approx(trusting.probabilities[label], abs=1e-6)
+    for label, p in wary.predict([asked], "undiscounted")[0].by_label().items():
+        assert p == pytest.approx(trusting.by_label()[label], abs=1e-6)
 
 
 def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, wary: Predictor) -> None:
@@ -174,7 +175,7 @@ def test_the_answer_is_the_fusion_of_what_was_heard_with_its_strain(wary: Predic
     assert (heard.strain[wary.names.index("vector")] > 0).any()
     expected = fuse(heard.logits, heard.present, wary.bundle.fusion, strain=heard.strain)
     for b, prediction in enumerate(wary.conclude(heard)):
-        given = [prediction.probabilities[label] for label in wary.classes]
+        given = [prediction.by_label()[label] for label in wary.classes]
         np.testing.assert_allclose(given, np.exp(expected.log_probabilities[b]))
         weights = [prediction.modalities[name].weight for name in wary.names]
         np.testing.assert_allclose(weights, expected.weights[:, b])
@@ -291,10 +292,10 @@ def test_labels_are_listed_from_the_most_probable_on_and_ties_as_the_model_lists
     prediction = many.conclude(heard(logits), "paper", coverage=0.9)[0]
     ordered = [MANY[7], MANY[3], *(name for c, name in enumerate(MANY) if c not in (7, 3))]
     assert prediction.label == MANY[7]
-    assert list(prediction.probabilities) == ordered
+    assert list(prediction.by_label()) == ordered[:DEFAULT_TOP_K]
     assert prediction.prediction_set == ordered[:2]
     assert many.conclude(heard(logits), "paper", top_k=3)[0].prediction_set is None
-    assert list(many.conclude(heard(logits), "paper", top_k=3)[0].probabilities) == ordered[:3]
+    assert list(many.conclude(heard(logits), "paper", top_k=3)[0].by_label()) == ordered[:3]
     none_likely = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.9)[0]
     assert none_likely.prediction_set == [MANY[0]]
     every = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.995)[0]
@@ -318,8 +319,8 @@ def test_what_each_opinion_says_of_itself_is_its_own_softmax_at_its_temperature(
 
 
 def test_the_entropy_of_an_answer_is_that_of_its_probabilities(many: Predictor) -> None:
-    prediction = many.conclude(heard(np.random.default_rng(1).normal(size=(1, len(MANY)))))[0]
-    p = np.array(list(prediction.probabilities.values()))
+    prediction = many.conclude(heard(np.random.default_rng(1).normal(size=(1, len(MANY)))), top_k=len(MANY))[0]
+    p = np.array(list(prediction.by_label().values()))
     assert prediction.entropy == pytest.approx(-(p * np.log(p)).sum())
     assert prediction.probability == p.max()
 
@@ -347,7 +348,7 @@ def test_an_option_that_cannot_be_had_is_refused_by_its_name(
 @pytest.mark.parametrize("option", [{"top_k": 1}, {"top_k": 100}, {"coverage": 1e-9}, {"coverage": 1 - 1e-9}, {}])
 def test_options_at_the_edge_of_what_can_be_had_are_taken(many: Predictor, option: dict[str, Any]) -> None:
     prediction = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", **option)[0]
-    assert len(prediction.probabilities) == min(option.get("top_k", 40), 40)
+    assert len(prediction.probabilities) == min(option.get("top_k", DEFAULT_TOP_K), 40)
 
 
 def test_a_graph_that_onnxruntime_cannot_load_is_named(bundle_copy: Path) -> None:
@@ -441,7 +442,7 @@ def test_one_number_that_is_not_finite_is_no_answer(
 def test_numbers_that_are_extreme_but_finite_are_answered(predictor: Predictor, size: float) -> None:
     for rule in RULES:
         answer = predictor.predict([{"vector": [size, -size, size, 0.0]}], rule)[0]
-        assert sum(answer.probabilities.values()) == pytest.approx(1.0)
+        assert sum(answer.by_label().values()) == pytest.approx(1.0)
         assert np.isfinite(answer.entropy)
 
 

@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from mla_serve.errors import MlaServeError
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, TooCostly
 
@@ -106,6 +107,11 @@ class _Job(Generic[Result]):
         self.began = time.monotonic()
         try:
             self._came = self._context.run(self._begin), None
+        except (
+            MlaServeError
+        ) as error:  # it is said and not traced: its frames would keep what was sent until the loop has time
+            error.__context__ = None
+            self._came = None, error.with_traceback(None)
         except StopIteration as error:  # no future takes one, and the request would wait in vain
             self._came = None, RuntimeError(f"StopIteration: {error}")
         except BaseException as error:

@@ -213,6 +213,11 @@ class Connection(HttpToolsProtocol):
         limits = self._settings
         if self.parser.get_method() == b"CONNECT":
             return MethodNotAllowed("CONNECT was sent; this is no proxy")
+        if self.parser.get_http_version() not in ("0.9", "1.0", "1.1"):
+            return MalformedRequest("request", "this is no HTTP/1.1 request")
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            return MalformedRequest("transfer-encoding", "only chunked is read; send the body without other codings")
         if len(self.url) > limits.max_url_bytes:
             return UrlTooLong(f"{len(self.url):,} bytes; at most {limits.max_url_bytes:,} are read")
         if len(self.headers) > limits.max_headers:

@@ -120,3 +120,18 @@ def test_the_autoscaler_looks_at_a_metric_that_the_adapter_offers() -> None:
     }
     adapter = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text(encoding="utf-8"))
     assert names == {rule["name"]["matches"] for rule in adapter["rules"]["custom"]}
+
+
+def test_a_pod_has_room_for_its_workers_and_the_bodies_that_they_may_hold() -> None:
+    """A worker stays below 250 MiB at rest (tests/serve/test_service.py); bodies are bounded by tests/serve/test_memory.py."""
+    overlay = (FOLDER / "cpu" / "kustomization.yaml").read_text(encoding="utf-8")
+    (patch,) = (each["patch"] for each in yaml.safe_load(overlay)["patches"])
+    values = [each["value"] for each in yaml.safe_load(patch)]
+    workers = next(int(value["value"]) for value in values if value.get("name") == "MLA_WORKERS")
+    limit = next(value["limits"]["memory"] for value in values if "limits" in value)
+    asked = next(value["requests"]["memory"] for value in values if "requests" in value)
+    held = Settings.model_fields["max_held_bytes"].default // 2**20
+    assert limit.endswith("Gi")
+    assert asked.endswith("Mi")
+    assert 1024 * int(limit[:-2]) >= workers * (250 + held)
+    assert int(asked[:-2]) >= workers * 250
