@@ -147,10 +147,27 @@ def _change(found: Mapping[str, Any], condition: str, key: str) -> str:
 def _data(manifest: Manifest, about: str | None) -> str:
     text = about or "The training data's source and licence were not given (`--about FILE` puts them here)."
     held = {
-        "training rows": f"`golden/` holds {len(manifest.golden)} training rows as they were, replayed when the model starts.",
+        "training rows": f"`golden/` holds {len(manifest.golden)} training rows as they were, replayed when the model starts and shown to anyone who can call the service.",
         "generated": f"`golden/` holds {len(manifest.golden)} generated payloads, none of the training data.",
     }
-    return f"## Data\n\n{text.strip()}\n\n{held[manifest.golden_source]}"
+    return f"## Data\n\n{text.strip()}\n\n{held[manifest.golden_source]}\n{_traces(manifest)}"
+
+
+def _traces(manifest: Manifest) -> str:
+    """Say what else of the training data is in the bundle's files."""
+    found = []
+    if manifest.unfamiliar:
+        found.append(
+            f"`{manifest.unfamiliar}`, by which unfamiliar input is told, holds features of up to a thousand training rows per "
+            "modality, one vector each, or their means by class. A vector is not the row, but whoever has the file can test "
+            "whether a given input was among the rows, and may recover parts of one."
+        )
+    if any("tokenizer" in modality.input for modality in manifest.modalities.values()):
+        found.append(
+            "The tokenizer's vocabulary holds pieces of words, and words, that occur in the training texts at least three times."
+        )
+    where = "These files are read by the service and not handed out by it." if found else ""
+    return "\n".join(part for part in (*found, where) if part)
 
 
 def _training(manifest: Manifest) -> str:

@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
@@ -92,13 +93,34 @@ def main(
     except MlaServeError as error:
         _fail(str(error), USAGE)
     except KeyboardInterrupt:
-        errors.print("interrupted", style="yellow")
+        errors.print(f"interrupted{_to_go_on(parsed, args, prog or _program())}", style="yellow", soft_wrap=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        _drop_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
-        _fail(f"{type(error).__name__}: {error} (a bug of mla_serve; --debug shows where)", BUG)
+        if not isinstance(error, OSError) or error.errno is None:
+            _fail(f"{type(error).__name__}: {error} (a bug of mla_serve; --debug shows where)", BUG)
+        if error.filename is None:
+            _drop_output()
+        where = error.filename or "standard output, or a file"
+        _fail(f"{where}: {error.strerror}; make room there, or choose a place that can be used", USAGE)
+
+
+def _drop_output() -> None:
+    """Send what was not printed yet to nowhere, or Python complains when it flushes at exit."""
+    with contextlib.suppress(io.UnsupportedOperation):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _to_go_on(parsed: object, args: Sequence[str], prog: str) -> str:
+    """Say how an interrupted command goes on, where it can: its dataclass names what is to be added to the same flags."""
+    more: tuple[str, ...] | None = getattr(parsed, "goes_on_with", None)
+    if more is None:
+        return ""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"; to go on: the same torchrun command with {' '.join(more)}"
+    return f"; to go on: {prog} {shlex.join([*args, *(flag for flag in more if flag not in args)])}"
 
 
 def parse(config: Callable[..., T], args: Sequence[str], prog: str) -> T:

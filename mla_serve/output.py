@@ -191,8 +191,11 @@ def _read_json(path: Path) -> object:
 def _probe(flag: str, target: Path) -> None:
     """Make sure that something can be written beside the target. Raises: ConfigError."""
     parent = next(folder for folder in target.parents if folder.exists())
-    with writing(f"{flag} {target}"):
+    try:
         Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING}"[:200], dir=parent)).rmdir()
+    except OSError as error:
+        told = OSError(error.errno, error.strerror, str(parent))
+        raise ConfigError(f"{flag} {target}: {cannot_write(told)}") from error
 
 
 @contextlib.contextmanager
@@ -229,11 +232,25 @@ def staged(target: Path, name: str) -> Iterator[Path]:
     try:
         with writing(f"--out {target}"):
             staging.chmod(0o755)
-        yield staging
+        with _written_into(staging, target):
+            yield staging
         replace("--out", staging, target, kind)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def _written_into(staging: Path, target: Path) -> Iterator[None]:
+    """Tell an OSError of writing into the staging folder by the name of the target. Raises: ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL and str(staging) not in str(error.filename):
+            raise
+        told = OSError(error.errno, error.strerror)
+        advice = "make room there or choose another --out; a run is kept, and python -m export RUN exports it"
+        raise ConfigError(f"--out {target}: {cannot_write(told, advice)}") from error
 
 
 def replace(flag: str, new: Path, target: Path, kind: Kind) -> None:

@@ -46,6 +46,11 @@ class PredictConfig(SampleFlags):
     """Score the table on Ray Data: on a Ray that is started here, or on that of this machine (auto) or of
     HOST:PORT. All machines need the bundle, the table and its files at the same path."""
 
+    @property
+    def goes_on_with(self) -> tuple[str, ...] | None:
+        """The flags that an interrupted command goes on with, beside its own: none, where a table is scored."""
+        return () if self.table else None
+
 
 def run(config: PredictConfig) -> None:
     """Predict and print."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from mla_serve import __version__
+from mla_serve import __version__, cli
 from mla_serve.__main__ import COMMANDS, main
 from mla_serve.inputs import Payload
 from mla_serve.predictor import Predictor
@@ -257,3 +257,26 @@ def test_bash_completes_commands_and_flags(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     for word in (*COMMANDS, "--model", "--top-k", "--data"):
         assert word in script.read_text()
+
+
+def test_words_of_the_user_are_printed_as_they_are(tmp_path: Path) -> None:
+    """Not as emoji, and not as markup of rich."""
+    folder = tmp_path / "[red]:dog:"
+    folder.mkdir()
+    (folder / "train.csv").write_text("label,text\n:dog:,[bold]x\n:cat:,[/]\n:rat:,\n", encoding="utf-8")
+    done = run("evaluate", "--model", folder, "--data", folder, code=2)
+    assert f"error: {folder}/manifest.json: no such file" in done.stderr
+    for console in (cli.console, cli.errors):
+        with console.capture() as captured:
+            console.print(":dog: [red]x[/red] [/]", soft_wrap=True)
+        assert captured.get() == ":dog: [red]x[/red] [/]\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_what_cannot_be_written_is_one_line(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-m", "mla_serve", "predict", "--model", tiny_bundle, "--text", "seven", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output, or a file: No space left on device; make room there")
+    assert len(done.stderr.splitlines()) == 1

@@ -27,6 +27,11 @@ class TrainFlags(TrainConfig):
     json: bool = False
     """Print the manifest of the bundle as JSON; what happens meanwhile goes to standard error."""
 
+    @property
+    def goes_on_with(self) -> tuple[str, ...]:
+        """The flags that an interrupted command goes on with."""
+        return ("--resume",)
+
 
 def run(flags: TrainFlags) -> None:
     """Train, export, and say how well it went and how to serve it."""

@@ -41,8 +41,9 @@ class TrainConfig:
     """cpu, cuda, or auto: cuda where there is one."""
     resume: bool = False
     """Go on with the unfinished run of this name, bit for bit as if it had not been interrupted."""
-    samples: bool = True
-    """Put a few training samples into the bundle, replayed when it starts. --no-samples puts generated ones there."""
+    samples: bool = False
+    """Put up to ten training rows into the bundle as they are, in place of generated samples, and the worst mistakes on
+    test rows into its report. Anyone who can call the service can see those training rows."""
     about: Path | None = None
     """Markdown file on the data's source and licence, quoted in the model card."""
 

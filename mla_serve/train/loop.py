@@ -149,7 +149,6 @@ class Trainer:
         if better:
             self.best = {key: record[key] for key in ("epoch", "accuracy", "nll")}
             self.folder.save(BEST, {"weights": weights, "epoch": self.epoch})
-        with (self.folder.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self.folder.append_line(METRICS, json.dumps(record))
         training = self.strategy.training_state()
         self.folder.save(LAST, {"weights": weights, "training": training, "epoch": self.epoch, "best": self.best})

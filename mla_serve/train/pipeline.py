@@ -26,6 +26,7 @@ from mla_serve.train.counts import check_modalities, count_rows
 from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
 from mla_serve.train.data_checks import Print, Rows, check_data, make_print
 from mla_serve.train.encoders import ENCODERS
+from mla_serve.train.golden import make_samples, pick_rows
 from mla_serve.train.inputs import choose_inputs
 from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
@@ -39,7 +40,6 @@ from mla_serve.train.trust import Trust, establish
 
 VALIDATION_SHARE = 0.2
 OWN_OPTIONS = frozenset().union(*(strategy.takes for strategy in STRATEGIES.values()))
-GOLDEN = 10
 # Flags that do not change what is learned.
 FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend", "cache")
 
@@ -317,12 +317,12 @@ def _what(fact: object) -> object:
 def _finish(
     config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, samples: Mapping[str, Samples]
 ) -> None:
-    """Fit on validation what makes the numbers trustworthy, keep a few raw samples, and write run.json, which makes the run complete."""
+    """Fit on validation what makes the numbers trustworthy, keep the golden samples, and write run.json, which makes the run complete."""
     trust = planned.establish(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
-    generated = None if config.samples else np.random.default_rng(config.seed)
-    folder.write_samples(golden_samples(planned.rows["train"], planned.inputs, generated))
+    generated = make_samples(planned.inputs, np.random.default_rng(config.seed))
+    folder.write_samples(pick_rows(planned.rows["train"], planned.inputs) if config.samples else generated)
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
     folder.write_json(
@@ -339,26 +339,12 @@ def _finish(
             "conformal": trust.conformal,
             "best": trainer.best,
             "notes": [*planned.notes, *trust.notes],
-            "golden_source": "generated" if generated else "training rows",
+            "golden_source": "training rows" if config.samples else "generated",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
             "processes": distributed.world(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         },
     )
-
-
-def golden_samples(
-    rows: Sequence[Row], inputs: Mapping[str, Input], generator: np.random.Generator | None
-) -> list[dict[str, Payload]]:
-    """Pick one row of each of the first classes, the most complete; or make payloads, where a generator is given."""
-    if generator:
-        return [{name: spec.generate(generator) for name, spec in inputs.items()} for _ in range(GOLDEN)]
-    fullest: dict[str, Row] = {}
-    for row in rows:
-        if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
-            fullest[row.label] = row
-    chosen = [fullest[label] for label in sorted(fullest)[:GOLDEN]]
-    return [{name: payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
 
 
 def read_data(config: TrainConfig) -> Table:

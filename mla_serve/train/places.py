@@ -44,11 +44,14 @@ def check_places(config: TrainConfig, name: str, read: Mapping[str, Path | None]
     """
     folder, out = config.runs / name, bundle_folder(config, name)
     read = {"the data folder": config.data or generated_folder(config), **(read or {})}
-    notes = []
+    notes: list[str | None] = []
+    if config.resume and not (folder / LAST).is_file():
+        notes.append(f"--resume: {folder} has no checkpoint; it is begun anew")
     if not (config.resume and (folder / LAST).is_file()):
-        notes.append(check_target("--runs", folder, RUN_FOLDER, spared={"the file of --about": config.about, **read}))
-        if notes[0] and (folder / RUN).is_file():
-            notes[0] = f"{folder}, a finished run, is trained again; the old one is kept as {kept(folder).name}"
+        note = check_target("--runs", folder, RUN_FOLDER, spared={"the file of --about": config.about, **read})
+        if note and (folder / RUN).is_file():
+            note = f"{folder}, a finished run, is trained again; the old one is kept as {kept(folder).name}"
+        notes.append(note)
     own = {"the folder of the run": folder, "the cache": cache_folder(config)}
     spared = {"the folder of --runs": config.runs, "the file of --about": config.about}
     notes.append(check_target("--out", out, bundle_called(name), {**read, **own}, spared))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from mla_serve.errors import ConfigError
 from mla_serve.fusion import Fusion
 from mla_serve.inputs import INPUTS, Input, Payload, list_fields
+from mla_serve.output import writing
 from mla_serve.train.encoders import ENCODERS, Encoder
 from mla_serve.train.encoders.blocks import group_normed
 from mla_serve.train.pretrained.encoders import make_pretrained
@@ -22,6 +25,20 @@ from mla_serve.train.strategies import STRATEGIES, Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
 UNFAMILIAR, LAUNCH = "unfamiliar.npz", "launch"
+PROBE = 1_000_000  # bytes, more than a checkpoint that failed may have left room for
+FULL_ADVICE = "make room there; what was written before is kept, and the same command with --resume goes on"
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint. Raises: OSError, also where torch says "unexpected pos" of a full disk."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        with path.open("ab") as file:  # fails for the reason that torch does not tell
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+        raise OSError(errno.EIO, str(error).partition("\n")[0]) from error
 
 
 def backbone_file(name: str) -> str:
@@ -82,19 +99,30 @@ class RunFolder:
         self.write_bytes(name, json.dumps(content, indent=1, ensure_ascii=False, default=str).encode())
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write one file whole: to a temporary name, then renamed."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        """Write one file whole: to a temporary name, then renamed. Raises: ConfigError when it cannot be written."""
+        self._write_whole(name, lambda temporary: temporary.write_bytes(content))
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write one checkpoint whole."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".{name}.tmp"
-        torch.save(dict(state), temporary)
-        temporary.replace(self.path / name)
+        """Write one checkpoint whole. Raises: ConfigError when it cannot be written."""
+        self._write_whole(name, lambda temporary: _save(dict(state), temporary))
+
+    def append_line(self, name: str, line: str) -> None:
+        """Add one line to a file. Raises: ConfigError."""
+        with writing(self.path / name, FULL_ADVICE), (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _write_whole(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write beside the file, then rename; one of before is kept when it fails. Raises: ConfigError."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.tmp")
+        with writing(target, FULL_ADVICE):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(temporary)
+                temporary.replace(target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def load(self, name: str, device: str | torch.device = "cpu") -> dict[str, Any]:
         """Read one checkpoint; tensors and plain types only."""
@@ -155,7 +183,7 @@ class RunFolder:
         return Fusion(**self.read_json()["fusion"])
 
     def write_samples(self, samples: list[dict[str, Payload]]) -> None:
-        """Keep the raw payloads of a few rows: bytes in files, the rest in samples.json."""
+        """Keep the raw payloads of the golden samples: bytes in files, the rest in samples.json."""
         index: list[dict[str, Any]] = []
         for number, sample in enumerate(samples):
             entry: dict[str, Any] = {}

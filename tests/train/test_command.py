@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Run:
 def test_training_ends_in_a_bundle_and_never_imports_bentoml(
     run: Run, write_table: Callable[..., Path], tmp_path: Path
 ) -> None:
-    flags = ["--epochs", "3", "--batch-size", "16", "--width", "16", "--seed", "7", "--device", "cpu", "--no-samples"]
+    flags = ["--epochs", "3", "--batch-size", "16", "--width", "16", "--seed", "7", "--device", "cpu"]
     done = run(
         "mla_serve.train", "--data", str(write_table()), "--name", "mine", "--modalities", "text", "numbers", *flags,
         without=("bentoml", "fastapi", "starlette"),

@@ -112,6 +112,7 @@ def test_after_kill_9_a_run_goes_on_and_ends_as_if_nothing_had_happened(
 ) -> None:
     data = write_table()
     before = RunFolder(tmp_path / "killed" / "small")  # an older, finished run of the same name
+    before.write_json("config.json", {"fingerprint": "x"})
     before.write_json("run.json", {"mine": True})
     before.save(LAST, {"weights": {}})
     whole = torchrun(RANKS, "run", data, tmp_path / "whole")

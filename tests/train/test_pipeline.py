@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import re
+import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from export.__main__ import ExportConfig, export
 from export.bundle import export_run
 from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
@@ -97,12 +101,136 @@ def test_the_whole_path_ends_in_a_bundle_that_says_what_torch_says(config: Train
     assert str(tmp_path) not in (tmp_path / "models" / "small" / "manifest.json").read_text()
 
 
-def test_no_samples_puts_generated_payloads_into_the_bundle(config: TrainConfig, tmp_path: Path) -> None:
-    folder = train(dataclasses.replace(config, samples=False))
-    manifest = export_run(folder.path, tmp_path / "bundle")
+def test_no_training_row_leaves_the_house_unless_asked(config: TrainConfig, tmp_path: Path) -> None:
+    manifest = export_run(train(config).path, tmp_path / "plain")
     assert manifest.golden_source == "generated"
-    words = [golden.payloads["text"] for golden in manifest.golden]
-    assert not any(word in str(words) for word in ("rot", "gruen", "blau"))
+    assert [set(golden.payloads) for golden in manifest.golden] == [{"text", "numbers"}] * 8 + [{"text"}, {"numbers"}]
+    rows = [json.loads(line) for path in config.data.glob("*.jsonl") for line in path.read_text().splitlines()]  # type: ignore[union-attr]
+    sent = {str(golden.payloads.get(name)) for golden in manifest.golden for name in ("text", "numbers")}
+    assert not sent & {str(row.get(name)) for row in rows for name in ("text", "numbers")} - {"None"}
+    files = {path: path.read_bytes() for path in (tmp_path / "plain").rglob("*") if path.is_file()}
+    assert not [path.name for path, content in files.items() if b'gruen 4"' in content or b"gruen 4<" in content]
+    card = (tmp_path / "plain" / "MODEL_CARD.md").read_text()
+    assert "`golden/` holds 10 generated payloads, none of the training data." in card
+    assert "`unfamiliar.npz`, by which unfamiliar input is told, holds features of" in card
+    assert "The tokenizer's vocabulary holds pieces of words" in card
+
+
+def test_samples_puts_training_rows_into_the_bundle(config: TrainConfig, tmp_path: Path) -> None:
+    manifest = export_run(train(dataclasses.replace(config, samples=True)).path, tmp_path / "bundle")
+    assert manifest.golden_source == "training rows"
+    assert {str(golden.payloads["text"]).split()[0] for golden in manifest.golden} == {"rot", "gruen", "blau"}
+    assert "shown to anyone who can call the service" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("there", [("train",), ("train", "test")])
+def test_without_validation_rows_a_part_of_training_is_held_out_and_said(
+    config: TrainConfig, tmp_path: Path, there: tuple[str, ...]
+) -> None:
+    for split in {"val", "test"} - set(there):
+        (config.data / f"{split}.jsonl").unlink()  # type: ignore[operator]
+    manifest = export_run(train(config).path, tmp_path / "bundle")
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert (manifest.metrics["split"], manifest.metrics["rows"]) == (
+        ("val", 12) if "test" not in there else ("test", 30)
+    )
+    assert ("They were held out of the training rows" in card) == ("test" not in there)
+    assert ("prints them again" in card) == ("test" in there)
+    assert (tmp_path / "bundle" / "report.html").exists()
+
+
+def test_data_that_are_gone_or_changed_cost_the_figures_and_not_the_bundle(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(config)
+    (config.data / "test.jsonl").write_text('{"label": "gelb", "text": "gelb"}\n')  # type: ignore[operator]
+    for out in ("changed", "gone"):
+        export(ExportConfig(folder.path, tmp_path / out))
+        assert f"not measured; with the data set: python -m export {folder.path} --data DIR" in capsys.readouterr().out
+        assert Bundle.load(tmp_path / out).manifest.metrics == {}
+        assert "Not measured" in (tmp_path / out / "MODEL_CARD.md").read_text()
+        shutil.rmtree(config.data, ignore_errors=True)  # type: ignore[arg-type]
+    assert "is not in train" in caplog.text
+    assert "no such folder" in caplog.text
+
+
+def write_rows(folder: Path, **splits: list[dict[str, object]]) -> Path:
+    """Write a table of texts and numbers."""
+    folder.mkdir()
+    (folder / "dataset.json").write_text('{"modalities": {"numbers": "vector"}}')
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_what_has_too_few_rows_is_said_before_training_and_on_the_card(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"label": "ab"[n % 2], "text": f"word {n}"} for n in range(24)]
+    one = {"label": "a", "text": "x", "numbers": [1, 2]}
+    data = write_rows(tmp_path / "rows", train=[*rows, one], val=rows[:8], test=rows[:8])
+    config = TrainConfig(data=data, runs=tmp_path / "runs", epochs=1, batch_size=8, width=8)
+    notes = pipeline.plan(config).notes
+    assert "numbers: only 1 training row has it; little can be learned from so few" in notes
+    assert (
+        "numbers: no validation row has it; its probabilities are not calibrated and it is not measured alone" in notes
+    )
+    assert not any(note.startswith("text:") for note in notes)
+    manifest = export_run(train(config).path, tmp_path / "bundle")
+    assert manifest.training["rows"] == {"train": {"text": 25, "numbers": 1}, "val": {"text": 8, "numbers": 0}}
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "| numbers | 1 | 0 | 1.00, not fitted: too few validation rows |" in card
+    assert "| text | 25 | 8 | 1.00, as in the paper" in card or "fitted on validation |" in card
+
+
+def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refused(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"label": "ab"[n % 2], "text": f"word {n}"} for n in range(24)]
+    wide: list[dict[str, object]] = [{**row, "numbers": [1, 2]} for row in rows]
+    data = write_rows(tmp_path / "one", train=[*rows, *wide[::2]], val=wide)
+    notes = pipeline.plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
+    assert "numbers: all training rows that have it are of one class, 'a'; it tells nothing" in notes
+    (data / "dataset.json").unlink()
+    for name in ("image.png", "train.jsonl", "val.jsonl"):
+        (data / name).touch()
+    Image.new("L", (8, 8)).save(data / "image.png")
+    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (data / "val.jsonl").write_text(json.dumps({**rows[0], "image": "image.png"}) + "\n")
+    with pytest.raises(ConfigError, match=r"modality image: no training row has it; add rows, or leave it out with"):
+        pipeline.plan(TrainConfig(data=data, runs=tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("file", ["best.pt", "last.pt", "metrics.jsonl"])
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+    config: TrainConfig, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(dataclasses.replace(config, name="whole"))
+    save, count = torch.save, iter(range(100))
+
+    def fail(state: object, path: Path) -> None:
+        save(state, path)
+        if file in path.name and next(count) == 1:
+            (path.parent / "config.json").chmod(0o600)
+            os.truncate(path, 10)
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 22")
+
+    monkeypatch.setattr(torch, "save", fail)
+    if file == "metrics.jsonl":
+        (config.runs / "small").mkdir(parents=True)
+        (config.runs / "small" / file).symlink_to("/dev/full")
+        monkeypatch.setattr(pipeline, "put_aside", lambda *_: None)
+        monkeypatch.setattr(pipeline, "check_places", lambda *_: [])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(ConfigError, match=rf"small/{file}: cannot be written.*--resume goes on"):
+            train(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.undo()
+    assert not list((config.runs / "small").glob(".*"))
+    if file == "metrics.jsonl":
+        (config.runs / "small" / file).unlink()
+    resumed = train(dataclasses.replace(config, resume=True))
+    assert (whole.path / "metrics.jsonl").read_text() == (resumed.path / "metrics.jsonl").read_text()
 
 
 def test_a_graph_that_differs_from_torch_leaves_nothing_behind(

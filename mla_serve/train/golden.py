@@ -1,0 +1,67 @@
+"""The golden samples of a bundle, which are replayed at start and shown to whoever can call the service."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mla_serve.inputs import Input, Payload
+from mla_serve.table import Row, payload
+
+GOLDEN, TOGETHER = 10, 3  # samples in all, and with every modality, at least
+LARGER = 1.7  # times the size or length that the model sees
+
+
+def pick_rows(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str, Payload]]:
+    """Pick one row of each of the first classes, the most complete."""
+    fullest: dict[str, Row] = {}
+    for row in rows:
+        if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
+            fullest[row.label] = row
+    chosen = [fullest[label] for label in sorted(fullest)[:GOLDEN]]
+    return [{name: payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
+
+
+def make_samples(inputs: Mapping[str, Input], generator: np.random.Generator) -> list[dict[str, Payload]]:
+    """Make payloads that come from nobody's data: all modalities together, then each alone.
+
+    Every other one is larger than what the model sees, so that resizing, resampling and cutting are replayed too.
+    """
+    together = max(TOGETHER, GOLDEN - len(inputs))
+    samples = [{name: _make(spec, n, generator) for name, spec in inputs.items()} for n in range(together)]
+    return samples + [{name: _make(spec, n, generator)} for n, (name, spec) in enumerate(inputs.items())]
+
+
+def _make(spec: Input, number: int, generator: np.random.Generator) -> Payload:
+    larger = LARGE.get(spec.kind)
+    return larger(spec, generator) if larger and number % 2 else spec.generate(generator)
+
+
+def _large_image(spec: Any, generator: np.random.Generator) -> Payload:
+    size = {"width": round(LARGER * spec.width), "height": 2 * spec.height}
+    made: Payload = dataclasses.replace(spec, **size, short_side=0, stretch_width=0, stretch_height=0).generate(
+        generator
+    )
+    return made
+
+
+def _long_audio(spec: Any, generator: np.random.Generator) -> Payload:
+    """Record a longer clip at another rate."""
+    made: Payload = dataclasses.replace(spec, rate=2 * spec.rate, window=round(2 * LARGER * spec.window)).generate(
+        generator
+    )
+    return made
+
+
+def _words(spec: Any, generator: np.random.Generator) -> Payload:
+    return " ".join(str(spec.generate(generator)).title() for _ in range(5))
+
+
+LARGE: Mapping[str, Callable[[Any, np.random.Generator], Payload]] = {
+    "image": _large_image,
+    "audio": _long_audio,
+    "text": _words,
+}
