@@ -157,7 +157,7 @@ def mutants(module: str) -> Iterator[Mutant]:
     with contextlib.chdir(folder):
         for key, code in json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"].items():
             function, owner = orig_function_and_class_names_from_key(key)
-            change = "" if code in (*KILLED, *TIMED_OUT) else changed_lines(get_diff_for_mutant(key, path=module))
+            change = "" if code in KILLED else changed_lines(get_diff_for_mutant(key, path=module))
             yield Mutant(module, f"{owner}.{function}" if owner else function, change, code)
 
 
@@ -173,11 +173,14 @@ def survived(mutant: Mutant) -> bool:
 
 def report(chosen: Sequence[str]) -> list[str]:
     """Print the score of each module and every survivor; returns what is not as it should be."""
-    equivalents, found = Equivalents(), {module: list(mutants(module)) for module in chosen}
+    equivalents = Equivalents()
+    found = {module: [_settled(one, equivalents) for one in mutants(module)] for module in chosen}
     faults, every = [], [one for all_ in found.values() for one in all_]
-    for one in filter(survived, every):
-        reason = equivalents.reason(one)
-        print(f"{one.module} {one.function}\n{one.change}\n= {reason or 'NO TEST NOTICED'}\n")
+    for one in every:
+        if one.code in TIMED_OUT:
+            print(f"{one.module} {one.function}\n{one.change}\n= killed: took far too long\n")
+        elif survived(one):
+            print(f"{one.module} {one.function}\n{one.change}\n= {equivalents.reason(one) or 'NO TEST NOTICED'}\n")
     print(f"{'module':42} mutants  killed  timeout  survived  of them equivalent  not run   score")
     for module, all_ in (*found.items(), ("all", every)):
         print(f"{module:42} {_row(all_, equivalents)}")
@@ -191,6 +194,12 @@ def report(chosen: Sequence[str]) -> list[str]:
     if every and _share(every) < LEAST:
         faults.append(f"the tests kill {_share(every):.1%} of the mutants; at least {LEAST:.0%} are wanted")
     return faults
+
+
+def _settled(mutant: Mutant, equivalents: Equivalents) -> Mutant:
+    """Do not believe of an equivalent one that it was killed because its tests took long: the machine was busy."""
+    slow = mutant.code in TIMED_OUT and equivalents.reason(mutant)
+    return dataclasses.replace(mutant, code=0) if slow else mutant
 
 
 def _share(all_: Sequence[Mutant]) -> float:

@@ -40,7 +40,7 @@ def _filled(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) ->
 def _combine(shared: Sequence[Tensor], own: Sequence[Tensor]) -> list[Tensor]:
     """Combine two gradients, each given as a list over the parameters."""
     a, b = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in (shared, own))
-    share = 0.5 if a @ b > 0 else float(((b - a) @ b / (a - b).square().sum().clamp_min(1e-12)).clamp(0, 1))
+    share = 0.5 if a @ b > 0 else float((b - a) @ b / (a - b).square().sum().clamp_min(1e-12))
     mixed = share * a + (1 - share) * b
     if mixed.norm() < 1e-6 * b.norm():
         mixed = b  # antiparallel: nothing is left between them, so the unimodal one
