@@ -101,10 +101,9 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
     extended = base or facts["config"].get("extends", {}).get("folder")
     read = {
         "the folder of the run": run,
-        "the data folder": data,
         "the folder of the extended bundle": Path(extended) if extended else None,
     }
-    return check_target("--out", out, bundle_called(facts["name"]), apart=read)
+    return check_target("--out", out, bundle_called(facts["name"]), apart=read, spared={"the data folder": data})
 
 
 def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:

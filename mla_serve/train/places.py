@@ -39,20 +39,24 @@ def cache_folder(config: TrainConfig) -> Path:
 def check_places(config: TrainConfig, name: str, read: Mapping[str, Path | None] | None = None) -> list[str]:
     """Refuse to write where something lies that is not of a run or bundle of this name.
 
-    Args: read, what else is read: what -> its path.
+    A bundle may lie in the data folder, as it does where somebody trains in it; nothing there is replaced.
+
+    Args: read, what else is read and may not hold the bundle: what -> its path.
     Returns: what will be replaced, a line each. Raises: ConfigError.
     """
     folder, out = config.runs / name, bundle_folder(config, name)
-    read = {"the data folder": config.data or generated_folder(config), **(read or {})}
+    data = {"the data folder": config.data or generated_folder(config)}
     notes: list[str | None] = []
     if config.resume and not (folder / LAST).is_file():
         notes.append(f"--resume: {folder} has no checkpoint; it is begun anew")
     if not (config.resume and (folder / LAST).is_file()):
-        note = check_target("--runs", folder, RUN_FOLDER, spared={"the file of --about": config.about, **read})
+        note = check_target(
+            "--runs", folder, RUN_FOLDER, spared={"the file of --about": config.about, **data, **(read or {})}
+        )
         if note and (folder / RUN).is_file():
             note = f"{folder}, a finished run, is trained again; the old one is kept as {kept(folder).name}"
         notes.append(note)
     own = {"the folder of the run": folder, "the cache": cache_folder(config)}
-    spared = {"the folder of --runs": config.runs, "the file of --about": config.about}
-    notes.append(check_target("--out", out, bundle_called(name), {**read, **own}, spared))
+    spared = {**data, "the folder of --runs": config.runs, "the file of --about": config.about}
+    notes.append(check_target("--out", out, bundle_called(name), {**(read or {}), **own}, spared))
     return [note for note in notes if note]

@@ -47,7 +47,6 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"out": Path("mail")}, "is the data folder"),
     ({"out": Path("mail/")}, "is the data folder"),
     ({"out": Path("full/../mail")}, "is the data folder"),
-    ({"out": Path("mail/models")}, "lies in the data folder"),
     ({"out": Path("models")}, "holds mail, other"),
     ({"out": Path("models/other")}, "is a bundle called other"),
     ({"name": "new", "out": Path("models/mail")}, "is a bundle called mail; only a bundle called new"),
@@ -80,6 +79,14 @@ def test_nothing_is_lost_and_nothing_is_trained(
     assert "\n" not in said
     assert "choose" in said
     assert tree(work) == before
+
+
+def test_the_folder_of_the_data_may_be_the_current_one(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tree(work / "mail")
+    monkeypatch.chdir(work / "mail")
+    train(TrainFlags(**{**FLAGS, "data": Path()}))  # type: ignore[arg-type]
+    assert Bundle.load(work / "mail" / "models" / "mail").manifest.name == "mail"
+    assert data.items() <= tree(work / "mail").items()
 
 
 def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
