@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,18 @@ def pick_rows(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str
     return [{name: payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
 
 
-def make_samples(inputs: Mapping[str, Input], generator: np.random.Generator) -> list[dict[str, Payload]]:
-    """Make payloads that come from nobody's data: all modalities together, then each alone.
+def make_samples(
+    inputs: Mapping[str, Input], generator: np.random.Generator, alone: Collection[str]
+) -> list[dict[str, Payload]]:
+    """Make payloads that come from nobody's data: all modalities together, then each of `alone` by itself.
 
     Every other one is larger than what the model sees, so that resizing, resampling and cutting are replayed too.
+
+    Args: alone, the modalities that were trained; those of an extended bundle have samples of their own there.
     """
-    together = max(TOGETHER, GOLDEN - len(inputs))
+    together = max(TOGETHER, GOLDEN - len(alone))
     samples = [{name: _make(spec, n, generator) for name, spec in inputs.items()} for n in range(together)]
-    return samples + [{name: _make(spec, n, generator)} for n, (name, spec) in enumerate(inputs.items())]
+    return samples + [{name: _make(inputs[name], n, generator)} for n, name in enumerate(alone)]
 
 
 def _make(spec: Input, number: int, generator: np.random.Generator) -> Payload:

@@ -321,7 +321,7 @@ def _finish(
     trust = planned.establish(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
-    generated = make_samples(planned.inputs, np.random.default_rng(config.seed))
+    generated = make_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
     folder.write_samples(pick_rows(planned.rows["train"], planned.inputs) if config.samples else generated)
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
