@@ -1022,6 +1022,22 @@ def test_a_saved_state_holds_all_that_a_step_changes(name: str, make_samples: Ma
         assert str(again[key]) == str(value), key
 
 
+def test_before_it_is_prepared_a_strategy_has_no_schedule_to_save() -> None:
+    strategy = STRATEGIES["joint_sum"].build({"a": LinearEncoder()}, CLASSES, Options())
+    assert strategy.training_state() == {"schedules": {}}
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_encoders_run_in_the_precision_that_was_asked_for_in_training_alone(
+    precision: str, expected: torch.dtype
+) -> None:
+    strategy, seen = make("joint_sum", precision=precision), []
+    strategy.encoders["a"].layer.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    assert strategy.train().features("a", torch.zeros(2, SIZE)).dtype == torch.float32
+    assert strategy.eval().features("a", torch.zeros(2, SIZE)).dtype == torch.float32
+    assert seen == [expected, torch.float32]
+
+
 def test_a_strategy_without_more_state_than_its_schedules_starts_and_stops_with_them() -> None:
     strategy = make("joint_sum")
     assert set(strategy.training_state()) == {"schedules"}
