@@ -22,7 +22,7 @@ def lookup(cells: object, path: str) -> object:
     if not isinstance(cells, Mapping) or path in cells:
         return cells[path] if isinstance(cells, Mapping) else None
     head, _, rest = path.partition(".")
-    return lookup(cells.get(head), rest) if rest else None
+    return lookup(cells.get(head), rest)
 
 
 def read_name(cell: object) -> str:

@@ -155,7 +155,7 @@ def test_without_a_number_bodies_together_are_practically_unlimited() -> None:
     assert BodyLimit(answer, 10, {}).held.most >= 2**40
 
 
-@pytest.mark.parametrize(("headers", "body"), [(length(9), [3, 3, 3]), (CHUNKED, [3, 3, 3])])
+@pytest.mark.parametrize(("headers", "body"), [(length(9), [3, 3, 3]), (CHUNKED, [3, 3, 3]), (length(1), [1])])
 def test_an_early_answer_says_that_the_connection_ends_and_waits_for_what_still_comes(
     headers: Headers, body: list[int]
 ) -> None:
@@ -176,6 +176,13 @@ def test_an_answer_is_early_until_the_last_piece_was_read() -> None:
     early, unread = ask(BodyLimit(read_one, 100, {}), http(length(6)), pieces(3, 3))
     assert (early[0]["headers"][-1], unread) == ((b"connection", b"close"), 0)
     assert ask(BodyLimit(read_one, 100, {}), http(length(6)), pieces(6)) == ([START, BODY], 0)
+
+
+def test_a_piece_that_does_not_say_that_more_comes_is_the_last() -> None:
+    last: Message = {"type": "http.request", "body": b"xxx"}
+    assert ask(BodyLimit(answer, 100, {}), http(length(3)), [last]) == ([START, BODY], 0)
+    sent, unread = ask(BodyLimit(answer_at_once, 100, {}), http(length(3)), [last])
+    assert (sent[-1]["more_body"], unread) == (False, 0)
 
 
 def test_a_client_that_never_stops_sending_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

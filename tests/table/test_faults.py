@@ -173,3 +173,20 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match="needs pyarrow"):
         read_table(tmp_path)
+
+
+def test_a_label_that_cannot_be_read_is_one_fault_not_two(
+    tmp_path: Path, make: Make, fault: Fault, good: Splits
+) -> None:
+    good["val"].append({"label": None, "text": "x"})
+    assert fault(make(tmp_path, good)).split("\n") == [
+        f"{tmp_path}: 1 fault in the data set:",
+        "  val.jsonl:2: label: missing; fill it or remove the row",
+    ]
+
+
+def test_a_table_of_one_row_without_a_train_split_is_told_as_a_whole(tmp_path: Path, make: Make, fault: Fault) -> None:
+    lines = fault(make(tmp_path, {"val": [{"label": "a", "text": "x"}]}, alone="data")).split("\n")
+    assert lines[1:] == [
+        "  data.jsonl: no train split; expected rows with split 'train', or a table of that name; add them"
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -308,7 +309,7 @@ def test_mmpareto_combines_where_one_loss_does_not_reach_a_parameter() -> None:
         ([1.0, 0.0], [0.0, 2.0]),
         ([-4.0, 1.0], [1.0, 0.0]),
         ([0.1, 0.1], [-5.0, 4.0]),
-        ([1e-3, 0.0], [0.0, 2e-3]),
+        ([1e-4, 0.0], [0.0, 2e-4]),
     ],
 )
 def test_mmpareto_takes_the_shortest_vector_between_gradients_that_do_not_agree(a: list[float], b: list[float]) -> None:
@@ -394,6 +395,24 @@ def test_ogm_leaves_parameters_without_a_gradient_alone(
     assert strategy.encoders["a"].layer.weight.grad is None
 
 
+def test_ogm_adds_no_noise_to_a_gradient_of_one_number(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One number has no spread, and must not become NaN."""
+    strategy, batch = make("ogm_ge"), batch_of(make_samples())
+    encoder = strategy.encoders["a"]
+    encoder.gain = nn.Parameter(torch.ones(1))
+    encoder.forward = lambda windows: encoder.gain * encoder.layer(windows)
+    loss = cross_entropy(
+        joint_logits(strategy, batch, heads_of(strategy), strategy.shared_bias()),  # type: ignore[operator]
+        batch.labels,
+    )
+    plain = gradients_of(strategy, loss)["encoders.a.gain"]
+    monkeypatch.setattr(strategy, "scales", lambda *_: {"a": 0.25, "b": 1.0})
+    learn(strategy, batch)
+    torch.testing.assert_close(encoder.gain.grad, 0.25 * plain)
+
+
 def energy(z: Tensor) -> Tensor:
     return 0.1 * z.logsumexp(1)
 
@@ -421,7 +440,7 @@ def test_a_step_of_qmf_adds_the_energy_weighted_loss_each_own_loss_and_the_ranki
     for _ in range(epoch):
         strategy.start_epoch()
     for seed, kappa in enumerate(strategy.kappa.values()):  # type: ignore[operator, union-attr]
-        kappa.copy_(torch.rand(24, generator=torch.Generator().manual_seed(seed)).round(decimals=1) * 3)
+        kappa.copy_(1 + torch.rand(24, generator=torch.Generator().manual_seed(seed)).round(decimals=1) * 3)
     before = {name: kappa.clone() for name, kappa in strategy.kappa.items()}  # type: ignore[operator, union-attr]
     z = {n: head(strategy.encoders[n](batch.inputs(n))) for n, head in heads_of(strategy).items()}
     fused, rows = torch.zeros(24, CLASSES), {name: batch.present[name].nonzero().squeeze(1) for name in "ab"}
@@ -449,6 +468,21 @@ def _ranked(kappa: Tensor, rows: Tensor, logits: Tensor) -> Tensor:
     assert hard.min() == ends[0]
     assert hard.max() == ends[1]
     return ranking_of(hard, u)
+
+
+def test_qmf_lines_values_up_over_the_processes_by_each_modalitys_rows(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy, batch = make("qmf"), batch_of(make_samples(), MISSING)
+    opinions, totals = strategy.opinions(batch), []  # type: ignore[operator]
+
+    def lined_up(values: Tensor, share: Share) -> Tensor:
+        totals.append((len(values), share.total))
+        return values
+
+    monkeypatch.setattr("mla_serve.train.distributed.lined_up", lined_up)
+    strategy.learn(batch, opinions)  # type: ignore[operator]
+    assert totals == [(20, 20)] * 3 + [(21, 21)] * 3  # rows, energies and losses
 
 
 def test_qmf_ranks_nothing_where_all_rows_are_as_hard() -> None:
@@ -684,6 +718,66 @@ def test_a_step_of_mla_takes_turns_and_projects_the_heads_step_past_the_means_of
     for name in names:
         torch.testing.assert_close(strategy.encoders[name].layer.weight.detach(), shares[name][0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(strategy.encoders[name].layer.bias.detach(), shares[name][1], rtol=1e-4, atol=1e-5)
+
+
+def test_with_turns_shuffled_every_order_comes_up_and_nobody_is_left_out(make_samples: MakeSamples) -> None:
+    names = ("a", "b", "c")
+    strategy, samples = make("mla", names, turns="shuffled"), make_samples(names)
+    torch.manual_seed(0)
+    orders = {tuple(key[-1] for key in strategy.step(batch_of(samples)) if key.startswith("loss")) for _ in range(40)}
+    assert orders == set(itertools.permutations(names))
+
+
+@pytest.mark.parametrize("turns", ["all", "weak"])
+def test_turns_are_in_the_order_of_the_table_unless_shuffled(turns: str, make_samples: MakeSamples) -> None:
+    strategy, samples = make("mla", ("c", "a", "b"), turns=turns), make_samples(("a", "b", "c"))
+    for _ in range(6):
+        assert [key[-1] for key in strategy.step(batch_of(samples)) if key.startswith("loss")] == ["c", "a", "b"]
+
+
+def test_a_turn_of_mla_takes_the_step_of_gradients_that_are_summed_over_the_processes(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+    for sum_ in (lambda tensors: None, doubled):
+        monkeypatch.setattr("mla_serve.train.distributed.sum_", sum_)
+        strategy = make("mla", ("a",))
+        before = {key: value.detach().clone() for key, value in strategy.named_parameters()}
+        strategy.step(batch_of(make_samples(("a",))))
+        moved.append({key: value.detach() - before[key] for key, value in strategy.named_parameters()})
+    assert_same(moved[1], {key: 2 * value for key, value in moved[0].items()}, rtol=1e-3)
+
+
+def test_with_hgm_others_a_turn_protects_the_means_of_the_others_alone(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy, batch = make("mla", hgm="others"), batch_of(make_samples())
+    used: list[Tensor] = []
+    means: dict[str, Tensor] = {}
+
+    def note(weight: Tensor, before: Tensor, projector: Tensor) -> float:
+        used.append(projector)
+        return 1.0
+
+    monkeypatch.setattr("mla_serve.train.strategies.mla.project_step", note)
+    for name, encoder in strategy.encoders.items():
+        encoder.register_forward_hook(lambda *a, name=name: means.update({name: a[2].detach().double().mean(0)}))
+    strategy.step(batch)
+    first = dict(means)
+    strategy.step(batch)
+    running = 0.9 * first["a"] + 0.1 * means["a"]
+    for found, mean in zip(used, (None, first["a"], first["b"], running), strict=True):
+        expected = torch.eye(WIDTH, dtype=torch.float64)
+        if mean is not None:
+            expected = expected - torch.outer(mean, mean) / (mean @ mean)
+        torch.testing.assert_close(found, expected)
+
+
+def test_an_ensemble_has_a_head_for_each_modality_and_protects_none() -> None:
+    ensemble = make("ensemble")
+    assert ensemble.head_of == {"a": "head_a", "b": "head_b"}
+    assert set(ensemble.heads) == {"head_a", "head_b"}
+    assert ensemble.projector is None
 
 
 def test_an_epoch_of_mla_begins_with_nothing_protected(make_samples: MakeSamples) -> None:
@@ -926,6 +1020,22 @@ def test_a_saved_state_holds_all_that_a_step_changes(name: str, make_samples: Ma
     assert set(again) == set(expected) == set(saved)
     for key, value in expected.items():
         assert str(again[key]) == str(value), key
+
+
+def test_before_it_is_prepared_a_strategy_has_no_schedule_to_save() -> None:
+    strategy = STRATEGIES["joint_sum"].build({"a": LinearEncoder()}, CLASSES, Options())
+    assert strategy.training_state() == {"schedules": {}}
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_encoders_run_in_the_precision_that_was_asked_for_in_training_alone(
+    precision: str, expected: torch.dtype
+) -> None:
+    strategy, seen = make("joint_sum", precision=precision), []
+    strategy.encoders["a"].layer.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    assert strategy.train().features("a", torch.zeros(2, SIZE)).dtype == torch.float32
+    assert strategy.eval().features("a", torch.zeros(2, SIZE)).dtype == torch.float32
+    assert seen == [expected, torch.float32]
 
 
 def test_a_strategy_without_more_state_than_its_schedules_starts_and_stops_with_them() -> None:

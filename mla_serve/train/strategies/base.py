@@ -181,7 +181,7 @@ class Schedule:
     def __init__(self, module: nn.Module, options: Options, total_steps: int) -> None:
         """Make an optimiser over a module's parameters."""
         self.optimizer = _optimizer(module, options)
-        highest = [options.lr * group.get("speed", 1.0) for group in self.optimizer.param_groups]
+        highest = [options.lr * group["speed"] for group in self.optimizer.param_groups]
         self._scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, highest, total_steps=total_steps)
 
     def step(self) -> None:

@@ -121,5 +121,5 @@ class Ensemble(Mla):
 
     @classmethod
     def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
-        """Build MLA with separate heads and nothing to protect."""
-        return super().build(encoders, classes, dataclasses.replace(options, heads="separate", hgm="off"))
+        """Build MLA with separate heads, of which none needs protection."""
+        return super().build(encoders, classes, dataclasses.replace(options, heads="separate"))
