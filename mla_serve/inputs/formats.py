@@ -156,7 +156,8 @@ STARTS: tuple[tuple[bytes, Format], ...] = (
 
 MARKUP: tuple[tuple[bytes, Format], ...] = (
     (rb"<!doctype html|<html|<head|<body", HTML),
-    (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg", SVG),
+    # (?>...) and *+ never try another way to split the comments, of which there are exponentially many.
+    (rb"(<\?xml[^>]*>\s*)?(?>(?><!--.*?-->)\s*|<!DOCTYPE svg[^>]*>\s*)*+<svg", SVG),
     (rb"<\?xml|<!DOCTYPE|<[a-z]+[ >/]", Format("XML")),
     (rb"[{\[]", Format("JSON")),
 )

@@ -34,6 +34,8 @@ KNOWN = {
     b"PK\3\4": "ZIP, an archive",
     b"  \n<!doctype HTML><html>": "HTML, as a failed download leaves it",
     b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg xmlns=": "SVG",
+    b"<!-- a --><!-- b -->\n<!DOCTYPE svg><svg>": "SVG",
+    b"<!---->" * 140: "plain text",  # in exponentially many ways one comment or several
     b"<?xml version='1.0'?><feed>": "XML",
     b'{"error": "not found"}': "JSON",
     b"iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAA\nAAAAAA==": "base64 text",
