@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 
 SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6  # types of the units that a stream consists of
-MOST_UNITS = 10_000  # looked through; a photo has a handful
+MOST_UNITS = 10_000  # boxes, places and units of streams that are looked through, each; a photo has a handful
 Span = tuple[int, int]
 
 
@@ -27,7 +27,8 @@ def read_streams(payload: bytes) -> list[Stream]:
 
     Raises: ValueError or IndexError where the file's structure is not understood.
     """
-    streams = [_read_stream(content) for content in _av1_items(payload)]
+    steps = iter(range(MOST_UNITS))  # of all streams together
+    streams = [_read_stream(content, steps) for content in _av1_items(payload)]
     if not streams:
         raise ValueError("it holds no picture")
     return streams
@@ -39,26 +40,31 @@ def as_still(payload: bytes) -> bytes:
 
 
 def _av1_items(payload: bytes) -> Iterator[bytes]:
-    """Yield the content of each item of type av01."""
-    wanted: set[int] = set()
-    places: dict[int, tuple[int, list[Span]]] = {}
-    inline: Span | None = None
-    for name, start, end in _boxes(payload, 0, len(payload)):
-        if name != b"meta":
-            continue
-        for inner, at, stop in _boxes(payload, start + 4, end):
-            if inner == b"iinf":
-                wanted |= _av1_numbers(payload, at, stop)
-            elif inner == b"iloc":
-                places |= _places(payload[at:stop])
-            elif inner == b"idat":
-                inline = (at, stop)
-    for number in wanted & set(places):
+    """Yield the content of each item of type av01: together no more bytes than the file has."""
+    meta = _box(payload, b"meta", 0, len(payload))
+    if meta is None:
+        return
+    infos, locations, inline = (_box(payload, name, meta[0] + 4, meta[1]) for name in (b"iinf", b"iloc", b"idat"))
+    if infos is None or locations is None:
+        return
+    places, left = _places(payload[slice(*locations)]), len(payload)
+    for number in _av1_numbers(payload, *infos) & set(places):
         method, extents = places[number]
         if method > 1 or (method == 1 and inline is None):
             raise ValueError("a picture lies in an unusual place")
+        left -= sum(size for _, size in extents)
+        if left < 0 or not all(size for _, size in extents):
+            raise ValueError("a picture is longer than the file, or has no length")
         base = inline[0] if method == 1 and inline else 0
-        yield b"".join(payload[base + at : base + at + size if size else None] for at, size in extents)
+        yield b"".join(payload[base + at : base + at + size] for at, size in extents)
+
+
+def _box(payload: bytes, name: bytes, at: int, end: int) -> Span | None:
+    """Return where the content of the one box of a name lies; None where there is none. Raises: ValueError."""
+    found = [(start, stop) for called, start, stop in _boxes(payload, at, end) if called == name]
+    if len(found) > 1:
+        raise ValueError(f"it has several boxes {name.decode()}")
+    return found[0] if found else None
 
 
 def _boxes(payload: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -74,6 +80,7 @@ def _boxes(payload: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]
             raise ValueError("a box reaches beyond the file")
         yield payload[at + 4 : at + 8], at + head, stop
         at = stop
+    raise ValueError(f"it has more than {MOST_UNITS:,} boxes")
 
 
 def _av1_numbers(payload: bytes, start: int, end: int) -> set[int]:
@@ -102,29 +109,40 @@ class _Numbers:
 
 
 def _places(box: bytes) -> dict[int, tuple[int, list[Span]]]:
-    """Read the box iloc: {number of an item: (0 in the file or 1 in the box idat, [(position, length)])}."""
+    """Read the box iloc: {number of an item: (0 in the file or 1 in the box idat, [(position, length)])}.
+
+    The counts are checked before they are believed: numbers of no width cost a file nothing.
+    """
     numbers = _Numbers(box)
     version = numbers.take(4) >> 24
     widths = numbers.take(2)
     offset, length, base, index = (widths >> shift & 15 for shift in (12, 8, 4, 0))
-    places = {}
-    for _ in range(min(numbers.take(2 if version < 2 else 4), MOST_UNITS)):
+    places: dict[int, tuple[int, list[Span]]] = {}
+    left = _take_from(MOST_UNITS, items := numbers.take(2 if version < 2 else 4))
+    for _ in range(items):
         number = numbers.take(2 if version < 2 else 4)
         method = numbers.take(2) & 15 if version else 0
         numbers.take(2)
         start = numbers.take(base)
         extents = []
-        for _ in range(min(numbers.take(2), MOST_UNITS)):
+        left = _take_from(left, count := numbers.take(2))
+        for _ in range(count):
             numbers.take(index if version else 0)
             extents.append((start + numbers.take(offset), numbers.take(length)))
         places[number] = (method, extents)
     return places
 
 
-def _read_stream(content: bytes) -> Stream:
-    """Walk through the units of a stream."""
+def _take_from(left: int, count: int) -> int:
+    if count > left:
+        raise ValueError(f"it has more than {MOST_UNITS:,} pieces")
+    return left - count
+
+
+def _read_stream(content: bytes, steps: Iterator[int]) -> Stream:
+    """Walk through the units of a stream; each takes one of the steps."""
     pixels = frames = at = 0
-    for _ in range(MOST_UNITS):
+    for _ in steps:
         if at >= len(content):
             return Stream(pixels, frames)
         head = content[at]
@@ -137,7 +155,7 @@ def _read_stream(content: bytes) -> Stream:
             pixels = max(pixels, _sequence_pixels(content[at : at + size]))
         frames += kind in (FRAME_HEADER, FRAME)
         at += size
-    raise ValueError(f"a picture consists of more than {MOST_UNITS:,} pieces")
+    raise ValueError(f"its pictures consist of more than {MOST_UNITS:,} units")
 
 
 def _variable(content: bytes, at: int) -> Span:

@@ -46,6 +46,8 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "rows.group4.tiff", fax(4)
     yield "larger-within.avif", larger_within("AVIF", 3000)
     yield "frames.avif", frames(200)
+    yield "places.avif", avif_of_places(300, 2**16 - 1)
+    yield "whole-file.avif", avif_of_places(1, 2000) + bytes(200_000)
     if "HEIF" in FORMATS:
         yield "larger-within.heic", larger_within("HEIF", 500)
 
@@ -111,6 +113,19 @@ def larger_within(form: str, side: int) -> bytes:
     at = content.index(b"ispe") + 8
     content[at : at + 8] = (16).to_bytes(4, "big") * 2
     return bytes(content)
+
+
+def avif_of_places(items: int, extents: int) -> bytes:
+    """Write an AVIF whose items each consist of so many pieces, all of the whole file: the numbers have no width."""
+    info = _box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 1, 0) + b"av01\0")
+    infos = _box(b"iinf", bytes(4) + struct.pack(">H", 1) + info)
+    listed = b"".join(struct.pack(">HHH", number, 0, extents) for number in range(1, items + 1))
+    locations = _box(b"iloc", bytes(6) + struct.pack(">H", items) + listed)
+    return _box(b"ftyp", b"avif" + bytes(4) + b"avifmif1") + _box(b"meta", bytes(4) + infos + locations)
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + name + content
 
 
 def _plain(form: str, side: int) -> bytes:
