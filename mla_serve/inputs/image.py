@@ -210,7 +210,7 @@ class ImageInput(Input):
             return load_cut(name, payload, load)
         except TooLittle as little:
             raise InputError(field, f"the {name} file is cut or damaged: {little}; send it complete") from None
-        except InputError:
+        except Exception:  # the fields of a damaged header may say anything
             raise error from None
 
     @property

@@ -284,6 +284,30 @@ def test_an_avif_may_not_hold_frames_without_end() -> None:
         ImageInput(8, 8).decode(bombs.frames(200))
 
 
+BOXES = b"\0\0\0\x08free" * 10_001
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (bombs.avif_of_places(300, 2**16 - 1), "more than 10,000 pieces"),
+        (bombs.avif_of_places(1, 2000), "longer than the file, or has no length"),
+        (bombs.avif_of_places(1, 1) + bombs.avif_of_places(1, 1), "several boxes meta"),
+        (images()["rgb.avif"] + BOXES, "more than 10,000 boxes"),
+    ],
+    ids=["places", "whole file", "twice", "boxes"],
+)
+def test_an_avif_is_measured_in_few_steps(content: bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        COLOUR.decode(content)
+
+
+@pytest.mark.parametrize("segment", [b"\xff\xc0\0\2", b"\xff\xda\0\2", b"\xff\xda\0\4\1\1"], ids=repr)
+def test_a_cut_jpeg_whose_segments_are_too_short_is_damaged(segment: bytes) -> None:
+    with pytest.raises(InputError, match="damaged"):
+        COLOUR.decode(b"\xff\xd8" + segment + b"abc")
+
+
 def test_heic_is_named_with_its_extra_where_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mla_serve.inputs.image.FORMATS", tuple(name for name in FORMATS if name != "HEIF"))
     with pytest.raises(UnsupportedFormat, match=r"this is HEIC.*mla_serve\[heif\].*heif-convert in.heic out.jpg"):
