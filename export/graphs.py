@@ -26,7 +26,7 @@ BATCHES = (1, 2, 7)
 def export_graph(module: nn.Module, example: Tensor, input_name: str, output_name: str, path: Path) -> None:
     """Write one graph with a dynamic batch axis and its weights inside.
 
-    Args: example (2 or more, ...): a batch of 1 would be baked in (TRAPS.md).
+    Args: example (2 or more, ...): a batch of 1 would be baked in.
     """
     module.eval()
     size = sum(value.numel() * value.element_size() for value in (*module.parameters(), *module.buffers()))

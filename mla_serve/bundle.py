@@ -1,4 +1,4 @@
-"""The bundle: a folder of ONNX graphs with a manifest that can be verified. DESIGN.md, "The bundle".
+"""The bundle: a folder of ONNX graphs with a manifest that can be verified.
 
 The manifest lists every other file with its sha256 and carries its own; loading checks them all.
 """

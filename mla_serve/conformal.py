@@ -1,4 +1,4 @@
-"""Prediction sets that hold the true label as often as asked: split conformal, LAC. METHOD.md 2; numpy only.
+"""Prediction sets that hold the true label as often as asked: split conformal, LAC. Numpy only.
 
     score      1 - p(label) on validation rows, for every fusion rule and availability pattern (Mondrian)
     threshold  the score of rank ceil((n + 1) coverage) out of n; infinite when that exceeds n, so that all labels are in

@@ -1,4 +1,4 @@
-"""One formula for fusing opinions, and the rules that are points of it. METHOD.md 2; numpy only.
+"""One formula for fusing opinions, and the rules that are points of it. Numpy only.
 
     z'_m = z_m / T_m                    temperature per modality, higher on unfamiliar input
     w    = softmax_m(-tau H(z'_m))      over the present modalities, H in nats; tau = sharpness
@@ -113,7 +113,7 @@ def entropy_weights(logits: Array, present: Array, sharpness: float = 1.0) -> Ar
     """Weigh each present modality by its certainty, sample by sample.
 
     Args: logits (M, B, C), finite; present (M, B) bool, one True per column at least; sharpness, tau of the formula.
-    Returns: (M, B), sums to 1 over M, 0 where absent. Source: MLA, section 3.3; METHOD.md 2.
+    Returns: (M, B), sums to 1 over M, 0 where absent. Source: MLA (arXiv 2311.10707), section 3.3.
     """
     return _softmax_over_present(-sharpness * entropy(logits), present)
 
@@ -150,7 +150,7 @@ def calibrated(logits: Array, present: Array, fusion: Fusion, strain: Array) -> 
 
 
 def undiscounted(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
-    """Apply the whole formula, and take unfamiliar input at its word: METHOD.md 2, with the prior counted as fitted."""
+    """Apply the whole formula, and take unfamiliar input at its word; the prior counts as fitted."""
     return calibrated(logits, present, dataclasses.replace(fusion, discounts={}), strain)
 
 

@@ -144,7 +144,7 @@ def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: 
     """Open a graph from memory.
 
     Args: threads, of one run; spin, whether they wait for the next run by turning in circles, which gains a little where
-    cores are idle and costs much where they are not (TRAPS.md, onnxruntime).
+    cores are idle and costs much where they are not.
     Raises: BundleError for a graph that refers to other files; what onnxruntime raises for one that it cannot load,
     which includes operators of domains that it does not have.
     """

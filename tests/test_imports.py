@@ -1,4 +1,4 @@
-"""Who may import whom: DESIGN.md. Read from the sources, so that it holds for code that no test happens to run."""
+"""Who may import whom. Read from the sources, so that it holds for code that no test happens to run."""
 
 from __future__ import annotations
 

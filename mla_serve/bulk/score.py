@@ -89,8 +89,9 @@ class Scorer:
 def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schema:
     """Return the columns of the answers.
 
-    row counts from 0, line as an editor does (of Parquet, rows from 1); probabilities has a field per class, weight, influence and unfamiliarity one per modality, null
-    where it was missing; error is null where there is an answer, and everything else where there is none.
+    row counts from 0, line as an editor does; in Parquet, line counts rows from 1. probabilities has a field per class.
+    weight, influence and unfamiliarity have one per modality, null where it was missing. Where there is an answer, error
+    is null. Where there is none, error says why, and all but row, line and id is null.
     """
     by_class = pa.struct([(name, pa.float64()) for name in classes])
     by_modality = pa.struct([(name, pa.float64()) for name in names])

@@ -33,8 +33,9 @@ PADDING = 2.0  # what a marked window is filled up with: no sample is as large
 class AudioInput(Input):
     """WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64, NIST or VOC of any rate and channel count, as mono windows.
 
-    Channels are averaged; where they cancel each other out, the louder one is taken. Silence at both ends is cut; a clip shorter than the window is padded on both sides, a longer one gives windows
-    half a window apart, spread evenly over the clip when there would be more than max_windows. Silence is valid.
+    Channels are averaged; where they cancel each other out, the louder one is taken. Silence at both ends is cut. A clip
+    shorter than the window is padded on both sides. A longer one gives windows half a window apart, spread evenly over
+    the clip when there would be more than max_windows. A silent recording is valid.
 
     Fields: rate in Hz; window and hop in samples at that rate; max_windows; trim_db, how far below the loudest 10 ms
     the ends may be, 0 to leave them; max_seconds and max_samples (frames x channels), refused from the header before

@@ -29,9 +29,9 @@ class TextInput(Input):
     anyascii; lowercase; max_characters, what a text is cut to before anything is done with it; compose, to NFC, which a
     pretrained tokenizer leaves to its own rules.
 
-    What a text costs is bounded: NFC takes time that grows with the square of the combining marks in a row, and one
-    character can become 18 in a tokenizer and 29 by transliteration. So marks after MARKS in a row are dropped, and a text is cut where it
-    would unfold to more than UNFOLDED times max_characters.
+    What a text costs is bounded. NFC takes time that grows with the square of the combining marks in a row, so marks
+    after MARKS in a row are dropped. One character can become 18 in a tokenizer and 29 by transliteration, so a text is
+    cut where it would unfold to more than UNFOLDED times max_characters.
     """
 
     tokenizer: str = dataclasses.field(metadata=stored_in("tokenizer.json"), repr=False)

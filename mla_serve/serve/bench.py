@@ -107,9 +107,8 @@ class _Job(Generic[Result]):
         self.began = time.monotonic()
         try:
             self._came = self._context.run(self._begin), None
-        except (
-            MlaServeError
-        ) as error:  # it is said and not traced: its frames would keep what was sent until the loop has time
+        except MlaServeError as error:
+            # Its frames would keep what was sent until the loop has time to answer, and nobody asks for its traceback.
             error.__context__ = None
             self._came = None, error.with_traceback(None)
         except StopIteration as error:  # no future takes one, and the request would wait in vain

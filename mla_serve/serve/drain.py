@@ -116,7 +116,8 @@ def refuse_new_connections(listener: socket.socket, seconds: float) -> Callable[
     thread.start()
 
     def stop() -> None:
-        loop.call_soon_threadsafe(end.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed where it could not listen
+            loop.call_soon_threadsafe(end.set)
         thread.join(2 * LINGER_S)
 
     return stop

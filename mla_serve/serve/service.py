@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import os
-import warnings
 from collections.abc import Coroutine
 from typing import Any
 
@@ -41,8 +40,8 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
     """A BentoML service with known paths only, and without what ours replaces or nobody reads.
 
     Its timeout answers no problem+json and keeps a timer for every request long after the answer; its tracing makes
-    spans even when nothing exports them (TRAPS.md: a quarter of the cost of a request), so it stays only where
-    something does.
+    spans even when nothing exports them, which is a quarter of the cost of a request, so it stays only where something
+    does.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -90,9 +89,6 @@ class MlaServe:
 
     def __init__(self) -> None:
         """Bring one worker up, or end it with one line in the log."""
-        # Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        logging.getLogger("PIL").setLevel(logging.CRITICAL)
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a warning for every form that cannot be parsed
         try:
             mounted.open()

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans: only where somebody collects them, because spans cost a quarter of a request (TRAPS.md).
+"""OpenTelemetry spans: only where somebody collects them, because spans cost a quarter of a request.
 
 Either OpenTelemetry's own variables say where to (OTEL_EXPORTER_OTLP_ENDPOINT), or BentoML's configuration does
 (tracing.exporter_type with a sample_rate).

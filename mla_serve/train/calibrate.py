@@ -1,4 +1,4 @@
-"""Fit the fusion formula on validation: temperatures, sharpness, one scale per availability pattern. METHOD.md 2.
+"""Fit the fusion formula on validation: temperatures, sharpness, one scale per availability pattern.
 
 The NLL averaged over availability patterns, plus a ridge on the log-parameters toward the paper's point. Temperatures and
 sharpness are searched with their gradient; for each candidate the best scale of every pattern is one convex problem in

@@ -1,4 +1,4 @@
-"""Head gradient modification: steps of the shared head that leave earlier turns' answers alone. METHOD.md 1, "Protect"."""
+"""Head gradient modification: steps of the shared head that leave earlier turns' answers alone."""
 
 from __future__ import annotations
 

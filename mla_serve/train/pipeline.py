@@ -317,12 +317,15 @@ def _what(fact: object) -> object:
 def _finish(
     config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, samples: Mapping[str, Samples]
 ) -> None:
-    """Fit on validation what makes the numbers trustworthy, keep the golden samples, and write run.json, which makes the run complete."""
+    """Fit the fusion on validation, keep the golden samples, and write run.json, which makes the run complete."""
     trust = planned.establish(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
-    generated = make_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
-    folder.write_samples(pick_rows(planned.rows["train"], planned.inputs) if config.samples else generated)
+    folder.write_samples(
+        pick_rows(planned.rows["train"], planned.inputs)
+        if config.samples
+        else make_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
+    )
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
     folder.write_json(

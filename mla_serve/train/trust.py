@@ -1,7 +1,7 @@
 """After training: everything that lets a served number be trusted, fitted on validation and on spoiled copies of it.
 
 The fusion, the scores of prediction sets (cross-fitted: no row is scored by a fusion that was fitted on it), what tells
-unfamiliar input, and notes on what was done. METHOD.md 2.
+unfamiliar input, and notes on what was done.
 """
 
 from __future__ import annotations

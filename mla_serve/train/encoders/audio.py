@@ -23,7 +23,7 @@ SILENCE = 1e-10  # power below which nothing is heard
 class LogMel(nn.Module):
     """Waveform (B, T) -> normalised log-mel (B, 1, bands, frames), a fixed convolution and a fixed matrix.
 
-    A convolution exports exactly and runs faster than the STFT operator (TRAPS.md). Each window is normalised by its
+    A convolution exports exactly and runs faster than the STFT operator. Each window is normalised by its
     own mean and spread, so loudness does not matter; silence gives zeros.
 
     Power is counted in units of the floor before the logarithm, so that silence is log(1) = 0 and its mean and spread are

@@ -90,7 +90,7 @@ class Waveform(Front):
 
 
 class _LogMel(Front):
-    """Frames of a waveform to the logarithm of mel bands, by a fixed convolution and a fixed matrix (TRAPS.md)."""
+    """Frames of a waveform to the logarithm of mel bands, by a fixed convolution and a fixed matrix."""
 
     kernel: Tensor
     mel: Tensor

@@ -1,4 +1,4 @@
-"""Training strategies behind one interface. A new one is a class and a line in STRATEGIES. METHOD.md 3 has the equations."""
+"""Training strategies behind one interface. A new one is a class and a line in STRATEGIES."""
 
 from mla_serve.train.strategies.base import Batch, Options, Part, Strategy
 from mla_serve.train.strategies.dus import Dus

@@ -1,6 +1,6 @@
 """MLA: alternating unimodal adaptation with one shared, protected head; and the ensemble, which is MLA without either.
 
-Source: Zhang, Yoon, Bansal, Yao, CVPR 2024, arXiv 2311.10707; METHOD.md 1 lists the deviations.
+Source: Zhang, Yoon, Bansal, Yao, CVPR 2024, arXiv 2311.10707.
 """
 
 from __future__ import annotations
