@@ -6,6 +6,7 @@ scores, the references for unfamiliar input) is kept, and measured again through
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +19,7 @@ from export.data import Rows
 from export.quantise import kinds_of, to_fp16, to_int8
 from export.timing import overall, times_faster
 from mla_serve.bundle import Bundle, Manifest, write_manifest
-from mla_serve.errors import BundleError, ConfigError
+from mla_serve.errors import BundleError, ConfigError, NotFinite
 from mla_serve.evaluate import hear_split
 from mla_serve.fusion import DEFAULT_RULE
 from mla_serve.inputs import Array
@@ -86,10 +87,12 @@ class Trial:
         (self.staging / self.manifest.modalities[name].encoder).write_bytes(graph)
         predictor = self.open()
         m, there = predictor.names.index(name), self.heard.present[predictor.names.index(name)]
-        part = predictor.hear([{name: sample[name]} for sample in self.samples if name in sample])
+        part = None
+        with contextlib.suppress(NotFinite):
+            part = predictor.hear([{name: sample[name]} for sample in self.samples if name in sample])
         heard = Heard(*(getattr(self.heard, field.name).copy() for field in dataclasses.fields(Heard)))
         for field in ("logits", "unfamiliarity", "strain"):
-            getattr(heard, field)[m, there] = getattr(part, field)[m] if np.isfinite(part.logits).all() else 0.0
+            getattr(heard, field)[m, there] = getattr(part, field)[m] if part else 0.0
         return heard, scores(predictor, heard, self.labels)
 
 

@@ -41,7 +41,7 @@ found = st.fixed_dictionaries({label: st.tuples(st.floats(0.1, 10), st.floats(-0
 def plain(finished_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export the run in fp32, once."""
     out = tmp_path_factory.mktemp("plain") / "stripes"
-    export_run(finished_run.path, out, data=out / "nowhere")
+    export_run(finished_run.path, out, data=out.with_name("nowhere"))
     return out
 
 
@@ -267,7 +267,7 @@ def test_data_that_moved_are_found_and_data_that_are_gone_or_changed_are_told(
 def test_validation_rows_that_training_held_out_are_held_out_again(finished_run: RunFolder, tmp_path: Path) -> None:
     data = shutil.copytree(finished_run.read_json()["data"], tmp_path / "data")
     (data / "val.jsonl").unlink()
-    config = TrainConfig(data=data, runs=tmp_path, seed=3)
+    config = TrainConfig(data=data, runs=tmp_path / "runs", seed=3)
     planned = pipeline.plan(config)
     facts = {
         "config": {"fingerprint": planned.table.fingerprint, "seed": 3},
