@@ -167,7 +167,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("predict", "--model", "no/such"), "no/such/manifest.json: no such file"),
     (("predict", "--model", "BUNDLE"), "nothing was sent; send at least one of image, audio, text, vector"),
     (("predict", "--model", "BUNDLE", "--image", "no/such.png"), "image: no/such.png: cannot be read"),
-    (("predict", "--model", "BUNDLE", "--image", "pyproject.toml"), "image: expected PNG"),
+    (("predict", "--model", "BUNDLE", "--image", "pyproject.toml"), "image: this is plain text, expected PNG"),
     (("predict", "--model", "BUNDLE", "--text", "-"), "text: standard input was empty"),
     (("predict", "--model", "BUNDLE", "--text", "-", "--image", "-"), "only one of them can read standard input"),
     (("predict", "--model", "BUNDLE", "--input", "vector"), "expected NAME=VALUE"),

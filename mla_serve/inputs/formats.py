@@ -159,7 +159,7 @@ MARKUP: tuple[tuple[bytes, Format], ...] = (
     # (?>...) and *+ never try another way to split the comments, of which there are exponentially many.
     (rb"(<\?xml[^>]*>\s*)?(?>(?><!--.*?-->)\s*|<!DOCTYPE svg[^>]*>\s*)*+<svg", SVG),
     (rb"<\?xml|<!DOCTYPE|<[a-z]+[ >/]", Format("XML")),
-    (rb"[{\[]", Format("JSON")),
+    (rb"\{\s*[\"}]|\[\s*(?:[\"\[{\]\d-]|true|false|null)", Format("JSON")),
 )
 """Formats of text, by what follows leading blanks."""
 

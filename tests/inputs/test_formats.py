@@ -38,6 +38,8 @@ KNOWN = {
     b"<!---->" * 140: "plain text",  # in exponentially many ways one comment or several
     b"<?xml version='1.0'?><feed>": "XML",
     b'{"error": "not found"}': "JSON",
+    b"[ {}, 1]": "JSON",
+    b"[build-system]\nrequires = []": "plain text",
     b"iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAA\nAAAAAA==": "base64 text",
     b"data:image/png;base64,iVBORw0KGgo": "a data: URL",
     b"version https://git-lfs.github.com/spec/v1\noid": "a Git LFS pointer",
