@@ -290,9 +290,11 @@ def put_aside(flag: str, target: Path, kind: Kind) -> None:
     if not target.exists() or _is_empty(target):
         return
     with writing(f"{flag} {target}"):
-        if kept(target).exists():
-            _remove(kept(target))
-        target.replace(kept(target))
+        older = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING}", dir=target.parent))
+        try:
+            _rename_all([*([(kept(target), older)] if kept(target).exists() else []), (target, kept(target))])
+        finally:
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

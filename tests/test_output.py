@@ -236,6 +236,22 @@ def test_a_run_is_kept_once_and_nothing_else_is_moved(tmp_path: Path) -> None:
     assert before.items() <= tree(tmp_path).items()
 
 
+def test_a_run_that_cannot_be_renamed_costs_no_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "mail.old")
+    write_run(tmp_path / "mail")
+    before, rename = tree(tmp_path), Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "mail":
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        put_aside("--runs", tmp_path / "mail", RUN_FOLDER)
+    assert tree(tmp_path) == before
+
+
 @pytest.fixture
 def ask(tmp_path: Path, make_bundle: Make) -> Ask:
     return Ask(make_bundle(tmp_path / "model", {"text": "text"}), DEFAULT_RULE, None)
@@ -267,6 +283,7 @@ def write_rows(path: Path, words: list[str]) -> Path:
         ("loose.parquet", "loose.parquet.parts holds 00000000.parquet"),
         ("plan.parquet", "holds parts of another scoring"),
         ("torn.parquet", "remove the folder to start anew"),
+        ("list.parquet", "remove the folder to start anew"),
     ],
 )
 def test_answers_are_written_over_nothing_else(tmp_path: Path, ask: Ask, out: str, says: str) -> None:
@@ -274,6 +291,7 @@ def test_answers_are_written_over_nothing_else(tmp_path: Path, ask: Ask, out: st
     for name in ("folder.parquet", "parts.parquet.parts", "loose.parquet.parts", "plan.parquet.parts"):
         (folder / name).mkdir(parents=True)
     (folder / "torn.parquet.parts").mkdir()
+    (folder / "list.parquet.parts").mkdir()
     table = write_rows(folder / "rows.parquet", ["red", "blue"])
     write_rows(folder / "other.parquet", ["mine"])
     write_rows(folder / "loose.parquet.parts" / "00000000.parquet", ["mine"])
@@ -282,6 +300,7 @@ def test_answers_are_written_over_nothing_else(tmp_path: Path, ask: Ask, out: st
     (folder / "parts.parquet.parts" / "notes.txt").write_text("mine")
     (folder / "plan.parquet.parts" / "plan.json").write_text('{"table": "mine"}')
     (folder / "torn.parquet.parts" / "plan.json").write_text('{"table": ')
+    (folder / "list.parquet.parts" / "plan.json").write_text("[1]")
     before = tree(tmp_path)
     with pytest.raises(ConfigError) as refused:
         score_table(table, folder / out, ask, workers=1)

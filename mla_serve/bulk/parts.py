@@ -52,10 +52,10 @@ class Parts:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 _write(file, json.dumps(plan, indent=1).encode())
                 return
-            before = json.loads(file.read_text())
+            before = dict(json.loads(file.read_text()))
         except OSError as error:
             raise ConfigError(f"--out: {self.folder} {cannot_write(error, 'choose another place')}") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"{file}: cannot be read ({error}); remove the folder to start anew") from None
         if changed := [key for key in plan if plan[key] != before.get(key)]:
             raise ConfigError(

@@ -59,8 +59,8 @@ def read_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
     found: dict[str, str] = {}
     for name, value in pairs(query, "utf-8", QUERY, len(known)):
         if name not in known:
-            options = f"the URL takes {', '.join(known)}" if known else "the URL takes no options here"
-            raise UnknownField(name[:100], f"{options}; send everything else in the body")
+            options = f"the URL takes {', '.join(known)}; send everything else in the body"
+            raise UnknownField(name[:100], options if known else "the URL of this path takes no options; leave it out")
         if value:
             check_new(name, found)
             found[name] = value

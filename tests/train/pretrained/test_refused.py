@@ -168,6 +168,6 @@ def test_a_model_beyond_one_graph_is_refused_before_and_at_export(
 
 
 def test_a_vector_has_no_pretrained_encoder(write_table: Callable[..., Path], zoo: Zoo, tmp_path: Path) -> None:
-    config = TrainConfig(data=write_table(), runs=tmp_path, encoders=(f"numbers=hf:{zoo.folder('bert')}",))
+    config = TrainConfig(data=write_table(), runs=tmp_path / "runs", encoders=(f"numbers=hf:{zoo.folder('bert')}",))
     with pytest.raises(ConfigError, match="read image, audio, text, not vector"):
         pipeline.plan(config)
