@@ -230,7 +230,7 @@ class Predictor:
     def _temperatures(self, rule: str) -> Array:
         """Return each opinion's temperature (M, 1, 1): the fitted one under the rules that use it, else 1."""
         fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
-        return np.array([fitted[name] for name in self.names]).reshape(-1, 1, 1)
+        return np.array([fitted[name] for name in self.names])[:, None, None]
 
     def _opinions(self, heard: Heard, fused: Fused, owed: Array, rule: str) -> list[dict[str, Opinion]]:
         """Say what each present modality said, sample by sample."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -298,8 +298,8 @@ def test_labels_are_listed_from_the_most_probable_on_and_ties_as_the_model_lists
     assert list(many.conclude(heard(logits), "paper", top_k=3)[0].by_label()) == ordered[:3]
     none_likely = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.9)[0]
     assert none_likely.prediction_set == [MANY[0]]
-    every = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.995)[0]
-    assert every.prediction_set == list(MANY)
+    every = many.conclude(heard(logits), "paper", coverage=0.995)[0]
+    assert every.prediction_set == ordered
 
 
 def test_what_each_opinion_says_of_itself_is_its_own_softmax_at_its_temperature(many: Predictor) -> None:
@@ -349,6 +349,27 @@ def test_an_option_that_cannot_be_had_is_refused_by_its_name(
 def test_options_at_the_edge_of_what_can_be_had_are_taken(many: Predictor, option: dict[str, Any]) -> None:
     prediction = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", **option)[0]
     assert len(prediction.probabilities) == min(option.get("top_k", DEFAULT_TOP_K), 40)
+
+
+def test_samples_that_cannot_be_heard_are_left_out_one_modality_after_the_other(
+    predictor: Predictor, make_sample: MakeSample
+) -> None:
+    decoded = [predictor.decode(make_sample(seed)) for seed in range(6)]
+    del decoded[0]["text"], decoded[4]["image"]
+    spoiled = {"image": [id(decoded[3]["image"])], "text": [id(decoded[at]["text"]) for at in (1, 5)]}
+    laps: list[str] = []
+
+    def encode(name: str, arrays: Sequence[Array]) -> Array:
+        if rows := [row for row, array in enumerate(arrays) if id(array) in spoiled.get(name, [])]:
+            raise NotFinite(name, rows)
+        return predictor.encode(name, arrays)
+
+    heard, refused = predictor.hear_usable(decoded, laps.append, encode)
+    assert {at: error.field for at, error in refused.items()} == {3: "image", 1: "text", 5: "text"}
+    expected = predictor.hear([decoded[at] for at in (0, 2, 4)])
+    np.testing.assert_allclose(heard.logits, expected.logits, atol=1e-5)
+    np.testing.assert_array_equal(heard.present, expected.present)
+    assert laps[-4:] == [f"encode-{name}" for name in predictor.names]
 
 
 def test_a_graph_that_onnxruntime_cannot_load_is_named(bundle_copy: Path) -> None:
@@ -433,7 +454,7 @@ def test_one_number_that_is_not_finite_is_no_answer(
         predictor.predict(samples)
     assert caught.value.field == "audio"
     assert caught.value.rows == [2]
-    with pytest.raises(BundleError, match=r"golden samples .* no finite numbers"):
+    with pytest.raises(BundleError, match=r"tiny: golden samples .* no finite numbers"):
         predictor.verify()
 
 

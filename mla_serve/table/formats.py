@@ -76,7 +76,7 @@ def _not_utf8(stream: BinaryIO) -> Line:
             raw.decode()
         except UnicodeDecodeError as error:
             return line, Unreadable(f"not UTF-8 ({error.reason} at byte {error.start}); save the table as UTF-8")
-    return 0, Unreadable("not UTF-8; save the table as UTF-8")
+    raise AssertionError("what is not UTF-8 has a line that is not")
 
 
 def _joined(header: list[str], row: list[str]) -> Cells | Unusable:

@@ -241,6 +241,11 @@ def test_a_data_url_in_a_form_is_a_file(client: TestClient, predictor: Predictor
     )
 
 
+def test_a_damaged_file_in_json_is_refused_by_its_name(client: TestClient) -> None:
+    reply = send(client, part(b'"a?b"', 'name="image"', "Content-Type: application/json"))
+    assert "base64" in assert_problem(reply, 422, "invalid-input", "image")
+
+
 # application/x-www-form-urlencoded: what clients send when there is no file.
 
 

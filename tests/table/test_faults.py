@@ -190,3 +190,17 @@ def test_a_table_of_one_row_without_a_train_split_is_told_as_a_whole(tmp_path: P
     assert lines[1:] == [
         "  data.jsonl: no train split; expected rows with split 'train', or a table of that name; add them"
     ]
+
+
+def test_a_label_that_train_lacks_is_told_once_with_the_number_of_its_rows(
+    tmp_path: Path, make: Make, fault: Fault, good: Splits
+) -> None:
+    good["val"] += [{"label": label, "text": "x"} for label in ("c", "d", "c", "e", "e", "e")]
+    good["test"].append({"label": "c", "text": "x"})
+    expected = "is not in train, which has a, b; correct it or add rows there"
+    assert fault(make(tmp_path, good)).split("\n")[1:] == [
+        f"  val.jsonl:2: label: 'c' (2 rows) {expected}",
+        f"  val.jsonl:3: label: 'd' {expected}",
+        f"  val.jsonl:5: label: 'e' (3 rows) {expected}",
+        f"  test.jsonl:2: label: 'c' {expected}",
+    ]

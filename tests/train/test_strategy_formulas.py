@@ -155,6 +155,16 @@ def test_a_joint_step_learns_the_mean_loss_of_the_rows_that_have_anything(
     )
 
 
+@pytest.mark.parametrize("name", ["joint_sum", "joint_concat"])
+def test_a_joint_step_moves_against_the_gradients_and_says_the_losses(name: str, make_samples: MakeSamples) -> None:
+    strategy, again, batch = make(name), make(name), batch_of(make_samples())
+    before = {key: value.detach().clone() for key, value in strategy.named_parameters()}
+    expected, rate = learn(again, batch), rates(strategy)[0]
+    assert strategy.step(batch) == expected
+    moved = {key: value.detach() - before[key] for key, value in strategy.named_parameters()}
+    assert_same(moved, {key: -rate * value for key, value in gradients_in(again).items()}, rtol=1e-3)
+
+
 def test_a_concat_head_has_one_bias_for_all_slices_and_says_it_as_numbers() -> None:
     strategy = make("joint_concat", ("a", "b", "c"))
     biases = {id(head.bias) for head in heads_of(strategy).values()}

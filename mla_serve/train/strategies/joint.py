@@ -125,9 +125,15 @@ class JointUnimodal(JointSum):
 
     native: ClassVar[str] = "mean_logit"
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        """Add the joint head, as slices."""
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        heads: Mapping[str, nn.Linear],
+        head_of: Mapping[str, str],
+        options: Options,
+    ) -> None:
+        """Take freshly built modules, and add the joint head, as slices."""
+        super().__init__(encoders, heads, head_of, options)
         self.joint = nn.ModuleDict({name: nn.Linear(self.width, self.classes) for name in self.encoders})
 
     def step(self, batch: Batch) -> dict[str, float]:
