@@ -210,6 +210,7 @@ CUT = {
     "jpeg in parts of a row": encode(noise(), "JPEG", quality=90, restart_marker_rows=1),
 }
 FULL = ImageInput(120, 200, 3)
+TWELVE_BITS = CUT["jpeg"].replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -377,7 +378,14 @@ def test_a_bug_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
         (b"<svg/>", "this is SVG.*rsvg-convert in.svg -o out.png"),
         (b"%PDF-1.7", "this is PDF.*pdftoppm -png"),
         (b"\0" * 100, "this is zeros"),
-        (b"\x89PNG\r\n\x1a\n", "the PNG file is damaged at its beginning; send it complete"),
+        (
+            b"\x89PNG\r\n\x1a\n",
+            "the PNG file is damaged, or a variant of PNG that is not read; send it complete, or convert it: magick in.png",
+        ),
+        (
+            TWELVE_BITS,
+            "the JPEG file is damaged, or a variant of JPEG that is not read; send it complete, or convert it: magick",
+        ),
     ],
 )
 def test_what_is_no_image_is_named(payload: bytes, named: str) -> None:
