@@ -23,9 +23,11 @@ READ_IN_PART = ("JPEG", "WebP", "PNG", "GIF", "TIFF")
 NOISE = bytes(np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8))  # no 0xff, a marker in JPEG
 SHORT = 16
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+RESTARTS = [b"\xff%c" % code for code in range(0xD0, 0xD8)]
 END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN, FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)
 COEFFICIENTS = 64
+BLOCK = 16  # the largest width of what is coded at once, in pixels
 SAME_AT_ONCE = 256  # rows that are compared
 
 
@@ -44,22 +46,27 @@ def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
         if sharper:
             return first
         noise = NOISE * (len(payload) // len(NOISE) + 1)
-        return _filled(first, load(content + noise + END_OF_IMAGE, None))
+        other = load(content + noise + _next_restart(content) + noise + END_OF_IMAGE, None)
+        return _filled(first, other, in_order=True)
     if image_format == "WebP":
         missing = int.from_bytes(payload[4:8], "little") + 8 - len(payload)
         if not 0 < missing < len(payload):
             raise TooLittle(f"{len(payload):,} of {len(payload) + missing:,} bytes are there")
         noise = NOISE[: min(missing, SHORT)]  # more of it, and the decoder would run out of data
-        return _filled(load(payload + b"\0" * missing, None), load(payload + noise.ljust(missing, b"\0"), None))
+        whole, other = (load(payload + tail.ljust(missing, b"\0"), None) for tail in (b"", noise))
+        return _filled(whole, other, in_order=True)
     return _filled(load(payload, 0), load(payload, 255))
 
 
-def _filled(first: Image.Image, second: Image.Image) -> Image.Image:
+def _filled(first: Image.Image, second: Image.Image, *, in_order: bool = False) -> Image.Image:
     """Fill the first picture up where it differs from the second, with the last row that is there as a whole.
 
+    Args: in_order, whether rows are stored from the top down, so that nothing is there below the first difference.
     Raises: TooLittle.
     """
     there = _pixels_there(first, second)
+    if in_order and there.min() < first.width:
+        there[_end_of_blocks(there, first.width) :] = 0  # further down both may be the same grey
     share = int(100 * there.sum() / (first.width * first.height))
     if share < 100 * LEAST:
         raise TooLittle(f"{share} % of its pixels can be read, {100 * LEAST:.0f} % are needed")
@@ -72,6 +79,14 @@ def _filled(first: Image.Image, second: Image.Image) -> Image.Image:
     return first
 
 
+def _end_of_blocks(there: Array, width: int) -> int:
+    """Return the row behind the row of blocks in which something is missing first: its rows end at the same column."""
+    row = int(np.argmax(there < width))
+    below = there[row + 1 :]
+    elsewhere = (np.abs(below - there[row]) > BLOCK) | (below == width)
+    return row + 1 + int(np.argmax(elsewhere)) if elsewhere.any() else len(there)
+
+
 def _pixels_there(first: Image.Image, second: Image.Image) -> Array:
     """Count the pixels of each row before the first that differs: (H,)."""
     one, other = np.asarray(first), np.asarray(second)
@@ -81,6 +96,18 @@ def _pixels_there(first: Image.Image, second: Image.Image) -> Array:
         differs = differs.reshape(len(differs), first.width, -1).any(axis=2)
         counts.append(np.where(differs.any(axis=1), differs.argmax(axis=1), first.width))
     return np.concatenate(counts)
+
+
+def _next_restart(content: bytes) -> bytes:
+    """Return the restart marker that would come next in the last scan of a JPEG.
+
+    A file may be parted by such markers. The decoder leaves a part empty when the marker before it does not come, so what
+    is put in the place of the missing data has to begin with it.
+    """
+    scan = content.rfind(b"\xff%c" % START_OF_SCAN)
+    last = max(range(len(RESTARTS)), key=lambda number: content.rfind(RESTARTS[number], scan))
+    none_yet = content.rfind(RESTARTS[last], scan) < 0
+    return RESTARTS[0 if none_yet else (last + 1) % len(RESTARTS)]
 
 
 def _complete_scans(payload: bytes) -> tuple[bytes, bool]:

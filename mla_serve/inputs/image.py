@@ -294,6 +294,7 @@ def _unreadable(field: str, payload: bytes) -> InputError:
     """Say what a file is that Pillow does not open."""
     known = recognise(payload)
     if known and known.name.upper() in FORMATS:
-        return InputError(field, f"the {known.name} file is damaged at its beginning; send it complete")
+        given = f"the {known.name} file is damaged, or a variant of {known.name} that is not read"
+        return InputError(field, f"{given}; send it complete, or {known.cure('image')}")
     cure = known.cure("image") if known else "save it as PNG or JPEG"
     return UnsupportedFormat(field, f"this is {describe(payload)}, expected {', '.join(FORMATS)}; {cure}")

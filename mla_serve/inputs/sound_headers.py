@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from mla_serve.inputs.mp3 import with_frame_count
+
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 MOST_CHUNKS = 1000  # looked through; honest files have less than twenty
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ -]{3}[A-Za-z0-9_ ]")
@@ -23,22 +25,22 @@ def complete_header(payload: bytes) -> bytes:
     for start, complete in COMPLETE.items():
         if payload.startswith(start):
             return complete(payload)
-    return payload
+    return with_frame_count(payload)
 
 
 def _without_tag(payload: bytes) -> bytes:
-    """Remove ID3v2 tags and zeros before the sound, unless libsndfile passes over them: MPEG frames follow at once."""
-    end, has_footer = 0, False
+    """Remove ID3v2 tags and zeros before the sound.
+
+    libsndfile passes over one tag, but takes its bytes for sound where it has to estimate how long an MP3 is.
+    """
+    end = 0
     for _ in range(MOST_CHUNKS):
         if payload[end : end + 3] != b"ID3" or len(payload) < end + 10:
             break
         flags, size = payload[end + 5], 0
         for byte in payload[end + 6 : end + 10]:
             size = size << 7 | byte & 0x7F
-        has_footer = bool(flags & 0x10)
-        end += 10 + size + 10 * has_footer
-    if payload[end : end + 1] == b"\xff" and not has_footer:
-        return payload
+        end += 10 + size + 10 * bool(flags & 0x10)
     return payload[end:].lstrip(b"\0") or payload
 
 

@@ -54,10 +54,13 @@ class VectorInput(Input):
             return (
                 json.loads(text)
                 if text.lstrip().startswith("[")
-                else [float(x) for x in text.replace(",", " ").split()]
+                else [float(x) for part in text.split(",") for x in part.split() or [part]]  # "1,,3" lacks one
             )
         except (ValueError, RecursionError):
-            raise InputError(field, f"expected {self.size} numbers, got text that is no list of numbers") from None
+            raise InputError(
+                field,
+                f"expected {self.size} numbers, got text that is no list of numbers; leave the field out if one is missing",
+            ) from None
 
 
 def _is_number(value: object) -> bool:

@@ -22,13 +22,13 @@ import httptools
 import orjson
 import uvicorn.config
 from bentoml._internal.context import server_context
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mla_serve.serve import dealing
 from mla_serve.serve.dealing import Table
 from mla_serve.serve.guard import HEADERS as SECURITY_HEADERS
 from mla_serve.serve.identity import HEADER, id_of
-from mla_serve.serve.limits import LINGER_S
+from mla_serve.serve.limits import GIVE_UP, LINGER_S
 from mla_serve.serve.metrics import tally
 from mla_serve.serve.problems import (
     ADVICE,
@@ -102,6 +102,9 @@ class Connection(HttpToolsProtocol):
         self._upgrades = False
         self._boundaries = 0  # heads and messages that have ended
         self._fault: Exception | None = None
+        self._answering: RequestResponseCycle | None = (
+            None  # uvicorn's own `cycle` is the newest, which may have to wait
+        )
         self._refusal: bytes | None = None  # once there is one, nothing more is read
         self._timer: asyncio.TimerHandle | None = None
 
@@ -116,9 +119,8 @@ class Connection(HttpToolsProtocol):
         """Forget it."""
         self._crowd.remove(self)
         self._stop_timer()
-        for cycle, _ in self.pipeline:  # they will not be answered, and hold what was sent
-            cycle.disconnected = True
-        self.pipeline.clear()
+        self._disconnect()
+        self.pipeline.clear()  # they will not be answered, and hold what was sent
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -158,7 +160,10 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._upgrades = True
             return
+        self.scope["extensions"] = {GIVE_UP: {"call": self._give_up}}
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
         self._in_body = True
         self._crowd.idle.pop(self, None)
 
@@ -173,6 +178,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, or refuse what came after the last one that could be read."""
         is_last = not self.pipeline
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
         super().on_response_complete()
         if is_last and self._refusal is not None:
             self._send_refusal()
@@ -252,6 +259,18 @@ class Connection(HttpToolsProtocol):
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         return started
+
+    def _give_up(self) -> None:
+        """End the connection of a client that takes an answer too slowly."""
+        self._disconnect()
+        self.transport.abort()
+
+    def _disconnect(self) -> None:
+        """Let what is being answered, and what waits, write nothing more: uvicorn tells only the newest request."""
+        for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _send_refusal(self) -> None:
         """Answer, and read for a while what still comes: a client that is sending would be reset before it has read why."""

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from mla_serve.errors import InputError, TooLarge, UnknownField
 from mla_serve.inputs import Input, Payload
@@ -134,6 +134,7 @@ def decode_base64(name: str, text: str, max_bytes: int) -> bytes:
     """
     if text[: len(DATA_URL)].lower() == DATA_URL:
         head, _, text = text.partition(",")
+        text = unquote(text) if "%" in text else text  # a URL may escape what it likes
         if not head.lower().endswith(";base64"):
             raise InputError(name, "the data: URL is not in base64; send data:TYPE;base64,CONTENT or the base64 alone")
     if _decoded_size(text) > max_bytes:

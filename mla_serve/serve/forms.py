@@ -81,7 +81,9 @@ class Part:
             text = self.decoded().decode("utf-8-sig" if charset == "utf-8" else charset)
         except UnicodeError as error:
             raise InputError(self.name, f"expected {charset.upper()}, got other bytes ({error})"[:200]) from None
-        return _string_of_json(text) if self.kind.is_json else text
+        if self.kind.is_json:
+            return _string_of_json(text)
+        return text if self.is_file else text.replace("\r\n", "\n")  # browsers send each line break of a field so
 
 
 class FormReader:

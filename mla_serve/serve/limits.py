@@ -20,6 +20,7 @@ from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, problem_response
 
 LINGER_S = 3.0
+GIVE_UP = "mla_serve.give_up"  # extension of a scope: its `call` ends the connection at once, without a word in the log
 # How many bytes of memory one byte of a body is counted as, so that all bodies together take no more than their limit
 # (tests/serve/test_memory.py measures it). A text in which one character lies beyond U+FFFF takes four bytes for each,
 # beside the body and the pieces in which it came. Of forms only those that are worked on are decoded, two at a time.
@@ -140,7 +141,10 @@ class _LimitedBody:
 
 
 class Deadline:
-    """Answer 504 when a request takes longer than `seconds`, and 500 when the application fails."""
+    """Answer 504 when a request takes longer than `seconds`, and 500 when the application fails.
+
+    A client that takes an answer too slowly is given up: there is no other answer once one has begun.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         """Wrap an application whose work stops when it is cancelled."""
@@ -167,6 +171,10 @@ class Deadline:
         except ClientDisconnect:
             return
         except TimeoutError as error:
+            give_up = scope.get("extensions", {}).get(GIVE_UP, {}).get("call")
+            if started and clock.expired() and give_up is not None:
+                give_up()
+                return
             late = DeadlineExceeded(f"no answer within {self.seconds:g} s; send less at once, or try again later")
             failure = late if clock.expired() else error
         except Exception as error:

@@ -65,7 +65,9 @@ def _read_vector(cell: object, _folder: Path) -> tuple[float, ...]:
 
 
 def _split_numbers(text: str) -> object:
-    return json.loads(text) if "[" in text else [float(part) for part in text.replace(";", " ").split()]
+    if "[" in text:
+        return json.loads(text)
+    return [float(number) for part in text.split(";") for number in part.split() or [part]]  # "1;;3" lacks one
 
 
 KINDS: Mapping[str, Callable[[object, Path], Value]] = {

@@ -1,6 +1,7 @@
 """Sound: every format, rate and channel count comes out as the same recording."""
 
 import contextlib
+import dataclasses
 import io
 import struct
 
@@ -10,6 +11,7 @@ import soundfile
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Array, AudioInput
+from mla_serve.inputs import mp3 as mp3_headers
 from mla_serve.inputs.audio import FORMATS
 
 SPEC = AudioInput(8000, 4000, 2000)
@@ -211,6 +213,43 @@ def test_a_tag_and_zeros_before_the_sound_are_passed_over(format: str, zeros: in
     footer = bytes(10) if flags else b""
     tagged = b"ID3\4\0" + bytes([flags, 0, 0, 1, 2]) + bytes(130) + footer + bytes(zeros) + sound
     np.testing.assert_allclose(SPEC.decode(tagged), SPEC.decode(sound), atol=1e-5)
+
+
+def test_a_large_tag_is_no_part_of_the_length() -> None:
+    """Without a count of frames libsndfile would take a picture in the tag for minutes of sound, and two tags for no MP3."""
+    sound = mp3(0.5)
+    for tag in (b"ID3\4\0\0\0\x3f\0\0" + bytes(0x3F << 14), 2 * (b"ID3\3\0\0\0\0\1\0" + bytes(128))):
+        np.testing.assert_allclose(SPEC.decode(tag + sound), SPEC.decode(sound), atol=1e-5)
+
+
+def mp3(seconds: float, bitrate_mode: str = "CONSTANT", quiet_first: bool = False) -> bytes:
+    """Write an MP3, half of it noise and half silence, as a program does that cannot go back: without a count of frames."""
+    noise = np.random.default_rng(0).normal(0, 0.2, round(seconds * 22_050))
+    halves = (0 * noise, noise) if quiet_first else (noise, 0 * noise)
+    buffer = io.BytesIO()
+    options = {"format": "MP3", "bitrate_mode": bitrate_mode, "compression_level": 0.2}
+    with soundfile.SoundFile(buffer, "w", 44_100, 1, **options) as file:
+        file.write(np.concatenate(halves))
+    content = buffer.getvalue()
+    return content[mp3_headers.frame_size(content, 0) :]
+
+
+@pytest.mark.parametrize("quiet_first", [False, True])
+@pytest.mark.parametrize("gap", [0, 700])
+def test_an_mp3_of_varying_bitrate_is_read_to_its_end(quiet_first: bool, gap: int) -> None:
+    """libsndfile alone would stop early where the first frames are large, and take it for too long where they are small."""
+    spec = dataclasses.replace(SPEC, max_seconds=30.0, max_windows=1000, trim_db=0.0)
+    content = mp3(20, "VARIABLE", quiet_first)
+    content = content[:3000] + bytes(gap) + content[3000:]
+    assert len(spec.decode(content)) == pytest.approx(1 + (20 * 8000 - 4000) / 2000, abs=2)
+
+
+def test_frames_of_an_mp3_are_looked_for_so_often_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, looks = mp3(0.5)[:3000] + b"\xff" * 1_000_000, []
+    size = mp3_headers.frame_size
+    monkeypatch.setattr(mp3_headers, "frame_size", lambda *given: looks.append(given) or size(*given))
+    assert mp3_headers.with_frame_count(content) == content
+    assert 1000 < len(looks) <= mp3_headers.MOST_LOOKS + 1
 
 
 RAISED = [TypeError, KeyError, struct.error, OverflowError, ZeroDivisionError, AttributeError, MemoryError, OSError]

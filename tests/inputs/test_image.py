@@ -1,6 +1,7 @@
 """Images: every format, mode and orientation comes out as the same picture."""
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -204,8 +205,12 @@ CUT = {
     "gif": encode(noise(), "GIF"),
     "tiff": encode(noise(), "TIFF"),
     "webp": encode(noise(), "WEBP", quality=90),
+    "jpeg in parts of a block": encode(noise(), "JPEG", quality=90, restart_marker_blocks=1),
+    "jpeg in parts of seven blocks": encode(noise(), "JPEG", quality=90, restart_marker_blocks=7),
+    "jpeg in parts of a row": encode(noise(), "JPEG", quality=90, restart_marker_rows=1),
 }
 FULL = ImageInput(120, 200, 3)
+TWELVE_BITS = CUT["jpeg"].replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -229,6 +234,20 @@ def test_a_file_of_which_too_little_is_there_is_refused_with_what_there_is(name:
     with pytest.raises(InputError, match=r"cut or damaged: .*; send it complete") as caught:
         FULL.decode(CUT[name][: len(CUT[name]) // 2], "photo")
     assert caught.value.field == "photo"
+
+
+@pytest.mark.parametrize("name", [name for name in CUT if name.startswith("jpeg")])
+def test_wherever_a_jpeg_is_cut_nine_pixels_of_ten_are_needed(name: str) -> None:
+    """Between parts, behind a restart marker and in the middle of one too."""
+    content = CUT[name]
+    parts = [found.end() - 1 for found in re.finditer(rb"\xff[\xd0-\xd7]", content)]
+    for at in (
+        *range(len(content) // 10, len(content) * 85 // 100, 997),
+        *(at for at in parts[::3] if at < 0.85 * len(content)),
+    ):
+        for length in (at - 1, at, at + 1):
+            with pytest.raises(InputError, match="cut or damaged"):
+                FULL.decode(content[:length])
 
 
 @pytest.mark.parametrize(("share", "read"), [(95, True), (91, True), (88, False), (50, False), (20, False)])
@@ -359,7 +378,14 @@ def test_a_bug_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
         (b"<svg/>", "this is SVG.*rsvg-convert in.svg -o out.png"),
         (b"%PDF-1.7", "this is PDF.*pdftoppm -png"),
         (b"\0" * 100, "this is zeros"),
-        (b"\x89PNG\r\n\x1a\n", "the PNG file is damaged at its beginning; send it complete"),
+        (
+            b"\x89PNG\r\n\x1a\n",
+            "the PNG file is damaged, or a variant of PNG that is not read; send it complete, or convert it: magick in.png",
+        ),
+        (
+            TWELVE_BITS,
+            "the JPEG file is damaged, or a variant of JPEG that is not read; send it complete, or convert it: magick",
+        ),
     ],
 )
 def test_what_is_no_image_is_named(payload: bytes, named: str) -> None:

@@ -120,7 +120,7 @@ def test_numbers_may_be_written_in_several_ways(payload: object) -> None:
 @pytest.mark.parametrize(
     "payload",
     [[1, 2], [1, 2, 3, 4], [1, 2, float("nan")], [1, 2, float("inf")], [1, 2, 1e39], [1, 2, "3"], [1, 2, True], "a b c",
-     "[1, 2", "[[1], 2, 3]", {"a": 1}, "[" * 10_000, [1, 2, 10**400]],
+     "1,,2,3", "1, 2, 3,", ",1,2,3", "[1, 2", "[[1], 2, 3]", {"a": 1}, "[" * 10_000, [1, 2, 10**400]],
     ids=lambda value: str(value)[:20],
 )  # fmt: skip
 def test_anything_else_is_refused_saying_how_many_are_expected(payload: object) -> None:

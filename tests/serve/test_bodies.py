@@ -246,6 +246,14 @@ def test_a_damaged_file_in_json_is_refused_by_its_name(client: TestClient) -> No
     assert "base64" in assert_problem(reply, 422, "invalid-input", "image")
 
 
+def test_a_line_break_in_a_field_of_a_form_is_the_one_that_was_typed(client: TestClient, predictor: Predictor) -> None:
+    """Browsers write it as CRLF; JSON and files hold what was meant."""
+    assert_answers(send(client, part(b"a\r\nb", 'name="text"')), predictor, text="a\nb")
+    assert_answers(client.post("/predict", data={"text": "a\r\nb"}), predictor, text="a\nb")
+    assert_answers(send(client, part(b"a\r\nb", 'name="text"; filename="a.txt"')), predictor, text="a\r\nb")
+    assert_answers(client.post("/predict", json={"text": "a\r\nb"}), predictor, text="a\r\nb")
+
+
 # application/x-www-form-urlencoded: what clients send when there is no file.
 
 
@@ -462,6 +470,7 @@ def base64_spellings(content: bytes) -> dict[str, str]:
         "in lines": base64.encodebytes(content).decode(),
         "in lines of Windows": base64.encodebytes(content).decode().replace("\n", "\r\n"),
         "a data: URL": f"data:image/png;base64,{plain}",
+        "a data: URL with escapes": f"data:image/png;base64,{quote_plus(plain)}",
         "a data: URL in capitals": f"DATA:;BASE64,{plain}",
         "a data: URL with a parameter": f"data:image/png;name=x.png;base64,{plain}",
     }

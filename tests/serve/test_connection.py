@@ -16,6 +16,7 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from mla_serve.serve.connection import MOST_PIPELINED, Connection, Crowd
+from mla_serve.serve.limits import Deadline
 from mla_serve.serve.metrics import tally
 from mla_serve.serve.settings import Settings
 
@@ -360,6 +361,33 @@ def test_a_client_that_takes_nothing_of_its_answer_is_given_up() -> None:
             del reader
 
     asyncio.run(asyncio.wait_for(send(), 30))
+
+
+def test_a_client_that_reads_too_slowly_is_given_up_without_a_word_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also when its next requests wait already."""
+    started, content = [], b"x" * 10_000_000
+
+    async def much(scope: Any, receive: Any, send: Any) -> None:
+        started.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"20000000")]})
+        await send({"type": "http.response.body", "body": content, "more_body": True})
+        await send({"type": "http.response.body", "body": content})
+
+    async def send() -> None:
+        async with serving(app=Deadline(much, 0.2)) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=10)
+            writer.write(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(3)))
+            while not started or Crowded.last.count:
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+            del reader
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(asyncio.wait_for(send(), 30))
+    assert started == ["/0"]
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 def test_bad_heads_leave_nothing_in_the_log_but_are_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,6 +35,7 @@ ROW_FAULTS: dict[str, tuple[Cells, str]] = {
     "label is a truth value": ({"label": True}, "label: expected text or a whole number, got True"),
     "nothing to see": ({"text": " "}, "no modality at all"),
     "vector of words": ({"v": "one two"}, "v: expected a list of numbers"),
+    "vector with a gap": ({"v": "1;;2;3"}, "v: expected a list of numbers"),
     "vector of vectors": ({"v": [[1, 2, 3]]}, "v: expected a list of numbers"),
     "vector of truth values": ({"v": [True, False, True]}, "v: expected a list of numbers"),
     "vector is a number": ({"v": 3.5}, "v: expected a list of numbers"),
