@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich.progress
 from rich.console import Console
 
-from mla_serve.cli import console, errors, main
+from mla_serve.cli import command_line, console, errors, main
 from mla_serve.errors import ConfigError
 from mla_serve.show import measured
 from mla_serve.train.config import TrainConfig
@@ -60,7 +60,8 @@ def run(flags: TrainFlags) -> None:
         return
     if manifest.metrics:
         screen.print(measured(manifest.metrics, RULES))
-    screen.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
+    serve = command_line("serve", "--model", str(out))
+    screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}\n\n(in a clone: make serve MODEL={out})", soft_wrap=True)
 
 
 def _device(config: TrainConfig) -> Any:
