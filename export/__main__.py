@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table as RichTable
 
-from mla_serve.cli import console, errors, main
+from mla_serve.cli import command_line, console, errors, main
 from mla_serve.show import measured
 
 RULES = ("calibrated", "paper")
@@ -63,7 +63,8 @@ def export(config: ExportConfig) -> None:
     if manifest.metrics:
         console.print(measured(manifest.metrics, RULES))
     else:
-        console.print(f"not measured; with the data set: python -m export {config.run} --data DIR", soft_wrap=True)
+        again = command_line("export", str(config.run))
+        console.print(f"not measured; with the data set: {again} --data DIR", soft_wrap=True)
 
 
 def _chosen(precision: dict[str, Any]) -> RichTable:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mla_serve import __version__
-from mla_serve.cli import COMPLETION, console, errors
+from mla_serve.cli import COMPLETION, command_line, console, errors
 from mla_serve.cli import main as run_command
 
 
@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _print_completion(args)
     elif name in COMMANDS:
         command = COMMANDS[name]
-        run_command(*command.load(), command.needs, args[1:], f"{_program()} {name}")
+        run_command(*command.load(), command.needs, args[1:], command_line(name))
     else:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
@@ -69,12 +69,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _program() -> str:
-    return "mla-serve" if sys.argv[0].endswith("mla-serve") else "python -m mla_serve"
-
-
 def _list_commands() -> None:
-    console.print(Text.assemble("usage: ", (f"{_program()} COMMAND [--help] ...", "bold")), "")
+    console.print(Text.assemble("usage: ", (f"{command_line()} COMMAND [--help] ...", "bold")), "")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, command in COMMANDS.items():
         table.add_row(Text(f"  {name}", "bold cyan"), command.does)

@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 import tyro
@@ -35,6 +36,7 @@ USAGE = 2  # exit code of every error that the caller can mend
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 PIPE_WIDTH = 120  # columns, where nobody says how wide the screen is
+SCRIPT = "mla-serve"  # the command that comes with the installed package
 COMPLETION = "--tyro-print-completion"
 HELP_INDENT = " " * 8  # tyro indents the descriptions of flags by so much
 
@@ -155,6 +157,12 @@ def require_extra(extra: str) -> None:
         raise ConfigError(
             f"{', '.join(missing)} not installed; run: pip install -c constraints.txt -e '.[{extras}]'{other}"
         )
+
+
+def command_line(*args: str) -> str:
+    """Write a command that can be typed where this process was started, from a clone or with the package installed."""
+    installed = Path(sys.argv[0]).name == SCRIPT
+    return shlex.join([*([SCRIPT] if installed else ["python", "-m", "mla_serve"]), *args])
 
 
 def _program() -> str:

@@ -334,6 +334,32 @@ def _remove_leftovers(target: Path) -> None:
 
 
 @contextlib.contextmanager
+def alone(flag: str, target: Path) -> Iterator[None]:
+    """Keep other processes that ask the same away from a target, by an empty file beside it that is locked meanwhile.
+
+    Raises: ConfigError when another process has it, or nothing can be written.
+    """
+    file = place(target).with_name(f".{target.name}.lock")
+    with writing(f"{flag} {target}"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            taken = "another process is writing it; wait until that ends, or choose another --name"
+            raise ConfigError(f"{flag} {target}: {taken}") from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
 def _opened(folder: str) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

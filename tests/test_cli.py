@@ -280,3 +280,17 @@ def test_what_cannot_be_written_is_one_line(tiny_bundle: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: standard output, or a file: No space left on device; make room there")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("started", "expected"),
+    [
+        ("/usr/bin/mla-serve", "mla-serve serve --model 'a b'"),
+        ("mla_serve/__main__.py", "python -m mla_serve serve --model 'a b'"),
+    ],
+)
+def test_a_command_to_type_fits_how_the_process_was_started(
+    started: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started, "train"])
+    assert cli.command_line("serve", "--model", "a b") == expected

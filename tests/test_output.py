@@ -17,7 +17,7 @@ from mla_serve.bulk.score import Ask
 from mla_serve.bundle import MANIFEST, Bundle
 from mla_serve.errors import ConfigError
 from mla_serve.fusion import DEFAULT_RULE
-from mla_serve.output import RUN_FOLDER, bundle_called, check_target, put_aside, staged
+from mla_serve.output import RUN_FOLDER, alone, bundle_called, check_target, put_aside, staged
 from mla_serve.tune.__main__ import TuneConfig
 from mla_serve.tune.__main__ import run as tune
 
@@ -359,3 +359,13 @@ def test_a_mount_point_and_a_read_only_place_are_refused_before_anything_is_done
             check_target("--out", mounted / "new" / "ours", bundle_called("ours"))
     finally:
         subprocess.run(["umount", mounted], check=True)
+
+
+def test_two_processes_do_not_write_one_target_at_once(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from mla_serve.output import alone\nwith alone('--runs', Path({str(tmp_path)!r}) / 'mine'): pass"
+    command = [sys.executable, "-c", code]
+    with alone("--runs", tmp_path / "mine"):
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "mine: another process is writing it; wait until that ends" in refused.stderr
+    subprocess.run(command, check=True)
+    assert list(tmp_path.iterdir()) == []

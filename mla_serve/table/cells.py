@@ -13,7 +13,9 @@ from mla_serve.table.rows import Value
 
 
 def missing(cell: object) -> bool:
-    """Say whether a cell counts as empty: null, blank text, an empty list."""
+    """Say whether a cell counts as empty: null, NaN (as pandas writes it), blank text, an empty list."""
+    if isinstance(cell, float):
+        return math.isnan(cell)
     return cell is None or cell == [] or (isinstance(cell, str) and cell.strip() in ("", "[]"))
 
 

@@ -18,6 +18,8 @@ Line = tuple[int, Cells | Unusable]
 """Number from 1 (in .parquet of the row; 0: the whole file), and the cells."""
 
 BATCH = 1024
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What other programs put between columns: character -> its name. A header of one cell that holds one was not split."""
 
 
 def _read_jsonl(stream: BinaryIO) -> Generator[Line, None, None]:
@@ -55,8 +57,8 @@ def _read_csv(stream: BinaryIO) -> Generator[Line, None, None]:
                 yield line, _joined(header, row)
             elif row:
                 header = [name.strip() for name in row]
-                if twice := [name for name in header if name and header.count(name) > 1]:
-                    yield line, Unreadable(f"two columns are called {twice[0]!r}; rename one")
+                if fault := _header_fault(header):
+                    yield line, Unreadable(fault)
                     return
             line = reader.line_num + 1
     except UnicodeDecodeError:
@@ -66,6 +68,16 @@ def _read_csv(stream: BinaryIO) -> Generator[Line, None, None]:
     finally:
         csv.field_size_limit(limit)
         text.detach()  # or the stream would be closed with it
+
+
+def _header_fault(header: list[str]) -> str | None:
+    """Say why the columns cannot be told apart by their names."""
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        return f"two columns are called {twice[0]!r}; rename one"
+    separators = [name for character, name in SEPARATORS.items() if len(header) == 1 and character in header[0]]
+    if separators:
+        return f"its columns are separated by {separators[0]}, expected commas; save it as comma-separated values"
+    return None
 
 
 def _not_utf8(stream: BinaryIO) -> Line:

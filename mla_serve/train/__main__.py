@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich.console import Console
 
-from mla_serve.cli import console, errors, main
+from mla_serve.cli import command_line, console, errors, main
 from mla_serve.errors import ConfigError
+from mla_serve.output import alone
 from mla_serve.show import measured
 from mla_serve.train.config import TrainConfig
 
@@ -35,6 +37,12 @@ class TrainFlags(TrainConfig):
 
 def run(flags: TrainFlags) -> None:
     """Train, export, and say how well it went and how to serve it."""
+    with contextlib.ExitStack() as held:
+        _run(flags, held)
+
+
+def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
+    """Run, and hold the run's folder until `held` is closed."""
     import torch
 
     from export.bundle import export_run
@@ -48,6 +56,7 @@ def run(flags: TrainFlags) -> None:
     torch.set_num_threads(config.threads or distributed.threads())
     with distributed.group(_device(config)) as launch:
         planned = distributed.from_main(lambda: extend.plan(config) if config.extend else pipeline.plan(config))
+        distributed.from_main(lambda: held.enter_context(alone("--runs", config.runs / planned.name)))
         _announce(screen, planned, distributed.world())
         folder = _train(config, planned, screen, launch)
     if not distributed.is_main():
@@ -60,7 +69,8 @@ def run(flags: TrainFlags) -> None:
         return
     if manifest.metrics:
         screen.print(measured(manifest.metrics, RULES))
-    screen.print(f"\n{out} is ready. Serve it:\n\n    make serve MODEL={out}\n\n(or: MLA_MODEL={out} bentoml serve)")
+    serve = command_line("serve", "--model", str(out))
+    screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}\n\n(in a clone: make serve MODEL={out})", soft_wrap=True)
 
 
 def _device(config: TrainConfig) -> Any:

@@ -10,6 +10,7 @@ from mla_serve.table.faults import short
 from mla_serve.train.calibrate import ENOUGH_ROWS
 
 FEW = 10  # training rows
+ALONE = "an encoder that normalises over its batch learns nothing from one; add rows, or leave it out with --modalities"
 Counts = Mapping[str, Mapping[str, int]]
 
 
@@ -36,7 +37,8 @@ def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], 
             )
         labels = {row.label for row in rows["train"] if name in row.values}
         if train < FEW:
-            notes.append(f"{name}: only {_rows(train, 'training')} it; little can be learned from so few")
+            learned = "little can be learned from so few" if train > 1 else ALONE
+            notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
         elif len(labels) == 1:
             notes.append(f"{name}: all training rows that have it are of one class, {short(*labels)}; it tells nothing")
         if val < ENOUGH_ROWS:

@@ -57,8 +57,13 @@ class Print:
 def make_print(kind: str, value: Payload, windows: Array) -> Print:
     """Take the print of a value: kind, of its modality; windows (W, *shape), as it was decoded."""
     if kind == "text":
-        return Print(_digest(" ".join(unicodedata.normalize("NFKC", str(value)).casefold().split()).encode()))
+        return Print(_digest(_folded(str(value)).encode()))
     return Print(_digest(np.ascontiguousarray(windows).tobytes()), SKETCHES[kind](windows))
+
+
+def _folded(text: str) -> str:
+    """Write a text as those that differ from it in case, blanks or Unicode form alone are written, too."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _digest(content: bytes) -> bytes:
@@ -148,7 +153,14 @@ def check_data(
         Known(split, row, {name: int(own[at]) for name, own in numbers.items() if own[at] >= 0})
         for at, (split, row, _) in enumerate(printed)
     ]
-    found = (_note_classes(rows, classes), _note_constant(constant), _note_copies(known, used), _note_labels(known))
+    spelled = _note_spelling(classes)
+    found = (
+        _note_classes(rows, classes),
+        spelled,
+        _note_constant(constant),
+        _note_copies(known, used),
+        _note_labels(known),
+    )
     return [DATA + note for note in (*found, _note_groups(rows)) if note]
 
 
@@ -229,6 +241,18 @@ def _note_classes(rows: Rows, classes: Sequence[str]) -> str:
         else ""
     )
     return f"of {len(classes)} classes, {', '.join(parts)}: little is learned or known of them{looks}"
+
+
+def _note_spelling(classes: Sequence[str]) -> str:
+    """Note classes that only their spelling keeps apart."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in classes:
+        spellings[_folded(label)].append(label)
+    twice = [" and ".join(map(repr, labels)) for labels in spellings.values() if len(labels) > 1]
+    if not twice:
+        return ""
+    rest = "they are classes of their own; spell them alike where they mean the same"
+    return f"labels that differ only in case, blanks or Unicode form: {_listed(twice)}; {rest}"
 
 
 def _note_constant(constant: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Row
+from mla_serve.table.faults import short
 
 
 def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:
@@ -46,7 +47,8 @@ def _targets(totals: Counter[str], fraction: float, generator: random.Random) ->
         targets[label] += 1
     if not any(targets.values()):
         raise DataError(
-            f"got {totals.total()} training rows, no two of a class; expected that; add rows or a val table"
+            f"each of the {totals.total()} training rows has a label of its own, such as {short(min(totals))}, so none can "
+            "be held out for validation; add rows of the same classes, or a val table; or is 'label' an id or a number?"
         )
     return targets
 

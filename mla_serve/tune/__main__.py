@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import statistics
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mla_serve.cli import console, main
+from mla_serve.cli import command_line, console, main
 from mla_serve.errors import ConfigError
 from mla_serve.output import Kind, check_target, place, replace, writing
 from mla_serve.runtime import cores, cuda_is_there
@@ -113,7 +114,9 @@ def _write(config: TuneConfig, lines: Sequence[str]) -> None:
         new = Path(folder) / config.write.name
         new.write_text("\n".join([about, *lines, ""]), encoding="utf-8")
         replace("--write", new, place(config.write), SETTINGS)
-    console.print(f"\nwritten to {config.write}; MLA_ENV_FILE={config.write} make serve uses them", soft_wrap=True)
+    serve = command_line("serve", "--model", str(config.model))
+    used = f"MLA_ENV_FILE={shlex.quote(str(config.write))} {serve} uses them"
+    console.print(f"\nwritten to {config.write}; {used}", soft_wrap=True)
 
 
 if __name__ == "__main__":

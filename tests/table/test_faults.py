@@ -110,7 +110,7 @@ def test_a_malformed_line(tmp_path: Path, line: bytes, make: Make, fault: Fault,
         (b'label,text\na,x\nb,"x" y\n', "train.csv:3: not readable as CSV"),
         (b"label,text\na,x\nb,\xff\n", "train.csv:3: not UTF-8"),
         (b"label,text,text\na,x,y\nb,x,y\n", "train.csv:1: two columns are called 'text'"),
-        (b"label;text\na;x\nb;x\n", "train.csv: no column 'label'"),
+        (b"label;text\na;x\nb;x\n", "train.csv:1: its columns are separated by semicolons"),
     ],
 )
 def test_malformed_csv(tmp_path: Path, text: bytes, expected: str, fault: Fault) -> None:
@@ -205,3 +205,14 @@ def test_a_label_that_train_lacks_is_told_once_with_the_number_of_its_rows(
         f"  val.jsonl:5: label: 'e' (3 rows) {expected}",
         f"  test.jsonl:2: label: 'c' {expected}",
     ]
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_other_separators_than_commas_are_the_one_fault_told(
+    tmp_path: Path, separator: str, name: str, fault: Fault
+) -> None:
+    lines = (("label", "text"), ("ham", "lunch, at noon"), ("spam", "free"))  # one cell holds a comma
+    (tmp_path / "train.csv").write_text("".join(separator.join(cells) + "\n" for cells in lines))
+    message = fault(tmp_path)
+    assert f"train.csv:1: its columns are separated by {name}, expected commas" in message
+    assert "1 fault in the data set" in message

@@ -171,3 +171,16 @@ def test_splits_go_by_their_usual_names_and_it_is_said(
         else [f"{given}.jsonl is read as {split}" for given, split in expected.items()]
     )
     assert list(table.notes) == told
+
+
+def test_nan_is_an_empty_cell_as_null_is(tmp_path: Path) -> None:
+    lines = (
+        '{"label": "a", "text": "x", "v": NaN, "id": NaN}',
+        '{"label": "b", "text": NaN, "v": [1.0]}',
+        '{"label": "b", "text": "y", "v": null, "present": NaN}',
+    )
+    (tmp_path / "dataset.json").write_text('{"modalities": {"v": "vector"}}')
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    rows = read_table(tmp_path).splits["train"]
+    assert [dict(row.values) for row in rows] == [{"text": "x"}, {"v": (1.0,)}, {"text": "y"}]
+    assert [row.id for row in rows] == ["train-0", "train-1", "train-2"]

@@ -250,3 +250,17 @@ def test_files_that_cannot_be_read_are_listed_all_at_once(tmp_path: Path) -> Non
     first, *lines = str(caught.value).splitlines()
     assert "2 values that cannot be decoded" in first
     assert len(lines) == 2
+
+
+def test_labels_that_only_their_spelling_keeps_apart_are_named(tmp_path: Path) -> None:
+    labels = ["Cat", "cat", "Groß", "gross", "dog", "e\u0301", "\u00e9"]
+    rows = [{**row, "label": labels[n % 7]} for n, row in enumerate(vectors(70))]
+    (note,) = said(write(tmp_path / "d", {"train": rows, "val": vectors_of(labels)}))
+    assert note.startswith("data: labels that differ only in case, blanks or Unicode form: 'Cat' and 'cat'")
+    assert "'Groß' and 'gross'" in note
+    assert "'e\u0301' and '\u00e9'" in note
+    assert "dog" not in note
+
+
+def vectors_of(labels: Sequence[str]) -> list[Cells]:
+    return [{**row, "label": label} for row, label in zip(vectors(len(labels), seed=5), labels, strict=True)]

@@ -146,7 +146,8 @@ def test_data_that_are_gone_or_changed_cost_the_figures_and_not_the_bundle(
     (config.data / "test.jsonl").write_text('{"label": "gelb", "text": "gelb"}\n')  # type: ignore[operator]
     for out in ("changed", "gone"):
         export(ExportConfig(folder.path, tmp_path / out))
-        assert f"not measured; with the data set: python -m export {folder.path} --data DIR" in capsys.readouterr().out
+        again = f"python -m mla_serve export {folder.path} --data DIR"
+        assert f"not measured; with the data set: {again}" in capsys.readouterr().out
         assert Bundle.load(tmp_path / out).manifest.metrics == {}
         assert "Not measured" in (tmp_path / out / "MODEL_CARD.md").read_text()
         shutil.rmtree(config.data, ignore_errors=True)  # type: ignore[arg-type]
@@ -169,7 +170,9 @@ def test_what_has_too_few_rows_is_said_before_training_and_on_the_card(tmp_path:
     data = write_rows(tmp_path / "rows", train=[*rows, one], val=rows[:8], test=rows[:8])
     config = TrainConfig(data=data, runs=tmp_path / "runs", epochs=1, batch_size=8, width=8)
     notes = pipeline.plan(config).notes
-    assert "numbers: only 1 training row has it; little can be learned from so few" in notes
+    assert "numbers: only 1 training row has it; an encoder that normalises over its batch learns nothing" in "\n".join(
+        notes
+    )
     assert (
         "numbers: no validation row has it; its probabilities are not calibrated and it is not measured alone" in notes
     )

@@ -74,7 +74,7 @@ def test_where_no_groups_can_be_parted_the_split_is_plain() -> None:
 
 def test_a_split_that_cannot_be_made() -> None:
     rows = [row(0, "a"), row(1, "b")]
-    with pytest.raises(DataError, match="no two of a class"):
+    with pytest.raises(DataError, match="each of the 2 training rows has a label of its own, such as 'a'"):
         split_validation(rows, 0.2, 0)
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="between 0 and 1"):
