@@ -205,3 +205,17 @@ def test_a_label_that_train_lacks_is_told_once_with_the_number_of_its_rows(
         f"  val.jsonl:5: label: 'e' (3 rows) {expected}",
         f"  test.jsonl:2: label: 'c' {expected}",
     ]
+
+
+@pytest.mark.parametrize(("rows", "is_an_id"), [(9, False), (10, True), (11, True)])
+def test_a_label_of_its_own_in_ten_rows_or_more_is_taken_for_an_id(
+    tmp_path: Path, make: Make, fault: Fault, rows: int, is_an_id: bool
+) -> None:
+    train = [{"label": f"n{number:02}", "text": "x"} for number in range(rows)]
+    lines = fault(make(tmp_path, {"train": train, "val": [{"label": "other", "text": "x"}]})).split("\n")[1:]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"  train.jsonl: each of the {rows} rows has a label of its own"
+        if is_an_id
+        else "  val.jsonl:1: label: 'other'"
+    )
