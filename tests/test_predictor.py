@@ -372,6 +372,72 @@ def test_samples_that_cannot_be_heard_are_left_out_one_modality_after_the_other(
     assert laps[-4:] == [f"encode-{name}" for name in predictor.names]
 
 
+def test_a_payload_that_cannot_be_decoded_is_refused_by_the_name_of_its_modality(predictor: Predictor) -> None:
+    bad: dict[str, Payload] = {"image": b"no picture", "audio": b"no sound", "text": b"\xff", "vector": [1.0]}
+    for name, payload in bad.items():
+        for call in (lambda n, p: predictor.decode_one(n, p), lambda n, p: predictor.predict([{n: p}])):
+            with pytest.raises(InputError) as refused:
+                call(name, payload)
+            assert refused.value.field == name
+
+
+class Constant(Session):
+    """A graph that answers the next of some numbers in every place."""
+
+    def __init__(self, width: int, values: Sequence[float]) -> None:
+        self._width, self._values = width, list(values)
+
+    def run(self, batch: Array) -> Array:
+        return np.array([[self._values.pop(0)] * self._width for _ in batch], dtype=np.float32)
+
+
+@pytest.mark.parametrize("values", [[3e38, 3e38], [np.inf, -np.inf], [np.nan, 1.0]])
+def test_windows_whose_mean_is_no_finite_number_are_refused_by_name_without_a_warning(
+    tiny_bundle: Path, values: list[float]
+) -> None:
+    predictor = Predictor(Bundle.load(tiny_bundle))
+    predictor._encoders["audio"] = Constant(8, values)
+    with pytest.raises(NotFinite) as refused:
+        predictor.encode("audio", [np.zeros((2, 500), dtype=np.float32)])
+    assert (refused.value.field, refused.value.rows) == ("audio", [0])
+
+
+def test_one_window_or_a_head_without_finite_numbers_is_refused_by_name(tiny_bundle: Path) -> None:
+    predictor = Predictor(Bundle.load(tiny_bundle))
+    predictor._encoders["audio"] = Constant(8, [1.0, np.inf])
+    predictor._heads["head"] = Constant(3, [np.nan, 1.0])
+    with pytest.raises(NotFinite) as refused:
+        predictor.encode("audio", [np.zeros((1, 500), dtype=np.float32)] * 2)
+    assert (refused.value.field, refused.value.rows) == ("audio", [1])
+    with pytest.raises(NotFinite) as refused:
+        predictor.head("audio", np.zeros((2, 8), dtype=np.float32))
+    assert (refused.value.field, refused.value.rows) == ("audio", [0])
+
+
+def test_what_graphs_give_stays_in_single_precision(predictor: Predictor, sample: dict[str, Payload]) -> None:
+    windows = predictor.decode_one("audio", wav(np.random.default_rng(0).uniform(-0.5, 0.5, 1250)))
+    assert predictor.encode("audio", [windows]).dtype == np.float32
+    assert predictor.hear([predictor.decode(sample)]).logits.dtype == np.float32
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 1e30])
+def test_however_far_away_an_input_is_its_strain_is_the_most_and_nobody_is_warned(
+    tiny_bundle: Path, scale: float
+) -> None:
+    predictor = know_only_zeros(Predictor(Bundle.load(tiny_bundle)), "vector")
+    reference = predictor.bundle.familiar.references["vector"]
+    further = dataclasses.replace(reference, whiten=scale * reference.whiten)
+    predictor.bundle.familiar = Familiar({"vector": further})
+    heard = predictor.hear([predictor.decode({"vector": [1e37, -1e37, 1e37, -1e37]})])
+    assert heard.strain[predictor.names.index("vector")] == [8.0]
+    assert heard.unfamiliarity[predictor.names.index("vector")] == [1.0]
+
+
+def test_a_prediction_set_is_given_to_whoever_asks_for_a_coverage(many: Predictor) -> None:
+    assert many.predict([{"words": "abc"}], "paper", coverage=0.9)[0].prediction_set
+    assert many.predict([{"words": "abc"}], "paper")[0].prediction_set is None
+
+
 def test_a_graph_that_onnxruntime_cannot_load_is_named(bundle_copy: Path) -> None:
     manifest = Bundle.load(bundle_copy).manifest
     (bundle_copy / "text.onnx").write_bytes(b"no graph")

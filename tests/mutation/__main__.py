@@ -216,13 +216,17 @@ def _row(all_: Sequence[Mutant], equivalents: Equivalents) -> str:
 def main() -> None:
     """Run from the command line; ends with 1 when something is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", help="only modules whose path contains one of these")
+    parser.add_argument(
+        "words", nargs="*", help="only modules whose path in mla_serve contains one of these, such as fusion or table."
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="forget what is known of these modules")
     parser.add_argument("--report", action="store_true", help="run nothing, print what is known")
     given = parser.parse_args()
     chosen = {
-        path: tests for path, tests in modules().items() if not given.words or any(w in path for w in given.words)
+        path: tests
+        for path, tests in modules().items()
+        if not given.words or any(w in folder_of(path).name for w in given.words)
     }
     for module, tests in chosen.items():
         if given.again:

@@ -10,7 +10,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from mla_serve.errors import TooLarge, UnsupportedFormat
+from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
+from mla_serve.serve.content_type import ContentType
+from mla_serve.serve.fields import MOST_EMPTY
 from mla_serve.serve.forms import FormReader, Part, read_form, read_urlencoded
 from mla_serve.serve.problems import MalformedRequest
 
@@ -108,3 +110,68 @@ def test_a_field_in_a_url_may_take_twice_its_bytes_and_no_more() -> None:
     assert [len(part.content) for part in parts] == [20]
     with pytest.raises(TooLarge):
         read_urlencoded(b"text=" + b"x" * 21, "utf-8", KNOWN, 10)
+
+
+def part(headers: str, content: bytes = b"") -> bytes:
+    return f"--b\r\nContent-Disposition: form-data; {headers}\r\n\r\n".encode() + content + b"\r\n"
+
+
+@pytest.mark.parametrize("cut", [None, 7])
+def test_empty_parts_are_passed_over_up_to_a_number(cut: int | None) -> None:
+    most = len(KNOWN) + MOST_EMPTY
+    for count in (most, most + 1):
+        body = part('name="text"') * count + b"--b--\r\n"
+        pieces = [body] if cut is None else [body[at : at + cut] for at in range(0, len(body), cut)]
+        if count == most:
+            assert read(pieces, content_type=MULTIPART, content_length=str(len(body))) == []
+        else:
+            with pytest.raises(MalformedRequest, match=f"more than {most} parts"):
+                read(pieces, content_type=MULTIPART, content_length=str(len(body)))
+
+
+def test_an_empty_file_that_is_sent_twice_is_refused_by_its_name() -> None:
+    body = part('name="image"; filename="x"') * 2 + b"--b--\r\n"
+    for pieces in ([body], [body[:40], body[40:]]):
+        with pytest.raises(InputError) as refused:
+            read(pieces, content_type=MULTIPART)
+        assert refused.value.field == "image"
+
+
+@pytest.mark.parametrize("name", ["filename*", "FILENAME*", "Filename*0*"])
+def test_an_extended_filename_makes_a_file_in_either_case(name: str) -> None:
+    body = part(f"name=\"image\"; {name}=UTF-8''x", b"content") + b"--b--\r\n"
+    [found] = read([body], content_type=MULTIPART)
+    assert (found.name, found.is_file, found.content) == ("image", True, b"content")
+
+
+@pytest.mark.parametrize("encoding", ["7bit", "8bit", "binary", "BINARY"])
+def test_an_encoding_that_changes_nothing_is_none(encoding: str) -> None:
+    body = part(f'name="text"\r\nContent-Transfer-Encoding: {encoding}', b"1=31") + b"--b--\r\n"
+    [found] = read([body], content_type=MULTIPART)
+    assert (found.encoding, found.text()) == (b"", "1=31")
+
+
+def test_an_unknown_encoding_is_named_and_cut_where_it_is_long() -> None:
+    body = part(f'name="text"\r\nContent-Transfer-Encoding: {"x" * 60}', b"a") + b"--b--\r\n"
+    with pytest.raises(UnsupportedFormat, match=rf"the Content-Transfer-Encoding '{'x' * 40}' is not read"):
+        read([body], content_type=MULTIPART)
+
+
+def test_a_part_without_a_disposition_is_refused() -> None:
+    with pytest.raises(MalformedRequest, match="has no name"):
+        read([b"--b\r\nContent-Type: text/plain\r\n\r\na\r\n--b--\r\n"], content_type=MULTIPART)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        ("", b'"abc"', '"abc"'),
+        ("text/plain", b'"abc"', '"abc"'),
+        ("application/json", b'"abc"', "abc"),
+        ("application/json", b" null ", None),
+        ("", b"null", "null"),
+        ("", b"=41 =3D", "=41 =3D"),
+    ],
+)
+def test_only_what_is_marked_as_json_is_read_as_json(kind: str, content: bytes, expected: str | None) -> None:
+    assert Part("text", False, content, ContentType(kind)).text() == expected

@@ -216,3 +216,17 @@ def test_other_separators_than_commas_are_the_one_fault_told(
     message = fault(tmp_path)
     assert f"train.csv:1: its columns are separated by {name}, expected commas" in message
     assert "1 fault in the data set" in message
+
+
+@pytest.mark.parametrize(("rows", "is_an_id"), [(9, False), (10, True), (11, True)])
+def test_a_label_of_its_own_in_ten_rows_or_more_is_taken_for_an_id(
+    tmp_path: Path, make: Make, fault: Fault, rows: int, is_an_id: bool
+) -> None:
+    train = [{"label": f"n{number:02}", "text": "x"} for number in range(rows)]
+    lines = fault(make(tmp_path, {"train": train, "val": [{"label": "other", "text": "x"}]})).split("\n")[1:]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"  train.jsonl: each of the {rows} rows has a label of its own"
+        if is_an_id
+        else "  val.jsonl:1: label: 'other'"
+    )

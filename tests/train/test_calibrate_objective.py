@@ -91,6 +91,19 @@ def test_no_other_scale_of_a_pattern_is_better(once: bool) -> None:
         assert np.log(scale) == pytest.approx(best.x, abs=1e-3)
 
 
+def test_the_scale_of_one_modality_alone_is_held_by_the_ridge_as_much_as_by_its_rows() -> None:
+    given, ridge = evidence(rows=15, count=1, missing=0.0), 0.5
+    objective = Objective(given, ridge, Fusion.paper(("a",)))
+    objective.value_and_gradient(np.zeros(2))
+
+    def loss(u: float) -> float:
+        return mean_loss(given, Fusion({"a": 1.0}, scales={"a": np.exp(u)}), strain=False) + ridge * u**2
+
+    best = minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded", options={"xatol": 1e-6})
+    assert abs(best.x) > 0.02
+    assert objective.log_scales == pytest.approx([best.x], abs=1e-4)
+
+
 @pytest.mark.parametrize("once", [False, True])
 def test_the_objective_of_discounts_is_the_loss_of_fusion_under_strain(once: bool) -> None:
     given, ridge, discounts = evidence(), 0.01, {"a": 0.4, "b": 0.0, "c": 1.1}
