@@ -66,12 +66,16 @@ class TextInput(Input):
 
     def normalise(self, text: str) -> str:
         """Bring a text to the form that the tokenizer was trained on, cut to what is read of it."""
-        text = self._cut(text, self.max_characters)
+        text = self.cut(text)
         if not text.isascii():
             text = self._cut(text, _unfolding_to(text, UNFOLDED * self.max_characters, self._keeps_end))
             text = unicodedata.normalize("NFC", _without_piles(text)) if self.compose else text
             text = self._cut(anyascii(text), UNFOLDED * self.max_characters) if self.transliterate else text
         return text.lower() if self.lowercase else text
+
+    def cut(self, text: str) -> str:
+        """Return the characters of a text that are looked at: max_characters at most."""
+        return self._cut(text, self.max_characters)
 
     def _cut(self, text: str, most: int) -> str:
         """Keep the part of a text that its tokenizer keeps."""
@@ -84,7 +88,7 @@ class TextInput(Input):
     def _check(self, payload: Payload, field: str) -> str:
         if not isinstance(payload, str):
             raise InputError(field, f"expected text, got {type(payload).__name__}; send a UTF-8 string")
-        if not payload.strip():
+        if all(_is_invisible(character) for character in self.cut(payload)):
             raise InputError(field, "the text is empty; leave the field out if there is none")
         try:
             payload.encode()
@@ -95,6 +99,11 @@ class TextInput(Input):
     @functools.cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(self.tokenizer)
+
+
+def _is_invisible(character: str) -> bool:
+    """Return whether a character is a blank, a joiner or a mark of direction."""
+    return character.isspace() or unicodedata.category(character) == "Cf"
 
 
 @functools.lru_cache(maxsize=2**16)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mla_serve.cli import errors
 from mla_serve.inputs import Input
+from mla_serve.inputs.text import TextInput
 from mla_serve.table import Row, payload
 from mla_serve.train import distributed
 from mla_serve.train.augment import AUGMENT, AUGMENT_PAYLOAD
@@ -71,10 +72,15 @@ def decode_rows(
 
 def _decode_column(rows: Sequence[Row], name: str, spec: Input, encoder: Encoder | None) -> Column:
     keep = spec.kind in AUGMENT_PAYLOAD
-    payloads = [str(row.values[name]) if keep and name in row.values else None for row in rows]
+    payloads = [_looked_at(spec, row.values[name]) if keep and name in row.values else None for row in rows]
     return make_column(
         spec, rows, name, lambda number: spec.decode(payload(rows[number].values[name]), name), encoder, payloads
     )
+
+
+def _looked_at(spec: Input, value: object) -> str:
+    """Return what decoding looks at of a value: editing the megabytes behind it would cost minutes an epoch."""
+    return spec.cut(str(value)) if isinstance(spec, TextInput) else str(value)
 
 
 def make_column(

@@ -34,6 +34,13 @@ def test_case_does_not_matter() -> None:
     np.testing.assert_array_equal(PLAIN.decode("SIEBEN"), PLAIN.decode("sieben"))
 
 
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "\u200d\u2060\ufeff", "\u202e \u00a0", " " * 30_000 + "a"])
+def test_a_text_that_shows_nothing_is_empty(text: str) -> None:
+    """The model would answer what it says of nothing at all."""
+    with pytest.raises(InputError, match="the text is empty; leave the field out"):
+        PLAIN.decode(text)
+
+
 @pytest.mark.parametrize(("text", "latin"), [("семь", "sem'"), ("επτά", "epta"), ("seven", "seven")])
 def test_transliteration_brings_scripts_together(text: str, latin: str) -> None:
     np.testing.assert_array_equal(LATIN.decode(text), LATIN.decode(latin))

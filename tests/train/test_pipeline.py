@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import tokenizers
 import torch
 from PIL import Image
 
@@ -23,9 +24,12 @@ from export.bundle import export_run
 from mla_serve.bundle import Bundle
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluate import evaluate_bundle
+from mla_serve.inputs import TextInput
 from mla_serve.predictor import Predictor
+from mla_serve.table import Row
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.data import decode_rows
 from mla_serve.train.run import BEST, LAST, RunFolder
 
 
@@ -370,3 +374,12 @@ def test_generated_samples_are_not_spoiled_twice(config: TrainConfig) -> None:
     assert not TrainConfig().augments
     assert TrainConfig(augment=True).augments
     assert (config.passes, TrainConfig().passes, TrainConfig(data=config.data).passes) == (4, 12, 30)
+
+
+def test_of_a_long_text_training_keeps_what_is_looked_at() -> None:
+    """Augmentation edits the text in every epoch: megabytes that are cut away afterwards would cost minutes."""
+    spec = TextInput("", length=50, max_characters=50)
+    spec.__dict__["_tokenizer"] = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 1}, unk_token="?"))
+    row = Row("1", "a", {"text": "abc" * 1_000_000}, {}, {})
+    kept = decode_rows([row], {"text": spec}, ["a"]).columns["text"].payloads
+    assert kept == [("abc" * 1_000_000)[:50]]
