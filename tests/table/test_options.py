@@ -70,3 +70,43 @@ def test_a_declared_modality_has_to_occur_in_train(tmp_path: Path, make: Make, f
 
 def test_every_kind_of_input_can_be_read_from_a_table() -> None:
     assert list(KINDS) == list(INPUTS)
+
+
+RULE = (
+    "at most 64 of a-z, 0-9 and _, a letter first; not id, label, split, present, head, top_k, coverage, fusion, model, "
+    "nor beginning with head_"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([1], "not usable JSON: expected an object with any of modalities, group, about, got [1]; correct it"),
+        ({"modalities": [1]}, 'modalities: expected {"name": "kind"}, got [1]; correct it'),
+        (
+            {"modalities": {"v": "smell"}},
+            "modalities: v: unknown kind 'smell'; expected one of image, audio, text, vector",
+        ),
+        (
+            {"modalities": {"A": "text"}},
+            f"modalities: the name 'A' cannot be used; expected {RULE}; rename it here and in the tables",
+        ),
+        ({"group": [1]}, 'group: expected "column" or {"modality": "column"}, got [1]; correct it'),
+        ({"group": {"text": 1}}, 'group: expected "column" or {"modality": "column"}, got {\'text\': 1}; correct it'),
+        ({"group": {"smell": "who"}}, "group: unknown modality 'smell'; expected some of image, audio, text"),
+        ({"colour": 1}, "unknown entry 'colour'; expected modalities, group, about; remove it or correct its spelling"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_what_was_expected(
+    tmp_path: Path, make: Make, fault: Fault, good: Splits, options: object, expected: str
+) -> None:
+    assert fault(make(tmp_path, good, options)).split("\n")[1] == f"  dataset.json: {expected}"
+
+
+def test_json_that_is_broken_is_told_with_the_place_in_it(
+    tmp_path: Path, make: Make, fault: Fault, good: Splits
+) -> None:
+    folder = make(tmp_path, good)
+    (folder / "dataset.json").write_text('{"group": }')
+    told = fault(folder).split("\n")[1]
+    assert told == "  dataset.json: not usable JSON: Expecting value: line 1 column 11 (char 10); correct it"

@@ -94,7 +94,7 @@ def test_no_other_scale_of_a_pattern_is_better(once: bool) -> None:
 def test_the_scale_of_one_modality_alone_is_held_by_the_ridge_as_much_as_by_its_rows() -> None:
     given, ridge = evidence(rows=15, count=1, missing=0.0), 0.5
     objective = Objective(given, ridge, Fusion.paper(("a",)))
-    objective.value_and_gradient(np.zeros(2))
+    value, _ = objective.value_and_gradient(np.zeros(2))
 
     def loss(u: float) -> float:
         return mean_loss(given, Fusion({"a": 1.0}, scales={"a": np.exp(u)}), strain=False) + ridge * u**2
@@ -102,6 +102,7 @@ def test_the_scale_of_one_modality_alone_is_held_by_the_ridge_as_much_as_by_its_
     best = minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded", options={"xatol": 1e-6})
     assert abs(best.x) > 0.02
     assert objective.log_scales == pytest.approx([best.x], abs=1e-4)
+    assert value == pytest.approx(loss(objective.log_scales[0]))
 
 
 @pytest.mark.parametrize("once", [False, True])
