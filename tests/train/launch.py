@@ -18,7 +18,7 @@ def torchrun(*args: object, restarts: int = 0, cwd: Path | None = None) -> subpr
     command = [sys.executable, "-m", "torch.distributed.run", *flags, *map(str, args)]
     with subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, text=True) as process:
         try:
-            out, error = process.communicate(timeout=120)
+            out, error = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             process.terminate()  # and it ends its processes
             raise

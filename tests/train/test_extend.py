@@ -243,7 +243,7 @@ REFUSED = [
     ({"name": "old"}, ConfigError, "--name old: that is the name of the extended bundle"),
     ({"out": Path("old")}, ConfigError, "is the folder of the extended bundle"),
     ({"out": Path("old/inside")}, ConfigError, "lies in the folder of the extended bundle"),
-    ({"out": Path(), "runs": Path("/nowhere")}, ConfigError, "holds the data folder"),
+    ({"out": Path(), "runs": Path("/nowhere")}, ConfigError, "holds the folder of the extended bundle"),
     ({"modalities": ("words",)}, ConfigError, "--modalities words: the bundle has that already"),
     ({"modalities": ("smell",)}, ConfigError, "--modalities smell: the table has"),
     ({"encoders": ("words=small",)}, ConfigError, "expected NAME=ENCODER with a name out of late"),

@@ -38,7 +38,7 @@ def test_two_processes_take_the_steps_of_one(table: Path, zoo: Zoo, tmp_path: Pa
     one.mkdir()
     two.mkdir()
     subprocess.run(
-        [sys.executable, *command(table, zoo), "--threads", "1"], cwd=one, env=ENVIRONMENT, check=True, timeout=120
+        [sys.executable, *command(table, zoo), "--threads", "1"], cwd=one, env=ENVIRONMENT, check=True, timeout=600
     )
     done = torchrun(*command(table, zoo), cwd=two)
     assert done.returncode == 0, done.stderr
