@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.errors import TooLarge
-from mla_serve.serve.limits import BodyLimit, Deadline, Held
+from mla_serve.errors import ConfigError, TooLarge
+from mla_serve.serve.limits import COST_OF_FORM, COST_OF_OTHER, BodyLimit, Deadline, Held, check_held, cost_of_body
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import Overloaded
 
@@ -149,6 +149,43 @@ def test_all_bodies_together_may_fill_their_limit_but_not_exceed_it_and_let_go_w
     with pytest.raises(KeyError, match="app"):
         ask(limit, http(CHUNKED), pieces(30, 40, 0))
     assert limit.held.bytes == 0
+
+
+def test_a_body_takes_as_much_of_the_limit_as_its_bytes_cost() -> None:
+    seen: list[int] = []
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        seen.append(limit.held.bytes)
+
+    limit = BodyLimit(read, 1000, {}, held=100, cost=lambda scope: len(scope["path"]))
+    ask(limit, http(length(20), "/four"), pieces(20))
+    assert seen == [100]
+    assert limit.held.bytes == 0
+    with pytest.raises(Overloaded):
+        ask(limit, http(length(20), "/four5"), pieces(20))
+
+
+@pytest.mark.parametrize(
+    ("headers", "cost"),
+    [
+        ([(b"content-type", b"multipart/form-data; boundary=b")], COST_OF_FORM),
+        ([(b"host", b"x"), (b"content-type", b"Multipart/Form-Data")], COST_OF_FORM),
+        ([(b"content-type", b"application/json")], COST_OF_OTHER),
+        ([(b"content-type", b"application/x-www-form-urlencoded")], COST_OF_OTHER),
+        ([(b"x-own", b"multipart/form-data"), (b"content-type", b"application/json")], COST_OF_OTHER),
+        ([], COST_OF_OTHER),
+    ],
+)
+def test_a_byte_of_a_form_costs_less_than_one_of_another_body(headers: Headers, cost: int) -> None:
+    assert cost_of_body(http(headers)) == cost
+    assert COST_OF_FORM < COST_OF_OTHER
+
+
+def test_a_limit_under_which_the_largest_body_never_fits_is_refused() -> None:
+    check_held(COST_OF_OTHER * 100, 100)
+    with pytest.raises(ConfigError, match=r"MLA_MAX_HELD_BYTES=799: a body of 100 bytes takes up to 800 of memory"):
+        check_held(COST_OF_OTHER * 100 - 1, 100)
 
 
 def test_without_a_number_bodies_together_are_practically_unlimited() -> None:
