@@ -58,7 +58,7 @@ def ask(app: ASGIApp, scope: Scope, body: Sequence[Message] = (), more: bool = F
 
     async def receive() -> Message:
         if not left and more:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5)
         return left.pop(0)
 
     async def send(message: Message) -> None:
@@ -270,7 +270,7 @@ def test_no_answer_in_time_is_a_problem_that_says_the_time() -> None:
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5)
         except asyncio.CancelledError:
             stopped.append("cancelled")
             raise
@@ -296,7 +296,7 @@ def test_an_answer_that_has_begun_cannot_become_a_problem(slow: bool) -> None:
     async def begin(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
         if slow:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5)
         raise KeyError("late")
 
     sent: list[Message] = []
