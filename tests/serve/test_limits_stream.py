@@ -12,7 +12,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mla_serve.errors import ConfigError, TooLarge
-from mla_serve.serve.limits import COST_OF_FORM, COST_OF_OTHER, BodyLimit, Deadline, Held, check_held, cost_of_body
+from mla_serve.serve.limits import (
+    COST_OF_FORM,
+    COST_OF_OTHER,
+    GIVE_UP,
+    BodyLimit,
+    Deadline,
+    Held,
+    check_held,
+    cost_of_body,
+)
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import Overloaded
 
@@ -310,6 +319,31 @@ def test_an_answer_that_has_begun_cannot_become_a_problem(slow: bool) -> None:
     with pytest.raises(Exception, match="no answer within" if slow else "late"):
         asyncio.run(Deadline(begin, 0.05)(http(), receive, send))
     assert sent == [START]
+
+
+@pytest.mark.parametrize(
+    ("begun", "late", "given_up"),
+    [(True, True, True), (False, True, False), (True, False, False), (False, False, False)],
+)
+def test_a_client_that_takes_a_begun_answer_too_slowly_is_given_up(begun: bool, late: bool, given_up: bool) -> None:
+    calls: list[str] = []
+
+    async def answer_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        if begun:
+            await send(START)
+        if late:
+            await asyncio.sleep(5)
+        raise TimeoutError("some library's own")
+
+    scope = http() | {"extensions": {GIVE_UP: {"call": lambda: calls.append("given up")}}}
+    try:
+        sent, _ = ask(Deadline(answer_slowly, 0.05), scope)
+    except TimeoutError:
+        assert (begun, late) == (True, False)  # an answer that has begun and then fails cannot become a problem
+    else:
+        assert [message.get("status") for message in sent[:1]] == [200 if begun else 504 if late else 500]
+        assert len(sent) == (1 if given_up else 2)
+    assert calls == ["given up"] * given_up
 
 
 def test_a_client_that_has_left_gets_no_answer() -> None:
