@@ -381,6 +381,13 @@ def test_a_payload_that_cannot_be_decoded_is_refused_by_the_name_of_its_modality
             assert refused.value.field == name
 
 
+def test_it_is_the_name_of_the_modality_and_not_of_its_kind(many: Predictor) -> None:
+    for call in (lambda: many.decode_one("words", b"\xff"), lambda: many.predict([{"words": b"\xff"}])):
+        with pytest.raises(InputError) as refused:
+            call()
+        assert refused.value.field == "words"
+
+
 class Constant(Session):
     """A graph that answers the next of some numbers in every place."""
 

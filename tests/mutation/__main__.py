@@ -61,20 +61,20 @@ class Equivalents:
         """Read them."""
         listed = tomllib.loads((HERE / "equivalent.toml").read_text(encoding="utf-8"))
         self._kinds = listed.get("kind", [])
-        self._reasons = {
+        self.listed = {
             (one["module"], one["function"], one["change"].strip()): one["reason"] for one in listed.get("mutant", [])
         }
 
     def reason(self, mutant: Mutant) -> str:
         """Say why a mutant cannot be told from the original; empty when nobody has said so."""
-        own = self._reasons.get((mutant.module, mutant.function, mutant.change))
+        own = self.listed.get((mutant.module, mutant.function, mutant.change))
         return own or next((kind["reason"] for kind in self._kinds if _is_of(kind, mutant.change)), "")
 
     def stale(self, found: Mapping[str, Sequence[Mutant]]) -> list[str]:
         """List entries of modules that were run in which no such mutant survived."""
         run = {module for module, all_ in found.items() if all_ and not any(one.code is None for one in all_)}
         there = {(one.module, one.function, one.change) for all_ in found.values() for one in all_ if survived(one)}
-        return [f"{key[0]} {key[1]}\n{key[2]}" for key in self._reasons if key[0] in run and key not in there]
+        return [f"{key[0]} {key[1]}\n{key[2]}" for key in self.listed if key[0] in run and key not in there]
 
 
 def _is_of(kind: Mapping[str, Any], change: str) -> bool:

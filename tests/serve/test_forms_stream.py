@@ -175,3 +175,43 @@ def test_a_part_without_a_disposition_is_refused() -> None:
 )
 def test_only_what_is_marked_as_json_is_read_as_json(kind: str, content: bytes, expected: str | None) -> None:
     assert Part("text", False, content, ContentType(kind)).text() == expected
+
+
+@pytest.mark.parametrize("first", [b"Content-Transfer-Encoding: base64", b"Content-Type: application/json"])
+def test_headers_of_a_part_come_in_any_order(first: bytes) -> None:
+    rest = b'\r\nContent-Disposition: form-data; name="text"\r\n\r\n"YWJj"\r\n--b--\r\n'
+    [found] = read([b"--b\r\n" + first + rest], content_type=MULTIPART)
+    assert (found.name, found.content) == ("text", b'"YWJj"')
+    assert (found.encoding, found.kind.is_json) == ((b"base64", False) if b"base64" in first else (b"", True))
+
+
+@pytest.mark.parametrize("cut", [None, 30])
+def test_a_field_that_is_sent_twice_is_refused_by_its_name(cut: int | None) -> None:
+    body = (
+        part('name="text"', b"a") + part('name="image"; filename="x"', b"b") + part('name="text"', b"c") + b"--b--\r\n"
+    )
+    with pytest.raises(InputError, match=r"^text: the field was sent more than once"):
+        read([body] if cut is None else [body[:cut], body[cut:]], content_type=MULTIPART, content_length=str(len(body)))
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_part_may_have_as_many_bytes_as_are_allowed_and_no_more(pieces: int) -> None:
+    for size in (1000, 1001):
+        body = part('name="text"', b"x" * size) + b"--b--\r\n"
+        step = -(-len(body) // pieces)
+        sent = [body[at : at + step] for at in range(0, len(body), step)]
+        if size == 1000:
+            assert len(read(sent, content_type=MULTIPART, content_length=str(len(body)))[0].content) == size
+        else:
+            with pytest.raises(TooLarge, match=r"^text: more than 1,000 bytes"):
+                read(sent, content_type=MULTIPART, content_length=str(len(body)))
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_what_lies_behind_the_closing_boundary_is_passed_over(declared: bool) -> None:
+    body = (
+        part('name="text"', b"a")
+        + b'--b--\r\n--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nb\r\n--b--\r\n'
+    )
+    headers = {"content_length": str(len(body))} if declared else {}
+    assert [found.name for found in read([body], content_type=MULTIPART, **headers)] == ["text"]

@@ -11,8 +11,17 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.errors import TooLarge
-from mla_serve.serve.limits import BodyLimit, Deadline, Held
+from mla_serve.errors import ConfigError, TooLarge
+from mla_serve.serve.limits import (
+    COST_OF_FORM,
+    COST_OF_OTHER,
+    GIVE_UP,
+    BodyLimit,
+    Deadline,
+    Held,
+    check_held,
+    cost_of_body,
+)
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import Overloaded
 
@@ -58,7 +67,7 @@ def ask(app: ASGIApp, scope: Scope, body: Sequence[Message] = (), more: bool = F
 
     async def receive() -> Message:
         if not left and more:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5)
         return left.pop(0)
 
     async def send(message: Message) -> None:
@@ -151,6 +160,43 @@ def test_all_bodies_together_may_fill_their_limit_but_not_exceed_it_and_let_go_w
     assert limit.held.bytes == 0
 
 
+def test_a_body_takes_as_much_of_the_limit_as_its_bytes_cost() -> None:
+    seen: list[int] = []
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        seen.append(limit.held.bytes)
+
+    limit = BodyLimit(read, 1000, {}, held=100, cost=lambda scope: len(scope["path"]))
+    ask(limit, http(length(20), "/four"), pieces(20))
+    assert seen == [100]
+    assert limit.held.bytes == 0
+    with pytest.raises(Overloaded):
+        ask(limit, http(length(20), "/four5"), pieces(20))
+
+
+@pytest.mark.parametrize(
+    ("headers", "cost"),
+    [
+        ([(b"content-type", b"multipart/form-data; boundary=b")], COST_OF_FORM),
+        ([(b"host", b"x"), (b"content-type", b"Multipart/Form-Data")], COST_OF_FORM),
+        ([(b"content-type", b"application/json")], COST_OF_OTHER),
+        ([(b"content-type", b"application/x-www-form-urlencoded")], COST_OF_OTHER),
+        ([(b"x-own", b"multipart/form-data"), (b"content-type", b"application/json")], COST_OF_OTHER),
+        ([], COST_OF_OTHER),
+    ],
+)
+def test_a_byte_of_a_form_costs_less_than_one_of_another_body(headers: Headers, cost: int) -> None:
+    assert cost_of_body(http(headers)) == cost
+    assert COST_OF_FORM < COST_OF_OTHER
+
+
+def test_a_limit_under_which_the_largest_body_never_fits_is_refused() -> None:
+    check_held(COST_OF_OTHER * 100, 100)
+    with pytest.raises(ConfigError, match=r"MLA_MAX_HELD_BYTES=799: a body of 100 bytes takes up to 800 of memory"):
+        check_held(COST_OF_OTHER * 100 - 1, 100)
+
+
 def test_without_a_number_bodies_together_are_practically_unlimited() -> None:
     assert BodyLimit(answer, 10, {}).held.most >= 2**40
 
@@ -233,7 +279,7 @@ def test_no_answer_in_time_is_a_problem_that_says_the_time() -> None:
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5)
         except asyncio.CancelledError:
             stopped.append("cancelled")
             raise
@@ -259,7 +305,7 @@ def test_an_answer_that_has_begun_cannot_become_a_problem(slow: bool) -> None:
     async def begin(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
         if slow:
-            await asyncio.sleep(60)
+            await asyncio.sleep(5)
         raise KeyError("late")
 
     sent: list[Message] = []
@@ -273,6 +319,31 @@ def test_an_answer_that_has_begun_cannot_become_a_problem(slow: bool) -> None:
     with pytest.raises(Exception, match="no answer within" if slow else "late"):
         asyncio.run(Deadline(begin, 0.05)(http(), receive, send))
     assert sent == [START]
+
+
+@pytest.mark.parametrize(
+    ("begun", "late", "given_up"),
+    [(True, True, True), (False, True, False), (True, False, False), (False, False, False)],
+)
+def test_a_client_that_takes_a_begun_answer_too_slowly_is_given_up(begun: bool, late: bool, given_up: bool) -> None:
+    calls: list[str] = []
+
+    async def answer_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        if begun:
+            await send(START)
+        if late:
+            await asyncio.sleep(5)
+        raise TimeoutError("some library's own")
+
+    scope = http() | {"extensions": {GIVE_UP: {"call": lambda: calls.append("given up")}}}
+    try:
+        sent, _ = ask(Deadline(answer_slowly, 0.05), scope)
+    except TimeoutError:
+        assert (begun, late) == (True, False)  # an answer that has begun and then fails cannot become a problem
+    else:
+        assert [message.get("status") for message in sent[:1]] == [200 if begun else 504 if late else 500]
+        assert len(sent) == (1 if given_up else 2)
+    assert calls == ["given up"] * given_up
 
 
 def test_a_client_that_has_left_gets_no_answer() -> None:

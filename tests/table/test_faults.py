@@ -230,3 +230,19 @@ def test_a_label_of_its_own_in_ten_rows_or_more_is_taken_for_an_id(
         if is_an_id
         else "  val.jsonl:1: label: 'other'"
     )
+
+
+def test_a_split_that_is_no_text_is_told_with_its_line(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    folder = make(tmp_path, good, alone="data")
+    with (folder / "data.jsonl").open("a") as file:
+        file.write('{"label": "a", "text": "x", "split": 5}\n')
+    assert fault(folder).split("\n")[1:] == [
+        "  data.jsonl:5: split: expected one of train, val, test, got 5; correct it"
+    ]
+
+
+def test_one_table_without_a_split_is_told_as_a_whole(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
+    make(tmp_path, {"data": good["train"]})
+    assert fault(tmp_path).split("\n")[1:] == [
+        "  data.jsonl: one table alone needs a column 'split' with train, val, test; add it, or name the tables by their split"
+    ]

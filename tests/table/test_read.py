@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mla_serve.errors import DataError
 from mla_serve.table import payload, read_table
 
 Cells = dict[str, Any]
@@ -184,3 +185,8 @@ def test_nan_is_an_empty_cell_as_null_is(tmp_path: Path) -> None:
     rows = read_table(tmp_path).splits["train"]
     assert [dict(row.values) for row in rows] == [{"text": "x"}, {"v": (1.0,)}, {"text": "y"}]
     assert [row.id for row in rows] == ["train-0", "train-1", "train-2"]
+
+
+def test_a_folder_that_does_not_exist_is_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="got a folder that does not exist, expected a data set folder"):
+        read_table(tmp_path / "gone")

@@ -91,3 +91,28 @@ def test_bugs_of_a_decoder_are_not_swallowed(tmp_path: Path, make: Make, good: S
 def test_an_unknown_split_is_refused(tmp_path: Path, make: Make, good: Splits) -> None:
     with pytest.raises(DataError, match="'dev'"):
         check_rows(read_table(make(tmp_path, good)), ("dev",), lambda modality, value: None)
+
+
+def test_rows_without_an_id_are_numbered_in_their_split(tmp_path: Path, make: Make, good: Splits) -> None:
+    table = read_table(make(tmp_path, good))
+    assert [row.id for row in table.splits["train"]] == ["train-0", "train-1"]
+    assert [row.id for row in table.splits["test"]] == ["test-0"]
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, make: Make, good: Splits) -> None:
+    del good["val"]
+    table = read_table(make(tmp_path, good))
+    with pytest.raises(DataError, match=r"got the split 'val', expected some of train, test; choose those"):
+        check_rows(table, ("train", "val"), lambda *_: None)
+
+
+def test_a_value_that_is_no_file_is_told_without_one(tmp_path: Path, make: Make, good: Splits) -> None:
+    table = read_table(make(tmp_path, good))
+
+    def refuse(modality: str, payload: object) -> None:
+        if payload == "two":
+            raise InputError(modality, "not this one")
+
+    with pytest.raises(DataError) as refused:
+        check_rows(table, ("train",), refuse)
+    assert str(refused.value).split("\n")[1:] == ["  train.jsonl:2: text: not this one"]

@@ -309,6 +309,14 @@ def test_only_listed_patterns_count_where_a_list_is_given() -> None:
     assert set(objective.scales(NAMES)) == {"a", "a+b+c"}
 
 
+def test_very_many_classes_and_the_highest_sharpness_stay_finite() -> None:
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(2, 3, 1000)), generator.integers(0, 1000, 3)
+    objective = Objective(Evidence.of(logits, np.ones((2, 3), dtype=bool), labels), 0.01, Fusion.paper(("a", "b")))
+    value, gradient = objective.value_and_gradient(np.array([0.0, 0.0, BOUND]))
+    assert np.isfinite([value, *gradient]).all()
+
+
 def test_without_a_fusion_there_is_no_prior() -> None:
     given, at = evidence(), np.array([0.1, 0.2, 0.3, 0.4])
     plain, paper = Objective(given, 0.01), Objective(given, 0.01, Fusion.paper(NAMES))
