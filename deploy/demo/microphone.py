@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.demo import render
 from deploy.demo.prometheus import Prometheus, watching
 from deploy.demo.traffic import Sample, absent, mixed, muted, samples_of, send
 from mla_serve.cli import main
@@ -99,6 +98,8 @@ def run(config: Config) -> list[tuple[float, str]]:
             good = asyncio.run(send(service.port, samples, change, config.rate, config.seconds))
             watch.note(f"{good} answers")
         watch.going = False
+        from deploy.demo import render  # draws with matplotlib, which the service does without
+
         render.draw(prometheus, marks, time.time(), config.modality, config.out, 300 / config.faster)
     return watch.seen
 
