@@ -58,6 +58,11 @@ def test_few_scores_fall_back_to_patterns_of_the_same_size() -> None:
     assert conformal.highest("paper", ("a",)) == ENOUGH / (ENOUGH + 1)
 
 
+@pytest.mark.parametrize(("count", "key"), [(50, "a"), (49, "1")])
+def test_fifty_scores_are_enough_for_a_pattern_of_its_own(count: int, key: str) -> None:
+    assert list(score_table({("paper", ("a",)): np.linspace(0, 1, count)}, np.random.default_rng(0))["paper"]) == [key]
+
+
 def test_where_not_all_patterns_are_listed_scores_go_by_size() -> None:
     many = {("paper", (name,)): np.linspace(0, 1, 200) for name in ("a", "b")}
     table = score_table(many, np.random.default_rng(0), by_size=True)

@@ -17,6 +17,7 @@ FEATURES = generator.normal(size=(2 * CHUNK + 3, WIDTH)) * 3 + 1
 UNIT = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
 SPHERE = generator.normal(size=(7, WIDTH))
 SPHERE /= np.linalg.norm(SPHERE, axis=1, keepdims=True)
+MEANS = SPHERE * np.linspace(0.5, 6, len(SPHERE))[:, None]
 CENTRE, WHITEN = generator.normal(size=WIDTH), generator.normal(size=(WIDTH, WIDTH))
 
 
@@ -25,7 +26,7 @@ def knn(points: Array = SPHERE, quantiles: Array = QUANTILES) -> Reference:
 
 
 def mahalanobis(quantiles: Array = QUANTILES) -> Reference:
-    return Reference("mahalanobis", SPHERE * 4, CENTRE, WHITEN, quantiles)
+    return Reference("mahalanobis", MEANS, CENTRE, WHITEN, quantiles)
 
 
 def nearest(moved: Array, points: Array) -> Array:
@@ -39,7 +40,7 @@ def test_knn_is_the_distance_to_the_nearest_row_on_the_unit_sphere(length: float
 
 
 def test_mahalanobis_is_the_distance_to_the_nearest_mean_after_whitening() -> None:
-    expected = nearest((FEATURES - CENTRE) @ WHITEN, SPHERE * 4)
+    expected = nearest((FEATURES - CENTRE) @ WHITEN, MEANS)
     np.testing.assert_allclose(mahalanobis().score(FEATURES), expected, rtol=1e-5)
 
 

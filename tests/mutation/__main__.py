@@ -97,6 +97,8 @@ def prepare(module: str, tests: Sequence[str]) -> Path:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(ROOT / name, target_is_directory=True)
     shutil.rmtree(folder / "mutants" / "tests", ignore_errors=True)  # a test that was deleted must not stay
+    # Which test reaches which function is found out anew: mutmut would ask new tests alone, also about new functions.
+    (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     settings = {
         "source_paths": ["mla_serve"],
         "only_mutate": [module],

@@ -53,6 +53,10 @@ def test_base64_is_decoded_in_every_spelling_up_to_the_limit(size: int, spelling
         decode_base64("image", text, size - 1)
 
 
+def test_only_padding_is_taken_off_the_end_of_base64() -> None:
+    assert decode_base64("image", "AA\nAX", 3) == b"\0\0\x17"
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

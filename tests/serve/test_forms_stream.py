@@ -215,3 +215,22 @@ def test_what_lies_behind_the_closing_boundary_is_passed_over(declared: bool) ->
     )
     headers = {"content_length": str(len(body))} if declared else {}
     assert [found.name for found in read([body], content_type=MULTIPART, **headers)] == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_file", "is_json"),
+    [
+        ("", False, False),
+        ("text/plain", False, False),
+        ("text/csv", False, False),
+        ("application/x-www-form-urlencoded", False, False),
+        ("application/json", False, True),
+        ("application/problem+json", False, True),
+        ("image/svg+json", True, False),
+        ("image/png", True, False),
+        ("application/octet-stream", True, False),
+    ],
+)
+def test_a_media_type_says_whether_it_is_that_of_a_file_or_of_json(kind: str, is_file: bool, is_json: bool) -> None:
+    assert ContentType(kind).is_file is is_file
+    assert ContentType(kind).is_json is is_json

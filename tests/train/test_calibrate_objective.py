@@ -311,7 +311,7 @@ def test_only_listed_patterns_count_where_a_list_is_given() -> None:
 
 def test_very_many_classes_and_the_highest_sharpness_stay_finite() -> None:
     generator = np.random.default_rng(0)
-    logits, labels = generator.normal(size=(2, 3, 1000)), generator.integers(0, 1000, 3)
+    logits, labels = 0.1 * generator.normal(size=(2, 3, 2000)), generator.integers(0, 2000, 3)
     objective = Objective(Evidence.of(logits, np.ones((2, 3), dtype=bool), labels), 0.01, Fusion.paper(("a", "b")))
     value, gradient = objective.value_and_gradient(np.array([0.0, 0.0, BOUND]))
     assert np.isfinite([value, *gradient]).all()
