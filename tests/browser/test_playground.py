@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,14 @@ def sent_file(page: Any, name: str) -> bytes:
     """Return the bytes of one file of the last form."""
     content = page.evaluate("async name => Array.from(new Uint8Array(await sent.get(name).arrayBuffer()))", name)
     return bytes(content)
+
+
+def wait_until_sent(page: Any, name: str, wanted: Callable[[str], bool]) -> None:
+    """Wait until the page sends what is wanted for a modality. Playwright does not wait for asynchronous predicates."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not wanted(page.evaluate(AS_TEXT, name)):
+        assert time.monotonic() < end, f"the page did not send it: {name}"
+        page.wait_for_timeout(50)
 
 
 def shown_answer(page: Any) -> str:
@@ -187,15 +197,17 @@ def test_noise_spoils_each_kind_in_the_page(page: Any) -> None:
     watch_requests(page)
     page.locator(".chip").first.click()
     wait_for_opinions(page, *ALL)
+    card(page, "audio").locator("input[type=file]").set_input_files(wav())  # no browser decodes the sample's 1,000 Hz
+    wait_until_sent(page, "audio", ",".join(map(str, wav()["buffer"])).__eq__)
     page.wait_for_timeout(CALM_MS)
     for name in ALL:
-        before = page.evaluate(AS_TEXT, name)
+        before = str(page.evaluate(AS_TEXT, name))
         page.get_by_role("slider", name=f"Noise on {name.replace('_', ' ').capitalize()}").fill("90")
-        page.wait_for_function(f"async ([name, before]) => before !== await ({AS_TEXT})(name)", arg=[name, before])
+        wait_until_sent(page, name, before.__ne__)
         wait_for_opinions(page, *ALL)
     assert card(page, "text").locator(".spoiled").is_visible()
     page.get_by_role("slider", name="Noise on Vector").fill("0")
-    page.wait_for_function(f"async before => before === await ({AS_TEXT})('vector')", arg=before)
+    wait_until_sent(page, "vector", before.__eq__)
 
 
 def test_weights_move_with_noise(page: Any) -> None:

@@ -63,7 +63,7 @@ export function audioField({ name, modality, changed, take, say }) {
   }
   async function load(file) {
     sound = { samples: await decode(file, rate).catch(() => null), file };
-    if (!sound.samples) say("This browser cannot show such a file; it is sent as it is.");
+    if (!sound.samples) say("This browser cannot read such a file; it is sent as it is, without noise.");
   }
   function clear() {
     if (recording) {

@@ -75,7 +75,7 @@ export function imageField({ name, modality, changed, take, say }) {
   function showPicture() {
     const context = stage.getContext("2d");
     context.clearRect(0, 0, stage.width, stage.height);
-    if (picture && !picture.bitmap) say("This browser cannot show such a file; it is sent as it is.");
+    if (picture && !picture.bitmap) say("This browser cannot read such a file; it is sent as it is, without noise.");
     if (picture?.bitmap) drawCovering(context, picture.bitmap);
   }
 
