@@ -61,7 +61,7 @@ test-all: lint $(AXE) ## the same with the slow tests
 
 .PHONY: test-serving
 test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
-	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks --ignore=tests/test_bulk_ray.py $(ARGS)
+	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks --ignore=tests/bulk/test_on_ray.py $(ARGS)
 
 SECONDS = 300
 .PHONY: hostile
@@ -113,7 +113,7 @@ docs: .venv/.stamp-dev ## write what can be computed into README.md and docs/: s
 
 .PHONY: check-gpu
 check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on the CPU
-	@exec $(BIN)/python -m export.check_gpu --model '$(MODEL)' $(ARGS)
+	@exec $(BIN)/python -m mla_serve.export.check_gpu --model '$(MODEL)' $(ARGS)
 
 .PHONY: bench-strategies
 bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"

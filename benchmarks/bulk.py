@@ -33,10 +33,10 @@ from mla_serve.bulk.parts import Parts
 from mla_serve.bulk.run import ROWS
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Source
-from mla_serve.cli import console, main
+from mla_serve.bundle.runtime import cores
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError, MlaServeError
-from mla_serve.fusion import DEFAULT_RULE
-from mla_serve.runtime import cores
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.table.cells import lookup, missing
 from mla_serve.table.faults import Unusable
 
@@ -92,7 +92,7 @@ class Command:
         flags = ["--table", str(table), "--out", str(out), "--model", str(config.model), *more]
         self.out, self.began, self.before = out, time.perf_counter(), _children_s()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mla_serve.predict", *flags],
+            [sys.executable, "-m", "mla_serve", "predict", *flags],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from mla_serve.cli import console, main
-from mla_serve.train import distributed, pipeline
+from mla_serve.console import console, main
+from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data import Samples, TrainingBatch, decode_rows, training_batches
+from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
+from mla_serve.train.distributed import collectives
 from mla_serve.train.strategies import Strategy
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ class DistributedConfig:
     encoders: tuple[str, ...] = ()
     """Encoders by modality, such as image=resnet18."""
     out: Path = Path("benchmarks")
-    """Folder that distributed.json and .md are written to."""
+    """Folder that collectives.json and .md are written to."""
     worker: Path | None = None
     """Used by the command itself: be one of the processes, and write to this file."""
     threads: int = 1
@@ -64,19 +65,19 @@ def work(config: DistributedConfig, result: Path) -> None:
     told = TrainConfig(
         config.data, augment=False, norm="group", precision="fp32", device="cpu", encoders=config.encoders
     )
-    with distributed.group(CPU):
-        planned = distributed.from_main(lambda: pipeline.plan(told))
+    with collectives.group(CPU):
+        planned = collectives.from_main(lambda: pipeline.plan(told))
         samples = decode_rows(planned.rows["train"], planned.recipe.inputs, planned.recipe.classes)
         strategy = planned.build(0)
         for name, encoder in strategy.encoders.items():
             encoder.measure(samples.columns[name].windows)
         strategy.to(memory_format=torch.channels_last)
-        distributed.convert(strategy, CPU)
+        collectives.convert(strategy, CPU)
         strategy.prepare(pipeline.total_steps(told, planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
         records = [timed(strategy, batch) for batch in itertools.islice(endless(samples, config), config.steps)]
-    if distributed.is_main():
+    if collectives.is_main():
         result.write_text(json.dumps(records))
 
 

@@ -23,13 +23,14 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.strategies_report import interval
-from mla_serve.bundle import Bundle
-from mla_serve.cli import console, main
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
-from mla_serve.evaluate import Listened, hear_split
-from mla_serve.fusion import Array, fuse
-from mla_serve.predictor import Predictor
-from mla_serve.scores import evaluate
+from mla_serve.evaluation.scores import evaluate
+from mla_serve.evaluation.splits import Listened, hear_split
+from mla_serve.fusion.formula import Array
+from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row, payload, read_table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.pretrained import PREFIX
@@ -102,7 +103,7 @@ def train_seed(config: PretrainedConfig, seed: int) -> Path:
     """Train, or go on with training, and export; returns the folder of the bundle."""
     import torch
 
-    from export.bundle import export_run
+    from mla_serve.export.bundle import export_run
     from mla_serve.train import pipeline
 
     bundle = config.work / "models" / f"seed{seed}"

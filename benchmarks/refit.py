@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from mla_serve.table import read_table
-from mla_serve.train.data import decode_rows
-from mla_serve.train.data_checks import DATA
-from mla_serve.train.run import RUN, UNFAMILIAR, RunFolder
-from mla_serve.train.split import split_validation
-from mla_serve.train.trust import establish
+from mla_serve.train.data.checks import DATA
+from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.data.split import split_validation
+from mla_serve.train.fit.after_training import establish
+from mla_serve.train.run_folder import RUN, UNFAMILIAR, RunFolder
 
 
 def refit(run: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mla_serve.table import Row, read_table
-from mla_serve.table.rows import SPLITS, Value
+from mla_serve.table.dataset import SPLITS, Value
 
 SHARE = 1 / 6  # of a modality's values, in val and in test each
 Dealt = dict[str, dict[str, list[tuple[Value, str]]]]  # split -> label -> (value, group)

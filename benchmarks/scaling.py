@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import rich.progress
 
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 
 # Every cell's process: arrays of 64 KiB and more go back to the system when they are freed, so that resident memory is
@@ -154,11 +154,11 @@ def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[],
     import torch
 
     from benchmarks import up_front
-    from mla_serve.fusion import Fusion
-    from mla_serve.scores import evaluate
-    from mla_serve.train.data import TrainingBatch
+    from mla_serve.evaluation.scores import evaluate
+    from mla_serve.fusion.formula import Fusion
+    from mla_serve.train.data.samples import TrainingBatch
     from mla_serve.train.loop import opinions
-    from mla_serve.train.run import Recipe
+    from mla_serve.train.run_folder import Recipe
     from mla_serve.train.strategies import Options
 
     torch.set_num_threads(kind.threads)
@@ -189,7 +189,7 @@ def _samples(kind: Kind, modalities: int, generator: Any) -> Any:
     import torch
 
     from mla_serve.inputs import ImageInput, VectorInput
-    from mla_serve.train.data import Column, Samples
+    from mla_serve.train.data.samples import Column, Samples
 
     spec = VectorInput(*kind.shape) if len(kind.shape) == 1 else ImageInput(kind.shape[2], kind.shape[1])
     one_each = torch.ones(kind.batch, dtype=torch.long)

@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mla_serve.conformal import scores, stored, threshold
-from mla_serve.fusion import Array, Fusion, fuse, log_softmax
-from mla_serve.scores import patterns
+from mla_serve.evaluation.scores import patterns
+from mla_serve.fusion.formula import Array, Fusion, log_softmax
+from mla_serve.fusion.intervals import scores, stored, threshold
+from mla_serve.fusion.rules import fuse
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data import decode_rows
+from mla_serve.train.data.samples import decode_rows
 from mla_serve.train.loop import Trainer, opinions
 from mla_serve.train.pipeline import plan
-from mla_serve.train.run import RunFolder
+from mla_serve.train.run_folder import RunFolder
 
 SPLITS, COVERAGE = 200, 0.9
 

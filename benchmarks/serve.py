@@ -34,8 +34,8 @@ from benchmarks.serve_ceiling import Ceiling
 from benchmarks.serve_load import Case, Heard, ask, cases, stages
 from benchmarks.serve_processes import Server, serving
 from benchmarks.serve_systems import CORES, ECHO, EMPTY, SYSTEMS, Settings, System, told
-from mla_serve.bundle import Bundle
-from mla_serve.cli import console, main
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 
 CONNECTIONS = (1, 8, 32)

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from mla_serve import __version__
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
 from mla_serve.errors import BundleError
-from mla_serve.fusion import Fusion
+from mla_serve.fusion.formula import Fusion
 from mla_serve.inputs import AudioInput, ImageInput, Input, TextInput
 
 WIDTH, CLASSES, SAMPLES, SEED = 512, 10, 10, 0
@@ -37,9 +37,9 @@ def resnet18_bundle(work: Path) -> Path:
 
 def _build(run: Path, out: Path) -> None:
     """Write the run folder of a training that never was, and export it."""
-    from export.bundle import export_run
+    from mla_serve.export.bundle import export_run
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.run import BEST, RUN, Recipe, RunFolder
+    from mla_serve.train.run_folder import BEST, RUN, Recipe, RunFolder
     from mla_serve.train.strategies import Options
 
     folder, inputs = RunFolder(run), _inputs()
@@ -72,7 +72,7 @@ def _build(run: Path, out: Path) -> None:
 
 def _inputs() -> dict[str, Input]:
     """Choose the inputs: an image as ImageNet's are, a second of sound, a word."""
-    from mla_serve.train.inputs import train_tokenizer
+    from mla_serve.train.data.choose_inputs import train_tokenizer
 
     draft = TextInput(tokenizer="", length=1)
     generator = np.random.default_rng(SEED)

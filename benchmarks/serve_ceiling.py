@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.serve_load import Case, Heard, in_order
 from benchmarks.serve_processes import Tree
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 
 Latencies = dict[str, list[float]]
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import uvloop
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import MlaServeError
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
 from tests.load.http import connect, form, post, read_answer
 
 MARGIN = 1e-3  # between the two most probable labels: beyond what float32 may change

@@ -33,17 +33,17 @@ from benchmarks.serve import machine
 from benchmarks.serve_load import HEAD_END, Case, as_form, ask, cases, in_order
 from benchmarks.serve_processes import Server, serving
 from benchmarks.serve_systems import SYSTEMS
-from mla_serve.cli import console, main
-from mla_serve.predictor import Predictor
-from mla_serve.serve import connection
-from mla_serve.serve.bench import Stopwatch
-from mla_serve.serve.drain import Drain, Drained
-from mla_serve.serve.fields import Options
-from mla_serve.serve.identity import Identity
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.console import console, main
+from mla_serve.serve.bento import connection
+from mla_serve.serve.bento.drain import Drain, Drained
+from mla_serve.serve.http.fields import Options
 from mla_serve.serve.metrics import tally
-from mla_serve.serve.model import open_predictor
-from mla_serve.serve.mounted import Mounted, PastBentoML
+from mla_serve.serve.models.current_model import Mounted, PastBentoML
+from mla_serve.serve.models.open_predictor import open_predictor
+from mla_serve.serve.request_id import Identity
 from mla_serve.serve.settings import Settings
+from mla_serve.serve.workers.threads import Stopwatch
 from tests.load.http import BOUNDARY
 
 WARM_UP_S = 0.3  # of the real service, after its sleep

@@ -23,7 +23,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.strategies import Cell, read, run_cell
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row, read_table
 from mla_serve.train.config import TrainConfig

@@ -29,9 +29,9 @@ import numpy as np
 import rich.progress
 
 from benchmarks.strategies_report import MASKS, REFERENCE, read_rows, write_report
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
-from mla_serve.fusion import Array, Fusion
+from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.table import Row
 
 CORE = ("mla", "ensemble", "joint_concat", "joint_dropout", "ogm_ge", "qmf")
@@ -181,9 +181,9 @@ def train_cell(cell: Cell, work: Path) -> None:
     from benchmarks import up_front
     from mla_serve.train import pipeline
     from mla_serve.train.config import TrainConfig
+    from mla_serve.train.fit.after_training import class_shares
     from mla_serve.train.loop import Diverged, opinions
     from mla_serve.train.memory import keep_freed_memory
-    from mla_serve.train.trust import class_shares
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -230,9 +230,9 @@ def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mappi
     """Return a trainer that has not begun, and the decoded splits; frozen features are shared by all cells."""
     import torch
 
-    from mla_serve.train.data import decode_rows
+    from mla_serve.train.data.samples import decode_rows
     from mla_serve.train.loop import Trainer
-    from mla_serve.train.run import RunFolder
+    from mla_serve.train.run_folder import RunFolder
 
     strategy, device = plan.build(cell.seed), torch.device("cpu")
     plan.adopt(strategy, work / "features", device)
@@ -251,9 +251,9 @@ def _fit(
     logits: Array, present: Array, labels: Array, names: tuple[str, ...], rows: Sequence[Row], shares: Sequence[float]
 ) -> Fusion:
     """Fit the calibrated rule; where classes are unbalanced, in the form that cross-validation chooses, as training does."""
-    from mla_serve.train.calibrate import Evidence, fit
-    from mla_serve.train.choose import choose, unbalanced
-    from mla_serve.train.folds import make_folds
+    from mla_serve.train.data.folds import make_folds
+    from mla_serve.train.fit.choose import choose, unbalanced
+    from mla_serve.train.fit.formula import Evidence, fit
 
     evidence = Evidence.of(logits, present, labels)
     if not unbalanced(shares):
@@ -264,13 +264,13 @@ def _fit(
 
 
 def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any, draws: int = 0) -> dict[str, Any]:
-    from mla_serve.scores import evaluate
+    from mla_serve.evaluation.scores import evaluate
 
     return evaluate(logits, present, labels, fusion, RULES, masks, draws)
 
 
 def _masks(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    from mla_serve.evaluate import masks_of
+    from mla_serve.evaluation.splits import masks_of
 
     return masks_of(rows, names)
 

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data import Samples, TrainingBatch, decode_rows, training_batches
+from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
 from mla_serve.train.memory import keep_freed_memory
-from mla_serve.train.run import Recipe
+from mla_serve.train.run_folder import Recipe
 
 Step = Callable[[TrainingBatch], object]
 CPU = torch.device("cpu")

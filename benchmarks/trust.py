@@ -15,22 +15,23 @@ import numpy as np
 import torch
 from scipy.stats import betabinom
 
-from mla_serve import measure
-from mla_serve.bundle import Bundle
-from mla_serve.conformal import Conformal
-from mla_serve.evaluate import hear_split
-from mla_serve.fusion import Array, Fusion, fuse
-from mla_serve.predictor import Predictor
-from mla_serve.scores import evaluate, patterns
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.evaluation import analysis
+from mla_serve.evaluation.scores import evaluate, patterns
+from mla_serve.evaluation.splits import hear_split
+from mla_serve.fusion.formula import Array, Fusion
+from mla_serve.fusion.intervals import Conformal
+from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.rules import fuse
 from mla_serve.table import read_table
-from mla_serve.train.calibrate import Evidence
-from mla_serve.train.choose import Setting
-from mla_serve.train.data import decode_rows
-from mla_serve.train.features import encode_column
-from mla_serve.train.folds import Folds
-from mla_serve.train.run import UNFAMILIAR, RunFolder
-from mla_serve.train.trust import cross_fitted_scores, gather
-from mla_serve.unfamiliar import Familiar
+from mla_serve.train.data.folds import Folds
+from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.fit.after_training import cross_fitted_scores, gather
+from mla_serve.train.fit.choose import Setting
+from mla_serve.train.fit.features import encode_column
+from mla_serve.train.fit.formula import Evidence
+from mla_serve.train.run_folder import UNFAMILIAR, RunFolder
 
 RULES = ("calibrated", "paper", "undiscounted")
 CONDITIONS = ("full", "missing20", "missing50", "missing80")
@@ -62,7 +63,7 @@ def coverage(model: str, data: str) -> None:
     """Fit and calibrate on a random half of validation and test together, and measure on the other half, 20 times."""
     predictor = Predictor(Bundle.load(model))
     parts = [hear_split(predictor, Path(data), split) for split in ("val", "test")]
-    heard = measure.join([part.heard for part in parts])
+    heard = analysis.join([part.heard for part in parts])
     evidence = Evidence.of(heard.logits, heard.present, np.concatenate([part.labels for part in parts]))
     names, rows, setting = predictor.names, len(evidence.labels), Setting(1e-2)
     listed = [p for p in patterns(len(names)) if p.sum() <= 3]
@@ -112,8 +113,8 @@ def spoiled(model: str, data: str) -> None:
     listened = hear_split(predictor, Path(data), "test")
     rules = ("calibrated", "undiscounted", "paper", "mean_logit", "product", "static", "energy")
     heard, labels = listened.heard, listened.labels
-    rest = measure.leave_one_out(predictor, heard, labels, rules)
-    curves = measure.corruption_curves(predictor, listened.samples(), heard, labels, rules, severities=(5,))
+    rest = analysis.leave_one_out(predictor, heard, labels, rules)
+    curves = analysis.corruption_curves(predictor, listened.samples(), heard, labels, rules, severities=(5,))
     print(f"{'points against the fusion of the rest':44}" + "".join(f"{rule:>12}" for rule in rules))
     for name, corruptions in curves.items():
         for corruption, by_severity in corruptions.items():

@@ -14,12 +14,12 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from mla_serve.bundle import Bundle
-from mla_serve.evaluate import hear_split
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.evaluation.splits import hear_split
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
-from mla_serve.train.keypad import TONES
-from mla_serve.train.unfamiliar import auroc
+from mla_serve.train.data.keypad import TONES
+from mla_serve.train.fit.novelty import auroc
 
 COUNT = 200
 RATE = 8000

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.demo.traffic import Sample, samples_of
-from mla_serve.cli import main
+from mla_serve.console import main
 from mla_serve.serve.settings import Settings
 from tests.load.http import connect, form, read_answer
 from tests.load.service import serving

@@ -61,8 +61,8 @@ def errors(_: str) -> str:
 def formats(_: str) -> str:
     """Tabulate the formats of files that are read, and those that are named with a command that converts them."""
     from mla_serve.inputs.audio import FORMATS as SOUNDS
-    from mla_serve.inputs.formats import BRANDS, MARKUP, STARTS
     from mla_serve.inputs.image import FORMATS as IMAGES
+    from mla_serve.inputs.media.formats import BRANDS, MARKUP, STARTS
 
     own = [name for name in IMAGES if name != "HEIF"]
     read = {"HEIC", "HEIF", *IMAGES}
@@ -83,12 +83,12 @@ def formats(_: str) -> str:
 def flags(command: str) -> str:
     """Quote the help of a command."""
     from mla_serve.__main__ import COMMANDS
-    from mla_serve.cli import parse
+    from mla_serve.console import parse
 
     output = io.StringIO()
     os.environ |= {"COLUMNS": "110", "NO_COLOR": "1"}
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(output):
-        parse(COMMANDS[command].load()[1], ["--help"], f"python -m mla_serve {command}")
+        parse(COMMANDS[command].load(command)[1], ["--help"], f"python -m mla_serve {command}")
     lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
     return "\n".join(["```text", *lines, "```"])
 
@@ -104,7 +104,7 @@ def commands(_: str) -> str:
 
 def results(_: str) -> str:
     """Tabulate what was measured when the bundle was exported."""
-    from mla_serve.bundle import Bundle
+    from mla_serve.bundle.manifest import Bundle
 
     manifest = Bundle.load(MODEL).manifest
     measured = manifest.metrics["conditions"]
@@ -125,8 +125,8 @@ def results(_: str) -> str:
 
 def answer(asked: str) -> str:
     """Quote the service's answer to golden sample 7, digits cut to four."""
-    from mla_serve.bundle import Bundle
-    from mla_serve.predictor import Predictor
+    from mla_serve.bundle.manifest import Bundle
+    from mla_serve.bundle.predictor import Predictor
 
     bundle = Bundle.load(MODEL)
     words = dict(word.partition("=")[::2] for word in asked.split())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mla_serve.bundle import Manifest
-from mla_serve.fusion import DEFAULT_RULE
-from mla_serve.train.calibrate import ENOUGH_ROWS
+from mla_serve.bundle.manifest import Manifest
+from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.train.fit.formula import ENOUGH_ROWS
 
 RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
@@ -91,7 +91,7 @@ expect less, and probabilities that are too sure.
 def _measured_on(manifest: Manifest) -> str:
     """Say how to measure again, and what the rows were used for before."""
     metrics = manifest.metrics
-    command = f"python -m mla_serve.evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
+    command = f"mla-serve evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
     parts = [] if metrics.get("held_out") else [f"`{command}` prints them again."]
     if metrics["split"] == "val":
         parts.append(

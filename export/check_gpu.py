@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table as RichTable
 
-from mla_serve.bundle import Bundle
-from mla_serve.cli import console, main
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.runtime import DEVICES
+from mla_serve.console import console, main
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.inputs import Array
-from mla_serve.predictor import Predictor
-from mla_serve.runtime import DEVICES
 
 TOLERANCE = 1e-3  # absolute plus relative, fp32 without TF32: convolutions sum in another order
 SAMPLES = 7

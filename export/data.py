@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, MlaServeError
-from mla_serve.evaluate import Listened, hear_rows
-from mla_serve.predictor import Predictor
+from mla_serve.evaluation.splits import Listened, hear_rows
 from mla_serve.table import Row, Table, read_table
+from mla_serve.train.data.split import split_validation
 from mla_serve.train.pipeline import VALIDATION_SHARE
-from mla_serve.train.split import split_validation
 
 log = logging.getLogger("mla_serve")
 

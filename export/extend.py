@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.bundle import example_windows, finish, list_inputs, package_versions, store, told, write_encoder
-from export.graphs import largest_difference
-from export.precision import Wish
-from mla_serve.bundle import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
+from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
+from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.results import Prediction
 from mla_serve.errors import BundleError, ConfigError
-from mla_serve.fusion import RULES, Fusion, fuse
+from mla_serve.export.graphs import largest_difference
+from mla_serve.export.precision import Wish
+from mla_serve.export.steps import example_windows, finish, list_inputs, package_versions, store, told, write_encoder
+from mla_serve.fusion.formula import Fusion
+from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
 from mla_serve.output import staged
-from mla_serve.predictor import Heard, Predictor
-from mla_serve.results import Prediction
-from mla_serve.train.extend_head import build_late, read_head
-from mla_serve.train.run import UNFAMILIAR, Recipe, RunFolder
+from mla_serve.train.extend.head import build_late, read_head
+from mla_serve.train.run_folder import UNFAMILIAR, Recipe, RunFolder
 from mla_serve.train.strategies import Strategy
 
 MADE_ANEW = ("MODEL_CARD.md", "report.html", "report.json")
@@ -89,7 +90,7 @@ def _base(extends: Mapping[str, Any], moved: Path | None) -> Bundle:
     if not folder.is_dir():
         raise ConfigError(
             f"{folder}: the extended bundle, {extends['name']}, is not there; "
-            "name its folder: python -m export RUN --base FOLDER"
+            "name its folder: mla-serve export RUN --base FOLDER"
         )
     base = Bundle.load(folder)
     if base.manifest.sha256 != extends["sha256"]:

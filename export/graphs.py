@@ -14,10 +14,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from mla_serve.bundle.graphs import LARGEST
+from mla_serve.bundle.runtime import DEVICES, open_session
 from mla_serve.errors import BundleError
-from mla_serve.graphs import LARGEST
 from mla_serve.inputs import Array
-from mla_serve.runtime import DEVICES, open_session
 
 OPSET = 20
 BATCHES = (1, 2, 7)

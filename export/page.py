@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import charts
-from export.media import media
+from mla_serve.export import charts
+from mla_serve.export.media import media
 from mla_serve.inputs import Payload
-from mla_serve.train.data_checks import DATA
+from mla_serve.train.data.checks import DATA
 
 STYLE = Path(__file__).with_name("report.css")
 MOST_CLASSES = 30  # in the confusion matrix

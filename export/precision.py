@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.data import Rows
-from export.quantise import kinds_of, to_fp16, to_int8
-from export.timing import overall, times_faster
-from mla_serve.bundle import Bundle, Manifest, write_manifest
+from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
+from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.runtime import DEVICES, cuda_is_there, open_session, runtime_version
 from mla_serve.errors import BundleError, ConfigError, NotFinite
-from mla_serve.evaluate import hear_split
-from mla_serve.fusion import DEFAULT_RULE
+from mla_serve.evaluation.scores import evaluate
+from mla_serve.evaluation.splits import hear_split
+from mla_serve.export.data import Rows
+from mla_serve.export.quantise import kinds_of, to_fp16, to_int8
+from mla_serve.export.timing import overall, times_faster
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array
-from mla_serve.predictor import Heard, Predictor
-from mla_serve.runtime import DEVICES, cuda_is_there, open_session, runtime_version
-from mla_serve.scores import evaluate
 from mla_serve.table import Row, Table, payload
 
 Precision = Literal["fp32", "fp16", "int8", "auto"]

@@ -19,9 +19,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from export.graphs import forget_origin
+from mla_serve.bundle.runtime import load_onnxruntime
+from mla_serve.export.graphs import forget_origin
 from mla_serve.inputs import Array
-from mla_serve.runtime import load_onnxruntime
 
 quantization = load_onnxruntime("quantization")
 CalibrationDataReader: Any = quantization.CalibrationDataReader

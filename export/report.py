@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from export.page import render
-from mla_serve import measure
-from mla_serve.bundle import Manifest
-from mla_serve.evaluate import DRAWS, SHOWN_RULES, Listened, measure_more
-from mla_serve.fusion import DEFAULT_RULE, Array
-from mla_serve.predictor import Predictor
-from mla_serve.scores import patterns
+from mla_serve.bundle.manifest import Manifest
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.evaluation import analysis
+from mla_serve.evaluation.scores import patterns
+from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, Listened, measure_more
+from mla_serve.export.page import render
+from mla_serve.fusion.formula import Array
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.table.faults import written
 
 WRONGEST = 10
@@ -60,12 +61,12 @@ def gather(predictor: Predictor, listened: Listened) -> dict[str, Any]:
     heard, labels = listened.heard, listened.labels
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
     samples = listened.samples()
-    part = measure.some(heard, chosen)
+    part = analysis.some(heard, chosen)
     picked = [samples[b] for b in chosen]
     return measure_more(predictor, listened, DRAWS, SHOWN_RULES) | {
         "reliability": {rule: _reliability(predictor, listened, rule) for rule in ("paper", DEFAULT_RULE)},
-        "corruptions": measure.corruption_curves(predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES),
-        "corruption_baseline": measure.leave_one_out(predictor, part, labels[chosen], SHOWN_RULES),
+        "corruptions": analysis.corruption_curves(predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES),
+        "corruption_baseline": analysis.leave_one_out(predictor, part, labels[chosen], SHOWN_RULES),
         "corruption_rows": len(chosen),
         "wrongest": _wrongest(predictor, listened),
     }
@@ -79,10 +80,10 @@ def _reliability(predictor: Predictor, listened: Listened, rule: str) -> list[di
         there = np.flatnonzero(mask.any(axis=0))
         if len(there):
             log_p.append(
-                measure.log_probabilities(predictor, measure.some(listened.heard, there), rule, mask[:, there])
+                analysis.log_probabilities(predictor, analysis.some(listened.heard, there), rule, mask[:, there])
             )
             labels.append(listened.labels[there])
-    return measure.reliability(np.concatenate(log_p), np.concatenate(labels))
+    return analysis.reliability(np.concatenate(log_p), np.concatenate(labels))
 
 
 def _wrongest(predictor: Predictor, listened: Listened) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ def _wrong(predictor: Predictor, listened: Listened, mask: Array) -> list[dict[s
     some = np.flatnonzero(mask.any(axis=0))
     if not len(some):
         return []
-    log_p = measure.log_probabilities(predictor, measure.some(listened.heard, some), DEFAULT_RULE, mask[:, some])
+    log_p = analysis.log_probabilities(predictor, analysis.some(listened.heard, some), DEFAULT_RULE, mask[:, some])
     answers, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
     wrong = np.flatnonzero(answers != listened.labels[some])
     return [

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mla_serve.bundle.runtime import Session
 from mla_serve.inputs import Array
-from mla_serve.runtime import Session
 
 BATCHES = (1, 8)
 REPEATS = 15

@@ -13,38 +13,32 @@ from rich.table import Table
 from rich.text import Text
 
 from mla_serve import __version__
-from mla_serve.cli import COMPLETION, command_line, console, errors
-from mla_serve.cli import main as run_command
+from mla_serve.console import COMPLETION, command_line, console, errors
+from mla_serve.console import main as run_command
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command: what it does in a line, the module, function and dataclass behind it, the extra that it needs."""
+    """One command: what it does in a line, the dataclass of its flags, the extra that it needs."""
 
     does: str
-    module: str
     config: str
-    function: str = "run"
     needs: str | None = None
 
-    def load(self) -> tuple[Any, Any]:
-        """Import the function and the dataclass."""
-        module = importlib.import_module(self.module)
-        return getattr(module, self.function), getattr(module, self.config)
+    def load(self, name: str) -> tuple[Any, Any]:
+        """Import `run` and the dataclass of the flags from the command's own file."""
+        module = importlib.import_module(f"mla_serve.commands.{name}")
+        return module.run, getattr(module, self.config)
 
 
 COMMANDS = {
-    "predict": Command("classify one sample, or a whole table, without a server", "mla_serve.predict", "PredictConfig"),
-    "evaluate": Command("measure a bundle on a labelled table", "mla_serve.evaluate", "EvaluateConfig"),
-    "train": Command("train on a table and export a bundle", "mla_serve.train.__main__", "TrainFlags", needs="train"),
-    "export": Command("turn a finished run into a bundle", "export.__main__", "ExportConfig", "export", "train"),
-    "serve": Command(
-        "answer requests over HTTP with a bundle", "mla_serve.serve.__main__", "ServeConfig", needs="serve"
-    ),
-    "tune": Command(
-        "find the fastest settings for a bundle on this machine", "mla_serve.tune.__main__", "TuneConfig", needs="serve"
-    ),
-    "ask": Command("classify one sample through a running service", "mla_serve.ask", "AskConfig", needs="client"),
+    "predict": Command("classify one sample, or a whole table, without a server", "PredictConfig"),
+    "evaluate": Command("measure a bundle on a labelled table", "EvaluateConfig"),
+    "train": Command("train on a table and export a bundle", "TrainFlags", needs="train"),
+    "export": Command("turn a finished run into a bundle", "ExportConfig", needs="train"),
+    "serve": Command("answer requests over HTTP with a bundle", "ServeConfig", needs="serve"),
+    "tune": Command("find the fastest settings for a bundle on this machine", "TuneConfig", needs="serve"),
+    "ask": Command("classify one sample through a running service", "AskConfig", needs="client"),
 }
 HELP = ("-h", "--help", "help")
 
@@ -61,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _print_completion(args)
     elif name in COMMANDS:
         command = COMMANDS[name]
-        run_command(*command.load(), command.needs, args[1:], command_line(name))
+        run_command(*command.load(name), command.needs, args[1:], command_line(name))
     else:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
@@ -84,7 +78,7 @@ def _print_completion(args: Sequence[str]) -> None:
 
     functions = {}
     for name, command in COMMANDS.items():
-        _, functions[name] = command.load()
+        _, functions[name] = command.load(name)
     markers = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
     tyro.extras.subcommand_cli_from_dict(functions, prog="mla-serve", args=list(args), config=markers)
 

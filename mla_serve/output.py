@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mla_serve.bundle import MANIFEST
+from mla_serve.bundle.manifest import MANIFEST
 from mla_serve.errors import ConfigError
 
 RUN_CONFIG = "config.json"
@@ -249,7 +249,7 @@ def _written_into(staging: Path, target: Path) -> Iterator[None]:
         if error.errno not in FULL and str(staging) not in str(error.filename):
             raise
         told = OSError(error.errno, error.strerror)
-        advice = "make room there or choose another --out; a run is kept, and python -m export RUN exports it"
+        advice = "make room there or choose another --out; a run is kept, and mla-serve export RUN exports it"
         raise ConfigError(f"--out {target}: {cannot_write(told, advice)}") from error
 
 

@@ -19,10 +19,10 @@ import pytest
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
-from mla_serve.bundle import Bundle, Manifest, write_manifest
+from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Array, AudioInput, ImageInput, Input, Payload, TextInput, VectorInput
 from mla_serve.output import staged
-from mla_serve.predictor import Predictor
 
 CLASSES = ("red", "green", "blue")
 KINDS = {"image": "image", "audio": "audio", "text": "text", "vector": "vector"}

@@ -14,12 +14,12 @@ import pytest
 
 from mla_serve.bulk.run import score_table
 from mla_serve.bulk.score import Ask
-from mla_serve.bundle import MANIFEST, Bundle
+from mla_serve.bundle.manifest import MANIFEST, Bundle
+from mla_serve.commands.tune import TuneConfig
+from mla_serve.commands.tune import run as tune
 from mla_serve.errors import ConfigError
-from mla_serve.fusion import DEFAULT_RULE
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.output import RUN_FOLDER, alone, bundle_called, check_target, put_aside, staged
-from mla_serve.tune.__main__ import TuneConfig
-from mla_serve.tune.__main__ import run as tune
 
 Make = Callable[..., Path]
 Tree = dict[str, bytes | str | None]

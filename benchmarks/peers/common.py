@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mla_serve.bundle import Bundle
-from mla_serve.fusion import Array, fuse
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.results import DEFAULT_TOP_K
+from mla_serve.bundle.runtime import DEVICES, open_session
+from mla_serve.fusion.formula import Array
+from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
-from mla_serve.results import DEFAULT_TOP_K
-from mla_serve.runtime import DEVICES, open_session
 
 Function = Callable[[Array], Array]
 

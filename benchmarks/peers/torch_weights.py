@@ -16,9 +16,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.runtime import DEVICES, open_session
 from mla_serve.inputs import Array
-from mla_serve.runtime import DEVICES, open_session
 from mla_serve.train.encoders import ENCODERS
 
 TOLERANCE = 1e-3

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from deploy.demo.prometheus import Prometheus, watching
 from deploy.demo.traffic import Sample, absent, mixed, muted, samples_of, send
-from mla_serve.cli import main
+from mla_serve.console import main
 from mla_serve.errors import ConfigError
 from tests.load.service import free_port, serving
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import soundfile
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
 from mla_serve.inputs import Payload
 from mla_serve.table import read_table
 from tests.load.http import Stream, connect, form, read_answer

@@ -1,4 +1,4 @@
-"""Score tables of any size: `python -m mla_serve.predict --table rows.jsonl --out predictions.parquet`.
+"""Score tables of any size: `mla-serve predict --table rows.jsonl --out predictions.parquet`.
 
     table (.jsonl, .csv, .parquet) --slices.py--> slices of rows --score.py, one process per core--> a part each
     --parts.py--> one Parquet file

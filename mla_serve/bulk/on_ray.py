@@ -25,8 +25,8 @@ from mla_serve.bulk import LOCAL
 from mla_serve.bulk.parts import Parts
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Slice, Source
+from mla_serve.bundle.runtime import cores
 from mla_serve.errors import ConfigError, DataError, MlaServeError
-from mla_serve.runtime import cores
 
 AUTO = "auto"  # for: the one that runs on this machine
 CLIENT = "ray://"

@@ -17,12 +17,12 @@ from mla_serve import __version__
 from mla_serve.bulk.parts import ANSWERS, Parts
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Slice, Source
-from mla_serve.bundle import Bundle
-from mla_serve.cli import errors
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.runtime import cores
+from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.output import check_target
-from mla_serve.predictor import Predictor
-from mla_serve.runtime import cores
 
 ROWS = 256  # of a slice
 AHEAD = 2  # slices that wait for each process

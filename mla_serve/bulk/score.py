@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from mla_serve.bulk.slices import Slice
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.results import Prediction
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Array, Payload
-from mla_serve.predictor import Predictor
-from mla_serve.results import Prediction
 from mla_serve.table import payload
 from mla_serve.table.cells import KINDS, lookup, missing
 from mla_serve.table.faults import Unusable, listed

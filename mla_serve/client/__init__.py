@@ -12,6 +12,7 @@ many        many calls: order, bounded concurrency, a progress bar
 client      Client and AsyncClient: the steps carried out
 """
 
+from mla_serve.bundle.results import Answer, Embedding, LabelProbability, ModelId, Opinion, Prediction
 from mla_serve.client.client import AsyncClient, Client
 from mla_serve.client.errors import (
     Busy,
@@ -23,7 +24,6 @@ from mla_serve.client.errors import (
 from mla_serve.client.exchange import Retry
 from mla_serve.client.model import Modality, Model
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
-from mla_serve.results import Answer, Embedding, LabelProbability, ModelId, Opinion, Prediction
 
 __all__ = [
     "Answer",

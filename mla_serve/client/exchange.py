@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 import httpx
 
+from mla_serve.bundle.results import Answer, Embedding
 from mla_serve.client import errors
 from mla_serve.client.model import Model
 from mla_serve.client.payloads import Parts, Value, check_sample, given, needs_kind, to_part
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
-from mla_serve.results import Answer, Embedding
 
 T = TypeVar("T")
 Reply = TypeVar("Reply", Answer, Embedding)

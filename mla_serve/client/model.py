@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mla_serve.results import FromDict
+from mla_serve.bundle.results import FromDict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,10 @@ import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import Array, Input, Payload, added_later
-from mla_serve.inputs.formats import describe, recognise
-from mla_serve.inputs.library import library_call, no_output, short_reason
-from mla_serve.inputs.metered import QuietFile
-from mla_serve.inputs.sound_headers import complete_header
+from mla_serve.inputs.media.formats import describe, recognise
+from mla_serve.inputs.media.library import library_call, no_output, short_reason
+from mla_serve.inputs.media.metered import QuietFile
+from mla_serve.inputs.media.sound_headers import complete_header
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "VOC")
 EXPECTED = "WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64, NIST or VOC"

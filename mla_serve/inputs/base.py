@@ -16,6 +16,7 @@ T = TypeVar("T")
 Array = NDArray[Any]
 Payload = bytes | str | Sequence[float]
 """What a caller sends for one modality: a file's bytes, the text itself, or a list of numbers."""
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"  # of modalities
 
 
 def stored_in(filename: str) -> dict[str, str]:

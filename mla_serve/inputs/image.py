@@ -13,12 +13,12 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.avif import as_still, read_streams
 from mla_serve.inputs.base import Array, Input, Payload, added_later
-from mla_serve.inputs.cut import READ_IN_PART, TooLittle, load_cut
-from mla_serve.inputs.formats import AVIF, HEIC, describe, recognise
-from mla_serve.inputs.library import library_call, no_output
-from mla_serve.inputs.metered import MeteredFile
+from mla_serve.inputs.media.avif import as_still, read_streams
+from mla_serve.inputs.media.cut import READ_IN_PART, TooLittle, load_cut
+from mla_serve.inputs.media.formats import AVIF, HEIC, describe, recognise
+from mla_serve.inputs.media.library import library_call, no_output
+from mla_serve.inputs.media.metered import MeteredFile
 
 
 def _read_heif_too() -> tuple[str, ...]:

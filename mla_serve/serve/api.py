@@ -17,20 +17,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
+from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.errors import ConfigError, MlaServeError
-from mla_serve.fusion import DEFAULT_RULE
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.predictor import Heard, Predictor
-from mla_serve.results import Answer, Embedding, ModelId, Prediction
-from mla_serve.serve import describe, forms, json_body
-from mla_serve.serve.batching import Batching, parse_caps
-from mla_serve.serve.bench import Bench, Stopwatch
-from mla_serve.serve.content_type import JSON, URLENCODED, ContentType, content_type_of
-from mla_serve.serve.fields import OPTIONS, Options, options_from, read_query
-from mla_serve.serve.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
-from mla_serve.serve.limits import BodyLimit, Deadline, cost_of_body
+from mla_serve.serve.http import forms, json_body, openapi
+from mla_serve.serve.http.body_limits import BodyLimit, Deadline, cost_of_body
+from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, content_type_of
+from mla_serve.serve.http.fields import OPTIONS, Options, options_from, read_query
+from mla_serve.serve.http.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
+from mla_serve.serve.http.pages import add_pages
 from mla_serve.serve.metrics import meters, tally
-from mla_serve.serve.pages import add_pages
 from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
@@ -40,6 +38,8 @@ from mla_serve.serve.problems import (
 )
 from mla_serve.serve.settings import Settings
 from mla_serve.serve.tracing import tracing
+from mla_serve.serve.workers.batching import Batching, parse_caps
+from mla_serve.serve.workers.threads import Bench, Stopwatch
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
@@ -175,7 +175,7 @@ class Routes:
         self.answerer = Answerer(predictor, settings)
         self.settings = settings
         self.inputs = predictor.bundle.inputs
-        self.description = describe.model_description(predictor.bundle, settings, predictor.providers)
+        self.description = openapi.model_description(predictor.bundle, settings, predictor.providers)
         most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
         self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
@@ -230,7 +230,7 @@ class Routes:
         if kind.media_type == URLENCODED:
             body = await request.body()
             return lambda: self._read_parts(forms.read_urlencoded(body, kind.codec(), known, limit), query)
-        example = functools.partial(describe.curl, self.inputs, request.scope["path"])
+        example = functools.partial(openapi.curl, self.inputs, request.scope["path"])
         parts = await forms.read_form(request, known, example, limit)
         return lambda: self._read_parts(parts, query)
 
@@ -339,14 +339,14 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
 
 def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
     """Add what programs call, with the OpenAPI of this model's fields. Names of operations are those of the functions."""
-    sample, embed = (describe.sample_body(routes.inputs, with_options) for with_options in (True, False))
-    batch = describe.batch_body(routes.inputs, routes.settings.max_batch_items)
-    options = describe.query_parameters()
+    sample, embed = (openapi.sample_body(routes.inputs, with_options) for with_options in (True, False))
+    batch = openapi.batch_body(routes.inputs, routes.settings.max_batch_items)
+    options = openapi.query_parameters()
     operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
         ("/predict", routes.predict, Answer, {"requestBody": sample, "parameters": options}),
         (BATCH_PATH, routes.predict_batch, BatchAnswer, {"requestBody": batch, "parameters": options}),
         ("/embed", routes.embed, Embedding, {"requestBody": embed}),
-        ("/model", routes.model, describe.ModelDescription, {}),
+        ("/model", routes.model, openapi.ModelDescription, {}),
     ]
     for path, handler, answer, extra in operations:
         app.add_api_route(
@@ -355,7 +355,7 @@ def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
             methods=["POST" if "requestBody" in extra else "GET"],
             operation_id=handler.__name__,
             response_model=answer,
-            responses=describe.problem_responses(*(SAMPLE_PROBLEMS if "requestBody" in extra else PROBLEMS)),
+            responses=openapi.problem_responses(*(SAMPLE_PROBLEMS if "requestBody" in extra else PROBLEMS)),
             openapi_extra=extra,
         )
     document = app.openapi()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from mla_serve.results import Opinion
+from mla_serve.bundle.results import Opinion
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
-from mla_serve.serve.identity import REQUEST_ID
 from mla_serve.serve.metrics import meters
+from mla_serve.serve.request_id import REQUEST_ID
 
 log = logging.getLogger("mla_serve")
 MEDIA_TYPE = "application/problem+json"

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import mla_serve
+from mla_serve.bundle.runtime import DEVICES, cores, cuda_is_there, providers_of
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
-from mla_serve.runtime import DEVICES, cores, cuda_is_there, providers_of
 
 log = logging.getLogger("mla_serve")
 PREFIX = "MLA_"

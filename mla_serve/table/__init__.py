@@ -19,7 +19,7 @@ dataset.json:
 Only `label` and one value in one modality are required. An empty or absent value is a missing modality.
 """
 
+from mla_serve.table.dataset import Row, Table, check_rows, payload
 from mla_serve.table.read import read_table
-from mla_serve.table.rows import Row, Table, check_rows, payload
 
 __all__ = ["Row", "Table", "check_rows", "payload", "read_table"]

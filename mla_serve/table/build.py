@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mla_serve.table.cells import KINDS, lookup, missing, read_name, read_present
+from mla_serve.table.dataset import Row, Value
 from mla_serve.table.faults import Faults, Place, Unusable, listed, short, written
 from mla_serve.table.formats import Cells
 from mla_serve.table.options import Options
 from mla_serve.table.records import Record
-from mla_serve.table.rows import Row, Value
 
 Built = Sequence[tuple[Record, Row]]
 MANY = 10  # training rows, each with a label of its own: the column holds no classes

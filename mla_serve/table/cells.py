@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PureWindowsPath
 
+from mla_serve.table.dataset import Value
 from mla_serve.table.faults import Unusable, listed, short
-from mla_serve.table.rows import Value
 
 
 def missing(cell: object) -> bool:

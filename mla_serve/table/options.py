@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mla_serve.bundle import NAME_PATTERN
+from mla_serve.inputs.base import NAME_PATTERN
 from mla_serve.table.cells import KINDS
 from mla_serve.table.faults import Faults, Unusable, listed, short
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mla_serve.errors import DataError
 from mla_serve.table.build import build_row, check_classes, check_ids, check_lengths
+from mla_serve.table.dataset import SPLITS, Table, read_bytes, split_called
 from mla_serve.table.faults import Faults, listed
 from mla_serve.table.formats import READERS
 from mla_serve.table.options import FILE, parse_options
 from mla_serve.table.records import check_columns, read_records, renamed
-from mla_serve.table.rows import SPLITS, Table, read_bytes, split_called
 
 UNREAD = (".json", ".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather", ".gz")
 """Suffixes of tables that are of no format that is read."""

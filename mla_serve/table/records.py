@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mla_serve.table.cells import lookup, missing
+from mla_serve.table.dataset import SPLITS, split_called
 from mla_serve.table.faults import Faults, Place, Unusable, listed, short
 from mla_serve.table.formats import READERS, Cells
 from mla_serve.table.options import WHOLE, Options
-from mla_serve.table.rows import SPLITS, split_called
 
 
 @dataclass(frozen=True)

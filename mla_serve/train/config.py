@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from mla_serve.bundle import NAME_PATTERN
 from mla_serve.errors import ConfigError
+from mla_serve.inputs.base import NAME_PATTERN
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from mla_serve.errors import ConfigError
-from mla_serve.fusion import Array, Fusion
-from mla_serve.scores import evaluate
-from mla_serve.train import distributed
-from mla_serve.train.data import Column, Samples, batches_per_epoch, training_batches
-from mla_serve.train.run import BEST, LAST, METRICS, RunFolder
+from mla_serve.evaluation.scores import evaluate
+from mla_serve.fusion.formula import Array, Fusion
+from mla_serve.train.data.samples import Column, Samples, batches_per_epoch, training_batches
+from mla_serve.train.distributed import collectives
+from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy
 
 EVALUATION_BATCH = 256
@@ -64,7 +64,7 @@ class Trainer:
         device: torch.device,
     ) -> None:
         """Take freshly built modules and the splits train and val, val on rank 0 alone."""
-        self.strategy = distributed.convert(strategy.to(device, memory_format=torch.channels_last), device)
+        self.strategy = collectives.convert(strategy.to(device, memory_format=torch.channels_last), device)
         self.samples, self.folder = samples, folder
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.augment, self.device = augment, device
@@ -77,15 +77,15 @@ class Trainer:
         """Set each encoder's normalisation from the training rows."""
         for name, encoder in self.strategy.encoders.items():
             encoder.measure(self.samples["train"].columns[name].windows[:MEASURED].to(self.device))
-        distributed.agree_on(self.strategy.state_dict())
+        collectives.agree_on(self.strategy.state_dict())
 
     def resume(self) -> None:
         """Take up the last checkpoint."""
-        state = distributed.from_main(lambda: self.folder.load(LAST))
+        state = collectives.from_main(lambda: self.folder.load(LAST))
         self.strategy.load_state_dict(state["weights"])
         self.strategy.load_training_state(state["training"])
         self.epoch, self.best = state["epoch"], state["best"]
-        if distributed.is_main():
+        if collectives.is_main():
             lines = (self.folder.path / METRICS).read_text().splitlines()[: self.epoch]
             self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
 
@@ -97,11 +97,11 @@ class Trainer:
         while self.epoch < self.epochs:
             record = {"epoch": self.epoch + 1, **self._train_epoch(step)}
             self.epoch += 1
-            if distributed.is_main():
+            if collectives.is_main():
                 record |= self._validate()
                 self._keep(record)
                 report(record)
-        if distributed.is_main():
+        if collectives.is_main():
             self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
 
     def _train_epoch(self, step: Callable[[], None]) -> dict[str, float]:
@@ -118,7 +118,7 @@ class Trainer:
                 step()
         means = {key: float(np.mean(values)) for key, values in logged.items()}
         if not all(map(math.isfinite, means.values())):
-            raise distributed.told_once(
+            raise collectives.told_once(
                 Diverged(
                     f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr, resume from the last one"
                 )

@@ -20,23 +20,23 @@ from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.output import RUN_FOLDER, put_aside
 from mla_serve.table import Row, Table, check_rows, payload, read_table
-from mla_serve.train import distributed
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.counts import check_modalities, count_rows
-from mla_serve.train.data import Samples, batches_per_epoch, decode_rows
-from mla_serve.train.data_checks import Print, Rows, check_data, make_print
+from mla_serve.train.data.checks import Print, Rows, check_data, make_print
+from mla_serve.train.data.choose_inputs import choose_inputs
+from mla_serve.train.data.counts import check_modalities, count_rows
+from mla_serve.train.data.keypad import make_keypad
+from mla_serve.train.data.samples import Samples, batches_per_epoch, decode_rows
+from mla_serve.train.data.split import split_validation
+from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import ENCODERS
+from mla_serve.train.fit.after_training import Trust, establish
 from mla_serve.train.golden import make_samples, pick_rows
-from mla_serve.train.inputs import choose_inputs
-from mla_serve.train.keypad import make_keypad
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.places import cache_folder, check_places, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.read import CHECKED, Loaded, load_pretrained, pick_tunes
-from mla_serve.train.run import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
-from mla_serve.train.split import split_validation
+from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, RUN, UNFAMILIAR, Recipe, RunFolder, backbone_file
 from mla_serve.train.strategies import STRATEGIES, Options, Strategy
-from mla_serve.train.trust import Trust, establish
 
 VALIDATION_SHARE = 0.2
 OWN_OPTIONS = frozenset().union(*(strategy.takes for strategy in STRATEGIES.values()))
@@ -194,10 +194,10 @@ def train(
 
     def read() -> dict[str, Samples]:
         planned.adopt(strategy, cache_folder(config), device)
-        splits = ("train", "val") if distributed.is_main() else ("train",)
+        splits = ("train", "val") if collectives.is_main() else ("train",)
         return {split: _decode(planned, strategy, split) for split in splits}
 
-    samples = distributed.main_first(read) if planned.pretrained else read()
+    samples = collectives.main_first(read) if planned.pretrained else read()
     trainer = Trainer(
         strategy,
         samples,
@@ -210,7 +210,7 @@ def train(
     )
     _start(config, planned, folder, trainer, launch)
     trainer.run(report, step)
-    if distributed.is_main():
+    if collectives.is_main():
         _finish(config, planned, folder, trainer, samples)
     return folder
 
@@ -232,13 +232,13 @@ def pick_device(name: str) -> torch.device:
     Raises: ConfigError for CUDA where there is none.
     """
     if name == "auto":
-        return distributed.own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return collectives.own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"--device {name}: torch finds no CUDA device here; use --device cpu, or install torch with CUDA"
         )
     try:
-        return distributed.own_device(torch.device(name))
+        return collectives.own_device(torch.device(name))
     except RuntimeError:
         raise ConfigError(f"--device {name}: expected cpu, cuda or auto") from None
 
@@ -255,7 +255,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 def pick_norm(config: TrainConfig) -> str:
     """Return what --norm means: by default group where processes share a batch on the CPU, which batch cannot."""
-    several = distributed.launched() and pick_device(config.device).type == "cpu"
+    several = collectives.launched() and pick_device(config.device).type == "cpu"
     return config.norm or ("group" if several else "batch")
 
 
@@ -265,10 +265,10 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     facts |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
     facts |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
     facts |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
-    if distributed.from_main(lambda: _goes_on(config.resume, facts, planned.origin, folder, launch)):
+    if collectives.from_main(lambda: _goes_on(config.resume, facts, planned.origin, folder, launch)):
         trainer.resume()
         return
-    if distributed.is_main():
+    if collectives.is_main():
         for name, loaded in planned.pretrained.items():
             if loaded.settings.tune == "frozen":
                 folder.save(backbone_file(name), loaded.backbone.state_dict())
@@ -344,7 +344,7 @@ def _finish(
             "notes": [*planned.notes, *trust.notes],
             "golden_source": "training rows" if config.samples else "generated",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
-            "processes": distributed.world(),
+            "processes": collectives.world(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         },
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from mla_serve.errors import ConfigError
 from mla_serve.output import RUN_FOLDER, bundle_called, check_target, kept
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.run import LAST, RUN
+from mla_serve.train.run_folder import LAST, RUN
 
 
 def default_name(config: TrainConfig) -> str:

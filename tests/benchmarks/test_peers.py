@@ -20,9 +20,9 @@ from benchmarks.peers.torch_weights import computes_the_same, rebuild
 from benchmarks.serve_load import ask, cases
 from benchmarks.serve_processes import NotServing, serving
 from benchmarks.serve_systems import ECHO, EMPTY, SYSTEMS, System
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
 from mla_serve.train.encoders import ENCODERS
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"

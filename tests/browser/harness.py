@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).absolute().parents[2]
-SERVICE = "mla_serve.serve.service:MlaServe"
+SERVICE = "mla_serve.serve.bento.service:MlaServe"
 PATIENCE_S = 120
 FLAGS = [
     "--headless=new",

@@ -29,9 +29,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Array
-from mla_serve.predictor import Predictor
 from tests.browser.harness import FAKE_DEVICES, draw, launch, open_page, serving
 
 Point = tuple[float, float]

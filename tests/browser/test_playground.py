@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
 from tests.browser.harness import draw, launch, open_page
 
 SEVEN = [[(0.3, 0.25), (0.5, 0.25), (0.7, 0.25), (0.6, 0.5), (0.5, 0.75)]]

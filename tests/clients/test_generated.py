@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
 from tests.load.service import Service, serving
 
 ROOT = Path(__file__).parents[2]

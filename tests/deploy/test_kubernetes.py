@@ -123,7 +123,7 @@ def test_the_autoscaler_looks_at_a_metric_that_the_adapter_offers() -> None:
 
 
 def test_a_pod_has_room_for_its_workers_and_the_bodies_that_they_may_hold() -> None:
-    """A worker stays below 250 MiB at rest (tests/serve/test_service.py); bodies are bounded by tests/serve/test_memory.py."""
+    """A worker stays below 250 MiB at rest (tests/serve/bento/test_service.py); bodies are bounded by tests/serve/http/test_memory.py."""
     overlay = (FOLDER / "cpu" / "kustomization.yaml").read_text(encoding="utf-8")
     (patch,) = (each["patch"] for each in yaml.safe_load(overlay)["patches"])
     values = [each["value"] for each in yaml.safe_load(patch)]

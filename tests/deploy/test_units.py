@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mla_serve.serve.drain import GRACE_S
+from mla_serve.serve.bento.drain import GRACE_S
 from mla_serve.serve.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

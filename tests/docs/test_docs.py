@@ -26,8 +26,8 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.serve.api import create_app
 from mla_serve.serve.settings import Settings
 
@@ -40,15 +40,15 @@ NOT_CODE = ("text", "json")
 
 # The start of a block -> why it is not run.
 NOT_RUN = {
-    "make serve\n": "makes an environment and does not end; tests/serve/test_service.py starts the service",
+    "make serve\n": "makes an environment and does not end; tests/serve/bento/test_service.py starts the service",
     "make train": "makes an environment; `python -m mla_serve.train` is what it runs, see tests/train",
     "pip install": "would change the environment of the tests",
     ". .venv/bin/activate": "changes the shell of the reader",
     "python -m mla_serve evaluate": "needs the data set, which is not in the repository",
     "import json\nfrom pathlib import Path\n\nfrom datasets import": "needs `datasets` and the network; compiled, and see the stand-in below",
     "python -m mla_serve train --modalities image audio": "takes minutes of all cores; tests/export/test_extend.py extends a bundle",
-    "torchrun": "trains for minutes on all cores; tests/train/test_distributed.py runs these commands on a small table",
-    "mkdir -p ~/": "writes into the home folder; tests/test_cli.py looks at the script",
+    "torchrun": "trains for minutes on all cores; tests/train/distributed/test_distributed.py runs these commands on a small table",
+    "mkdir -p ~/": "writes into the home folder; tests/commands/test_commands.py looks at the script",
 }
 NEEDS_TORCH = "mla_serve train"
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.run import RunFolder
+from mla_serve.train.run_folder import RunFolder
 
 WORDS = ("rot", "gruen", "blau")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from export.check_gpu import CheckConfig, differences, run
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.runtime import DEVICES
 from mla_serve.errors import ConfigError
-from mla_serve.predictor import Predictor
-from mla_serve.runtime import DEVICES
+from mla_serve.export.check_gpu import CheckConfig, differences, run
 
 
 def test_a_machine_without_cuda_is_told_and_the_fallback_is_loud_once(

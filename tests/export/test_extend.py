@@ -15,20 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import export_run
-from export.extend import check_unchanged
-from export.precision import Wish
-from mla_serve.bundle import Bundle, Manifest, write_manifest
+from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import BundleError, ConfigError
-from mla_serve.evaluate import hear_split, score_split
-from mla_serve.fusion import RULES, pattern_name
+from mla_serve.evaluation.splits import hear_split, score_split
+from mla_serve.export.bundle import export_run
+from mla_serve.export.extend import check_unchanged
+from mla_serve.export.precision import Wish
+from mla_serve.fusion.formula import pattern_name
+from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
-from mla_serve.train import extend, pipeline
+from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.run import RunFolder
-from mla_serve.train.unfamiliar import fit_reference
-from mla_serve.unfamiliar import Familiar
+from mla_serve.train.extend import plan
+from mla_serve.train.fit.novelty import fit_reference
+from mla_serve.train.run_folder import RunFolder
 
 CLASSES = ("red", "green", "blue")
 OLD = ("numbers", "words")
@@ -83,7 +85,7 @@ def config(old: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def new(config: TrainConfig) -> Path:
-    run = pipeline.train(config, extend.plan(config), lambda record: None)
+    run = pipeline.train(config, plan.plan(config), lambda record: None)
     assert config.out is not None
     export_run(run.path, config.out)
     return config.out
@@ -243,7 +245,7 @@ def test_an_extended_bundle_is_extended_again(new: Path, config: TrainConfig, tm
     kinds = {"numbers": "vector", "words": "text", "colour": "text", "smell": "vector", "note": "text"}
     (data / "dataset.json").write_text(json.dumps({"modalities": kinds}))
     told = dataclasses.replace(config, extend=new, data=data, name="newer", out=tmp_path / "newer", epochs=3)
-    run = pipeline.train(told, extend.plan(told), lambda record: None)
+    run = pipeline.train(told, plan.plan(told), lambda record: None)
     manifest = export_run(run.path, tmp_path / "newer")
     before, after = (Predictor(Bundle.load(folder)) for folder in (new, tmp_path / "newer"))
     assert list(after.names) == [*OLD, "colour", "smell", "note"]

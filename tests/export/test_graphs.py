@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from export.graphs import export_graph, largest_difference
 from mla_serve.errors import BundleError
+from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import VectorInput
 from mla_serve.train.encoders import ENCODERS
 from mla_serve.train.encoders.audio import LogMel

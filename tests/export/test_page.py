@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import report
-from export.media import LARGEST, media
-from export.page import MOST_CLASSES, render
+from mla_serve.export import report
+from mla_serve.export.media import LARGEST, media
+from mla_serve.export.page import MOST_CLASSES, render
 
 KINDS = {"word": "text", "<b>": "vector"}
 RULES = ("calibrated", "paper", "undiscounted")

@@ -15,20 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export import precision
-from export.__main__ import ExportConfig, export
-from export.bundle import export_run
-from export.data import read_rows
-from export.precision import WORTH, Wish, pick
-from export.timing import BATCHES, overall, times_faster
-from mla_serve.bundle import Bundle, Manifest
+from mla_serve.bundle.manifest import Bundle, Manifest
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.export import ExportConfig
+from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError
+from mla_serve.export import precision
+from mla_serve.export.bundle import export_run
+from mla_serve.export.data import read_rows
+from mla_serve.export.precision import WORTH, Wish, pick
+from mla_serve.export.timing import BATCHES, overall, times_faster
+from mla_serve.fusion.novelty import QUANTILES, Familiar, Reference
 from mla_serve.inputs import Array
-from mla_serve.predictor import Predictor
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.run import RunFolder
-from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
+from mla_serve.train.run_folder import RunFolder
 from tests.load.service import serving
 
 LABELS = ("fp32", "int8 linear", "int8 convolutions")
@@ -55,8 +56,8 @@ def fast_export(plain: Path) -> Iterator[None]:
         return Bundle.load(plain).manifest.parity
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.bundle._write_graphs", copy_graphs)
-        patch.setattr("export.bundle.write_report", lambda *_, **__: None)
+        patch.setattr("mla_serve.export.bundle._write_graphs", copy_graphs)
+        patch.setattr("mla_serve.export.steps.write_report", lambda *_, **__: None)
         yield
 
 
@@ -113,7 +114,7 @@ class Clocked:
 
 
 def test_graphs_are_timed_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.timing.time.thread_time", lambda: Clocked.now)
+    monkeypatch.setattr("mla_serve.export.timing.time.thread_time", lambda: Clocked.now)
     sessions = {"fp32": Clocked(0.003), "fast": Clocked(0.001), "slow": Clocked(0.006)}
     ratios = times_faster(sessions, np.zeros((3, 2)))  # type: ignore[arg-type]
     for label, expected in (("fp32", 1.0), ("fast", 3.0), ("slow", 0.5)):

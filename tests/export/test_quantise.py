@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export.quantise import behind_training, kinds_of, to_fp16, to_int8
+from mla_serve.bundle.runtime import DEVICES, Session, open_session
+from mla_serve.export.quantise import behind_training, kinds_of, to_fp16, to_int8
 from mla_serve.inputs import Array
-from mla_serve.runtime import DEVICES, Session, open_session
 
 FIXED = {"front.kernel"}
 LENGTH = 64

@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from mla_serve.inputs.avif import _places
 from mla_serve.inputs.image import FORMATS
+from mla_serve.inputs.media.avif import _places
 from tests.hostile.seeds import chunk, image, png, sound, wav
 
 

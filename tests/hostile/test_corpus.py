@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
 from mla_serve.errors import InputError
 from mla_serve.inputs import INPUTS, AudioInput, ImageInput, TextInput
 from mla_serve.serve.api import create_app
-from mla_serve.serve.model import open_predictor
+from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
 from tests.hostile.corpus import Case, build, write
 

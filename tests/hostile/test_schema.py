@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from mla_serve.fusion import RULES
+from mla_serve.fusion.rules import RULES
 from tests.load.service import Service, serving
 
 CASES = int(os.environ.get("SCHEMA_CASES", "5400"))

@@ -11,8 +11,8 @@ import soundfile
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Array, AudioInput
-from mla_serve.inputs import mp3 as mp3_headers
 from mla_serve.inputs.audio import FORMATS
+from mla_serve.inputs.media import mp3 as mp3_headers
 
 SPEC = AudioInput(8000, 4000, 2000)
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Array, ImageInput
-from mla_serve.inputs.avif import Stream, read_streams
 from mla_serve.inputs.image import FORMATS
+from mla_serve.inputs.media.avif import Stream, read_streams
 from tests.hostile import bombs
 from tests.hostile.seeds import images
 

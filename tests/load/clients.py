@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from tests.load.http import Stream, connect, form, read_answer
 
 TOLERANCE = 1e-5

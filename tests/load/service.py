@@ -105,7 +105,7 @@ def serving(model: Path, workers: int = 2, folder: Path | None = None, **setting
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLA_", "BENTOML_"))}
         environment |= {f"MLA_{name}": value for name, value in chosen.items()}
         environment |= {"BENTOML_DO_NOT_TRACK": "True", "TMPDIR": home, "BENTOML_HOME": str(Path(home, "home"))}
-        command = [sys.executable, "-m", "bentoml", "serve", "mla_serve.serve.service:MlaServe"]
+        command = [sys.executable, "-m", "bentoml", "serve", "mla_serve.serve.bento.service:MlaServe"]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(port)],

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_serve.bundle import Bundle, write_manifest
+from mla_serve.bundle.manifest import Bundle, write_manifest
 from tests.load.clients import Question, load, questions
 from tests.load.http import get
 from tests.load.part import CLIENTS, Background, eventually, faults, fill, small_disk
@@ -63,7 +63,7 @@ def disk(model: Path, seconds: float) -> list[str]:
             full.unlink()
             after = asyncio.run(load(service.port, asked, 3, CLIENTS))
     except PermissionError as error:
-        print(f"disk           not done: {error}; tests/serve/test_reserved.py does it on a small scale")
+        print(f"disk           not done: {error}; tests/serve/bento/test_reserved.py does it on a small scale")
         return []
     print(f"disk           {together.answered:,} answers with a full disk, {replaced.answered:,} by workers born to it")
     return faults(

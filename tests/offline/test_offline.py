@@ -76,7 +76,7 @@ def test_the_service_leaves_the_home_folder_empty_and_asks_nobody(
 
 @pytest.mark.parametrize("environment", [{}, {"ORT_DISABLE_TELEMETRY": ""}], ids=["unset", "empty"])
 def test_importing_any_module_comes_before_onnxruntime_reports(environment: dict[str, str], tmp_path: Path) -> None:
-    code = "import os; from mla_serve.runtime import load_onnxruntime as l; l(); print(os.environ['HOME'])"
+    code = "import os; from mla_serve.bundle.runtime import load_onnxruntime as l; l(); print(os.environ['HOME'])"
     words = ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable, "-c", code]
     assert run_alone(words, tmp_path)[::2] == (0, [])
 

@@ -18,19 +18,19 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError
-from mla_serve.fusion import RULES
+from mla_serve.fusion.novelty import QUANTILES, Familiar, Reference
+from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Payload
-from mla_serve.predictor import Predictor
 from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
-from mla_serve.serve.bench import Stopwatch
-from mla_serve.serve.fields import OPTIONS
-from mla_serve.serve.limits import BodyLimit
-from mla_serve.serve.model import open_predictor
+from mla_serve.serve.http.body_limits import BodyLimit
+from mla_serve.serve.http.fields import OPTIONS
+from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import KINDS, DeadlineExceeded, Kind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
-from mla_serve.unfamiliar import QUANTILES, Familiar, Reference
+from mla_serve.serve.workers.threads import Stopwatch
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Form = list[tuple[str, tuple[str | None, bytes]]]

@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
 from mla_serve.serve import metrics
 from mla_serve.serve.api import create_app
 from mla_serve.serve.metrics import SHARES, count_forever, forget_dead_workers, meters, observe, pattern, tally

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mla_serve.bundle.runtime import DEVICES, cores
 from mla_serve.errors import ConfigError
-from mla_serve.runtime import DEVICES, cores
 from mla_serve.serve.settings import load_settings, warn_of_unknown
 
 

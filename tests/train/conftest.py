@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mla_serve.inputs import VectorInput
-from mla_serve.train.data import Column, Samples
-from mla_serve.train.run import Recipe
+from mla_serve.train.data.samples import Column, Samples
+from mla_serve.train.run_folder import Recipe
 from mla_serve.train.strategies import Options, Strategy
 
 CLASSES, SIZE, WIDTH = 3, 6, 8

@@ -25,7 +25,7 @@ from benchmarks.strategies_report import (
 from benchmarks.up_front import NAME, UpFront
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row
-from mla_serve.train.data import Samples, TrainingBatch
+from mla_serve.train.data.samples import Samples, TrainingBatch
 from mla_serve.train.strategies import STRATEGIES, Strategy
 
 Make = Callable[..., Strategy]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Run:
             fake = tmp_path / "fakes" / package
             fake.mkdir(parents=True, exist_ok=True)
             (fake / "__init__.py").write_text(f"raise ImportError('{package} must not be imported here')\n")
-        root = str(Path(__file__).parent.parent.parent)
+        root = str(Path(__file__).parents[2])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "fakes"), root]), "COLUMNS": "120"}
         return subprocess.run(
             [sys.executable, "-m", *args], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
@@ -83,8 +83,11 @@ def test_an_unfinished_run_is_resumed_by_its_flag(run: Run, write_table: Callabl
     [
         (("mla_serve.train", "--data", "nowhere"), "nowhere"),
         (("mla_serve.train", "--strategy", "hope", "--data", "table"), "--strategy hope"),
-        (("export", "runs/nothing"), "is runs/nothing a finished run?"),
-        (("mla_serve.predict", "--model", "models/none", "--text", "x"), "models/none/manifest.json: no such file"),
+        (("mla_serve", "export", "runs/nothing"), "is runs/nothing a finished run?"),
+        (
+            ("mla_serve", "predict", "--model", "models/none", "--text", "x"),
+            "models/none/manifest.json: no such file",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mla_serve.inputs import AudioInput, ImageInput, Input, TextInput, VectorInput
-from mla_serve.train.augment import AUGMENT, AUGMENT_PAYLOAD, audio, image, typos
+from mla_serve.train.data.augment import AUGMENT, AUGMENT_PAYLOAD, audio, image, typos
+from mla_serve.train.data.choose_inputs import train_tokenizer
 from mla_serve.train.encoders import ENCODERS, Encoder
 from mla_serve.train.encoders.audio import LogMel
-from mla_serve.train.inputs import train_tokenizer
 
 WIDTH = 16
 
@@ -165,7 +165,7 @@ def test_typos_leave_half_alone_and_never_leave_nothing() -> None:
 def test_a_recording_of_unknown_length_is_taken_for_one_of_the_longest() -> None:
     """A FLAC that was written to a pipe does not say how long it is; libsndfile says 2 ** 63 - 1."""
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.inputs import _audio
+    from mla_serve.train.data.choose_inputs import _audio
     from tests.inputs.test_audio import encode, piped, tone
 
     spec = _audio([piped("FLAC"), encode(tone(1.0))], TrainConfig())

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import mla_serve
-from mla_serve.corrupt import CORRUPTIONS
+from mla_serve.commands.sample_flags import FILES
+from mla_serve.evaluation.corruptions import CORRUPTIONS
 from mla_serve.inputs import INPUTS
-from mla_serve.sample import FILES
 from mla_serve.table.cells import KINDS
-from mla_serve.train.augment import AUGMENT, AUGMENT_PAYLOAD
+from mla_serve.train.data.augment import AUGMENT, AUGMENT_PAYLOAD
+from mla_serve.train.data.choose_inputs import CHOOSE
 from mla_serve.train.encoders import ENCODERS
-from mla_serve.train.inputs import CHOOSE
 
 WEB = Path(mla_serve.__file__).parent / "serve" / "web"
 

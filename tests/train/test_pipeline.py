@@ -19,18 +19,19 @@ import tokenizers
 import torch
 from PIL import Image
 
-from export.__main__ import ExportConfig, export
-from export.bundle import export_run
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.export import ExportConfig
+from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
-from mla_serve.evaluate import evaluate_bundle
+from mla_serve.evaluation.splits import evaluate_bundle
+from mla_serve.export.bundle import export_run
 from mla_serve.inputs import TextInput
-from mla_serve.predictor import Predictor
 from mla_serve.table import Row
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data import decode_rows
-from mla_serve.train.run import BEST, LAST, RunFolder
+from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.run_folder import BEST, LAST, RunFolder
 
 
 class Interrupted(Exception):
@@ -244,7 +245,7 @@ def test_a_graph_that_differs_from_torch_leaves_nothing_behind(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = train(config)
-    monkeypatch.setattr("export.bundle.TOLERANCE", 0.0)
+    monkeypatch.setattr("mla_serve.export.steps.TOLERANCE", 0.0)
     with pytest.raises(BundleError, match="differs from torch"):
         export_run(folder.path, tmp_path / "models" / "small")
     assert list((tmp_path / "models").iterdir()) == []

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from export.__main__ import ExportConfig, export
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.commands.export import ExportConfig
+from mla_serve.commands.export import run as export
+from mla_serve.commands.train import TrainFlags
+from mla_serve.commands.train import run as train
 from mla_serve.errors import ConfigError
 from mla_serve.train import pipeline
-from mla_serve.train.__main__ import TrainFlags
-from mla_serve.train.__main__ import run as train
 from tests.test_output import tree
 
 Make = Callable[..., Path]
@@ -117,7 +118,7 @@ def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys:
 
 INTERRUPT = """
 import os, signal, sys
-from mla_serve.train import loop, __main__
+from mla_serve.train import loop
 keep = loop.Trainer._keep
 def stop(self, record):
     keep(self, record)

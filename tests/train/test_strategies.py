@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mla_serve.errors import ConfigError
-from mla_serve.train.data import Samples
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.strategies import STRATEGIES, Part, Strategy
 
 spec = importlib.util.spec_from_file_location("train_conftest", Path(__file__).with_name("conftest.py"))

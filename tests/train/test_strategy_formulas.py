@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import VectorInput
-from mla_serve.train.data import Samples
+from mla_serve.train.data.samples import Samples
+from mla_serve.train.distributed.batch_share import Share
 from mla_serve.train.encoders.base import Encoder
-from mla_serve.train.share import Share
 from mla_serve.train.strategies import STRATEGIES, Options, Part, Strategy
 from mla_serve.train.strategies.mib import Bottleneck
 
@@ -287,7 +287,7 @@ def test_mmpareto_combines_gradients_that_are_summed_over_the_processes(
     strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
     alone = gradients_in(strategy)
     strategy.zero_grad()
-    monkeypatch.setattr("mla_serve.train.distributed.sum_", doubled)
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.sum_", doubled)
     strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
     assert_same(gradients_in(strategy), {name: 2 * value for name, value in alone.items()}, rtol=1e-3)
 
@@ -490,7 +490,7 @@ def test_qmf_lines_values_up_over_the_processes_by_each_modalitys_rows(
         totals.append((len(values), share.total))
         return values
 
-    monkeypatch.setattr("mla_serve.train.distributed.lined_up", lined_up)
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.lined_up", lined_up)
     strategy.learn(batch, opinions)  # type: ignore[operator]
     assert totals == [(20, 20)] * 3 + [(21, 21)] * 3  # rows, energies and losses
 
@@ -657,7 +657,7 @@ def test_mib_weighs_a_process_by_its_share_of_the_rows(
     strategy, batch = make("mib").train(), batch_of(make_samples())
     opinions = strategy.opinions(batch)  # type: ignore[operator]
     whole = sum(float(strategy.encoders[name].divergence.detach()) for name in "ab")
-    monkeypatch.setattr("mla_serve.train.distributed.share", lambda there: Share(torch.arange(24), 48))
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.share", lambda there: Share(torch.arange(24), 48))
     assert strategy.learn(batch, opinions)["divergence"] == pytest.approx(whole / 2)  # type: ignore[operator]
 
 
@@ -749,7 +749,7 @@ def test_a_turn_of_mla_takes_the_step_of_gradients_that_are_summed_over_the_proc
 ) -> None:
     moved = []
     for sum_ in (lambda tensors: None, doubled):
-        monkeypatch.setattr("mla_serve.train.distributed.sum_", sum_)
+        monkeypatch.setattr("mla_serve.train.distributed.collectives.sum_", sum_)
         strategy = make("mla", ("a",))
         before = {key: value.detach().clone() for key, value in strategy.named_parameters()}
         strategy.step(batch_of(make_samples(("a",))))
@@ -992,7 +992,7 @@ def test_a_process_adds_to_the_mean_loss_by_its_share_of_the_rows() -> None:
 def test_gradients_and_the_loss_are_summed_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes with the same rows: sums are twice what one has."""
     strategy, windows = make("joint_sum"), torch.randn(4, SIZE)
-    monkeypatch.setattr("mla_serve.train.distributed.sum_", doubled)
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.sum_", doubled)
 
     def loss() -> Tensor:
         return sum((strategy.logits(name, windows).square().mean() for name in "ab"), torch.zeros(()))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mla_serve.inputs import AudioInput
+from mla_serve.train.distributed.batch_share import per_row
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.blocks import conv_block, resnet18
-from mla_serve.train.share import per_row
 
 BANDS = 48
 LOWEST_HZ = 60.0

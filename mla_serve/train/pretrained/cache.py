@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mla_serve.fusion import Array
+from mla_serve.fusion.formula import Array
 
 log = logging.getLogger("mla_serve")
 

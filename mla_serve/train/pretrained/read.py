@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mla_serve.bundle.graphs import LARGEST
 from mla_serve.errors import ConfigError
-from mla_serve.graphs import LARGEST
 from mla_serve.inputs import Input, Payload, TextInput
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.pretrained import PREFIX, TUNES

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mla_serve.cli import require_extra
+from mla_serve.console import require_extra
 from mla_serve.errors import ConfigError
 
 READS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
+from mla_serve.train.distributed.batch_share import Share
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.encoders.base import widened
-from mla_serve.train.share import Share
 
 
 class Batch(Protocol):
@@ -144,7 +144,7 @@ class Strategy(nn.Module, abc.ABC):
 
     def part(self, batch: Batch, name: str) -> Part:
         """Take out of a batch the rows that have a modality."""
-        return Part(batch.inputs(name), batch.labels[batch.present[name]], distributed.share(batch.whole[name]))
+        return Part(batch.inputs(name), batch.labels[batch.present[name]], collectives.share(batch.whole[name]))
 
     def encode(self, name: str, part: Part) -> Tensor:
         """Encode the rows that count, to learn from them: (rows, D)."""
@@ -163,7 +163,7 @@ class Strategy(nn.Module, abc.ABC):
         loss.backward()
         total = loss.detach().clone()
         own = [parameter for module in modules or (self,) for parameter in module.parameters()]
-        distributed.sum_([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
+        collectives.sum_([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
         return total.item()
 
     def usable(self, batch: Batch) -> list[str]:

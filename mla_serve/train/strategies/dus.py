@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
 from mla_serve.train.strategies.base import Part
 from mla_serve.train.strategies.mla import MOMENTUM, Mla
 
@@ -32,7 +32,7 @@ class Dus(Mla):
         with torch.no_grad():
             self.encoders[name].eval()
             chances = self.logits(name, part.windows)[: len(part.labels)].softmax(1)
-            p = distributed.row_mean(chances.gather(1, part.labels[:, None]).squeeze(1)).item()
+            p = collectives.row_mean(chances.gather(1, part.labels[:, None]).squeeze(1)).item()
             self.encoders[name].train(self.training)
         self.sure[name] = MOMENTUM * self.sure.get(name, p) + (1 - MOMENTUM) * p
         return logged | {f"rows/{name}": float(rows)}

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Strategy
 
@@ -74,7 +74,7 @@ class JointSum(Strategy):
     @torch.no_grad()
     def unimodal_losses(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Return each modality's own loss, to be logged."""
-        return distributed.sum_values(
+        return collectives.sum_values(
             {f"loss/{name}": self.own_loss(batch, name, logits).item() for name, logits in opinions.items()}
         )
 
@@ -112,9 +112,9 @@ class JointDropout(JointConcat):
 
     def kept(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Drop at random from torch's generator, which the training loop seeds."""
-        distributed.agree_on_random()
+        collectives.agree_on_random()
         present = super().kept(batch, opinions)
-        share = distributed.share(torch.ones(len(next(iter(batch.whole.values()))), dtype=torch.bool))
+        share = collectives.share(torch.ones(len(next(iter(batch.whole.values()))), dtype=torch.bool))
         drawn = {name: rows & (share.draw(torch.rand) < KEEP).to(rows.device) for name, rows in present.items()}
         empty = ~torch.stack(list(drawn.values())).any(dim=0)
         return {name: rows | (present[name] & empty) for name, rows in drawn.items()}
@@ -145,7 +145,7 @@ class JointUnimodal(JointSum):
             self.backward(joint, alone)
             self.schedules["all"].step()
             losses = {"joint": joint, **alone}
-            logged = distributed.sum_values({f"loss/{name}": loss.item() for name, loss in losses.items()})
+            logged = collectives.sum_values({f"loss/{name}": loss.item() for name, loss in losses.items()})
         self.schedules["all"].advance()
         return logged
 

@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
+from mla_serve.train.distributed.batch_share import per_row
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.encoders.base import Weights, widened
-from mla_serve.train.share import per_row
 from mla_serve.train.strategies.base import Batch, Options
 from mla_serve.train.strategies.joint import JointConcat
 
@@ -78,7 +78,7 @@ class Mib(JointConcat):
 
     def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the joint gradients and add the divergences'."""
-        shares = {name: distributed.share(batch.whole[name]) for name in opinions}
+        shares = {name: collectives.share(batch.whole[name]) for name in opinions}
         divergence = torch.stack([self.encoders[n].divergence * share.weight for n, share in shares.items()]).sum()
         (BETA / 2 * divergence).backward(retain_graph=True)
-        return super().learn(batch, opinions) | distributed.sum_values({"divergence": divergence.item()})
+        return super().learn(batch, opinions) | collectives.sum_values({"divergence": divergence.item()})

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from mla_serve.errors import ConfigError
-from mla_serve.train import distributed
+from mla_serve.train.balancing import make_projector, project_step
+from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
-from mla_serve.train.hgm import make_projector, project_step
 from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
 
 SHARED = "head"
@@ -78,7 +78,7 @@ class Mla(Strategy):
         """Return who has the first turn, and the next: as the table names them, or drawn anew for each batch."""
         if self.options.turns != "shuffled":
             return names
-        distributed.agree_on_random()
+        collectives.agree_on_random()
         return [names[i] for i in torch.randperm(len(names)).tolist()]
 
     def _sits_out(self, name: str) -> bool:

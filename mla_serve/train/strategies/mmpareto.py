@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
 from mla_serve.train.strategies.joint import JointUnimodal
 
 MAGNITUDE = 1.5
@@ -26,7 +26,7 @@ class MmPareto(JointUnimodal):
             shared = torch.autograd.grad(joint, parameters, retain_graph=True, allow_unused=True)
             own = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             gradients = _filled(shared, parameters), _filled(own, parameters)
-            distributed.sum_([*gradients[0], *gradients[1]])
+            collectives.sum_([*gradients[0], *gradients[1]])
             combined += zip(parameters, _combine(*gradients), strict=True)
         super().backward(joint, alone)
         for parameter, gradient in combined:

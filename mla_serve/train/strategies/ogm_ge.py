@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
 from mla_serve.train.strategies.base import Batch
 from mla_serve.train.strategies.joint import JointConcat
 
@@ -25,7 +25,7 @@ class OgmGe(JointConcat):
     def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the joint gradients, then modulate each encoder's."""
         logged = super().learn(batch, opinions)
-        distributed.agree_on_random()
+        collectives.agree_on_random()
         for name, scale in self.scales(batch, opinions).items():
             for parameter in self.encoders[name].parameters():
                 if parameter.grad is not None and scale < 1:
@@ -40,7 +40,7 @@ class OgmGe(JointConcat):
         sure = {}
         for name, logits in opinions.items():
             truth = batch.labels[batch.present[name]][:, None]
-            sure[name] = float(distributed.row_mean((logits - share).softmax(1).gather(1, truth).squeeze(1)))
+            sure[name] = float(collectives.row_mean((logits - share).softmax(1).gather(1, truth).squeeze(1)))
         scales = {}
         for name, own in sure.items():
             others = [value for other, value in sure.items() if other != name]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mla_serve.train import distributed
+from mla_serve.train.distributed import collectives
 from mla_serve.train.strategies.base import Batch
 from mla_serve.train.strategies.joint import JointSum
 
@@ -42,14 +42,14 @@ class Qmf(JointSum):
         joint, heard = self.fuse(batch, weighted, self.kept(batch, weighted))
         loss, ranking = self.joint_loss(batch, joint, heard, weighted), joint.new_zeros(())
         for name, z in opinions.items():
-            share = distributed.share(batch.whole[name])
-            rows = distributed.lined_up(batch.rows[batch.present[name].cpu()], share)
+            share = collectives.share(batch.whole[name])
+            rows = collectives.lined_up(batch.rows[batch.present[name].cpu()], share)
             loss = loss + self.own_loss(batch, name, z)
-            ranking = ranking + LAMBDA * self.ranking(name, rows, distributed.lined_up(SCALE * z.logsumexp(1), share))
+            ranking = ranking + LAMBDA * self.ranking(name, rows, collectives.lined_up(SCALE * z.logsumexp(1), share))
             alone = F.cross_entropy(z.detach(), batch.labels[batch.present[name]], reduction="none")
-            self.kappa[name][rows] += distributed.lined_up(alone, share).cpu()
+            self.kappa[name][rows] += collectives.lined_up(alone, share).cpu()
         self.set_gradients(loss + ranking)
-        total = distributed.sum_values({"loss/joint": loss.item()})["loss/joint"] + ranking.item()
+        total = collectives.sum_values({"loss/joint": loss.item()})["loss/joint"] + ranking.item()
         return {"loss/joint": total} | self.unimodal_losses(batch, opinions)
 
     def ranking(self, name: str, rows: Tensor, u: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from PIL import Image
 
-from export.graphs import export_graph, largest_difference
+from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import INPUTS, TextInput
 from mla_serve.inputs.audio import PADDING
 from mla_serve.train.pretrained.encoders import Frozen

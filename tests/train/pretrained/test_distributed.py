@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mla_serve.bundle import Bundle
-from mla_serve.train.run import METRICS, RunFolder
-from tests.train.launch import ENVIRONMENT, torchrun
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.train.run_folder import METRICS, RunFolder
+from tests.train.distributed.launch import ENVIRONMENT, torchrun
 from tests.train.pretrained.zoo import Zoo
 
 # Of models without dropout on attention, which transformers draws for a process's own rows.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import export_run
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.export.bundle import export_run
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 

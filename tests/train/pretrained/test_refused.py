@@ -12,8 +12,8 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from export.graphs import export_graph
 from mla_serve.errors import BundleError, ConfigError
+from mla_serve.export.graphs import export_graph
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.pretrained import fronts
@@ -157,7 +157,7 @@ def test_a_model_beyond_one_graph_is_refused_before_and_at_export(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = zoo.load("bert")
-    monkeypatch.setattr("export.graphs.LARGEST", 1000)
+    monkeypatch.setattr("mla_serve.export.graphs.LARGEST", 1000)
     monkeypatch.setattr("mla_serve.train.pretrained.read.LARGEST", 1000)
     with pytest.raises(ConfigError, match="GB of weights, but one ONNX graph holds"):
         zoo.load("bert")

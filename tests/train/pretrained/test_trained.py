@@ -14,17 +14,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.bundle import export_run
-from mla_serve.bundle import Bundle, Manifest
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle, Manifest
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.export.bundle import export_run
 from mla_serve.table import payload, read_table
-from mla_serve.train import extend, pipeline
+from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data import decode_rows, training_batches
+from mla_serve.train.data.samples import decode_rows, training_batches
+from mla_serve.train.extend import plan
 from mla_serve.train.pretrained.backbone import Backbone
 from mla_serve.train.pretrained.cache import FeatureCache
 from mla_serve.train.pretrained.encoders import SPEED, Whole
-from mla_serve.train.run import BEST, LAST, RunFolder
+from mla_serve.train.run_folder import BEST, LAST, RunFolder
 from mla_serve.train.strategies import STRATEGIES
 from tests.train.pretrained.zoo import KINDS, PAYLOADS, Zoo
 
@@ -213,7 +214,7 @@ def test_a_damaged_part_of_the_cache_is_left_aside_and_computed_anew(
 
 
 def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mla_serve.train.data.CHUNK", 5)
+    monkeypatch.setattr("mla_serve.train.data.samples.CHUNK", 5)
     planned = pipeline.plan(config)
     strategy = planned.build(0)
     planned.adopt(strategy, None, CPU)
@@ -391,7 +392,7 @@ def test_a_pretrained_encoder_is_added_to_a_bundle(
         extend=bundle[0], data=data, runs=tmp_path, name="more", epochs=3, batch_size=12, device="cpu",
         encoders=(f"title=hf:{zoo.folder('mpnet')}",), out=tmp_path / "more_bundle",
     )  # fmt: skip
-    folder = pipeline.train(more, extend.plan(more), lambda record: None)
+    folder = pipeline.train(more, plan.plan(more), lambda record: None)
     manifest = export_run(folder.path, tmp_path / "more_bundle")
     assert "title" in manifest.modalities
     text = {"text": "rrrrr 3"}

@@ -1,0 +1,282 @@
+"""The bundle: a folder of ONNX graphs with a manifest that can be verified.
+
+The manifest lists every other file with its sha256 and carries its own; loading checks them all.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mla_serve.errors import BundleError
+from mla_serve.fusion.formula import Fusion
+from mla_serve.fusion.intervals import Conformal
+from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.rules import RULES
+from mla_serve.inputs import INPUTS, Input, Payload
+from mla_serve.inputs.base import NAME_PATTERN
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Modality(_Strict):
+    """One modality: the kind and fields of its input, its encoder's graph, the head its features go to."""
+
+    kind: str
+    input: dict[str, Any]
+    encoder: str
+    head: str
+
+
+class FusionParameters(_Strict):
+    """The fitted parameters of the formula in fusion.py."""
+
+    temperatures: dict[Name, Positive]
+    sharpness: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    scales: dict[str, Positive]
+    discounts: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    shares: dict[Name, Positive] = {}
+    prior: list[Positive] = []
+    prior_once: bool = False
+    native: str = "paper"
+    bias: list[Annotated[float, Field(allow_inf_nan=False)]] = []
+
+
+class Golden(_Strict):
+    """One sample that is replayed at start: payloads (text, numbers, or a file of the bundle) and what was said of it.
+
+    By torch, or by graphs of a smaller precision where they were exported.
+    """
+
+    payloads: dict[Name, str | list[float]]
+    probabilities: list[float]
+
+
+class Manifest(_Strict):
+    """manifest.json. `files` maps every other file of the folder to its sha256; `sha256` is that of all the rest."""
+
+    format: int = FORMAT
+    name: str
+    created: str
+    versions: dict[str, str]
+    classes: Annotated[list[str], Field(min_length=2)]
+    modalities: Annotated[dict[Name, Modality], Field(min_length=1)]
+    heads: Annotated[dict[Name, str], Field(min_length=1)]
+    fusion: FusionParameters
+    conformal: dict[str, dict[str, list[Share]]] = {}
+    """Sorted scores for prediction sets: fusion rule -> availability pattern, or another of `pattern_keys` -> scores."""
+    unfamiliar: str | None = None
+    """The file of the references that unfamiliar input is told by."""
+    golden: list[Golden]
+    golden_source: str
+    tolerance: Positive
+    parity: dict[str, Any]
+    precision: dict[str, Any] = {}
+    """Where encoders are not fp32, or were tried so: what was tried, chosen and measured (export/precision.py)."""
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+    sha256: str = ""
+
+    def digest(self) -> str:
+        """Hash everything but the hash itself."""
+        return _digest(self.model_dump(mode="json"))
+
+
+class Bundle:
+    """A verified bundle in memory: the manifest and the content of every file it names."""
+
+    def __init__(self, folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+        """Take what `load` has verified."""
+        self.folder = folder
+        self.manifest = manifest
+        self._files = files
+        self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
+        self.fusion = Fusion(**manifest.fusion.model_dump())
+        self.conformal = Conformal(manifest.conformal)
+        self.familiar = self._familiar(manifest.unfamiliar)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read and verify a bundle.
+
+        Raises: BundleError, with the file's name, for a missing, changed or unlisted path, or an unknown version.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        files = {name: _read_verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
+        _check_references(manifest)
+        return cls(folder, manifest, files)
+
+    def read(self, name: str) -> bytes:
+        """Return the verified content of a file that the manifest lists."""
+        return self._files[name]
+
+    def golden_samples(self) -> list[dict[str, Payload]]:
+        """Return the payloads of the golden samples as a caller would send them."""
+        return [
+            {name: self._golden_payload(name, value) for name, value in golden.payloads.items()}
+            for golden in self.manifest.golden
+        ]
+
+    def golden_probabilities(self) -> np.ndarray[Any, Any]:
+        """Return what was said of the golden samples at export, (B, C)."""
+        return np.array([golden.probabilities for golden in self.manifest.golden])
+
+    def _golden_payload(self, name: str, value: str | list[float]) -> Payload:
+        in_file = self.inputs[name].sent_as == "file"
+        return self.read(str(value)) if in_file else value
+
+    def _familiar(self, name: str | None) -> Familiar:
+        try:
+            return Familiar.from_bytes(self.read(name)) if name else Familiar({})
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise BundleError(
+                f"{self.folder / str(name)}: cannot be used ({error!r}); export the bundle again"
+            ) from None
+
+    def _input(self, name: str, modality: Modality) -> Input:
+        if modality.kind not in INPUTS:
+            raise BundleError(f"{MANIFEST}: modality {name} is of kind {modality.kind!r}; known are {sorted(INPUTS)}")
+        try:
+            return INPUTS[modality.kind].from_fields(modality.input, self.read)
+        except BundleError as error:
+            raise BundleError(f"{self.folder / MANIFEST}: {name}: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{MANIFEST}: the input fields of {name} cannot be used ({error!r})") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash every file of the folder into the manifest and write it; returns the manifest as written."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: _sha256((folder / name).read_bytes()) for name in names if name != MANIFEST}
+    manifest = manifest.model_copy(update={"files": files})
+    manifest = manifest.model_copy(update={"sha256": manifest.digest()})
+    (folder / MANIFEST).write_text(_on_lines(manifest.model_dump_json(indent=1)) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _on_lines(text: str) -> str:
+    """Put each list of numbers on one line of indented JSON."""
+    return re.sub(r"\[\s+([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(_read(path))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path}: no such file; a bundle is a folder that `mla-serve train` or `mla-serve export` wrote"
+        ) from None
+    except NotADirectoryError:
+        raise BundleError(f"{folder}: it is a file; expected a bundle, the folder that train or export wrote") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from None
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
+        raise BundleError(f"{path}: format {version!r}, this version reads {FORMAT}; export the bundle again")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from None
+    if _digest(content) != manifest.sha256:
+        raise BundleError(f"{path}: its content does not match its sha256; it was changed after the export")
+    return manifest
+
+
+def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
+    relative = PurePosixPath(name)
+    path = folder / relative
+    if relative.is_absolute() or ".." in relative.parts or not _is_within(path, folder):
+        raise BundleError(f"{folder / MANIFEST}: the path {name!r} leaves the bundle's folder")
+    try:
+        content = _read(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from None
+    if _sha256(content) != sha256:
+        raise BundleError(f"{path}: its sha256 is not the manifest's; the file is damaged or was changed")
+    return content
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path leads to somewhere in the folder when its links are followed; they may go round in circles."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _read(path: Path) -> bytes:
+    """Read a file.
+
+    Raises: OSError, for whatever is no plain file too: reading a pipe would not come to an end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return path.read_bytes()
+
+
+def _check_references(manifest: Manifest) -> None:
+    """Refuse a manifest whose parts do not fit together."""
+    names = set(manifest.modalities)
+    graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())
+    if missing := graphs - set(manifest.files):
+        raise BundleError(f"{MANIFEST}: names graphs that it does not list as files: {sorted(missing)}")
+    if missing := {modality.head for modality in manifest.modalities.values()} - set(manifest.heads):
+        raise BundleError(f"{MANIFEST}: names heads that it does not have: {sorted(missing)}")
+    if set(manifest.fusion.temperatures) != names:
+        raise BundleError(
+            f"{MANIFEST}: has temperatures for {sorted(manifest.fusion.temperatures)}, not {sorted(names)}"
+        )
+    if manifest.unfamiliar is not None and manifest.unfamiliar not in manifest.files:
+        raise BundleError(f"{MANIFEST}: names {manifest.unfamiliar!r}, which it does not list as a file")
+    if manifest.fusion.native not in RULES or manifest.fusion.native == "native":
+        raise BundleError(
+            f"{MANIFEST}: the native rule {manifest.fusion.native!r} is not known; known are {sorted(RULES)}"
+        )
+    if len(manifest.fusion.bias) not in (0, len(manifest.classes)):
+        raise BundleError(f"{MANIFEST}: has a bias for {len(manifest.fusion.bias)} of {len(manifest.classes)} classes")
+    if manifest.fusion.prior and len(manifest.fusion.prior) != len(manifest.classes):
+        raise BundleError(
+            f"{MANIFEST}: has a prior for {len(manifest.fusion.prior)} of {len(manifest.classes)} classes"
+        )
+    if manifest.fusion.prior_once and not manifest.fusion.prior:
+        raise BundleError(f"{MANIFEST}: counts the classes' prior once, but has none")
+    if any(scores != sorted(scores) for rules in manifest.conformal.values() for scores in rules.values()):
+        raise BundleError(f"{MANIFEST}: the conformal scores are not sorted")
+    for golden in manifest.golden:
+        if not golden.payloads or set(golden.payloads) - names or len(golden.probabilities) != len(manifest.classes):
+            raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and classes")
+        for name, payload in golden.payloads.items():
+            kind = INPUTS.get(manifest.modalities[name].kind)
+            if kind is not None and kind.sent_as == "file" and payload not in list(manifest.files):
+                raise BundleError(f"{MANIFEST}: a golden sample names {payload!r}, which it does not list as a file")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Hash a manifest as it stands in JSON, so that fields which later versions add do not matter."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return _sha256(json.dumps(rest, sort_keys=True, ensure_ascii=True).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,331 @@
+"""Predict from a bundle: decode -> encode -> head -> fuse, through onnxruntime. No torch, no server."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.results import DEFAULT_TOP_K, LabelProbability, Opinion, Prediction
+from mla_serve.bundle.runtime import Session, open_session, warn_of_fallback
+from mla_serve.errors import BundleError, InputError, MissingInput, NotFinite, UnknownField
+from mla_serve.fusion.explain import explain
+from mla_serve.fusion.formula import Fused, entropy_of, log_softmax
+from mla_serve.fusion.rules import DEFAULT_RULE, RULES, TEMPERED, fuse
+from mla_serve.inputs import Array, Payload
+
+ENCODE_BATCH = 64
+
+
+def _no_lap(stage: str) -> None:
+    """Time nothing."""
+
+
+def _finite(name: str, rows: Array) -> Array:
+    """Return what a graph made of a modality (B, ...). Raises: NotFinite, where that cannot be an answer's reason."""
+    if not np.isfinite(rows).all():
+        raise NotFinite(name, np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)).tolist())
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What the graphs made of B samples: logits (M, B, C), 0 where absent; present (M, B) bool.
+
+    unfamiliarity (M, B): percentile among validation, 0..1, NaN where absent or not known; strain (M, B): how far
+    beyond validation, see fusion.calibrated.
+    """
+
+    logits: Array
+    present: Array
+    unfamiliarity: Array
+    strain: Array
+
+
+class Predictor:
+    """The graphs of one bundle, ready to run. Thread-safe."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 1,
+        *,
+        spin: bool = False,
+    ) -> None:
+        """Open one session per graph.
+
+        Args: providers, onnxruntime's names in order of preference; threads, per graph run; spin, see open_session.
+        Raises: BundleError when a graph does not load or does not fit the manifest.
+        """
+        self.bundle = bundle
+        self.classes = bundle.manifest.classes
+        self.names = tuple(bundle.manifest.modalities)
+        modalities = bundle.manifest.modalities
+        self._encoders = {
+            name: self._open(modality.encoder, providers, threads, spin) for name, modality in modalities.items()
+        }
+        self._heads = {name: self._open(path, providers, threads, spin) for name, path in bundle.manifest.heads.items()}
+        for name in self.names:
+            self._check_fit(name)
+        warn_of_fallback(providers, self.providers)
+
+    @property
+    def providers(self) -> list[str]:
+        """onnxruntime's names of what the graphs really run on."""
+        return next(iter(self._encoders.values())).providers
+
+    def check_names(self, sample: Mapping[str, object]) -> None:
+        """Refuse a sample that is empty or names a modality that the bundle lacks."""
+        for name in sample:
+            if name not in self.names:
+                raise UnknownField(str(name), f"this model has no such modality; it reads {', '.join(self.names)}")
+        if not sample:
+            raise MissingInput(self.names[0], f"nothing was sent; send at least one of {', '.join(self.names)}")
+
+    def check_options(self, rule: str, top_k: int | None, coverage: float | None = None) -> None:
+        """Refuse a fusion rule that does not exist, fewer labels than one, or a coverage that cannot be had."""
+        if rule not in RULES:
+            raise UnknownField("fusion", f"no rule is called {rule[:100]!r}; choose one of {', '.join(RULES)}")
+        if top_k is not None and top_k < 1:
+            raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
+        if coverage is not None and not 0 < coverage < 1:
+            raise InputError("coverage", f"got {coverage}; send a number between 0 and 1, such as 0.9")
+        if coverage is not None and rule not in self.bundle.conformal.scores:
+            raise InputError("coverage", f"this model has no scores for prediction sets under {rule!r}; leave it out")
+
+    def decode(self, sample: Mapping[str, Payload]) -> dict[str, Array]:
+        """Decode every payload of one sample: {name: payload} -> {name: (W, *shape)}.
+
+        Raises: InputError, naming the modality.
+        """
+        self.check_names(sample)
+        return {name: self.decode_one(name, sample[name]) for name in self.names if name in sample}
+
+    def decode_one(self, name: str, payload: Payload) -> Array:
+        """Decode one payload of one modality into (W, *shape)."""
+        return self.bundle.inputs[name].decode(payload, name)
+
+    def encode(self, name: str, arrays: Sequence[Array]) -> Array:
+        """Encode many samples of one modality: B arrays of (W, *shape) -> features (B, D), windows averaged.
+
+        Raises: NotFinite.
+        """
+        windows = np.concatenate(arrays)
+        batches = range(0, len(windows), ENCODE_BATCH)
+        features = np.concatenate([self._encoders[name].run(windows[at : at + ENCODE_BATCH]) for at in batches])
+        counts = np.array([len(array) for array in arrays])
+        if len(windows) == len(arrays):
+            return _finite(name, features)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            sums: Array = np.add.reduceat(features, np.cumsum(counts) - counts, axis=0)
+            means: Array = sums / counts[:, None].astype(features.dtype)
+        return _finite(name, means)
+
+    def head(self, name: str, features: Array) -> Array:
+        """Turn one modality's features (B, D) into logits (B, C) by its head.
+
+        Raises: NotFinite.
+        """
+        return _finite(name, self._heads[self.bundle.manifest.modalities[name].head].run(features))
+
+    def hear(
+        self,
+        samples: Sequence[Mapping[str, Array]],
+        lap: Callable[[str], None] = _no_lap,
+        encode: Callable[[str, Sequence[Array]], Array] | None = None,
+    ) -> Heard:
+        """Run the graphs that the decoded samples need, and no other.
+
+        Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising;
+        encode, called in place of the method of this name.
+        Raises: NotFinite, naming the modality and the samples: the others' modalities do not answer in its place.
+        """
+        encode = encode or self.encode
+        shape = len(self.names), len(samples)
+        heard = Heard(
+            np.zeros((*shape, len(self.classes)), dtype=np.float32),
+            np.array([[name in sample for sample in samples] for name in self.names]),
+            np.full(shape, np.nan),
+            np.zeros(shape),
+        )
+        for m, name in enumerate(self.names):
+            there = heard.present[m]
+            if there.any():
+                try:
+                    features = encode(name, [sample[name] for sample in samples if name in sample])
+                    heard.logits[m, there] = self.head(name, features)
+                except NotFinite as error:
+                    raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
+                if reference := self.bundle.familiar.references.get(name):
+                    with np.errstate(over="ignore", invalid="ignore"):  # far away, however far that is
+                        scores = reference.score(features)
+                    heard.unfamiliarity[m, there] = reference.percentile(scores)
+                    heard.strain[m, there] = reference.strain(scores)
+                lap(f"encode-{name}")
+        return heard
+
+    def hear_usable(
+        self,
+        samples: Sequence[Mapping[str, Array]],
+        lap: Callable[[str], None] = _no_lap,
+        encode: Callable[[str, Sequence[Array]], Array] | None = None,
+    ) -> tuple[Heard, dict[int, NotFinite]]:
+        """Do as `hear`, but leave out the samples that it refuses.
+
+        Returns: what was heard of the others, in their order, and the error of each that is left out, by its index.
+        """
+        refused: dict[int, NotFinite] = {}
+        while True:
+            kept = [at for at in range(len(samples)) if at not in refused]
+            try:
+                return self.hear([samples[at] for at in kept], lap, encode), refused
+            except NotFinite as error:
+                refused |= dict.fromkeys((kept[row] for row in error.rows), error)
+
+    def logits(
+        self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap
+    ) -> tuple[Array, Array]:
+        """Return the logits (M, B, C) of what `hear` heard, and what was present (M, B)."""
+        heard = self.hear(samples, lap)
+        return heard.logits, heard.present
+
+    def predict(
+        self,
+        samples: Sequence[Mapping[str, Payload]],
+        rule: str = DEFAULT_RULE,
+        top_k: int | None = None,
+        coverage: float | None = None,
+    ) -> list[Prediction]:
+        """Decode, encode and fuse samples, each with any non-empty subset of the modalities.
+
+        Raises: InputError, naming the modality or option at fault.
+        """
+        return self.conclude(self.hear([self.decode(sample) for sample in samples]), rule, top_k, coverage)
+
+    def conclude(
+        self, heard: Heard, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
+    ) -> list[Prediction]:
+        """Fuse what was heard, and say what was answered, why, and what was missing.
+
+        Args: coverage, how often the prediction set shall hold the true label, between 0 and 1; no set when left out.
+        """
+        self.check_options(rule, top_k, coverage)
+        fusion, (logits, present) = self.bundle.fusion, (heard.logits, heard.present)
+        fused, owed = explain(logits, present, fusion, rule, heard.strain)
+        predictions = self._predictions(fused.log_probabilities, self._opinions(heard, fused, owed, rule), rule, top_k)
+        if coverage is None:
+            return predictions
+        inside = self.bundle.conformal.sets(fused.log_probabilities, present, self.names, rule, coverage)
+        return [
+            dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
+            for prediction, log_p, chosen in zip(predictions, fused.log_probabilities, inside, strict=True)
+        ]
+
+    def _labels(self, log_p: Array, chosen: Array) -> list[str]:
+        """Name the chosen classes, the most probable first."""
+        return [self.classes[c] for c in np.argsort(-log_p, kind="stable") if chosen[c]]
+
+    def _temperatures(self, rule: str) -> Array:
+        """Return each opinion's temperature (M, 1, 1): the fitted one under the rules that use it, else 1."""
+        fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
+        return np.array([fitted[name] for name in self.names])[:, None, None]
+
+    def _opinions(self, heard: Heard, fused: Fused, owed: Array, rule: str) -> list[dict[str, Opinion]]:
+        """Say what each present modality said, sample by sample."""
+        alone = log_softmax(heard.logits.astype(np.float64) / self._temperatures(rule))
+        weights, owes, nats = fused.weights.tolist(), owed.tolist(), entropy_of(alone).tolist()
+        best, surest, strange = alone.argmax(-1).tolist(), np.exp(alone.max(-1)).tolist(), heard.unfamiliarity.tolist()
+        return [
+            {
+                name: Opinion(
+                    weights[m][b],
+                    owes[m][b],
+                    nats[m][b],
+                    self.classes[best[m][b]],
+                    surest[m][b],
+                    None if math.isnan(strange[m][b]) else strange[m][b],
+                )
+                for m, name in enumerate(self.names)
+                if present[m]
+            }
+            for b, present in enumerate(heard.present.T.tolist())
+        ]
+
+    def _predictions(
+        self, log_probabilities: Array, opinions: list[dict[str, Opinion]], rule: str, top_k: int | None
+    ) -> list[Prediction]:
+        """Say what was answered to each sample: log_probabilities (B, C)."""
+        orders = np.argsort(-log_probabilities, kind="stable")[:, : top_k or DEFAULT_TOP_K].tolist()
+        rows = zip(
+            orders, np.exp(log_probabilities).tolist(), entropy_of(log_probabilities).tolist(), opinions, strict=True
+        )
+        return [
+            Prediction(
+                label=self.classes[order[0]],
+                probability=p[order[0]],
+                probabilities=[LabelProbability(self.classes[c], p[c]) for c in order],
+                entropy=nats,
+                fusion=rule,
+                modalities=own,
+                missing=[name for name in self.names if name not in own],
+            )
+            for order, p, nats, own in rows
+        ]
+
+    def replay(self) -> Array:
+        """Answer the golden samples as torch did at export, unfamiliar input taken at its word: probabilities (B, C).
+
+        Raises: BundleError when a sample cannot be read, or gives no finite logits.
+        """
+        folder = self.bundle.folder
+        try:
+            decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
+            return np.exp(fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities)
+        except NotFinite as error:
+            raise BundleError(f"{folder}: golden samples {error.rows}: {error}; export it again") from None
+        except InputError as error:
+            raise BundleError(f"{folder}: a golden sample cannot be read ({error}); export it again") from None
+
+    def verify(self) -> float:
+        """Replay the golden samples, which also warms every graph up; returns the largest difference to torch.
+
+        Raises: BundleError when it exceeds the manifest's tolerance, or a sample cannot be read.
+        """
+        if not self.bundle.manifest.golden:
+            return 0.0
+        difference = float(np.abs(self.replay() - self.bundle.golden_probabilities()).max())
+        if not difference <= self.bundle.manifest.tolerance:
+            raise BundleError(
+                f"{self.bundle.folder}: the golden samples differ from what was said at export by {difference:.2g}, "
+                f"allowed is {self.bundle.manifest.tolerance:.2g}; this machine computes something else, export again"
+            )
+        return difference
+
+    def _open(self, path: str, providers: Sequence[str], threads: int, spin: bool) -> Session:
+        try:
+            return open_session(self.bundle.read(path), providers, threads, spin=spin)
+        except Exception as error:  # onnxruntime raises a dozen types of its own
+            raise BundleError(f"{self.bundle.folder / path}: onnxruntime cannot load it ({error})") from error
+
+    def _check_fit(self, name: str) -> None:
+        """Send one generated payload through a modality. Raises: BundleError when its parts do not fit together."""
+        reader = self.bundle.inputs[name]
+        try:
+            window = reader.decode(reader.generate(np.random.default_rng(0)), name)
+            # The graphs alone: numbers that are not finite fit, and are refused when they come of what is asked.
+            head = self._heads[self.bundle.manifest.modalities[name].head]
+            shape = head.run(self._encoders[name].run(window)).shape
+        except Exception as error:  # every library behind these fields and graphs raises types of its own
+            raise BundleError(
+                f"{self.bundle.folder}: the input, encoder and head of {name} do not fit together "
+                f"({type(error).__name__}: {' '.join(str(error).split())}); export the bundle again"
+            ) from error
+        if shape != (1, len(self.classes)):
+            raise BundleError(
+                f"{self.bundle.folder}: the head of {name} gives {shape} for one sample, expected "
+                f"{(1, len(self.classes))}; export the bundle again"
+            )

@@ -1,0 +1,189 @@
+"""What is answered: frozen results that the predictor makes, the service sends and the client reads. Standard library alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+T = TypeVar("T")
+BAR = 24  # characters
+SHOWN_CLASSES = 5
+NUMBERS = ("weight", "with", "probability", "influence", "unfamiliar")
+DEFAULT_TOP_K = 20  # labels that an answer lists where the caller does not say how many
+
+
+class FromDict:
+    """A dataclass that is read back from what `dataclasses.asdict` makes of it."""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build from plain dicts and lists; entries that this version does not know are left out.
+
+        Raises: KeyError, TypeError or AttributeError when the content is something else.
+        """
+        return _build(cls, content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opinion(FromDict):
+    """What one modality said: its share of the fusion, what the answer owes to it (nats), its own answer.
+
+    unfamiliarity: share of validation inputs that were more like the training data than this one, 0 to 1; None where
+    the bundle cannot tell.
+    """
+
+    weight: float
+    influence: float
+    entropy: float
+    label: str
+    probability: float
+    unfamiliarity: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelProbability(FromDict):
+    """A label and its probability, 0 to 1."""
+
+    label: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Prediction(FromDict):
+    """One answer: label, probabilities, entropy in nats, each modality's opinion, what was missing.
+
+    probabilities: the most probable label first; `top_k` of them, or DEFAULT_TOP_K. A list, since JSON objects have no
+    order: JavaScript sorts keys such as "14" by number.
+    prediction_set: labels that hold the true one as often as the caller's coverage says; None where none was asked for.
+    """
+
+    label: str
+    probability: float
+    probabilities: list[LabelProbability]
+    entropy: float
+    fusion: str
+    modalities: dict[str, Opinion]
+    missing: list[str]
+    prediction_set: list[str] | None = None
+
+    def by_label(self) -> dict[str, float]:
+        """Return the listed probabilities as {label: probability}."""
+        return {each.label: each.probability for each in self.probabilities}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, as the service sends them."""
+        return dataclasses.asdict(self)
+
+    def __repr__(self) -> str:
+        """Write label, probability and weights in one line."""
+        weights = ", ".join(f"{name} {opinion.weight:.2f}" for name, opinion in self.modalities.items())
+        missing = f", missing: {', '.join(self.missing)}" if self.missing else ""
+        return f"<{type(self).__name__} {self.label!r} {self.probability:.1%}, weights: {weights}{missing}>"
+
+    def __rich__(self) -> RenderableType:
+        """Draw label, weights and probabilities, for `rich.print`."""
+        return _draw(self)
+
+
+def bar(share: float, width: int = BAR) -> str:
+    """Draw a share of 1 as a bar, to an eighth of a character."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+
+
+def _draw(answer: Prediction) -> RenderableType:
+    """Draw the answer, what each modality said and how much it counted, and the likeliest classes."""
+    from rich.console import Group  # here: most who read results never draw them
+    from rich.text import Text
+
+    headline = Text.assemble(
+        (answer.label, "bold green"), f"  {answer.probability:.1%}", (f"   entropy {answer.entropy:.3f} nats", "dim")
+    )
+    known = any(opinion.unfamiliarity is not None for opinion in answer.modalities.values())
+    last = ["unfamiliar"] if known else []
+    opinions = _grid("listened to", "weight", "", "alone it says", "with", "influence", *last)
+    for name, opinion in answer.modalities.items():
+        strange = "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}"
+        opinions.add_row(
+            Text(name),
+            f"{opinion.weight:.2f}",
+            Text(bar(opinion.weight), "cyan"),
+            Text(opinion.label),
+            f"{opinion.probability:.1%}",
+            f"{opinion.influence:+.3f}",
+            *([strange] if known else []),
+        )
+    classes = _grid("class", "probability", "")
+    for each in answer.probabilities[:SHOWN_CLASSES]:
+        classes.add_row(Text(each.label), f"{each.probability:.1%}", Text(bar(each.probability), "green"))
+    notes = [Text(f"missing: {', '.join(answer.missing)}", "dim")] if answer.missing else []
+    if answer.prediction_set is not None:
+        notes.append(Text(f"prediction set: {', '.join(answer.prediction_set)}"))
+    return Group(headline, Text(), opinions, *notes, Text(), classes)
+
+
+def _grid(*titles: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in titles:
+        table.add_column(title, justify="right" if title in NUMBERS else "left")
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelId(FromDict):
+    """Which model answered: its name and the hash of its manifest."""
+
+    name: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)  # bases may have defaults
+class Answer(Prediction):
+    """The reply of /predict."""
+
+    model: ModelId
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(FromDict):
+    """The reply of /embed: the encoder's features of each modality."""
+
+    features: dict[str, list[float]]
+    model: ModelId
+
+
+def _build(cls: Callable[..., T], content: Mapping[str, Any]) -> T:
+    types_of = _field_types(cls)
+    return cls(**{name: _convert(types_of[name], value) for name, value in content.items() if name in types_of})
+
+
+@functools.cache
+def _field_types(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    """Bring a JSON value to a field's type where that is, or holds, one of the classes here."""
+    if isinstance(kind, type) and issubclass(kind, FromDict):
+        return _build(kind, value)
+    arguments = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if origin is list:
+        return [_convert(arguments[0], each) for each in value]
+    if origin is dict:
+        return {key: _convert(arguments[1], each) for key, each in value.items()}
+    if origin in (typing.Union, types.UnionType) and value is not None:
+        wanted = next((each for each in arguments if isinstance(each, type) and issubclass(each, FromDict)), None)
+        return _convert(wanted, value) if wanted else value
+    return value

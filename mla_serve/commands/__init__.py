@@ -1,0 +1,1 @@
+"""The commands of `mla-serve`: one file each. `mla_serve/__main__.py` lists them."""

@@ -1,0 +1,61 @@
+"""`mla-serve evaluate`: measure a bundle on a table, for every subset of modalities and missing rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.console import console, errors
+from mla_serve.errors import ConfigError
+from mla_serve.evaluation import analysis
+from mla_serve.evaluation.draw import measured
+from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, hear_split, measure_more, score_split
+from mla_serve.fusion.rules import RULES
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a bundle on a data set: accuracy, NLL and ECE for every subset of modalities and at 20/50/80 % missing."""
+
+    model: Path
+    """Folder of the bundle, such as models/digits."""
+    data: Path
+    """Folder with the tables."""
+    split: str = "test"
+    """Which rows: train, val or test."""
+    draws: int = DRAWS
+    """Average missing rates over so many random masks; 0: the rows' own `present` masks, else one draw."""
+    fusion: tuple[str, ...] = SHOWN_RULES
+    """Fusion rules to compare."""
+    coverage: float = 0.9
+    """How often prediction sets shall hold the true label: how often they do, and their average size, are told."""
+    corruptions: bool = False
+    """Measure with each modality spoiled, too, by every corruption in five degrees. Takes minutes."""
+    json: bool = False
+    """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}} and
+    beside it missing_rates, leave_one_out, intervals, confusion, corruptions; fractions."""
+
+
+def run(config: EvaluateConfig) -> None:
+    """Measure and print."""
+    if unknown := [rule for rule in config.fusion if rule not in RULES]:
+        raise ConfigError(f"--fusion {unknown[0]}: expected some of {', '.join(RULES)}")
+    predictor = Predictor(Bundle.load(config.model))
+    quiet = config.json or not errors.is_terminal
+    if not 0 < config.coverage < 1:
+        raise ConfigError(f"--coverage {config.coverage}: expected a number between 0 and 1, such as 0.9")
+    listened = hear_split(predictor, config.data, config.split, quiet=quiet)
+    results = score_split(predictor, listened, config.draws, config.fusion, config.coverage)
+    results |= measure_more(predictor, listened, config.draws, config.fusion)
+    if config.corruptions:
+        given = (listened.samples(), listened.heard, listened.labels, config.fusion)
+        results["corruptions"] = analysis.corruption_curves(predictor, *given)
+    if config.json:
+        json.dump(results, sys.stdout, indent=1)
+        print()
+    else:
+        console.print(measured(results, config.fusion))

@@ -1,0 +1,138 @@
+"""`mla-serve train`: from a table to a bundle that can be served."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import rich.progress
+from rich.console import Console
+
+from mla_serve.console import command_line, console, errors
+from mla_serve.errors import ConfigError
+from mla_serve.evaluation.draw import measured
+from mla_serve.output import alone
+from mla_serve.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from mla_serve.train.pipeline import Plan
+    from mla_serve.train.run_folder import RunFolder
+
+RULES = ("calibrated",)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFlags(TrainConfig):
+    """Train encoders for every modality of a table and one shared head, and export them as a bundle that can be served."""
+
+    json: bool = False
+    """Print the manifest of the bundle as JSON; what happens meanwhile goes to standard error."""
+
+    @property
+    def goes_on_with(self) -> tuple[str, ...]:
+        """The flags that an interrupted command goes on with."""
+        return ("--resume",)
+
+
+def run(flags: TrainFlags) -> None:
+    """Train, export, and say how well it went and how to serve it."""
+    with contextlib.ExitStack() as held:
+        _run(flags, held)
+
+
+def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
+    """Run, and hold the run's folder until `held` is closed."""
+    import torch
+
+    from mla_serve.export.bundle import export_run
+    from mla_serve.train import pipeline
+    from mla_serve.train.distributed import collectives
+    from mla_serve.train.extend import plan
+    from mla_serve.train.memory import keep_freed_memory
+    from mla_serve.train.places import bundle_folder
+
+    config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
+    screen = _screen(flags.json, collectives.is_main())
+    keep_freed_memory()
+    torch.set_num_threads(config.threads or collectives.threads())
+    with collectives.group(_device(config)) as launch:
+        planned = collectives.from_main(lambda: plan.plan(config) if config.extend else pipeline.plan(config))
+        collectives.from_main(lambda: held.enter_context(alone("--runs", config.runs / planned.name)))
+        _announce(screen, planned, collectives.world())
+        folder = _train(config, planned, screen, launch)
+    if not collectives.is_main():
+        return
+    out = bundle_folder(config, planned.name)
+    screen.print("exporting and measuring ...")
+    manifest = export_run(folder.path, out)
+    if flags.json:
+        print(manifest.model_dump_json(indent=1))
+        return
+    if manifest.metrics:
+        screen.print(measured(manifest.metrics, RULES))
+    serve = command_line("serve", "--model", str(out))
+    screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}\n\n(in a clone: make serve MODEL={out})", soft_wrap=True)
+
+
+def _device(config: TrainConfig) -> Any:
+    from mla_serve.train import pipeline
+    from mla_serve.train.distributed import collectives
+
+    try:
+        return pipeline.pick_device(config.device)
+    except ConfigError as error:
+        raise collectives.told_once(error) from None
+
+
+def _screen(json: bool, main: bool) -> Console:
+    """Return where to say what happens: of several processes one speaks."""
+    if not main:
+        return Console(quiet=True)
+    return errors if json else console
+
+
+def _announce(screen: Console, planned: Plan, processes: int) -> None:
+    """Say what will be trained, on what, and by how many processes."""
+    from mla_serve.train.data.checks import DATA
+
+    for note in (*planned.announced, *planned.notes):
+        style = "yellow" if note.startswith(DATA) else "dim"
+        screen.print(note, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    recipe = planned.recipe
+    if processes > 1:
+        screen.print(
+            f"{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation", style="dim"
+        )
+    screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
+
+
+def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None) -> RunFolder:
+    """Train, with a progress bar and a line for each epoch."""
+    from mla_serve.train import pipeline
+
+    with _progress(screen) as progress:
+        task = progress.add_task("training", total=pipeline.total_steps(config, planned))
+        return pipeline.train(
+            config,
+            planned,
+            lambda record: progress.console.print(_line(record)),
+            lambda: progress.advance(task),
+            launch,
+        )
+
+
+def _progress(screen: Console) -> rich.progress.Progress:
+    columns = (rich.progress.BarColumn(), rich.progress.TaskProgressColumn(), rich.progress.TimeRemainingColumn())
+    return rich.progress.Progress(*columns, console=screen, transient=True)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """Write one epoch in one line: loss and validation accuracy of each modality alone, and of all together."""
+    parts = []
+    for key, loss in record.items():
+        if key.startswith("loss/"):
+            name = key.removeprefix("loss/")
+            accuracy = f"{record['val'][name]:.3f}" if name in record["val"] else "-"  # no validation row has it
+            parts.append(f"{name} {loss:.2f} {accuracy}")
+    return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  all {record['val']['full']:.3f}{'  *' if record['best'] else ''}"

@@ -1,0 +1,126 @@
+"""Scores of predictions, and the conditions under which a model is measured. numpy only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from mla_serve.fusion.formula import Array, Fusion, pattern_name
+from mla_serve.fusion.rules import fuse
+
+BINS = 15
+RATES = (20, 50, 80)
+Sets = Callable[[Array, Array, str], Array]
+ALL_PATTERNS_UP_TO = 6  # modalities; beyond, patterns of one and of all are measured
+
+
+def score(log_probabilities: Array, labels: Array) -> dict[str, float]:
+    """Score predictions (B, C) against labels (B,): accuracy, macro-F1, NLL in nats, Brier score, ECE; fractions."""
+    p = np.exp(log_probabilities)
+    answers = p.argmax(axis=1)
+    right = answers == labels
+    one_hot = np.eye(p.shape[1])[labels]
+    return {
+        "accuracy": float(right.mean()),
+        "macro_f1": macro_f1(answers, labels),
+        "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "brier": float(np.square(p - one_hot).sum(axis=1).mean()),
+        "ece": expected_calibration_error(p.max(axis=1), right),
+    }
+
+
+def macro_f1(answers: Array, labels: Array) -> float:
+    """Average the F1 score over the classes that occur in answers or labels, both (B,)."""
+    classes = np.union1d(answers, labels)
+    hits = np.array([np.sum((answers == c) & (labels == c)) for c in classes])
+    sizes = np.array([np.sum(answers == c) + np.sum(labels == c) for c in classes])
+    return float(np.mean(2 * hits / sizes))
+
+
+def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS) -> float:
+    """Average |accuracy - confidence| over equal-width bins, by the number in each (Naeini et al., AAAI 2015)."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def patterns(count: int) -> Array:
+    """List availability patterns of `count` modalities: (K, M) bool, by size, all of them when there are few."""
+    sizes = range(1, count + 1) if count <= ALL_PATTERNS_UP_TO else (1, count)
+    chosen = [subset for size in sizes for subset in itertools.combinations(range(count), size)]
+    return np.array([[m in subset for m in range(count)] for subset in chosen])
+
+
+def drop(present: Array, rate: float, generator: np.random.Generator) -> Array:
+    """Drop each present modality independently at a rate; where none is left, one at random stays: (M, B) -> (M, B)."""
+    order = np.where(present, generator.random(present.shape), -1.0)
+    kept = present & (generator.random(present.shape) >= rate)
+    spared: Array = np.arange(len(present))[:, None] == order.argmax(axis=0)
+    return kept | (spared & ~kept.any(axis=0))
+
+
+def conditions(
+    present: Array, names: Sequence[str], masks: Mapping[str, Array], draws: int = 0, seed: int = 0
+) -> Iterator[tuple[str, list[Array]]]:
+    """Name every condition with the masks (M, B) it is averaged over; a column without any modality is left out.
+
+    "full": what each row has; "missing50": the rows' own masks where given and draws is 0, else random draws;
+    "image+text": those two, in rows that have both.
+    """
+    generator = np.random.default_rng(seed)
+    yield "full", [present]
+    for rate in RATES:
+        own = masks.get(str(rate)) if not draws else None
+        drawn = [drop(present, rate / 100, generator) for _ in range(max(draws, 1))] if own is None else [own & present]
+        yield f"missing{rate}", drawn
+    for pattern in patterns(len(names)):
+        chosen = pattern_name([name for name, there in zip(names, pattern, strict=True) if there])
+        has_all = present[pattern].all(axis=0)
+        if has_all.any():
+            yield chosen, [pattern[:, None] & has_all]
+
+
+def evaluate(
+    logits: Array,
+    present: Array,
+    labels: Array,
+    fusion: Fusion,
+    rules: Sequence[str],
+    masks: Mapping[str, Array] | None = None,
+    draws: int = 0,
+    strain: Array | None = None,
+    sets: Sets | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Score logits (M, B, C) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
+
+    Args: strain (M, B), for the rules that use it; sets, which chooses the labels (B, C) of prediction sets from
+    log-probabilities (B, C), present (M, B) and rule: their coverage and average size are then told too.
+    """
+    names = tuple(fusion.temperatures)
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for condition, drawn in conditions(present, names, masks or {}, draws):
+        results[condition] = {
+            rule: _mean([_score_masked(logits, mask, labels, fusion, rule, strain, sets) for mask in drawn])
+            for rule in rules
+        }
+    return results
+
+
+def _score_masked(
+    logits: Array, mask: Array, labels: Array, fusion: Fusion, rule: str, strain: Array | None, sets: Sets | None
+) -> dict[str, float]:
+    some = mask.any(axis=0)
+    known = None if strain is None else strain[:, some]
+    log_p = fuse(logits[:, some], mask[:, some], fusion, rule, known).log_probabilities
+    found = score(log_p, labels[some])
+    if sets is not None:
+        inside = sets(log_p, mask[:, some], rule)
+        found["coverage"] = float(inside[np.arange(len(log_p)), labels[some]].mean())
+        found["set_size"] = float(inside.sum(axis=1).mean())
+    return found
+
+
+def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}

@@ -1,0 +1,155 @@
+"""Run one split of a data set through a bundle's graphs, and score it under every condition."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.console import errors
+from mla_serve.errors import ConfigError, DataError, InputError, NotFinite
+from mla_serve.evaluation import analysis
+from mla_serve.evaluation.scores import RATES, conditions, evaluate
+from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.inputs import Array, Payload
+from mla_serve.table import Row, payload, read_table
+from mla_serve.table.dataset import split_called
+from mla_serve.table.faults import written
+
+SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
+BATCH = 128
+DRAWS = 20
+COVERAGE = 0.9
+
+
+def evaluate_bundle(
+    predictor: Predictor,
+    data: Path,
+    split: str | None = None,
+    draws: int = DRAWS,
+    rules: Sequence[str] = SHOWN_RULES,
+    *,
+    quiet: bool = True,
+    coverage: float = COVERAGE,
+) -> dict[str, Any]:
+    """Measure a bundle on one split of a data set, through its graphs.
+
+    Args: split, default test, or val where there is no test; draws, see `conditions` in scores.py; coverage, that of
+    the prediction sets.
+    Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
+    Raises: DataError when the data do not fit the model.
+    """
+    return score_split(predictor, hear_split(predictor, data, split, quiet=quiet), draws, rules, coverage)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listened:
+    """One split of a data set, run through the graphs: rows, labels (B,), what was heard, the data's fingerprint."""
+
+    split: str
+    rows: Sequence[Row]
+    labels: Array
+    heard: Heard
+    fingerprint: str
+
+    def samples(self) -> list[dict[str, Payload]]:
+        """Return the payloads of every row."""
+        return [{name: payload(value) for name, value in row.values.items()} for row in self.rows]
+
+
+def hear_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> Listened:
+    """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
+    table = read_table(data)
+    split = (split_called(split) or split) if split else ("test" if "test" in table.splits else "val")
+    if split not in table.splits:
+        raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
+    return hear_rows(predictor, table.splits[split], split, table.fingerprint, quiet=quiet)
+
+
+def hear_rows(
+    predictor: Predictor, rows: Sequence[Row], split: str, fingerprint: str, *, quiet: bool = True
+) -> Listened:
+    """Run rows through the graphs, but for those without any modality of the model. Raises: DataError."""
+    rows = [row for row in rows if row.values.keys() & set(predictor.names)]
+    if not rows:
+        raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
+    labels = _labels(rows, predictor.classes)
+    return Listened(split, rows, labels, _hear(predictor, rows, quiet), fingerprint)
+
+
+def score_split(
+    predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str], coverage: float = COVERAGE
+) -> dict[str, Any]:
+    """Score what was heard under every condition; prediction sets too, where the bundle has scores for them."""
+    heard, bundle, names = listened.heard, predictor.bundle, predictor.names
+
+    def sets(log_p: Array, present: Array, rule: str) -> Array:
+        return bundle.conformal.sets(log_p, present, names, rule, coverage)
+
+    results = evaluate(
+        heard.logits,
+        heard.present,
+        listened.labels,
+        bundle.fusion,
+        rules,
+        masks_of(listened.rows, names),
+        draws,
+        heard.strain,
+        sets if set(rules) <= bundle.conformal.scores.keys() else None,
+    )
+    facts = {"split": listened.split, "rows": len(listened.rows), "draws": draws, "fingerprint": listened.fingerprint}
+    return facts | {"asked_coverage": coverage, "conditions": results}
+
+
+def measure_more(predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str]) -> dict[str, Any]:
+    """Measure what stands beside the conditions: missing rates, leave one out, intervals, confusion."""
+    heard, labels, names = listened.heard, listened.labels, predictor.names
+    some = [(name, drawn[0]) for name, drawn in conditions(heard.present, names, masks_of(listened.rows, names))]
+    log_p = analysis.log_probabilities(predictor, heard, DEFAULT_RULE, heard.present)
+    return {
+        "missing_rates": analysis.missing_curve(predictor, heard, labels, rules, draws),
+        "leave_one_out": analysis.leave_one_out(predictor, heard, labels, rules),
+        "intervals": analysis.intervals(predictor, heard, labels, rules, dict(some)),
+        "confusion": {"rule": DEFAULT_RULE, "rows": analysis.confusion(log_p, labels)},
+    }
+
+
+def _labels(rows: Sequence[Row], classes: Sequence[str]) -> Array:
+    index = {label: c for c, label in enumerate(classes)}
+    if unknown := sorted({row.label for row in rows} - set(index)):
+        raise DataError(
+            f"labels that the model does not know: {', '.join(unknown[:20])}; it knows {', '.join(classes)}"
+        )
+    return np.array([index[row.label] for row in rows])
+
+
+def _hear(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> Heard:
+    """Run every row through the graphs, in batches."""
+    starts = range(0, len(rows), BATCH)
+    batches = track(starts, "measuring", console=errors, transient=True, disable=quiet)
+    return analysis.join([_hear_some(predictor, rows[at : at + BATCH]) for at in batches])
+
+
+def _hear_some(predictor: Predictor, rows: Sequence[Row]) -> Heard:
+    try:
+        return predictor.hear([_decode(predictor, row) for row in rows])
+    except NotFinite as error:
+        raise DataError(f"row {rows[error.rows[0]].id}: {error}") from None
+
+
+def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
+    try:
+        return predictor.decode({name: payload(row.values[name]) for name in predictor.names if name in row.values})
+    except InputError as error:
+        raise DataError(f"{written(row.place)}: {error}") from None
+
+
+def masks_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:
+    """Collect the rows' own masks for the rates that every row gives: {rate: (M, B) bool}."""
+    rates = [str(rate) for rate in RATES if all(str(rate) in row.present for row in rows)]
+    return {rate: np.array([[name in row.present[rate] for row in rows] for name in names]) for rate in rates}

@@ -1,0 +1,1 @@
+"""HTTP: bodies and fields to payloads, limits, keys, pages, the OpenAPI description."""

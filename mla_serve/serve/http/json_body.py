@@ -1,0 +1,184 @@
+"""JSON bodies: one meaning, or none.
+
+orjson parses, as it is the fastest. The standard library's parser looks again where something is not JSON or may be
+ambiguous: NaN, as Python writes a missing value, is null; a member that is repeated is refused, since parsers disagree on
+which one counts.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from mla_serve.errors import InputError, MissingInput, TooLarge, UnsupportedFormat
+from mla_serve.inputs import Input, Payload
+from mla_serve.serve.http.content_type import FIELD, ContentType, content_type_of
+from mla_serve.serve.http.fields import BODY, OPTIONS, check_known, json_type, payload_of_json, repeated, sent
+from mla_serve.serve.problems import MalformedRequest
+
+LONGEST_INTEGER = 18  # digits; a longer one is a float, as orjson reads it
+
+
+def check_content_type(request: Request) -> ContentType:
+    """Refuse a body that does not claim to be JSON."""
+    given = request.headers.get("content-type")
+    kind = content_type_of(request)
+    if not kind.is_json:
+        was = f"sent as {given[:100]!r}" if given else "sent without a content type"
+        example = """curl -H 'Content-Type: application/json' -d '{"samples": [{...}]}' localhost:3000/predict/batch"""
+        raise UnsupportedFormat(FIELD, f"the body was {was}; send application/json, for example: {example}")
+    return kind
+
+
+def parse_object(body: bytes, kind: ContentType, max_values: int, example: str) -> dict[str, Any]:
+    """Parse a body that is one JSON object; `example` shows one, for whoever sent something else.
+
+    Raises: TooLarge; MalformedRequest; InputError, naming a repeated member; UnsupportedFormat.
+    """
+    body = _to_utf8(body, kind)
+    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:  # a byte of JSON can become 60 bytes of objects
+        raise TooLarge(BODY, f"more than {max_values:,} values in the JSON; send several requests")
+    try:
+        content = orjson.loads(body)
+        if isinstance(content, dict) and not _has_every_member(body, content):
+            _parse_slowly(body)
+    except orjson.JSONDecodeError as error:
+        content = _parse_with_nan(body, error)
+    if not isinstance(content, dict):
+        raise MalformedRequest(BODY, f"expected a JSON object, got {json_type(content)}; send {example}")
+    return content
+
+
+def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
+    """Turn one item of a batch into payloads.
+
+    Raises: InputError or UnknownField, naming the modality.
+    """
+    if not isinstance(item, dict):
+        raise InputError(
+            "samples", f"expected an object such as {{{next(iter(inputs))!r}: ...}}, got {json_type(item)}"
+        )
+    for name in item:
+        check_known(name, inputs)
+    return {name: payload_of_json(name, value, inputs[name], max_bytes) for name, value in sent(item).items()}
+
+
+def split_options(
+    content: Mapping[str, Any], others: tuple[str, ...], options: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the members of an object into the others and the options; what was not sent is left out.
+
+    Raises: UnknownField.
+    """
+    for name in content:
+        check_known(name, (*others, *options))
+    members = sent(content)
+    return (
+        {name: value for name, value in members.items() if name not in options},
+        {name: value for name, value in members.items() if name in options},
+    )
+
+
+def parse_batch(body: bytes, kind: ContentType, max_items: int, max_values: int) -> tuple[list[Any], dict[str, Any]]:
+    """Parse the body of /predict/batch: the samples as they stand there, and the options.
+
+    Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the body as a whole.
+    """
+    content = parse_object(body, kind, max_values, '{"samples": [{...}, ...]}')
+    members, options = split_options(content, ("samples",), OPTIONS)
+    samples = members.get("samples")
+    if samples is None:
+        raise MissingInput("samples", 'nothing was sent; send {"samples": [{...}, ...]}')
+    if not isinstance(samples, list) or not samples:
+        raise InputError("samples", f"expected a list of one sample or more, got {json_type(samples)}")
+    if len(samples) > max_items:
+        raise TooLarge(
+            "samples", f"{len(samples):,} samples, at most {max_items:,} are read at once; send several requests"
+        )
+    return samples, options
+
+
+def _to_utf8(body: bytes, kind: ContentType) -> bytes:
+    """Bring a body to UTF-8 without a byte order mark, from what the request names or its first bytes show."""
+    codec = kind.codec() if kind.charset else json.detect_encoding(body)
+    if codec in ("utf-8", "utf-8-sig"):
+        return body.removeprefix(codecs.BOM_UTF8)
+    try:
+        return body.decode(codec).encode()
+    except ValueError:
+        raise MalformedRequest(BODY, f"expected {codec}, got other bytes; send UTF-8") from None
+
+
+def _has_every_member(body: bytes, content: dict[str, Any]) -> bool:
+    """Whether no member was lost because another has its name: every member has its colon.
+
+    False may be said of texts with colons, and of objects that are nested deeper than samples.
+    """
+    samples = content.get("samples")
+    inner = sum(len(each) for each in samples if isinstance(each, dict)) if isinstance(samples, list) else 0
+    return body.count(b":") == len(content) + inner
+
+
+def _parse_with_nan(body: bytes, error: ValueError) -> Any:
+    """Parse what orjson refused, for it may have refused NaN; refuse the rest as it does.
+
+    Raises: MalformedRequest.
+    """
+    if b"NaN" in body:
+        try:
+            content = _parse_slowly(body)
+            orjson.dumps(content)  # refuses lone surrogates
+            return content
+        except (orjson.JSONEncodeError, ValueError) as again:
+            said = str(again)
+    else:
+        said = str(error) if body.strip() else "it is empty"
+    raise MalformedRequest(BODY, f"this is no JSON ({said}); let a JSON library write it, in UTF-8") from None
+
+
+def _parse_slowly(body: bytes) -> Any:
+    """Parse with null for NaN.
+
+    Raises: InputError, naming a repeated member; MalformedRequest; ValueError for what is no JSON.
+    """
+    try:
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_unrepeated,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_null_for_nan,
+        )
+    except RecursionError:
+        raise MalformedRequest(BODY, "the JSON is nested too deep; send an object of plain values") from None
+
+
+def _unrepeated(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            raise repeated(name.encode(errors="replace").decode())  # a lone surrogate cannot stand in an answer
+        found[name] = value
+    return found
+
+
+def _integer(text: str) -> float:
+    return int(text) if len(text) <= LONGEST_INTEGER else float(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is more than a number holds")
+    return number
+
+
+def _null_for_nan(name: str) -> None:
+    if name != "NaN":
+        raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,247 @@
+"""What a bundle reads and answers, for people and machines: GET /model, curl examples, the OpenAPI fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from mla_serve import __version__
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.results import DEFAULT_TOP_K
+from mla_serve.bundle.runtime import WHEELS
+from mla_serve.fusion.rules import DEFAULT_RULE, RULES
+from mla_serve.inputs import Input
+from mla_serve.serve.http.content_type import JSON, MULTIPART
+from mla_serve.serve.problems import KINDS, MEDIA_TYPE
+from mla_serve.serve.settings import Settings
+
+NOT_BLANK = r"\S"
+PACKAGES = ("numpy", *WHEELS, "bentoml", "fastapi", "pillow", "soundfile", "tokenizers")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalityDescription:
+    """How one modality is sent: its kind, formats, shape and every field that decoding depends on."""
+
+    kind: str
+    sent_as: Literal["file", "text", "numbers"]
+    formats: list[str]
+    shape: list[int]
+    input: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionDescription:
+    """The rule when none is asked for, all rules, and the fitted parameters."""
+
+    default: str
+    rules: list[str]
+    fitted: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Versions:
+    """Versions of packages: of those that trained the model, and of those that compute the answers."""
+
+    trained: dict[str, str]
+    serving: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request may send, and how long it may take."""
+
+    body_bytes: int
+    part_bytes: int
+    batch_body_bytes: int
+    batch_items: int
+    request_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """The reply of GET /model. update_refused: why a newer bundle is not served."""
+
+    name: str
+    sha256: str
+    created: str
+    classes: list[str]
+    modalities: dict[str, ModalityDescription]
+    fusion: FusionDescription
+    coverage: dict[str, dict[str, float]]
+    metrics: dict[str, Any]
+    golden_samples: int
+    golden_source: str
+    versions: Versions
+    providers: list[str]
+    limits: Limits
+    update_refused: dict[str, str] | None = None
+
+
+def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> ModelDescription:
+    """Return all that a caller may want to know of the model."""
+    manifest = bundle.manifest
+    return ModelDescription(
+        name=manifest.name,
+        sha256=manifest.sha256,
+        created=manifest.created,
+        classes=manifest.classes,
+        modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
+        fusion=FusionDescription(DEFAULT_RULE, list(RULES), manifest.fusion.model_dump()),
+        coverage=possible_coverages(bundle),
+        metrics=manifest.metrics,
+        golden_samples=len(manifest.golden),
+        golden_source=manifest.golden_source,
+        versions=Versions(manifest.versions, serving_versions()),
+        providers=list(providers),
+        limits=Limits(
+            settings.max_body_bytes,
+            settings.max_part_bytes,
+            settings.max_batch_body_bytes,
+            settings.max_batch_items,
+            settings.request_timeout_s,
+        ),
+    )
+
+
+def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
+    """Say, by fusion rule and pattern (or number of modalities), up to which coverage a set need not hold all labels."""
+    return {
+        rule: {pattern: len(scores) / (len(scores) + 1) for pattern, scores in patterns.items()}
+        for rule, patterns in bundle.conformal.scores.items()
+    }
+
+
+def describe_input(reader: Input) -> ModalityDescription:
+    """Say how one modality is sent."""
+    contents = {field.name for field in dataclasses.fields(reader) if "file" in field.metadata}
+    fields = {name: value for name, value in vars(reader).items() if name in _field_names(reader) - contents}
+    return ModalityDescription(reader.kind, reader.sent_as, list(reader.formats), list(reader.shape), fields)
+
+
+def serving_versions() -> dict[str, str]:
+    """Return the versions of what computes the answers here."""
+    versions = {"mla_serve": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
+    """Write a command that sends these modalities to a service on this machine."""
+    return " ".join(
+        ["curl", *(f"-F {_curl_field(name, reader)}" for name, reader in inputs.items()), f"localhost:3000{path}"]
+    )
+
+
+def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, Any]:
+    """Return the OpenAPI request body of one sample, as a form or as JSON.
+
+    It does not say that one modality at least is needed: generators make classes without fields of `anyOf`. Nor that there
+    must be a body: openapi-python-client 0.29 then writes modules that cannot be imported (its issue 1451).
+    """
+    options = option_schemas() if with_options else {}
+    form = {name: _form_field(reader) for name, reader in inputs.items()}
+    values = {name: _json_field(reader) for name, reader in inputs.items()}
+    return {
+        "content": {
+            MULTIPART: {"schema": _object("Form", form | options)},
+            JSON: {"schema": _object("Sample", values | options)},
+        },
+    }
+
+
+def batch_body(inputs: Mapping[str, Input], max_items: int) -> dict[str, Any]:
+    """Return the OpenAPI request body of a JSON batch."""
+    item = _object("BatchSample", {name: _json_field(reader) for name, reader in inputs.items()})
+    samples = {"type": "array", "items": item, "minItems": 1, "maxItems": max_items}
+    schema = _object("Batch", {"samples": samples} | option_schemas()) | {"required": ["samples"]}
+    return {"required": True, "content": {JSON: {"schema": schema}}}
+
+
+def query_parameters() -> list[dict[str, Any]]:
+    """Return the options as OpenAPI parameters of the URL."""
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        for name, schema in option_schemas().items()
+    ]
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses for these statuses."""
+    titles: dict[int, list[str]] = {}
+    for kind in KINDS.values():
+        titles.setdefault(kind.status, []).append(kind.title)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": "; ".join(titles[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def _object(title: str, properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "title": title,
+        "type": "object",
+        "properties": properties,
+        "minProperties": 1,
+        "additionalProperties": False,
+    }
+
+
+def _field_names(reader: Input) -> set[str]:
+    return {field.name for field in dataclasses.fields(reader)}
+
+
+def _curl_field(name: str, reader: Input) -> str:
+    if reader.sent_as == "numbers":
+        return f"'{name}={[0.5] * reader.shape[0]}'" if reader.shape[0] <= 8 else f"'{name}=<numbers.txt'"
+    return f"{name}=@{name}.{reader.formats[0].lower()}" if reader.sent_as == "file" else f"'{name}=some words'"
+
+
+def _form_field(reader: Input) -> dict[str, Any]:
+    if reader.sent_as == "file":
+        return {"type": "string", "format": "binary", "description": _description(reader)}
+    return {"type": "string", "pattern": NOT_BLANK, "description": _description(reader)}
+
+
+def _json_field(reader: Input) -> dict[str, Any]:
+    if reader.sent_as == "numbers":
+        count = reader.shape[0]
+        numbers = {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}
+        return numbers | {"description": _description(reader)}
+    field = {"type": "string", "description": _description(reader)}
+    return field | ({"contentEncoding": "base64"} if reader.sent_as == "file" else {"pattern": NOT_BLANK})
+
+
+def _description(reader: Input) -> str:
+    formats = f" {', '.join(reader.formats)}." if reader.formats else ""
+    return f"{reader.kind}.{formats} {(reader.__doc__ or '').splitlines()[0]}"
+
+
+def option_schemas() -> dict[str, Any]:
+    """Return the OpenAPI schema of each option."""
+    return {
+        "top_k": {
+            "type": "integer",
+            "minimum": 1,
+            "description": f"How many labels to list; {DEFAULT_TOP_K} when left out.",
+        },
+        "fusion": {
+            "type": "string",
+            "enum": list(RULES),
+            "description": f"The fusion rule; {DEFAULT_RULE} when left out.",
+        },
+        "coverage": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 1,
+            "description": "How often prediction_set shall hold the true label, such as 0.9; no set when left out.",
+        },
+    }

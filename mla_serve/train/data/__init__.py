@@ -1,0 +1,1 @@
+"""Rows for training: checked, split, decoded, augmented, handed out in batches."""

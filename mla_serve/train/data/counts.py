@@ -1,0 +1,55 @@
+"""How many rows each modality has, and what that means for what can be learned and fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from mla_serve.errors import ConfigError
+from mla_serve.table import Row
+from mla_serve.table.faults import short
+from mla_serve.train.fit.formula import ENOUGH_ROWS
+
+FEW = 10  # training rows
+ALONE = "an encoder that normalises over its batch learns nothing from one; add rows, or leave it out with --modalities"
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def count_rows(rows: Mapping[str, Sequence[Row]], names: Collection[str]) -> dict[str, dict[str, int]]:
+    """Count the rows for training and validation that have each modality: {split: {name: rows}}."""
+    return {
+        split: {name: sum(name in row.values for row in rows[split]) for name in names} for split in ("train", "val")
+    }
+
+
+def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], *, held_out: bool) -> list[str]:
+    """Say, a line each, for which modalities too little can be learned or fitted.
+
+    Args: held_out, whether validation was made of training rows.
+    Raises: ConfigError for a modality without a training row, of which nothing can be learned.
+    """
+    counts, notes = count_rows(rows, names), []
+    for name in names:
+        train, val = counts["train"][name], counts["val"][name]
+        if not train:
+            held = f"; the {val} that had it were held out for validation" if val and held_out else ""
+            raise ConfigError(
+                f"modality {name}: no training row has it{held}; add rows, or leave it out with --modalities"
+            )
+        labels = {row.label for row in rows["train"] if name in row.values}
+        if train < FEW:
+            learned = "little can be learned from so few" if train > 1 else ALONE
+            notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
+        elif len(labels) == 1:
+            notes.append(f"{name}: all training rows that have it are of one class, {short(*labels)}; it tells nothing")
+        if val < ENOUGH_ROWS:
+            notes.append(f"{name}: {_rows(val, 'validation')} it; {unfitted(val)}")
+    return notes
+
+
+def _rows(count: int, what: str) -> str:
+    return f"{count or 'no'} {what} row{'s have' if count > 1 else ' has'}"
+
+
+def unfitted(val: int) -> str:
+    """Say what is not known of a modality that so few validation rows have."""
+    return "its probabilities are not calibrated and it is not measured alone" if not val else "too few to calibrate it"

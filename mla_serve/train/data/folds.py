@@ -1,0 +1,84 @@
+"""Folds of validation rows that share no group, where the data allow it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mla_serve.fusion.formula import Array
+from mla_serve.table import Row
+
+FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Folds:
+    """number (N,): the fold of each row; note: which groups were kept together."""
+
+    number: Array
+    note: str
+
+
+def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
+    """Split rows into folds of like size; rows that share a group stay together.
+
+    Where all groups together leave fewer parts than folds, or one of over half of the rows, those of one modality at a
+    time are tried, in order; then none.
+    """
+    generator = np.random.default_rng(seed)
+    count = max(2, min(count, len(rows)))
+    grouped = list(dict.fromkeys(name for row in rows for name in row.groups))
+    for names in [grouped, *([name] for name in grouped if len(grouped) > 1)] if grouped else []:
+        part = _parts(rows, names)
+        sizes = np.bincount(part)
+        if len(sizes) >= count and 2 * sizes.max() <= len(rows):
+            return Folds(
+                _deal(part, sizes, count, generator), f"cross-validation: no {' or '.join(names)} group in two folds"
+            )
+    number = generator.permutation(len(rows)) % count
+    why = "every way to keep its groups apart leaves too few parts" if grouped else "the rows have no groups"
+    return Folds(number, f"cross-validation: folds at random, {why}")
+
+
+def shared_groups(train: Sequence[Row], val: Sequence[Row]) -> dict[str, float]:
+    """Return, by modality, the share of validation's values whose group occurs in training too."""
+    known: defaultdict[str, set[str]] = defaultdict(set)
+    for row in train:
+        for name, group in row.groups.items():
+            known[name].add(group)
+    shared: defaultdict[str, list[bool]] = defaultdict(list)
+    for row in val:
+        for name, group in row.groups.items():
+            if name in row.values:
+                shared[name].append(group in known[name])
+    return {name: float(np.mean(found)) for name, found in shared.items()}
+
+
+def _parts(rows: Sequence[Row], names: Sequence[str]) -> Array:
+    """Number the connected parts: rows that share a group of a named modality, (N,)."""
+    label = np.arange(len(rows))
+    members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        for name in names:
+            if name in row.groups:
+                members[name, row.groups[name]].append(index)
+    changed = True
+    while changed:
+        before = label.copy()
+        for together in members.values():
+            label[together] = label[together].min()
+        changed = bool((before != label).any())
+    return np.unique(label, return_inverse=True)[1]
+
+
+def _deal(part: Array, sizes: Array, count: int, generator: np.random.Generator) -> Array:
+    """Put the parts, the largest first, each into the smallest fold."""
+    order = np.lexsort([generator.random(len(sizes)), -sizes])
+    fold, filled = np.zeros(len(sizes), dtype=int), np.zeros(count, dtype=int)
+    for one in order:
+        fold[one] = filled.argmin()
+        filled[fold[one]] += sizes[one]
+    return fold[part]

@@ -1,0 +1,1 @@
+"""Add modalities to a bundle whose head stays as it is."""

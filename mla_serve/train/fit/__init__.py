@@ -1,0 +1,1 @@
+"""What is fitted on validation rows after training: fusion, prediction sets, references for unfamiliar input."""

@@ -1,0 +1,79 @@
+"""Features and opinions of decoded rows, as they are and spoiled: what fusion, prediction sets and unfamiliarity are fitted on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mla_serve.fusion.formula import Array
+from mla_serve.inputs import Input
+from mla_serve.table import Row, payload
+from mla_serve.train.data.samples import Column, make_column
+from mla_serve.train.encoders import Encoder
+from mla_serve.train.strategies import Strategy
+
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """One modality of the rows that have it: which rows those are (N,) bool, features (rows, D), logits (rows, C)."""
+
+    present: Array
+    features: Array
+    logits: Array
+
+
+@torch.no_grad()
+def encode_column(strategy: Strategy, name: str, column: Column, device: torch.device) -> Encoded:
+    """Encode a modality; the features of a row's windows are averaged, as the predictor does."""
+    strategy.eval()
+    windows = torch.cat([strategy.encoders[name](part.to(device)).cpu() for part in column.windows.split(BATCH)])
+    sums = torch.zeros(len(column.count), windows.shape[1])
+    sums.index_add_(0, torch.repeat_interleave(column.count), windows)
+    features = (sums / column.count.clamp_min(1)[:, None])[column.present]
+    head = strategy.heads[strategy.head_of[name]]
+    logits: Tensor = head(features.to(device)).cpu()
+    return Encoded(column.present.numpy(), features.numpy(), logits.numpy())
+
+
+def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
+    """Line up all modalities: logits (M, N, C), 0 where absent; present (M, N)."""
+    present = np.stack([one.present for one in encoded.values()])
+    logits = np.zeros((*present.shape, next(iter(encoded.values())).logits.shape[1]))
+    for m, one in enumerate(encoded.values()):
+        logits[m, one.present] = one.logits
+    return logits, present
+
+
+def spoil_column(
+    rows: Sequence[Row],
+    name: str,
+    spec: Input,
+    choose: Callable[[np.random.Generator], str],
+    seed: int,
+    encoder: Encoder | None = None,
+) -> Column:
+    """Decode a modality of every row with a corruption, `choose`d for each, at a random severity."""
+
+    def decode(number: int) -> Array:
+        generator = np.random.default_rng([seed, number])
+        severity = int(generator.choice(SEVERITIES))
+        return corrupt(spec, payload(rows[number].values[name]), name, choose(generator), severity, generator)
+
+    return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
+
+
+def first_of(kind: str) -> Callable[[np.random.Generator], str]:
+    """Choose the corruption that fusion is fitted on."""
+    return lambda generator: next(iter(CORRUPTIONS[kind]))  # noqa: ARG005
+
+
+def any_of(kind: str) -> Callable[[np.random.Generator], str]:
+    """Choose any corruption of a kind of input."""
+    return lambda generator: str(generator.choice(list(CORRUPTIONS[kind])))

@@ -1,0 +1,206 @@
+"""The run folder: what a training run was told, what it learned, and what export needs. Every file is written whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mla_serve.errors import ConfigError
+from mla_serve.fusion.formula import Fusion
+from mla_serve.inputs import INPUTS, Input, Payload, list_fields
+from mla_serve.output import writing
+from mla_serve.train.encoders import ENCODERS, Encoder
+from mla_serve.train.encoders.blocks import group_normed
+from mla_serve.train.pretrained.encoders import make_pretrained
+from mla_serve.train.pretrained.settings import Pretrained
+from mla_serve.train.strategies import STRATEGIES, Options, Strategy
+
+RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
+UNFAMILIAR, LAUNCH = "unfamiliar.npz", "launch"
+PROBE = 1_000_000  # bytes, more than a checkpoint that failed may have left room for
+FULL_ADVICE = "make room there; what was written before is kept, and the same command with --resume goes on"
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint. Raises: OSError, also where torch says "unexpected pos" of a full disk."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        with path.open("ab") as file:  # fails for the reason that torch does not tell
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+        raise OSError(errno.EIO, str(error).partition("\n")[0]) from error
+
+
+def backbone_file(name: str) -> str:
+    """Name the file of a frozen backbone's weights, which no checkpoint repeats."""
+    return f"{name}.backbone.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options.
+
+    pretrained: the settings of the encoders that are, by modality; norm: what the others normalise over.
+    """
+
+    classes: tuple[str, ...]
+    inputs: Mapping[str, Input]
+    encoders: Mapping[str, str]
+    width: int
+    strategy: str
+    options: Options
+    pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
+    norm: str = "batch"
+
+    def build(self, seed: int = 0) -> Strategy:
+        """Make the modules, freshly initialised.
+
+        Raises: ConfigError for an unknown encoder or strategy.
+        """
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"--strategy {self.strategy}: expected one of {', '.join(STRATEGIES)}")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return STRATEGIES[self.strategy].build(self.make_encoders(), len(self.classes), self.options)
+
+    def make_encoders(self) -> dict[str, Encoder]:
+        """Make the encoders alone, by torch's global random numbers. Raises: ConfigError for an unknown one."""
+        return {name: self._encoder(name) for name in self.inputs}
+
+    def _encoder(self, name: str) -> Encoder:
+        kind, chosen = self.inputs[name].kind, self.encoders[name]
+        if name in self.pretrained:
+            return make_pretrained(self.inputs[name], self.width, self.pretrained[name])
+        if chosen not in ENCODERS[kind]:
+            raise ConfigError(f"--encoders {name}={chosen}: expected one of {', '.join(ENCODERS[kind])} for {kind}")
+        encoder = ENCODERS[kind][chosen](self.inputs[name], self.width)
+        return group_normed(encoder) if self.norm == "group" else encoder
+
+
+class RunFolder:
+    """Read and write runs/NAME."""
+
+    def __init__(self, path: Path) -> None:
+        """Take a folder that exists or will be made."""
+        self.path = path
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one JSON file whole."""
+        self.write_bytes(name, json.dumps(content, indent=1, ensure_ascii=False, default=str).encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write one file whole: to a temporary name, then renamed. Raises: ConfigError when it cannot be written."""
+        self._write_whole(name, lambda temporary: temporary.write_bytes(content))
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write one checkpoint whole. Raises: ConfigError when it cannot be written."""
+        self._write_whole(name, lambda temporary: _save(dict(state), temporary))
+
+    def append_line(self, name: str, line: str) -> None:
+        """Add one line to a file. Raises: ConfigError."""
+        with writing(self.path / name, FULL_ADVICE), (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _write_whole(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write beside the file, then rename; one of before is kept when it fails. Raises: ConfigError."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.tmp")
+        with writing(target, FULL_ADVICE):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(temporary)
+                temporary.replace(target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def load(self, name: str, device: str | torch.device = "cpu") -> dict[str, Any]:
+        """Read one checkpoint; tensors and plain types only."""
+        try:
+            state: dict[str, Any] = torch.load(self.path / name, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path / name}: no such file; is {self.path} the folder of a run?") from None
+        return state
+
+    def read_json(self, name: str = RUN) -> dict[str, Any]:
+        """Read one JSON file.
+
+        Raises: ConfigError when it is not there or damaged.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.path / name}: cannot be read ({error}); is {self.path} a finished run?") from None
+        return content
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the records of all epochs."""
+        return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
+    def read_launch(self) -> str | None:
+        """Return which call of torchrun began the run; none where it was begun without."""
+        path = self.path / LAUNCH
+        return path.read_text() if path.exists() else None
+
+    def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
+        """Store the files that inputs bring, and return the recipe as JSON fields."""
+        listed, files = list_fields(recipe.inputs)
+        inputs = {name: {"kind": recipe.inputs[name].kind, "fields": fields} for name, fields in listed.items()}
+        for filename, content in files.items():
+            self.write_bytes(filename, content)
+        fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+        pretrained = {name: dataclasses.asdict(settings) for name, settings in recipe.pretrained.items()}
+        return fields | {"inputs": inputs, "options": dataclasses.asdict(recipe.options), "pretrained": pretrained}
+
+    def read_recipe(self) -> Recipe:
+        """Rebuild the recipe of a finished run."""
+        fields = self.read_json()["recipe"]
+        read = lambda name: (self.path / name).read_bytes()  # noqa: E731
+        inputs = {n: INPUTS[i["kind"]].from_fields(i["fields"], read) for n, i in fields["inputs"].items()}
+        pretrained = {name: Pretrained(**settings) for name, settings in fields.get("pretrained", {}).items()}
+        built = {"inputs": inputs, "options": Options(**fields["options"]), "pretrained": pretrained}
+        return Recipe(**(fields | {"classes": tuple(fields["classes"])} | built))
+
+    def restore(self, strategy: Strategy) -> Strategy:
+        """Give a freshly built strategy the weights that validation preferred, and its encoders their final form."""
+        strategy.load_state_dict(self.load(BEST)["weights"])
+        for name, encoder in strategy.encoders.items():
+            strategy.encoders[name] = encoder.finished(functools.partial(self.load, backbone_file(name)))
+        return strategy.eval()
+
+    def read_fusion(self) -> Fusion:
+        """Return the fitted fusion of a finished run."""
+        return Fusion(**self.read_json()["fusion"])
+
+    def write_samples(self, samples: list[dict[str, Payload]]) -> None:
+        """Keep the raw payloads of the golden samples: bytes in files, the rest in samples.json."""
+        index: list[dict[str, Any]] = []
+        for number, sample in enumerate(samples):
+            entry: dict[str, Any] = {}
+            for name, value in sample.items():
+                entry[name] = value
+                if isinstance(value, bytes):
+                    entry[name] = {"file": f"{SAMPLES}/{number}.{name}"}
+                    self.write_bytes(entry[name]["file"], value)
+            index.append(entry)
+        self.write_json("samples.json", {"samples": index})
+
+    def read_samples(self) -> list[dict[str, Payload]]:
+        """Return what `write_samples` kept."""
+        return [
+            {
+                name: (self.path / value["file"]).read_bytes() if isinstance(value, dict) else value
+                for name, value in entry.items()
+            }
+            for entry in self.read_json("samples.json")["samples"]
+        ]

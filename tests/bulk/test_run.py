@@ -1,0 +1,282 @@
+"""Scoring a table: the same answers as one at a time, bad rows told and not fatal, nothing lost or doubled on the way."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from mla_serve import __version__
+from mla_serve.bulk import run as bulk
+from mla_serve.bulk.parts import Parts
+from mla_serve.bulk.run import score_table
+from mla_serve.bulk.score import Ask, Scorer
+from mla_serve.bulk.slices import Source
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.predict import PredictConfig
+from mla_serve.commands.predict import run as predict
+from mla_serve.errors import ConfigError, DataError
+from mla_serve.fusion.rules import DEFAULT_RULE
+
+KINDS = {"image": "image", "text": "text", "numbers": "vector"}
+
+
+@pytest.fixture
+def ask(make_bundle: Callable[..., Path], tmp_path: Path) -> Ask:
+    """A bundle of three modalities."""
+    return Ask(make_bundle(tmp_path / "model", KINDS), DEFAULT_RULE, None)
+
+
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "ROWS", 4)
+
+
+def rows_of(folder: Path, ask: Ask, count: int) -> list[dict[str, Any]]:
+    """Make rows with every subset of the modalities, files beside the table."""
+    inputs = Bundle.load(ask.model).inputs
+    generator = np.random.default_rng(0)
+    rows = []
+    for n in range(count):
+        row: dict[str, Any] = {"id": f"r{n}"}
+        for m, (name, spec) in enumerate(inputs.items()):
+            if (n % 7 + 1) >> m & 1:
+                value = spec.generate(generator)
+                if isinstance(value, bytes):
+                    (folder / f"{n}.bin").write_bytes(value)
+                    value = f"{n}.bin"
+                row[name] = list(value) if isinstance(value, tuple) else value
+        rows.append(row)
+    return rows
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write a table."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def one_by_one(folder: Path, ask: Ask, rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """Answer rows with the predictor."""
+    predictor = Predictor(Bundle.load(ask.model))
+    samples = [
+        {
+            name: (folder / value).read_bytes() if name == "image" else value
+            for name, value in row.items()
+            if name in predictor.names
+        }
+        for row in rows
+    ]
+    return [predictor.predict([sample], ask.rule, coverage=ask.coverage)[0] for sample in samples]
+
+
+def score_here(table: Path, out: Path, ask: Ask, only: int | None = None) -> int:
+    """Score in this process, all slices or the first few; returns how many there were."""
+    source, parts = Source.of(table), Parts(out)
+    parts.begin({"slice": bulk.ROWS})
+    scorer = Scorer(ask, source.path.parent)
+    slices = list(source.slices(bulk.ROWS))
+    for rows in slices[:only]:
+        parts.keep(rows.number, scorer.score(rows))
+    return len(slices)
+
+
+def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, ask: Ask) -> None:
+    rows = rows_of(tmp_path, ask, 30)
+    table = write_jsonl(tmp_path / "rows.jsonl", rows)
+    scored = score_table(table, tmp_path / "out.parquet", ask, workers=2)
+    assert (scored.rows, scored.bad, scored.new) == (30, 0, 30)
+    answers = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
+    assert [answer["row"] for answer in answers] == list(range(30))
+    assert [answer["line"] for answer in answers] == list(range(1, 31))
+    for answer, alone in zip(answers, one_by_one(tmp_path, ask, rows), strict=True):
+        assert answer["label"] == alone.label
+        assert answer["missing"] == alone.missing
+        assert answer["error"] is None
+        for name, p in alone.by_label().items():
+            assert answer["probabilities"][name] == pytest.approx(p, abs=1e-5)
+        given = {name: weight for name, weight in answer["weight"].items() if weight is not None}
+        assert given == pytest.approx({name: said.weight for name, said in alone.modalities.items()}, abs=1e-5)
+    assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_other_table_formats_give_the_same(tmp_path: Path, ask: Ask, suffix: str) -> None:
+    rows = [{"image": "", "text": "", "numbers": ""} | row for row in rows_of(tmp_path, ask, 10)]
+    count = score_here(write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "a.parquet", ask)
+    Parts(tmp_path / "a.parquet").finish(count)
+    other = tmp_path / f"rows{suffix}"
+    if suffix == ".csv":
+        with other.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        parquet.write_table(pa.Table.from_pylist([{**row, "numbers": row["numbers"] or None} for row in rows]), other)
+    assert Source.of(other).rows >= len(rows)
+    count = score_here(other, tmp_path / "b.parquet", ask)
+    Parts(tmp_path / "b.parquet").finish(count)
+    first, second = (parquet.read_table(tmp_path / name) for name in ("a.parquet", "b.parquet"))
+    assert first.drop(["line"]).equals(second.drop(["line"]))
+    start = 2 if suffix == ".csv" else 1  # the line of the first row, as messages name it
+    assert second["line"].to_pylist() == list(range(start, start + 10))
+
+
+def test_a_bad_row_is_told_and_its_neighbours_are_answered(tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "broken.bin").write_bytes(b"no picture")
+    table = tmp_path / "rows.jsonl"
+    table.write_text(
+        '{"id": 1, "text": "red"}\n'
+        '{"id": 2, "image": "broken.bin", "text": "red"}\n'
+        '{"id": 3, "image": "../escape.bin"}\n'
+        '{"id": 4}\n'
+        "not json\n"
+        '{"id": 6, "numbers": [1, 2]}\n'
+        '{"id": 7, "image": "not-there.bin"}\n'
+        '{"id": 8, "text": "red"}\n'
+        '{"id": 9, "text": "red", "numbers": [3e38, 3e38, 3e38, 3e38]}\n'
+    )
+    Parts(tmp_path / "out.parquet").finish(score_here(table, tmp_path / "out.parquet", ask))
+    answers = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [answer["error"] is None for answer in answers] == [True, *[False] * 6, True, False]
+    assert answers[0]["label"] == answers[7]["label"] is not None
+    for answer, word in zip(answers[1:7], ("image", "image", "modality", "JSON", "numbers", "image"), strict=True):
+        assert word in answer["error"]
+        assert answer["label"] is None
+    assert answers[4]["id"] is None
+    assert answers[8]["error"].startswith("numbers: the model makes no finite numbers of it")
+    assert answers[8]["label"] is None
+
+
+def test_an_interrupted_scoring_goes_on_and_gives_the_same_file(tmp_path: Path, ask: Ask) -> None:
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 22))
+    whole = score_table(table, tmp_path / "whole.parquet", ask, workers=1)
+    out = tmp_path / "resumed.parquet"
+    plan = tmp_path / "resumed.parquet.parts"
+    interrupted = Parts(out)
+    scorer, source = Scorer(ask, tmp_path), Source.of(table)
+    asked = {"fusion": ask.rule, "coverage": None}
+    interrupted.begin(
+        {"table": source.sha256, "model": Bundle.load(ask.model).manifest.sha256, **asked, "slice": bulk.ROWS}
+        | {"version": __version__}
+    )
+    for rows in list(source.slices(bulk.ROWS))[::2]:
+        interrupted.keep(rows.number, scorer.score(rows))
+    (plan / "00000001.tmp").write_bytes(b"half a part")
+    scored = score_table(table, out, ask, workers=1)
+    assert (whole.new, scored.rows, scored.new) == (22, 22, 10)
+    assert parquet.read_table(out).equals(parquet.read_table(tmp_path / "whole.parquet"))
+
+
+def test_parts_of_another_scoring_are_not_mixed_in(tmp_path: Path, ask: Ask) -> None:
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 5))
+    Parts(tmp_path / "out.parquet").begin({"table": "another"})
+    with pytest.raises(ConfigError, match=r"another scoring: table, model.* changed"):
+        score_table(table, tmp_path / "out.parquet", ask)
+
+
+def test_nothing_is_written_over_until_all_is_there(tmp_path: Path, ask: Ask) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"yesterday's")
+    count = score_here(write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 9)), out, ask, only=1)
+    with pytest.raises(DataError, match="cannot be joined"):
+        Parts(out).finish(count)
+    assert out.read_bytes() == b"yesterday's"
+    assert Parts(out).has(0)
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Callable[..., Path], ask: Ask) -> None:
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 3))
+    asked = dataclasses.replace(ask, coverage=0.9)
+    if DEFAULT_RULE not in Bundle.load(ask.model).conformal.scores:
+        with pytest.raises(Exception, match="no scores for prediction sets"):
+            score_table(table, tmp_path / "out.parquet", asked)
+    assert "prediction_set" in Scorer(asked, tmp_path).schema.names
+    assert "prediction_set" not in Scorer(ask, tmp_path).schema.names
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"out": None}, "needs --out"),
+        ({"text": "seven"}, "--text: is for one sample"),
+        ({"top_k": 3}, "--top-k: is for one sample"),
+        ({"workers": 0}, "at least 1"),
+        ({"out": Path("answers.csv")}, "ends in .parquet"),
+        ({"table": Path("rows.xls")}, "expected a table"),
+        ({"table": Path("not-there.csv")}, "cannot be read"),
+        ({"table": None}, "go with --table"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(
+    tmp_path: Path, ask: Ask, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 2))
+    given: dict[str, Any] = {"model": ask.model, "table": table, "out": tmp_path / "out.parquet"} | changes
+    with pytest.raises((ConfigError, DataError), match=said):
+        predict(PredictConfig(**given))
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_an_empty_table_is_refused(tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "rows.csv").write_text("text\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        score_table(tmp_path / "rows.csv", tmp_path / "out.parquet", ask, workers=1)
+    assert [path.name for path in tmp_path.glob("*out*")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.csv", b"id,text\n1,red\n2,\xff\n3,blue\n", "line 3: not UTF-8"),
+        ("rows.csv", b'id,text\n1,red\n2,"a"b\n3,blue\n', "line 3: not readable as CSV"),
+        ("rows.parquet", b"PAR1", "not readable as Parquet"),
+    ],
+)
+def test_a_table_that_ends_in_a_fault_gives_no_shorter_answer(
+    tmp_path: Path, ask: Ask, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        score_table(tmp_path / name, tmp_path / "out.parquet", ask, workers=1)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_damaged_part_is_scored_again(tmp_path: Path, ask: Ask) -> None:
+    out = tmp_path / "out.parquet"
+    count = score_here(write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 9)), out, ask)
+    damaged = tmp_path / "out.parquet.parts" / "00000001.parquet"
+    damaged.write_bytes(b"")
+    with pytest.raises(DataError, match="run it again"):
+        Parts(out).finish(count)
+    assert [Parts(out).has(n) for n in range(count)] == [True, False, True]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_part(tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_: pa.Table, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet, "write_table", write)
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 2))
+    with pytest.raises(DataError, match=r"No space left.*make room"):
+        score_here(table, tmp_path / "out.parquet", ask)
+    assert [path.name for path in (tmp_path / "out.parquet.parts").iterdir()] == ["plan.json"]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="choose another place"):
+        Parts(tmp_path / "file" / "out.parquet").begin({})

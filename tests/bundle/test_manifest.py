@@ -1,0 +1,220 @@
+"""The bundle: what was written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mla_serve.bundle.manifest import MANIFEST, Bundle, Manifest
+from mla_serve.errors import BundleError
+from mla_serve.output import staged
+
+Change = Callable[..., None]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_refused(folder: Path, *words: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        Bundle.load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_what_was_written_is_read(tiny_bundle: Path) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    files = content_of(tiny_bundle)
+    assert set(bundle.manifest.files) == set(files) - {MANIFEST}
+    assert all(bundle.read(name) == files[name] for name in bundle.manifest.files)
+    assert bundle.manifest.digest() == bundle.manifest.sha256
+    assert {name: reader.kind for name, reader in bundle.inputs.items()} == {
+        name: modality.kind for name, modality in bundle.manifest.modalities.items()
+    }
+    assert bundle.fusion.sharpness == 1.5
+    assert bundle.golden_probabilities().shape == (2, 3)
+
+
+def test_golden_samples_are_as_a_caller_sends_them(tiny_bundle: Path) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    for sample in bundle.golden_samples():
+        assert {name: type(payload) for name, payload in sample.items()} == {
+            "image": bytes,
+            "audio": bytes,
+            "text": str,
+            "vector": list,
+        }
+        for name, payload in sample.items():
+            bundle.inputs[name].decode(payload, name)
+
+
+def test_inputs_decode_as_those_that_were_written(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    first = Bundle.load(make_bundle(tmp_path / "one"))
+    again = Bundle.load(make_bundle(tmp_path / "two"))
+    assert first.inputs == again.inputs
+    payload = first.inputs["text"].generate(np.random.default_rng(0))
+    np.testing.assert_array_equal(
+        first.inputs["text"].decode(payload, "text"), again.inputs["text"].decode(payload, "text")
+    )
+
+
+def test_a_flipped_byte_in_any_file_is_refused_by_name(bundle_copy: Path) -> None:
+    for name, content in content_of(bundle_copy).items():
+        path = bundle_copy / name
+        for at in {0, len(content) // 2, len(content) - 2}:
+            damaged = bytearray(content)
+            damaged[at] ^= 1
+            path.write_bytes(damaged)
+            assert_refused(bundle_copy, name)
+        path.write_bytes(content)
+    assert Bundle.load(bundle_copy)
+
+
+def test_a_file_that_grew_shrank_or_is_missing_is_refused_by_name(bundle_copy: Path) -> None:
+    for name, content in content_of(bundle_copy).items():
+        path = bundle_copy / name
+        for changed in (content + b"x", content[:-2], b""):
+            path.write_bytes(changed)
+            assert_refused(bundle_copy, name)
+        path.unlink()
+        assert_refused(bundle_copy, name)
+        path.write_bytes(content)
+    assert Bundle.load(bundle_copy)
+
+
+def test_a_folder_that_is_no_bundle_says_what_one_is(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "nowhere", MANIFEST, "mla-serve export")
+    (tmp_path / MANIFEST).write_text("[]")
+    assert_refused(tmp_path, MANIFEST)
+    (tmp_path / MANIFEST).write_bytes(b"\xff")
+    assert_refused(tmp_path, MANIFEST)
+
+
+def test_a_graph_in_the_place_of_a_file_is_refused(bundle_copy: Path) -> None:
+    (bundle_copy / "head.onnx").unlink()
+    (bundle_copy / "head.onnx").mkdir()
+    assert_refused(bundle_copy, "head.onnx")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_an_unknown_version_is_refused(bundle_copy: Path, change_manifest: Change, version: object) -> None:
+    change_manifest(bundle_copy, lambda manifest: manifest.update(format=version), seal=False)
+    assert_refused(bundle_copy, MANIFEST, f"format {version!r}")
+
+
+def test_an_edited_manifest_is_refused(bundle_copy: Path, change_manifest: Change) -> None:
+    original = (bundle_copy / MANIFEST).read_bytes()
+    edits: list[Callable[[dict[str, Any]], object]] = [
+        lambda manifest: manifest.update(classes=["red", "blue", "green"]),
+        lambda manifest: manifest["fusion"].update(sharpness=2.0),
+        lambda manifest: manifest["modalities"]["image"]["input"].update(max_pixels=10**12),
+        lambda manifest: manifest["golden"].clear(),
+        lambda manifest: manifest.update(sha256=""),
+    ]
+    for edit in edits:
+        change_manifest(bundle_copy, edit, seal=False)
+        assert_refused(bundle_copy, MANIFEST, "sha256")
+        (bundle_copy / MANIFEST).write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        (lambda manifest: manifest.update(surprise=1), "surprise"),
+        (lambda manifest: manifest.update(classes=["one"]), "classes"),
+        (lambda manifest: manifest.update(modalities={}), "modalities"),
+        (lambda manifest: manifest.pop("tolerance"), "tolerance"),
+        (lambda manifest: manifest["modalities"].update({"../up": manifest["modalities"]["text"]}), "modalities"),
+        (lambda manifest: manifest["fusion"]["temperatures"].update(text=0), "temperatures"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(
+    bundle_copy: Path, change_manifest: Change, edit: Callable[[dict[str, Any]], object], word: str
+) -> None:
+    change_manifest(bundle_copy, edit, seal=False)
+    assert_refused(bundle_copy, MANIFEST, word)
+
+
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        (lambda manifest: manifest["modalities"]["text"].update(kind="video"), "video"),
+        (lambda manifest: manifest["modalities"]["text"].update(encoder="none.onnx"), "none.onnx"),
+        (lambda manifest: manifest["modalities"]["text"].update(head="other"), "other"),
+        (lambda manifest: manifest["modalities"]["text"]["input"].update(colour="red"), "colour"),
+        (lambda manifest: manifest["modalities"]["text"]["input"].update(tokenizer="none.json"), "text"),
+        (lambda manifest: manifest["fusion"]["temperatures"].pop("text"), "temperatures"),
+        (lambda manifest: manifest["fusion"].update(prior_once=True), "prior"),
+        (lambda manifest: manifest["golden"][0]["probabilities"].pop(), "golden"),
+        (lambda manifest: manifest["golden"][0]["payloads"].update(video="x"), "golden"),
+        (lambda manifest: manifest["golden"][0]["payloads"].clear(), "golden"),
+    ],
+)
+def test_a_manifest_whose_parts_do_not_fit_is_refused_although_its_hash_does(
+    bundle_copy: Path, change_manifest: Change, edit: Callable[[dict[str, Any]], object], word: str
+) -> None:
+    change_manifest(bundle_copy, edit)
+    assert_refused(bundle_copy, word)
+
+
+@pytest.mark.parametrize("outside", ["../secret", "golden/../../secret", "/etc/hostname"])
+def test_a_path_that_leaves_the_folder_is_refused(bundle_copy: Path, change_manifest: Change, outside: str) -> None:
+    (bundle_copy.parent / "secret").write_text("secret")
+    change_manifest(bundle_copy, lambda manifest: manifest["files"].update({outside: "0" * 64}))
+    assert_refused(bundle_copy, "leaves the bundle's folder")
+
+
+def test_a_link_out_of_the_folder_is_refused(bundle_copy: Path) -> None:
+    path = bundle_copy / "text.onnx"
+    outside = bundle_copy.parent / "text.onnx"
+    path.rename(outside)
+    path.symlink_to(outside)
+    assert_refused(bundle_copy, "text.onnx", "leaves the bundle's folder")
+
+
+def test_a_bundle_may_itself_be_reached_by_a_link(bundle_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(bundle_copy)
+    assert Bundle.load(tmp_path / "current").manifest.name == "tiny"
+
+
+def write_half(target: Path) -> None:
+    with staged(target, target.name) as folder:
+        (folder / "half").write_text("half")
+        raise RuntimeError("half way")
+
+
+def test_staged_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half(tmp_path / "models" / "new")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_staged_leaves_the_old_bundle_when_it_fails(bundle_copy: Path) -> None:
+    before = content_of(bundle_copy)
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half(bundle_copy)
+    assert content_of(bundle_copy) == before
+    assert [path.name for path in bundle_copy.parent.iterdir()] == ["tiny"]
+
+
+def test_staged_replaces_the_old_bundle_as_a_whole_and_keeps_it(bundle_copy: Path) -> None:
+    before = content_of(bundle_copy)
+    with staged(bundle_copy, "tiny") as folder:
+        (folder / "new").write_text("new")
+        assert (bundle_copy / MANIFEST).exists()
+    assert content_of(bundle_copy) == {"new": b"new"}
+    assert content_of(bundle_copy.with_name("tiny.old")) == before
+    assert sorted(path.name for path in bundle_copy.parent.iterdir()) == ["tiny", "tiny.old"]
+
+
+def test_the_manifest_is_plain_json_that_reads_back(tiny_bundle: Path) -> None:
+    content = json.loads((tiny_bundle / MANIFEST).read_text(encoding="utf-8"))
+    assert Manifest.model_validate(content) == Bundle.load(tiny_bundle).manifest

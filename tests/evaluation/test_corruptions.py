@@ -1,0 +1,52 @@
+"""Corruptions: every kind keeps shape and type, spoils more with every degree, and follows its generator."""
+
+import numpy as np
+import pytest
+
+from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mla_serve.inputs import Array
+from tests.conftest import INPUTS
+
+every = pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in CORRUPTIONS.items() for name in names]
+)
+
+
+def spoiled(kind: str, name: str, severity: int, seed: int = 0) -> Array:
+    spec = INPUTS[kind]()
+    payload = "a sentence of words" if kind == "text" else spec.generate(np.random.default_rng(3))
+    return corrupt(spec, payload, kind, name, severity, np.random.default_rng(seed))
+
+
+@every
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_shape_and_type_are_those_of_the_input(kind: str, name: str, severity: int) -> None:
+    spec, windows = INPUTS[kind](), spoiled(kind, name, severity)
+    assert windows.shape[1:] == spec.shape
+    assert windows.dtype == spec.dtype
+    assert np.isfinite(windows).all()
+    if kind == "audio":
+        assert np.abs(windows).max() <= 1.0
+
+
+@every
+def test_the_same_generator_gives_the_same(kind: str, name: str) -> None:
+    np.testing.assert_array_equal(spoiled(kind, name, 3), spoiled(kind, name, 3))
+
+
+@every
+def test_the_fifth_degree_is_worse_than_the_first(kind: str, name: str) -> None:
+    spec = INPUTS[kind]()
+    payload = "a sentence of words" if kind == "text" else spec.generate(np.random.default_rng(3))
+    clean = spec.decode(payload, kind).astype(float)
+    distance = [
+        np.mean([np.abs(spoiled(kind, name, severity, seed) - clean).mean() for seed in range(8)])
+        for severity in (1, 5)
+    ]
+    assert 0 < distance[0] < distance[1] or (name in ("band_limit", "occlusion") and distance[1] > 0)
+
+
+def test_a_text_of_one_letter_stays_a_text() -> None:
+    for name, spoil in CORRUPTIONS["text"].items():
+        for severity in SEVERITIES:
+            assert spoil("a", severity, np.random.default_rng(0)).strip(), name

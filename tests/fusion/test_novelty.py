@@ -1,0 +1,117 @@
+"""References for unfamiliar input: what a score and a strain are, and what is stored. The fit is in tests/train."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pytest
+
+from mla_serve.fusion.formula import Array
+from mla_serve.fusion.novelty import CHUNK, MOST_STRAIN, QUANTILES, Familiar, Reference
+
+WIDTH = 5
+generator = np.random.default_rng(0)
+FEATURES = generator.normal(size=(2 * CHUNK + 3, WIDTH)) * 3 + 1
+UNIT = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
+SPHERE = generator.normal(size=(7, WIDTH))
+SPHERE /= np.linalg.norm(SPHERE, axis=1, keepdims=True)
+MEANS = SPHERE * np.linspace(0.5, 6, len(SPHERE))[:, None]
+CENTRE, WHITEN = generator.normal(size=WIDTH), generator.normal(size=(WIDTH, WIDTH))
+
+
+def knn(points: Array = SPHERE, quantiles: Array = QUANTILES) -> Reference:
+    return Reference("knn", points, np.zeros(WIDTH), np.eye(WIDTH), quantiles)
+
+
+def mahalanobis(quantiles: Array = QUANTILES) -> Reference:
+    return Reference("mahalanobis", MEANS, CENTRE, WHITEN, quantiles)
+
+
+def nearest(moved: Array, points: Array) -> Array:
+    distances: Array = np.linalg.norm(moved[:, None] - points, axis=2).min(axis=1)
+    return distances
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e3])
+def test_knn_is_the_distance_to_the_nearest_row_on_the_unit_sphere(length: float) -> None:
+    np.testing.assert_allclose(knn().score(FEATURES * length), nearest(UNIT, SPHERE), rtol=1e-5)
+
+
+def test_mahalanobis_is_the_distance_to_the_nearest_mean_after_whitening() -> None:
+    expected = nearest((FEATURES - CENTRE) @ WHITEN, MEANS)
+    np.testing.assert_allclose(mahalanobis().score(FEATURES), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reference", [knn(), mahalanobis()], ids=["knn", "mahalanobis"])
+def test_a_row_scores_the_same_alone_as_in_a_large_batch(reference: Reference) -> None:
+    together = reference.score(FEATURES)
+    assert together.shape == (len(FEATURES),)
+    for at in (0, 1, CHUNK - 1, CHUNK, 2 * CHUNK, len(FEATURES) - 1):
+        np.testing.assert_allclose(reference.score(FEATURES[at : at + 1]), together[at : at + 1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 50.0])
+def test_strain_is_how_far_beyond_the_upper_tenth_in_units_of_its_distance_from_the_median(spread: float) -> None:
+    reference = knn(quantiles=10 + spread * QUANTILES)
+    unit, begins = 0.4 * spread, 10 + 0.9 * spread
+    scores = np.array([0.0, 10.0, begins, begins + 0.5 * unit, begins + unit, begins + 7 * unit, begins + 99 * unit])
+    np.testing.assert_allclose(reference.strain(scores), [0, 0, 0, 0.5, 1, 7, MOST_STRAIN], atol=1e-6)
+
+
+def test_strain_is_finite_where_all_of_validation_scored_alike() -> None:
+    scores = knn(quantiles=np.full(len(QUANTILES), 2.0)).strain(np.array([1.0, 2.0, 2.1]))
+    np.testing.assert_array_equal(scores, [0, 0, MOST_STRAIN])
+
+
+def test_a_percentile_is_the_share_of_validation_below() -> None:
+    reference = knn(quantiles=10 + 2 * QUANTILES)
+    np.testing.assert_allclose(reference.percentile(np.array([0, 10, 10.5, 11, 12, 99])), [0, 0, 0.25, 0.5, 1, 1])
+
+
+def test_training_rows_are_stored_in_half_precision_and_all_else_in_single() -> None:
+    content = Familiar({"a": knn(), "b": mahalanobis()}).to_bytes()
+    with np.load(io.BytesIO(content)) as arrays:
+        kinds = {key: arrays[key].dtype for key in arrays.files if not key.endswith("/method")}
+    assert kinds.pop("a/points") == np.float16
+    assert set(kinds) == {f"{n}/{field}" for n in "ab" for field in ("points", "centre", "whiten", "quantiles")} - {
+        "a/points"
+    }
+    assert set(kinds.values()) == {np.dtype(np.float32)}
+
+
+def test_every_reference_is_read_back_as_it_was_written() -> None:
+    references = {"a": knn(), "b": mahalanobis()}
+    again = Familiar.from_bytes(Familiar(references).to_bytes()).references
+    assert list(again) == ["a", "b"]
+    for name, reference in references.items():
+        assert again[name].method == reference.method
+        for field in ("points", "centre", "whiten", "quantiles"):
+            np.testing.assert_allclose(getattr(again[name], field), getattr(reference, field), rtol=1e-3, atol=1e-3)
+        assert again[name].points.dtype == np.float32  # half the memory of doubles, in every worker
+        assert again[name].whiten.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        knn(np.full((2, WIDTH), np.nan)),
+        knn(np.full((2, WIDTH), np.inf)),
+        knn(quantiles=np.linspace(0, 1, 200)),
+        Reference("vote", SPHERE, np.zeros(WIDTH), np.eye(WIDTH), QUANTILES),
+    ],
+    ids=["nan", "infinite", "too few quantiles", "unknown method"],
+)
+def test_a_damaged_reference_is_refused_by_its_name(bad: Reference) -> None:
+    content = Familiar({"fine": knn(), "broken": bad}).to_bytes()
+    with pytest.raises(ValueError, match=r"the reference of broken is damaged"):
+        Familiar.from_bytes(content)
+
+
+def test_a_file_that_would_run_code_when_read_is_refused() -> None:
+    buffer = io.BytesIO()
+    arrays = {"a/method": np.array("knn"), "a/points": np.array([re.compile("x")], dtype=object)}
+    np.savez(buffer, allow_pickle=True, **arrays)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pickle"):
+        Familiar.from_bytes(buffer.getvalue())

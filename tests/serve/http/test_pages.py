@@ -1,0 +1,102 @@
+"""The routes that are for people: the page's own files and the ready-made samples."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.serve.api import create_app
+from mla_serve.serve.http.pages import WEB, add_pages, media_type
+from mla_serve.serve.models.open_predictor import open_predictor
+from mla_serve.serve.problems import KINDS
+from mla_serve.serve.settings import Settings
+
+
+@pytest.fixture
+def client(tiny_bundle: Path) -> TestClient:
+    app = FastAPI(docs_url=None)
+    add_pages(app, Bundle.load(tiny_bundle))
+    return TestClient(app)
+
+
+def test_every_file_that_the_page_names_is_served(client: TestClient) -> None:
+    names = set(re.findall(r'(?:href|src)="(web/[^"]+)"', client.get("/").text))
+    for path in WEB.glob("*.js"):
+        content = path.read_text(encoding="utf-8")
+        names |= {f"web/{name}" for name in re.findall(r'from "\./([\w.]+)"', content)}
+        names |= set(re.findall(r'"(web/[\w.]+)"', content))
+    assert len(names) >= 10
+    assert all(client.get(f"/{name}").status_code == 200 for name in names)
+    assert client.get("/web/app.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_the_page_holds_no_inline_code_and_no_address_elsewhere() -> None:
+    for path in WEB.iterdir():
+        content = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "://" not in content, path
+        assert not re.search(r"<style|<script[^>]*>\s*[^<\s]|style=|onclick=", content), path
+
+
+def test_samples_are_the_bundles_golden_ones(client: TestClient, tiny_bundle: Path) -> None:
+    listed = client.get("/samples").json()
+    for sample, entry in zip(Bundle.load(tiny_bundle).golden_samples(), listed, strict=True):
+        for name, payload in sample.items():
+            assert (client.get(f"/{entry[name]}").content if isinstance(payload, bytes) else entry[name]) == payload
+
+
+@pytest.mark.parametrize("path", ["/samples/9/image", "/samples/0/text", "/samples/0/..%2f..", "/web/..%2fpages.py"])
+def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        (b"\x89PNG\r\n", "image/png"),
+        (b"RIFF0000WAVE", "audio/wav"),
+        (b"RIFF0000WEBP", "image/webp"),
+        (b"what is this", "application/octet-stream"),
+    ],
+)
+def test_a_samples_type_is_told_from_its_beginning(beginning: bytes, expected: str) -> None:
+    assert media_type(beginning) == expected
+
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</title><script>alert(1)</script>",
+    "'+alert(1)+'",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_what_a_bundle_says_is_no_part_of_a_page(
+    make_bundle: Callable[..., Path], tmp_path: Path, hostile: str
+) -> None:
+    folder = make_bundle(tmp_path / "hostile", classes=[hostile, "b"], name=hostile)
+    settings = Settings(model=folder, device="cpu")
+    with TestClient(create_app(open_predictor(settings), settings)) as client:
+        assert client.get("/model").json()["name"] == hostile
+        for path in ("/", "/docs", *(kind.type for kind in KINDS.values())):
+            page = client.get(path).text
+            assert "<img" not in page
+            assert not re.search(r"<script(?![^>]* src=\"(?:web|docs)/[\w.-]+\"></script>)", page)
+            assert not re.search(r"<style|<[^>]*(?:style=|\bon\w+=)", page)
+        assert html.escape(hostile) in client.get("/docs").text
+
+
+def test_docs_without_swagger_lead_to_the_description(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mla_serve.serve.http.pages._swagger_assets", dict)
+    app = FastAPI(docs_url=None)
+    add_pages(app, Bundle.load(tiny_bundle))
+    page = TestClient(app).get("/docs").text
+    assert 'href="openapi.json"' in page
+    assert "swagger-ui-bundle" not in page

@@ -1,0 +1,201 @@
+"""Micro-batches: alone at once, together when it is busy, and nobody pays for a neighbour."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.errors import ConfigError
+from mla_serve.inputs import Array, Payload
+from mla_serve.serve.problems import DeadlineExceeded
+from mla_serve.serve.workers.batching import GPU_CAP, Batching, Lane, parse_caps
+from mla_serve.serve.workers.threads import Stopwatch
+
+NAMES = ("image", "text")
+
+
+class Graph:
+    """A graph that doubles, keeps the sizes of its batches, and can be held up; 13 is a sample that it fails on."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = threading.Event()
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        windows = np.concatenate(arrays)
+        self.batches.append(len(arrays))
+        self.inside.set()
+        assert self.gate.wait(30)
+        if 13 in windows:
+            raise ArithmeticError("thirteen")
+        return 2 * windows
+
+
+def ask(lane: Lane, *values: float, watch: Stopwatch | None = None) -> Array:
+    return lane.encode([np.array([[value]]) for value in values], watch or Stopwatch(60))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+class Crowd:
+    """Threads that ask a lane one after the other while its graph is held up by a first one."""
+
+    def __init__(self, cap: int) -> None:
+        self.graph = Graph()
+        self.lane = Lane(self.graph, cap)
+        self._pool = ThreadPoolExecutor(16)
+        self.graph.gate.clear()
+        self.first = self._pool.submit(ask, self.lane, 0)
+        assert self.graph.inside.wait(30)
+
+    def ask(self, *values: float, watch: Stopwatch | None = None) -> Future[Array]:
+        count = len(self.lane._waiting)
+        future = self._pool.submit(ask, self.lane, *values, watch=watch)
+        wait_until(lambda: len(self.lane._waiting) > count)
+        return future
+
+    def release(self) -> None:
+        self.graph.gate.set()
+        self._pool.shutdown()
+
+
+def test_who_comes_alone_is_served_at_once() -> None:
+    graph = Graph()
+    lane = Lane(graph, 8)
+    assert [ask(lane, value).item() for value in (1, 2, 3)] == [2, 4, 6]
+    assert graph.batches == [1, 1, 1]
+
+
+def test_who_comes_meanwhile_is_served_together_and_gets_its_own() -> None:
+    crowd = Crowd(cap=8)
+    futures = [crowd.ask(value) for value in range(1, 6)]
+    crowd.release()
+    assert [future.result().item() for future in futures] == [2, 4, 6, 8, 10]
+    assert crowd.graph.batches == [1, 5]
+
+
+def test_a_batch_holds_no_more_than_its_cap() -> None:
+    crowd = Crowd(cap=4)
+    pair, triple, single = crowd.ask(1, 2), crowd.ask(3, 4, 5), crowd.ask(6)
+    many = crowd.ask(*range(10, 13), 14, 15, 16)
+    crowd.release()
+    assert pair.result().ravel().tolist() == [2, 4]
+    assert triple.result().ravel().tolist() == [6, 8, 10]
+    assert single.result().item() == 12
+    assert len(many.result()) == 6
+    assert crowd.graph.batches == [1, 2, 4, 6]  # in turn: the single one does not overtake
+
+
+def test_an_error_is_for_whom_it_concerns() -> None:
+    crowd = Crowd(cap=8)
+    good, bad, other = crowd.ask(1), crowd.ask(13), crowd.ask(2)
+    crowd.release()
+    assert (good.result().item(), other.result().item()) == (2, 4)
+    with pytest.raises(ArithmeticError, match="thirteen"):
+        bad.result()
+    assert ask(crowd.lane, 5).item() == 10
+
+
+def test_what_cannot_be_dealt_out_is_told_at_once() -> None:
+    crowd = Crowd(cap=8)
+    crowd.lane._run = lambda arrays: np.array(0.0)
+    futures = [crowd.ask(1), crowd.ask(2)]
+    crowd.release()
+    for future in futures:
+        with pytest.raises((ValueError, IndexError)):
+            future.result(timeout=10)
+    crowd.lane._run = crowd.graph
+    assert ask(crowd.lane, 5).item() == 10
+
+
+@pytest.mark.parametrize("who", [0, 1, 2])
+def test_what_nobody_waits_for_is_not_run(who: int) -> None:
+    crowd = Crowd(cap=8)
+    watches = [Stopwatch(60) for _ in range(3)]
+    futures = [crowd.ask(value, watch=watch) for value, watch in enumerate(watches)]
+    watches[who].stop()
+    crowd.release()
+    for value, future in enumerate(futures):
+        if value == who:
+            with pytest.raises(DeadlineExceeded):
+                future.result()
+        else:
+            assert future.result().item() == 2 * value
+    assert crowd.graph.batches == [1, 2]
+
+
+def test_the_lane_goes_on_when_all_have_left() -> None:
+    crowd = Crowd(cap=1)
+    watches = [Stopwatch(60) for _ in range(3)]
+    futures = [crowd.ask(1, watch=watch) for watch in watches]
+    for watch in watches:
+        watch.stop()
+    crowd.release()
+    assert all(isinstance(future.exception(), DeadlineExceeded) for future in futures)
+    assert crowd.graph.batches == [1]
+    assert ask(crowd.lane, 4).item() == 8
+
+
+def test_under_load_everybody_gets_their_own() -> None:
+    graph = Graph()
+    lane = Lane(graph, 4)
+    with ThreadPoolExecutor(12) as pool:
+        answers = pool.map(lambda value: ask(lane, value, -value).ravel().tolist(), range(100, 1100))
+        assert list(answers) == [[2 * value, -2 * value] for value in range(100, 1100)]
+    assert max(graph.batches) <= 4
+    assert sum(graph.batches) == 2000
+
+
+def test_an_answer_does_not_depend_on_its_batch(
+    tiny_bundle: Path, make_sample: Callable[[int], dict[str, Payload]]
+) -> None:
+    predictor = Predictor(Bundle.load(tiny_bundle))
+    batching = Batching(predictor.encode, dict.fromkeys(predictor.names, 8))
+    samples = [predictor.decode(make_sample(seed)) for seed in range(24)]
+
+    def answer(sample: dict[str, Array]) -> dict[str, float]:
+        watch = Stopwatch(60)
+        heard = predictor.hear([sample], watch.lap, lambda name, arrays: batching.encode(watch, name, arrays))
+        return predictor.conclude(heard)[0].by_label()
+
+    with ThreadPoolExecutor(8) as pool:
+        for sample, together in zip(samples, pool.map(answer, samples), strict=True):
+            assert together == pytest.approx(predictor.conclude(predictor.hear([sample]))[0].by_label(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "gpu", "caps"),
+    [
+        ("auto", False, {"image": 1, "text": 1}),
+        ("auto", True, {"image": GPU_CAP, "text": GPU_CAP}),
+        ("off", True, {"image": 1, "text": 1}),
+        ("8", False, {"image": 8, "text": 8}),
+        ("text=16", True, {"image": 1, "text": 16}),
+        (" image = 2 , text=1 ", False, {"image": 2, "text": 1}),
+    ],
+)
+def test_caps_are_read(text: str, gpu: bool, caps: dict[str, int]) -> None:
+    assert parse_caps(text, NAMES, gpu=gpu) == caps
+
+
+@pytest.mark.parametrize(
+    "text", ["", "on", "0", "-1", "2.5", "9999", "audio=4", "text=", "text=x", "text=4,", "text=²"]
+)
+def test_caps_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^MLA_BATCH="):
+        parse_caps(text, NAMES, gpu=False)
