@@ -28,7 +28,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.scores import evaluate
-from mla_serve.evaluation.splits import Listened, hear_split
+from mla_serve.evaluation.splits import SplitRun, run_split
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row, payload, read_table
@@ -120,25 +120,25 @@ def train_seed(config: PretrainedConfig, seed: int) -> Path:
     return bundle
 
 
-def score(predictor: Predictor, listened: Listened, kept: Sequence[bool]) -> Scores:
+def score(predictor: Predictor, split_run: SplitRun, kept: Sequence[bool]) -> Scores:
     """Score some of the rows: {condition: {rule: {score: value}}}."""
-    heard, rows = listened.heard, np.asarray(kept)
+    outputs, rows = split_run.outputs, np.asarray(kept)
     scored = evaluate(
-        heard.logits[:, rows], heard.present[:, rows], listened.labels[rows], predictor.bundle.fusion, RULES,
-        strain=heard.strain[:, rows],
+        outputs.logits[:, rows], outputs.present[:, rows], split_run.labels[rows], predictor.bundle.fusion, RULES,
+        excess=outputs.excess[:, rows],
     )  # fmt: skip
     return {condition: scored[condition] for condition in SHOWN}
 
 
-def answered_right(predictor: Predictor, listened: Listened) -> dict[str, str]:
+def answered_right(predictor: Predictor, split_run: SplitRun) -> dict[str, str]:
     """Say of each row whether it is answered right: {condition: "01..."}; without the modality it is not."""
-    heard, fusion, found = listened.heard, predictor.bundle.fusion, {}
+    outputs, fusion, found = split_run.outputs, predictor.bundle.fusion, {}
     for condition in SHOWN:
-        mask = heard.present & np.array([[condition in ("full", name)] for name in predictor.names])
+        mask = outputs.present & np.array([[condition in ("full", name)] for name in predictor.names])
         there = mask.any(axis=0)
-        fused = fuse(heard.logits[:, there], mask[:, there], fusion, strain=heard.strain[:, there])
+        fused = fuse(outputs.logits[:, there], mask[:, there], fusion, excess=outputs.excess[:, there])
         right = np.zeros(len(there), dtype=int)
-        right[there] = fused.log_probabilities.argmax(axis=1) == listened.labels[there]
+        right[there] = fused.log_probabilities.argmax(axis=1) == split_run.labels[there]
         found[condition] = "".join(map(str, right))
     return found
 
@@ -149,17 +149,17 @@ def measure(config: PretrainedConfig, bundle: Path) -> dict[str, Any]:
     train = read_table(config.data).splits["train"]
     found: dict[str, Any] = {"sha256": predictor.bundle.manifest.sha256}
     for split in ("val", "test"):
-        listened = hear_split(predictor, config.data, split)
-        repeated = repeats(listened.rows, train)
+        split_run = run_split(predictor, config.data, split)
+        repeated = repeats(split_run.rows, train)
         new = [not any(marks) for marks in zip(*repeated.values(), strict=True)]
         found[split] = {
             "rows": len(new),
             "new_rows": sum(new),
             "repeats": {name: sum(marks) for name, marks in repeated.items()},
             "is_new": "".join(str(int(one)) for one in new),
-            "right": answered_right(predictor, listened),
-            "all": score(predictor, listened, [True] * len(new)),
-            "new": score(predictor, listened, new),
+            "right": answered_right(predictor, split_run),
+            "all": score(predictor, split_run, [True] * len(new)),
+            "new": score(predictor, split_run, new),
         }
     return found
 

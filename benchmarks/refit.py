@@ -29,7 +29,7 @@ def refit(run: Path) -> list[str]:
         rows["train"], rows["val"], _ = split_validation(rows["train"], 0.2, facts["config"]["seed"])
     samples = {split: decode_rows(rows[split], recipe.inputs, recipe.classes) for split in ("train", "val")}
     trust = establish(strategy, recipe.inputs, samples, rows, torch.device("cpu"), facts["config"]["seed"])
-    folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
+    folder.write_bytes(UNFAMILIAR, trust.references.to_bytes())
     planned = [note for note in facts["notes"] if " rows for " in note or note.startswith(("validation:", DATA))]
     fitted = {"fusion": dataclasses.asdict(trust.fusion), "conformal": trust.conformal}
     folder.write_json(RUN, facts | fitted | {"notes": [*planned, *trust.notes]})

@@ -49,12 +49,12 @@ def listen(config: TrainConfig) -> tuple[Array, Array, Array]:
         device=torch.device("cpu"),
     )
     trainer.measure()
-    heard: list[tuple[Array, Array]] = []
-    trainer.run(lambda _: heard.append(opinions(trainer.strategy, decoded["judged"], torch.device("cpu"))))
-    names, present = tuple(planned.recipe.inputs), heard[0][1]
+    outputs: list[tuple[Array, Array]] = []
+    trainer.run(lambda _: outputs.append(opinions(trainer.strategy, decoded["judged"], torch.device("cpu"))))
+    names, present = tuple(planned.recipe.inputs), outputs[0][1]
     listed = [pattern for pattern in patterns(len(names)) if pattern.sum() in (1, 2, len(names))]
     there = np.array([present[pattern].all(axis=0) for pattern in listed])
-    by_epoch = np.array([[_scores(logits, pattern, names) for pattern in listed] for logits, _ in heard])
+    by_epoch = np.array([[_scores(logits, pattern, names) for pattern in listed] for logits, _ in outputs])
     return by_epoch, there, decoded["judged"].labels.numpy()
 
 

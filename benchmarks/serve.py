@@ -31,7 +31,7 @@ import rich.progress
 
 from benchmarks.serve_bundle import resnet18_bundle
 from benchmarks.serve_ceiling import Ceiling
-from benchmarks.serve_load import Case, Heard, ask, cases, stages
+from benchmarks.serve_load import Case, GraphOutputs, ask, cases, stages
 from benchmarks.serve_processes import Server, serving
 from benchmarks.serve_systems import CORES, ECHO, EMPTY, SYSTEMS, Settings, System, told
 from mla_serve.bundle.manifest import Bundle
@@ -177,15 +177,15 @@ class Bench:
             cpu[begins] = tree.cpu_s()
 
         with server.awake():
-            heard = ask(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
-        row = _row(subject.name, system.name, connections, repeat, heard, cpu[False] - cpu[True], tree.peak_mb())
-        return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(heard)}
+            outputs = ask(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
+        row = _row(subject.name, system.name, connections, repeat, outputs, cpu[False] - cpu[True], tree.peak_mb())
+        return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(outputs)}
 
     def _ceiling_row(self, subject: Subject, ceiling: Ceiling, processes: int, repeat: int) -> Row:
         tree = ceiling.tree(processes)
         tree.forget_peak()
-        heard = ceiling.run(processes, subject.seconds, self.config.warm_up, repeat)
-        return _row(subject.name, CEILING, processes, repeat, heard, heard.client_cpu_s, tree.peak_mb())
+        outputs = ceiling.run(processes, subject.seconds, self.config.warm_up, repeat)
+        return _row(subject.name, CEILING, processes, repeat, outputs, outputs.client_cpu_s, tree.peak_mb())
 
     def _choose(self, subject: Subject, system: System) -> Settings:
         """Try a system's settings out, and return those of the most answers a second over 8 connections."""
@@ -197,8 +197,8 @@ class Bench:
             with _serve(subject, system, settings) as server:
                 server.settle()
                 questions = system.questions(subject.cases, 0, labels=False)
-                heard = ask(server.port, questions, PROBED_AT, subject.seconds, self.config.warm_up)
-            found.append(heard.answers / heard.seconds)
+                outputs = ask(server.port, questions, PROBED_AT, subject.seconds, self.config.warm_up)
+            found.append(outputs.answers / outputs.seconds)
             self.probes.append(
                 {"bundle": subject.name, "system": system.name, "settings": told(settings), "rps": round(found[-1], 1)}
             )
@@ -225,22 +225,24 @@ def _serve(subject: Subject, system: System, settings: Settings) -> contextlib.A
     return serving(system.command, system.environment(subject.folder.resolve(), settings), system.ready_path)
 
 
-def _share(heard: Heard) -> float:
-    return round(heard.client_cpu_s / heard.seconds, 3)
+def _share(outputs: GraphOutputs) -> float:
+    return round(outputs.client_cpu_s / outputs.seconds, 3)
 
 
-def _row(bundle: str, system: str, connections: int, repeat: int, heard: Heard, cpu_s: float, peak_mb: float) -> Row:
+def _row(
+    bundle: str, system: str, connections: int, repeat: int, outputs: GraphOutputs, cpu_s: float, peak_mb: float
+) -> Row:
     """Sum one measurement up."""
-    together = np.concatenate([np.array(values) for values in heard.latencies.values()])
+    together = np.concatenate([np.array(values) for values in outputs.latencies.values()])
     p50, p95, p99 = np.percentile(together, (50, 95, 99))
     subsets = {
         subset: {"answers": len(values), "p50_ms": _ms(np.median(values)), "p99_ms": _ms(np.percentile(values, 99))}
-        for subset, values in sorted(heard.latencies.items())
+        for subset, values in sorted(outputs.latencies.items())
     }
     return {
         "system": system, "bundle": bundle, "subset_mix": MIX, "connections": connections, "run": repeat,
-        "rps": round(heard.answers / heard.seconds, 2), "p50_ms": _ms(p50), "p95_ms": _ms(p95), "p99_ms": _ms(p99),
-        "cpu_s_per_1000": round(1000 * cpu_s / heard.answers, 3), "peak_mb": round(peak_mb, 1), "subsets": subsets,
+        "rps": round(outputs.answers / outputs.seconds, 2), "p50_ms": _ms(p50), "p95_ms": _ms(p95), "p99_ms": _ms(p99),
+        "cpu_s_per_1000": round(1000 * cpu_s / outputs.answers, 3), "peak_mb": round(peak_mb, 1), "subsets": subsets,
     }  # fmt: skip
 
 

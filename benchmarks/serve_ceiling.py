@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.serve_load import Case, Heard, in_order
+from benchmarks.serve_load import Case, GraphOutputs, in_order
 from benchmarks.serve_processes import Tree
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
@@ -45,7 +45,7 @@ class Ceiling:
         """Return the first so many processes."""
         return Tree([process.pid for process in self._processes[:processes] if process.pid])
 
-    def run(self, processes: int, seconds: float, warm_up: float, seed: int) -> Heard:
+    def run(self, processes: int, seconds: float, warm_up: float, seed: int) -> GraphOutputs:
         """Let the first so many processes predict at once, each the same mix in an order of its own.
 
         Returns: the answers, and in place of the load's own cost the processor seconds of the predictors.
@@ -60,7 +60,7 @@ class Ceiling:
             cpu_s += spent
             for subset, values in part.items():
                 latencies.setdefault(subset, []).extend(values)
-        return Heard(seconds, latencies, cpu_s)
+        return GraphOutputs(seconds, latencies, cpu_s)
 
 
 def _answer(pipe: Connection, bundle: Path, found: Sequence[Case]) -> None:

@@ -44,7 +44,7 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class GraphOutputs:
     """What came back in the measured time: {subset: milliseconds of each answer}, and what the load itself cost."""
 
     seconds: float
@@ -217,7 +217,7 @@ def ask(
     seconds: float,
     warm_up: float,
     mark: Callable[[bool], None] = lambda _: None,
-) -> Heard:
+) -> GraphOutputs:
     """Ask without pause over so many connections, and measure the answers that come within `seconds` after `warm_up`.
 
     Args: mark, called when the measured time begins (True) and when it has ended (False).
@@ -237,7 +237,7 @@ async def _ask(
     seconds: float,
     warm_up: float,
     mark: Callable[[bool], None],
-) -> Heard:
+) -> GraphOutputs:
     loop = asyncio.get_running_loop()
     load = _Load(questions, Judge())
     transports = []
@@ -254,7 +254,7 @@ async def _ask(
         mark(False)
         if not load.latencies:
             raise WrongAnswer(f"no answer within {warm_up + seconds:g} s over {connections} connections")
-        return Heard(took, load.latencies, spent)
+        return GraphOutputs(took, load.latencies, spent)
     finally:
         load.over = True
         for transport in transports:

@@ -291,8 +291,8 @@ def _served(server: Server, found: Sequence[Case], config: ProfileConfig, seed: 
 
     with server.awake():
         questions = SYSTEMS[0].questions(found, seed)
-        heard = ask(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
-    return 1e6 * (cpu[False] - cpu[True]) / heard.answers
+        outputs = ask(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
+    return 1e6 * (cpu[False] - cpu[True]) / outputs.answers
 
 
 def parts(predictor: Predictor, found: Sequence[Case]) -> dict[str, float]:
@@ -304,13 +304,13 @@ def parts(predictor: Predictor, found: Sequence[Case]) -> dict[str, float]:
         for name, payload in case.sample.items():
             decoded[name] = predictor.decode_one(name, payload)
             clock.lap(f"decode {name}")
-        heard = predictor.hear(
+        outputs = predictor.run_graphs(
             [decoded],
             lambda _, clock=clock: clock.lap("heads and familiarity"),  # type: ignore[misc]
             clock.around(predictor),
         )
         clock.lap("heads and familiarity")
-        predictor.conclude(heard)
+        predictor.answer_from(outputs)
         clock.lap("fuse, explain, name")
     return {name: 1e6 * seconds / len(found) for name, seconds in spent.items()}
 

@@ -19,10 +19,10 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.scores import evaluate, patterns
-from mla_serve.evaluation.splits import hear_split
+from mla_serve.evaluation.splits import run_split
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.intervals import Conformal
-from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import read_table
 from mla_serve.train.data.folds import Folds
@@ -46,10 +46,16 @@ def seeds(runs: list[str]) -> None:
         strategy = folder.restore(recipe.build())
         samples = decode_rows(read_table(Path(facts["data"])).splits["test"], recipe.inputs, recipe.classes)
         encoded = {n: encode_column(strategy, n, c, torch.device("cpu")) for n, c in samples.columns.items()}
-        familiar = Familiar.from_bytes((folder.path / UNFAMILIAR).read_bytes())
-        heard = gather(encoded, samples.labels.numpy(), familiar)
+        references = References.from_bytes((folder.path / UNFAMILIAR).read_bytes())
+        outputs = gather(encoded, samples.labels.numpy(), references)
         results = evaluate(
-            heard.logits, heard.present, heard.labels, folder.read_fusion(), RULES, draws=DRAWS, strain=heard.strain
+            outputs.logits,
+            outputs.present,
+            outputs.labels,
+            folder.read_fusion(),
+            RULES,
+            draws=DRAWS,
+            excess=outputs.excess,
         )
         print(run, *(note for note in facts["notes"] if note.startswith("fusion")), sep="\n  ")
         for condition in CONDITIONS:
@@ -62,9 +68,9 @@ def seeds(runs: list[str]) -> None:
 def coverage(model: str, data: str) -> None:
     """Fit and calibrate on a random half of validation and test together, and measure on the other half, 20 times."""
     predictor = Predictor(Bundle.load(model))
-    parts = [hear_split(predictor, Path(data), split) for split in ("val", "test")]
-    heard = analysis.join([part.heard for part in parts])
-    evidence = Evidence.of(heard.logits, heard.present, np.concatenate([part.labels for part in parts]))
+    parts = [run_split(predictor, Path(data), split) for split in ("val", "test")]
+    outputs = analysis.join([part.outputs for part in parts])
+    evidence = Evidence.of(outputs.logits, outputs.present, np.concatenate([part.labels for part in parts]))
     names, rows, setting = predictor.names, len(evidence.labels), Setting(1e-2)
     listed = [p for p in patterns(len(names)) if p.sum() <= 3]
     covered = np.zeros((SPLITS, len(listed), 2))
@@ -110,11 +116,11 @@ def _sets(
 def spoiled(model: str, data: str) -> None:
     """Print the accuracy with one modality at severity 5, less that without it, by rule; the aim is above -1 point."""
     predictor = Predictor(Bundle.load(model))
-    listened = hear_split(predictor, Path(data), "test")
+    split_run = run_split(predictor, Path(data), "test")
     rules = ("calibrated", "undiscounted", "paper", "mean_logit", "product", "static", "energy")
-    heard, labels = listened.heard, listened.labels
-    rest = analysis.leave_one_out(predictor, heard, labels, rules)
-    curves = analysis.corruption_curves(predictor, listened.samples(), heard, labels, rules, severities=(5,))
+    outputs, labels = split_run.outputs, split_run.labels
+    rest = analysis.leave_one_out(predictor, outputs, labels, rules)
+    curves = analysis.corruption_curves(predictor, split_run.samples(), outputs, labels, rules, severities=(5,))
     print(f"{'points against the fusion of the rest':44}" + "".join(f"{rule:>12}" for rule in rules))
     for name, corruptions in curves.items():
         for corruption, by_severity in corruptions.items():

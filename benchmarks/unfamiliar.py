@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.evaluation.splits import hear_split
+from mla_serve.evaluation.splits import run_split
 from mla_serve.inputs import Payload
 from mla_serve.train.data.keypad import TONES
 from mla_serve.train.fit.novelty import auroc
@@ -183,13 +183,13 @@ def text_cases(samples: list[Payload]) -> dict[str, list[Payload]]:
 def main(model: str, data: str) -> None:
     """Print a table."""
     predictor = Predictor(Bundle.load(model))
-    listened = hear_split(predictor, Path(data), "test")
+    split_run = run_split(predictor, Path(data), "test")
     print(f"{'modality':10}{'case':20}{'AUROC':>7}{'mean percentile':>17}")
     for name, make in (("image", image_cases), ("audio", audio_cases), ("text", text_cases)):
         if name not in predictor.names:
             continue
-        reference = predictor.bundle.familiar.references[name]
-        own = [sample[name] for sample in listened.samples() if name in sample]
+        reference = predictor.bundle.references.by_modality[name]
+        own = [sample[name] for sample in split_run.samples() if name in sample]
         known = reference.score(predictor.encode(name, [predictor.decode_one(name, each) for each in own]))
         print(f"{name:10}{'test itself':20}{'':7}{reference.percentile(known).mean():17.3f}   ({reference.method})")
         for case, payloads in make(own).items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, MlaServeError
-from mla_serve.evaluation.splits import Listened, hear_rows
+from mla_serve.evaluation.splits import SplitRun, run_rows
 from mla_serve.table import Row, Table, read_table
 from mla_serve.train.data.split import split_validation
 from mla_serve.train.pipeline import VALIDATION_SHARE
@@ -65,7 +65,7 @@ def split_again(facts: Mapping[str, Any], table: Table, names: Collection[str]) 
     return [row for row in train if row.id not in chosen], [row for row in train if row.id in chosen]
 
 
-def hear_own(facts: Mapping[str, Any], data: Path, predictor: Predictor) -> Listened | None:
+def run_own_split(facts: Mapping[str, Any], data: Path, predictor: Predictor) -> SplitRun | None:
     """Run what a bundle is measured on through it: test, or validation where there is no test.
 
     Returns: None, and a warning in the log, where the data set is gone, changed or can no longer be read.
@@ -74,7 +74,7 @@ def hear_own(facts: Mapping[str, Any], data: Path, predictor: Predictor) -> List
         table = read_own(facts, data)
         rows = {"test": table.splits.get("test", ()), "val": split_again(facts, table, predictor.names)[1]}
         split = "test" if any(row.values.keys() & set(predictor.names) for row in rows["test"]) else "val"
-        return hear_rows(predictor, rows[split], split, table.fingerprint)
+        return run_rows(predictor, rows[split], split, table.fingerprint)
     except MlaServeError as error:
         log.warning("the bundle is not measured: %s", error)
         return None

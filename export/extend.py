@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.results import Prediction
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export.graphs import largest_difference
@@ -165,14 +165,14 @@ def _write_golden(
     numbers = (n for n in itertools.count() if not list(staging.glob(f"golden/{n}[.-]*")))
     for sample, number in zip(samples, numbers, strict=False):
         decoded = {n: predictor.decode_one(n, p) for n, p in sample.items() if n in predictor.names}
-        heard = predictor.hear([decoded])
+        outputs = predictor.run_graphs([decoded])
         own = np.zeros((len(recipe.inputs), 1, len(recipe.classes)), dtype=np.float32)
         for m, (name, spec) in enumerate(recipe.inputs.items()):
             if name in sample:
                 windows = torch.from_numpy(spec.decode(sample[name], name))
                 own[m, 0] = strategy.logits(name, windows).mean(0).numpy()
         present = np.array([[name in sample] for name in fusion.temperatures])
-        log_p = fuse(np.concatenate([heard.logits, own]), present, fusion).log_probabilities[0]
+        log_p = fuse(np.concatenate([outputs.logits, own]), present, fusion).log_probabilities[0]
         payloads = {n: store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
         golden.append(Golden(payloads=payloads, probabilities=np.exp(log_p).tolist()))
     return golden
@@ -219,18 +219,18 @@ def _whole_samples(predictor: Predictor) -> list[dict[str, Payload]]:
     return [{name: reader.generate(generator) for name, reader in inputs.items()} | sample for sample in golden]
 
 
-def _heard(predictor: Predictor, sample: Sample, subsets: Sequence[Sequence[str]]) -> Heard:
+def _heard(predictor: Predictor, sample: Sample, subsets: Sequence[Sequence[str]]) -> GraphOutputs:
     """Run the graphs on a sample; returns what would be heard of each subset of it."""
-    one = predictor.hear([predictor.decode(sample)])
+    one = predictor.run_graphs([predictor.decode(sample)])
     present = np.array([[name in names for names in subsets] for name in predictor.names])
-    return Heard(
+    return GraphOutputs(
         np.where(present[..., None], one.logits, 0),
         present,
         np.where(present, one.unfamiliarity, np.nan),
-        np.where(present, one.strain, 0),
+        np.where(present, one.excess, 0),
     )
 
 
-def _answers(predictor: Predictor, heard: Heard, rule: str) -> list[Prediction]:
+def _answers(predictor: Predictor, outputs: GraphOutputs, rule: str) -> list[Prediction]:
     coverage = COVERAGE if rule in predictor.bundle.conformal.scores else None
-    return [dataclasses.replace(each, missing=[]) for each in predictor.conclude(heard, rule, coverage=coverage)]
+    return [dataclasses.replace(each, missing=[]) for each in predictor.answer_from(outputs, rule, coverage=coverage)]

@@ -136,10 +136,10 @@ def _wrongest(shown: Sequence[Case], kinds: Mapping[str, str]) -> str:
 
 
 def _card(case: Mapping[str, Any], sample: Mapping[str, Payload], kinds: Mapping[str, str]) -> str:
-    heard = "".join(media(name, kinds[name], sample[name]) for name in case["heard"])
+    outputs = "".join(media(name, kinds[name], sample[name]) for name in case["outputs"])
     return (
-        f"<figure>{heard}<figcaption><b>{html.escape(case['answer'])}</b>, it said, {case['probability']:.0%} sure; it is "
-        f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['place'])}, from {html.escape(', '.join(case['heard']))}</small></figcaption></figure>"
+        f"<figure>{outputs}<figcaption><b>{html.escape(case['answer'])}</b>, it said, {case['probability']:.0%} sure; it is "
+        f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['place'])}, from {html.escape(', '.join(case['outputs']))}</small></figcaption></figure>"
     )
 
 

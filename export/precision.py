@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.runtime import DEVICES, cuda_is_there, open_session, runtime_version
 from mla_serve.errors import BundleError, ConfigError, NotFinite
 from mla_serve.evaluation.scores import evaluate
-from mla_serve.evaluation.splits import hear_split
+from mla_serve.evaluation.splits import run_split
 from mla_serve.export.data import Rows
 from mla_serve.export.quantise import kinds_of, to_fp16, to_int8
 from mla_serve.export.timing import overall, times_faster
@@ -66,8 +66,8 @@ class Trial:
             for row in val
         ]
         self.labels = np.array([predictor.classes.index(row.label) for row in val])
-        self.heard = predictor.hear(self.samples)
-        self.before = scores(predictor, self.heard, self.labels)
+        self.outputs = predictor.run_graphs(self.samples)
+        self.before = scores(predictor, self.outputs, self.labels)
 
     def open(self) -> Predictor:
         """Open the bundle as it stands in the folder."""
@@ -79,21 +79,23 @@ class Trial:
         rows = _some([row for row in self.rows.train if name in row.values], CALIBRATION_ROWS)
         return np.concatenate([self.inputs[name].decode(payload(row.values[name]), name) for row in rows])
 
-    def put(self, name: str, graph: bytes) -> tuple[Heard, Scores]:
+    def put(self, name: str, graph: bytes) -> tuple[GraphOutputs, Scores]:
         """Put a graph in the place of a modality's encoder, and hear the validation rows through it.
 
         One that does not give numbers for every row, as when half precision overflows, counts as saying nothing.
         """
         (self.staging / self.manifest.modalities[name].encoder).write_bytes(graph)
         predictor = self.open()
-        m, there = predictor.names.index(name), self.heard.present[predictor.names.index(name)]
+        m, there = predictor.names.index(name), self.outputs.present[predictor.names.index(name)]
         part = None
         with contextlib.suppress(NotFinite):
-            part = predictor.hear([{name: sample[name]} for sample in self.samples if name in sample])
-        heard = Heard(*(getattr(self.heard, field.name).copy() for field in dataclasses.fields(Heard)))
-        for field in ("logits", "unfamiliarity", "strain"):
-            getattr(heard, field)[m, there] = getattr(part, field)[m] if part else 0.0
-        return heard, scores(predictor, heard, self.labels)
+            part = predictor.run_graphs([{name: sample[name]} for sample in self.samples if name in sample])
+        outputs = GraphOutputs(
+            *(getattr(self.outputs, field.name).copy() for field in dataclasses.fields(GraphOutputs))
+        )
+        for field in ("logits", "unfamiliarity", "excess"):
+            getattr(outputs, field)[m, there] = getattr(part, field)[m] if part else 0.0
+        return outputs, scores(predictor, outputs, self.labels)
 
 
 def lower(staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]], rows: Rows, wish: Wish) -> Manifest:
@@ -110,7 +112,7 @@ def lower(staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]
         measured["test"] = _on_test(trial.open(), rows.table, "before")
     encoders = {name: _choose(trial, name, fixed[name], wish) for name in manifest.modalities}
     predictor = trial.open()
-    measured["val"]["after"] = scores(predictor, trial.heard, trial.labels)
+    measured["val"]["after"] = scores(predictor, trial.outputs, trial.labels)
     if has_test:
         measured["test"] |= _on_test(predictor, rows.table, "after")
     for split, found in measured.items():
@@ -142,7 +144,7 @@ def _choose(trial: Trial, name: str, fixed: Collection[str], wish: Wish) -> dict
     lost = {label: max(_losses(trial.before, found, conditions)) for label, (_, found) in tried.items()}
     chosen = pick({label: overall(speeds[label]) for label in graphs}, lost, wish)
     _check_loss("val", trial.before, tried[chosen][1], conditions, wish)
-    trial.heard, _ = trial.put(name, graphs[chosen])
+    trial.outputs, _ = trial.put(name, graphs[chosen])
     return {
         "chosen": chosen,
         "tried": {
@@ -178,16 +180,18 @@ def _candidates(graph: bytes, fixed: Collection[str], windows: Array, wish: Wish
     return {"fp32": graph} | {f"int8 {kind}": to_int8(graph, fixed, windows, kind) for kind in kinds_of(graph, fixed)}
 
 
-def scores(predictor: Predictor, heard: Heard, labels: Array) -> Scores:
+def scores(predictor: Predictor, outputs: GraphOutputs, labels: Array) -> Scores:
     """Score what was heard with all that each row has, and with each modality alone: {condition: {score: value}}."""
-    found = evaluate(heard.logits, heard.present, labels, predictor.bundle.fusion, (DEFAULT_RULE,), strain=heard.strain)
+    found = evaluate(
+        outputs.logits, outputs.present, labels, predictor.bundle.fusion, (DEFAULT_RULE,), excess=outputs.excess
+    )
     shown = [condition for condition in ("full", *predictor.names) if condition in found]
     return {condition: {key: found[condition][DEFAULT_RULE][key] for key in SHOWN} for condition in shown}
 
 
 def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
-    listened = hear_split(predictor, table.folder, "test")
-    return {"rows": len(listened.labels), when: scores(predictor, listened.heard, listened.labels)}
+    split_run = run_split(predictor, table.folder, "test")
+    return {"rows": len(split_run.labels), when: scores(predictor, split_run.outputs, split_run.labels)}
 
 
 def _losses(before: Scores, after: Scores, conditions: Sequence[str]) -> list[float]:

@@ -13,7 +13,7 @@ from mla_serve.bundle.manifest import Manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.scores import patterns
-from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, Listened, measure_more
+from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_more
 from mla_serve.export.page import render
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import DEFAULT_RULE
@@ -28,7 +28,7 @@ POOLED = 8  # patterns in the reliability diagram
 def write_report(
     folder: Path,
     predictor: Predictor,
-    listened: Listened,
+    split_run: SplitRun,
     manifest: Manifest,
     epochs: Sequence[dict[str, Any]],
     *,
@@ -38,7 +38,7 @@ def write_report(
 
     Args: manifest, with the metrics; epochs, the records of training; samples, whether rows of the data may be shown.
     """
-    results = gather(predictor, listened)
+    results = gather(predictor, split_run)
     if not samples:
         results["wrongest"] = []
     results |= {
@@ -50,54 +50,56 @@ def write_report(
     results["fusion"] = manifest.fusion.model_dump()
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "report.json").write_text(content + "\n", encoding="utf-8")
-    payloads = listened.samples()
+    payloads = split_run.samples()
     shown = [(case, payloads[case["row"]]) for case in results["wrongest"]]
     kinds = {name: modality.kind for name, modality in manifest.modalities.items()}
     (folder / "report.html").write_text(render(results, predictor.classes, kinds, shown), encoding="utf-8")
 
 
-def gather(predictor: Predictor, listened: Listened) -> dict[str, Any]:
+def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
     """Measure all that the report shows beside the conditions."""
-    heard, labels = listened.heard, listened.labels
+    outputs, labels = split_run.outputs, split_run.labels
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
-    samples = listened.samples()
-    part = analysis.some(heard, chosen)
+    samples = split_run.samples()
+    part = analysis.some(outputs, chosen)
     picked = [samples[b] for b in chosen]
-    return measure_more(predictor, listened, DRAWS, SHOWN_RULES) | {
-        "reliability": {rule: _reliability(predictor, listened, rule) for rule in ("paper", DEFAULT_RULE)},
+    return measure_more(predictor, split_run, DRAWS, SHOWN_RULES) | {
+        "reliability": {rule: _reliability(predictor, split_run, rule) for rule in ("paper", DEFAULT_RULE)},
         "corruptions": analysis.corruption_curves(predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES),
         "corruption_baseline": analysis.leave_one_out(predictor, part, labels[chosen], SHOWN_RULES),
         "corruption_rows": len(chosen),
-        "wrongest": _wrongest(predictor, listened),
+        "wrongest": _wrongest(predictor, split_run),
     }
 
 
-def _reliability(predictor: Predictor, listened: Listened, rule: str) -> list[dict[str, float]]:
+def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[dict[str, float]]:
     """Pool the answers to all availability patterns."""
     log_p, labels = [], []
     for pattern in patterns(len(predictor.names))[:: max(1, len(patterns(len(predictor.names))) // POOLED)]:
-        mask = pattern[:, None] & listened.heard.present[pattern].all(axis=0)
+        mask = pattern[:, None] & split_run.outputs.present[pattern].all(axis=0)
         there = np.flatnonzero(mask.any(axis=0))
         if len(there):
             log_p.append(
-                analysis.log_probabilities(predictor, analysis.some(listened.heard, there), rule, mask[:, there])
+                analysis.log_probabilities(predictor, analysis.some(split_run.outputs, there), rule, mask[:, there])
             )
-            labels.append(listened.labels[there])
+            labels.append(split_run.labels[there])
     return analysis.reliability(np.concatenate(log_p), np.concatenate(labels))
 
 
-def _wrongest(predictor: Predictor, listened: Listened) -> list[dict[str, Any]]:
+def _wrongest(predictor: Predictor, split_run: SplitRun) -> list[dict[str, Any]]:
     """Find the most confidently wrong answers, with all that a row has, then with one modality alone if those are few.
 
     The same word twice is one mistake, and shown once.
     """
-    heard = listened.heard
-    together = _wrong(predictor, listened, heard.present)
-    alone = [one for m in range(len(heard.present)) for one in _wrong(predictor, listened, _only(heard.present, m))]
+    outputs = split_run.outputs
+    together = _wrong(predictor, split_run, outputs.present)
+    alone = [
+        one for m in range(len(outputs.present)) for one in _wrong(predictor, split_run, _only(outputs.present, m))
+    ]
     found: dict[str, dict[str, Any]] = {}
     for case in [*together, *sorted(alone, key=lambda case: -case["probability"])]:
-        values = listened.rows[case["row"]].values
-        found.setdefault(str([(name, values[name]) for name in case["heard"]]), case)
+        values = split_run.rows[case["row"]].values
+        found.setdefault(str([(name, values[name]) for name in case["outputs"]]), case)
     return list(found.values())[:WRONGEST]
 
 
@@ -107,23 +109,23 @@ def _only(present: Array, m: int) -> Array:
     return mask
 
 
-def _wrong(predictor: Predictor, listened: Listened, mask: Array) -> list[dict[str, Any]]:
+def _wrong(predictor: Predictor, split_run: SplitRun, mask: Array) -> list[dict[str, Any]]:
     """Describe the wrong answers, the surest first."""
     some = np.flatnonzero(mask.any(axis=0))
     if not len(some):
         return []
-    log_p = analysis.log_probabilities(predictor, analysis.some(listened.heard, some), DEFAULT_RULE, mask[:, some])
+    log_p = analysis.log_probabilities(predictor, analysis.some(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
     answers, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
-    wrong = np.flatnonzero(answers != listened.labels[some])
+    wrong = np.flatnonzero(answers != split_run.labels[some])
     return [
         {
             "row": int(some[b]),
-            "id": listened.rows[some[b]].id,
-            "place": written(listened.rows[some[b]].place),
-            "label": predictor.classes[listened.labels[some[b]]],
+            "id": split_run.rows[some[b]].id,
+            "place": written(split_run.rows[some[b]].place),
+            "label": predictor.classes[split_run.labels[some[b]]],
             "answer": predictor.classes[answers[b]],
             "probability": float(confidence[b]),
-            "heard": [name for name, there in zip(predictor.names, mask[:, some[b]], strict=True) if there],
+            "outputs": [name for name, there in zip(predictor.names, mask[:, some[b]], strict=True) if there],
         }
         for b in wrong[np.argsort(-confidence[wrong], kind="stable")]
     ]

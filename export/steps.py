@@ -16,7 +16,7 @@ from mla_serve.bundle.manifest import Bundle, Manifest, Modality, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, score_split
 from mla_serve.export.card import model_card
-from mla_serve.export.data import hear_own
+from mla_serve.export.data import run_own_split
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.export.precision import Wish
 from mla_serve.export.report import write_report
@@ -35,14 +35,14 @@ PATHS = ("data", "out", "runs", "about", "extend", "extends", "cache")
 def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
     """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
     predictor = Predictor(Bundle.load(staging))
-    listened = hear_own(facts, data, predictor)
-    metrics = score_split(predictor, listened, DRAWS, SHOWN_RULES) if listened else {}
-    if listened and listened.split == "val" and facts.get("held_out"):
+    split_run = run_own_split(facts, data, predictor)
+    metrics = score_split(predictor, split_run, DRAWS, SHOWN_RULES) if split_run else {}
+    if split_run and split_run.split == "val" and facts.get("held_out"):
         metrics["held_out"] = True
     manifest = manifest.model_copy(update={"metrics": metrics})
-    if listened:
+    if split_run:
         may_show = facts["golden_source"] != "generated"
-        write_report(staging, predictor, listened, manifest, folder.read_metrics(), samples=may_show)
+        write_report(staging, predictor, split_run, manifest, folder.read_metrics(), samples=may_show)
     about = folder.path / "about.md"
     card = model_card(manifest, about.read_text(encoding="utf-8") if about.exists() else None)
     (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")

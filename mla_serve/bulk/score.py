@@ -56,11 +56,11 @@ class Scorer:
 
     def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:
         """Answer decoded rows, or say why there is no answer."""
-        heard, refused = self.predictor.hear_usable(samples)
+        outputs, refused = self.predictor.run_usable(samples)
         predictions: list[Prediction] = []
         if len(refused) < len(samples):
             every = len(self.predictor.classes)
-            predictions = self.predictor.conclude(heard, self.ask.rule, every, self.ask.coverage)
+            predictions = self.predictor.answer_from(outputs, self.ask.rule, every, self.ask.coverage)
         rest = iter(predictions)
         return [{"error": str(refused[at])} if at in refused else _record(next(rest)) for at in range(len(samples))]
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mla_serve.errors import BundleError
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.intervals import Conformal
-from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Input, Payload
 from mla_serve.inputs.base import NAME_PATTERN
@@ -113,7 +113,7 @@ class Bundle:
         self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
         self.fusion = Fusion(**manifest.fusion.model_dump())
         self.conformal = Conformal(manifest.conformal)
-        self.familiar = self._familiar(manifest.unfamiliar)
+        self.references = self._read_references(manifest.unfamiliar)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -146,9 +146,9 @@ class Bundle:
         in_file = self.inputs[name].sent_as == "file"
         return self.read(str(value)) if in_file else value
 
-    def _familiar(self, name: str | None) -> Familiar:
+    def _read_references(self, name: str | None) -> References:
         try:
-            return Familiar.from_bytes(self.read(name)) if name else Familiar({})
+            return References.from_bytes(self.read(name)) if name else References({})
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise BundleError(
                 f"{self.folder / str(name)}: cannot be used ({error!r}); export the bundle again"

@@ -32,7 +32,7 @@ def _finite(name: str, rows: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class GraphOutputs:
     """What the graphs made of B samples: logits (M, B, C), 0 where absent; present (M, B) bool.
 
     unfamiliarity (M, B): percentile among validation, 0..1, NaN where absent or not known; strain (M, B): how far
@@ -42,7 +42,7 @@ class Heard:
     logits: Array
     present: Array
     unfamiliarity: Array
-    strain: Array
+    excess: Array
 
 
 class Predictor:
@@ -132,12 +132,12 @@ class Predictor:
         """
         return _finite(name, self._heads[self.bundle.manifest.modalities[name].head].run(features))
 
-    def hear(
+    def run_graphs(
         self,
         samples: Sequence[Mapping[str, Array]],
         lap: Callable[[str], None] = _no_lap,
         encode: Callable[[str, Sequence[Array]], Array] | None = None,
-    ) -> Heard:
+    ) -> GraphOutputs:
         """Run the graphs that the decoded samples need, and no other.
 
         Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising;
@@ -146,52 +146,52 @@ class Predictor:
         """
         encode = encode or self.encode
         shape = len(self.names), len(samples)
-        heard = Heard(
+        outputs = GraphOutputs(
             np.zeros((*shape, len(self.classes)), dtype=np.float32),
             np.array([[name in sample for sample in samples] for name in self.names]),
             np.full(shape, np.nan),
             np.zeros(shape),
         )
         for m, name in enumerate(self.names):
-            there = heard.present[m]
+            there = outputs.present[m]
             if there.any():
                 try:
                     features = encode(name, [sample[name] for sample in samples if name in sample])
-                    heard.logits[m, there] = self.head(name, features)
+                    outputs.logits[m, there] = self.head(name, features)
                 except NotFinite as error:
                     raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
-                if reference := self.bundle.familiar.references.get(name):
+                if reference := self.bundle.references.by_modality.get(name):
                     with np.errstate(over="ignore", invalid="ignore"):  # far away, however far that is
                         scores = reference.score(features)
-                    heard.unfamiliarity[m, there] = reference.percentile(scores)
-                    heard.strain[m, there] = reference.strain(scores)
+                    outputs.unfamiliarity[m, there] = reference.percentile(scores)
+                    outputs.excess[m, there] = reference.excess(scores)
                 lap(f"encode-{name}")
-        return heard
+        return outputs
 
-    def hear_usable(
+    def run_usable(
         self,
         samples: Sequence[Mapping[str, Array]],
         lap: Callable[[str], None] = _no_lap,
         encode: Callable[[str, Sequence[Array]], Array] | None = None,
-    ) -> tuple[Heard, dict[int, NotFinite]]:
+    ) -> tuple[GraphOutputs, dict[int, NotFinite]]:
         """Do as `hear`, but leave out the samples that it refuses.
 
-        Returns: what was heard of the others, in their order, and the error of each that is left out, by its index.
+        Returns: the outputs of the others, in their order, and the error of each that is left out, by its index.
         """
         refused: dict[int, NotFinite] = {}
         while True:
             kept = [at for at in range(len(samples)) if at not in refused]
             try:
-                return self.hear([samples[at] for at in kept], lap, encode), refused
+                return self.run_graphs([samples[at] for at in kept], lap, encode), refused
             except NotFinite as error:
                 refused |= dict.fromkeys((kept[row] for row in error.rows), error)
 
     def logits(
         self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap
     ) -> tuple[Array, Array]:
-        """Return the logits (M, B, C) of what `hear` heard, and what was present (M, B)."""
-        heard = self.hear(samples, lap)
-        return heard.logits, heard.present
+        """Return the logits (M, B, C) of what `run_graphs` gives, and what was present (M, B)."""
+        outputs = self.run_graphs(samples, lap)
+        return outputs.logits, outputs.present
 
     def predict(
         self,
@@ -204,19 +204,21 @@ class Predictor:
 
         Raises: InputError, naming the modality or option at fault.
         """
-        return self.conclude(self.hear([self.decode(sample) for sample in samples]), rule, top_k, coverage)
+        return self.answer_from(self.run_graphs([self.decode(sample) for sample in samples]), rule, top_k, coverage)
 
-    def conclude(
-        self, heard: Heard, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
+    def answer_from(
+        self, outputs: GraphOutputs, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
     ) -> list[Prediction]:
-        """Fuse what was heard, and say what was answered, why, and what was missing.
+        """Fuse the outputs of the graphs, and say what was answered, why, and what was missing.
 
         Args: coverage, how often the prediction set shall hold the true label, between 0 and 1; no set when left out.
         """
         self.check_options(rule, top_k, coverage)
-        fusion, (logits, present) = self.bundle.fusion, (heard.logits, heard.present)
-        fused, owed = explain(logits, present, fusion, rule, heard.strain)
-        predictions = self._predictions(fused.log_probabilities, self._opinions(heard, fused, owed, rule), rule, top_k)
+        fusion, (logits, present) = self.bundle.fusion, (outputs.logits, outputs.present)
+        fused, owed = explain(logits, present, fusion, rule, outputs.excess)
+        predictions = self._predictions(
+            fused.log_probabilities, self._opinions(outputs, fused, owed, rule), rule, top_k
+        )
         if coverage is None:
             return predictions
         inside = self.bundle.conformal.sets(fused.log_probabilities, present, self.names, rule, coverage)
@@ -234,11 +236,15 @@ class Predictor:
         fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
         return np.array([fitted[name] for name in self.names])[:, None, None]
 
-    def _opinions(self, heard: Heard, fused: Fused, owed: Array, rule: str) -> list[dict[str, Opinion]]:
+    def _opinions(self, outputs: GraphOutputs, fused: Fused, owed: Array, rule: str) -> list[dict[str, Opinion]]:
         """Say what each present modality said, sample by sample."""
-        alone = log_softmax(heard.logits.astype(np.float64) / self._temperatures(rule))
+        alone = log_softmax(outputs.logits.astype(np.float64) / self._temperatures(rule))
         weights, owes, nats = fused.weights.tolist(), owed.tolist(), entropy_of(alone).tolist()
-        best, surest, strange = alone.argmax(-1).tolist(), np.exp(alone.max(-1)).tolist(), heard.unfamiliarity.tolist()
+        best, surest, strange = (
+            alone.argmax(-1).tolist(),
+            np.exp(alone.max(-1)).tolist(),
+            outputs.unfamiliarity.tolist(),
+        )
         return [
             {
                 name: Opinion(
@@ -252,7 +258,7 @@ class Predictor:
                 for m, name in enumerate(self.names)
                 if present[m]
             }
-            for b, present in enumerate(heard.present.T.tolist())
+            for b, present in enumerate(outputs.present.T.tolist())
         ]
 
     def _predictions(

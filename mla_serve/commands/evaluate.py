@@ -13,7 +13,7 @@ from mla_serve.console import console, errors
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.draw import measured
-from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, hear_split, measure_more, score_split
+from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, measure_more, run_split, score_split
 from mla_serve.fusion.rules import RULES
 
 
@@ -48,11 +48,11 @@ def run(config: EvaluateConfig) -> None:
     quiet = config.json or not errors.is_terminal
     if not 0 < config.coverage < 1:
         raise ConfigError(f"--coverage {config.coverage}: expected a number between 0 and 1, such as 0.9")
-    listened = hear_split(predictor, config.data, config.split, quiet=quiet)
-    results = score_split(predictor, listened, config.draws, config.fusion, config.coverage)
-    results |= measure_more(predictor, listened, config.draws, config.fusion)
+    split_run = run_split(predictor, config.data, config.split, quiet=quiet)
+    results = score_split(predictor, split_run, config.draws, config.fusion, config.coverage)
+    results |= measure_more(predictor, split_run, config.draws, config.fusion)
     if config.corruptions:
-        given = (listened.samples(), listened.heard, listened.labels, config.fusion)
+        given = (split_run.samples(), split_run.outputs, split_run.labels, config.fusion)
         results["corruptions"] = analysis.corruption_curves(predictor, *given)
     if config.json:
         json.dump(results, sys.stdout, indent=1)

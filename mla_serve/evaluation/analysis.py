@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mla_serve.evaluation.scores import BINS, drop, score
 from mla_serve.fusion.formula import Array, log_softmax
@@ -19,40 +19,42 @@ RESAMPLES = 500
 Scores = dict[str, Any]
 
 
-def log_probabilities(predictor: Predictor, heard: Heard, rule: str, mask: Array) -> Array:
+def log_probabilities(predictor: Predictor, outputs: GraphOutputs, rule: str, mask: Array) -> Array:
     """Fuse what was heard of the modalities in mask (M, B), one at least in every column: (B, C)."""
-    return fuse(heard.logits, mask, predictor.bundle.fusion, rule, heard.strain).log_probabilities
+    return fuse(outputs.logits, mask, predictor.bundle.fusion, rule, outputs.excess).log_probabilities
 
 
-def join(parts: Sequence[Heard]) -> Heard:
+def join(parts: Sequence[GraphOutputs]) -> GraphOutputs:
     """Put batches together."""
-    fields = ("logits", "present", "unfamiliarity", "strain")
-    return Heard(*(np.concatenate([getattr(part, field) for part in parts], axis=1) for field in fields))
+    fields = ("logits", "present", "unfamiliarity", "excess")
+    return GraphOutputs(*(np.concatenate([getattr(part, field) for part in parts], axis=1) for field in fields))
 
 
-def missing_curve(predictor: Predictor, heard: Heard, labels: Array, rules: Sequence[str], draws: int) -> Scores:
+def missing_curve(
+    predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], draws: int
+) -> Scores:
     """Score each rule at missing rates of 10 to 80 %: {rule: {rate: scores}}, the same masks for all rules."""
     generator = np.random.default_rng(0)
-    masks = {rate: [drop(heard.present, rate / 100, generator) for _ in range(max(draws, 1))] for rate in RATES}
+    masks = {rate: [drop(outputs.present, rate / 100, generator) for _ in range(max(draws, 1))] for rate in RATES}
     return {
-        rule: {str(rate): _mean([_score(predictor, heard, labels, rule, m) for m in masks[rate]]) for rate in RATES}
+        rule: {str(rate): _mean([_score(predictor, outputs, labels, rule, m) for m in masks[rate]]) for rate in RATES}
         for rule in rules
     }
 
 
-def leave_one_out(predictor: Predictor, heard: Heard, labels: Array, rules: Sequence[str]) -> Scores:
+def leave_one_out(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str]) -> Scores:
     """Score without each modality, on the rows that have it and another: {modality: {rule: scores, with "lost"}}.
 
     "lost" is the accuracy that goes with it. Source: arXiv 2211.06168.
     """
     found: Scores = {}
     for m, name in enumerate(predictor.names):
-        rest = heard.present.copy()
+        rest = outputs.present.copy()
         rest[m] = False
-        usable = rest.any(axis=0) & heard.present[m]
+        usable = rest.any(axis=0) & outputs.present[m]
         if usable.any():
-            own = {rule: _score(predictor, heard, labels, rule, heard.present & usable) for rule in rules}
-            left = {rule: _score(predictor, heard, labels, rule, rest & usable) for rule in rules}
+            own = {rule: _score(predictor, outputs, labels, rule, outputs.present & usable) for rule in rules}
+            left = {rule: _score(predictor, outputs, labels, rule, rest & usable) for rule in rules}
             found[name] = {
                 rule: left[rule] | {"lost": own[rule]["accuracy"] - left[rule]["accuracy"]} for rule in rules
             }
@@ -60,7 +62,7 @@ def leave_one_out(predictor: Predictor, heard: Heard, labels: Array, rules: Sequ
 
 
 def intervals(
-    predictor: Predictor, heard: Heard, labels: Array, rules: Sequence[str], masks: Mapping[str, Array]
+    predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], masks: Mapping[str, Array]
 ) -> Scores:
     """Bootstrap 95 % intervals over the rows: {condition: {rule: {"accuracy": [low, high], "nll": [low, high]}}}."""
     generator = np.random.default_rng(0)
@@ -70,7 +72,7 @@ def intervals(
         drawn = generator.integers(len(there), size=(RESAMPLES, len(there)))
         found[condition] = {}
         for rule in rules:
-            log_p = log_probabilities(predictor, some(heard, there), rule, mask[:, there])
+            log_p = log_probabilities(predictor, some(outputs, there), rule, mask[:, there])
             right = log_p.argmax(axis=1) == labels[there]
             nll = -log_p[np.arange(len(there)), labels[there]]
             found[condition][rule] = {"accuracy": _middle(right[drawn]), "nll": _middle(nll[drawn])}
@@ -107,7 +109,7 @@ def confusion(log_p: Array, labels: Array) -> list[list[int]]:
 def corruption_curves(
     predictor: Predictor,
     samples: Sequence[Mapping[str, Payload]],
-    heard: Heard,
+    outputs: GraphOutputs,
     labels: Array,
     rules: Sequence[str],
     severities: Sequence[int] = SEVERITIES,
@@ -120,15 +122,15 @@ def corruption_curves(
     """
     found: Scores = {}
     for m, name in enumerate(predictor.names):
-        there = np.flatnonzero(heard.present[m])
+        there = np.flatnonzero(outputs.present[m])
         if not len(there):
             continue
-        clean = _spoiled_scores(predictor, some(heard, there), labels[there], rules, m)
+        clean = _spoiled_scores(predictor, some(outputs, there), labels[there], rules, m)
         found[name] = {}
         for corruption in CORRUPTIONS[predictor.bundle.inputs[name].kind]:
             found[name][corruption] = {"0": clean}
             for severity in severities:
-                worse = _spoil(predictor, samples, heard, there, m, corruption, severity)
+                worse = _spoil(predictor, samples, outputs, there, m, corruption, severity)
                 found[name][corruption][str(severity)] = _spoiled_scores(predictor, worse, labels[there], rules, m)
                 step()
     return found
@@ -137,12 +139,12 @@ def corruption_curves(
 def _spoil(
     predictor: Predictor,
     samples: Sequence[Mapping[str, Payload]],
-    heard: Heard,
+    outputs: GraphOutputs,
     there: Array,
     m: int,
     corruption: str,
     severity: int,
-) -> Heard:
+) -> GraphOutputs:
     """Hear one modality of some rows spoiled, and the others as they were."""
     name = predictor.names[m]
     spec = predictor.bundle.inputs[name]
@@ -150,33 +152,33 @@ def _spoil(
         {name: corrupt(spec, samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
         for b in there
     ]
-    worse, own = predictor.hear(decoded), some(heard, there)
-    for field in ("logits", "unfamiliarity", "strain"):
+    worse, own = predictor.run_graphs(decoded), some(outputs, there)
+    for field in ("logits", "unfamiliarity", "excess"):
         getattr(own, field)[m] = getattr(worse, field)[m]
     return own
 
 
-def _spoiled_scores(predictor: Predictor, heard: Heard, labels: Array, rules: Sequence[str], m: int) -> Scores:
-    found: Scores = {"alone": score(log_softmax(heard.logits[m].astype(np.float64)), labels)}
-    known = heard.unfamiliarity[m]
+def _spoiled_scores(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], m: int) -> Scores:
+    found: Scores = {"alone": score(log_softmax(outputs.logits[m].astype(np.float64)), labels)}
+    known = outputs.unfamiliarity[m]
     if not np.isnan(known).any():
         found["alone"]["unfamiliarity"] = float(known.mean())
-    return found | {rule: _score(predictor, heard, labels, rule, heard.present) for rule in rules}
+    return found | {rule: _score(predictor, outputs, labels, rule, outputs.present) for rule in rules}
 
 
-def some(heard: Heard, chosen: Array) -> Heard:
+def some(outputs: GraphOutputs, chosen: Array) -> GraphOutputs:
     """Copy some columns."""
-    return Heard(
-        heard.logits[:, chosen].copy(),
-        heard.present[:, chosen].copy(),
-        heard.unfamiliarity[:, chosen].copy(),
-        heard.strain[:, chosen].copy(),
+    return GraphOutputs(
+        outputs.logits[:, chosen].copy(),
+        outputs.present[:, chosen].copy(),
+        outputs.unfamiliarity[:, chosen].copy(),
+        outputs.excess[:, chosen].copy(),
     )
 
 
-def _score(predictor: Predictor, heard: Heard, labels: Array, rule: str, mask: Array) -> dict[str, float]:
+def _score(predictor: Predictor, outputs: GraphOutputs, labels: Array, rule: str, mask: Array) -> dict[str, float]:
     there = np.flatnonzero(mask.any(axis=0))
-    return score(log_probabilities(predictor, some(heard, there), rule, mask[:, there]), labels[there])
+    return score(log_probabilities(predictor, some(outputs, there), rule, mask[:, there]), labels[there])
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

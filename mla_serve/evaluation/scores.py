@@ -90,7 +90,7 @@ def evaluate(
     rules: Sequence[str],
     masks: Mapping[str, Array] | None = None,
     draws: int = 0,
-    strain: Array | None = None,
+    excess: Array | None = None,
     sets: Sets | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Score logits (M, B, C) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
@@ -102,17 +102,17 @@ def evaluate(
     results: dict[str, dict[str, dict[str, float]]] = {}
     for condition, drawn in conditions(present, names, masks or {}, draws):
         results[condition] = {
-            rule: _mean([_score_masked(logits, mask, labels, fusion, rule, strain, sets) for mask in drawn])
+            rule: _mean([_score_masked(logits, mask, labels, fusion, rule, excess, sets) for mask in drawn])
             for rule in rules
         }
     return results
 
 
 def _score_masked(
-    logits: Array, mask: Array, labels: Array, fusion: Fusion, rule: str, strain: Array | None, sets: Sets | None
+    logits: Array, mask: Array, labels: Array, fusion: Fusion, rule: str, excess: Array | None, sets: Sets | None
 ) -> dict[str, float]:
     some = mask.any(axis=0)
-    known = None if strain is None else strain[:, some]
+    known = None if excess is None else excess[:, some]
     log_p = fuse(logits[:, some], mask[:, some], fusion, rule, known).log_probabilities
     found = score(log_p, labels[some])
     if sets is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError, InputError, NotFinite
 from mla_serve.evaluation import analysis
@@ -44,17 +44,17 @@ def evaluate_bundle(
     Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
     Raises: DataError when the data do not fit the model.
     """
-    return score_split(predictor, hear_split(predictor, data, split, quiet=quiet), draws, rules, coverage)
+    return score_split(predictor, run_split(predictor, data, split, quiet=quiet), draws, rules, coverage)
 
 
 @dataclasses.dataclass(frozen=True)
-class Listened:
+class SplitRun:
     """One split of a data set, run through the graphs: rows, labels (B,), what was heard, the data's fingerprint."""
 
     split: str
     rows: Sequence[Row]
     labels: Array
-    heard: Heard
+    outputs: GraphOutputs
     fingerprint: str
 
     def samples(self) -> list[dict[str, Payload]]:
@@ -62,59 +62,64 @@ class Listened:
         return [{name: payload(value) for name, value in row.values.items()} for row in self.rows]
 
 
-def hear_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> Listened:
+def run_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> SplitRun:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
     table = read_table(data)
     split = (split_called(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
-    return hear_rows(predictor, table.splits[split], split, table.fingerprint, quiet=quiet)
+    return run_rows(predictor, table.splits[split], split, table.fingerprint, quiet=quiet)
 
 
-def hear_rows(
+def run_rows(
     predictor: Predictor, rows: Sequence[Row], split: str, fingerprint: str, *, quiet: bool = True
-) -> Listened:
+) -> SplitRun:
     """Run rows through the graphs, but for those without any modality of the model. Raises: DataError."""
     rows = [row for row in rows if row.values.keys() & set(predictor.names)]
     if not rows:
         raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
     labels = _labels(rows, predictor.classes)
-    return Listened(split, rows, labels, _hear(predictor, rows, quiet), fingerprint)
+    return SplitRun(split, rows, labels, _run_graphs(predictor, rows, quiet), fingerprint)
 
 
 def score_split(
-    predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str], coverage: float = COVERAGE
+    predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str], coverage: float = COVERAGE
 ) -> dict[str, Any]:
     """Score what was heard under every condition; prediction sets too, where the bundle has scores for them."""
-    heard, bundle, names = listened.heard, predictor.bundle, predictor.names
+    outputs, bundle, names = split_run.outputs, predictor.bundle, predictor.names
 
     def sets(log_p: Array, present: Array, rule: str) -> Array:
         return bundle.conformal.sets(log_p, present, names, rule, coverage)
 
     results = evaluate(
-        heard.logits,
-        heard.present,
-        listened.labels,
+        outputs.logits,
+        outputs.present,
+        split_run.labels,
         bundle.fusion,
         rules,
-        masks_of(listened.rows, names),
+        masks_of(split_run.rows, names),
         draws,
-        heard.strain,
+        outputs.excess,
         sets if set(rules) <= bundle.conformal.scores.keys() else None,
     )
-    facts = {"split": listened.split, "rows": len(listened.rows), "draws": draws, "fingerprint": listened.fingerprint}
+    facts = {
+        "split": split_run.split,
+        "rows": len(split_run.rows),
+        "draws": draws,
+        "fingerprint": split_run.fingerprint,
+    }
     return facts | {"asked_coverage": coverage, "conditions": results}
 
 
-def measure_more(predictor: Predictor, listened: Listened, draws: int, rules: Sequence[str]) -> dict[str, Any]:
+def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str]) -> dict[str, Any]:
     """Measure what stands beside the conditions: missing rates, leave one out, intervals, confusion."""
-    heard, labels, names = listened.heard, listened.labels, predictor.names
-    some = [(name, drawn[0]) for name, drawn in conditions(heard.present, names, masks_of(listened.rows, names))]
-    log_p = analysis.log_probabilities(predictor, heard, DEFAULT_RULE, heard.present)
+    outputs, labels, names = split_run.outputs, split_run.labels, predictor.names
+    some = [(name, drawn[0]) for name, drawn in conditions(outputs.present, names, masks_of(split_run.rows, names))]
+    log_p = analysis.log_probabilities(predictor, outputs, DEFAULT_RULE, outputs.present)
     return {
-        "missing_rates": analysis.missing_curve(predictor, heard, labels, rules, draws),
-        "leave_one_out": analysis.leave_one_out(predictor, heard, labels, rules),
-        "intervals": analysis.intervals(predictor, heard, labels, rules, dict(some)),
+        "missing_rates": analysis.missing_curve(predictor, outputs, labels, rules, draws),
+        "leave_one_out": analysis.leave_one_out(predictor, outputs, labels, rules),
+        "intervals": analysis.intervals(predictor, outputs, labels, rules, dict(some)),
         "confusion": {"rule": DEFAULT_RULE, "rows": analysis.confusion(log_p, labels)},
     }
 
@@ -128,16 +133,16 @@ def _labels(rows: Sequence[Row], classes: Sequence[str]) -> Array:
     return np.array([index[row.label] for row in rows])
 
 
-def _hear(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> Heard:
+def _run_graphs(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> GraphOutputs:
     """Run every row through the graphs, in batches."""
     starts = range(0, len(rows), BATCH)
     batches = track(starts, "measuring", console=errors, transient=True, disable=quiet)
-    return analysis.join([_hear_some(predictor, rows[at : at + BATCH]) for at in batches])
+    return analysis.join([_run_batch(predictor, rows[at : at + BATCH]) for at in batches])
 
 
-def _hear_some(predictor: Predictor, rows: Sequence[Row]) -> Heard:
+def _run_batch(predictor: Predictor, rows: Sequence[Row]) -> GraphOutputs:
     try:
-        return predictor.hear([_decode(predictor, row) for row in rows])
+        return predictor.run_graphs([_decode(predictor, row) for row in rows])
     except NotFinite as error:
         raise DataError(f"row {rows[error.rows[0]].id}: {error}") from None
 

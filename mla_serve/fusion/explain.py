@@ -9,7 +9,7 @@ from mla_serve.fusion.rules import DEFAULT_RULE, fuse
 
 
 def explain(
-    logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, strain: Array | None = None
+    logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, excess: Array | None = None
 ) -> tuple[Fused, Array]:
     """Fuse, and say how much each answer owes to each modality: what `fuse` returns, and the influence (M, B) in nats.
 
@@ -18,13 +18,13 @@ def explain(
     """
     count = present.shape[1]
     m, b = np.nonzero(present & (present.sum(axis=0) > 1))  # each m is left out of sample b, all in one go
-    heard = present
+    outputs = present
     if len(b):
         columns = np.concatenate([np.arange(count), b])
-        logits, heard = logits[:, columns], present[:, columns]
-        heard[m, np.arange(count, len(columns))] = False
-        strain = None if strain is None else strain[:, columns]
-    both = fuse(logits, heard, fusion, rule, strain)
+        logits, outputs = logits[:, columns], present[:, columns]
+        outputs[m, np.arange(count, len(columns))] = False
+        excess = None if excess is None else excess[:, columns]
+    both = fuse(logits, outputs, fusion, rule, excess)
     fused = Fused(both.log_probabilities[:count], both.weights[:, :count])
     answered = fused.log_probabilities.argmax(axis=1)
     own = fused.log_probabilities[np.arange(count), answered]

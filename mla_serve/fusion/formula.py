@@ -137,19 +137,19 @@ def weighted(logits: Array, weights: Array, scale: Array | float = 1.0, prior: A
     return Fused(log_softmax(np.atleast_1d(scale)[:, None] * mixed + prior), weights)
 
 
-def calibrated(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
+def calibrated(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
     """Apply the whole formula with the fitted parameters; an opinion on unfamiliar input is flattened first.
 
     Its temperature is T_m exp(discount_m strain): an encoder that has never seen the like is over-confident, and entropy
     weighting would follow it (one modality spoiled by noise, the others clean: right .12 of the time without, 1.00 with).
     """
-    temperature = fusion.of(fusion.temperatures, 1.0) * np.exp(fusion.of(fusion.discounts, 0.0) * strain)
+    temperature = fusion.of(fusion.temperatures, 1.0) * np.exp(fusion.of(fusion.discounts, 0.0) * excess)
     prior = np.where(present.sum(axis=0)[:, None] > 1, fusion.apart(), 0.0)
     tempered = (logits - prior) / temperature[..., None]
     weights = entropy_weights(tempered, present, fusion.sharpness)
     return weighted(tempered, weights, fusion.scale(present), prior)
 
 
-def undiscounted(logits: Array, present: Array, fusion: Fusion, strain: Array) -> Fused:
+def undiscounted(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
     """Apply the whole formula, and take unfamiliar input at its word; the prior counts as fitted."""
-    return calibrated(logits, present, dataclasses.replace(fusion, discounts={}), strain)
+    return calibrated(logits, present, dataclasses.replace(fusion, discounts={}), excess)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mla_serve.fusion.formula import Array
 
-MOST_STRAIN = 8.0
+MOST_EXCESS = 8.0
 QUANTILES = np.linspace(0, 1, 201)
 CHUNK = 256
 
@@ -74,19 +74,19 @@ class Reference:
         """Say which share of validation is more familiar: (B,) in 0..1."""
         return np.interp(scores, self.quantiles, QUANTILES)
 
-    def strain(self, scores: Array) -> Array:
+    def excess(self, scores: Array) -> Array:
         """Say how far beyond validation's upper tenth: 0 inside, in units of what lies between its median and that."""
         middle, high = self._usual
-        strain: Array = np.minimum(np.maximum((scores - high) / max(high - middle, 1e-9), 0.0), MOST_STRAIN)
-        return strain
+        excess: Array = np.minimum(np.maximum((scores - high) / max(high - middle, 1e-9), 0.0), MOST_EXCESS)
+        return excess
 
 
-class Familiar:
+class References:
     """The references of a bundle's modalities."""
 
     def __init__(self, references: Mapping[str, Reference]) -> None:
         """Take one reference per modality; a modality without one counts as familiar."""
-        self.references = dict(references)
+        self.by_modality = dict(references)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -98,7 +98,7 @@ class Familiar:
     def to_bytes(self) -> bytes:
         """Write the references as .npz: training rows, which lie on the unit sphere, in half precision."""
         arrays: dict[str, Array] = {}
-        for name, reference in self.references.items():
+        for name, reference in self.by_modality.items():
             arrays[f"{name}/method"] = np.array(reference.method)
             for field in ("points", "centre", "whiten", "quantiles"):
                 precise = np.float16 if reference.halved(field) else np.float32

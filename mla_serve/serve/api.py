@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.fusion.rules import DEFAULT_RULE
@@ -83,8 +83,8 @@ class Answerer:
     def predict(self, sample: Mapping[str, Payload], options: Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
         rule = self._rule(options)
-        heard = self._hear([self._decode(sample, watch)], watch)
-        prediction = self.predictor.conclude(heard, rule, options.top_k, options.coverage)[0]
+        outputs = self._run_graphs([self._decode(sample, watch)], watch)
+        prediction = self.predictor.answer_from(outputs, rule, options.top_k, options.coverage)[0]
         watch.lap("fuse")
         self._tell([prediction])
         return orjson.dumps({**vars(prediction), "model": self.model})
@@ -114,10 +114,10 @@ class Answerer:
     ) -> list[Prediction | Problem]:
         """Answer decoded samples; one of which the model makes no finite numbers gets its problem."""
         encode = functools.partial(self._batching.encode, watch)
-        heard, refused = self.predictor.hear_usable(samples, watch.lap, encode)
+        outputs, refused = self.predictor.run_usable(samples, watch.lap, encode)
         predictions: list[Prediction] = []
         if len(refused) < len(samples):
-            predictions = self.predictor.conclude(heard, rule, options.top_k, options.coverage)
+            predictions = self.predictor.answer_from(outputs, rule, options.top_k, options.coverage)
         self._tell(predictions)
         rest = iter(predictions)
         return [to_problem(refused[at]) if at in refused else next(rest) for at in range(len(samples))]
@@ -132,8 +132,8 @@ class Answerer:
         self.predictor.check_options(rule, options.top_k, options.coverage)
         return rule
 
-    def _hear(self, samples: Sequence[Mapping[str, Array]], watch: Stopwatch) -> Heard:
-        return self.predictor.hear(samples, watch.lap, functools.partial(self._batching.encode, watch))
+    def _run_graphs(self, samples: Sequence[Mapping[str, Array]], watch: Stopwatch) -> GraphOutputs:
+        return self.predictor.run_graphs(samples, watch.lap, functools.partial(self._batching.encode, watch))
 
     def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
         self.predictor.check_names(sample)

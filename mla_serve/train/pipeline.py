@@ -319,7 +319,7 @@ def _finish(
 ) -> None:
     """Fit the fusion on validation, keep the golden samples, and write run.json, which makes the run complete."""
     trust = planned.establish(trainer.strategy, samples, trainer.device, config.seed)
-    folder.write_bytes(UNFAMILIAR, trust.familiar.to_bytes())
+    folder.write_bytes(UNFAMILIAR, trust.references.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
     folder.write_samples(
         pick_rows(planned.rows["train"], planned.inputs)

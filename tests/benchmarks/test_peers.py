@@ -107,8 +107,8 @@ def test_every_system_answers_every_setting_rightly(system: System, bundle: Bund
             server.settle()
             tree = server.tree()
             tree.forget_peak()
-            heard = ask(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
-            assert heard.answers > 0
+            outputs = ask(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
+            assert outputs.answers > 0
             assert tree.cpu_s() > 0
             assert tree.peak_mb() > 10
             pids = [process.pid for process in tree.processes]

@@ -82,12 +82,12 @@ def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[
         next(answered)
         return answer(b'{"label":"7"}')
 
-    heard = ask(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
+    outputs = ask(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
     assert marks == [True, False]
-    assert set(heard.latencies) == set(SUBSETS)
-    assert 0 < heard.answers < next(answered)  # those of the warm-up are not
-    assert heard.seconds > 0
-    assert all(value > 0 for values in heard.latencies.values() for value in values)
+    assert set(outputs.latencies) == set(SUBSETS)
+    assert 0 < outputs.answers < next(answered)  # those of the warm-up are not
+    assert outputs.seconds > 0
+    assert all(value > 0 for values in outputs.latencies.values() for value in values)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def layers() -> Layers:
 
 def test_every_stage_answers_what_it_is_given(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
     concluded = []
-    conclude = layers.predictor.conclude
-    monkeypatch.setattr(layers.predictor, "conclude", lambda *given: concluded.append(0) or conclude(*given))
+    answer_from = layers.predictor.answer_from
+    monkeypatch.setattr(layers.predictor, "conclude", lambda *given: concluded.append(0) or answer_from(*given))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runs = stage_runs(layers, 3, runner)
         assert [*runs, "service"] == list(STAGES)

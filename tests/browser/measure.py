@@ -133,7 +133,7 @@ def measure_microphone(browser: Browser, address: str, options: argparse.Namespa
     files = [(options.data / row[name]).read_bytes() for row in rows]
     direct = direct_labels(options.model, name, files)
     pages = [microphone_page(browser, address, rate) for rate in (44_100, 48_000) * (PAGES // 2)]
-    heard: list[str] = []
+    outputs: list[str] = []
     for start in range(0, len(files), PAGES):
         group = list(zip(pages, files[start : start + PAGES], strict=False))
         for page, _ in group:
@@ -147,8 +147,8 @@ def measure_microphone(browser: Browser, address: str, options: argparse.Namespa
         for page, _ in group:
             page.evaluate("() => hearing")
             page.get_by_role("button", name="Stop", exact=True).click()
-        heard += [settled_label(page) for page, _ in group]
-    return report("played into the microphone", direct, heard, [row["label"] for row in rows])
+        outputs += [settled_label(page) for page, _ in group]
+    return report("played into the microphone", direct, outputs, [row["label"] for row in rows])
 
 
 MEASUREMENTS: dict[str, Callable[[Browser, str, argparse.Namespace], bool]] = {

@@ -14,14 +14,14 @@ import pytest
 import soundfile
 
 from mla_serve.bundle.manifest import Bundle, write_manifest
-from mla_serve.bundle.predictor import ENCODE_BATCH, Heard, Predictor
+from mla_serve.bundle.predictor import ENCODE_BATCH, GraphOutputs, Predictor
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
-from mla_serve.evaluation.splits import hear_split
+from mla_serve.evaluation.splits import run_split
 from mla_serve.fusion.formula import log_softmax
 from mla_serve.fusion.intervals import Conformal
-from mla_serve.fusion.novelty import QUANTILES, Familiar, Reference
+from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
 
@@ -122,7 +122,7 @@ def know_only_zeros(predictor: Predictor, name: str, discount: float = 1.0) -> P
     width = predictor.encode(name, [predictor.decode_one(name, [0.0] * 4)]).shape[1]
     reference = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
     bundle = predictor.bundle
-    bundle.familiar = Familiar({name: reference})
+    bundle.references = References({name: reference})
     bundle.fusion = dataclasses.replace(bundle.fusion, discounts={name: discount})
     return predictor
 
@@ -135,19 +135,19 @@ def wary(tiny_bundle: Path) -> Predictor:
 
 def test_how_unfamiliar_an_input_is_comes_from_its_features(wary: Predictor, sample: dict[str, Payload]) -> None:
     samples = [wary.decode(one) for one in ({"vector": [1.0, -1.0, 1.0, -1.0]}, {"text": "abc"}, {"vector": [0.0] * 4})]
-    heard = wary.hear(samples)
+    outputs = wary.run_graphs(samples)
     vector = wary.names.index("vector")
     features = wary.encode("vector", [samples[0]["vector"]])
-    reference = wary.bundle.familiar.references["vector"]
+    reference = wary.bundle.references.by_modality["vector"]
     length = np.linalg.norm(features)
     assert length > 1
-    assert heard.strain[vector] == pytest.approx([min((length - 0.9) / 0.4, 8.0), 0, 0], rel=1e-5)
-    assert heard.unfamiliarity[vector][[0, 2]] == pytest.approx([1, 0])
-    assert np.isnan(heard.unfamiliarity[vector, 1])
+    assert outputs.excess[vector] == pytest.approx([min((length - 0.9) / 0.4, 8.0), 0, 0], rel=1e-5)
+    assert outputs.unfamiliarity[vector][[0, 2]] == pytest.approx([1, 0])
+    assert np.isnan(outputs.unfamiliarity[vector, 1])
     others = np.arange(len(wary.names)) != vector
-    assert (heard.strain[others] == 0).all()
-    assert np.isnan(heard.unfamiliarity[others]).all()
-    assert heard.strain[vector, 0] == pytest.approx(reference.strain(reference.score(features))[0])
+    assert (outputs.excess[others] == 0).all()
+    assert np.isnan(outputs.unfamiliarity[others]).all()
+    assert outputs.excess[vector, 0] == pytest.approx(reference.excess(reference.score(features))[0])
 
 
 def test_an_unfamiliar_input_weighs_less_in_the_answer(
@@ -172,10 +172,10 @@ def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, w
 
 
 def test_the_answer_is_the_fusion_of_what_was_heard_with_its_strain(wary: Predictor, make_sample: MakeSample) -> None:
-    heard = wary.hear([wary.decode(make_sample(seed)) for seed in range(5)])
-    assert (heard.strain[wary.names.index("vector")] > 0).any()
-    expected = fuse(heard.logits, heard.present, wary.bundle.fusion, strain=heard.strain)
-    for b, prediction in enumerate(wary.conclude(heard)):
+    outputs = wary.run_graphs([wary.decode(make_sample(seed)) for seed in range(5)])
+    assert (outputs.excess[wary.names.index("vector")] > 0).any()
+    expected = fuse(outputs.logits, outputs.present, wary.bundle.fusion, excess=outputs.excess)
+    for b, prediction in enumerate(wary.answer_from(outputs)):
         given = [prediction.by_label()[label] for label in wary.classes]
         np.testing.assert_allclose(given, np.exp(expected.log_probabilities[b]))
         weights = [prediction.modalities[name].weight for name in wary.names]
@@ -281,25 +281,27 @@ def many(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return predictor
 
 
-def heard(logits: Array) -> Heard:
+def outputs(logits: Array) -> GraphOutputs:
     """Stand for B samples whose one modality got these logits (B, C)."""
     shape = 1, len(logits)
-    return Heard(logits[None].astype(np.float32), np.ones(shape, dtype=bool), np.full(shape, np.nan), np.zeros(shape))
+    return GraphOutputs(
+        logits[None].astype(np.float32), np.ones(shape, dtype=bool), np.full(shape, np.nan), np.zeros(shape)
+    )
 
 
 def test_labels_are_listed_from_the_most_probable_on_and_ties_as_the_model_lists_its_classes(many: Predictor) -> None:
     logits = np.zeros((1, len(MANY)))
     logits[0, 7], logits[0, 3] = 2.0, 1.0
-    prediction = many.conclude(heard(logits), "paper", coverage=0.9)[0]
+    prediction = many.answer_from(outputs(logits), "paper", coverage=0.9)[0]
     ordered = [MANY[7], MANY[3], *(name for c, name in enumerate(MANY) if c not in (7, 3))]
     assert prediction.label == MANY[7]
     assert list(prediction.by_label()) == ordered[:DEFAULT_TOP_K]
     assert prediction.prediction_set == ordered[:2]
-    assert many.conclude(heard(logits), "paper", top_k=3)[0].prediction_set is None
-    assert list(many.conclude(heard(logits), "paper", top_k=3)[0].by_label()) == ordered[:3]
-    none_likely = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", coverage=0.9)[0]
+    assert many.answer_from(outputs(logits), "paper", top_k=3)[0].prediction_set is None
+    assert list(many.answer_from(outputs(logits), "paper", top_k=3)[0].by_label()) == ordered[:3]
+    none_likely = many.answer_from(outputs(np.zeros((1, len(MANY)))), "paper", coverage=0.9)[0]
     assert none_likely.prediction_set == [MANY[0]]
-    every = many.conclude(heard(logits), "paper", coverage=0.995)[0]
+    every = many.answer_from(outputs(logits), "paper", coverage=0.995)[0]
     assert every.prediction_set == ordered
 
 
@@ -308,7 +310,7 @@ def test_what_each_opinion_says_of_itself_is_its_own_softmax_at_its_temperature(
     many.bundle.fusion = dataclasses.replace(many.bundle.fusion, temperatures={"words": 2.0})
     for rule, temperature in (("calibrated", 2.0), ("undiscounted", 2.0), ("paper", 1.0)):
         p = np.exp(log_softmax(logits.astype(np.float64) / temperature))
-        for b, prediction in enumerate(many.conclude(heard(logits), rule)):
+        for b, prediction in enumerate(many.answer_from(outputs(logits), rule)):
             opinion = prediction.modalities["words"]
             assert opinion.label == MANY[p[b].argmax()]
             assert opinion.probability == pytest.approx(p[b].max())
@@ -320,7 +322,7 @@ def test_what_each_opinion_says_of_itself_is_its_own_softmax_at_its_temperature(
 
 
 def test_the_entropy_of_an_answer_is_that_of_its_probabilities(many: Predictor) -> None:
-    prediction = many.conclude(heard(np.random.default_rng(1).normal(size=(1, len(MANY)))), top_k=len(MANY))[0]
+    prediction = many.answer_from(outputs(np.random.default_rng(1).normal(size=(1, len(MANY)))), top_k=len(MANY))[0]
     p = np.array(list(prediction.by_label().values()))
     assert prediction.entropy == pytest.approx(-(p * np.log(p)).sum())
     assert prediction.probability == p.max()
@@ -342,13 +344,13 @@ def test_an_option_that_cannot_be_had_is_refused_by_its_name(
     many: Predictor, option: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InputError) as refused:
-        many.conclude(heard(np.zeros((1, len(MANY)))), **({"rule": "paper"} | option))
+        many.answer_from(outputs(np.zeros((1, len(MANY)))), **({"rule": "paper"} | option))
     assert refused.value.field == field
 
 
 @pytest.mark.parametrize("option", [{"top_k": 1}, {"top_k": 100}, {"coverage": 1e-9}, {"coverage": 1 - 1e-9}, {}])
 def test_options_at_the_edge_of_what_can_be_had_are_taken(many: Predictor, option: dict[str, Any]) -> None:
-    prediction = many.conclude(heard(np.zeros((1, len(MANY)))), "paper", **option)[0]
+    prediction = many.answer_from(outputs(np.zeros((1, len(MANY)))), "paper", **option)[0]
     assert len(prediction.probabilities) == min(option.get("top_k", DEFAULT_TOP_K), 40)
 
 
@@ -365,11 +367,11 @@ def test_samples_that_cannot_be_heard_are_left_out_one_modality_after_the_other(
             raise NotFinite(name, rows)
         return predictor.encode(name, arrays)
 
-    heard, refused = predictor.hear_usable(decoded, laps.append, encode)
+    outputs, refused = predictor.run_usable(decoded, laps.append, encode)
     assert {at: error.field for at, error in refused.items()} == {3: "image", 1: "text", 5: "text"}
-    expected = predictor.hear([decoded[at] for at in (0, 2, 4)])
-    np.testing.assert_allclose(heard.logits, expected.logits, atol=1e-5)
-    np.testing.assert_array_equal(heard.present, expected.present)
+    expected = predictor.run_graphs([decoded[at] for at in (0, 2, 4)])
+    np.testing.assert_allclose(outputs.logits, expected.logits, atol=1e-5)
+    np.testing.assert_array_equal(outputs.present, expected.present)
     assert laps[-4:] == [f"encode-{name}" for name in predictor.names]
 
 
@@ -425,7 +427,7 @@ def test_one_window_or_a_head_without_finite_numbers_is_refused_by_name(tiny_bun
 def test_what_graphs_give_stays_in_single_precision(predictor: Predictor, sample: dict[str, Payload]) -> None:
     windows = predictor.decode_one("audio", wav(np.random.default_rng(0).uniform(-0.5, 0.5, 1250)))
     assert predictor.encode("audio", [windows]).dtype == np.float32
-    assert predictor.hear([predictor.decode(sample)]).logits.dtype == np.float32
+    assert predictor.run_graphs([predictor.decode(sample)]).logits.dtype == np.float32
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e30])
@@ -433,12 +435,12 @@ def test_however_far_away_an_input_is_its_strain_is_the_most_and_nobody_is_warne
     tiny_bundle: Path, scale: float
 ) -> None:
     predictor = know_only_zeros(Predictor(Bundle.load(tiny_bundle)), "vector")
-    reference = predictor.bundle.familiar.references["vector"]
+    reference = predictor.bundle.references.by_modality["vector"]
     further = dataclasses.replace(reference, whiten=scale * reference.whiten)
-    predictor.bundle.familiar = Familiar({"vector": further})
-    heard = predictor.hear([predictor.decode({"vector": [1e37, -1e37, 1e37, -1e37]})])
-    assert heard.strain[predictor.names.index("vector")] == [8.0]
-    assert heard.unfamiliarity[predictor.names.index("vector")] == [1.0]
+    predictor.bundle.references = References({"vector": further})
+    outputs = predictor.run_graphs([predictor.decode({"vector": [1e37, -1e37, 1e37, -1e37]})])
+    assert outputs.excess[predictor.names.index("vector")] == [8.0]
+    assert outputs.unfamiliarity[predictor.names.index("vector")] == [1.0]
 
 
 def test_a_prediction_set_is_given_to_whoever_asks_for_a_coverage(many: Predictor) -> None:
@@ -496,12 +498,12 @@ def test_whoever_can_be_answered_is_answered(predictor: Predictor, make_sample: 
     samples = [make_sample(seed) for seed in range(3)]
     samples[0] = samples[0] | {"vector": HUGE}
     decoded = [predictor.decode(each) for each in samples]
-    heard, refused = predictor.hear_usable(decoded)
+    outputs, refused = predictor.run_usable(decoded)
     assert list(refused) == [0]
-    together = predictor.conclude(heard)
+    together = predictor.answer_from(outputs)
     for answer, each in zip(together, samples[1:], strict=True):
         assert answer.probability == pytest.approx(predictor.predict([each])[0].probability, abs=1e-6)
-    assert list(predictor.hear_usable(decoded[:1])[1]) == [0]
+    assert list(predictor.run_usable(decoded[:1])[1]) == [0]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -552,4 +554,4 @@ def test_a_row_that_the_model_cannot_take_is_named_when_measuring(tmp_path: Path
     (tmp_path / "dataset.json").write_text(json.dumps({"modalities": {"vector": "vector"}}))
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=r"row row-1: vector: .* no finite numbers"):
-        hear_split(Predictor(Bundle.load(tiny_bundle)), tmp_path)
+        run_split(Predictor(Bundle.load(tiny_bundle)), tmp_path)

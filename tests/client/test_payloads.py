@@ -66,7 +66,7 @@ def seen(value: Any) -> Array:
     return COLOUR.decode(sent(given({"field": value})["field"], "image"))[0].transpose(1, 2, 0)
 
 
-def heard(value: Any) -> Array:
+def outputs(value: Any) -> Array:
     return SOUND.decode(sent(given({"field": value})["field"], "audio"))
 
 
@@ -275,13 +275,13 @@ def wav() -> bytes:
 
 @pytest.mark.parametrize("name", SOUNDS)
 def test_every_holder_of_a_sound_gives_its_samples(name: str) -> None:
-    np.testing.assert_allclose(heard(SOUNDS[name]()), heard(wav()), atol=1e-4)
+    np.testing.assert_allclose(outputs(SOUNDS[name]()), outputs(wav()), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(700,), (700, 1), (1, 700)])
 def test_one_channel_may_lie_either_way(shape: tuple[int, ...]) -> None:
     alone = SAMPLES[:, 0]
-    np.testing.assert_array_equal(heard((alone.reshape(shape), 1000)), heard((alone, 1000)))
+    np.testing.assert_array_equal(outputs((alone.reshape(shape), 1000)), outputs((alone, 1000)))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_one_channel_may_lie_either_way(shape: tuple[int, ...]) -> None:
 )
 def test_what_is_no_sound_is_refused(value: Any, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        heard(value)
+        outputs(value)
     assert words in str(caught.value)
     assert "; send " in str(caught.value)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation import analysis
 from mla_serve.inputs import Payload
 
 RULES = ("calibrated", "paper")
-Case = tuple[list[dict[str, Payload]], Heard, np.ndarray]
+Case = tuple[list[dict[str, Payload]], GraphOutputs, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -20,38 +20,38 @@ def case(predictor: Predictor, make_sample: Callable[[int], dict[str, Payload]])
     samples = [dict(make_sample(seed)) for seed in range(12)]
     del samples[3]["text"], samples[5]["image"]
     samples[5]["text"] = "a few words here"
-    return samples, predictor.hear([predictor.decode(sample) for sample in samples]), np.arange(12) % 3
+    return samples, predictor.run_graphs([predictor.decode(sample) for sample in samples]), np.arange(12) % 3
 
 
 def test_missing_rates_are_scored_on_the_same_masks_for_every_rule(predictor: Predictor, case: Case) -> None:
-    _, heard, labels = case
-    curves = analysis.missing_curve(predictor, heard, labels, RULES, draws=3)
+    _, outputs, labels = case
+    curves = analysis.missing_curve(predictor, outputs, labels, RULES, draws=3)
     assert set(curves) == set(RULES)
     assert list(curves["paper"]) == ["10", "20", "30", "40", "50", "60", "70", "80"]
-    assert curves == analysis.missing_curve(predictor, heard, labels, RULES, draws=3)
+    assert curves == analysis.missing_curve(predictor, outputs, labels, RULES, draws=3)
 
 
 def test_leaving_one_out_says_what_goes_with_it(predictor: Predictor, case: Case) -> None:
-    _, heard, labels = case
-    found = analysis.leave_one_out(predictor, heard, labels, RULES)
+    _, outputs, labels = case
+    found = analysis.leave_one_out(predictor, outputs, labels, RULES)
     assert set(found) == set(predictor.names)
-    rest = heard.present.copy()
+    rest = outputs.present.copy()
     rest[1] = False
-    expected = analysis.log_probabilities(predictor, heard, "paper", rest).argmax(axis=1) == labels
+    expected = analysis.log_probabilities(predictor, outputs, "paper", rest).argmax(axis=1) == labels
     assert found["audio"]["paper"]["accuracy"] == pytest.approx(expected.mean())
 
 
 def test_intervals_hold_what_was_measured(predictor: Predictor, case: Case) -> None:
-    _, heard, labels = case
-    found = analysis.intervals(predictor, heard, labels, RULES, {"full": heard.present})
-    right = analysis.log_probabilities(predictor, heard, "paper", heard.present).argmax(axis=1) == labels
+    _, outputs, labels = case
+    found = analysis.intervals(predictor, outputs, labels, RULES, {"full": outputs.present})
+    right = analysis.log_probabilities(predictor, outputs, "paper", outputs.present).argmax(axis=1) == labels
     low, high = found["full"]["paper"]["accuracy"]
     assert low <= right.mean() <= high
 
 
 def test_reliability_and_confusion_count_every_row(predictor: Predictor, case: Case) -> None:
-    _, heard, labels = case
-    log_p = analysis.log_probabilities(predictor, heard, "paper", heard.present)
+    _, outputs, labels = case
+    log_p = analysis.log_probabilities(predictor, outputs, "paper", outputs.present)
     assert sum(one["rows"] for one in analysis.reliability(log_p, labels)) == 12
     table = np.array(analysis.confusion(log_p, labels))
     assert table.sum(axis=1).tolist() == [4, 4, 4]
@@ -59,11 +59,11 @@ def test_reliability_and_confusion_count_every_row(predictor: Predictor, case: C
 
 
 def test_spoiling_one_modality_leaves_the_others_as_they_were(predictor: Predictor, case: Case) -> None:
-    samples, heard, labels = case
-    before = heard.logits.copy()
-    curves = analysis.corruption_curves(predictor, samples, heard, labels, RULES, severities=(1, 5))
-    np.testing.assert_array_equal(heard.logits, before)
+    samples, outputs, labels = case
+    before = outputs.logits.copy()
+    curves = analysis.corruption_curves(predictor, samples, outputs, labels, RULES, severities=(1, 5))
+    np.testing.assert_array_equal(outputs.logits, before)
     assert set(curves["text"]) == {"typos", "dropped", "swapped"}
     assert set(curves["image"]["blur"]) == {"0", "1", "5"}
     assert set(curves["image"]["blur"]["5"]) == {"alone", *RULES}
-    assert curves == analysis.corruption_curves(predictor, samples, heard, labels, RULES, severities=(1, 5))
+    assert curves == analysis.corruption_curves(predictor, samples, outputs, labels, RULES, severities=(1, 5))

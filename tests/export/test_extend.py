@@ -18,12 +18,12 @@ import pytest
 from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import BundleError, ConfigError
-from mla_serve.evaluation.splits import hear_split, score_split
+from mla_serve.evaluation.splits import run_split, score_split
 from mla_serve.export.bundle import export_run
 from mla_serve.export.extend import check_unchanged
 from mla_serve.export.precision import Wish
 from mla_serve.fusion.formula import pattern_name
-from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import Payload
 from mla_serve.train import pipeline
@@ -54,11 +54,11 @@ def write_late(folder: Path) -> Path:
     return folder
 
 
-def familiar() -> bytes:
+def references() -> bytes:
     features = np.random.default_rng(1).standard_normal((90, 8)).astype(np.float32)
     labels = np.arange(90) % 3
     reference, _ = fit_reference(features, labels, features[:30] + 0.1, features[:30] * 3)
-    return Familiar({"numbers": reference}).to_bytes()
+    return References({"numbers": reference}).to_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def old(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
     """A bundle with a reference for one modality and scores by pattern, and by number where patterns are few."""
     scores = {rule: {"numbers": [0.1, 0.3, 0.6], "1": [0.2, 0.5], "2": [0.1, 0.2, 0.4, 0.7]} for rule in RULES}
     folder = make_bundle(tmp_path_factory.mktemp("bundles") / "old", dict(zip(OLD, ("vector", "text"), strict=True)))
-    (folder / "familiar.npz").write_bytes(familiar())
+    (folder / "familiar.npz").write_bytes(references())
 
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest |= {"unfamiliar": "familiar.npz", "conformal": scores}
@@ -119,7 +119,7 @@ def test_with_the_added_modality_more_is_right(
 ) -> None:
     _, after = both
     assert config.data is not None
-    found = score_split(after, hear_split(after, config.data), 0, ("calibrated",))["conditions"]
+    found = score_split(after, run_split(after, config.data), 0, ("calibrated",))["conditions"]
     accuracy = {name: scores["calibrated"]["accuracy"] for name, scores in found.items()}
     assert accuracy["colour"] > 0.9
     assert accuracy["numbers+words+colour"] > accuracy["numbers+words"] + 0.2

@@ -45,7 +45,7 @@ def results(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
-    case = {"answer": "yes", "label": "<script>", "probability": 0.9, "place": "<em>", "heard": ["word", "<b>"]}
+    case = {"answer": "yes", "label": "<script>", "probability": 0.9, "place": "<em>", "outputs": ["word", "<b>"]}
     page = render(results(), CLASSES, KINDS, [(case, {"word": "<marquee>", "<b>": [1.0, 2.5]})])
     assert not re.search(r"<(script|i|b>b|em>|marquee|u)>", page.replace("<em>test</em>", ""))
     assert '<p class="warning">data: 3 rows have a copy &lt;u&gt;' in page
@@ -83,9 +83,9 @@ def test_the_same_mistake_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None
     rows = [SimpleNamespace(values={"word": word}) for word in words]
 
     def wrong(_: object, __: object, mask: np.ndarray[Any, Any]) -> list[Mapping[str, Any]]:
-        return [{"row": b, "heard": ["word"], "probability": 0.9 - b / 10} for b in np.flatnonzero(mask[0])]
+        return [{"row": b, "outputs": ["word"], "probability": 0.9 - b / 10} for b in np.flatnonzero(mask[0])]
 
     monkeypatch.setattr(report, "_wrong", wrong)
-    listened: Any = SimpleNamespace(rows=rows, heard=SimpleNamespace(present=np.ones((1, 4), dtype=bool)))
+    split_run: Any = SimpleNamespace(rows=rows, outputs=SimpleNamespace(present=np.ones((1, 4), dtype=bool)))
     predictor: Any = None
-    assert [case["row"] for case in report._wrongest(predictor, listened)] == [0, 2, 3]
+    assert [case["row"] for case in report._wrongest(predictor, split_run)] == [0, 2, 3]

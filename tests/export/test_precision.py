@@ -25,7 +25,7 @@ from mla_serve.export.bundle import export_run
 from mla_serve.export.data import read_rows
 from mla_serve.export.precision import WORTH, Wish, pick
 from mla_serve.export.timing import BATCHES, overall, times_faster
-from mla_serve.fusion.novelty import QUANTILES, Familiar, Reference
+from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.inputs import Array
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
@@ -153,7 +153,7 @@ def test_golden_answers_are_recorded_as_they_will_be_replayed_also_of_unfamiliar
     predictor = Predictor(Bundle.load(tiny_bundle))
     width = predictor.encode("vector", [predictor.decode_one("vector", [0.0] * 4)]).shape[1]
     only_zeros = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
-    predictor.bundle.familiar = Familiar({"vector": only_zeros})
+    predictor.bundle.references = References({"vector": only_zeros})
     predictor.bundle.fusion = dataclasses.replace(predictor.bundle.fusion, discounts={"vector": 1.0})
     golden, difference = precision._golden_again(predictor)
     assert difference < 1e-6
@@ -172,9 +172,9 @@ def test_answers_of_a_quantised_bundle_do_not_depend_on_the_batch(quantised: tup
     predictor = Predictor(Bundle.load(quantised[1]))
     generator = np.random.default_rng(0)
     samples = [{n: spec.generate(generator) for n, spec in predictor.bundle.inputs.items()} for _ in range(6)]
-    together = predictor.hear([predictor.decode(sample) for sample in samples]).logits
+    together = predictor.run_graphs([predictor.decode(sample) for sample in samples]).logits
     for at, sample in enumerate(samples):
-        np.testing.assert_array_equal(predictor.hear([predictor.decode(sample)]).logits[:, 0], together[:, at])
+        np.testing.assert_array_equal(predictor.run_graphs([predictor.decode(sample)]).logits[:, 0], together[:, at])
 
 
 @pytest.mark.slow  # starts a server

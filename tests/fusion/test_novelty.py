@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mla_serve.fusion.formula import Array
-from mla_serve.fusion.novelty import CHUNK, MOST_STRAIN, QUANTILES, Familiar, Reference
+from mla_serve.fusion.novelty import CHUNK, MOST_EXCESS, QUANTILES, Reference, References
 
 WIDTH = 5
 generator = np.random.default_rng(0)
@@ -57,12 +57,12 @@ def test_strain_is_how_far_beyond_the_upper_tenth_in_units_of_its_distance_from_
     reference = knn(quantiles=10 + spread * QUANTILES)
     unit, begins = 0.4 * spread, 10 + 0.9 * spread
     scores = np.array([0.0, 10.0, begins, begins + 0.5 * unit, begins + unit, begins + 7 * unit, begins + 99 * unit])
-    np.testing.assert_allclose(reference.strain(scores), [0, 0, 0, 0.5, 1, 7, MOST_STRAIN], atol=1e-6)
+    np.testing.assert_allclose(reference.excess(scores), [0, 0, 0, 0.5, 1, 7, MOST_EXCESS], atol=1e-6)
 
 
 def test_strain_is_finite_where_all_of_validation_scored_alike() -> None:
-    scores = knn(quantiles=np.full(len(QUANTILES), 2.0)).strain(np.array([1.0, 2.0, 2.1]))
-    np.testing.assert_array_equal(scores, [0, 0, MOST_STRAIN])
+    scores = knn(quantiles=np.full(len(QUANTILES), 2.0)).excess(np.array([1.0, 2.0, 2.1]))
+    np.testing.assert_array_equal(scores, [0, 0, MOST_EXCESS])
 
 
 def test_a_percentile_is_the_share_of_validation_below() -> None:
@@ -71,7 +71,7 @@ def test_a_percentile_is_the_share_of_validation_below() -> None:
 
 
 def test_training_rows_are_stored_in_half_precision_and_all_else_in_single() -> None:
-    content = Familiar({"a": knn(), "b": mahalanobis()}).to_bytes()
+    content = References({"a": knn(), "b": mahalanobis()}).to_bytes()
     with np.load(io.BytesIO(content)) as arrays:
         kinds = {key: arrays[key].dtype for key in arrays.files if not key.endswith("/method")}
     assert kinds.pop("a/points") == np.float16
@@ -83,7 +83,7 @@ def test_training_rows_are_stored_in_half_precision_and_all_else_in_single() -> 
 
 def test_every_reference_is_read_back_as_it_was_written() -> None:
     references = {"a": knn(), "b": mahalanobis()}
-    again = Familiar.from_bytes(Familiar(references).to_bytes()).references
+    again = References.from_bytes(References(references).to_bytes()).by_modality
     assert list(again) == ["a", "b"]
     for name, reference in references.items():
         assert again[name].method == reference.method
@@ -104,9 +104,9 @@ def test_every_reference_is_read_back_as_it_was_written() -> None:
     ids=["nan", "infinite", "too few quantiles", "unknown method"],
 )
 def test_a_damaged_reference_is_refused_by_its_name(bad: Reference) -> None:
-    content = Familiar({"fine": knn(), "broken": bad}).to_bytes()
+    content = References({"fine": knn(), "broken": bad}).to_bytes()
     with pytest.raises(ValueError, match=r"the reference of broken is damaged"):
-        Familiar.from_bytes(content)
+        References.from_bytes(content)
 
 
 def test_a_file_that_would_run_code_when_read_is_refused() -> None:
@@ -114,4 +114,4 @@ def test_a_file_that_would_run_code_when_read_is_refused() -> None:
     arrays = {"a/method": np.array("knn"), "a/points": np.array([re.compile("x")], dtype=object)}
     np.savez(buffer, allow_pickle=True, **arrays)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pickle"):
-        Familiar.from_bytes(buffer.getvalue())
+        References.from_bytes(buffer.getvalue())

@@ -258,7 +258,7 @@ def test_calibrated_is_the_formula_with_every_parameter_where_it_belongs(names: 
 def test_strain_multiplies_each_temperature_by_the_exponential_of_its_discount() -> None:
     logits = np.random.default_rng(4).normal(size=(2, 1, 3)) * 3
     fusion = Fusion({"a": 0.7, "b": 1.6}, 2.0, discounts={"a": 0.5, "b": 0.2})
-    fused = fuse(logits, np.ones((2, 1), dtype=bool), fusion, strain=np.array([[2.0], [3.0]]))
+    fused = fuse(logits, np.ones((2, 1), dtype=bool), fusion, excess=np.array([[2.0], [3.0]]))
     temperatures = np.array([0.7 * np.exp(1.0), 1.6 * np.exp(0.6)])
     p, weights = written_out(logits[:, 0], temperatures, 2.0, 1.0, np.zeros(3))
     np.testing.assert_allclose(np.exp(fused.log_probabilities[0]), p)
@@ -268,17 +268,17 @@ def test_strain_multiplies_each_temperature_by_the_exponential_of_its_discount()
 @pytest.mark.parametrize("rule", ["calibrated", "native"])
 def test_influence_under_strain_is_what_leaving_out_changes(rule: str) -> None:
     logits = np.random.default_rng(5).normal(size=(3, 2, 4)) * 3
-    present, strain = np.array([[True, True], [True, True], [True, False]]), np.array([[2.0, 0], [0, 3.0], [1.0, 0]])
+    present, excess = np.array([[True, True], [True, True], [True, False]]), np.array([[2.0, 0], [0, 3.0], [1.0, 0]])
     fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, discounts={"a": 0.9, "b": 0.4, "c": 0.2}, native="calibrated")
-    whole = fuse(logits, present, fusion, rule, strain)
-    fused, owed = explain(logits, present, fusion, rule, strain)
+    whole = fuse(logits, present, fusion, rule, excess)
+    fused, owed = explain(logits, present, fusion, rule, excess)
     np.testing.assert_allclose(fused.log_probabilities, whole.log_probabilities)
     np.testing.assert_allclose(fused.weights, whole.weights)
     for m, b in np.argwhere(present):
         rest = present.copy()
         rest[m, b] = False
         answer = whole.log_probabilities[b].argmax()
-        without = fuse(logits, rest, fusion, rule, strain).log_probabilities[b, answer]
+        without = fuse(logits, rest, fusion, rule, excess).log_probabilities[b, answer]
         assert owed[m, b] == pytest.approx(whole.log_probabilities[b, answer] - without)
     assert owed[2, 1] == 0
 

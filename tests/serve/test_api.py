@@ -21,7 +21,7 @@ from starlette.types import Message
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError
-from mla_serve.fusion.novelty import QUANTILES, Familiar, Reference
+from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
@@ -105,7 +105,7 @@ def test_an_unfamiliar_input_weighs_less_in_what_the_service_answers(
     wary = open_predictor(settings)
     width = wary.encode("vector", [wary.decode_one("vector", [0.0] * 4)]).shape[1]
     only_zeros = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
-    wary.bundle.familiar = Familiar({"vector": only_zeros})
+    wary.bundle.references = References({"vector": only_zeros})
     wary.bundle.fusion = dataclasses.replace(wary.bundle.fusion, discounts={"vector": 1.0})
     asked: dict[str, Payload] = {"text": sample["text"], "vector": [3.0, -3.0, 3.0, -3.0]}
     trusting = client.post("/predict", files=form(asked)).json()

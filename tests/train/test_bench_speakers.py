@@ -36,12 +36,12 @@ def test_the_held_out_speaker_is_heard_in_the_test_alone(tmp_path: Path, speaker
     data = write_table(tmp_path / "data")
     hold_out(speaker, data, tmp_path / "round")
     splits = read_table(tmp_path / "round").splits
-    heard = {split: [Path(row.values["audio"]).stem.split("_") for row in rows] for split, rows in splits.items()}
-    by_split = {split: {name for _, name, _ in files} for split, files in heard.items()}
+    outputs = {split: [Path(row.values["audio"]).stem.split("_") for row in rows] for split, rows in splits.items()}
+    by_split = {split: {name for _, name, _ in files} for split, files in outputs.items()}
     assert by_split["test"] == {speaker}
     assert len(by_split["val"]) == 1
     assert sum(map(len, by_split.values())) == 4, "a speaker is in two splits"
-    everything = [tuple(file) for files in heard.values() for file in files]
+    everything = [tuple(file) for files in outputs.values() for file in files]
     assert len(set(everything)) == len(everything) == 16
     for split, rows in splits.items():
         assert all(Path(row.values["audio"]).name.startswith(f"{row.label}_") for row in rows)

@@ -278,9 +278,9 @@ def test_a_concat_heads_slices_sum_to_the_head_on_concatenated_features(
     features = torch.cat([strategy.encoders[n](batch.inputs(n)) for n in "ab"], dim=1)
     weight = torch.cat([strategy.heads[f"head_{n}"].weight for n in "ab"], dim=1)
     opinions = strategy.opinions(batch)
-    joint, heard = strategy.fuse(batch, opinions, strategy.kept(batch, opinions))
+    joint, outputs = strategy.fuse(batch, opinions, strategy.kept(batch, opinions))
     torch.testing.assert_close(joint, features @ weight.T + strategy.shared_bias())
-    assert heard.all()
+    assert outputs.all()
 
 
 def test_a_missing_modality_counts_as_zero_features_in_a_concat_head(

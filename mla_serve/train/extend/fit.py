@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import minimize
 
 from mla_serve.bundle.manifest import Bundle
-from mla_serve.bundle.predictor import Heard, Predictor
+from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.analysis import join
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.inputs import Input
@@ -66,9 +66,9 @@ def establish_added(
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     spoil = Spoiler(strategy, inputs, rows["val"], device, seed)
-    familiar, notes = fit_familiar(train, samples["train"], val, spoil(any_of, 1))
-    labels, heard = samples["val"].labels.numpy(), hear(base, rows["val"])
-    clean, worse = (_beside(heard, gather(one, labels, familiar)) for one in (val, spoil(first_of, 2)))
+    references, notes = fit_familiar(train, samples["train"], val, spoil(any_of, 1))
+    labels, outputs = samples["val"].labels.numpy(), run_graphs(base, rows["val"])
+    clean, worse = (_beside(outputs, gather(one, labels, references)) for one in (val, spoil(first_of, 2)))
     spoiled = mixed(clean, worse, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     addition = Addition(base.fusion, tuple(inputs))
@@ -81,10 +81,10 @@ def establish_added(
     rules = tuple(base.conformal.scores)
     scores = cross_fitted_scores(clean, addition.names, fusion, folds, refit, seed, rules, addition.listed)
     notes = [*notes, how, folds.note, *addition.missing(clean)]
-    return Trust(fusion, addition.merge(base.manifest.conformal, scores), familiar, notes)
+    return Trust(fusion, addition.merge(base.manifest.conformal, scores), references, notes)
 
 
-def hear(base: Bundle, rows: Sequence[Row]) -> Heard:
+def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
     """Run the bundle's own graphs on what the rows have of its modalities, which may be nothing."""
     predictor = Predictor(base)
 
@@ -93,16 +93,16 @@ def hear(base: Bundle, rows: Sequence[Row]) -> Heard:
         return {name: predictor.decode_one(name, payload(row.values[name])) for name in names}
 
     starts = range(0, len(rows), BATCH)
-    return join([predictor.hear([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
+    return join([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
 
 
-def _beside(heard: Heard, added: Evidence) -> Evidence:
+def _beside(outputs: GraphOutputs, added: Evidence) -> Evidence:
     """Put the bundle's opinions before those that are added."""
     return Evidence.of(
-        np.concatenate([heard.logits, added.logits]),
-        np.concatenate([heard.present, added.present]),
+        np.concatenate([outputs.logits, added.logits]),
+        np.concatenate([outputs.present, added.present]),
         added.labels,
-        np.concatenate([heard.strain, added.strain]),
+        np.concatenate([outputs.excess, added.excess]),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.intervals import score_table, scores
-from mla_serve.fusion.novelty import Familiar
+from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row
@@ -35,7 +35,7 @@ class Trust:
 
     fusion: Fusion
     conformal: dict[str, dict[str, list[float]]]
-    familiar: Familiar
+    references: References
     notes: list[str]
 
 
@@ -53,9 +53,9 @@ def establish(
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     spoil = Spoiler(strategy, inputs, rows["val"], device, seed)
-    familiar, notes = fit_familiar(train, samples["train"], val, spoil(any_of, 1))
+    references, notes = fit_familiar(train, samples["train"], val, spoil(any_of, 1))
     labels = samples["val"].labels.numpy()
-    clean, worse = (gather(one, labels, familiar) for one in (val, spoil(first_of, 2)))
+    clean, worse = (gather(one, labels, references) for one in (val, spoil(first_of, 2)))
     spoiled = mixed(clean, worse, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     names = tuple(inputs)
@@ -69,7 +69,7 @@ def establish(
         return setting.fit(clean.rows(kept), spoiled.rows(kept), names, fusion)
 
     conformal = cross_fitted_scores(clean, names, fusion, folds, refit, seed)
-    return Trust(fusion, conformal, familiar, [*notes, how, folds.note])
+    return Trust(fusion, conformal, references, [*notes, how, folds.note])
 
 
 class Spoiler:
@@ -135,7 +135,7 @@ def _score(
 ) -> None:
     mask = np.repeat(pattern[:, None], len(part.labels), axis=1)
     for rule in rules:
-        log_p = fuse(part.logits, mask, fusion, rule, part.strain).log_probabilities
+        log_p = fuse(part.logits, mask, fusion, rule, part.excess).log_probabilities
         found[rule, _names(pattern, names)][at] = scores(log_p[np.arange(len(log_p)), part.labels])
 
 
@@ -150,7 +150,7 @@ def encode_samples(strategy: Strategy, samples: Samples, device: torch.device) -
 
 def fit_familiar(
     train: Mapping[str, Encoded], samples: Samples, val: Mapping[str, Encoded], spoiled: Mapping[str, Encoded]
-) -> tuple[Familiar, list[str]]:
+) -> tuple[References, list[str]]:
     """Fit each modality's reference; returns them and notes on how well they tell."""
     references, notes = {}, []
     labels = samples.labels.numpy()
@@ -162,18 +162,18 @@ def fit_familiar(
             notes.append(
                 f"unfamiliar {name} is judged by {note}: AUROC of validation against its spoiled copies, 0.5 is chance"
             )
-    return Familiar(references), notes
+    return References(references), notes
 
 
-def gather(encoded: Mapping[str, Encoded], labels: Array, familiar: Familiar) -> Evidence:
+def gather(encoded: Mapping[str, Encoded], labels: Array, references: References) -> Evidence:
     """Put the opinions on labelled rows together with how unfamiliar each input is."""
     logits, present = stack(encoded)
-    strain = np.zeros(present.shape)
+    excess = np.zeros(present.shape)
     for m, (name, one) in enumerate(encoded.items()):
-        if name in familiar.references:
-            reference = familiar.references[name]
-            strain[m, one.present] = reference.strain(reference.score(one.features))
-    return Evidence.of(logits, present, labels, strain)
+        if name in references.by_modality:
+            reference = references.by_modality[name]
+            excess[m, one.present] = reference.excess(reference.score(one.features))
+    return Evidence.of(logits, present, labels, excess)
 
 
 def fit_shares(clean: Evidence, names: Sequence[str]) -> dict[str, float]:

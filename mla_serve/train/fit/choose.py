@@ -105,7 +105,7 @@ def mixed(clean: Evidence, spoiled: Evidence, generator: np.random.Generator) ->
     return dataclasses.replace(
         clean,
         logits=np.where(chosen[..., None], spoiled.logits, clean.logits),
-        strain=np.where(chosen, spoiled.strain, clean.strain),
+        excess=np.where(chosen, spoiled.excess, clean.excess),
     )
 
 

@@ -27,20 +27,20 @@ ENOUGH_ROWS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Opinions on labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), strain (M, N), weights (N,)."""
+    """Opinions on labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), excess (M, N), weights (N,)."""
 
     logits: Array
     present: Array
     labels: Array
-    strain: Array
+    excess: Array
     weights: Array
 
     @classmethod
-    def of(cls, logits: Array, present: Array, labels: Array, strain: Array | None = None) -> Evidence:
-        """Take rows that all count alike; strain 0 when left out."""
+    def of(cls, logits: Array, present: Array, labels: Array, excess: Array | None = None) -> Evidence:
+        """Take rows that all count alike; excess 0 when left out."""
         clean = np.where(present[..., None], logits, 0.0).astype(np.float64)
-        strain = np.zeros(present.shape) if strain is None else np.where(present, strain, 0.0)
-        return cls(clean, present, labels, strain, np.ones(len(labels)))
+        excess = np.zeros(present.shape) if excess is None else np.where(present, excess, 0.0)
+        return cls(clean, present, labels, excess, np.ones(len(labels)))
 
     def rows(self, chosen: Array) -> Evidence:
         """Return some of the rows, by index or by mask."""
@@ -48,7 +48,7 @@ class Evidence:
             self.logits[:, chosen],
             self.present[:, chosen],
             self.labels[chosen],
-            self.strain[:, chosen],
+            self.excess[:, chosen],
             self.weights[chosen],
         )
 
@@ -62,7 +62,7 @@ class Evidence:
             np.concatenate([self.logits, other.logits], axis=1),
             np.concatenate([self.present, other.present], axis=1),
             np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.strain, other.strain], axis=1),
+            np.concatenate([self.excess, other.excess], axis=1),
             np.concatenate([self.weights, other.weights]),
         )
 
@@ -139,9 +139,9 @@ class Objective:
         """The same at discounts (M,), temperatures, sharpness and scales being those of `fusion`."""
         assert self.fusion is not None
         self.log_scales = np.log(self.fusion.scale(self.patterns.T))
-        temperature = self.fusion.of(self.fusion.temperatures, 1.0) * np.exp(discounts[:, None] * self.evidence.strain)
+        temperature = self.fusion.of(self.fusion.temperatures, 1.0) * np.exp(discounts[:, None] * self.evidence.excess)
         nll, by_opinion, _ = self._fused(temperature, self.fusion.sharpness, fit_scales=False)
-        gradient = (by_opinion * self.evidence.strain).sum(axis=1) + 2 * self.ridge * discounts
+        gradient = (by_opinion * self.evidence.excess).sum(axis=1) + 2 * self.ridge * discounts
         return nll + self.ridge * float(np.square(discounts).sum()), gradient
 
     def scales(self, names: tuple[str, ...]) -> dict[str, float]:

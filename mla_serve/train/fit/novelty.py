@@ -41,10 +41,10 @@ def fit_reference(
     ), f"{best.method} ({note})"
 
 
-def auroc(familiar: Array, strange: Array) -> float:
+def auroc(references: Array, strange: Array) -> float:
     """Return the chance that a strange one scores above a familiar one, ties counting half."""
-    ranks = rankdata(np.concatenate([familiar, strange]))[len(familiar) :]
-    return float((ranks.mean() - (len(strange) + 1) / 2) / len(familiar))
+    ranks = rankdata(np.concatenate([references, strange]))[len(references) :]
+    return float((ranks.mean() - (len(strange) + 1) / 2) / len(references))
 
 
 def _knn(train: Array, budget: int) -> Reference:

@@ -138,8 +138,8 @@ class Fbank(_LogMel):
         real = windows != PADDING
         log_mel = self.bands(torch.where(real, windows, 0.0)).log().transpose(1, 2)
         length = torch.div(real.sum(dim=1) - self.SAMPLES, self.HOP, rounding_mode="floor") + 1
-        heard = _first(length, log_mel.shape[1])[:, :, None]  # none of a clip shorter than a frame
-        padded = F.pad(torch.where(heard, log_mel, 0.0), (0, 0, 0, self.frames - log_mel.shape[1]))
+        outputs = _first(length, log_mel.shape[1])[:, :, None]  # none of a clip shorter than a frame
+        padded = F.pad(torch.where(outputs, log_mel, 0.0), (0, 0, 0, self.frames - log_mel.shape[1]))
         return {"input_values": (padded - self.mean) / self.scale}, None
 
 

@@ -41,14 +41,14 @@ class JointSum(Strategy):
 
     def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the gradients; returns what to log."""
-        joint, heard = self.fuse(batch, opinions, self.kept(batch, opinions))
-        loss = self.joint_loss(batch, joint, heard, opinions)
+        joint, outputs = self.fuse(batch, opinions, self.kept(batch, opinions))
+        loss = self.joint_loss(batch, joint, outputs, opinions)
         return {"loss/joint": self.set_gradients(loss)} | self.unimodal_losses(batch, opinions)
 
-    def joint_loss(self, batch: Batch, joint: Tensor, heard: Tensor, names: Iterable[str]) -> Tensor:
+    def joint_loss(self, batch: Batch, joint: Tensor, outputs: Tensor, names: Iterable[str]) -> Tensor:
         """Return what this process adds to the mean loss over all rows that any of the modalities is heard of."""
         total = int(torch.stack([batch.whole[name] for name in names]).any(dim=0).sum())
-        return self.mean_loss(joint[heard], batch.labels[heard], total)
+        return self.mean_loss(joint[outputs], batch.labels[outputs], total)
 
     def own_loss(self, batch: Batch, name: str, logits: Tensor) -> Tensor:
         """Return what this process adds to the mean loss over all rows that have a modality."""
@@ -152,9 +152,9 @@ class JointUnimodal(JointSum):
     def losses(self, batch: Batch, features: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what this process adds to the joint loss, and to each modality's own."""
         slices = {name: self.joint[name](h) for name, h in features.items()}
-        joint, heard = self.fuse(batch, slices, self.kept(batch, slices))
+        joint, outputs = self.fuse(batch, slices, self.kept(batch, slices))
         alone = {name: self.own_loss(batch, name, self.heads[self.head_of[name]](h)) for name, h in features.items()}
-        return self.joint_loss(batch, joint, heard, features), alone
+        return self.joint_loss(batch, joint, outputs, features), alone
 
     def backward(self, joint: Tensor, alone: Mapping[str, Tensor]) -> None:
         """Set the gradients: of the plain sum of the losses."""

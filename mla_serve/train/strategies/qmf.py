@@ -39,8 +39,8 @@ class Qmf(JointSum):
     def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the gradients of the three losses."""
         weighted = {name: SCALE * z.logsumexp(1, keepdim=True).detach() * z for name, z in opinions.items()}
-        joint, heard = self.fuse(batch, weighted, self.kept(batch, weighted))
-        loss, ranking = self.joint_loss(batch, joint, heard, weighted), joint.new_zeros(())
+        joint, outputs = self.fuse(batch, weighted, self.kept(batch, weighted))
+        loss, ranking = self.joint_loss(batch, joint, outputs, weighted), joint.new_zeros(())
         for name, z in opinions.items():
             share = collectives.share(batch.whole[name])
             rows = collectives.lined_up(batch.rows[batch.present[name].cpu()], share)

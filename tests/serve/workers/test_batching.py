@@ -170,12 +170,14 @@ def test_an_answer_does_not_depend_on_its_batch(
 
     def answer(sample: dict[str, Array]) -> dict[str, float]:
         watch = Stopwatch(60)
-        heard = predictor.hear([sample], watch.lap, lambda name, arrays: batching.encode(watch, name, arrays))
-        return predictor.conclude(heard)[0].by_label()
+        outputs = predictor.run_graphs([sample], watch.lap, lambda name, arrays: batching.encode(watch, name, arrays))
+        return predictor.answer_from(outputs)[0].by_label()
 
     with ThreadPoolExecutor(8) as pool:
         for sample, together in zip(samples, pool.map(answer, samples), strict=True):
-            assert together == pytest.approx(predictor.conclude(predictor.hear([sample]))[0].by_label(), abs=1e-5)
+            assert together == pytest.approx(
+                predictor.answer_from(predictor.run_graphs([sample]))[0].by_label(), abs=1e-5
+            )
 
 
 @pytest.mark.parametrize(

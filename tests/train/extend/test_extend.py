@@ -197,14 +197,14 @@ def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: 
     logits = 10 * generator.normal(size=(count, rows, classes)).astype(np.float32)
     present = generator.random((count, rows)) < 0.6
     present[generator.integers(count), ~present.any(axis=0)] = True
-    strain = np.where(present, 3 * generator.random((count, rows)), 0.0)
+    excess = np.where(present, 3 * generator.random((count, rows)), 0.0)
 
     def more(values: np.ndarray, fill: float) -> np.ndarray:
         return np.concatenate([values, np.full_like(values[:1], fill)])
 
     for rule in RULES:
-        was, owed = explain(logits, present, base, rule, strain)
-        now, owes = explain(more(logits, 0), more(present, False), fusion, rule, more(strain, 0))
+        was, owed = explain(logits, present, base, rule, excess)
+        now, owes = explain(more(logits, 0), more(present, False), fusion, rule, more(excess, 0))
         assert was.log_probabilities.tobytes() == now.log_probabilities.tobytes(), rule
         assert was.weights.tobytes() == now.weights[:-1].tobytes()
         assert not now.weights[-1].any()

@@ -23,9 +23,9 @@ def evidence(rows: int = 400, sharpen: float = 4.0, noise: float = 0.0, seed: in
     labels = generator.integers(0, 4, rows)
     logits = 1.5 * (generator.normal(size=(2, rows, 4)) + 1.5 * np.eye(4)[labels])
     logits[1] = (1 - noise) * logits[1] + noise * 8 * generator.normal(size=(rows, 4))
-    strain = np.full((2, rows), 0.0)
-    strain[1] = 4 * noise
-    return Evidence.of(logits * sharpen, np.ones((2, rows), dtype=bool), labels, strain)
+    excess = np.full((2, rows), 0.0)
+    excess[1] = 4 * noise
+    return Evidence.of(logits * sharpen, np.ones((2, rows), dtype=bool), labels, excess)
 
 
 def row(number: int, **groups: str) -> Row:
@@ -91,7 +91,7 @@ def test_a_mixture_spoils_some_modalities_and_not_others() -> None:
     same = (mixture.logits == clean.logits).all(axis=2)
     assert same.mean() == pytest.approx(0.5, abs=0.05)
     np.testing.assert_array_equal(mixture.logits[~same], spoiled.logits[~same])
-    np.testing.assert_array_equal(mixture.strain[~same], spoiled.strain[~same])
+    np.testing.assert_array_equal(mixture.excess[~same], spoiled.excess[~same])
 
 
 def test_folds_keep_groups_together_and_say_so() -> None:

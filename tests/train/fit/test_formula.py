@@ -143,7 +143,7 @@ def test_alone_an_opinion_keeps_its_ranking_where_the_prior_counts_once() -> Non
 def test_the_gradients_are_those_of_the_values(prior: tuple[float, ...]) -> None:
     evidence, _ = unbalanced(rows=80)
     generator = np.random.default_rng(0)
-    evidence = dataclasses.replace(evidence, strain=generator.random(evidence.strain.shape))
+    evidence = dataclasses.replace(evidence, excess=generator.random(evidence.excess.shape))
     fusion = Fusion({"a": 1.5, "b": 0.7}, 1.3, {"a": 0.8, "b": 1.1, "a+b": 1.6}, prior=prior, prior_once=bool(prior))
     objective = Objective(evidence, 0.01, fusion)
     for call, at in (

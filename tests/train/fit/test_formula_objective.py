@@ -43,7 +43,7 @@ def subsets(count: int) -> list[list[int]]:
     return [[m for m in range(count) if number >> m & 1] for number in range(1, 2**count)]
 
 
-def mean_loss(given: Evidence, fusion: Fusion, strain: bool) -> float:
+def mean_loss(given: Evidence, fusion: Fusion, excess: bool) -> float:
     """Average the NLL of `fuse` over the patterns that two rows or more can be judged by, each by its rows' weights."""
     names, losses = list(fusion.temperatures), []
     for chosen in subsets(len(names)):
@@ -51,7 +51,7 @@ def mean_loss(given: Evidence, fusion: Fusion, strain: bool) -> float:
         if usable.sum() >= 2:
             mask = np.zeros_like(given.present)
             mask[chosen] = True
-            log_p = fuse(given.logits, mask, fusion, strain=given.strain if strain else None).log_probabilities
+            log_p = fuse(given.logits, mask, fusion, excess=given.excess if excess else None).log_probabilities
             own = log_p[np.arange(len(given.labels)), given.labels]
             losses.append(-np.average(own[usable], weights=given.weights[usable]))
     return float(np.mean(losses))
@@ -71,7 +71,7 @@ def test_the_objective_is_the_loss_of_fusion_with_the_scales_it_chose(theta: lis
     fusion = Fusion(dict(zip(NAMES, np.exp(theta[:3]), strict=True)), np.exp(theta[3]), scales, **prior_of(once))  # type: ignore[arg-type]
     penalty = ridge * (np.square(theta).sum() + np.mean(np.square(np.log(list(scales.values())))))
     assert set(scales) == {"+".join(NAMES[m] for m in chosen) for chosen in subsets(3)}
-    assert value == pytest.approx(mean_loss(given, fusion, strain=False) + penalty, rel=1e-9)
+    assert value == pytest.approx(mean_loss(given, fusion, excess=False) + penalty, rel=1e-9)
 
 
 @pytest.mark.parametrize("once", [False, True])
@@ -86,7 +86,7 @@ def test_no_other_scale_of_a_pattern_is_better(once: bool) -> None:
         def loss(u: float, key: str = key) -> float:
             fusion = Fusion(temperatures, np.exp(theta[3]), {**scales, key: np.exp(u)}, **prior_of(once))  # type: ignore[arg-type]
             squares = np.square(np.log(list(fusion.scales.values())))
-            return mean_loss(given, fusion, strain=False) + ridge * float(squares.mean())
+            return mean_loss(given, fusion, excess=False) + ridge * float(squares.mean())
 
         best = minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded", options={"xatol": 1e-6})
         assert np.log(scale) == pytest.approx(best.x, abs=1e-3)
@@ -98,7 +98,7 @@ def test_the_scale_of_one_modality_alone_is_held_by_the_ridge_as_much_as_by_its_
     value, _ = objective.value_and_gradient(np.zeros(2))
 
     def loss(u: float) -> float:
-        return mean_loss(given, Fusion({"a": 1.0}, scales={"a": np.exp(u)}), strain=False) + ridge * u**2
+        return mean_loss(given, Fusion({"a": 1.0}, scales={"a": np.exp(u)}), excess=False) + ridge * u**2
 
     best = minimize_scalar(loss, bounds=(-BOUND, BOUND), method="bounded", options={"xatol": 1e-6})
     assert abs(best.x) > 0.02
@@ -116,7 +116,7 @@ def test_the_objective_of_discounts_is_the_loss_of_fusion_under_strain(once: boo
         **prior_of(once),  # type: ignore[arg-type]
     )
     value, _ = Objective(given, ridge, fusion).discounts_value_and_gradient(np.array(list(discounts.values())))
-    expected = mean_loss(given, dataclasses.replace(fusion, discounts=discounts), strain=True)
+    expected = mean_loss(given, dataclasses.replace(fusion, discounts=discounts), excess=True)
     assert value == pytest.approx(expected + ridge * (0.4**2 + 1.1**2), rel=1e-9)
 
 
@@ -183,7 +183,7 @@ def test_parameters_stay_within_bounds_where_opinions_are_useless_or_all_right()
 
 def test_discounts_end_where_nothing_nearby_is_better_and_leave_all_else_alone() -> None:
     given = evidence(rows=150)
-    spoiled = given.logits + np.random.default_rng(1).normal(size=given.logits.shape) * (2.0 * given.strain)[..., None]
+    spoiled = given.logits + np.random.default_rng(1).normal(size=given.logits.shape) * (2.0 * given.excess)[..., None]
     given, fusion = dataclasses.replace(given, logits=spoiled), Fusion({"a": 1.5, "b": 0.7, "c": 1.0}, 1.3)
     found = fit_discounts(given, NAMES, fusion)
     assert dataclasses.replace(found, discounts={}) == fusion
@@ -199,8 +199,8 @@ def test_discounts_end_where_nothing_nearby_is_better_and_leave_all_else_alone()
 
 def test_discounts_do_not_leave_their_bounds() -> None:
     generator = np.random.default_rng(0)
-    labels, strain = np.arange(60) % 4, np.full((1, 60), 0.2)
-    wrong = Evidence.of(9.0 * np.eye(4)[(labels + 1) % 4][None], np.ones((1, 60), dtype=bool), labels, strain)
+    labels, excess = np.arange(60) % 4, np.full((1, 60), 0.2)
+    wrong = Evidence.of(9.0 * np.eye(4)[(labels + 1) % 4][None], np.ones((1, 60), dtype=bool), labels, excess)
     assert fit_discounts(wrong, ("a",), Fusion({"a": 1.0}), ridge=0.0).discounts["a"] == pytest.approx(MOST_DISCOUNT)
     weak = Evidence.of(0.5 * np.eye(4)[labels][None], np.ones((1, 60), dtype=bool), labels, generator.random((1, 60)))
     assert fit_discounts(weak, ("a",), Fusion({"a": 1.0}), ridge=0.0).discounts["a"] == 0
@@ -221,7 +221,7 @@ def test_rows_count_by_their_weights() -> None:
 
 
 def test_rows_are_chosen_weighed_and_appended_with_all_that_belongs_to_them() -> None:
-    given, fields = evidence(rows=12), ("logits", "present", "strain")
+    given, fields = evidence(rows=12), ("logits", "present", "excess")
     some = given.rows(np.array([7, 2]))
     both = given.times(3.0).and_also(some)
     for field in fields:
@@ -235,14 +235,14 @@ def test_rows_are_chosen_weighed_and_appended_with_all_that_belongs_to_them() ->
 
 def test_evidence_has_zeros_for_what_is_missing_and_counts_every_row_alike() -> None:
     present = np.array([[True, False], [True, True]])
-    logits, strain = np.full((2, 2, 3), np.nan, dtype=np.float32), np.full((2, 2), np.nan)
-    logits[present], strain[present] = 2.0, 0.5
-    given = Evidence.of(logits, present, np.array([0, 1]), strain)
+    logits, excess = np.full((2, 2, 3), np.nan, dtype=np.float32), np.full((2, 2), np.nan)
+    logits[present], excess[present] = 2.0, 0.5
+    given = Evidence.of(logits, present, np.array([0, 1]), excess)
     assert given.logits.dtype == np.float64
     np.testing.assert_array_equal(given.logits, np.where(present[..., None], 2.0, 0.0) * np.ones(3))
-    np.testing.assert_array_equal(given.strain, np.where(present, 0.5, 0.0))
+    np.testing.assert_array_equal(given.excess, np.where(present, 0.5, 0.0))
     np.testing.assert_array_equal(given.weights, [1, 1])
-    np.testing.assert_array_equal(Evidence.of(logits, present, np.array([0, 1])).strain, np.zeros((2, 2)))
+    np.testing.assert_array_equal(Evidence.of(logits, present, np.array([0, 1])).excess, np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])

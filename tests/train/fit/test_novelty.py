@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mla_serve.fusion.formula import Array
-from mla_serve.fusion.novelty import Familiar, Reference
+from mla_serve.fusion.novelty import Reference, References
 from mla_serve.train.fit.novelty import auroc, fit_reference
 
 
@@ -27,8 +27,8 @@ def reference(request: pytest.FixtureRequest) -> Reference:
 
 
 def test_what_is_stored_is_what_is_computed_with(reference: Reference) -> None:
-    content = Familiar({"a": reference}).to_bytes()
-    again = Familiar.from_bytes(content).references["a"]
+    content = References({"a": reference}).to_bytes()
+    again = References.from_bytes(content).by_modality["a"]
     values = features(50, 3)[0]
     np.testing.assert_allclose(again.score(values), reference.score(values))
     assert again.method == reference.method
@@ -38,8 +38,8 @@ def test_percentiles_are_those_of_validation(reference: Reference) -> None:
     scores = reference.score(features(200, 1)[0])
     assert reference.percentile(scores).mean() == pytest.approx(0.5, abs=0.02)
     assert reference.percentile(np.array([-1.0, 1e9])).tolist() == [0.0, 1.0]
-    assert np.mean(reference.strain(scores) > 0) == pytest.approx(0.1, abs=0.02)
-    assert (reference.strain(scores) >= 0).all()
+    assert np.mean(reference.excess(scores) > 0) == pytest.approx(0.1, abs=0.02)
+    assert (reference.excess(scores) >= 0).all()
 
 
 def test_what_is_far_away_is_unfamiliar() -> None:
@@ -65,6 +65,6 @@ def test_a_sample_does_not_see_its_batch(reference: Reference) -> None:
 
 
 def test_auroc_against_its_definition() -> None:
-    familiar, strange = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
-    wins = [(s > f) + 0.5 * (s == f) for f in familiar for s in strange]
-    assert auroc(familiar, strange) == pytest.approx(np.mean(wins))
+    references, strange = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
+    wins = [(s > f) + 0.5 * (s == f) for f in references for s in strange]
+    assert auroc(references, strange) == pytest.approx(np.mean(wins))
