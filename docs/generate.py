@@ -174,8 +174,8 @@ def fill(text: str, with_bundle: bool) -> str:
 
 
 def pages() -> list[Path]:
-    """List the README and the pages beside this script."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """List the README and the pages under docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def stale(with_bundle: bool) -> Iterator[tuple[Path, str, str]]:

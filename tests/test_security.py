@@ -23,6 +23,6 @@ def test_every_line_of_the_threat_model_is_held_by_a_test() -> None:
 def test_every_setting_of_the_service_is_documented() -> None:
     from mla_serve.serve.settings import Settings
 
-    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
     missing = [name for name in Settings.model_fields if f"MLA_{name.upper()}" not in text]
     assert not missing

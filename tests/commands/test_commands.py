@@ -232,7 +232,7 @@ console.main(lambda config: {does}, Config, args=[])
 
 
 def test_every_exit_code_is_documented() -> None:
-    section = (ROOT / "docs" / "cli.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "reference" / "cli.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == list(CODES)
 
 
