@@ -1,9 +1,10 @@
 """Write what can be computed into the documentation: settings, errors, flags, measured results, real answers.
 
-    python docs/generate.py                    # writes; models/digits, where it is there, gives results and answers
-    python docs/generate.py --check            # writes nothing; exit code 1 when something is not current
+    python docs/generate.py                    # writes; needs models/digits for results and answers
+    python docs/generate.py --check            # writes nothing; exit code 1 when something is out of date
 
-A place looks like `<!-- settings -->` ... `<!-- end -->`; what stands between is replaced.
+`<!-- settings -->` ... `<!-- end -->` marks a block of a page: the text between the marks is replaced. The pages of
+WHOLE_PAGES are generated from the first line to the last.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ PLACE = re.compile(r"<!-- ([a-z]+)(?:: ([^\n]*?))? -->\n(.*?)<!-- end -->", re.D
 FROM_BUNDLE = ("results", "answer")
 CONDITIONS = {
     "full": "everything",
-    "missing20": "20 % of all modalities missing at random",
+    "missing20": "20 % missing at random",
     "missing50": "50 % missing",
     "missing80": "80 % missing",
 }
+SCORES = {"accuracy": "accuracy", "nll": "NLL", "ece": "ECE"}
 RULES = ("calibrated", "paper")
 
 
@@ -88,7 +90,7 @@ def flags(command: str) -> str:
     output = io.StringIO()
     os.environ |= {"COLUMNS": "110", "NO_COLOR": "1"}
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(output):
-        parse(COMMANDS[command].load(command)[1], ["--help"], f"python -m mla_serve {command}")
+        parse(COMMANDS[command].load(command)[1], ["--help"], f"mla-serve {command}")
     lines = [line.rstrip() for line in output.getvalue().strip().splitlines()]
     return "\n".join(["```text", *lines, "```"])
 
@@ -97,30 +99,37 @@ def commands(_: str) -> str:
     """Tabulate the commands."""
     from mla_serve.__main__ import COMMANDS
 
-    lines = ["| command | does | needs the extra |", "|---|---|---|"]
+    lines = ["| command | what it does | extra to install |", "|---|---|---|"]
     lines += [f"| `{name}` | {each.does} | {each.needs or 'cpu or gpu'} |" for name, each in COMMANDS.items()]
     return "\n".join(lines)
 
 
-def results(_: str) -> str:
-    """Tabulate what was measured when the bundle was exported."""
+def flags_page() -> str:
+    """Write the page with the help of every command."""
+    from mla_serve.__main__ import COMMANDS
+
+    parts = ["# Flags of each command", *(f"## {name}\n\n{flags(name)}" for name in COMMANDS)]
+    return "\n\n".join(parts) + "\n"
+
+
+def results(extent: str) -> str:
+    """Tabulate what was measured when the bundle was exported; `short` leaves out NLL and the pairs of modalities."""
     from mla_serve.bundle.manifest import Bundle
 
     manifest = Bundle.load(MODEL).manifest
-    measured = manifest.metrics["conditions"]
-    names = {name: CONDITIONS.get(name, f"{name} alone" if "+" not in name else name) for name in measured}
-    lines = [f"| available | {' | '.join(f'{rule}: accuracy | NLL | ECE' for rule in RULES)} |"]
-    lines.append("|---" * (1 + 3 * len(RULES)) + "|")
-    for name, scores in measured.items():
-        if name != "+".join(manifest.modalities):
-            cells = [f"{scores[rule][score]:.3f}" for rule in RULES for score in ("accuracy", "nll", "ece")]
-            lines.append(f"| {names[name].replace('+', ' and ')} | {' | '.join(cells)} |")
-    facts = f"{manifest.metrics['rows']} rows of `{manifest.metrics['split']}`, {manifest.metrics['draws']} draws of missing modalities"
-    lines += [
-        "",
-        f"Model `{manifest.name}` {manifest.sha256[:12]}, {facts}. NLL in nats; ECE is the calibration error.",
-    ]
+    shown = ("accuracy", "ece") if extent == "short" else ("accuracy", "nll", "ece")
+    lines = [f"| sent | {' | '.join(f'{rule}: {SCORES[score]}' for rule in RULES for score in shown)} |"]
+    lines.append("|---" * (1 + len(shown) * len(RULES)) + "|")
+    for name, scores in manifest.metrics["conditions"].items():
+        if name == "+".join(manifest.modalities) or (extent == "short" and "+" in name):
+            continue
+        cells = [f"{scores[rule][score]:.3f}" for rule in RULES for score in shown]
+        lines.append(f"| {_condition(name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _condition(name: str) -> str:
+    return CONDITIONS.get(name, name.replace("+", " and ") if "+" in name else f"{name} alone")
 
 
 def answer(asked: str) -> str:
@@ -156,12 +165,13 @@ def _layout(content: dict[str, Any]) -> Iterator[str]:
 
 
 WRITERS: dict[str, Callable[[str], str]] = {
-    writer.__name__: writer for writer in (settings, errors, formats, flags, commands, results, answer)
+    writer.__name__: writer for writer in (settings, errors, formats, commands, results, answer)
 }
+WHOLE_PAGES: dict[str, Callable[[], str]] = {"docs/reference/flags.md": flags_page}
 
 
 def fill(text: str, with_bundle: bool) -> str:
-    """Fill every place of a page."""
+    """Fill every marked block of a page."""
 
     def write(place: re.Match[str]) -> str:
         name, argument, old = place.group(1), place.group(2) or "", place.group(3)
@@ -179,16 +189,21 @@ def pages() -> list[Path]:
 
 
 def stale(with_bundle: bool) -> Iterator[tuple[Path, str, str]]:
-    """Give each page that is not current: path, old text, new text."""
+    """Give each page that is out of date: path, old text, new text."""
     for path in pages():
         old = path.read_text(encoding="utf-8")
         new = fill(old, with_bundle)
         if new != old:
             yield path, old, new
+    for name, write in WHOLE_PAGES.items():
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if (new := write()) != old:
+            yield path, old, new
 
 
 def main() -> None:
-    """Write the pages, or say which are not current."""
+    """Write the pages, or say which are out of date."""
     check = "--check" in sys.argv
     for path, old, new in stale((MODEL / "manifest.json").is_file()):
         print(path.relative_to(ROOT))

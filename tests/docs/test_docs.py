@@ -1,10 +1,12 @@
-"""The documentation does what it says: every block of code is run, every link inside leads somewhere.
+"""The documentation does what it says: every block of code is run, and every link inside the repository leads somewhere.
 
-A block that cannot run here is listed in NOT_RUN with the reason; a new block is run unless it is listed.
+A block that cannot run here is listed in NOT_RUN with the reason; a new block is run unless it is listed. The blocks of
+the tutorial build on each other, so they have a test of their own.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from mla_serve.serve.settings import Settings
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "models" / "digits"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```([a-z]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ADDRESS = "localhost:3000"
 NOT_CODE = ("text", "json")
@@ -41,16 +45,16 @@ NOT_CODE = ("text", "json")
 # The start of a block -> why it is not run.
 NOT_RUN = {
     "make serve\n": "makes an environment and does not end; tests/serve/bento/test_service.py starts the service",
-    "make train": "makes an environment; `python -m mla_serve.train` is what it runs, see tests/train",
+    "make train": "makes an environment; `mla-serve train` does the same, see tests/train",
     "pip install": "would change the environment of the tests",
-    ". .venv/bin/activate": "changes the shell of the reader",
-    "python -m mla_serve evaluate": "needs the data set, which is not in the repository",
+    "python3 -m venv": "makes an environment",
+    "mla-serve evaluate": "needs the data set, which is not in the repository",
     "import json\nfrom pathlib import Path\n\nfrom datasets import": "needs `datasets` and the network; compiled, and see the stand-in below",
-    "python -m mla_serve train --modalities image audio": "takes minutes of all cores; tests/export/test_extend.py extends a bundle",
+    "mla-serve train --modalities image audio": "takes minutes of all cores; tests/export/test_extend.py extends a bundle",
     "torchrun": "trains for minutes on all cores; tests/train/distributed/test_distributed.py runs these commands on a small table",
     "mkdir -p ~/": "writes into the home folder; tests/commands/test_commands.py looks at the script",
 }
-NEEDS_TORCH = "mla_serve train"
+NEEDS_TORCH = "mla-serve train"
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -68,7 +72,7 @@ def cases() -> list[Any]:
     found = []
     for page in PAGES:
         for number, (language, content) in enumerate(blocks(page), 1):
-            if language not in NOT_CODE and reason(content) is None:
+            if page != TUTORIAL and language not in NOT_CODE and reason(content) is None:
                 marks = [pytest.mark.slow] if NEEDS_TORCH in content else []
                 found.append(pytest.param(language, content, id=f"{page.name}-{number}-{language}", marks=marks))
     return found
@@ -94,10 +98,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(workplace: Path) -> Iterator[str]:
-    """Serve the workplace's model, as the pages suppose on localhost:3000."""
-    settings = Settings(model=workplace / "models" / "digits", device="cpu")
+@contextlib.contextmanager
+def serving(model: Path) -> Iterator[str]:
+    """Serve a bundle; gives the address, which stands for localhost:3000 of the pages."""
+    settings = Settings(model=model, device="cpu")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         app = create_app(Predictor(Bundle.load(settings.model)), settings)
@@ -113,25 +117,56 @@ def address(workplace: Path) -> Iterator[str]:
             thread.join(10)
 
 
+@pytest.fixture(scope="module")
+def address(workplace: Path) -> Iterator[str]:
+    """Serve the workplace's model."""
+    with serving(workplace / "models" / "digits") as address:
+        yield address
+
+
 @pytest.mark.parametrize(("language", "content"), cases())
 def test_a_block_runs(workplace: Path, address: str, language: str, content: str) -> None:
-    content = content.replace(ADDRESS, address)
-    if language == "python":
-        run([sys.executable, "-c", content], workplace)
-        return
-    assert language == "bash", f"a block of {language}: say in the test how it is run"
-    if "curl" in content and not shutil.which("curl"):
-        pytest.skip("there is no curl")
-    output = run(["bash", "-euo", "pipefail", "-c", content.replace("curl ", "curl -sS ")], workplace)
+    output = run_block(language, content.replace(ADDRESS, address), workplace)
     if "curl" in content:
         assert ("/problems/" in output) == ("no image" in content or "image=sieben" in content), output
 
 
+def run_block(language: str, content: str, folder: Path) -> str:
+    """Run a block of Python or bash in a folder; return what it prints."""
+    if language == "python":
+        return run([sys.executable, "-c", content], folder)
+    assert language == "bash", f"a block of {language}: say in the test how it is run"
+    if "curl" in content and not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    return run(["bash", "-euo", "pipefail", "-c", content.replace("curl ", "curl -sS ")], folder)
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> None:
+    outputs = []
+    with contextlib.ExitStack() as stack:
+        address = ADDRESS
+        for language, content in blocks(TUTORIAL):
+            if content.startswith("mla-serve serve"):
+                address = stack.enter_context(serving(tmp_path / "models" / "shapes"))
+            elif language not in NOT_CODE and reason(content) is None:
+                outputs.append(run_block(language, content.replace(ADDRESS, address), tmp_path))
+    head, trained, both, unclear, asked, client, table = outputs[1:]
+    assert head.splitlines()[:2] == ["split,label,image,text", "val,square,pictures/0.png,four right angles"]
+    assert "models/shapes is ready" in trained
+    assert both.startswith("square ")
+    assert float(unclear.split()[1].rstrip("%")) < 70
+    assert json.loads(asked)["label"] == "square"
+    assert client.startswith("square ")
+    assert "['circle', 'triangle', 'square']" in client
+    assert [row["label"] for row in ast.literal_eval(table.splitlines()[-1])] == ["square", "circle", None]
+
+
 def run(command: list[str], folder: Path) -> str:
-    """Run a command as a reader in a clone with its environment active; return what it prints."""
+    """Run a command as a reader whose environment is active; return what it prints on standard output."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLA_")}
-    environment |= {"PATH": path, "PYTHONPATH": str(folder), "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    environment |= {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout.decode()}\n{done.stderr.decode()}"
     return done.stdout.decode()
@@ -210,10 +245,31 @@ def test_what_is_generated_is_current() -> None:
     assert old == [], "run: python docs/generate.py"
 
 
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """List the anchors that GitHub, and the site, give to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_inside_lead_somewhere(page: Path) -> None:
-    targets = {target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target}
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+def test_commands_have_one_spelling() -> None:
+    """`mla-serve COMMAND`; that `python -m` works as well is said in the text of two pages."""
+    found = [(page.name, content) for page in PAGES for _, content in blocks(page) if "python -m mla_serve" in content]
+    assert found == []
+
+
+def test_the_citation_names_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
