@@ -111,6 +111,11 @@ format: .venv/.stamp-dev ## format the code and mend what ruff can mend
 docs: .venv/.stamp-dev ## write what can be computed into README.md and docs/: settings, errors, flags, results, answers
 	@$(BIN)/python docs/generate.py
 
+.PHONY: docs-site
+docs-site: .venv/.stamp-dev ## build the documentation as a site in build/site; a broken link is an error
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html -c docs -d build/doctrees . build/site
+	@echo 'build/site/index.html'
+
 .PHONY: check-gpu
 check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on the CPU
 	@exec $(BIN)/python -m mla_serve.export.check_gpu --model '$(MODEL)' $(ARGS)
