@@ -1,6 +1,6 @@
 """Serve, scrape, send; silence the microphone, then pull it out; see which alerts fire, and draw the dashboard.
 
-    python -m deploy.demo.microphone --out docs/microphone.png
+    python -m deploy.demo.microphone --out docs/images/microphone.png
 
 Prometheus (Debian's package, or any on the PATH) evaluates deploy/prometheus/alerts.yml with every duration divided by
 `faster`, so that minutes become seconds.

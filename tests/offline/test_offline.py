@@ -1,4 +1,4 @@
-"""docs/deploy.md: the service asks nobody for anything. Neither does any other command, and none leaves files behind."""
+"""docs/how-to/deploy.md: the service asks nobody for anything. Neither does any other command, and none leaves files behind."""
 
 from __future__ import annotations
 
