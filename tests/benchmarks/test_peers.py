@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers.common import Model, onnx_model
-from benchmarks.peers.torch_eager import function
-from benchmarks.peers.torch_weights import computes_the_same, rebuild
-from benchmarks.serve_load import ask, cases
-from benchmarks.serve_processes import NotServing, serving
-from benchmarks.serve_systems import ECHO, EMPTY, SYSTEMS, System
-from mla_serve.bundle.manifest import Bundle
-from mla_serve.bundle.predictor import Predictor
+from benchmarks.serving.load import ask, cases
+from benchmarks.serving.peers.common import Model, onnx_model
+from benchmarks.serving.peers.torch_eager import function
+from benchmarks.serving.peers.torch_weights import computes_the_same, rebuild
+from benchmarks.serving.processes import NotServing, serving
+from benchmarks.serving.systems import ECHO, EMPTY, SYSTEMS, System
+from mla_serve.bundle import Bundle
 from mla_serve.inputs import Payload
 from mla_serve.train.encoders import ENCODERS
 

@@ -1,0 +1,135 @@
+"""The load generator against a small server: what it counts, what it refuses, and the same mix for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from benchmarks.serving.load import Case, Judge, Question, WrongAnswer, as_form, as_json, ask, in_order, stages
+
+SUBSETS = ("text", "image", "image+text")
+CASES = [Case(subset, {"text": f"{subset} {number}"}, str(number)) for subset in SUBSETS for number in range(3)]
+Reply = Callable[[int], bytes]
+
+
+def answer(body: bytes, status: str = "200 OK", head: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Reply], int]]:
+    """Serve what a function makes of the number of the request, on loopback, in two pieces."""
+    loop, ends = asyncio.new_event_loop(), []
+
+    def start(reply: Reply) -> int:
+        numbers = itertools.count()
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while head := await reader.readuntil(b"\r\n\r\n"):
+                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                    await reader.readexactly(length)
+                    said = reply(next(numbers))
+                    for piece in (said[:20], said[20:]):
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0)
+                    if not said:
+                        return
+            except (asyncio.IncompleteReadError, ConnectionError):
+                pass
+            finally:
+                writer.close()
+
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(talk, "127.0.0.1", 0), loop).result(10)
+        ends.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield start
+
+    async def stop() -> None:
+        for server in ends:
+            server.close()
+        talks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in talks:
+            task.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+        await asyncio.sleep(0.01)
+
+    asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+def questions(label: str | None = "7") -> Iterator[Question]:
+    return (Question(case.subset, as_form(case.sample), label) for case in in_order(CASES, 0))
+
+
+def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[Reply], int]) -> None:
+    answered, marks = itertools.count(), []
+
+    def reply(_: int) -> bytes:
+        next(answered)
+        return answer(b'{"label":"7"}')
+
+    outputs = ask(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
+    assert marks == [True, False]
+    assert set(outputs.latencies) == set(SUBSETS)
+    assert 0 < outputs.answers < next(answered)  # those of the warm-up are not
+    assert outputs.seconds > 0
+    assert all(value > 0 for values in outputs.latencies.values() for value in values)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (answer(b'{"label":"3"}'), "answered '3', the predictor says '7'"),
+        (answer(b"busy", "503 Service Unavailable"), "503 Service Unavailable"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "without Content-Length"),
+        (b"", "closed a connection before it answered"),
+    ],
+)
+def test_the_first_wrong_answer_ends_the_run(served: Callable[[Reply], int], said: bytes, told: str) -> None:
+    port = served(lambda number: said if number == 5 else answer(b'{"label":"7"}'))
+    with pytest.raises(WrongAnswer, match=told):
+        ask(port, questions(), connections=2, seconds=5, warm_up=0.1)
+
+
+def test_a_server_that_never_answers_is_an_error(served: Callable[[Reply], int]) -> None:
+    with pytest.raises(WrongAnswer, match=r"no answer within 0\.2 s over 1 connections"):
+        ask(served(lambda _: b"HTTP/1.1 200 OK\r\n"), questions(), connections=1, seconds=0.1, warm_up=0.1)
+
+
+def test_a_body_that_was_right_is_not_right_for_another_label() -> None:
+    judge, body = Judge(), b'{"label":"7"}'
+    judge.check(Question("text", b"", "7"), b"HTTP/1.1 200 OK", body)
+    with pytest.raises(WrongAnswer):
+        judge.check(Question("text", b"", "8"), b"HTTP/1.1 200 OK", body)
+    judge.check(Question("text", b"", None), b"HTTP/1.1 200 OK", body)
+
+
+def test_every_system_gets_the_same_order_and_every_subset_its_share() -> None:
+    first, second, other = (list(itertools.islice(in_order(CASES, seed), 90)) for seed in (1, 1, 2))
+    assert first == second != other
+    assert Counter(case.subset for case in first) == dict.fromkeys(SUBSETS, 30)
+
+
+def test_json_carries_files_in_base64() -> None:
+    head, _, body = as_json({"image": b"\x00\xff", "text": "nol"}).partition(b"\r\n\r\n")
+    assert json.loads(body) == {"image": "AP8=", "text": "nol"}
+    assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_stages_are_read_off_the_header(served: Callable[[Reply], int]) -> None:
+    port = served(lambda _: answer(b"{}", head="Server-Timing: decode-text;dur=0.10, fuse;dur=1.5\r\n"))
+    assert stages(port, CASES) == {subset: ["decode-text", "fuse"] for subset in SUBSETS}

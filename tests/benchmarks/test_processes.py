@@ -1,0 +1,60 @@
+"""While one server is measured the others sleep, even one that waits for work in circles."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.serving.processes import Tree, serving
+from benchmarks.serving.serve import ServeBenchConfig, _command
+from benchmarks.serving.systems import ECHO
+from tests.load.http import get
+
+DIGITS = Path(__file__).parents[2] / "models" / "digits"
+PATIENCE_S = 20
+
+
+def test_a_process_that_turns_in_circles_takes_nothing_while_it_sleeps() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            tree = Tree([process.pid])
+            tree.tell(signal.SIGSTOP)
+            time.sleep(0.05)
+            before = tree.cpu_s()
+            time.sleep(0.3)
+            assert tree.cpu_s() == before
+            tree.tell(signal.SIGCONT)
+            end = time.monotonic() + PATIENCE_S
+            while tree.cpu_s() == before:
+                assert time.monotonic() < end, "it does not go on"
+        finally:
+            process.kill()
+
+
+def test_a_server_that_has_slept_answers_when_it_is_awake_and_ends() -> None:
+    with serving(ECHO.command, ECHO.environment(DIGITS, {}), ECHO.ready_path) as server:
+        server.sleep()
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(get(server.port, ECHO.ready_path), 0.5))
+        with server.awake():
+            status, _ = asyncio.run(get(server.port, ECHO.ready_path))
+            assert status == 200
+    assert server.process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        (ServeBenchConfig(), "make bench-serve"),
+        (ServeBenchConfig(only=("digits",)), 'make bench-serve ARGS="--only digits"'),
+        (ServeBenchConfig(quick=True, only=("resnet18",)), 'make bench-serve ARGS="--quick --only resnet18"'),
+    ],
+)
+def test_the_report_names_the_command_that_was_given(config: ServeBenchConfig, command: str) -> None:
+    assert _command(config) == command
