@@ -50,7 +50,7 @@ GRID = {"adamw": (1e-3, 3e-3), "sgd": (0.03, 0.1)}
 SEARCH_SEED = 1000
 Job = tuple[str, str, str]  # data set, its folder, strategy
 Setting = tuple[str, float]  # optimiser, learning rate
-RULES = ("native", "paper", "mean_logit", "calibrated")
+RULES = ("native", "calibrated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class BenchConfig:
     work: Path = Path("runs/bench")
     """Folder of the finished cells."""
     out: Path = Path("benchmarks/accuracy")
-    """Folder that strategies.json, .md and .svg are written to."""
+    """Folder that strategies.parquet, .md and .svg are written to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def jobs_of(config: BenchConfig) -> list[Job]:
     """
     seeds = defaultdict(set)
     for row in read_rows(config.out):
-        if row.get("epochs") == config.epochs:
+        if row["epochs"] == config.epochs:
             seeds[row["dataset"], row["strategy"]].add(row["seed"])
     datasets = dict(item.partition("=")[::2] for item in config.data)
     return [
@@ -148,7 +148,7 @@ def search_cells(config: BenchConfig, dataset: str, folder: str, strategy: str) 
 
 def settled(config: BenchConfig) -> dict[tuple[str, str], Setting]:
     """Return the settings that earlier searches have found: {(data set, strategy): (optimiser, learning rate)}."""
-    rows = [row for row in read_rows(config.out) if "optimizer" in row]
+    rows = read_rows(config.out)
     return {(row["dataset"], row["strategy"]): (row["optimizer"], row["lr"]) for row in rows}
 
 
@@ -362,7 +362,7 @@ def run(config: BenchConfig) -> None:
     """Compare and write the report."""
     cells = compare(config)
     write_report([read(cell, config.work) for cell in cells], config.out)
-    console.print(f"{config.out}/strategies.md, .json and .svg are written")
+    console.print(f"{config.out}/strategies.md, .parquet and .svg are written")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""The comparison of strategies as JSON rows, and from these alone a table and a figure.
+"""Keep the results of the comparison of strategies in strategies.parquet, and write its table and figure from these alone.
 
-The rows accumulate: a strategy that is run again takes the place of what was there, all else stays. Each row of the
-preferred rule says in how many draws of missing modalities each test row was right, so differences are paired over runs
-that were made at different times.
+The rows accumulate: a strategy that is run again takes the place of what was there, all else stays. A row says in how
+many draws of missing modalities each test row was classified correctly, so differences can be paired over runs that were
+made at different times.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections import defaultdict
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from mla_serve.evaluation.scores import RATES, conditions
 from mla_serve.fusion.formula import Array, Fusion
@@ -26,55 +27,74 @@ MASKS = 100  # draws of missing modalities that test scores are averaged over, t
 RESAMPLES = 1000
 SCORES = ("accuracy", "macro_f1", "nll", "ece")
 REFERENCE = "mla"
-ROWS = "strategies.json"
+ROWS = "strategies.parquet"
 Results = Mapping[str, Any]
 Row = dict[str, Any]
+SCHEMA = pa.schema(
+    {
+        **dict.fromkeys(("dataset", "strategy"), pa.string()),
+        "seed": pa.int32(),
+        "optimizer": pa.string(),
+        "lr": pa.float64(),
+        "epochs": pa.int32(),
+        "precision": pa.string(),
+        "encoders": pa.list_(pa.string()),  # null: those that mla_serve.train chooses by itself
+        "image_size": pa.int32(),  # null: likewise
+        **dict.fromkeys(("train_seconds", "peak_mb"), pa.float64()),
+        **dict.fromkeys(("condition", "fusion"), pa.string()),
+        **dict.fromkeys(SCORES, pa.float64()),
+        "draws": pa.int32(),
+        "right": pa.binary(),
+    }
+)
 
 
 def read_rows(out: Path) -> list[Row]:
-    """Return what earlier runs have written; nothing where there is no file."""
+    """Return the rows that earlier runs have written; none where there is no file."""
     path = out / ROWS
-    return json.loads(path.read_text()) if path.exists() else []
+    return parquet.read_table(path).to_pylist() if path.exists() else []
 
 
 def write_report(results: Sequence[Results], out: Path) -> None:
-    """Add results to strategies.json; write strategies.md and .svg from it."""
-    new = json_rows(results)
+    """Add results to strategies.parquet; write strategies.md and .svg from it."""
+    new = result_rows(results)
     fresh = {(row["dataset"], row["strategy"]) for row in new}
     rows = [row for row in read_rows(out) if (row["dataset"], row["strategy"]) not in fresh] + new
     rows.sort(key=lambda row: (row["dataset"],))  # stable: strategies stay in the order in which they were added
     out.mkdir(parents=True, exist_ok=True)
-    content = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
-    (out / ROWS).write_text(f"[\n{content}\n]\n")
+    write_rows(rows, out)
     draw(rows, out / "strategies.svg")
     (out / "strategies.md").write_text(markdown(rows))
 
 
-def json_rows(results: Sequence[Results]) -> list[Row]:
-    """Return one row per data set, strategy, seed, condition and fusion rule, on the test split.
+def write_rows(rows: Sequence[Row], out: Path) -> None:
+    """Write strategies.parquet whole: a run that is interrupted leaves the earlier file."""
+    temporary = out / f".{ROWS}.tmp"
+    parquet.write_table(pa.Table.from_pylist(list(rows), SCHEMA), temporary, compression="zstd")
+    temporary.replace(out / ROWS)
 
-    Rows of an availability pattern, most of the file, lack the setting that those of the other conditions have.
-    `preferred` marks the rule that validation prefers for the strategy; there, under the conditions shown, `right` has a
-    byte for each row of the test split, in hexadecimal: in how many of the `draws` of missing modalities it was right.
+
+def result_rows(results: Sequence[Results]) -> list[Row]:
+    """Return one row per data set, strategy, seed and shown condition: test scores by the preferred fusion rule.
+
+    `fusion` is the rule that validation prefers for the strategy. `right` has a byte for each row of the test split: in how
+    many of the `draws` of missing modalities it was classified correctly.
     """
     groups: dict[tuple[str, str], list[Results]] = defaultdict(list)
-    for one in results:
-        groups[one["dataset"], one["strategy"]].append(one)
-    return [row for runs in groups.values() for one in runs for row in _rows(one, preferred(runs))]
+    for result in results:
+        groups[result["dataset"], result["strategy"]].append(result)
+    return [row for runs in groups.values() for run in runs for row in _rows(run, preferred(runs))]
 
 
-def _rows(one: Results, rule: str) -> Iterator[Row]:
-    facts = {key: one[key] for key in ("dataset", "strategy", "seed")}
-    setting = {key: one[key] for key in ("optimizer", "lr", "epochs", "precision")}
-    setting |= {key: one[key] for key in ("encoders", "image_size") if one.get(key)}
-    cost = {key: round(one[key], 1) for key in ("train_seconds", "peak_mb")}
-    right = _right(one, rule)
-    for condition, rules in one["conditions"]["test"].items():
-        for fusion, scores in rules.items():
-            row = facts | (setting if condition in SHOWN else {})
-            row |= {"condition": condition, "fusion": fusion, "preferred": fusion == rule}
-            row |= {key: round(scores[key], 4) for key in SCORES} | cost
-            yield row | (right.get(condition, {}) if row["preferred"] else {})
+def _rows(result: Results, rule: str) -> Iterator[Row]:
+    facts = {key: result[key] for key in ("dataset", "strategy", "seed", "optimizer", "lr", "epochs", "precision")}
+    facts |= {key: result.get(key) or None for key in ("encoders", "image_size")}
+    facts |= {key: round(result[key], 1) for key in ("train_seconds", "peak_mb")}
+    right = _right(result, rule)
+    for condition in SHOWN:
+        scores = result["conditions"]["test"][condition][rule]
+        rounded = {key: round(scores[key], 4) for key in SCORES}
+        yield facts | {"condition": condition, "fusion": rule} | rounded | right[condition]
 
 
 def preferred(runs: Sequence[Results]) -> str:
@@ -95,16 +115,15 @@ def _right(one: Results, rule: str) -> dict[str, Row]:
         if condition in SHOWN:
             answers = (fuse(stored["logits"], mask, fusion, rule).log_probabilities.argmax(axis=1) for mask in masks)
             counts = np.sum([each == stored["labels"] for each in answers], axis=0, dtype=np.uint8)
-            found[condition] = {"draws": len(masks), "right": counts.tobytes().hex()}
+            found[condition] = {"draws": len(masks), "right": counts.tobytes()}
     return found
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Group the rows of each strategy's preferred rule: {data set: {strategy: rows}}."""
+    """Group rows: {data set: {strategy: rows}}."""
     groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["preferred"]:
-            groups[row["dataset"]][row["strategy"]].append(row)
+        groups[row["dataset"]][row["strategy"]].append(row)
     return groups
 
 
@@ -131,7 +150,7 @@ def differences(by_strategy: Mapping[str, Sequence[Row]]) -> dict[str, dict[str,
 def _shares(rows: Sequence[Row], condition: str) -> Array:
     """Return the share of draws in which each seed gets each test row right: (seeds, rows)."""
     chosen = sorted((row["seed"], row["right"], row["draws"]) for row in rows if row["condition"] == condition)
-    return np.array([np.frombuffer(bytes.fromhex(right), np.uint8) / draws for _, right, draws in chosen])
+    return np.array([np.frombuffer(right, np.uint8) / draws for _, right, draws in chosen])
 
 
 def interval(ours: Array, theirs: Array) -> tuple[float, float, float]:
@@ -156,8 +175,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _head(rows: Sequence[Row]) -> str:
-    epochs = sorted({row["epochs"] for row in rows if row["condition"] in SHOWN})
-    precisions = " and ".join(sorted({row["precision"] for row in rows if row["condition"] in SHOWN}))
+    epochs = sorted({row["epochs"] for row in rows})
+    precisions = " and ".join(sorted({row["precision"] for row in rows}))
     return f"""# Training strategies
 
 Test accuracy in per cent, mean and standard deviation over the seeds, {" or ".join(map(str, epochs))} epochs, by each strategy's native or the
@@ -173,9 +192,9 @@ training, on one thread. {platform.machine()}, {os.cpu_count()} cores.
 
 def _encoders(by_strategy: Mapping[str, Sequence[Row]]) -> list[str]:
     """Name the encoders where they are not the usual ones."""
-    rows = [row for own in by_strategy.values() for row in own if "encoders" in row]
+    rows = [row for own in by_strategy.values() for row in own if row["encoders"]]
     names = sorted({name for row in rows for name in row["encoders"]})
-    sizes = sorted({str(row["image_size"]) for row in rows if "image_size" in row})
+    sizes = sorted({str(row["image_size"]) for row in rows if row["image_size"]})
     images = f"; images of {' or '.join(sizes)} pixels" if sizes else ""
     return [f"Encoders: {', '.join(names)}{images}.\n"] if names else []
 
