@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.serving.load import Case, Heard, in_order
+from benchmarks.serving.load import Case, LoadResult, shuffled
 from benchmarks.serving.processes import Tree
 from mla_serve.bundle import Bundle
 from mla_serve.predictor import Predictor
@@ -45,7 +45,7 @@ class Ceiling:
         """Return the first so many processes."""
         return Tree([process.pid for process in self._processes[:processes] if process.pid])
 
-    def run(self, processes: int, seconds: float, warm_up: float, seed: int) -> GraphOutputs:
+    def run(self, processes: int, seconds: float, warm_up: float, seed: int) -> LoadResult:
         """Let the first so many processes predict at once, each the same mix in an order of its own.
 
         Returns: the answers, and in place of the load's own cost the processor seconds of the predictors.
@@ -60,7 +60,7 @@ class Ceiling:
             cpu_s += spent
             for subset, values in part.items():
                 latencies.setdefault(subset, []).extend(values)
-        return GraphOutputs(seconds, latencies, cpu_s)
+        return LoadResult(seconds, latencies, cpu_s)
 
 
 def _answer(pipe: Connection, bundle: Path, found: Sequence[Case]) -> None:
@@ -71,7 +71,7 @@ def _answer(pipe: Connection, bundle: Path, found: Sequence[Case]) -> None:
     pipe.send(None)
     while True:
         seconds, warm_up, seed = pipe.recv()
-        order = in_order(found, seed)
+        order = shuffled(found, seed)
         _predict(predictor, order, warm_up)
         before = time.process_time()
         latencies = _predict(predictor, order, seconds)

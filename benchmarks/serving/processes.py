@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from mla_serve.errors import MlaServeError
-from tests.load.http import get
+from mla_serve.tune.load import get
 from tests.load.service import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -153,8 +152,8 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str) -> bytes | Non
     """Return what it answers when it is ready, None when it never is."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError, EOFError, ValueError, TimeoutError):
-            status, body = asyncio.run(get(port, path))
+        with contextlib.suppress(OSError):
+            status, body = get(port, path)
             if status == 200:
                 return body
         time.sleep(POLL_S)

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 from uvicorn.server import ServerState
 
-from benchmarks.serving.load import HEAD_END, Case, as_form, ask, cases, in_order
+from benchmarks.serving.load import Case, cases_of, measure_load, shuffled
 from benchmarks.serving.processes import Server, serving
 from benchmarks.serving.serve import machine
 from benchmarks.serving.systems import SYSTEMS
@@ -45,8 +45,7 @@ from mla_serve.serve.models.current_model import Mounted, PastBentoML
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.request_id import Identity
 from mla_serve.serve.settings import Settings
-from mla_serve.serve.workers.threads import Stopwatch
-from tests.load.http import BOUNDARY
+from mla_serve.tune.load import BOUNDARY, HEAD_END, form_request
 
 WARM_UP_S = 0.3  # of the real service, after its sleep
 OPTIONS = Options()
@@ -90,7 +89,7 @@ class Layers:
         """Open the bundle and build a worker's application around it."""
         self.settings = Settings(model=config.model, device="cpu")
         self.predictor = open_predictor(self.settings)
-        self.cases = cases(self.predictor.bundle)
+        self.cases = cases_of(self.predictor.bundle)
         mounted = Mounted(self.settings)
         mounted.take(self.predictor)
         self._application = mounted
@@ -98,7 +97,7 @@ class Layers:
         self._routes = mounted.routes
         inner = PastBentoML(mounted, mounted)
         self.worker = Drained(Identity(inner, mounted.name, log=False), Drain(self.settings))
-        self.requests = {id(case): as_form(case.sample) for case in self.cases}
+        self.requests = {id(case): form_request(case.sample) for case in self.cases}
 
     def watch(self) -> Stopwatch:
         """Start a stopwatch as a request does."""
@@ -275,7 +274,7 @@ def _runner() -> asyncio.Runner:
 
 
 def _order(layers: Layers, config: ProfileConfig, seed: int) -> Iterator[Case]:
-    return itertools.islice(in_order(layers.cases, seed), config.requests)
+    return itertools.islice(shuffled(layers.cases, seed), config.requests)
 
 
 def _timed(run: Callable[[Iterator[Case]], None], order: Iterator[Case]) -> float:
@@ -293,8 +292,8 @@ def _served(server: Server, found: Sequence[Case], config: ProfileConfig, seed: 
 
     with server.awake():
         questions = SYSTEMS[0].questions(found, seed)
-        outputs = ask(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
-    return 1e6 * (cpu[False] - cpu[True]) / outputs.answers
+        heard = measure_load(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
+    return 1e6 * (cpu[False] - cpu[True]) / heard.answers
 
 
 def parts(predictor: Predictor, found: Sequence[Case]) -> dict[str, float]:

@@ -31,7 +31,7 @@ import rich.progress
 
 from benchmarks.serving.bundle import resnet18_bundle
 from benchmarks.serving.ceiling import Ceiling
-from benchmarks.serving.load import Case, Heard, ask, cases, stages
+from benchmarks.serving.load import Case, LoadResult, cases_of, measure_load, timing_stages
 from benchmarks.serving.processes import Server, serving
 from benchmarks.serving.systems import CORES, ECHO, EMPTY, SYSTEMS, Settings, System, told
 from mla_serve.bundle import Bundle
@@ -143,7 +143,7 @@ class Bench:
                 servers[system.name].settle()
             if "torch_eager" in servers:
                 self.weights[subject.name] = json.loads(servers["torch_eager"].ready)["weights"]
-            self.stages[subject.name] = stages(servers["mla_serve"].port, subject.cases)
+            self.stages[subject.name] = timing_stages(servers["mla_serve"].port, subject.cases)
             for server in servers.values():
                 server.sleep()
             ceiling = stack.enter_context(Ceiling(subject.folder, subject.cases, CORES))
@@ -177,9 +177,9 @@ class Bench:
             cpu[begins] = tree.cpu_s()
 
         with server.awake():
-            outputs = ask(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
-        row = _row(subject.name, system.name, connections, repeat, outputs, cpu[False] - cpu[True], tree.peak_mb())
-        return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(outputs)}
+            heard = measure_load(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
+        row = _row(subject.name, system.name, connections, repeat, heard, cpu[False] - cpu[True], tree.peak_mb())
+        return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(heard)}
 
     def _ceiling_row(self, subject: Subject, ceiling: Ceiling, processes: int, repeat: int) -> Row:
         tree = ceiling.tree(processes)
@@ -197,8 +197,8 @@ class Bench:
             with _serve(subject, system, settings) as server:
                 server.settle()
                 questions = system.questions(subject.cases, 0, labels=False)
-                outputs = ask(server.port, questions, PROBED_AT, subject.seconds, self.config.warm_up)
-            found.append(outputs.answers / outputs.seconds)
+                heard = measure_load(server.port, questions, PROBED_AT, subject.seconds, self.config.warm_up)
+            found.append(heard.answers / heard.seconds)
             self.probes.append(
                 {"bundle": subject.name, "system": system.name, "settings": told(settings), "rps": round(found[-1], 1)}
             )
@@ -225,12 +225,12 @@ def _serve(subject: Subject, system: System, settings: Settings) -> contextlib.A
     return serving(system.command, system.environment(subject.folder.resolve(), settings), system.ready_path)
 
 
-def _share(outputs: GraphOutputs) -> float:
-    return round(outputs.client_cpu_s / outputs.seconds, 3)
+def _share(heard: LoadResult) -> float:
+    return round(heard.client_cpu_s / heard.seconds, 3)
 
 
 def _row(
-    bundle: str, system: str, connections: int, repeat: int, outputs: GraphOutputs, cpu_s: float, peak_mb: float
+    bundle: str, system: str, connections: int, repeat: int, heard: LoadResult, cpu_s: float, peak_mb: float
 ) -> Row:
     """Sum one measurement up."""
     together = np.concatenate([np.array(values) for values in outputs.latencies.values()])
@@ -275,7 +275,7 @@ def _checked(folder: Path) -> list[Case]:
         raise ConfigError(
             f"--model {folder}: it reads {', '.join(bundle.inputs)}; the peers are written for image, audio and text"
         )
-    found = cases(bundle)
+    found = cases_of(bundle)
     if len({case.subset for case in found}) < 7:
         raise ConfigError(f"--model {folder}: its golden samples do not cover the 7 subsets; export it with samples")
     return found

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.serving.load import Case, Dialect, Question, as_form, as_json, in_order
+from benchmarks.serving.load import Case, Question, RequestWriter, json_request, shuffled
+from mla_serve.tune.load import form_request
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PYTHON = (sys.executable, "-m")
@@ -24,7 +25,7 @@ class System:
     name: str
     about: str
     command: Sequence[str]
-    dialect: Dialect = as_form
+    write_request: RequestWriter = form_request
     ready_path: str = "/readyz"
     variants: Sequence[Settings] = ({},)
     checks_labels: bool = True
@@ -38,10 +39,10 @@ class System:
     def questions(self, found: Sequence[Case], seed: int, labels: bool = True) -> Iterator[Question]:
         """Ask the same cases in the same order as every system, in this one's dialect."""
         written = {id(case): self._question(case, labels and self.checks_labels) for case in found}
-        return (written[id(case)] for case in in_order(found, seed))
+        return (written[id(case)] for case in shuffled(found, seed))
 
     def _question(self, case: Case, label: bool) -> Question:
-        return Question(case.subset, self.dialect(case.sample), case.label if label else None)
+        return Question(case.subset, self.write_request(case.sample), case.label if label else None)
 
 
 def _peer(module: str) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ SYSTEMS = (
         "litserve",
         "LitServe, the same graphs and thread settings",
         _peer("litserve_peer"),
-        dialect=as_json,
+        write_request=json_request,
         ready_path="/health",
         variants=(
             {"BENCH_BATCH": "1", "BENCH_FAST_QUEUE": "0"},
@@ -76,7 +77,7 @@ SYSTEMS = (
         "bentoml_typed",
         "a typed BentoML endpoint, the same graphs and thread settings",
         _bentoml("benchmarks.serving.peers.bentoml_typed:Typed"),
-        dialect=as_json,
+        write_request=json_request,
         variants=({"BENCH_CALLS": "1"}, {"BENCH_CALLS": "4"}),
     ),
     System("torch_eager", "FastAPI and torch in eager mode", _peer("torch_eager"), variants=_threads()),

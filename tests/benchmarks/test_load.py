@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.serving.load import Case, Judge, Question, WrongAnswer, as_form, as_json, ask, in_order, stages
+from benchmarks.serving.load import (
+    AnswerChecker,
+    Case,
+    Question,
+    WrongAnswer,
+    json_request,
+    measure_load,
+    shuffled,
+    timing_stages,
+)
+from mla_serve.tune.load import Answer, Connection, ConnectionEnded, form_request, get
 
 SUBSETS = ("text", "image", "image+text")
 CASES = [Case(subset, {"text": f"{subset} {number}"}, str(number)) for subset in SUBSETS for number in range(3)]
@@ -33,8 +43,8 @@ def served() -> Iterator[Callable[[Reply], int]]:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 while head := await reader.readuntil(b"\r\n\r\n"):
-                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                    await reader.readexactly(length)
+                    _, found, rest = head.lower().partition(b"content-length: ")
+                    await reader.readexactly(int(rest.split(b"\r\n")[0]) if found else 0)
                     said = reply(next(numbers))
                     for piece in (said[:20], said[20:]):
                         writer.write(piece)
@@ -72,7 +82,7 @@ def served() -> Iterator[Callable[[Reply], int]]:
 
 
 def questions(label: str | None = "7") -> Iterator[Question]:
-    return (Question(case.subset, as_form(case.sample), label) for case in in_order(CASES, 0))
+    return (Question(case.subset, form_request(case.sample), label) for case in shuffled(CASES, 0))
 
 
 def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[Reply], int]) -> None:
@@ -82,7 +92,7 @@ def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[
         next(answered)
         return answer(b'{"label":"7"}')
 
-    outputs = ask(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
+    heard = measure_load(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
     assert marks == [True, False]
     assert set(outputs.latencies) == set(SUBSETS)
     assert 0 < outputs.answers < next(answered)  # those of the warm-up are not
@@ -102,34 +112,58 @@ def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[
 def test_the_first_wrong_answer_ends_the_run(served: Callable[[Reply], int], said: bytes, told: str) -> None:
     port = served(lambda number: said if number == 5 else answer(b'{"label":"7"}'))
     with pytest.raises(WrongAnswer, match=told):
-        ask(port, questions(), connections=2, seconds=5, warm_up=0.1)
+        measure_load(port, questions(), connections=2, seconds=5, warm_up=0.1)
 
 
 def test_a_server_that_never_answers_is_an_error(served: Callable[[Reply], int]) -> None:
     with pytest.raises(WrongAnswer, match=r"no answer within 0\.2 s over 1 connections"):
-        ask(served(lambda _: b"HTTP/1.1 200 OK\r\n"), questions(), connections=1, seconds=0.1, warm_up=0.1)
+        measure_load(served(lambda _: b"HTTP/1.1 200 OK\r\n"), questions(), connections=1, seconds=0.1, warm_up=0.1)
 
 
 def test_a_body_that_was_right_is_not_right_for_another_label() -> None:
-    judge, body = Judge(), b'{"label":"7"}'
-    judge.check(Question("text", b"", "7"), b"HTTP/1.1 200 OK", body)
+    checker, right = AnswerChecker(), Answer(200, b"HTTP/1.1 200 OK", b'{"label":"7"}')
+    checker.check(Question("text", b"", "7"), right)
     with pytest.raises(WrongAnswer):
-        judge.check(Question("text", b"", "8"), b"HTTP/1.1 200 OK", body)
-    judge.check(Question("text", b"", None), b"HTTP/1.1 200 OK", body)
+        checker.check(Question("text", b"", "8"), right)
+    checker.check(Question("text", b"", None), right)
+
+
+def test_a_connection_that_ends_is_told_from_an_answer(served: Callable[[Reply], int]) -> None:
+    async def ask_until_it_ends(port: int) -> bytes:
+        connection = await Connection.open(port)
+        assert (await connection.ask(form_request({"text": "nol"}))).body == b"whole"
+        with pytest.raises(ConnectionEnded) as raised:
+            await connection.ask(form_request({"text": "nol"}))
+        return raised.value.partial
+
+    port = served(lambda number: answer(b"whole") if number == 0 else b"")
+    assert asyncio.run(ask_until_it_ends(port)) == b""
+
+
+def test_headers_are_found_whatever_their_case() -> None:
+    head = b"HTTP/1.1 200 OK\r\nServer-Timing: Fuse;dur=1\r\nX-Y:  Z "
+    assert [Answer(200, head, b"").header(name) for name in ("server-timing", "x-y", "y")] == ["Fuse;dur=1", "Z", ""]
+
+
+def test_a_path_is_got_and_an_answer_that_is_cut_is_an_error(served: Callable[[Reply], int]) -> None:
+    port = served(lambda number: answer(b"ready") if number == 0 else b"")
+    assert get(port, "/readyz") == (200, b"ready")
+    with pytest.raises(ConnectionError, match="/readyz"):
+        get(port, "/readyz")
 
 
 def test_every_system_gets_the_same_order_and_every_subset_its_share() -> None:
-    first, second, other = (list(itertools.islice(in_order(CASES, seed), 90)) for seed in (1, 1, 2))
+    first, second, other = (list(itertools.islice(shuffled(CASES, seed), 90)) for seed in (1, 1, 2))
     assert first == second != other
     assert Counter(case.subset for case in first) == dict.fromkeys(SUBSETS, 30)
 
 
 def test_json_carries_files_in_base64() -> None:
-    head, _, body = as_json({"image": b"\x00\xff", "text": "nol"}).partition(b"\r\n\r\n")
+    head, _, body = json_request({"image": b"\x00\xff", "text": "nol"}).partition(b"\r\n\r\n")
     assert json.loads(body) == {"image": "AP8=", "text": "nol"}
     assert f"Content-Length: {len(body)}".encode() in head
 
 
 def test_stages_are_read_off_the_header(served: Callable[[Reply], int]) -> None:
     port = served(lambda _: answer(b"{}", head="Server-Timing: decode-text;dur=0.10, fuse;dur=1.5\r\n"))
-    assert stages(port, CASES) == {subset: ["decode-text", "fuse"] for subset in SUBSETS}
+    assert timing_stages(port, CASES) == {subset: ["decode-text", "fuse"] for subset in SUBSETS}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.serving.load import ask, cases
+from benchmarks.serving.load import cases_of, measure_load
 from benchmarks.serving.peers.common import Model, onnx_model
 from benchmarks.serving.peers.torch_eager import function
 from benchmarks.serving.peers.torch_weights import computes_the_same, rebuild
@@ -90,7 +90,7 @@ def test_weights_that_are_not_those_of_the_graphs_are_told(bundle: Bundle) -> No
 
 
 def test_cases_cover_the_subsets_and_leave_out_what_hangs_on_a_digit(bundle: Bundle) -> None:
-    found = cases(bundle)
+    found = cases_of(bundle)
     assert len({case.subset for case in found}) == 7
     for case in found:
         assert case.label == Predictor(bundle).predict([case.sample])[0].label
@@ -100,14 +100,14 @@ def test_cases_cover_the_subsets_and_leave_out_what_hangs_on_a_digit(bundle: Bun
 @pytest.mark.slow
 @pytest.mark.parametrize("system", [*SYSTEMS, ECHO], ids=lambda system: system.name)
 def test_every_system_answers_every_setting_rightly(system: System, bundle: Bundle) -> None:
-    found = cases(bundle)
+    found = cases_of(bundle)
     for settings in system.variants:
         with serving(system.command, system.environment(DIGITS, settings), system.ready_path) as server:
             server.settle()
             tree = server.tree()
             tree.forget_peak()
-            outputs = ask(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
-            assert outputs.answers > 0
+            heard = measure_load(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
+            assert heard.answers > 0
             assert tree.cpu_s() > 0
             assert tree.peak_mb() > 10
             pids = [process.pid for process in tree.processes]

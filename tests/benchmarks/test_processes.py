@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from benchmarks.serving.processes import Tree, serving
 from benchmarks.serving.serve import ServeBenchConfig, _command
 from benchmarks.serving.systems import ECHO
-from tests.load.http import get
+from mla_serve.tune.load import get
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 PATIENCE_S = 20
@@ -41,10 +40,9 @@ def test_a_server_that_has_slept_answers_when_it_is_awake_and_ends() -> None:
     with serving(ECHO.command, ECHO.environment(DIGITS, {}), ECHO.ready_path) as server:
         server.sleep()
         with pytest.raises(TimeoutError):
-            asyncio.run(asyncio.wait_for(get(server.port, ECHO.ready_path), 0.5))
+            get(server.port, ECHO.ready_path, 0.5)
         with server.awake():
-            status, _ = asyncio.run(get(server.port, ECHO.ready_path))
-            assert status == 200
+            assert get(server.port, ECHO.ready_path)[0] == 200
     assert server.process.returncode is not None
 
 

@@ -23,8 +23,8 @@ CEILING_RPS = 1000.0
 
 
 def row(system: str, bundle: str, connections: int, run: int, rps: float) -> dict[str, Any]:
-    outputs = serve.GraphOutputs(1.0, {subset: [1.0, 2.0, 3.0] for subset in SUBSETS}, 0.01)
-    made = serve._row(bundle, system, connections, run, outputs, 0.02, 100.0)
+    heard = serve.LoadResult(1.0, {subset: [1.0, 2.0, 3.0] for subset in SUBSETS}, 0.01)
+    made = serve._row(bundle, system, connections, run, heard, 0.02, 100.0)
     return made | {"rps": rps, "ceiling_rps": CEILING_RPS, "start_s": 3.0, "client_cpu_share": 0.1}
 
 
