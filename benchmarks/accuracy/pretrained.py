@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
-import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.accuracy.strategies_report import interval
+from benchmarks.shared import machine, write_results
 from mla_serve.bundle import Bundle
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
@@ -188,8 +187,7 @@ def markdown(config: PretrainedConfig, results: Sequence[Mapping[str, Any]]) -> 
     lines = [
         "# Frozen pretrained texts beside pictures learned from scratch\n",
         f"`{config.data.name}`, text {_source(config.text)} (frozen), image {_source(image)}, mla, {config.epochs} epochs, through the",
-        f"exported bundles. {platform.machine()}, {os.cpu_count()} cores. "
-        '`make bench-pretrained ARGS="--data DIR --text hf:FOLDER"`\n',
+        f'exported bundles. {machine()}. `make bench-pretrained ARGS="--data DIR --text hf:FOLDER"`\n',
         f"Of {first['rows']} test rows, {first['repeats'][TEXT]} have a text that a training row has (lower case, without links and",
         f'"RT @name", letters and digits alone), and {first["repeats"][IMAGE]} an image file; without both, {first["new_rows"]} rows are left.\n',
     ]
@@ -224,9 +222,7 @@ def run(config: PretrainedConfig) -> None:
     """Train what is missing, ask the test split, and write the tables."""
     bundles = [train_seed(config, seed) for seed in track(range(config.seeds), "seeds", console=console)]
     results = [{"seed": seed, **measure(config, bundle)} for seed, bundle in enumerate(bundles)]
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "pretrained.json").write_text(json.dumps(results, indent=1) + "\n")
-    (config.out / "pretrained.md").write_text(markdown(config, results))
+    write_results(config.out, "pretrained", results, markdown(config, results))
     console.print(f"{config.out}/pretrained.md and .json are written")
 
 

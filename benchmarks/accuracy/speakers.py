@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.accuracy.strategies import Cell, read, run_cell
+from benchmarks.shared import machine, write_whole
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row, read_table
@@ -127,7 +127,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]], epochs: int) -> str:
         [
             "# Each speaker held out in turn\n",
             f"Test accuracy in per cent, calibrated fusion, seed 0, {epochs} epochs; the held-out speaker is heard in neither",
-            f"training nor validation. {platform.machine()}, {os.cpu_count()} cores. `make bench-speakers ARGS=\"--data DIR\"`\n",
+            f"training nor validation. {machine()}. `make bench-speakers ARGS=\"--data DIR\"`\n",
             "| speaker | " + " | ".join(SHOWN) + " |",
             "|---" * (len(SHOWN) + 1) + "|",
             *lines,
@@ -148,9 +148,8 @@ def run(config: SpeakersConfig) -> None:
         for speaker, one in results.items()
         for name, rules in one["conditions"]["test"].items()
     ]
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "speakers.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-    (config.out / "speakers.md").write_text(markdown(results, config.epochs))
+    write_whole(config.out / "speakers.json", "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    write_whole(config.out / "speakers.md", markdown(results, config.epochs))
     console.print(f"{config.out}/speakers.md and .json are written")
 
 

@@ -15,8 +15,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import resource
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -29,6 +27,7 @@ import numpy as np
 import rich.progress
 
 from benchmarks.accuracy.strategies_report import MASKS, REFERENCE, read_rows, write_report
+from benchmarks.shared import run_in_process, status_mb, write_whole
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Array, Fusion
@@ -102,8 +101,8 @@ class Cell:
     def path(self, work: Path) -> Path:
         """Name the file of its results."""
         run = f"{self.strategy}-{self.optimizer}-{self.lr:g}-{self.epochs}-{self.seed}"
-        if told := (*self.encoders, *([str(self.image_size)] if self.image_size else [])):
-            run += f"-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:8]}"
+        if options := (*self.encoders, *([str(self.image_size)] if self.image_size else [])):
+            run += f"-{hashlib.sha256(' '.join(options).encode()).hexdigest()[:8]}"
         return work / self.dataset / f"{run}.json"
 
 
@@ -116,7 +115,7 @@ def strategies(config: BenchConfig) -> tuple[str, ...]:
     chosen = config.only or (CORE if config.core else CORE + REST) + (tuple(VARIANTS) if config.ablations else ())
     for flag, names, expected in (("only", config.only, known), ("again", config.again, chosen)):
         if unknown := [name for name in names if name not in expected]:
-            raise ConfigError(f"--{flag} {' '.join(unknown)}: expected some of {', '.join(expected)}")
+            raise ConfigError(f"--{flag} {' '.join(unknown)}: expected one or more of {', '.join(expected)}")
     return chosen
 
 
@@ -166,19 +165,7 @@ def read(cell: Cell, work: Path) -> dict[str, Any]:
 
 def run_cell(cell: Cell, work: Path) -> None:
     """Train one cell in a process of its own, unless its results are there."""
-    if cell.path(work).exists():
-        return
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.accuracy.strategies",
-        "--cell",
-        json.dumps(dataclasses.asdict(cell)),
-        str(work),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ConfigError(f"{cell.path(work).name}: {done.stderr.strip()[-2000:]}")
+    run_in_process("benchmarks.accuracy.strategies", cell, work)
 
 
 def train_cell(cell: Cell, work: Path) -> None:
@@ -202,16 +189,21 @@ def train_cell(cell: Cell, work: Path) -> None:
     )  # fmt: skip
     plan = pipeline.plan(config)
     trainer, samples = _trainer(plan, config, cell, work)
-    before, began = _rss_mb(), time.process_time()  # one thread: what other work on the machine hardly changes
+    before, began = (
+        status_mb("self", "VmHWM"),
+        time.process_time(),
+    )  # one thread: what other work on the machine hardly changes
     trainer.measure()
     try:
         trainer.run(lambda _: None)
     except Diverged:
         if cell.seed != SEARCH_SEED:
             raise
-        _write(cell.path(work), dataclasses.asdict(cell) | {"validation": -1.0})  # a setting that nobody wants
+        write_whole(
+            cell.path(work), json.dumps(dataclasses.asdict(cell) | {"validation": -1.0})
+        )  # never the best setting
         return
-    cost = {"train_seconds": time.process_time() - began, "peak_mb": _rss_mb() - before}
+    cost = {"train_seconds": time.process_time() - began, "peak_mb": status_mb("self", "VmHWM") - before}
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
     shares = class_shares(samples["train"], len(plan.recipe.classes))
     scored: dict[str, tuple[Array, Array]] = {
@@ -227,10 +219,11 @@ def train_cell(cell: Cell, work: Path) -> None:
     np.savez_compressed(logits, logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].labels)
     (trainer.folder.path / "last.pt").unlink(missing_ok=True)
     named = [f"{name}={encoder}" for name, encoder in plan.recipe.encoders.items()] if cell.encoders else []
-    _write(cell.path(work), dataclasses.asdict(cell) | cost | {
+    results = dataclasses.asdict(cell) | cost | {
         "encoders": named, "precision": plan.recipe.options.precision, "validation": _validation(conditions["val"]),
         "conditions": conditions, "fusion": dataclasses.asdict(fusion), "logits": str(logits),
-    })  # fmt: skip
+    }  # fmt: skip
+    write_whole(cell.path(work), json.dumps(results))
 
 
 def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]:
@@ -288,17 +281,6 @@ def _validation(conditions: Mapping[str, Any]) -> float:
     return max(float(np.mean([rules[rule]["accuracy"] for rules in chosen])) for rule in ("native", "calibrated"))
 
 
-def _rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
-
-
 def compare(config: BenchConfig) -> list[Cell]:
     """Run every cell that is missing; returns the final ones, by data set and strategy."""
     jobs, settings, seeds = jobs_of(config), settled(config), range(config.seeds)
@@ -343,7 +325,7 @@ def _in_turn(cells: Iterable[Sequence[Cell]]) -> list[Cell]:
 
 
 def _run_cells(config: BenchConfig, cells: Sequence[Cell], done: Callable[[], None]) -> None:
-    """Run cells, some at a time; a failure stops what has not begun.
+    """Run cells, --jobs at a time; after a failure no other is begun.
 
     Raises: ConfigError.
     """
@@ -367,7 +349,7 @@ def run(config: BenchConfig) -> None:
 
 if __name__ == "__main__":
     if "--cell" in sys.argv:
-        told = json.loads(sys.argv[2])
-        train_cell(Cell(**told | {"encoders": tuple(told.get("encoders", ()))}), Path(sys.argv[3]))
+        given = json.loads(sys.argv[2])
+        train_cell(Cell(**given | {"encoders": tuple(given["encoders"])}), Path(sys.argv[3]))
     else:
         main(run, BenchConfig, needs="train")

@@ -7,8 +7,6 @@ made at different times.
 
 from __future__ import annotations
 
-import os
-import platform
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from mla_serve.evaluation.scores import RATES, conditions
-from mla_serve.fusion.formula import Array, Fusion
-from mla_serve.fusion.rules import fuse
+from benchmarks.shared import figure, machine
+from mla_serve.fusion import Array, Fusion, fuse
+from mla_serve.scores import RATES, conditions
 
 SHOWN = ("full", "missing20", "missing50", "missing80")
 MASKS = 100  # draws of missing modalities that test scores are averaged over, the same for every strategy; at most 255
@@ -184,7 +182,7 @@ calibrated rule, whichever has the lower NLL on validation. Optimiser and learni
 strategy alike: in a short search, which favours high rates, and some of the chosen ones are the highest on offer. Encoders,
 augmentation and epochs are the same for all, trained in {precisions}. missing50: each modality is left out with probability .5
 (where none would be left, one stays), scores are averages over {MASKS} draws, the same for all. Intervals are not corrected for their number. Seconds are of
-training, on one thread. {platform.machine()}, {os.cpu_count()} cores.
+training, on one thread. {machine()}.
 
 ![accuracy against missing rate](strategies.svg)
 """
@@ -228,24 +226,15 @@ def _difference_table(by_strategy: Mapping[str, Sequence[Row]]) -> list[str]:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw accuracy against missing rate, a line per strategy, a panel per data set; the variants of mla in grey."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "strategies"  # the same rows, the same file
-    from matplotlib import pyplot as plt
-
     groups = grouped(rows)
-    figure, axes = plt.subplots(1, len(groups), figsize=(5.2 * len(groups), 4), squeeze=False)
-    for axis, (dataset, by_strategy) in zip(axes[0], groups.items(), strict=True):
-        for strategy, own in by_strategy.items():
-            accuracy = np.array([100 * values(own, c) for c in SHOWN])
-            axis.errorbar((0, *RATES), accuracy.mean(1), accuracy.std(1, ddof=1), capsize=2, **_style(strategy))
-        axis.set(title=dataset, xlabel="missing rate (%)", ylabel="test accuracy (%)")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    with figure(path, 1, len(groups), (5.2 * len(groups), 4), "strategies") as axes:
+        for axis, (dataset, by_strategy) in zip(axes[0], groups.items(), strict=True):
+            for strategy, own in by_strategy.items():
+                accuracy = np.array([100 * values(own, c) for c in SHOWN])
+                axis.errorbar((0, *RATES), accuracy.mean(1), accuracy.std(1, ddof=1), capsize=2, **_style(strategy))
+            axis.set(title=dataset, xlabel="missing rate (%)", ylabel="test accuracy (%)")
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.legend(frameon=False, fontsize=8)
 
 
 def _style(strategy: str) -> dict[str, Any]:

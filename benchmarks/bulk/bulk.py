@@ -29,6 +29,7 @@ import psutil
 from pyarrow import parquet
 
 from benchmarks.bulk.report import write_report
+from benchmarks.shared import write_whole
 from mla_serve.bulk.parts import Parts
 from mla_serve.bulk.run import ROWS
 from mla_serve.bulk.score import Ask, Scorer
@@ -263,10 +264,7 @@ def measure(config: BulkConfig, folder: Path) -> dict[str, Any]:
             file.unlink(missing_ok=True)
         if not file.exists():
             console.print(f"{name} ...")
-            result = stage(folder)
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(result))
-            temporary.replace(file)
+            write_whole(file, json.dumps(stage(folder)))
         found[name] = json.loads(file.read_text())
     return found
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.shared import write_results
 
 BAR = 0.85
 FLAT = 1.10  # memory at the end to that in the middle, at most
@@ -61,14 +62,13 @@ def write_report(
         ratio=ratio, low=min(walls), high=max(walls), bar=BAR, passed="met" if ratio >= BAR else "MISSED",
         cpu=statistics.median(processors), cpu_low=min(processors), cpu_high=max(processors),
         first=memory["start"], middle=memory["middle"], last=memory["end"], peak=whole["peak_mb"],
-        flat=_said(memory["end"] <= FLAT * memory["middle"]), before=killed["parts_before"], parts=killed["parts"],
-        once=_said(killed["each_row_once"]), equal=_said(killed["equal"]),
-        ray=ray["rows"] / ray["wall_s"], ray_once=_said(ray["each_row_once"]), ray_equal=_said(ray["equal"]),
+        flat=_yes_or_no(memory["end"] <= FLAT * memory["middle"]), before=killed["parts_before"], parts=killed["parts"],
+        once=_yes_or_no(killed["each_row_once"]), equal=_yes_or_no(killed["equal"]),
+        ray=ray["rows"] / ray["wall_s"], ray_once=_yes_or_no(ray["each_row_once"]), ray_equal=_yes_or_no(ray["equal"]),
     )  # fmt: skip
-    (out / "bulk.json").write_text(json.dumps({"about": about, **found}, indent=1) + "\n")
-    (out / "bulk.md").write_text(page)
+    write_results(out, "bulk", {"about": about, **found}, page)
     return page
 
 
-def _said(true: bool) -> str:
+def _yes_or_no(true: bool) -> str:
     return "yes" if true else "NO"

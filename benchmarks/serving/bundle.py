@@ -53,11 +53,11 @@ def _build(run: Path, out: Path) -> None:
         [{name: reader.generate(generator) for name, reader in inputs.items()} for _ in range(SAMPLES)]
     )
     encoders = tuple(f"{name}={encoder}" for name, encoder in ENCODERS.items())
-    told = TrainConfig(name="resnet18", epochs=0, seed=SEED, encoders=encoders, width=WIDTH, augment=False)
+    training = TrainConfig(name="resnet18", epochs=0, seed=SEED, encoders=encoders, width=WIDTH, augment=False)
     facts = {
         "name": "resnet18",
         "recipe": folder.write_recipe(recipe),
-        "config": dataclasses.asdict(told),
+        "config": dataclasses.asdict(training),
         "data": str(run / "none"),
         "fusion": dataclasses.asdict(Fusion.paper(tuple(inputs))),
         "best": {"epoch": 0, "accuracy": 1 / CLASSES, "nll": math.log(CLASSES)},

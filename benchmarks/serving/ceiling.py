@@ -20,13 +20,13 @@ Latencies = dict[str, list[float]]
 class Ceiling:
     """Processes that hold a predictor each and wait to be asked; a context."""
 
-    def __init__(self, bundle: Path, found: Sequence[Case], processes: int) -> None:
+    def __init__(self, bundle: Path, cases: Sequence[Case], processes: int) -> None:
         """Start them and wait until they are warm."""
         context = multiprocessing.get_context("spawn")
         pipes = [context.Pipe() for _ in range(processes)]
         self._pipes = [ours for ours, _ in pipes]
         self._processes = [
-            context.Process(target=_answer, args=(theirs, bundle, list(found)), daemon=True) for _, theirs in pipes
+            context.Process(target=_answer, args=(theirs, bundle, list(cases)), daemon=True) for _, theirs in pipes
         ]
         for process in self._processes:
             process.start()
@@ -63,7 +63,7 @@ class Ceiling:
         return LoadResult(seconds, latencies, cpu_s)
 
 
-def _answer(pipe: Connection, bundle: Path, found: Sequence[Case]) -> None:
+def _answer(pipe: Connection, bundle: Path, cases: Sequence[Case]) -> None:
     """Predict when asked to; the settings are those of a worker."""
     predictor = Predictor(Bundle.load(bundle))
     predictor.verify()
@@ -71,7 +71,7 @@ def _answer(pipe: Connection, bundle: Path, found: Sequence[Case]) -> None:
     pipe.send(None)
     while True:
         seconds, warm_up, seed = pipe.recv()
-        order = shuffled(found, seed)
+        order = shuffled(cases, seed)
         _predict(predictor, order, warm_up)
         before = time.process_time()
         latencies = _predict(predictor, order, seconds)

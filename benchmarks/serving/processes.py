@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.shared import status_mb
 from mla_serve.errors import MlaServeError
 from mla_serve.tune.load import get
 from tests.load.service import free_port
@@ -48,7 +49,7 @@ class Tree:
                 total += times.user + times.system
         return total
 
-    def tell(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         """Send all a signal."""
         for process in self.processes:
             with contextlib.suppress(psutil.Error):
@@ -62,7 +63,7 @@ class Tree:
 
     def peak_mb(self) -> float:
         """Sum of the largest resident memory of each; pages that they share count once for each."""
-        return sum(_status_mb(process.pid, "VmHWM") for process in self.processes)
+        return sum(status_mb(process.pid, "VmHWM") for process in self.processes)
 
     def workers_mb(self) -> float:
         """Mean resident memory of the BentoML workers among them, now."""
@@ -70,16 +71,8 @@ class Tree:
         for process in self.processes:
             with contextlib.suppress(psutil.Error):
                 if "_bentoml_impl.worker.service" in process.cmdline():
-                    found.append(_status_mb(process.pid, "VmRSS"))
+                    found.append(status_mb(process.pid, "VmRSS"))
         return sum(found) / len(found) if found else 0.0
-
-
-def _status_mb(pid: int, field: str) -> float:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
 
 
 class Server:
@@ -99,7 +92,7 @@ class Server:
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
         """Let a server that sleeps run until the block ends."""
-        self.tree().tell(signal.SIGCONT)
+        self.tree().signal(signal.SIGCONT)
         try:
             yield
         finally:
@@ -107,7 +100,7 @@ class Server:
 
     def sleep(self) -> None:
         """Stop all of its processes: one that waits for work in circles would take it from the one that is measured."""
-        self.tree().tell(signal.SIGSTOP)
+        self.tree().signal(signal.SIGSTOP)
 
     def settle(self) -> None:
         """Wait until all of its workers have come up and rest."""
@@ -163,7 +156,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str) -> bytes | Non
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a server and whatever it started."""
     tree = Tree([process.pid])
-    tree.tell(signal.SIGCONT)
+    tree.signal(signal.SIGCONT)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)

@@ -1,66 +1,50 @@
-"""`python -m benchmarks.serving.profile`: where the processor time of a request goes, layer by layer.
+"""`make bench-profile`: where the processor time of a request goes.
 
-The service is built up in this process from the inside out, and the same requests go through each stage of it: the
-predictor alone, with what turns a request into an answer, with the thread hop, with the form, and so on to uvicorn's protocol
-with a transport that is no socket. What a layer costs is what its stage costs more than the one inside it. Last the real
-service is asked over as many connections, and its processes' time is read from /proc: what is more there is the kernel, its
-sockets, and processes that take the caches from each other. Many short rounds, interleaved; of each stage the first
-quartile, because whatever else runs can only add.
+The same requests go through three stages, each of which holds the one before: the predictor alone; the service's
+application in this process, which reads the form and answers in a thread, without a server; the whole service over as
+many connections, whose time is read from /proc. What a stage costs more than the one before is what it adds. Many short
+rounds, interleaved; of each stage the first quartile, because whatever else runs can only add. Takes three minutes,
+writes profile.md.
+
+    python -m benchmarks.serving.profile
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import gc
 import itertools
 import os
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 import uvloop
-from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
-from uvicorn.server import ServerState
 
 from benchmarks.serving.load import Case, cases_of, measure_load, shuffled
 from benchmarks.serving.processes import Server, serving
-from benchmarks.serving.serve import machine
 from benchmarks.serving.systems import SYSTEMS
+from benchmarks.shared import machine_in_full, write_whole
 from mla_serve.cli import console, main
 from mla_serve.predictor import Predictor
-from mla_serve.serve import connection
-from mla_serve.serve.bench import Stopwatch
-from mla_serve.serve.drain import Drain, Drained
-from mla_serve.serve.fields import Options
-from mla_serve.serve.identity import Identity
 from mla_serve.serve.metrics import tally
-from mla_serve.serve.models.current_model import Mounted, PastBentoML
-from mla_serve.serve.models.open_predictor import open_predictor
-from mla_serve.serve.request_id import Identity
+from mla_serve.serve.model import open_predictor
+from mla_serve.serve.mounted import Mounted
 from mla_serve.serve.settings import Settings
 from mla_serve.tune.load import BOUNDARY, HEAD_END, form_request
 
-WARM_UP_S = 0.3  # of the real service, after its sleep
-OPTIONS = Options()
-One = Callable[[Case], Awaitable[Any]]
-Found = dict[str, list[float]]
+WARM_UP_S = 0.3  # of the real service, which was stopped meanwhile
+Times = dict[str, list[float]]
 # Stages from the inside out, and what each adds to the one before.
 STAGES = {
     "predictor": "the predictor, as the ceiling of serve.md runs it",
-    "answer": "options, stopwatch, tally, JSON",
-    "hop": "to a thread and back",
-    "handler": "the form, payloads, the response",
-    "application": "security headers, limits, deadline",
-    "worker": "request id, draining, BentoML and FastAPI passed by",
-    "protocol": "uvicorn: HTTP parsed, tasks, headers written",
-    "service": "kernel, sockets, what the processes cost each other, BentoML's own",
+    "application": "options, the form, a thread and back, limits, JSON, headers",
+    "service": "uvicorn, BentoML, sockets, what the processes cost each other",
 }
 
 
@@ -82,66 +66,52 @@ class ProfileConfig:
     """File that the table is written to."""
 
 
-class Layers:
-    """The service's own parts, and one case through each stage of them."""
+class Application:
+    """The service's application in this process, asked without a server."""
 
     def __init__(self, config: ProfileConfig) -> None:
-        """Open the bundle and build a worker's application around it."""
-        self.settings = Settings(model=config.model, device="cpu")
-        self.predictor = open_predictor(self.settings)
+        """Open the bundle and build the application."""
+        settings = Settings(model=config.model, device="cpu")
+        self.predictor = open_predictor(settings)
         self.cases = cases_of(self.predictor.bundle)
-        mounted = Mounted(self.settings)
-        mounted.take(self.predictor)
-        self._application = mounted
-        assert mounted.routes is not None
-        self._routes = mounted.routes
-        inner = PastBentoML(mounted, mounted)
-        self.worker = Drained(Identity(inner, mounted.name, log=False), Drain(self.settings))
-        self.requests = {id(case): form_request(case.sample) for case in self.cases}
+        self._application = Mounted(settings)
+        self._application.take(self.predictor)
+        self._bodies = {id(case): form_request(case.sample).partition(HEAD_END)[2] for case in self.cases}
 
-    def watch(self) -> Stopwatch:
-        """Start a stopwatch as a request does."""
-        return Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
+    async def answer(self, case: Case) -> list[Message]:
+        """Return the messages of the answer to a case."""
+        sent: list[Message] = []
 
-    def answer(self, case: Case) -> None:
-        """Answer a sample, without a loop."""
-        self._routes.answerer.predict(case.sample, OPTIONS, self.watch())
+        async def send(message: Message) -> None:
+            sent.append(message)
 
-    async def hop(self, case: Case) -> None:
-        """Answer it in a thread."""
-        work = functools.partial(self._routes.answerer.predict, case.sample, OPTIONS)
-        await self._routes.bench.run(work, self.watch(), _stay)
+        await self._application(*self._request(case), send)
+        return sent
 
-    async def handler(self, case: Case) -> None:
-        """Answer a form."""
-        await self._routes.predict(Request(*self._asked(case)))
+    async def answer_all(self, cases: Iterator[Case], at_once: int) -> None:
+        """Answer cases, so many at once."""
 
-    async def application(self, case: Case) -> None:
-        """Answer through our own layers."""
-        await self._application(*self._asked(case), _nowhere)
+        async def answer_in_turn() -> None:
+            for case in cases:
+                await self.answer(case)
 
-    async def through_worker(self, case: Case) -> None:
-        """Answer through a worker's whole application."""
-        await self.worker(*self._asked(case), _nowhere)
+        await asyncio.gather(*(answer_in_turn() for _ in range(at_once)))
 
-    def _asked(self, case: Case) -> tuple[Scope, Receive]:
-        """Make what uvicorn would make of a case."""
-        body = self.requests[id(case)].partition(HEAD_END)[2]
-        waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    def _request(self, case: Case) -> tuple[Scope, Receive]:
+        """Make what a server would make of a case."""
+        body = self._bodies[id(case)]
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
-            return waiting.pop() if waiting else await _stay()
+            return messages.pop() if messages else await _never()
 
         return _scope(len(body)), receive
 
 
-async def _stay() -> Message:
+async def _never() -> Message:
+    """Wait as for a client that stays connected and sends no more."""
     message: Message = await asyncio.get_running_loop().create_future()
     return message
-
-
-async def _nowhere(message: Message) -> None:
-    """Send nothing."""
 
 
 def _scope(length: int) -> Scope:
@@ -154,166 +124,96 @@ def _scope(length: int) -> Scope:
     }  # fmt: skip
 
 
-class Transport(asyncio.Transport):
-    """No socket: takes an answer, and calls for the next request."""
-
-    def __init__(self, answered: Callable[[], None]) -> None:
-        """Call `answered` at the end of each answer."""
-        super().__init__({"sockname": ("127.0.0.1", 3000), "peername": ("127.0.0.1", 50000)})
-        self._answered = answered
-        self._written = b""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take a piece of an answer."""
-        self._written += data
-        head, found, body = self._written.partition(HEAD_END)
-        if found and len(body) == int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
-            assert head[9:12] == b"200", self._written
-            self._written = b""
-            self._answered()
-
-    def is_closing(self) -> bool:
-        """Stay open."""
-        return False
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to close."""
-
-    def pause_reading(self) -> None:
-        """Read on: there is one request at a time."""
-
-    def resume_reading(self) -> None:
-        """Read on."""
-
-
-async def through_protocol(layers: Layers, order: Iterator[Case], connections: int) -> None:
-    """Send cases through uvicorn's protocol with the limits of `connection`."""
-    connection.install(layers.settings)
-    config = uvicorn.Config(layers.worker, lifespan="off", log_config=None, access_log=False)
-    config.load()
-    protocol: Any = config.http_protocol_class
-    loop, state = asyncio.get_running_loop(), ServerState()
-
-    async def client() -> None:
-        made, ended = protocol(config=config, server_state=state, app_state={}, _loop=loop), asyncio.Event()
-
-        def go_on() -> None:
-            if (case := next(order, None)) is None:
-                ended.set()
-            else:
-                loop.call_soon(made.data_received, layers.requests[id(case)])
-
-        made.connection_made(Transport(go_on))
-        go_on()
-        await ended.wait()
-        made.connection_lost(None)
-
-    await asyncio.gather(*(client() for _ in range(connections)))
-
-
-async def at_once(one: One, order: Iterator[Case], connections: int) -> None:
-    """Send cases through a stage, so many at once."""
-
-    async def client() -> None:
-        for case in order:
-            await one(case)
-
-    await asyncio.gather(*(client() for _ in range(connections)))
-
-
-def stage_runs(layers: Layers, connections: int, runner: asyncio.Runner) -> dict[str, Callable[[Iterator[Case]], None]]:
-    """Say how each stage but the last is run: cases in, nothing out."""
-
-    def in_turn(one: Callable[[Case], Any]) -> Callable[[Iterator[Case]], None]:
-        def run(order: Iterator[Case]) -> None:
-            for case in order:
-                one(case)
-
-        return run
-
-    def on_loop(one: One) -> Callable[[Iterator[Case]], None]:
-        return lambda order: runner.run(at_once(one, order, connections))
-
-    return {
-        "predictor": in_turn(lambda case: layers.predictor.predict([case.sample])),
-        "answer": in_turn(layers.answer),
-        "hop": on_loop(layers.hop),
-        "handler": on_loop(layers.handler),
-        "application": on_loop(layers.application),
-        "worker": on_loop(layers.through_worker),
-        "protocol": lambda order: runner.run(through_protocol(layers, order, connections)),
-    }
-
-
-def measure(config: ProfileConfig) -> tuple[Found, Found]:
+def measure(config: ProfileConfig) -> tuple[Times, Times]:
     """Return the processor time of a request in us, a value for each round: by stage, and by part of the predictor."""
-    layers = Layers(config)
-    found: Found = defaultdict(list)
-    inside: Found = defaultdict(list)
-    ours = SYSTEMS[0]
-    environment = ours.environment(config.model.resolve(), {})
-    with serving(ours.command, environment, ours.ready_path) as server, _runner() as runner:
+    application = Application(config)
+    by_stage: Times = defaultdict(list)
+    by_part: Times = defaultdict(list)
+    service = SYSTEMS[0]
+    environment = service.environment(config.model.resolve(), {})
+    with (
+        serving(service.command, environment, service.ready_path) as server,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         server.settle()
         server.sleep()
-        runs = stage_runs(layers, config.connections, runner)
         gc.collect()
         gc.freeze()
         for number in range(config.rounds):
-            took = {name: _timed(run, _order(layers, config, number)) / config.requests for name, run in runs.items()}
-            took["service"] = _served(server, layers.cases, config, number)
-            tally().count()
-            for name, us in took.items() if number else ():
-                found[name].append(us)
-            for name, us in parts(layers.predictor, list(_order(layers, config, number))).items() if number else ():
-                inside[name].append(us)
-    return found, inside
+            stages = _round(config, application, server, runner, number)
+            inside = parts(application.predictor, list(_cases(application, config, number)))
+            tally().count()  # as often as the service does, so that what it collects does not grow
+            if number:  # the first is the warm-up
+                _append(by_stage, stages)
+                _append(by_part, inside)
+    return by_stage, by_part
 
 
-def _runner() -> asyncio.Runner:
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+def _append(times: Times, new: Mapping[str, float]) -> None:
+    for name, us in new.items():
+        times[name].append(us)
 
 
-def _order(layers: Layers, config: ProfileConfig, seed: int) -> Iterator[Case]:
-    return itertools.islice(shuffled(layers.cases, seed), config.requests)
+def _round(
+    config: ProfileConfig, application: Application, server: Server, runner: asyncio.Runner, number: int
+) -> dict[str, float]:
+    """Measure every stage once, in us a request."""
+
+    def predict() -> None:
+        for case in _cases(application, config, number):
+            application.predictor.predict([case.sample])
+
+    def answer() -> None:
+        runner.run(application.answer_all(_cases(application, config, number), config.connections))
+
+    return {
+        "predictor": _processor_us(predict) / config.requests,
+        "application": _processor_us(answer) / config.requests,
+        "service": _service_us(server, application.cases, config, number),
+    }
 
 
-def _timed(run: Callable[[Iterator[Case]], None], order: Iterator[Case]) -> float:
+def _cases(application: Application, config: ProfileConfig, seed: int) -> Iterator[Case]:
+    return itertools.islice(shuffled(application.cases, seed), config.requests)
+
+
+def _processor_us(task: Callable[[], None]) -> float:
     before = time.process_time()
-    run(order)
+    task()
     return 1e6 * (time.process_time() - before)
 
 
-def _served(server: Server, found: Sequence[Case], config: ProfileConfig, seed: int) -> float:
-    """Ask the real service, and return its time for a request."""
+def _service_us(server: Server, cases: Sequence[Case], config: ProfileConfig, seed: int) -> float:
+    """Ask the real service, and return its processes' time for a request."""
     tree, cpu = server.tree(), {}
 
     def mark(begins: bool) -> None:
         cpu[begins] = tree.cpu_s()
 
     with server.awake():
-        questions = SYSTEMS[0].questions(found, seed)
-        heard = measure_load(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
-    return 1e6 * (cpu[False] - cpu[True]) / heard.answers
+        questions = SYSTEMS[0].questions(cases, seed)
+        load = measure_load(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
+    return 1e6 * (cpu[False] - cpu[True]) / load.answers
 
 
-def parts(predictor: Predictor, found: Sequence[Case]) -> dict[str, float]:
+def parts(predictor: Predictor, cases: Sequence[Case]) -> dict[str, float]:
     """Time the predictor's own parts on the same cases, in us a request."""
     spent: dict[str, float] = defaultdict(float)
-    for case in found:
+    for case in cases:
         clock = _Clock(spent)
         decoded = {}
         for name, payload in case.sample.items():
             decoded[name] = predictor.decode_one(name, payload)
             clock.lap(f"decode {name}")
-        outputs = predictor.run_graphs(
+        outputs = predictor.hear(
             [decoded],
             lambda _, clock=clock: clock.lap("heads and familiarity"),  # type: ignore[misc]
             clock.around(predictor),
         )
         clock.lap("heads and familiarity")
-        predictor.answer_from(outputs)
+        predictor.conclude(outputs)
         clock.lap("fuse, explain, name")
-    return {name: 1e6 * seconds / len(found) for name, seconds in spent.items()}
+    return {name: 1e6 * seconds / len(cases) for name, seconds in spent.items()}
 
 
 class _Clock:
@@ -340,20 +240,20 @@ class _Clock:
         return encode
 
 
-def markdown(config: ProfileConfig, found: Found, inside: Found) -> str:
+def markdown(config: ProfileConfig, by_stage: Times, by_part: Times) -> str:
     """Write both tables."""
-    first = {name: float(np.percentile(values, 25)) for name, values in {**found, **inside}.items()}
-    whole, before, lines = first["service"], 0.0, []
+    quartile = {name: float(np.percentile(values, 25)) for name, values in {**by_stage, **by_part}.items()}
+    whole, before, lines = quartile["service"], 0.0, []
     for name, adds in STAGES.items():
-        own, before = first[name] - before, first[name]
-        middle = f"{np.median(found[name]):.0f}, {min(found[name]):.0f}"
-        lines.append(f"| {name} | {adds} | {own:.0f} | {100 * own / whole:.0f} % | {before:.0f} | {middle} |")
-    rows = [f"| {name} | {first[name]:.0f} | {100 * first[name] / whole:.0f} % |" for name in sorted(inside)]
+        own, before = quartile[name] - before, quartile[name]
+        spread = f"{np.median(by_stage[name]):.0f}, {min(by_stage[name]):.0f}"
+        lines.append(f"| {name} | {adds} | {own:.0f} | {100 * own / whole:.0f} % | {before:.0f} | {spread} |")
+    rows = [f"| {name} | {quartile[name]:.0f} | {100 * quartile[name] / whole:.0f} % |" for name in sorted(by_part)]
     return f"""# Where the processor time of a request goes
 
-`python -m benchmarks.serving.profile` on {time.strftime("%Y-%m-%d")}: {config.model}, every subset alike, {config.connections} requests at once,
-{config.requests} of each stage in each of {config.rounds - 1} rounds. Microseconds of processor time a request, of all threads and processes
-together; first quartiles of the rounds. {machine()}; load after: {os.getloadavg()[0]:.2f}.
+`make bench-profile` on {time.strftime("%Y-%m-%d")}: {config.model}, every subset alike, {config.connections} requests at once, {config.requests} of each stage in each
+of {config.rounds - 1} rounds. Microseconds of processor time a request, of all threads and processes together; first quartiles of the
+rounds. {machine_in_full()}; load after: {os.getloadavg()[0]:.2f}.
 
 | stage | what it adds to the one before | adds | share | so far | median, least |
 |---|---|--:|--:|--:|--:|
@@ -369,9 +269,9 @@ Inside the predictor, on one thread, with nothing else between; shares of the wh
 
 def run(config: ProfileConfig) -> None:
     """Measure, print and write."""
-    text = markdown(config, *measure(config))
-    config.out.write_text(text)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    page = markdown(config, *measure(config))
+    write_whole(config.out, page)
+    console.print(page, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

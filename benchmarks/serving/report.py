@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving.systems import ECHO, SYSTEMS
-from benchmarks.serving.verdicts import CEILING, ENOUGH, OURS, Results, Table, heard_in, stray_stages, verdicts
+from benchmarks.serving.verdicts import CEILING, ENOUGH, OURS, Results, Table, answered_subsets, stray_stages, verdicts
+from benchmarks.shared import figure, write_whole
 from mla_serve.errors import ConfigError
 
 COLORS = {
@@ -25,7 +26,7 @@ def write_results(results: Results, out: Path) -> None:
     """Write serve.json whole: what is known of the run, then one row on each line."""
     head = json.dumps({key: value for key, value in results.items() if key != "rows"}, indent=1)
     rows = ",\n".join(json.dumps(row) for row in results["rows"])
-    _replace(out / "serve.json", f'{head[:-2]},\n "rows": [\n{rows}\n]}}\n')
+    write_whole(out / "serve.json", f'{head[:-2]},\n "rows": [\n{rows}\n]}}\n')
 
 
 def read_results(out: Path) -> Results:
@@ -40,7 +41,7 @@ def read_results(out: Path) -> Results:
     return results
 
 
-def beside(results: Results, out: Path) -> Results:
+def merge_results(results: Results, out: Path) -> Results:
     """Put a run of some bundles beside what serve.json knows of the others: ratios are within a bundle."""
     try:
         before = read_results(out)
@@ -60,14 +61,7 @@ def beside(results: Results, out: Path) -> Results:
 def write_report(results: Results, out: Path) -> None:
     """Write serve.md and serve.svg."""
     draw(results, out / "serve.svg")
-    _replace(out / "serve.md", markdown(results))
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_whole(out / "serve.md", markdown(results))
 
 
 def markdown(results: Results) -> str:
@@ -154,7 +148,7 @@ def _subsets(results: Results, bundle: str) -> str:
     heads = [f"{system}, {count}" for system, count in shown]
     lines = ["p50 and p99 in ms by subset:", "", f"| subset | {' | '.join(heads)} |", "|---" * (len(shown) + 1) + "|"]
     cells = [table.of(bundle, *cell) for cell in shown]
-    for subset in heard_in([row for rows in cells for row in rows]):
+    for subset in answered_subsets([row for rows in cells for row in rows]):
         figures = [
             " / ".join(
                 f"{np.median([row['subsets'][subset][key] for row in rows]):.2f}" for key in ("p50_ms", "p99_ms")
@@ -210,21 +204,12 @@ Starts, by turns:
 
 def draw(results: Results, path: Path) -> None:
     """Draw throughput, latency and processor time of each bundle."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams["svg.hashsalt"] = "mla_serve"
     bundles = list(dict.fromkeys(row["bundle"] for row in results["rows"]))
-    figure, axes = plt.subplots(len(bundles), 3, figsize=(13, 3.4 * len(bundles)), squeeze=False)
-    for row, bundle in zip(axes, bundles, strict=True):
-        _draw_throughput(row[0], results, bundle)
-        _draw_latency(row[1], results, bundle)
-        _draw_cpu(row[2], results, bundle)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    with figure(path, len(bundles), 3, (13, 3.4 * len(bundles)), "mla_serve") as axes:
+        for row, bundle in zip(axes, bundles, strict=True):
+            _draw_throughput(row[0], results, bundle)
+            _draw_latency(row[1], results, bundle)
+            _draw_cpu(row[2], results, bundle)
 
 
 def _served(results: Results, bundle: str) -> list[str]:

@@ -33,7 +33,8 @@ from benchmarks.serving.bundle import resnet18_bundle
 from benchmarks.serving.ceiling import Ceiling
 from benchmarks.serving.load import Case, LoadResult, cases_of, measure_load, timing_stages
 from benchmarks.serving.processes import Server, serving
-from benchmarks.serving.systems import CORES, ECHO, EMPTY, SYSTEMS, Settings, System, told
+from benchmarks.serving.systems import CORES, ECHO, EMPTY, SYSTEMS, Settings, System, settings_text
+from benchmarks.shared import machine_in_full
 from mla_serve.bundle import Bundle
 from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
@@ -135,7 +136,7 @@ class Bench:
         """Choose the settings, start every server, and let them take turns."""
         task = self._progress.add_task(subject.name, total=self.config.repeats * len(cells(subject)))
         chosen = {system.name: self._choose(subject, system) for system in subject.systems}
-        self.chosen[subject.name] = {name: told(settings) for name, settings in chosen.items()}
+        self.chosen[subject.name] = {name: settings_text(settings) for name, settings in chosen.items()}
         with contextlib.ExitStack() as stack:
             servers: dict[str, Server] = {}
             for system in subject.systems:
@@ -177,15 +178,15 @@ class Bench:
             cpu[begins] = tree.cpu_s()
 
         with server.awake():
-            heard = measure_load(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
-        row = _row(subject.name, system.name, connections, repeat, heard, cpu[False] - cpu[True], tree.peak_mb())
-        return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(heard)}
+            load = measure_load(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
+        row = _row(subject.name, system.name, connections, repeat, load, cpu[False] - cpu[True], tree.peak_mb())
+        return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(load)}
 
     def _ceiling_row(self, subject: Subject, ceiling: Ceiling, processes: int, repeat: int) -> Row:
         tree = ceiling.tree(processes)
         tree.forget_peak()
-        outputs = ceiling.run(processes, subject.seconds, self.config.warm_up, repeat)
-        return _row(subject.name, CEILING, processes, repeat, outputs, outputs.client_cpu_s, tree.peak_mb())
+        load = ceiling.run(processes, subject.seconds, self.config.warm_up, repeat)
+        return _row(subject.name, CEILING, processes, repeat, load, load.client_cpu_s, tree.peak_mb())
 
     def _choose(self, subject: Subject, system: System) -> Settings:
         """Try a system's settings out, and return those of the most answers a second over 8 connections."""
@@ -193,14 +194,21 @@ class Bench:
             return system.variants[0]
         found: list[float] = []
         for settings in system.variants:
-            self._progress.console.print(f"  {subject.name}: trying {system.name} with {told(settings)}", style="dim")
+            self._progress.console.print(
+                f"  {subject.name}: trying {system.name} with {settings_text(settings)}", style="dim"
+            )
             with _serve(subject, system, settings) as server:
                 server.settle()
                 questions = system.questions(subject.cases, 0, labels=False)
-                heard = measure_load(server.port, questions, PROBED_AT, subject.seconds, self.config.warm_up)
-            found.append(heard.answers / heard.seconds)
+                load = measure_load(server.port, questions, PROBED_AT, subject.seconds, self.config.warm_up)
+            found.append(load.answers / load.seconds)
             self.probes.append(
-                {"bundle": subject.name, "system": system.name, "settings": told(settings), "rps": round(found[-1], 1)}
+                {
+                    "bundle": subject.name,
+                    "system": system.name,
+                    "settings": settings_text(settings),
+                    "rps": round(found[-1], 1),
+                }
             )
         return system.variants[int(np.argmax(found))]
 
@@ -225,24 +233,24 @@ def _serve(subject: Subject, system: System, settings: Settings) -> contextlib.A
     return serving(system.command, system.environment(subject.folder.resolve(), settings), system.ready_path)
 
 
-def _share(heard: LoadResult) -> float:
-    return round(heard.client_cpu_s / heard.seconds, 3)
+def _share(load: LoadResult) -> float:
+    return round(load.client_cpu_s / load.seconds, 3)
 
 
 def _row(
-    bundle: str, system: str, connections: int, repeat: int, heard: LoadResult, cpu_s: float, peak_mb: float
+    bundle: str, system: str, connections: int, repeat: int, load: LoadResult, cpu_s: float, peak_mb: float
 ) -> Row:
     """Sum one measurement up."""
-    together = np.concatenate([np.array(values) for values in outputs.latencies.values()])
+    together = np.concatenate([np.array(values) for values in load.latencies.values()])
     p50, p95, p99 = np.percentile(together, (50, 95, 99))
     subsets = {
         subset: {"answers": len(values), "p50_ms": _ms(np.median(values)), "p99_ms": _ms(np.percentile(values, 99))}
-        for subset, values in sorted(outputs.latencies.items())
+        for subset, values in sorted(load.latencies.items())
     }
     return {
         "system": system, "bundle": bundle, "subset_mix": MIX, "connections": connections, "run": repeat,
-        "rps": round(outputs.answers / outputs.seconds, 2), "p50_ms": _ms(p50), "p95_ms": _ms(p95), "p99_ms": _ms(p99),
-        "cpu_s_per_1000": round(1000 * cpu_s / outputs.answers, 3), "peak_mb": round(peak_mb, 1), "subsets": subsets,
+        "rps": round(load.answers / load.seconds, 2), "p50_ms": _ms(p50), "p95_ms": _ms(p95), "p99_ms": _ms(p99),
+        "cpu_s_per_1000": round(1000 * cpu_s / load.answers, 3), "peak_mb": round(peak_mb, 1), "subsets": subsets,
     }  # fmt: skip
 
 
@@ -288,7 +296,7 @@ def facts(config: ServeBenchConfig) -> dict[str, Any]:
         "command": _command(config),
         "quick": config.quick,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | float)},
-        "machine": machine(),
+        "machine": machine_in_full(),
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MLA_")},
         "load_before": (load := [round(value, 2) for value in os.getloadavg()]),
@@ -306,20 +314,6 @@ def is_busy(load: Sequence[float]) -> bool:
     return load[0] > BUSY * CORES
 
 
-def machine() -> str:
-    """Say what this runs on."""
-    return f"{_processor()}, {CORES} cores, {_memory_gb():.0f} GB, {platform.system()} {platform.release()}"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _memory_gb() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-
-
 def _version(package: str) -> str:
     with contextlib.suppress(PackageNotFoundError):
         return version(package)
@@ -328,7 +322,7 @@ def _version(package: str) -> str:
 
 def run(config: ServeBenchConfig) -> None:
     """Measure and report."""
-    from benchmarks.serving.report import beside, read_results, write_report, write_results
+    from benchmarks.serving.report import merge_results, read_results, write_report, write_results
 
     _check(config)
     if not config.report:
@@ -337,7 +331,7 @@ def run(config: ServeBenchConfig) -> None:
         if missing := [package for package in NEEDED if importlib.util.find_spec(package) is None]:
             raise ConfigError(f"{', '.join(missing)} not installed; `make bench-serve` installs what is missing")
         measured = measure(config.hastened())
-        write_results(beside(measured, config.out) if config.only else measured, config.out)
+        write_results(merge_results(measured, config.out) if config.only else measured, config.out)
     write_report(read_results(config.out), config.out)
     console.print(f"{config.out}/serve.json, .md and .svg are written")
 

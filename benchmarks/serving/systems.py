@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.serving.load import Case, Question, RequestWriter, json_request, shuffled
+from mla_serve.runtime import cores
 from mla_serve.tune.load import form_request
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 PYTHON = (sys.executable, "-m")
 AT_PORT = ("--host", "127.0.0.1", "--port", "{port}")
 QUIET = {"BENTOML_DO_NOT_TRACK": "True"}
@@ -36,10 +36,10 @@ class System:
         usual = {"BENCH_BUNDLE": str(bundle), "BENCH_PORT": "{port}", "BENCH_WORKERS": str(CORES), "BENCH_THREADS": "1"}
         return QUIET | ours | usual | dict(settings)
 
-    def questions(self, found: Sequence[Case], seed: int, labels: bool = True) -> Iterator[Question]:
+    def questions(self, cases: Sequence[Case], seed: int, labels: bool = True) -> Iterator[Question]:
         """Ask the same cases in the same order as every system, in this one's dialect."""
-        written = {id(case): self._question(case, labels and self.checks_labels) for case in found}
-        return (written[id(case)] for case in shuffled(found, seed))
+        written = {id(case): self._question(case, labels and self.checks_labels) for case in cases}
+        return (written[id(case)] for case in shuffled(cases, seed))
 
     def _question(self, case: Case, label: bool) -> Question:
         return Question(case.subset, self.write_request(case.sample), case.label if label else None)
@@ -90,6 +90,6 @@ EMPTY = System(
 )
 
 
-def told(settings: Settings) -> str:
+def settings_text(settings: Settings) -> str:
     """Write settings for people: "workers 2, threads 1"."""
     return ", ".join(f"{name.removeprefix('BENCH_').lower()} {value}" for name, value in settings.items()) or "usual"

@@ -70,7 +70,7 @@ def times(a: Row, b: Row) -> float:
     return float(a["rps"] / b["rps"])
 
 
-def heard_in(rows: Sequence[Row]) -> list[str]:
+def answered_subsets(rows: Sequence[Row]) -> list[str]:
     """List the subsets that every row has answers of; a cell that is too short may lack one."""
     return [subset for subset in rows[0]["subsets"] if all(subset in row["subsets"] for row in rows)]
 
@@ -105,7 +105,7 @@ def _tail(table: Table) -> Verdict:
     rows = table.of(DIGITS, OURS, 8)
     ratios = {
         subset: [row["subsets"][subset]["p99_ms"] / row["subsets"][subset]["p50_ms"] for row in rows]
-        for subset in heard_in(rows)
+        for subset in answered_subsets(rows)
     }
     worst = max(ratios, key=lambda subset: float(np.median(ratios[subset])))
     asked = "digits, 8 connections: p99 at most 4 x p50 within each subset"
@@ -119,7 +119,7 @@ def _added(table: Table) -> Verdict:
 
 
 def _added_ms(served: Row, alone: Row) -> float:
-    shared = heard_in([served, alone])
+    shared = answered_subsets([served, alone])
     return float(np.mean([served["subsets"][name]["p50_ms"] - alone["subsets"][name]["p50_ms"] for name in shared]))
 
 

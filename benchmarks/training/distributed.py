@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from mla_serve.console import console, main
-from mla_serve.train import pipeline
+from benchmarks.shared import write_results
+from mla_serve.cli import console, main
+from mla_serve.train import distributed, pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
 from mla_serve.train.distributed import collectives
@@ -62,18 +63,18 @@ class DistributedConfig:
 def work(config: DistributedConfig, result: Path) -> None:
     """Take steps; rank 0 writes the losses and seconds of each."""
     torch.set_num_threads(config.threads)
-    told = TrainConfig(
+    training = TrainConfig(
         config.data, augment=False, norm="group", precision="fp32", device="cpu", encoders=config.encoders
     )
-    with collectives.group(CPU):
-        planned = collectives.from_main(lambda: pipeline.plan(told))
+    with distributed.group(CPU):
+        planned = distributed.from_main(lambda: pipeline.plan(training))
         samples = decode_rows(planned.rows["train"], planned.recipe.inputs, planned.recipe.classes)
         strategy = planned.build(0)
         for name, encoder in strategy.encoders.items():
             encoder.measure(samples.columns[name].windows)
         strategy.to(memory_format=torch.channels_last)
-        collectives.convert(strategy, CPU)
-        strategy.prepare(pipeline.total_steps(told, planned), len(samples))
+        distributed.convert(strategy, CPU)
+        strategy.prepare(pipeline.total_steps(training, planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
         records = [timed(strategy, batch) for batch in itertools.islice(endless(samples, config), config.steps)]
@@ -161,9 +162,7 @@ def run(config: DistributedConfig) -> None:
         work(config, config.worker)
         return
     results = measure(config)
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "distributed.json").write_text(json.dumps(results, indent=1) + "\n")
-    (config.out / "distributed.md").write_text(markdown(results))
+    write_results(config.out, "distributed", results, markdown(results))
     console.print(markdown(results), markup=False)
 
 

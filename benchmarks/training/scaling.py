@@ -13,19 +13,20 @@ import ctypes
 import dataclasses
 import gc
 import json
-import os
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rich.progress
 
-from mla_serve.console import console, main
+from benchmarks.shared import run_in_process, status_mb, write_whole
+from benchmarks.training.scaling_report import write_report
+from benchmarks.training.workloads import WORKLOADS, Workload
+from mla_serve.cli import console, main
 from mla_serve.errors import ConfigError
 
 # Every cell's process: arrays of 64 KiB and more go back to the system when they are freed, so that resident memory is
@@ -39,42 +40,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # name: strategy and its op
 }
 CLASSES = 10
 WIDTH = 128
-MB = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A kind of modality and how it is measured."""
-
-    shape: tuple[int, ...]
-    encoder: str
-    modalities: tuple[int, ...]
-    variants: tuple[str, ...]
-    batch: int
-    steps: int
-    threads: int
-
-
-KINDS = {
-    "vector": Kind(
-        (64,), "small", (2, 4, 8, 16, 24, 32), ("mla", "mla_hgm_others", "joint_concat"), batch=256, steps=20, threads=1
-    ),
-    "resnet18": Kind(
-        (3, 224, 224), "resnet18", (1, 2, 3, 4), ("mla", "mla_up_front", "joint_concat"), batch=32, steps=1, threads=2
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class ScalingConfig:
     """Measure how training steps scale with the number of modalities; resumable."""
 
-    kinds: tuple[str, ...] = tuple(KINDS)
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
     """What to measure: vector, resnet18."""
     repeats: int = 3
     """Measurements of each cell."""
     again: bool = False
-    """Measure the chosen kinds anew, also where there are results."""
+    """Measure the chosen workloads anew, also where there are results."""
     work: Path = Path("runs/scaling")
     """Folder of the finished cells."""
     out: Path = Path("benchmarks/training")
@@ -85,9 +62,9 @@ class ScalingConfig:
 
         Raises: ConfigError.
         """
-        unknown = sorted(set(self.kinds) - set(KINDS))
-        if unknown or not self.kinds:
-            raise ConfigError(f"--kinds {' '.join(unknown)}: expected some of {', '.join(KINDS)}")
+        unknown = sorted(set(self.workloads) - set(WORKLOADS))
+        if unknown or not self.workloads:
+            raise ConfigError(f"--workloads {' '.join(unknown)}: expected one or more of {', '.join(WORKLOADS)}")
         if self.repeats < 1:
             raise ConfigError(f"--repeats {self.repeats}: expected a whole number of at least 1")
         if not CLEAR_REFS.exists():
@@ -98,58 +75,55 @@ class ScalingConfig:
 class Cell:
     """One measurement."""
 
-    kind: str
+    workload: str
     variant: str
     modalities: int
     repeat: int
 
     def path(self, work: Path) -> Path:
         """Name the file of its results."""
-        return work / self.kind / f"{self.variant}-{self.modalities}-{self.repeat}.json"
+        return work / self.workload / f"{self.variant}-{self.modalities}-{self.repeat}.json"
 
 
 def cells(config: ScalingConfig) -> list[Cell]:
     """List every cell, a whole round of them before the next."""
     return [
-        Cell(kind, variant, modalities, repeat)
+        Cell(workload, variant, modalities, repeat)
         for repeat in range(config.repeats)
-        for kind in config.kinds
-        for modalities in KINDS[kind].modalities
-        for variant in KINDS[kind].variants
+        for workload in config.workloads
+        for modalities in WORKLOADS[workload].modalities
+        for variant in WORKLOADS[workload].variants
     ]
 
 
 def run_cell(cell: Cell, work: Path) -> None:
     """Measure one cell in a fresh process, unless its results are there."""
-    if cell.path(work).exists():
-        return
-    told = json.dumps(dataclasses.asdict(cell))
-    threads = {"OMP_NUM_THREADS": str(KINDS[cell.kind].threads)}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.training.scaling", "--cell", told, str(work)],
-        env={**os.environ, **ENVIRONMENT, **threads}, capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        raise ConfigError(f"{cell.path(work).name}: {done.stderr.strip()[-2000:] or f'ended with {done.returncode}'}")
+    threads = {"OMP_NUM_THREADS": str(WORKLOADS[cell.workload].threads)}
+    run_in_process("benchmarks.training.scaling", cell, work, ENVIRONMENT | threads)
 
 
 def measure_cell(cell: Cell, work: Path) -> None:
     """Measure one cell in this process, and write its results whole."""
-    kind = KINDS[cell.kind]
-    train_step, evaluate = _task(cell, kind)
+    workload = WORKLOADS[cell.workload]
+    train_step, evaluate = _task(cell, workload)
     train_step(2)  # allocates the optimisers' states and loads code, at the memory of two rows
     memory = PeakMemory()
-    seconds = [_timed(lambda: train_step(kind.batch)) for _ in range(kind.steps)]
+    seconds = [_timed(lambda: train_step(workload.batch)) for _ in range(workload.steps)]
     peak = memory.peak_mb()
     wall, processor = np.median(seconds, axis=0)
-    results = {"batch": kind.batch, "threads": kind.threads, "step_wall_seconds": wall, "step_cpu_seconds": processor}
+    results = {
+        "batch": workload.batch,
+        "threads": workload.threads,
+        "step_wall_seconds": wall,
+        "step_cpu_seconds": processor,
+    }
     results |= {"baseline_mb": memory.baseline_mb, "peak_mb": peak, "machine": platform.machine()}
-    if cell.kind == "vector":
+    if cell.workload == "vector":
         results["validation_cpu_seconds"] = _timed(evaluate)[1]
-    _write(cell.path(work), dataclasses.asdict(cell) | results)
+    write_whole(cell.path(work), json.dumps(dataclasses.asdict(cell) | results))
 
 
-def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[], object]]:
+def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Callable[[], object]]:
     """Return a training step on so many rows, as the training loop takes it, and a validation after an epoch."""
     import torch
 
@@ -161,17 +135,22 @@ def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[],
     from mla_serve.train.run_folder import Recipe
     from mla_serve.train.strategies import Options
 
-    torch.set_num_threads(kind.threads)
+    torch.set_num_threads(workload.threads)
     mla_up_front.register()
     generator, device = torch.Generator().manual_seed(cell.repeat), torch.device("cpu")
-    samples = _samples(kind, cell.modalities, generator)
+    samples = _samples(workload, cell.modalities, generator)
     inputs = {name: column.spec for name, column in samples.columns.items()}
     name, options = VARIANTS[cell.variant]
     recipe = Recipe(
-        tuple(map(str, range(CLASSES))), inputs, dict.fromkeys(inputs, kind.encoder), WIDTH, name, Options(**options)
+        tuple(map(str, range(CLASSES))),
+        inputs,
+        dict.fromkeys(inputs, workload.encoder),
+        WIDTH,
+        name,
+        Options(**options),
     )
     strategy = recipe.build(cell.repeat).to(memory_format=torch.channels_last)
-    strategy.prepare(kind.steps + 1, len(samples))
+    strategy.prepare(workload.steps + 1, len(samples))
     strategy.train()
 
     def train_step(rows: int) -> object:
@@ -184,24 +163,26 @@ def _task(cell: Cell, kind: Kind) -> tuple[Callable[[int], object], Callable[[],
     return train_step, validate
 
 
-def _samples(kind: Kind, modalities: int, generator: Any) -> Any:
+def _samples(workload: Workload, modalities: int, generator: Any) -> Any:
     """Draw one batch of random rows that have every modality; what they hold does not matter here."""
     import torch
 
     from mla_serve.inputs import ImageInput, VectorInput
     from mla_serve.train.data.samples import Column, Samples
 
-    spec = VectorInput(*kind.shape) if len(kind.shape) == 1 else ImageInput(kind.shape[2], kind.shape[1])
-    one_each = torch.ones(kind.batch, dtype=torch.long)
-    drawn = [torch.randint(0, 256, (kind.batch, *kind.shape), generator=generator) for _ in range(modalities)]
+    spec = (
+        VectorInput(*workload.shape) if len(workload.shape) == 1 else ImageInput(workload.shape[2], workload.shape[1])
+    )
+    one_each = torch.ones(workload.batch, dtype=torch.long)
+    drawn = [torch.randint(0, 256, (workload.batch, *workload.shape), generator=generator) for _ in range(modalities)]
     columns = {
         f"m{number}": Column(
             spec, windows.to(torch.uint8 if spec.kind == "image" else torch.float32),
-            torch.arange(kind.batch), one_each, [None] * kind.batch,
+            torch.arange(workload.batch), one_each, [None] * workload.batch,
         )
         for number, windows in enumerate(drawn)
     }  # fmt: skip
-    return Samples(torch.arange(kind.batch) % CLASSES, columns)
+    return Samples(torch.arange(workload.batch) % CLASSES, columns)
 
 
 def _timed(task: Callable[[], object]) -> tuple[float, float]:
@@ -222,35 +203,21 @@ class PeakMemory:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         CLEAR_REFS.write_text("5")  # sets the high-water mark to what is resident
-        self.baseline_mb = _status_mb("VmRSS")
+        self.baseline_mb = status_mb("self", "VmRSS")
 
     def peak_mb(self) -> float:
         """Return the MB (2^20 bytes) by which memory has risen at most."""
-        return _status_mb("VmHWM") - self.baseline_mb
-
-
-def _status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / MB for line in lines if line.startswith(f"{key}:"))
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
+        return status_mb("self", "VmHWM") - self.baseline_mb
 
 
 def finished(work: Path) -> list[dict[str, Any]]:
-    """Return the results of all finished cells, also of kinds that were not asked for this time."""
-    paths = (work / kind for kind in KINDS)
+    """Return the results of all finished cells, also of workloads that were not asked for this time."""
+    paths = (work / workload for workload in WORKLOADS)
     return [json.loads(path.read_text()) for folder in paths for path in sorted(folder.glob("*.json"))]
 
 
 def run(config: ScalingConfig) -> None:
     """Measure and write the report."""
-    from benchmarks.training.scaling_report import write_report
-
     config.check()
     todo = cells(config)
     if config.again:

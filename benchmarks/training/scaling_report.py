@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.training.scaling import KINDS
+from benchmarks.shared import figure, write_whole
+from benchmarks.training.workloads import WORKLOADS
 
 Results = Mapping[str, Any]
 Groups = dict[tuple[str, str], dict[int, list[Results]]]
@@ -30,7 +31,7 @@ class Fit:
     Residuals: {M: (median y - fitted) / fitted}. The quadratic's c, its standard error, and its share of y at the most M.
     """
 
-    kind: str
+    workload: str
     variant: str
     quantity: str
     a: float
@@ -43,7 +44,6 @@ class Fit:
 
 def write_report(results: Sequence[Results], out: Path) -> None:
     """Write scaling.json, scaling.md and scaling.svg."""
-    out.mkdir(parents=True, exist_ok=True)
     groups = grouped(results)
     fitted = fits(groups)
     content = {
@@ -52,19 +52,19 @@ def write_report(results: Sequence[Results], out: Path) -> None:
         "memory": [json.dumps(memory_ratios(groups))],
     }
     parts = [f'"{key}": [\n' + ",\n".join(lines) + "\n]" for key, lines in content.items()]
-    (out / "scaling.json").write_text("{\n" + ",\n".join(parts) + "\n}\n")
+    write_whole(out / "scaling.json", "{\n" + ",\n".join(parts) + "\n}\n")
     draw(groups, fitted, out / "scaling.svg")
-    (out / "scaling.md").write_text(markdown(groups, fitted))
+    write_whole(out / "scaling.md", markdown(groups, fitted))
 
 
 def grouped(results: Sequence[Results]) -> Groups:
-    """Group results: {(kind, variant): {M: repeats}}, in the order of KINDS."""
+    """Group results: {(workload, variant): {M: repeats}}, in the order of WORKLOADS."""
     groups: Groups = defaultdict(lambda: defaultdict(list))
-    for kind, told in KINDS.items():
-        for variant in told.variants:
+    for workload, settings in WORKLOADS.items():
+        for variant in settings.variants:
             for one in sorted(results, key=lambda one: (one["modalities"], one["repeat"])):
-                if (one["kind"], one["variant"]) == (kind, variant):
-                    groups[kind, variant][one["modalities"]].append(one)
+                if (one["workload"], one["variant"]) == (workload, variant):
+                    groups[workload, variant][one["modalities"]].append(one)
     return groups
 
 
@@ -74,16 +74,16 @@ def median(repeats: Sequence[Results], quantity: str) -> float:
 
 
 def fits(groups: Groups) -> list[Fit]:
-    """Fit the time of a step, and of a validation where it was measured, for every kind and variant."""
+    """Fit the time of a step, and of a validation where it was measured, for every workload and variant."""
     return [
-        fit(kind, variant, quantity, by_count)
-        for (kind, variant), by_count in groups.items()
+        fit(workload, variant, quantity, by_count)
+        for (workload, variant), by_count in groups.items()
         for quantity in (STEP, VALIDATION)
         if len(by_count) > 3 and quantity in next(iter(by_count.values()))[0]
     ]
 
 
-def fit(kind: str, variant: str, quantity: str, by_count: Mapping[int, Sequence[Results]]) -> Fit:
+def fit(workload: str, variant: str, quantity: str, by_count: Mapping[int, Sequence[Results]]) -> Fit:
     """Fit least squares of relative errors (a longer step varies more), a line and a parabola, to the medians."""
     counts = np.array(list(by_count), dtype=float)
     values = np.array([median(repeats, quantity) for repeats in by_count.values()])
@@ -95,7 +95,7 @@ def fit(kind: str, variant: str, quantity: str, by_count: Mapping[int, Sequence[
     error = float(np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0]))
     share = parabola[0] * counts[-1] ** 2 / np.polyval(parabola, counts[-1])
     return Fit(
-        kind, variant, quantity, float(a), float(b), dict(zip(by_count, residuals.round(4).tolist(), strict=True)),
+        workload, variant, quantity, float(a), float(b), dict(zip(by_count, residuals.round(4).tolist(), strict=True)),
         float(parabola[0]), error, float(share),
     )  # fmt: skip
 
@@ -114,14 +114,14 @@ def memory_ratios(groups: Groups) -> dict[str, float]:
 
 def markdown(groups: Groups, fitted: Sequence[Fit]) -> str:
     """Write the tables."""
-    kinds = [kind for kind in KINDS if any(key[0] == kind for key in groups)]
-    parts = [_head(groups), _memory(groups), *(_table(kind, groups) for kind in kinds), _fits(fitted)]
+    workloads = [workload for workload in WORKLOADS if any(key[0] == workload for key in groups)]
+    parts = [_head(groups), _memory(groups), *(_table(workload, groups) for workload in workloads), _fits(fitted)]
     return "\n".join(parts)
 
 
 def _head(groups: Groups) -> str:
     machine = next(one["machine"] for by_count in groups.values() for ones in by_count.values() for one in ones)
-    vector, resnet = KINDS["vector"], KINDS["resnet18"]
+    vector, resnet = WORKLOADS["vector"], WORKLOADS["resnet18"]
     return f"""# Scaling with the number of modalities
 
 `make bench-scaling` measures one training step with M modalities that every row has. Vectors: {vector.shape[0]} numbers, encoder
@@ -150,14 +150,14 @@ def _memory(groups: Groups) -> str:
 """
 
 
-def _table(kind: str, groups: Groups) -> str:
+def _table(workload: str, groups: Groups) -> str:
     lines = [
-        f"## {kind}\n",
+        f"## {workload}\n",
         "| strategy | M | repeats | peak MB | step, processor ms | step, ms on the clock | validation, processor ms |",
         "|---" * 7 + "|",
     ]
-    for (its_kind, variant), by_count in groups.items():
-        for count, ones in by_count.items() if its_kind == kind else ():
+    for (its_workload, variant), by_count in groups.items():
+        for count, ones in by_count.items() if its_workload == workload else ():
             cells = [_spread(ones, quantity) for quantity in (PEAK, STEP, WALL, VALIDATION)]
             lines.append(f"| {variant} | {count} | {len(ones)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -189,40 +189,31 @@ def _fits(fitted: Sequence[Fit]) -> str:
         residuals = ", ".join(f"{count}: {100 * value:+.0f}" for count, value in one.residuals.items())
         a, b, c, error = (1000 * value for value in (one.a, one.b, one.c, one.c_error))
         lines.append(
-            f"| {one.kind} | {one.variant} | {what} | {_three_digits(a)} | {_three_digits(b)} | {residuals} | "
+            f"| {one.workload} | {one.variant} | {what} | {_three_digits(a)} | {_three_digits(b)} | {residuals} | "
             f"{c:.2g} +- {error:.1g} | {100 * one.c_share:+.0f} % |"
         )
     return "\n".join(lines) + "\n"
 
 
 def draw(groups: Groups, fitted: Sequence[Fit], path: Path) -> None:
-    """Draw peak memory of both kinds, and the time of a step with its line, against the number of modalities."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "scaling"
-    from matplotlib import pyplot as plt
-
+    """Draw peak memory of both workloads, and the time of a step with its line, against the number of modalities."""
     panels = [
         ("resnet18", PEAK, 1, "Memory of a step, ResNet-18", "MB at the peak"),
         ("vector", PEAK, 1, "Memory of a step, vectors", "MB at the peak"),
         ("vector", STEP, 1000, "Time of a step, vectors", "processor ms"),
     ]
     shown = [panel for panel in panels if any(key[0] == panel[0] for key in groups)]
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.3 * len(shown), 3.5), squeeze=False)
-    for axis, (kind, quantity, unit, title, label) in zip(axes[0], shown, strict=True):
-        lines = {one.variant: one for one in fitted if (one.kind, one.quantity) == (kind, quantity)}
-        for variant in (MLA, JOINT):
-            if (kind, variant) in groups:
-                _line(axis, variant, groups[kind, variant], quantity, unit, lines.get(variant))
-        axis.set_title(title, fontsize=12, loc="left", fontweight="bold")
-        axis.set(xlabel="modalities M", ylabel=label, xticks=KINDS[kind].modalities)
-        axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
-        axis.margins(x=0.04)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    with figure(path, 1, len(shown), (4.3 * len(shown), 3.5), "scaling") as axes:
+        for axis, (workload, quantity, unit, title, label) in zip(axes[0], shown, strict=True):
+            lines = {one.variant: one for one in fitted if (one.workload, one.quantity) == (workload, quantity)}
+            for variant in (MLA, JOINT):
+                if (workload, variant) in groups:
+                    _line(axis, variant, groups[workload, variant], quantity, unit, lines.get(variant))
+            axis.set_title(title, fontsize=12, loc="left", fontweight="bold")
+            axis.set(xlabel="modalities M", ylabel=label, xticks=WORKLOADS[workload].modalities)
+            axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
+            axis.margins(x=0.04)
+            axis.spines[["top", "right"]].set_visible(False)
 
 
 def _line(

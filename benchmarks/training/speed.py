@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import multiprocessing
 import os
 import platform
@@ -28,7 +27,8 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from mla_serve.console import console, main
+from benchmarks.shared import write_results
+from mla_serve.cli import console, main
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
@@ -116,16 +116,16 @@ def measure(config: SpeedConfig) -> dict[str, list[float]]:
 def work(name: str, config: SpeedConfig, pipe: Connection) -> None:
     """Take as many steps of a loop as are asked for, and answer with samples per second, for as long as one asks."""
     torch.set_num_threads(1)
-    told = TrainConfig(data=config.data)
-    plan = pipeline.plan(told)
+    training = TrainConfig(data=config.data)
+    plan = pipeline.plan(training)
     samples = decode_rows(plan.rows["train"], plan.recipe.inputs, plan.recipe.classes)
     step = LOOPS[name](plan.recipe, (config.repeats + 1) * config.steps)
-    batches = endless(samples, told.batch_size)
+    batches = endless(samples, training.batch_size)
     with contextlib.suppress(EOFError):
         while True:
-            some = itertools.islice(batches, pipe.recv())
+            block = itertools.islice(batches, pipe.recv())
             began, rows = time.process_time(), 0
-            for batch in some:
+            for batch in block:
                 step(batch)
                 rows += len(batch.labels)
             pipe.send(rows / (time.process_time() - began))
@@ -158,9 +158,7 @@ def markdown(rates: dict[str, list[float]]) -> str:
 def run(config: SpeedConfig) -> None:
     """Measure and write."""
     rates = measure(config)
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "speed.json").write_text(json.dumps(rates, indent=1) + "\n")
-    (config.out / "speed.md").write_text(markdown(rates))
+    write_results(config.out, "speed", rates, markdown(rates))
     console.print(markdown(rates), markup=False)
 
 

@@ -23,12 +23,12 @@ def test_a_process_that_turns_in_circles_takes_nothing_while_it_sleeps() -> None
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         try:
             tree = Tree([process.pid])
-            tree.tell(signal.SIGSTOP)
+            tree.signal(signal.SIGSTOP)
             time.sleep(0.05)
             before = tree.cpu_s()
             time.sleep(0.3)
             assert tree.cpu_s() == before
-            tree.tell(signal.SIGCONT)
+            tree.signal(signal.SIGCONT)
             end = time.monotonic() + PATIENCE_S
             while tree.cpu_s() == before:
                 assert time.monotonic() < end, "it does not go on"

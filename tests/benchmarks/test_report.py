@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.serving import serve
-from benchmarks.serving.report import beside, markdown, read_results, write_report, write_results
+from benchmarks.serving.report import markdown, merge_results, read_results, write_report, write_results
 from benchmarks.serving.serve import ServeBenchConfig
 from benchmarks.serving.verdicts import stray_stages, verdicts
 from mla_serve.errors import ConfigError
@@ -154,13 +154,13 @@ def test_a_bundle_that_is_not_known_is_refused() -> None:
 
 def test_a_bundle_measured_again_takes_the_place_of_its_rows_alone(tmp_path: Path) -> None:
     first = results()
-    assert beside(first, tmp_path) == first, "there is nothing to put it beside"
+    assert merge_results(first, tmp_path) == first, "there is nothing to put it beside"
     write_results(first, tmp_path)
     again = results(ours=1900.0)
     again["rows"] = [row for row in again["rows"] if row["bundle"] == "digits"]
     again["stages"], again["torch_weights"] = {"digits": {}}, {"digits": "random"}
     again["runs"][0] |= {"bundles": ["digits"], "date": "2026-12-01", "machine": "another machine", "busy": True}
-    together = beside(again, tmp_path)
+    together = merge_results(again, tmp_path)
     assert [r for r in together["rows"] if r["bundle"] == "digits"] == again["rows"]
     assert [r for r in together["rows"] if r["bundle"] == "resnet18"] == [
         r for r in first["rows"] if r["bundle"] == "resnet18"
@@ -173,6 +173,6 @@ def test_a_bundle_measured_again_takes_the_place_of_its_rows_alone(tmp_path: Pat
     assert "digits: `make bench-serve` on 2026-12-01, 5 repeats in 15.0 minutes.\nanother machine" in text
     assert text.count("was busy") == 1, "of one run alone"
     write_results(together, tmp_path)
-    assert [run["bundles"] for run in beside(again, tmp_path)["runs"]] == [["resnet18"], ["digits"]]
+    assert [run["bundles"] for run in merge_results(again, tmp_path)["runs"]] == [["resnet18"], ["digits"]]
     again["starts"] = again["starts"][:2]
-    assert beside(again, tmp_path)["starts"] == first["starts"], "fewer starts do not take the place of more"
+    assert merge_results(again, tmp_path)["starts"] == first["starts"], "fewer starts do not take the place of more"

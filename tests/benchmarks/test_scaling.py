@@ -13,14 +13,17 @@ import pytest
 
 from benchmarks.mla_up_front import NAME, UpFront
 from benchmarks.training import scaling, scaling_report
-from benchmarks.training.scaling import KINDS, Cell, Kind, PeakMemory, ScalingConfig
+from benchmarks.training.scaling import Cell, PeakMemory, ScalingConfig
 from benchmarks.training.scaling_report import fit, grouped, markdown, memory_ratios, write_report
+from benchmarks.training.workloads import WORKLOADS, Workload
 from mla_serve.errors import ConfigError
 from mla_serve.train.strategies import STRATEGIES
 
 TINY = {
-    "vector": Kind((8,), "small", (2, 3, 4, 5), ("mla", "joint_concat"), batch=6, steps=2, threads=1),
-    "resnet18": Kind((3, 8, 8), "small", (1, 3), ("mla", "mla_up_front", "joint_concat"), batch=2, steps=1, threads=1),
+    "vector": Workload((8,), "small", (2, 3, 4, 5), ("mla", "joint_concat"), batch=6, steps=2, threads=1),
+    "resnet18": Workload(
+        (3, 8, 8), "small", (1, 3), ("mla", "mla_up_front", "joint_concat"), batch=2, steps=1, threads=1
+    ),
 }
 
 
@@ -35,15 +38,15 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScalingConfig:
             scaling.measure_cell(cell, work)
 
     monkeypatch.setitem(STRATEGIES, NAME, UpFront)  # so that it is gone again after the test
-    monkeypatch.setattr(scaling, "KINDS", TINY)
-    monkeypatch.setattr(scaling_report, "KINDS", TINY)
+    monkeypatch.setattr(scaling, "WORKLOADS", TINY)
+    monkeypatch.setattr(scaling_report, "WORKLOADS", TINY)
     monkeypatch.setattr(scaling, "run_cell", run_cell)
     monkeypatch.setattr(scaling, "measured", measured, raising=False)
     return ScalingConfig(tuple(TINY), 2, work=tmp_path / "work", out=tmp_path / "out")
 
 
-def made_up(kind: str, variant: str, modalities: int, **values: float) -> dict[str, Any]:
-    facts = {"kind": kind, "variant": variant, "modalities": modalities, "repeat": 0, "machine": "paper"}
+def made_up(workload: str, variant: str, modalities: int, **values: float) -> dict[str, Any]:
+    facts = {"workload": workload, "variant": variant, "modalities": modalities, "repeat": 0, "machine": "paper"}
     return facts | {"peak_mb": 1.0, "step_cpu_seconds": 1.0, "step_wall_seconds": 1.0} | values
 
 
@@ -62,8 +65,8 @@ def test_a_comparison_is_measured_in_turn_reported_and_resumable(config: Scaling
 
     scaling.run(config)
     assert len(measured) == 2 * half
-    scaling.run(dataclasses.replace(config, kinds=("vector",), again=True))
-    assert {cell.kind for cell in measured[2 * half :]} == {"vector"}
+    scaling.run(dataclasses.replace(config, workloads=("vector",), again=True))
+    assert {cell.workload for cell in measured[2 * half :]} == {"vector"}
     again = json.loads((config.out / "scaling.json").read_text())
     assert len(again["cells"]) == len(written["cells"]), "what was not measured again is still reported"
 
@@ -97,7 +100,11 @@ def test_a_cell_that_fails_says_so_and_leaves_no_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"kinds": ("vectors",)}, "vectors.*vector, resnet18"), ({"kinds": ()}, "vector"), ({"repeats": 0}, "at least 1")],
+    [
+        ({"workloads": ("vectors",)}, "vectors.*vector, resnet18"),
+        ({"workloads": ()}, "vector"),
+        ({"repeats": 0}, "at least 1"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
@@ -105,7 +112,7 @@ def test_what_cannot_be_measured_is_refused(wrong: dict[str, Any], told: str) ->
 
 
 def by_count(seconds: Callable[[int], float]) -> dict[int, list[dict[str, Any]]]:
-    return {m: [made_up("vector", "mla", m, step_cpu_seconds=seconds(m))] for m in KINDS["vector"].modalities}
+    return {m: [made_up("vector", "mla", m, step_cpu_seconds=seconds(m))] for m in WORKLOADS["vector"].modalities}
 
 
 def test_a_line_is_found_and_leaves_nothing() -> None:
@@ -132,7 +139,7 @@ def test_memory_is_compared_at_three_encoders() -> None:
 
 
 def test_a_report_is_written_of_one_kind_alone(tmp_path: Path) -> None:
-    rows = [made_up("vector", "mla", m, step_cpu_seconds=m / 10) for m in KINDS["vector"].modalities]
+    rows = [made_up("vector", "mla", m, step_cpu_seconds=m / 10) for m in WORKLOADS["vector"].modalities]
     write_report(rows, tmp_path)
     text = (tmp_path / "scaling.md").read_text()
     assert "| mla | 32 | 1 | 1.00 | 3200 |" in text

@@ -148,9 +148,9 @@ def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(co
     assert set(differences(rows)) == {"joint_concat", "mla_up_front"}
     strategies.run(dataclasses.replace(elsewhere, again=("joint_concat",)))
     assert [cell.strategy for cell in strategies.trained[before + 2 :]] == ["joint_concat"] * 2  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="--again mib: expected some of mla, joint_concat"):
+    with pytest.raises(ConfigError, match="--again mib: expected one or more of mla, joint_concat"):
         strategies.run(dataclasses.replace(elsewhere, again=("mib",)))
-    with pytest.raises(ConfigError, match="--only nothing: expected some of mla, joint_concat"):
+    with pytest.raises(ConfigError, match="--only nothing: expected one or more of mla, joint_concat"):
         strategies.run(dataclasses.replace(elsewhere, only=("nothing",)))
     with pytest.raises(ConfigError, match="--only: variants have the setting of mla, which has no results"):
         strategies.run(dataclasses.replace(elsewhere, only=("mla_up_front",), out=elsewhere.out / "new"))
