@@ -4,7 +4,8 @@ For each data set and strategy, {SGD, AdamW} x a grid of learning rates is searc
 the best setting is then trained with every seed. Each cell (one training run) is a process of one thread and a file in
 --work, so an interrupted comparison goes on where it was. Strategies take turns, seed by seed, so that what else the
 machine does falls on all of them alike. The test split is asked once, by the final cells. What --out has results of is
-not trained again: data sets and strategies can be added one after the other.
+not trained again: data sets and strategies can be added one after the other. The core six strategies on tri-digits and
+mfeat take 1 h 42 min on two busy cores. Writes strategies.parquet, .md and .svg.
 
     python -m benchmarks.accuracy.strategies --data tri-digits=DIR mfeat=DIR --core
 """

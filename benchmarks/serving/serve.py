@@ -3,7 +3,7 @@
 All servers are up at once and take turns: in every repeat each is asked over every number of connections, in an order
 that changes, the same cases in the same order; beside them the predictor alone on all cores (the ceiling) and a bare
 Starlette application (the load generator's limit). What the machine does besides hits all alike, and the report compares
-within a repeat. An answer that is wrong ends it all.
+within a repeat. An answer that is wrong ends it all. Writes serve.json, .md and .svg.
 
     python -m benchmarks.serving.serve                    the whole, within 20 minutes, on a machine that does nothing else
     python -m benchmarks.serving.serve --only digits      one bundle; what was measured of the other stays beside it
