@@ -1,4 +1,7 @@
-"""An ablation: MLA that encodes every modality before the first turn, as the released research code does."""
+"""A variant of MLA for comparison: it encodes every modality before the first turn, as the released research code does.
+
+Tables call it mla_up_front. bench-strategies and bench-scaling train it.
+"""
 
 from __future__ import annotations
 

@@ -100,11 +100,13 @@ class Command:
 
     def finish(self) -> dict[str, Any]:
         """Wait for its end; returns wall and processor seconds, and what it said. Raises: MlaServeError."""
-        said = self.process.communicate()[0].strip().splitlines()
+        lines = self.process.communicate()[0].strip().splitlines()
         if self.process.returncode:
-            raise MlaServeError(f"predict ended with {self.process.returncode}: {said[-1] if said else 'no word'}")
+            raise MlaServeError(
+                f"predict ended with {self.process.returncode}: {lines[-1] if lines else 'it printed nothing'}"
+            )
         wall, processor = time.perf_counter() - self.began, _children_s() - self.before
-        return {"wall_s": wall, "cpu_s": processor, "said": said[-1]}
+        return {"wall_s": wall, "cpu_s": processor, "said": lines[-1]}
 
     def parts(self) -> int:
         """Count the finished parts."""
@@ -189,22 +191,22 @@ def rate_round(config: BulkConfig, folder: Path, number: int) -> dict[str, Any]:
     small = make_table(config.data, folder, cores() * ROWS)
     tasks: dict[str, Callable[[], dict[str, Any]]] = {
         "ceiling": lambda: ceiling(config, table),
-        "small": lambda: _fresh(config, small, folder / "small.parquet").finish() | {"rows": cores() * ROWS},
-        "command": lambda: _fresh(config, table, folder / "round.parquet").finish() | {"rows": int(table.stem)},
+        "small": lambda: _start_anew(config, small, folder / "small.parquet").finish() | {"rows": cores() * ROWS},
+        "command": lambda: _start_anew(config, table, folder / "round.parquet").finish() | {"rows": int(table.stem)},
     }
     return {name: tasks[name]() for name in list(tasks)[:: 1 if number % 2 else -1]}
 
 
-def _fresh(config: BulkConfig, table: Path, out: Path, *more: str) -> Command:
+def _start_anew(config: BulkConfig, table: Path, out: Path, *more: str) -> Command:
     """Start the command with nothing left of an earlier one, which it would go on with."""
     out.unlink(missing_ok=True)
     shutil.rmtree(Parts(out).folder, ignore_errors=True)
     return Command(config, table, out, *more)
 
 
-def whole(config: BulkConfig, folder: Path) -> dict[str, Any]:
+def score_all(config: BulkConfig, folder: Path) -> dict[str, Any]:
     """Score all rows, looking at memory."""
-    command = _fresh(config, make_table(config.data, folder, config.rows), folder / "whole.parquet")
+    command = _start_anew(config, make_table(config.data, folder, config.rows), folder / "whole.parquet")
     seen = list(command.memory())
     done, slices = command.finish(), -(-config.rows // ROWS)
     scoring = [mb for parts, mb in seen if 0 < parts < slices and mb]
@@ -214,27 +216,27 @@ def whole(config: BulkConfig, folder: Path) -> dict[str, Any]:
     return done | {"mb": memory, "peak_mb": max(mb for _, mb in seen), "looks": len(scoring), "rows": config.rows}
 
 
-def killed(config: BulkConfig, folder: Path) -> dict[str, Any]:
+def score_with_a_kill(config: BulkConfig, folder: Path) -> dict[str, Any]:
     """Kill a scoring in its middle, go on, and compare with the one that was left alone."""
     table, out = make_table(config.data, folder, config.rows), folder / "killed.parquet"
-    command = _fresh(config, table, out)
+    command = _start_anew(config, table, out)
     half = config.rows // ROWS // 2
     while command.process.poll() is None and command.parts() < half:
         time.sleep(0.05)
     command.kill()
     before = command.parts()
     done = Command(config, table, out).finish()
-    return done | {"parts_before": before, "parts": -(-config.rows // ROWS)} | _compared(out, folder, config.rows)
+    return done | {"parts_before": before, "parts": -(-config.rows // ROWS)} | _compare(out, folder, config.rows)
 
 
 def on_ray(config: BulkConfig, folder: Path) -> dict[str, Any]:
     """Score all rows on a local Ray, and compare."""
     out = folder / "ray.parquet"
-    done = _fresh(config, make_table(config.data, folder, config.rows), out, "--ray").finish()
-    return done | {"rows": config.rows} | _compared(out, folder, config.rows)
+    done = _start_anew(config, make_table(config.data, folder, config.rows), out, "--ray").finish()
+    return done | {"rows": config.rows} | _compare(out, folder, config.rows)
 
 
-def _compared(out: Path, folder: Path, rows: int) -> dict[str, bool]:
+def _compare(out: Path, folder: Path, rows: int) -> dict[str, bool]:
     """Say whether each row is there once and in order, and all is as in the scoring that was left alone."""
     table = parquet.read_table(out)
     return {
@@ -250,8 +252,8 @@ def stages(config: BulkConfig) -> dict[str, Callable[[Path], dict[str, Any]]]:
             f"round-{number}": lambda folder, number=number: rate_round(config, folder, number)  # type: ignore[misc]
             for number in range(config.rounds)
         },
-        "whole": lambda folder: whole(config, folder),
-        "killed": lambda folder: killed(config, folder),
+        "whole": lambda folder: score_all(config, folder),
+        "killed": lambda folder: score_with_a_kill(config, folder),
         "ray": lambda folder: on_ray(config, folder),
     }
 

@@ -61,7 +61,7 @@ class DistributedConfig:
     """Used by the command itself."""
 
 
-def work(config: DistributedConfig, result: Path) -> None:
+def train_steps(config: DistributedConfig, result: Path) -> None:
     """Take steps; rank 0 writes the losses and seconds of each."""
     torch.set_num_threads(config.threads)
     training = TrainConfig(
@@ -78,18 +78,20 @@ def work(config: DistributedConfig, result: Path) -> None:
         strategy.prepare(pipeline.total_steps(training, planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
-        records = [timed(strategy, batch) for batch in itertools.islice(endless(samples, config), config.steps)]
-    if collectives.is_main():
+        records = [
+            timed_step(strategy, batch) for batch in itertools.islice(endless_batches(samples, config), config.steps)
+        ]
+    if distributed.is_main():
         result.write_text(json.dumps(records))
 
 
-def endless(samples: Samples, config: DistributedConfig) -> itertools.chain[TrainingBatch]:
+def endless_batches(samples: Samples, config: DistributedConfig) -> itertools.chain[TrainingBatch]:
     """Hand out batches for ever."""
     epochs = (torch.Generator().manual_seed(epoch) for epoch in itertools.count())
     return itertools.chain.from_iterable(training_batches(samples, config.batch_size, g, CPU, False) for g in epochs)
 
 
-def timed(strategy: Strategy, batch: TrainingBatch) -> dict[str, float]:
+def timed_step(strategy: Strategy, batch: TrainingBatch) -> dict[str, float]:
     """Take a step; returns its losses and seconds."""
     began = time.perf_counter()
     logged = strategy.step(batch)
@@ -99,7 +101,7 @@ def timed(strategy: Strategy, batch: TrainingBatch) -> dict[str, float]:
 
 
 def launch(config: DistributedConfig, processes: int, threads: int) -> list[dict[str, float]]:
-    """Run `work` in processes of so many threads."""
+    """Run `train_steps` in processes of so many threads."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -123,11 +125,11 @@ def measure(config: DistributedConfig) -> dict[str, Any]:
             losses[kind] = launch(config, processes, threads)
             seconds[kind].append(float(np.median([record.pop("seconds") for record in losses[kind]][WARM_UP:])))
     first = next(iter(losses.values()))
-    apart = {kind: furthest(first, other) for kind, other in losses.items()}
+    apart = {kind: largest_difference(first, other) for kind, other in losses.items()}
     return {"seconds": seconds, "apart": apart, "steps": config.steps, "batch_size": config.batch_size}
 
 
-def furthest(first: list[dict[str, float]], second: list[dict[str, float]]) -> float:
+def largest_difference(first: list[dict[str, float]], second: list[dict[str, float]]) -> float:
     """Return the largest difference between two runs' losses."""
     return max(abs(a[key] - b[key]) for a, b in zip(first, second, strict=True) for key in a)
 
@@ -160,7 +162,7 @@ def markdown(results: dict[str, Any]) -> str:
 def run(config: DistributedConfig) -> None:
     """Measure and write, or be one of the processes."""
     if config.worker:
-        work(config, config.worker)
+        train_steps(config, config.worker)
         return
     results = measure(config)
     write_results(config.out, "distributed", results, markdown(results))

@@ -53,7 +53,7 @@ class SpeedConfig:
     """Folder that speed.json and .md are written to."""
 
 
-def plain(recipe: Recipe) -> Step:
+def plain_step(recipe: Recipe) -> Step:
     """Return a step of alternating training as a first version would have it."""
     strategy = recipe.build().train()
     encoders, head = strategy.encoders, next(iter(strategy.heads.values()))
@@ -69,7 +69,7 @@ def plain(recipe: Recipe) -> Step:
     return step
 
 
-def ours(recipe: Recipe, precision: str, steps: int) -> Step:
+def own_step(recipe: Recipe, precision: str, steps: int) -> Step:
     """Return our step in a precision, in a process that keeps freed memory from here on."""
     keep_freed_memory()
     options = dataclasses.replace(recipe.options, precision=precision)
@@ -78,7 +78,7 @@ def ours(recipe: Recipe, precision: str, steps: int) -> Step:
     return strategy.step
 
 
-def endless(samples: Samples, size: int) -> Iterator[TrainingBatch]:
+def endless_batches(samples: Samples, size: int) -> Iterator[TrainingBatch]:
     """Hand out augmented batches for ever."""
     generator = torch.Generator().manual_seed(0)
     for _ in itertools.count():
@@ -86,9 +86,9 @@ def endless(samples: Samples, size: int) -> Iterator[TrainingBatch]:
 
 
 LOOPS: dict[str, Callable[[Recipe, int], Step]] = {
-    "plain torch, fp32": lambda recipe, steps: plain(recipe),  # noqa: ARG005
-    "mla_serve, fp32": lambda recipe, steps: ours(recipe, "fp32", steps),
-    "mla_serve, bf16": lambda recipe, steps: ours(recipe, "bf16", steps),
+    "plain torch, fp32": lambda recipe, steps: plain_step(recipe),  # noqa: ARG005
+    "mla_serve, fp32": lambda recipe, steps: own_step(recipe, "fp32", steps),
+    "mla_serve, bf16": lambda recipe, steps: own_step(recipe, "bf16", steps),
 }
 
 
@@ -97,7 +97,7 @@ def measure(config: SpeedConfig) -> dict[str, list[float]]:
     context = multiprocessing.get_context("spawn")
     pipes = {name: context.Pipe() for name in LOOPS}
     processes = [
-        context.Process(target=work, args=(name, config, pipe[1]), daemon=True) for name, pipe in pipes.items()
+        context.Process(target=time_loop, args=(name, config, pipe[1]), daemon=True) for name, pipe in pipes.items()
     ]
     for process in processes:
         process.start()
@@ -113,14 +113,14 @@ def measure(config: SpeedConfig) -> dict[str, list[float]]:
     return rates
 
 
-def work(name: str, config: SpeedConfig, pipe: Connection) -> None:
+def time_loop(name: str, config: SpeedConfig, pipe: Connection) -> None:
     """Take as many steps of a loop as are asked for, and answer with samples per second, for as long as one asks."""
     torch.set_num_threads(1)
     training = TrainConfig(data=config.data)
     plan = pipeline.plan(training)
     samples = decode_rows(plan.rows["train"], plan.recipe.inputs, plan.recipe.classes)
     step = LOOPS[name](plan.recipe, (config.repeats + 1) * config.steps)
-    batches = endless(samples, training.batch_size)
+    batches = endless_batches(samples, training.batch_size)
     with contextlib.suppress(EOFError):
         while True:
             block = itertools.islice(batches, pipe.recv())
