@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.serving.load import Case, LoadResult, shuffled
-from benchmarks.serving.processes import Tree
+from benchmarks.serving.processes import ProcessTree
 from mla_serve.bundle import Bundle
 from mla_serve.predictor import Predictor
 
@@ -18,7 +18,7 @@ Latencies = dict[str, list[float]]
 
 
 class Ceiling:
-    """Processes that hold a predictor each and wait to be asked; a context."""
+    """Processes that hold a predictor each and predict when asked; a context manager."""
 
     def __init__(self, bundle: Path, cases: Sequence[Case], processes: int) -> None:
         """Start them and wait until they are warm."""
@@ -41,9 +41,9 @@ class Ceiling:
             process.kill()
             process.join()
 
-    def tree(self, processes: int) -> Tree:
+    def tree(self, processes: int) -> ProcessTree:
         """Return the first so many processes."""
-        return Tree([process.pid for process in self._processes[:processes] if process.pid])
+        return ProcessTree([process.pid for process in self._processes[:processes] if process.pid])
 
     def run(self, processes: int, seconds: float, warm_up: float, seed: int) -> LoadResult:
         """Let the first so many processes predict at once, each the same mix in an order of its own.

@@ -29,7 +29,7 @@ class NotServing(MlaServeError):
     """A server that does not come up, or died."""
 
 
-class Tree:
+class ProcessTree:
     """A process and its descendants as they are now."""
 
     def __init__(self, pids: Sequence[int]) -> None:
@@ -55,7 +55,7 @@ class Tree:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(number)
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         """Let the kernel measure the largest resident memory anew."""
         for process in self.processes:
             with contextlib.suppress(OSError):
@@ -85,21 +85,21 @@ class Server:
         self.start_s = start_s
         self.ready = ready
 
-    def tree(self) -> Tree:
+    def tree(self) -> ProcessTree:
         """Return its processes."""
-        return Tree([self.process.pid])
+        return ProcessTree([self.process.pid])
 
     @contextlib.contextmanager
-    def awake(self) -> Iterator[None]:
-        """Let a server that sleeps run until the block ends."""
+    def resumed(self) -> Iterator[None]:
+        """Let a paused server run until the block ends."""
         self.tree().signal(signal.SIGCONT)
         try:
             yield
         finally:
-            self.sleep()
+            self.pause()
 
-    def sleep(self) -> None:
-        """Stop all of its processes: one that waits for work in circles would take it from the one that is measured."""
+    def pause(self) -> None:
+        """Stop all of its processes: one that busy-waits would take processor time from the one that is measured."""
         self.tree().signal(signal.SIGSTOP)
 
     def settle(self) -> None:
@@ -155,7 +155,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str) -> bytes | Non
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a server and whatever it started."""
-    tree = Tree([process.pid])
+    tree = ProcessTree([process.pid])
     tree.signal(signal.SIGCONT)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):

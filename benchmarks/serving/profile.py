@@ -136,7 +136,7 @@ def measure(config: ProfileConfig) -> tuple[Times, Times]:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         server.settle()
-        server.sleep()
+        server.pause()
         gc.collect()
         gc.freeze()
         for number in range(config.rounds):
@@ -190,7 +190,7 @@ def _service_us(server: Server, cases: Sequence[Case], config: ProfileConfig, se
     def mark(begins: bool) -> None:
         cpu[begins] = tree.cpu_s()
 
-    with server.awake():
+    with server.resumed():
         questions = SYSTEMS[0].questions(cases, seed)
         load = measure_load(server.port, questions, config.connections, config.seconds, WARM_UP_S, mark)
     return 1e6 * (cpu[False] - cpu[True]) / load.answers

@@ -75,7 +75,7 @@ def _head(results: Results) -> str:
     runs = "\n".join(_run(run) for run in results["runs"])
     return f"""# Serving
 
-In each repeat every system was asked over 1, 8 and 32 connections in an order of its own, all servers up, but asleep
+In each repeat every system was asked over 1, 8 and 32 connections in an order of its own, all servers up, but paused
 while another is measured. The figures are medians over the repeats, in brackets the least and the largest; ratios are
 taken within a repeat.
 
@@ -241,7 +241,7 @@ def _draw_throughput(axes: Any, results: Results, bundle: str) -> None:
         ncol=2,
         loc="upper left",
     )
-    _tidy(axes)
+    _style_axes(axes)
 
 
 def _draw_latency(axes: Any, results: Results, bundle: str) -> None:
@@ -262,7 +262,7 @@ def _draw_latency(axes: Any, results: Results, bundle: str) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set(title=f"{bundle}: latency over 8 connections", xlabel="ms: p50 (dot), p95, p99 (bars)")
-    _tidy(axes)
+    _style_axes(axes)
 
 
 def _draw_cpu(axes: Any, results: Results, bundle: str) -> None:
@@ -278,10 +278,10 @@ def _draw_cpu(axes: Any, results: Results, bundle: str) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1.15 * max(costs))
     axes.set(title=f"{bundle}: processor time", xlabel="CPU s per 1,000 requests (dashed: ceiling)")
-    _tidy(axes)
+    _style_axes(axes)
 
 
-def _tidy(axes: Any) -> None:
+def _style_axes(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)

@@ -76,14 +76,14 @@ class ServeBenchConfig:
     out: Path = Path("benchmarks/serving")
     """Folder that serve.json, serve.md and serve.svg are written to."""
 
-    def hastened(self) -> ServeBenchConfig:
+    def with_quick(self) -> ServeBenchConfig:
         """Return what --quick means."""
         short = {"repeats": 2, "seconds": 0.5, "large_seconds": 1.0, "warm_up": 0.3, "starts": 1}
         return dataclasses.replace(self, **short) if self.quick else self  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class BundleToMeasure:
     """A bundle that is measured: its name in the rows, its folder, the cases, how long a cell takes, and beside whom."""
 
     name: str
@@ -102,13 +102,13 @@ class Cell:
     connections: int
 
 
-def cells(subject: Subject) -> list[Cell]:
+def cells(subject: BundleToMeasure) -> list[Cell]:
     """List what every repeat measures; the ceiling's connections are processes, one and all cores."""
     served = [Cell(system, connections) for system in subject.systems for connections in CONNECTIONS]
     return served + [Cell(None, processes) for processes in dict.fromkeys((1, CORES))]
 
 
-def estimate_s(config: ServeBenchConfig, subjects: Sequence[Subject]) -> float:
+def estimate_s(config: ServeBenchConfig, subjects: Sequence[BundleToMeasure]) -> float:
     """Say how long it will take."""
     total = 2 * config.starts * START_S
     for subject in subjects:
@@ -119,7 +119,7 @@ def estimate_s(config: ServeBenchConfig, subjects: Sequence[Subject]) -> float:
     return total
 
 
-class Bench:
+class ServeBenchmark:
     """One run: everything that is measured, as rows and facts."""
 
     def __init__(self, config: ServeBenchConfig, progress: rich.progress.Progress) -> None:
@@ -132,7 +132,7 @@ class Bench:
         self.stages: dict[str, dict[str, list[str]]] = {}
         self._progress = progress
 
-    def measure(self, subject: Subject) -> None:
+    def measure(self, subject: BundleToMeasure) -> None:
         """Choose the settings, start every server, and let them take turns."""
         task = self._progress.add_task(subject.name, total=self.config.repeats * len(cells(subject)))
         chosen = {system.name: self._choose(subject, system) for system in subject.systems}
@@ -146,13 +146,18 @@ class Bench:
                 self.weights[subject.name] = json.loads(servers["torch_eager"].ready)["weights"]
             self.stages[subject.name] = timing_stages(servers["mla_serve"].port, subject.cases)
             for server in servers.values():
-                server.sleep()
+                server.pause()
             ceiling = stack.enter_context(Ceiling(subject.folder, subject.cases, CORES))
             for repeat in range(self.config.repeats):
                 self._repeat(subject, servers, ceiling, repeat, task)
 
     def _repeat(
-        self, subject: Subject, servers: Mapping[str, Server], ceiling: Ceiling, repeat: int, task: rich.progress.TaskID
+        self,
+        subject: BundleToMeasure,
+        servers: Mapping[str, Server],
+        ceiling: Ceiling,
+        repeat: int,
+        task: rich.progress.TaskID,
     ) -> None:
         """Measure every cell once, in an order of this repeat's own."""
         order, rows = cells(subject), []
@@ -168,27 +173,27 @@ class Bench:
         most = max(row["rps"] for row in rows if row["system"] == CEILING)
         self.rows += [row | {"ceiling_rps": most} for row in rows]
 
-    def _row(self, subject: Subject, system: System, server: Server, connections: int, repeat: int) -> Row:
+    def _row(self, subject: BundleToMeasure, system: System, server: Server, connections: int, repeat: int) -> Row:
         tree, cpu = server.tree(), {}
-        tree.forget_peak()
+        tree.reset_peak()
         labels = system.name != "torch_eager" or self.weights[subject.name] == "bundle"
         questions = system.questions(subject.cases, repeat, labels)
 
         def mark(begins: bool) -> None:
             cpu[begins] = tree.cpu_s()
 
-        with server.awake():
+        with server.resumed():
             load = measure_load(server.port, questions, connections, subject.seconds, self.config.warm_up, mark)
         row = _row(subject.name, system.name, connections, repeat, load, cpu[False] - cpu[True], tree.peak_mb())
         return row | {"start_s": round(server.start_s, 2), "client_cpu_share": _share(load)}
 
-    def _ceiling_row(self, subject: Subject, ceiling: Ceiling, processes: int, repeat: int) -> Row:
+    def _ceiling_row(self, subject: BundleToMeasure, ceiling: Ceiling, processes: int, repeat: int) -> Row:
         tree = ceiling.tree(processes)
-        tree.forget_peak()
+        tree.reset_peak()
         load = ceiling.run(processes, subject.seconds, self.config.warm_up, repeat)
         return _row(subject.name, CEILING, processes, repeat, load, load.client_cpu_s, tree.peak_mb())
 
-    def _choose(self, subject: Subject, system: System) -> Settings:
+    def _choose(self, subject: BundleToMeasure, system: System) -> Settings:
         """Try a system's settings out, and return those of the most answers a second over 8 connections."""
         if len(system.variants) == 1:
             return system.variants[0]
@@ -229,7 +234,7 @@ class Bench:
         return rows
 
 
-def _serve(subject: Subject, system: System, settings: Settings) -> contextlib.AbstractContextManager[Server]:
+def _serve(subject: BundleToMeasure, system: System, settings: Settings) -> contextlib.AbstractContextManager[Server]:
     return serving(system.command, system.environment(subject.folder.resolve(), settings), system.ready_path)
 
 
@@ -258,7 +263,7 @@ def _ms(value: Any) -> float:
     return round(float(value), 3)
 
 
-def subjects(config: ServeBenchConfig) -> list[Subject]:
+def subjects(config: ServeBenchConfig) -> list[BundleToMeasure]:
     """Prepare the bundles that are asked for.
 
     Raises: ConfigError for a bundle that is not known; BundleError for one that cannot be used.
@@ -273,7 +278,7 @@ def subjects(config: ServeBenchConfig) -> list[Subject]:
             console.print(f"{config.work}/resnet18: made once, in a minute or two", style="dim")
         folder = config.model if small else resnet18_bundle(config.work)
         seconds = config.seconds if small else config.large_seconds
-        found.append(Subject(name, folder, _checked(folder), seconds, (*SYSTEMS, ECHO) if small else SYSTEMS))
+        found.append(BundleToMeasure(name, folder, _checked(folder), seconds, (*SYSTEMS, ECHO) if small else SYSTEMS))
     return found
 
 
@@ -330,7 +335,7 @@ def run(config: ServeBenchConfig) -> None:
             raise ConfigError("this benchmark reads processor time and memory from /proc; run it on Linux")
         if missing := [package for package in NEEDED if importlib.util.find_spec(package) is None]:
             raise ConfigError(f"{', '.join(missing)} not installed; `make bench-serve` installs what is missing")
-        measured = measure(config.hastened())
+        measured = measure(config.with_quick())
         write_results(merge_results(measured, config.out) if config.only else measured, config.out)
     write_report(read_results(config.out), config.out)
     console.print(f"{config.out}/serve.json, .md and .svg are written")
@@ -354,7 +359,7 @@ def measure(config: ServeBenchConfig) -> dict[str, Any]:
     )
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn())
     with rich.progress.Progress(*columns, console=console) as progress:
-        bench = Bench(config, progress)
+        bench = ServeBenchmark(config, progress)
         starts = bench.compare_starts(config.model.resolve())
         for subject in prepared:
             bench.measure(subject)

@@ -79,10 +79,10 @@ def verdicts(results: Results) -> list[Verdict]:
     """Judge every line that the measured bundles allow."""
     table, found = Table(results["rows"]), list[Verdict]()
     if table.has(DIGITS):
-        found += [*_throughput(table), _tail(table), _added(table)]
+        found += [*_throughput(table), _tail(table), _http_overhead(table)]
     if table.has(LARGE):
         found += _large(table)
-    found += [_crowd(table, bundle) for bundle in (DIGITS, LARGE) if table.has(bundle)]
+    found += [_many_connections(table, bundle) for bundle in (DIGITS, LARGE) if table.has(bundle)]
     return found + _starts(results)
 
 
@@ -112,13 +112,13 @@ def _tail(table: Table) -> Verdict:
     return Verdict(asked, ratios[worst], 4.0, least=False, unit=" x", note=f"the worst subset, {worst}")
 
 
-def _added(table: Table) -> Verdict:
+def _http_overhead(table: Table) -> Verdict:
     asked = "digits, 1 connection: HTTP adds at most 2.5 ms to the predictor's p50"
-    added = table.compared((DIGITS, OURS, 1), (DIGITS, CEILING, 1), _added_ms)
+    added = table.compared((DIGITS, OURS, 1), (DIGITS, CEILING, 1), _http_overhead_ms)
     return Verdict(asked, added, 2.5, least=False, unit=" ms", note="mean over the subsets")
 
 
-def _added_ms(served: Row, alone: Row) -> float:
+def _http_overhead_ms(served: Row, alone: Row) -> float:
     shared = answered_subsets([served, alone])
     return float(np.mean([served["subsets"][name]["p50_ms"] - alone["subsets"][name]["p50_ms"] for name in shared]))
 
@@ -132,7 +132,7 @@ def _large(table: Table) -> list[Verdict]:
     return found
 
 
-def _crowd(table: Table, bundle: str) -> Verdict:
+def _many_connections(table: Table, bundle: str) -> Verdict:
     share = table.compared((bundle, OURS, 32), (bundle, OURS, 8), lambda a, b: 100 * times(a, b))
     asked = f"{bundle}, 32 connections: no error, and at least 90 % of the throughput over 8"
     return Verdict(asked, share, 90.0, least=True, unit=" %", note="an error would have ended the run")

@@ -105,7 +105,7 @@ def test_every_system_answers_every_setting_rightly(system: System, bundle: Bund
         with serving(system.command, system.environment(DIGITS, settings), system.ready_path) as server:
             server.settle()
             tree = server.tree()
-            tree.forget_peak()
+            tree.reset_peak()
             heard = measure_load(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
             assert heard.answers > 0
             assert tree.cpu_s() > 0

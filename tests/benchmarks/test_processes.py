@@ -1,4 +1,4 @@
-"""While one server is measured the others sleep, even one that waits for work in circles."""
+"""While one server is measured the others are paused, even one that busy-waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.serving.processes import Tree, serving
+from benchmarks.serving.processes import ProcessTree, serving
 from benchmarks.serving.serve import ServeBenchConfig, _command
 from benchmarks.serving.systems import ECHO
 from mla_serve.tune.load import get
@@ -19,10 +19,10 @@ DIGITS = Path(__file__).parents[2] / "models" / "digits"
 PATIENCE_S = 20
 
 
-def test_a_process_that_turns_in_circles_takes_nothing_while_it_sleeps() -> None:
+def test_a_busy_process_takes_no_processor_time_while_it_is_paused() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         try:
-            tree = Tree([process.pid])
+            tree = ProcessTree([process.pid])
             tree.signal(signal.SIGSTOP)
             time.sleep(0.05)
             before = tree.cpu_s()
@@ -36,12 +36,12 @@ def test_a_process_that_turns_in_circles_takes_nothing_while_it_sleeps() -> None
             process.kill()
 
 
-def test_a_server_that_has_slept_answers_when_it_is_awake_and_ends() -> None:
+def test_a_paused_server_answers_when_it_is_resumed_and_ends() -> None:
     with serving(ECHO.command, ECHO.environment(DIGITS, {}), ECHO.ready_path) as server:
-        server.sleep()
+        server.pause()
         with pytest.raises(TimeoutError):
             get(server.port, ECHO.ready_path, 0.5)
-        with server.awake():
+        with server.resumed():
             assert get(server.port, ECHO.ready_path)[0] == 200
     assert server.process.returncode is not None
 
