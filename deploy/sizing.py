@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.demo.traffic import Sample, samples_of
+from mla_serve.commands.tune_load import Connection, form_request, keep_busy
 from mla_serve.console import main
 from mla_serve.serve.settings import Settings
-from mla_serve.tune.load import Connection, form_request, keep_busy
 from tests.load.service import serving
 
 BUSY = 0.6  # of what a worker can do: what is left is for bursts and for a replica that is gone

@@ -22,8 +22,9 @@ from rich.progress import track
 
 from benchmarks.accuracy.strategies_report import interval
 from benchmarks.shared import machine, write_results
-from mla_serve.bundle import Bundle
-from mla_serve.cli import console, main
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.scores import evaluate
 from mla_serve.evaluation.splits import SplitRun, run_split
@@ -118,25 +119,25 @@ def train_seed(config: PretrainedConfig, seed: int) -> Path:
     return bundle
 
 
-def score(predictor: Predictor, split_outputs: Listened, kept: Sequence[bool]) -> Scores:
+def score(predictor: Predictor, split_run: SplitRun, kept: Sequence[bool]) -> Scores:
     """Score the kept rows: {condition: {rule: {score: value}}}."""
-    outputs, rows = split_outputs.heard, np.asarray(kept)
+    outputs, rows = split_run.outputs, np.asarray(kept)
     scored = evaluate(
-        outputs.logits[:, rows], outputs.present[:, rows], split_outputs.labels[rows], predictor.bundle.fusion, RULES,
-        strain=outputs.strain[:, rows],
+        outputs.logits[:, rows], outputs.present[:, rows], split_run.labels[rows], predictor.bundle.fusion, RULES,
+        excess=outputs.excess[:, rows],
     )  # fmt: skip
     return {condition: scored[condition] for condition in SHOWN}
 
 
-def answered_right(predictor: Predictor, split_outputs: Listened) -> dict[str, str]:
+def answered_right(predictor: Predictor, split_run: SplitRun) -> dict[str, str]:
     """Mark the rows that are classified correctly: {condition: "01..."}; a row without the modality is not."""
-    outputs, fusion, found = split_outputs.heard, predictor.bundle.fusion, {}
+    outputs, fusion, found = split_run.outputs, predictor.bundle.fusion, {}
     for condition in SHOWN:
         mask = outputs.present & np.array([[condition in ("full", name)] for name in predictor.names])
         there = mask.any(axis=0)
-        fused = fuse(outputs.logits[:, there], mask[:, there], fusion, strain=outputs.strain[:, there])
+        fused = fuse(outputs.logits[:, there], mask[:, there], fusion, excess=outputs.excess[:, there])
         right = np.zeros(len(there), dtype=int)
-        right[there] = fused.log_probabilities.argmax(axis=1) == split_outputs.labels[there]
+        right[there] = fused.log_probabilities.argmax(axis=1) == split_run.labels[there]
         found[condition] = "".join(map(str, right))
     return found
 
@@ -147,17 +148,17 @@ def measure(config: PretrainedConfig, bundle: Path) -> dict[str, Any]:
     train = read_table(config.data).splits["train"]
     found: dict[str, Any] = {"sha256": predictor.bundle.manifest.sha256}
     for split in ("val", "test"):
-        split_outputs = hear_split(predictor, config.data, split)
-        repeated = repeats(split_outputs.rows, train)
+        split_run = run_split(predictor, config.data, split)
+        repeated = repeats(split_run.rows, train)
         new = [not any(marks) for marks in zip(*repeated.values(), strict=True)]
         found[split] = {
             "rows": len(new),
             "new_rows": sum(new),
             "repeats": {name: sum(marks) for name, marks in repeated.items()},
             "is_new": "".join(str(int(one)) for one in new),
-            "right": answered_right(predictor, split_outputs),
-            "all": score(predictor, split_outputs, [True] * len(new)),
-            "new": score(predictor, split_outputs, new),
+            "right": answered_right(predictor, split_run),
+            "all": score(predictor, split_run, [True] * len(new)),
+            "new": score(predictor, split_run, new),
         }
     return found
 

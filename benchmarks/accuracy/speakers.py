@@ -24,7 +24,7 @@ from rich.progress import track
 
 from benchmarks.accuracy.strategies import Cell, read, run_cell
 from benchmarks.shared import machine, write_whole
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row, read_table
 from mla_serve.train.config import TrainConfig

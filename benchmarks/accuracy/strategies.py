@@ -29,7 +29,7 @@ import rich.progress
 
 from benchmarks.accuracy.strategies_report import MASKS, REFERENCE, read_rows, write_report
 from benchmarks.shared import run_in_process, status_mb, write_whole
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.table import Row

@@ -17,8 +17,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmarks.shared import figure, machine
-from mla_serve.fusion import Array, Fusion, fuse
-from mla_serve.scores import RATES, conditions
+from mla_serve.evaluation.scores import RATES, conditions
+from mla_serve.fusion.formula import Array, Fusion
+from mla_serve.fusion.rules import fuse
 
 SHOWN = ("full", "missing20", "missing50", "missing80")
 MASKS = 100  # draws of missing modalities that test scores are averaged over, the same for every strategy; at most 255

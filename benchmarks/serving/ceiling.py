@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.serving.load import Case, LoadResult, shuffled
 from benchmarks.serving.processes import ProcessTree
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 
 Latencies = dict[str, list[float]]
 

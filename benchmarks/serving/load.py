@@ -20,10 +20,9 @@ import uvloop
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.tune_load import Answer, Connection, ConnectionEnded, form_request, keep_busy, post_request
 from mla_serve.errors import MlaServeError
 from mla_serve.inputs import Payload
-from mla_serve.predictor import Predictor
-from mla_serve.tune.load import Answer, Connection, ConnectionEnded, form_request, keep_busy, post_request
 
 MARGIN = 1e-3  # between the two most probable labels: beyond what float32 may change
 KEPT_BODIES = 20_000

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.shared import status_mb
+from mla_serve.commands.tune_load import get
 from mla_serve.errors import MlaServeError
-from mla_serve.tune.load import get
 from tests.load.service import free_port
 
 ROOT = Path(__file__).parents[2]

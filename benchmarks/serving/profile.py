@@ -30,13 +30,13 @@ from benchmarks.serving.load import Case, cases_of, measure_load, shuffled
 from benchmarks.serving.processes import Server, serving
 from benchmarks.serving.systems import SYSTEMS
 from benchmarks.shared import machine_in_full, write_whole
-from mla_serve.cli import console, main
-from mla_serve.predictor import Predictor
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.tune_load import BOUNDARY, HEAD_END, form_request
+from mla_serve.console import console, main
 from mla_serve.serve.metrics import tally
-from mla_serve.serve.model import open_predictor
-from mla_serve.serve.mounted import Mounted
+from mla_serve.serve.models.current_model import Mounted
+from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
-from mla_serve.tune.load import BOUNDARY, HEAD_END, form_request
 
 WARM_UP_S = 0.3  # of the real service, which was stopped meanwhile
 Times = dict[str, list[float]]
@@ -205,13 +205,13 @@ def parts(predictor: Predictor, cases: Sequence[Case]) -> dict[str, float]:
         for name, payload in case.sample.items():
             decoded[name] = predictor.decode_one(name, payload)
             clock.lap(f"decode {name}")
-        outputs = predictor.hear(
+        outputs = predictor.run_graphs(
             [decoded],
             lambda _, clock=clock: clock.lap("heads and familiarity"),  # type: ignore[misc]
             clock.around(predictor),
         )
         clock.lap("heads and familiarity")
-        predictor.conclude(outputs)
+        predictor.answer_from(outputs)
         clock.lap("fuse, explain, name")
     return {name: 1e6 * seconds / len(cases) for name, seconds in spent.items()}
 

@@ -192,7 +192,7 @@ Settings with the most requests a second over 8 connections, each tried out befo
 
 The load generator is one process on the same cores; it took {100 * client:.0f} % of one core at most (`client_cpu_share` in the rows).
 Every answer was checked for its status and its label. All systems decode with `mla_serve.inputs` and fuse with
-`mla_serve.fusion.formula`; forms where the system can read them, else the same files as base64 in JSON. Weights of torch_eager: {weights}.
+`mla_serve.fusion`; forms where the system can read them, else the same files as base64 in JSON. Weights of torch_eager: {weights}.
 CPU is that of the whole process tree; peak memory the sum of its processes' largest resident memory, in which
 pages that they share count more than once. `ceiling` is the predictor alone in processes, without HTTP.
 

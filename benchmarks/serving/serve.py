@@ -35,8 +35,8 @@ from benchmarks.serving.load import Case, LoadResult, cases_of, measure_load, ti
 from benchmarks.serving.processes import Server, serving
 from benchmarks.serving.systems import CORES, ECHO, EMPTY, SYSTEMS, Settings, System, settings_text
 from benchmarks.shared import machine_in_full
-from mla_serve.bundle import Bundle
-from mla_serve.cli import console, main
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 
 CONNECTIONS = (1, 8, 32)

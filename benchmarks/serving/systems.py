@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.serving.load import Case, Question, RequestWriter, json_request, shuffled
-from mla_serve.runtime import cores
-from mla_serve.tune.load import form_request
+from mla_serve.bundle.runtime import cores
+from mla_serve.commands.tune_load import form_request
 
 CORES = cores()
 PYTHON = (sys.executable, "-m")

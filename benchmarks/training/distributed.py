@@ -26,8 +26,8 @@ import torch
 from rich.progress import track
 
 from benchmarks.shared import write_results
-from mla_serve.cli import console, main
-from mla_serve.train import distributed, pipeline
+from mla_serve.console import console, main
+from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
 from mla_serve.train.distributed import collectives
@@ -67,21 +67,21 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
     training = TrainConfig(
         config.data, augment=False, norm="group", precision="fp32", device="cpu", encoders=config.encoders
     )
-    with distributed.group(CPU):
-        planned = distributed.from_main(lambda: pipeline.plan(training))
+    with collectives.group(CPU):
+        planned = collectives.from_main(lambda: pipeline.plan(training))
         samples = decode_rows(planned.rows["train"], planned.recipe.inputs, planned.recipe.classes)
         strategy = planned.build(0)
         for name, encoder in strategy.encoders.items():
             encoder.measure(samples.columns[name].windows)
         strategy.to(memory_format=torch.channels_last)
-        distributed.convert(strategy, CPU)
+        collectives.convert(strategy, CPU)
         strategy.prepare(pipeline.total_steps(training, planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
         records = [
             timed_step(strategy, batch) for batch in itertools.islice(endless_batches(samples, config), config.steps)
         ]
-    if distributed.is_main():
+    if collectives.is_main():
         result.write_text(json.dumps(records))
 
 

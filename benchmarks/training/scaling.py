@@ -27,7 +27,7 @@ import rich.progress
 from benchmarks.shared import run_in_process, status_mb, write_whole
 from benchmarks.training.scaling_report import write_report
 from benchmarks.training.workloads import WORKLOADS, Workload
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 
 # Every cell's process: arrays of 64 KiB and more go back to the system when they are freed, so that resident memory is
@@ -129,9 +129,9 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     import torch
 
     from benchmarks import mla_up_front
-    from mla_serve.fusion import Fusion
-    from mla_serve.scores import evaluate
-    from mla_serve.train.data import TrainingBatch
+    from mla_serve.evaluation.scores import evaluate
+    from mla_serve.fusion.formula import Fusion
+    from mla_serve.train.data.samples import TrainingBatch
     from mla_serve.train.loop import opinions
     from mla_serve.train.run_folder import Recipe
     from mla_serve.train.strategies import Options

@@ -28,7 +28,7 @@ import torch
 from rich.progress import track
 
 from benchmarks.shared import write_results
-from mla_serve.cli import console, main
+from mla_serve.console import console, main
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches

@@ -12,9 +12,9 @@ from pathlib import Path
 import soundfile
 
 from mla_serve.bundle.manifest import Bundle
+from mla_serve.commands.tune_load import Connection, form_request
 from mla_serve.inputs import Payload
 from mla_serve.table import read_table
-from mla_serve.tune.load import Connection, form_request
 
 Sample = Mapping[str, Payload]
 COMPLETE = 0.6  # of the samples have everything; the others any subset

@@ -20,9 +20,8 @@ import numpy as np
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.commands.tune_choices import Choice
+from mla_serve.commands.tune_load import Connection, form_request, keep_busy
 from mla_serve.errors import ConfigError
-from mla_serve.tune.choices import Choice
-from mla_serve.tune.load import Connection, form_request, keep_busy
 
 SAMPLES = 6
 MOST_SUBSETS = 31

@@ -21,7 +21,7 @@ from benchmarks.serving.load import (
     shuffled,
     timing_stages,
 )
-from mla_serve.tune.load import Answer, Connection, ConnectionEnded, form_request, get
+from mla_serve.commands.tune_load import Answer, Connection, ConnectionEnded, form_request, get
 
 SUBSETS = ("text", "image", "image+text")
 CASES = [Case(subset, {"text": f"{subset} {number}"}, str(number)) for subset in SUBSETS for number in range(3)]
@@ -92,12 +92,12 @@ def test_what_comes_in_the_measured_time_is_counted_by_subset(served: Callable[[
         next(answered)
         return answer(b'{"label":"7"}')
 
-    heard = measure_load(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
+    load = measure_load(served(reply), questions(), connections=3, seconds=0.3, warm_up=0.1, mark=marks.append)
     assert marks == [True, False]
-    assert set(outputs.latencies) == set(SUBSETS)
-    assert 0 < outputs.answers < next(answered)  # those of the warm-up are not
-    assert outputs.seconds > 0
-    assert all(value > 0 for values in outputs.latencies.values() for value in values)
+    assert set(load.latencies) == set(SUBSETS)
+    assert 0 < load.answers < next(answered)  # those of the warm-up are not
+    assert load.seconds > 0
+    assert all(value > 0 for values in load.latencies.values() for value in values)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from benchmarks.serving.peers.torch_eager import function
 from benchmarks.serving.peers.torch_weights import computes_the_same, rebuild
 from benchmarks.serving.processes import NotServing, serving
 from benchmarks.serving.systems import ECHO, EMPTY, SYSTEMS, System
-from mla_serve.bundle import Bundle
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
 from mla_serve.train.encoders import ENCODERS
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.serving.processes import ProcessTree, serving
 from benchmarks.serving.serve import ServeBenchConfig, _command
 from benchmarks.serving.systems import ECHO
-from mla_serve.tune.load import get
+from mla_serve.commands.tune_load import get
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 PATIENCE_S = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mla_serve.tune.load import BOUNDARY, Connection, post_request
+from mla_serve.commands.tune_load import BOUNDARY, Connection, post_request
 from tests.hostile.corpus import Case, build
 from tests.load.service import serving
 

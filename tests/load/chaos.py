@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mla_serve.tune.load import get
+from mla_serve.commands.tune_load import get
 from tests.load.clients import Question, Tally, load, questions
 from tests.load.part import CLIENTS, Background, eventually, faults
 from tests.load.service import Service, serving

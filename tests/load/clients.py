@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mla_serve.bundle import Bundle
-from mla_serve.predictor import Predictor
-from mla_serve.tune.load import Answer, Connection, ConnectionEnded, form_request
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.tune_load import Answer, Connection, ConnectionEnded, form_request
 
 TOLERANCE = 1e-5
 SAMPLES = 6

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from mla_serve.tune.load import get
+from mla_serve.commands.tune_load import get
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90

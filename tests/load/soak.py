@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mla_serve.tune.load import get
+from mla_serve.commands.tune_load import get
 from tests.load.clients import load, questions
 from tests.load.service import Service, serving
 

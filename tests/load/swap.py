@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_serve.bundle import Bundle, write_manifest
-from mla_serve.tune.load import get
+from mla_serve.bundle.manifest import Bundle, write_manifest
+from mla_serve.commands.tune_load import get
 from tests.load.clients import Question, load, questions
 from tests.load.part import CLIENTS, Background, eventually, faults, fill, small_disk
 from tests.load.service import Service, serving

@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.serving.peers.common import Function, Model, open_bundle, setting
 from benchmarks.serving.peers.torch_weights import rebuild
-from mla_serve.fusion import Array
+from mla_serve.fusion.formula import Array
 from mla_serve.inputs import Payload
 
 loaded: dict[str, Any] = {}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mla_serve.commands.tune_load import form_request, get, post_request
 from mla_serve.serve.http.body_limits import COST_OF_FORM, COST_OF_OTHER
 from mla_serve.serve.settings import Settings
-from mla_serve.tune.load import form_request, get, post_request
 from tests.load.service import Service, serving
 
 MIB = 2**20
