@@ -122,39 +122,39 @@ check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on t
 
 .PHONY: bench-strategies
 bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"
-	@exec $(BIN)/python -m benchmarks.strategies $(ARGS)
+	@exec $(BIN)/python -m benchmarks.accuracy.strategies $(ARGS)
 
 .PHONY: bench-train
 bench-train: .venv/.stamp-train ## time training steps: make bench-train ARGS="--data DIR"
-	@exec $(BIN)/python -m benchmarks.train_speed $(ARGS)
+	@exec $(BIN)/python -m benchmarks.training.speed $(ARGS)
 
 .PHONY: bench-distributed
 bench-distributed: .venv/.stamp-train ## several processes beside one, losses and time: make bench-distributed ARGS="--data DIR"
-	@exec $(BIN)/python -m benchmarks.distributed $(ARGS)
+	@exec $(BIN)/python -m benchmarks.training.distributed $(ARGS)
 
 .PHONY: bench-speakers
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
-	@exec $(BIN)/python -m benchmarks.speakers $(ARGS)
+	@exec $(BIN)/python -m benchmarks.accuracy.speakers $(ARGS)
 
 .PHONY: bench-pretrained
 bench-pretrained: .venv/.stamp-dev ## frozen pretrained texts beside pictures: make bench-pretrained ARGS="--data DIR --text hf:FOLDER"
-	@exec $(BIN)/python -m benchmarks.pretrained $(ARGS)
+	@exec $(BIN)/python -m benchmarks.accuracy.pretrained $(ARGS)
 
 .PHONY: bench-serve
 bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works
-	@exec $(BIN)/python -m benchmarks.serve --model '$(MODEL)' $(ARGS)
+	@exec $(BIN)/python -m benchmarks.serving.serve --model '$(MODEL)' $(ARGS)
 
 .PHONY: bench-profile
 bench-profile: .venv/.stamp-bench ## say where the processor time of a request goes, in three minutes
-	@exec $(BIN)/python -m benchmarks.serve_profile --model '$(MODEL)' $(ARGS)
+	@exec $(BIN)/python -m benchmarks.serving.profile --model '$(MODEL)' $(ARGS)
 
 .PHONY: bench-bulk
 bench-bulk: .venv/.stamp-dev ## score 200,000 rows beside the predictor alone, kill, resume, Ray: make bench-bulk ARGS="--data DIR"
-	@exec $(BIN)/python -m benchmarks.bulk $(ARGS)
+	@exec $(BIN)/python -m benchmarks.bulk.bulk $(ARGS)
 
 .PHONY: bench-scaling
 bench-scaling: .venv/.stamp-train ## measure how time and memory of a training step grow with the modalities; ARGS="--again" anew
-	@exec $(BIN)/python -m benchmarks.scaling $(ARGS)
+	@exec $(BIN)/python -m benchmarks.training.scaling $(ARGS)
 
 .PHONY: clean
 clean: ## remove caches and build leftovers

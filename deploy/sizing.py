@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.demo.traffic import Sample, samples_of
+from mla_serve.commands.tune_load import Connection, form_request, keep_busy
 from mla_serve.console import main
 from mla_serve.serve.settings import Settings
-from tests.load.http import connect, form, read_answer
 from tests.load.service import serving
 
 BUSY = 0.6  # of what a worker can do: what is left is for bursts and for a replica that is gone
@@ -40,23 +40,16 @@ class Config:
 
 async def load(port: int, samples: Sequence[Sample], seconds: float) -> list[float]:
     """Keep every connection busy; returns the seconds of each answer."""
-    requests, taken = [form(sample) for sample in samples], []
-    end = time.monotonic() + seconds
+    requests, taken = itertools.cycle([form_request(sample) for sample in samples]), []
 
-    async def client(first: int) -> None:
-        reader, writer = await connect(port)
-        for request in itertools.islice(itertools.cycle(requests), first, None):
-            start = time.monotonic()
-            if start > end:
-                break
-            writer.write(request)
-            status, _, _ = await read_answer(reader)
-            if status != 200:
-                raise SystemExit(f"the service answered {status}; what was sent must be what it reads")
-            taken.append(time.monotonic() - start)
-        writer.close()
+    async def ask_one(connection: Connection) -> None:
+        start = time.monotonic()
+        answer = await connection.ask(next(requests))
+        if answer.status != 200:
+            raise SystemExit(f"the service answered {answer.status}; what was sent must be what it reads")
+        taken.append(time.monotonic() - start)
 
-    await asyncio.gather(*(client(first) for first in range(CONNECTIONS)))
+    await keep_busy(port, ask_one, CONNECTIONS, seconds)
     return taken
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import soundfile
 
 from mla_serve.bundle.manifest import Bundle
+from mla_serve.commands.tune_load import Connection, form_request
 from mla_serve.inputs import Payload
 from mla_serve.table import read_table
-from tests.load.http import Stream, connect, form, read_answer
 
 Sample = Mapping[str, Payload]
 COMPLETE = 0.6  # of the samples have everything; the others any subset
@@ -68,7 +68,7 @@ async def send(
 ) -> int:
     """Send `rate` samples a second; returns how many were answered with 200."""
     loop, good = asyncio.get_running_loop(), 0
-    stream: Stream = await connect(port)
+    connection = await Connection.open(port)
     end = loop.time() + seconds
     for at in itertools.count():
         due = end - seconds + at / rate
@@ -76,7 +76,6 @@ async def send(
             break
         await asyncio.sleep(max(0.0, due - loop.time()))
         if sample := change(next(samples)):
-            stream[1].write(form(sample))
-            good += (await read_answer(stream[0]))[0] == 200
-    stream[1].close()
+            good += (await connection.ask(form_request(sample))).status == 200
+    connection.close()
     return good

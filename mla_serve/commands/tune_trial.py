@@ -1,11 +1,10 @@
-"""One service in processes of its own, and the requests that press it. A bare HTTP/1.1 client, which costs the machine little."""
+"""One service in processes of its own, and the load that measures it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import random
 import signal
@@ -14,17 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.commands.tune_choices import Choice
+from mla_serve.commands.tune_load import Connection, form_request, keep_busy
 from mla_serve.errors import ConfigError
-from mla_serve.inputs import Payload
 
-BOUNDARY = b"tune-b0undary"
 SAMPLES = 6
 MOST_SUBSETS = 31
 PATIENCE_S = 120.0
@@ -45,26 +43,8 @@ def requests(model: Path) -> list[bytes]:
         sample = {name: reader.generate(generator) for name, reader in bundle.inputs.items()}
         sample |= golden[seed % len(golden)] if golden else {}
         chosen = subsets if len(subsets) <= MOST_SUBSETS else random.Random(seed).sample(subsets, MOST_SUBSETS)
-        found += [_post({name: sample[name] for name in subset}) for subset in chosen]
+        found += [form_request({name: sample[name] for name in subset}) for subset in chosen]
     return found
-
-
-def _post(sample: Mapping[str, Payload]) -> bytes:
-    """Write a whole request to /predict."""
-    body = b""
-    for name, payload in sample.items():
-        content = payload if isinstance(payload, bytes) else payload.encode() if isinstance(payload, str) else None
-        content = json.dumps(payload).encode() if content is None else content
-        filename = b'; filename="f"' if isinstance(payload, bytes) else b""
-        head = b'--%s\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n' % (BOUNDARY, name.encode(), filename)
-        body += head + content + b"\r\n"
-    body += b"--%s--\r\n" % BOUNDARY
-    kind = b"multipart/form-data; boundary=" + BOUNDARY
-    return b"POST /predict HTTP/1.1\r\nHost: tune\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
-        kind,
-        len(body),
-        body,
-    )
 
 
 class Service:
@@ -117,7 +97,7 @@ class Service:
 
         Raises: ConfigError when an answer is no 200.
         """
-        return asyncio.run(_press(self.port, asked, seconds, connections))
+        return asyncio.run(_rate(self.port, asked, seconds, connections))
 
 
 @contextlib.contextmanager
@@ -132,27 +112,16 @@ def serving(model: Path, choice: Choice) -> Iterator[Service]:
             service.stop()
 
 
-async def _press(port: int, asked: Sequence[bytes], seconds: float, connections: int) -> float:
-    start = time.perf_counter()
-    counts = await asyncio.gather(*(_ask(port, asked, start + seconds, seed) for seed in range(connections)))
-    return sum(counts) / (time.perf_counter() - start)
+async def _rate(port: int, asked: Sequence[bytes], seconds: float, connections: int) -> float:
+    order, count = random.Random(0), 0
 
+    async def ask_one(connection: Connection) -> None:
+        nonlocal count
+        answer = await connection.ask(order.choice(asked))
+        if answer.status != 200:
+            body = answer.body[:300].decode(errors="replace")
+            raise ConfigError(f"the service answered {body}; tune with fewer connections")
+        count += 1
 
-async def _ask(port: int, asked: Sequence[bytes], end: float, seed: int) -> int:
-    """Send one request after the other on one connection; returns how many were answered."""
-    order, count = random.Random(seed), 0
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        while time.perf_counter() < end:
-            writer.write(order.choice(asked))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-            body = await reader.readexactly(length)
-            if b" 200 " not in head.partition(b"\r\n")[0]:
-                raise ConfigError(
-                    f"the service answered {body[:300].decode(errors='replace')}; tune with fewer connections"
-                )
-            count += 1
-    finally:
-        writer.close()
-    return count
+    took = await keep_busy(port, ask_one, connections, seconds)
+    return count / took

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bulk import make_table
-from benchmarks.bulk_report import ratios, write_report
+from benchmarks.bulk.bulk import make_table
+from benchmarks.bulk.report import ratios, write_report
 from mla_serve.errors import ConfigError
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers.common import Model, onnx_model
-from benchmarks.peers.torch_eager import function
-from benchmarks.peers.torch_weights import computes_the_same, rebuild
-from benchmarks.serve_load import ask, cases
-from benchmarks.serve_processes import NotServing, serving
-from benchmarks.serve_systems import ECHO, EMPTY, SYSTEMS, System
+from benchmarks.serving.load import cases_of, measure_load
+from benchmarks.serving.peers.common import Model, onnx_model
+from benchmarks.serving.peers.torch_eager import function
+from benchmarks.serving.peers.torch_weights import computes_the_same, rebuild
+from benchmarks.serving.processes import NotServing, serving
+from benchmarks.serving.systems import ECHO, EMPTY, SYSTEMS, System
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
@@ -91,7 +91,7 @@ def test_weights_that_are_not_those_of_the_graphs_are_told(bundle: Bundle) -> No
 
 
 def test_cases_cover_the_subsets_and_leave_out_what_hangs_on_a_digit(bundle: Bundle) -> None:
-    found = cases(bundle)
+    found = cases_of(bundle)
     assert len({case.subset for case in found}) == 7
     for case in found:
         assert case.label == Predictor(bundle).predict([case.sample])[0].label
@@ -101,14 +101,14 @@ def test_cases_cover_the_subsets_and_leave_out_what_hangs_on_a_digit(bundle: Bun
 @pytest.mark.slow
 @pytest.mark.parametrize("system", [*SYSTEMS, ECHO], ids=lambda system: system.name)
 def test_every_system_answers_every_setting_rightly(system: System, bundle: Bundle) -> None:
-    found = cases(bundle)
+    found = cases_of(bundle)
     for settings in system.variants:
         with serving(system.command, system.environment(DIGITS, settings), system.ready_path) as server:
             server.settle()
             tree = server.tree()
-            tree.forget_peak()
-            outputs = ask(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
-            assert outputs.answers > 0
+            tree.reset_peak()
+            heard = measure_load(server.port, system.questions(found, 0), connections=4, seconds=2, warm_up=0.5)
+            assert heard.answers > 0
             assert tree.cpu_s() > 0
             assert tree.peak_mb() > 10
             pids = [process.pid for process in tree.processes]

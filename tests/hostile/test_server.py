@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mla_serve.commands.tune_load import BOUNDARY, Connection, post_request
 from tests.hostile.corpus import Case, build
-from tests.load.http import BOUNDARY, Stream, connect, post, read_answer
 from tests.load.service import serving
 
 ANSWERS = {200, 400, 413, 415, 422}
@@ -19,26 +19,24 @@ def request(case: Case) -> bytes:
     filename = '; filename="f"' if case.kind in ("image", "audio") else ""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{case.kind}"{filename}\r\n\r\n'
     body = head.encode() + case.content + f"\r\n--{BOUNDARY}--\r\n".encode()
-    return post("/predict", body, f"multipart/form-data; boundary={BOUNDARY}")
+    return post_request("/predict", body, f"multipart/form-data; boundary={BOUNDARY}")
 
 
 async def send_all(port: int, cases: list[Case]) -> tuple[float, str]:
     """Send each on one connection after the other; returns the slowest answer and its name."""
-    stream: Stream | None = None
+    connection: Connection | None = None
     slowest = (0.0, "")
     for case in cases:
-        stream = stream or await connect(port)
+        connection = connection or await Connection.open(port)
         start = time.monotonic()
-        stream[1].write(request(case))
-        status, headers, body = await read_answer(stream[0])
-        assert status in ANSWERS, (case.name, status, body)
+        answer = await connection.ask(request(case))
+        assert answer.status in ANSWERS, (case.name, answer.status, answer.body)
         slowest = max(slowest, (time.monotonic() - start, case.name))
-        if headers.get("connection") == "close":
-            stream[1].close()
-            stream = None
-    if stream is not None:
-        stream[1].close()
-        await stream[1].wait_closed()
+        if answer.header("connection") == "close":
+            connection.close()
+            connection = None
+    if connection is not None:
+        connection.close()
     return slowest
 
 

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mla_serve.commands.tune_load import get
 from tests.load.clients import Question, Tally, load, questions
-from tests.load.http import connect, get
 from tests.load.part import CLIENTS, Background, eventually, faults
 from tests.load.service import Service, serving
 from tests.load.swap import disk, swap
@@ -64,8 +64,8 @@ def sigterm(model: Path, seconds: float) -> list[str]:
         service.process.send_signal(signal.SIGTERM)
         start, unready = time.monotonic(), False
         while time.monotonic() < start + 1.5:
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
-                unready = unready or asyncio.run(get(service.port, "/readyz"))[0] == 503
+            with contextlib.suppress(OSError):
+                unready = unready or get(service.port, "/readyz")[0] == 503
             time.sleep(0.05)
         code = service.process.wait(60)
         took = time.monotonic() - start
@@ -120,14 +120,14 @@ def _hold(port: int, request: bytes) -> None:
 
 
 async def _stay(port: int, request: bytes) -> None:
-    idle = [await connect(port) for _ in range(1000)]
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
     await asyncio.gather(*(_send_slowly(port, request) for _ in range(200)))
     del idle
 
 
 async def _send_slowly(port: int, request: bytes) -> None:
     while True:
-        _, writer = await connect(port)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(OSError):
             for at in range(len(request)):
                 writer.write(request[at : at + 1])
@@ -169,7 +169,7 @@ async def _leave(port: int, count: int) -> None:
     )
     part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r\n' + b"x" * 100_000
     for at in range(0, count, 50):
-        streams = [await connect(port) for _ in range(min(50, count - at))]
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(min(50, count - at))]
         for _, writer in streams:
             writer.write(head + b"\r\n\r\n" + part)
         await asyncio.sleep(0.05)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from tests.load.http import Stream, connect, form, read_answer
+from mla_serve.commands.tune_load import Answer, Connection, ConnectionEnded, form_request
 
 TOLERANCE = 1e-5
 SAMPLES = 6
@@ -74,24 +74,22 @@ def questions(*models: Path) -> list[Question]:
             for names in itertools.combinations(inputs, size):
                 part = {name: sample[name] for name in names}
                 answers = {p.bundle.manifest.sha256: p.predict([part])[0].by_label() for p in predictors}
-                found.append(Question("+".join(names), form(part), answers))
+                found.append(Question("+".join(names), form_request(part), answers))
     return found
 
 
-async def ask(stream: Stream, question: Question, tally: Tally) -> dict[str, str]:
-    """Ask once, and note what comes back; returns the headers."""
+async def ask(connection: Connection, question: Question, tally: Tally) -> Answer:
+    """Ask once, and note what comes back."""
     start = time.monotonic()
-    reader, writer = stream
-    writer.write(question.request)
-    status, headers, body = await read_answer(reader)
+    answer = await connection.ask(question.request)
     took = time.monotonic() - start
     tally.times.append(took)
     if took > tally.slowest:
-        tally.slowest, tally.slowest_timing = took, headers.get("server-timing", "")
-    tally.statuses[status] += 1
-    if status == 200:
-        _note(json.loads(body), question, tally)
-    return headers
+        tally.slowest, tally.slowest_timing = took, answer.header("server-timing")
+    tally.statuses[answer.status] += 1
+    if answer.status == 200:
+        _note(json.loads(answer.body), question, tally)
+    return answer
 
 
 def _note(answer: dict[str, Any], question: Question, tally: Tally) -> None:
@@ -107,25 +105,24 @@ def _note(answer: dict[str, Any], question: Question, tally: Tally) -> None:
 
 async def keep_asking(port: int, asked: Sequence[Question], tally: Tally, seconds: float, seed: int) -> None:
     """Ask one question after the other; on a connection that ends, go on with a new one."""
-    order, end, stream = random.Random(seed), time.monotonic() + seconds, None
+    order, end, connection = random.Random(seed), time.monotonic() + seconds, None
     while time.monotonic() < end:
         try:
-            if stream is None:
-                stream = await connect(port)
-            headers = await ask(stream, order.choice(asked), tally)
-            if headers.get("connection") == "close":
-                stream[1].close()
-                stream = None
-        except asyncio.IncompleteReadError as error:
+            connection = connection or await Connection.open(port)
+            answer = await ask(connection, order.choice(asked), tally)
+            if answer.header("connection") == "close":
+                connection.close()
+                connection = None
+        except ConnectionEnded as error:
             tally.cut += 1
             tally.half += bool(error.partial)
-            stream = None
+            connection = None
         except OSError:
             tally.cut += 1
-            stream = None
+            connection = None
             await asyncio.sleep(0.05)
-    if stream is not None:
-        stream[1].close()
+    if connection is not None:
+        connection.close()
 
 
 async def load(port: int, asked: Sequence[Question], seconds: float, clients: int) -> Tally:

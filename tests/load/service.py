@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.load.http import get
+from mla_serve.commands.tune_load import get
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90
@@ -69,8 +68,8 @@ class Service:
     def is_ready(self) -> bool:
         """Ask /readyz."""
         try:
-            return asyncio.run(get(self.port, "/readyz"))[0] == 200
-        except (OSError, EOFError, ValueError):
+            return get(self.port, "/readyz")[0] == 200
+        except OSError:
             return False
 
     def wait_until_ready(self, seconds: float = PATIENCE_S) -> float:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mla_serve.commands.tune_load import get
 from tests.load.clients import load, questions
-from tests.load.http import get
 from tests.load.service import Service, serving
 
 GROWTH = 1.05
@@ -26,7 +26,7 @@ def soak(service: Service, model: Path, seconds: float, clients: int) -> list[st
     asked = questions(model)
     warm = asyncio.run(load(service.port, asked, WARM_UP * seconds, clients))
     for _ in range(40):  # all 32 connections may have gone to one worker: meet the others, which open files once
-        asyncio.run(get(service.port, "/model"))
+        get(service.port, "/model")
     files, memory = service.settle(0, 10), service.memory()  # idle connections are closed after 5 s
     ran, waited = service.processor()
     tally = asyncio.run(load(service.port, asked, (1 - WARM_UP) * seconds, clients))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mla_serve.bundle.manifest import Bundle, write_manifest
+from mla_serve.commands.tune_load import get
 from tests.load.clients import Question, load, questions
-from tests.load.http import get
 from tests.load.part import CLIENTS, Background, eventually, faults, fill, small_disk
 from tests.load.service import Service, serving
 
@@ -80,8 +80,8 @@ def disk(model: Path, seconds: float) -> list[str]:
 
 def _status(service: Service, path: str) -> int:
     try:
-        return asyncio.run(get(service.port, path))[0]
-    except (OSError, EOFError):
+        return get(service.port, path)[0]
+    except OSError:
         return 0
 
 
@@ -100,7 +100,7 @@ def _rename(folder: Path) -> None:
 
 def _served(service: Service) -> tuple[set[str], list[object]]:
     """Ask /model often enough to meet every worker: the hashes served, the refusals shown."""
-    replies = [json.loads(asyncio.run(get(service.port, "/model"))[1]) for _ in range(12)]
+    replies = [json.loads(get(service.port, "/model")[1]) for _ in range(12)]
     return {reply["sha256"] for reply in replies}, [reply["update_refused"] for reply in replies]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import math
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mla_serve.commands.tune_load import form_request, get, post_request
 from mla_serve.serve.http.body_limits import COST_OF_FORM, COST_OF_OTHER
 from mla_serve.serve.settings import Settings
-from tests.load.http import form, get, post
 from tests.load.service import Service, serving
 
 MIB = 2**20
@@ -29,12 +28,12 @@ FITTING = {"form": HELD // COST_OF_FORM, "batch": HELD // COST_OF_OTHER}
 def batch(modality: str, content: str, count: int) -> bytes:
     """Write a request to /predict/batch."""
     body = json.dumps({"samples": [{modality: content}] * count}, ensure_ascii=False).encode()
-    return post("/predict/batch", body, "application/json")
+    return post_request("/predict/batch", body, "application/json")
 
 
 CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "files": ("form", lambda: form({"image": PNG + bytes(9 * MIB)})),
-    "texts": ("form", lambda: form({"text": EMOJI + "x" * (9 * MIB)})),
+    "files": ("form", lambda: form_request({"image": PNG + bytes(9 * MIB)})),
+    "texts": ("form", lambda: form_request({"text": EMOJI + "x" * (9 * MIB)})),
     "many files in JSON": ("batch", lambda: batch("image", base64.b64encode(PNG + bytes(MIB)).decode(), 46)),
     "large files in JSON": ("batch", lambda: batch("image", base64.b64encode(PNG + bytes(7 * MIB)).decode(), 6)),
     "texts in JSON": ("batch", lambda: batch("text", EMOJI + "x" * MIB, 62)),
@@ -60,7 +59,7 @@ def test_bodies_take_no_more_memory_than_they_may(case: str, tiny_bundle: Path) 
     kind, make = CASES[case]
     request = make()
     with serving(tiny_bundle, workers=1) as service:
-        asyncio.run(get(service.port, "/model"))
+        get(service.port, "/model")
         before = memory(service, "VmRSS")
         count = math.ceil(1.5 * FITTING[kind] / len(request))
         connections = [send_all_but_the_last_byte(service.port, request) for _ in range(count)]
