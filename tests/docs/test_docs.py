@@ -265,7 +265,7 @@ def test_links_inside_lead_somewhere(page: Path) -> None:
 
 
 def test_commands_have_one_spelling() -> None:
-    """`mla-serve COMMAND`; that `python -m` works as well is said in the text of two pages."""
+    """`mla-serve COMMAND`; that `python -m` works as well is said in the text of one page."""
     found = [(page.name, content) for page in PAGES for _, content in blocks(page) if "python -m mla_serve" in content]
     assert found == []
 
