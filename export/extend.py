@@ -232,5 +232,5 @@ def _heard(predictor: Predictor, sample: Sample, subsets: Sequence[Sequence[str]
 
 
 def _answers(predictor: Predictor, outputs: GraphOutputs, rule: str) -> list[Prediction]:
-    coverage = COVERAGE if rule in predictor.bundle.conformal.scores else None
+    coverage = COVERAGE if rule in predictor.bundle.prediction_sets.scores else None
     return [dataclasses.replace(each, missing=[]) for each in predictor.answer_from(outputs, rule, coverage=coverage)]

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mla_serve.errors import BundleError
 from mla_serve.fusion.formula import Fusion
-from mla_serve.fusion.intervals import Conformal
 from mla_serve.fusion.novelty import References
+from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Input, Payload
 from mla_serve.inputs.base import NAME_PATTERN
@@ -112,7 +112,7 @@ class Bundle:
         self._files = files
         self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
         self.fusion = Fusion(**manifest.fusion.model_dump())
-        self.conformal = Conformal(manifest.conformal)
+        self.prediction_sets = PredictionSets(manifest.conformal)
         self.references = self._read_references(manifest.unfamiliar)
 
     @classmethod

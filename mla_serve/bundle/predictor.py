@@ -94,7 +94,7 @@ class Predictor:
             raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
         if coverage is not None and not 0 < coverage < 1:
             raise InputError("coverage", f"got {coverage}; send a number between 0 and 1, such as 0.9")
-        if coverage is not None and rule not in self.bundle.conformal.scores:
+        if coverage is not None and rule not in self.bundle.prediction_sets.scores:
             raise InputError("coverage", f"this model has no scores for prediction sets under {rule!r}; leave it out")
 
     def decode(self, sample: Mapping[str, Payload]) -> dict[str, Array]:
@@ -221,7 +221,7 @@ class Predictor:
         )
         if coverage is None:
             return predictions
-        inside = self.bundle.conformal.sets(fused.log_probabilities, present, self.names, rule, coverage)
+        inside = self.bundle.prediction_sets.choose(fused.log_probabilities, present, self.names, rule, coverage)
         return [
             dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
             for prediction, log_p, chosen in zip(predictions, fused.log_probabilities, inside, strict=True)

@@ -89,7 +89,7 @@ def score_split(
     outputs, bundle, names = split_run.outputs, predictor.bundle, predictor.names
 
     def sets(log_p: Array, present: Array, rule: str) -> Array:
-        return bundle.conformal.sets(log_p, present, names, rule, coverage)
+        return bundle.prediction_sets.choose(log_p, present, names, rule, coverage)
 
     results = evaluate(
         outputs.logits,
@@ -100,7 +100,7 @@ def score_split(
         masks_of(split_run.rows, names),
         draws,
         outputs.excess,
-        sets if set(rules) <= bundle.conformal.scores.keys() else None,
+        sets if set(rules) <= bundle.prediction_sets.scores.keys() else None,
     )
     facts = {
         "split": split_run.split,

@@ -20,8 +20,8 @@ from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.evaluation.splits import run_split
 from mla_serve.fusion.formula import log_softmax
-from mla_serve.fusion.intervals import Conformal
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
+from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
 
@@ -277,7 +277,7 @@ def many(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     """Open a bundle of many classes, with scores for prediction sets under one rule."""
     folder = make_bundle(tmp_path_factory.mktemp("many") / "many", {"words": "text"}, classes=MANY)
     predictor = Predictor(Bundle.load(folder))
-    predictor.bundle.conformal = Conformal({"paper": {"words": [0.97] * 99}})
+    predictor.bundle.prediction_sets = PredictionSets({"paper": {"words": [0.97] * 99}})
     return predictor
 
 

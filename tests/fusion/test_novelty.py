@@ -1,4 +1,4 @@
-"""References for unfamiliar input: what a score and a strain are, and what is stored. The fit is in tests/train."""
+"""References for unfamiliar input: scores, percentile, excess, and what is stored. The fit is tested in tests/train."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def establish_added(
     def refit(kept: Array) -> Fusion:
         return addition.fit(clean.rows(kept), spoiled.rows(kept), ridge)
 
-    rules = tuple(base.conformal.scores)
+    rules = tuple(base.prediction_sets.scores)
     scores = cross_fitted_scores(clean, addition.names, fusion, folds, refit, seed, rules, addition.listed)
     notes = [*notes, how, folds.note, *addition.missing(clean)]
     return Trust(fusion, addition.merge(base.manifest.conformal, scores), references, notes)
