@@ -47,8 +47,8 @@ class PredictConfig(SampleFlags):
     HOST:PORT. All machines need the bundle, the table and its files at the same path."""
 
     @property
-    def goes_on_with(self) -> tuple[str, ...] | None:
-        """The flags that an interrupted command goes on with, beside its own: none, where a table is scored."""
+    def resume_flags(self) -> tuple[str, ...] | None:
+        """Flags to add to continue an interrupted command: none for a table; None for one sample, which starts again."""
         return () if self.table else None
 
 

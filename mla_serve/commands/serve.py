@@ -17,7 +17,7 @@ SERVICE = "mla_serve.serve.bento.service:MlaServe"
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
-    """Answer requests over HTTP. All other settings are MLA_* environment variables (docs/reference/settings.md)."""
+    """Answer requests over HTTP. All other settings are MLA_* variables; docs/reference/settings.md of the repository lists them."""
 
     model: Path | None = None
     """Folder of the bundle. Default: MLA_MODEL, else models/digits."""

@@ -151,7 +151,7 @@ def test_data_that_are_gone_or_changed_cost_the_figures_and_not_the_bundle(
     (config.data / "test.jsonl").write_text('{"label": "gelb", "text": "gelb"}\n')  # type: ignore[operator]
     for out in ("changed", "gone"):
         export(ExportConfig(folder.path, tmp_path / out))
-        again = f"python -m mla_serve export {folder.path} --data DIR"
+        again = f"mla-serve export {folder.path} --data DIR"
         assert f"not measured; with the data set: {again}" in capsys.readouterr().out
         assert Bundle.load(tmp_path / out).manifest.metrics == {}
         assert "Not measured" in (tmp_path / out / "MODEL_CARD.md").read_text()
