@@ -13,7 +13,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.output import Kind, cannot_write, replace
+from mla_serve.output.replacing import replace
+from mla_serve.output.targets import Replaceable, cannot_write
 
 PLAN, JOINED = "plan.json", "joined.tmp"
 PART_FILES = r"plan\.(json|tmp)|\d{8,}\.(parquet|tmp)|joined\.tmp(\.old)?"
@@ -29,7 +30,7 @@ def _no_answers(path: Path) -> str | None:
     return None if columns >= ANSWER_COLUMNS else "is another Parquet file, no answers of a model"
 
 
-ANSWERS = Kind("a file of answers that predict wrote", _no_answers)
+ANSWERS = Replaceable("a file of answers that predict wrote", _no_answers)
 
 
 class Parts:

@@ -22,7 +22,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.runtime import cores
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.output import check_target
+from mla_serve.output.targets import check_target
 
 ROWS = 256  # of a slice
 AHEAD = 2  # slices that wait for each process

@@ -12,7 +12,7 @@ from rich.console import Console
 from mla_serve.console import command_line, console, errors, in_clone
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.draw import measured
-from mla_serve.output import alone
+from mla_serve.output.replacing import exclusive
 from mla_serve.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     torch.set_num_threads(config.threads or collectives.threads())
     with collectives.group(_device(config)) as launch:
         planned = collectives.from_main(lambda: plan.plan(config) if config.extend else pipeline.plan(config))
-        collectives.from_main(lambda: held.enter_context(alone("--runs", config.runs / planned.name)))
+        collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))
         _announce(screen, planned, collectives.world())
         folder = _train(config, planned, screen, launch)
     if not collectives.is_main():

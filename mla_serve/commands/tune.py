@@ -18,7 +18,8 @@ from mla_serve.commands.tune_choices import Duel, start, steps
 from mla_serve.commands.tune_trial import Service, requests, serving
 from mla_serve.console import command_line, console
 from mla_serve.errors import ConfigError
-from mla_serve.output import Kind, check_target, place, replace, writing
+from mla_serve.output.replacing import replace
+from mla_serve.output.targets import Replaceable, absolute, check_target, write_errors
 
 ABOUT = "read with MLA_ENV_FILE="  # in the first line of what is written
 
@@ -88,7 +89,7 @@ def _no_settings(path: Path) -> str | None:
     return None if start.startswith("# ") and ABOUT in start.partition("\n")[0] else "is a file that tune did not write"
 
 
-SETTINGS = Kind("a file of settings that tune wrote", _no_settings)
+SETTINGS = Replaceable("a file of settings that tune wrote", _no_settings)
 
 
 def _duel(config: TuneConfig, champion: Service, challenger: Service, asked: Sequence[bytes]) -> Duel:
@@ -110,10 +111,13 @@ def _figures(duel: Duel) -> list[str]:
 def _write(config: TuneConfig, lines: Sequence[str]) -> None:
     assert config.write is not None
     about = f"# {config.model.name} on {cores()} cores, {config.connections} connections; {ABOUT}{config.write}"
-    with writing(f"--write {config.write}"), tempfile.TemporaryDirectory(dir=config.write.resolve().parent) as folder:
+    with (
+        write_errors(f"--write {config.write}"),
+        tempfile.TemporaryDirectory(dir=config.write.resolve().parent) as folder,
+    ):
         new = Path(folder) / config.write.name
         new.write_text("\n".join([about, *lines, ""]), encoding="utf-8")
-        replace("--write", new, place(config.write), SETTINGS)
+        replace("--write", new, absolute(config.write), SETTINGS)
     serve = command_line("serve", "--model", str(config.model))
     used = f"MLA_ENV_FILE={shlex.quote(str(config.write))} {serve} uses them"
     console.print(f"\nwritten to {config.write}; {used}", soft_wrap=True)

@@ -225,7 +225,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     if file == "metrics.jsonl":
         (config.runs / "small").mkdir(parents=True)
         (config.runs / "small" / file).symlink_to("/dev/full")
-        monkeypatch.setattr(pipeline, "put_aside", lambda *_: None)
+        monkeypatch.setattr(pipeline, "move_to_backup", lambda *_: None)
         monkeypatch.setattr(pipeline, "check_places", lambda *_: [])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
