@@ -89,6 +89,8 @@ def main(
         parsed = parse(config, args, prog)
     except ConfigError as error:
         _fail(str(error), USAGE, silent=_is_secondary_process())
+    except BrokenPipeError:  # while --help is printed
+        _end_without_reader()
     try:
         if needs:
             require_extra(needs)
@@ -100,8 +102,7 @@ def main(
         errors.print(f"interrupted{_resume_hint(parsed, args, prog)}", style="yellow", soft_wrap=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        _discard_output()
-        sys.exit(BROKEN_PIPE)
+        _end_without_reader()
     except Exception as error:
         if not isinstance(error, OSError) or error.errno is None:
             _fail(f"{type(error).__name__}: {error} (a bug of mla_serve; --debug shows where)", BUG)
@@ -109,6 +110,12 @@ def main(
             _discard_output()
         where = error.filename or "standard output, or a file"
         _fail(f"{where}: {error.strerror}; make room there, or choose a place that can be used", USAGE)
+
+
+def _end_without_reader() -> NoReturn:
+    """End the process silently, because nobody reads its output any more."""
+    _discard_output()
+    sys.exit(BROKEN_PIPE)
 
 
 def _discard_output() -> None:

@@ -238,8 +238,10 @@ def test_every_exit_code_is_documented() -> None:
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == list(CODES)
 
 
-def test_a_reader_that_leaves_is_no_error(tiny_bundle: Path) -> None:
-    script = f"set -o pipefail; {sys.executable} -m mla_serve predict --json --text a --model {tiny_bundle} | true"
+@pytest.mark.parametrize("args", ["predict --json --text a --model BUNDLE", "train --help"])
+def test_a_reader_that_leaves_is_no_error(tiny_bundle: Path, args: str) -> None:
+    command = f"{sys.executable} -m mla_serve {args.replace('BUNDLE', str(tiny_bundle))}"
+    script = f"set -o pipefail; {command} | true"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert done.returncode in (0, 141)  # 0 where the pipe took it all before anybody left
     assert done.stderr == b""
