@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.evaluation.analysis import join
+from mla_serve.evaluation.analysis import concatenate
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.inputs import Input
 from mla_serve.table import Row, payload
@@ -93,7 +93,7 @@ def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
         return {name: predictor.decode_one(name, payload(row.values[name])) for name in names}
 
     starts = range(0, len(rows), BATCH)
-    return join([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
+    return concatenate([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
 
 
 def _beside(outputs: GraphOutputs, added: Evidence) -> Evidence:
