@@ -154,7 +154,7 @@ def test_a_bad_row_is_told_and_its_neighbours_are_answered(tmp_path: Path, ask: 
         assert word in answer["error"]
         assert answer["label"] is None
     assert answers[4]["id"] is None
-    assert answers[8]["error"].startswith("numbers: the model makes no finite numbers of it")
+    assert answers[8]["error"].startswith("numbers: the model returns infinity or NaN for it")
     assert answers[8]["label"] is None
 
 
