@@ -209,14 +209,14 @@ def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Calla
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"out": None}, "needs --out"),
+        ({"out": None}, "add --out"),
         ({"text": "seven"}, "--text: is for one sample"),
         ({"top_k": 3}, "--top-k: is for one sample"),
         ({"workers": 0}, "at least 1"),
         ({"out": Path("answers.csv")}, "ends in .parquet"),
         ({"table": Path("rows.xls")}, "expected a table"),
         ({"table": Path("not-there.csv")}, "cannot be read"),
-        ({"table": None}, "go with --table"),
+        ({"table": None}, "need --table"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(
