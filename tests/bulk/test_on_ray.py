@@ -42,7 +42,7 @@ def ask(make_bundle: Callable[..., Path], tmp_path: Path) -> Ask:
 @pytest.fixture
 def table(tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A table of 7 slices with two rows that cannot be used."""
-    monkeypatch.setattr(bulk, "ROWS", 4)
+    monkeypatch.setattr(bulk, "SLICE_ROWS", 4)
     rows = [*rows_of(tmp_path, ask, 24), {"id": "none"}, {"id": "gone", "image": "not-there.bin"}]
     return write_jsonl(tmp_path / "rows.jsonl", rows)
 

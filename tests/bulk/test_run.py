@@ -38,7 +38,7 @@ def ask(make_bundle: Callable[..., Path], tmp_path: Path) -> Ask:
 
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "ROWS", 4)
+    monkeypatch.setattr(bulk, "SLICE_ROWS", 4)
 
 
 def rows_of(folder: Path, ask: Ask, count: int) -> list[dict[str, Any]]:
@@ -82,9 +82,9 @@ def one_by_one(folder: Path, ask: Ask, rows: Sequence[dict[str, Any]]) -> list[A
 def score_here(table: Path, out: Path, ask: Ask, only: int | None = None) -> int:
     """Score in this process, all slices or the first few; returns how many there were."""
     source, parts = Source.of(table), Parts(out)
-    parts.begin({"slice": bulk.ROWS})
+    parts.begin({"slice": bulk.SLICE_ROWS})
     scorer = Scorer(ask, source.path.parent)
-    slices = list(source.slices(bulk.ROWS))
+    slices = list(source.slices(bulk.SLICE_ROWS))
     for rows in slices[:only]:
         parts.keep(rows.number, scorer.score(rows))
     return len(slices)
@@ -167,10 +167,10 @@ def test_an_interrupted_scoring_goes_on_and_gives_the_same_file(tmp_path: Path, 
     scorer, source = Scorer(ask, tmp_path), Source.of(table)
     asked = {"fusion": ask.rule, "coverage": None}
     interrupted.begin(
-        {"table": source.sha256, "model": Bundle.load(ask.model).manifest.sha256, **asked, "slice": bulk.ROWS}
+        {"table": source.sha256, "model": Bundle.load(ask.model).manifest.sha256, **asked, "slice": bulk.SLICE_ROWS}
         | {"version": __version__}
     )
-    for rows in list(source.slices(bulk.ROWS))[::2]:
+    for rows in list(source.slices(bulk.SLICE_ROWS))[::2]:
         interrupted.keep(rows.number, scorer.score(rows))
     (plan / "00000001.tmp").write_bytes(b"half a part")
     scored = score_table(table, out, ask, workers=1)
