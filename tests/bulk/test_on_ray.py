@@ -73,7 +73,7 @@ def test_a_driver_that_dies_is_told_unless_all_was_said(
     monkeypatch.setattr(on_ray, "_drive", drives_and_dies_late)
     assert list(scored()) == [(0, 4, False)]
     monkeypatch.setattr(on_ray, "_drive", drives_and_dies)
-    with pytest.raises(DataError, match="drives Ray died; run the same again"):
+    with pytest.raises(DataError, match="drives Ray died; run the same command again to continue"):
         list(scored())
     monkeypatch.setattr(on_ray, "_drive", drives_and_waits)
     stream = scored()

@@ -171,7 +171,7 @@ def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, w
     assert cautious.entropy > trusting.entropy + 0.05
 
 
-def test_the_answer_is_the_fusion_of_what_was_heard_with_its_strain(wary: Predictor, make_sample: MakeSample) -> None:
+def test_the_answer_is_the_fusion_of_the_outputs_with_their_excess(wary: Predictor, make_sample: MakeSample) -> None:
     outputs = wary.run_graphs([wary.decode(make_sample(seed)) for seed in range(5)])
     assert (outputs.excess[wary.names.index("vector")] > 0).any()
     expected = fuse(outputs.logits, outputs.present, wary.bundle.fusion, excess=outputs.excess)
@@ -431,9 +431,7 @@ def test_what_graphs_give_stays_in_single_precision(predictor: Predictor, sample
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e30])
-def test_however_far_away_an_input_is_its_strain_is_the_most_and_nobody_is_warned(
-    tiny_bundle: Path, scale: float
-) -> None:
+def test_the_excess_of_any_far_input_is_the_most_without_a_warning(tiny_bundle: Path, scale: float) -> None:
     predictor = know_only_zeros(Predictor(Bundle.load(tiny_bundle)), "vector")
     reference = predictor.bundle.references.by_modality["vector"]
     further = dataclasses.replace(reference, whiten=scale * reference.whiten)
