@@ -27,26 +27,6 @@ DRAWS = 20
 COVERAGE = 0.9
 
 
-def evaluate_bundle(
-    predictor: Predictor,
-    data: Path,
-    split: str | None = None,
-    draws: int = DRAWS,
-    rules: Sequence[str] = SHOWN_RULES,
-    *,
-    quiet: bool = True,
-    coverage: float = COVERAGE,
-) -> dict[str, Any]:
-    """Measure a bundle on one split of a data set.
-
-    Args: split, by default test, or val in a data set without test; draws, see `conditions` in scores.py; coverage, that of
-    the prediction sets.
-    Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
-    Raises: DataError when the data do not fit the model.
-    """
-    return score_split(predictor, run_split(predictor, data, split, quiet=quiet), draws, rules, coverage)
-
-
 @dataclasses.dataclass(frozen=True)
 class SplitRun:
     """One split of a data set and what the graphs gave for it; labels are (B,), fingerprint is that of the data."""
@@ -85,7 +65,11 @@ def run_rows(
 def score_split(
     predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str], coverage: float = COVERAGE
 ) -> dict[str, Any]:
-    """Score a split under every condition, and its prediction sets when the bundle has scores for them."""
+    """Score a split under every condition, and its prediction sets when the bundle has scores for them.
+
+    Args: draws, see `conditions` in scores.py; coverage, that of the prediction sets.
+    Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
+    """
     outputs, bundle, names = split_run.outputs, predictor.bundle, predictor.names
 
     def choose_sets(log_p: Array, present: Array, rule: str) -> Array:

@@ -24,7 +24,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
-from mla_serve.evaluation.splits import evaluate_bundle
+from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
 from mla_serve.export.bundle import export_run
 from mla_serve.inputs import TextInput
 from mla_serve.table import Row
@@ -101,7 +101,8 @@ def test_the_whole_path_ends_in_a_bundle_that_says_what_torch_says(config: Train
     assert max(manifest.parity["largest_difference"].values()) < 1e-4
     assert manifest.metrics["conditions"]["full"]["calibrated"]["accuracy"] > 0.8
     assert (tmp_path / "models" / "small" / "MODEL_CARD.md").read_text().startswith("# small")
-    again = evaluate_bundle(predictor, config.data, "test", draws=20)  # type: ignore[arg-type]
+    split_run = run_split(predictor, config.data, "test")  # type: ignore[arg-type]
+    again = score_split(predictor, split_run, 20, SHOWN_RULES)
     assert again["conditions"] == manifest.metrics["conditions"]
     assert str(tmp_path) not in (tmp_path / "models" / "small" / "manifest.json").read_text()
 
