@@ -33,7 +33,8 @@ from mla_serve.export.steps import (
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input, Payload
-from mla_serve.output import bundle_called, check_target, staged
+from mla_serve.output.replacing import staging_folder
+from mla_serve.output.targets import bundle_called, check_target
 from mla_serve.train.run_folder import UNFAMILIAR, RunFolder
 from mla_serve.train.strategies import Strategy
 
@@ -60,7 +61,7 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())
     samples = folder.read_samples()
-    with staged(out, facts["name"]) as staging:
+    with staging_folder(out, facts["name"]) as staging:
         modalities, files = list_inputs(strategy, recipe.inputs)
         for name, content in files.items():
             (staging / name).write_bytes(content)
@@ -103,7 +104,7 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
         "the folder of the run": run,
         "the folder of the extended bundle": Path(extended) if extended else None,
     }
-    return check_target("--out", out, bundle_called(facts["name"]), apart=read, spared={"the data folder": data})
+    return check_target("--out", out, bundle_called(facts["name"]), disjoint=read, protected={"the data folder": data})
 
 
 def _write_graphs(

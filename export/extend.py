@@ -23,7 +23,7 @@ from mla_serve.export.steps import example_windows, finish, list_inputs, package
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
-from mla_serve.output import staged
+from mla_serve.output.replacing import staging_folder
 from mla_serve.train.extend.head import build_late, read_head
 from mla_serve.train.run_folder import UNFAMILIAR, Recipe, RunFolder
 from mla_serve.train.strategies import Strategy
@@ -52,7 +52,7 @@ def export_extension(
     recipe = folder.read_recipe()
     strategy = folder.restore(build_late(recipe, read_head(base)))
     samples = folder.read_samples()
-    with staged(out, facts["name"]) as staging:
+    with staging_folder(out, facts["name"]) as staging:
         _copy(base, staging)
         modalities = _write_inputs(strategy, recipe, base, staging)
         differences = _write_graphs(strategy, recipe, base, samples, staging)
@@ -232,5 +232,5 @@ def _heard(predictor: Predictor, sample: Sample, subsets: Sequence[Sequence[str]
 
 
 def _answers(predictor: Predictor, outputs: GraphOutputs, rule: str) -> list[Prediction]:
-    coverage = COVERAGE if rule in predictor.bundle.conformal.scores else None
+    coverage = COVERAGE if rule in predictor.bundle.prediction_sets.scores else None
     return [dataclasses.replace(each, missing=[]) for each in predictor.answer_from(outputs, rule, coverage=coverage)]

@@ -61,7 +61,7 @@ def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
     outputs, labels = split_run.outputs, split_run.labels
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
     samples = split_run.samples()
-    part = analysis.some(outputs, chosen)
+    part = analysis.take(outputs, chosen)
     picked = [samples[b] for b in chosen]
     return measure_more(predictor, split_run, DRAWS, SHOWN_RULES) | {
         "reliability": {rule: _reliability(predictor, split_run, rule) for rule in ("paper", DEFAULT_RULE)},
@@ -80,7 +80,7 @@ def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[d
         there = np.flatnonzero(mask.any(axis=0))
         if len(there):
             log_p.append(
-                analysis.log_probabilities(predictor, analysis.some(split_run.outputs, there), rule, mask[:, there])
+                analysis.log_probabilities(predictor, analysis.take(split_run.outputs, there), rule, mask[:, there])
             )
             labels.append(split_run.labels[there])
     return analysis.reliability(np.concatenate(log_p), np.concatenate(labels))
@@ -114,7 +114,7 @@ def _wrong(predictor: Predictor, split_run: SplitRun, mask: Array) -> list[dict[
     some = np.flatnonzero(mask.any(axis=0))
     if not len(some):
         return []
-    log_p = analysis.log_probabilities(predictor, analysis.some(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
+    log_p = analysis.log_probabilities(predictor, analysis.take(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
     answers, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
     wrong = np.flatnonzero(answers != split_run.labels[some])
     return [

@@ -1,4 +1,4 @@
-"""`python -m mla_serve`: the list of commands, and each of them by its name. Installed as `mla-serve`."""
+"""`mla-serve`: list the commands, or run one of them. `python -m mla_serve` is the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mla_serve.console import main as run_command
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command: what it does in a line, the dataclass of its flags, the extra that it needs."""
+    """One command: what it does in one line, the name of the dataclass of its flags, the extra that it needs."""
 
     does: str
     config: str
     needs: str | None = None
 
     def load(self, name: str) -> tuple[Any, Any]:
-        """Import `run` and the dataclass of the flags from the command's own file."""
+        """Import `run` and the dataclass of the flags from commands/NAME.py."""
         module = importlib.import_module(f"mla_serve.commands.{name}")
         return module.run, getattr(module, self.config)
 
@@ -44,7 +44,7 @@ HELP = ("-h", "--help", "help")
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command that the first argument names, or list them all."""
+    """Run the command that the first argument names, or list the commands."""
     args = list(sys.argv[1:] if args is None else args)
     name = args[0] if args else "help"
     if name in HELP:
@@ -57,8 +57,8 @@ def main(args: Sequence[str] | None = None) -> None:
         command = COMMANDS[name]
         run_command(*command.load(name), command.needs, args[1:], command_line(name))
     else:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        advice = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
+        similar = difflib.get_close_matches(name, COMMANDS, 1)
+        advice = f"did you mean {similar[0]}?" if similar else f"commands are {', '.join(COMMANDS)}"
         errors.print(f"error: {name}: no such command; {advice}", style="bold red", highlight=False, soft_wrap=True)
         sys.exit(2)
 
@@ -69,12 +69,12 @@ def _list_commands() -> None:
     for name, command in COMMANDS.items():
         table.add_row(Text(f"  {name}", "bold cyan"), command.does)
     console.print(table)
-    console.print(Text(f"\nCOMMAND --help lists its flags; {COMPLETION} bash|zsh writes a completion script.", "dim"))
+    console.print(Text(f"\nCOMMAND --help lists its flags; {COMPLETION} bash|zsh prints a completion script.", "dim"))
 
 
 def _print_completion(args: Sequence[str]) -> None:
-    """Print a completion script for `mla-serve` with every command and flag."""
-    import tyro
+    """Print a shell completion script for `mla-serve` with every command and flag."""
+    import tyro  # here, because listing the commands does not need it
 
     functions = {}
     for name, command in COMMANDS.items():

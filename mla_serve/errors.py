@@ -1,15 +1,15 @@
-"""What can go wrong, and whose turn it is to act.
+"""The errors of this package, by who can correct them.
 
     MlaServeError
-    ├── InputError            the caller's: one sample cannot be used as sent (4xx)
+    ├── InputError            the caller's: a sample that cannot be used as sent (4xx)
     │   ├── MissingInput      nothing to classify was sent
     │   ├── UnknownField      a field or option that this model does not have
     │   ├── TooLarge          more bytes, pixels, seconds or characters than the limits allow
-    │   ├── NotFinite         the model makes infinite numbers, or none, of it
+    │   ├── NotFinite         a graph of the model returns infinity or NaN for it
     │   └── UnsupportedFormat the payload is not of a format that this modality reads
-    ├── DataError             the training table: missing files, unknown labels, unreadable rows
+    ├── DataError             a table with missing files, unknown labels or unreadable rows
     ├── BundleError           a model folder that is damaged, incomplete or from another version
-    └── ConfigError           the operator's: flags, settings, a missing package
+    └── ConfigError           the operator's: a flag, setting or missing package
 
 Every message says what was given, what was expected and what to do. Anything else that is raised is a bug.
 """
@@ -35,12 +35,12 @@ class InputError(MlaServeError):
         self.message = message
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Say how to pickle it: a pool of processes hangs on an error that it cannot read back."""
+        """Make errors picklable: a process pool hangs on an error that it cannot unpickle."""
         return _restored, (type(self), self.args, vars(self))
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The part of the message that says what to do."""
         return advice(self.message)
 
 
@@ -57,15 +57,15 @@ class TooLarge(InputError):
 
 
 class NotFinite(InputError):
-    """A modality of which the model's graphs make numbers that are infinite, or none at all.
+    """A graph of the model returns infinity or NaN for a modality.
 
-    Args: field, the modality; rows, which of the samples that were given have it.
+    Args: field, the modality; rows, the indices of the samples it happened for.
     """
 
     def __init__(self, field: str, rows: Sequence[int]) -> None:
         super().__init__(
             field,
-            "the model makes no finite numbers of it, so there is no answer; expected values such as it was trained on: "
+            "the model returns infinity or NaN for it, so there is no answer; expected values like those it was trained on: "
             "send smaller ones, or leave it out",
         )
         self.rows = rows
@@ -87,13 +87,13 @@ class ConfigError(MlaServeError):
     """A flag, setting or installed package that does not fit; refuse to start."""
 
 
-def _restored(cls: type[InputError], words: tuple[str], state: dict[str, object]) -> InputError:
-    """Make an error again, whatever its own constructor takes."""
-    error = cls.__new__(cls, *words)
+def _restored(cls: type[InputError], args: tuple[str], state: dict[str, object]) -> InputError:
+    """Restore an error without calling its constructor, whose arguments differ from class to class."""
+    error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error
 
 
 def advice(message: str) -> str:
-    """Return the part of a message that says what to do: what stands after its last semicolon."""
+    """Return the part of a message that says what to do, which stands after its last semicolon."""
     return message.rpartition("; ")[2]

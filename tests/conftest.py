@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Array, AudioInput, ImageInput, Input, Payload, TextInput, VectorInput
-from mla_serve.output import staged
+from mla_serve.output.replacing import staging_folder
 
 CLASSES = ("red", "green", "blue")
 KINDS = {"image": "image", "audio": "audio", "text": "text", "vector": "vector"}
@@ -97,7 +97,7 @@ def write_bundle(
     generator = np.random.default_rng(seed)
     readers = {name: (inputs or {}).get(name) or INPUTS[kind]() for name, kind in modalities.items()}
     name = target.name.replace("-", "_")
-    with staged(target, name) as folder:
+    with staging_folder(target, name) as folder:
         fields = {name: _write_modality(folder, name, reader, generator) for name, reader in readers.items()}
         (folder / "head.onnx").write_bytes(head_graph(generator, len(classes)))
         samples = [{name: reader.generate(generator) for name, reader in readers.items()} for _ in range(golden)]

@@ -19,7 +19,8 @@ from mla_serve.commands.tune import TuneConfig
 from mla_serve.commands.tune import run as tune
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.output import RUN_FOLDER, alone, bundle_called, check_target, put_aside, staged
+from mla_serve.output.replacing import exclusive, move_to_backup, staging_folder
+from mla_serve.output.targets import RUN_FOLDER, bundle_called, check_target
 
 Make = Callable[..., Path]
 Tree = dict[str, bytes | str | None]
@@ -111,7 +112,7 @@ def test_it_is_looked_at_again_at_the_rename(work: Path, out: str, tmp_path: Pat
     target = work / "late"
 
     def write() -> None:
-        with staged(target, "ours") as folder:
+        with staging_folder(target, "ours") as folder:
             (folder / "new").write_text("new")
             (work / out).rename(target)
             if out == "occupied/ours":
@@ -131,7 +132,7 @@ def test_what_is_put_into_an_empty_folder_meanwhile_is_not_lost(tmp_path: Path) 
     target.mkdir()
 
     def write() -> None:
-        with staged(target, "ours"):
+        with staging_folder(target, "ours"):
             (target / "mine").write_text("mine")
 
     with pytest.raises(ConfigError, match="holds mine"):
@@ -145,7 +146,7 @@ def test_absent_empty_and_own_targets_are_taken(work: Path, out: str) -> None:
     before = {f"ours.old/{name}": content for name, content in tree(work / "models" / "ours").items()}
     said = check_target("--out", Path(out), bundle_called("ours"), {"the data folder": work / "data"})
     for word in ("new", "newer", "newest"):
-        with staged(Path(out), "ours") as folder:
+        with staging_folder(Path(out), "ours") as folder:
             (folder / MANIFEST).write_text(json.dumps({"name": "ours", "files": {word: ""}}))
             (folder / word).write_text(word)
         assert (work / out / word).read_text() == word
@@ -159,7 +160,7 @@ def test_absent_empty_and_own_targets_are_taken(work: Path, out: str) -> None:
 
 def test_when_a_rename_fails_all_is_as_it_was(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (work / "models" / "other").rename(work / "away")
-    with staged(Path("models/ours"), "ours") as folder:
+    with staging_folder(Path("models/ours"), "ours") as folder:
         (folder / MANIFEST).write_text('{"name": "ours", "files": {}}')
     before, rename = tree(work), Path.replace
 
@@ -169,7 +170,7 @@ def test_when_a_rename_fails_all_is_as_it_was(work: Path, monkeypatch: pytest.Mo
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(ConfigError, match="busy"), staged(Path("models/ours"), "ours"):
+    with pytest.raises(ConfigError, match="busy"), staging_folder(Path("models/ours"), "ours"):
         pass
     assert tree(work) == before
 
@@ -177,8 +178,8 @@ def test_when_a_rename_fails_all_is_as_it_was(work: Path, monkeypatch: pytest.Mo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mla_serve.output import staged
-with staged(Path(sys.argv[1]), "ours") as folder:
+from mla_serve.output.replacing import staging_folder
+with staging_folder(Path(sys.argv[1]), "ours") as folder:
     (folder / "half").write_text("half")
     print(folder, flush=True)
     if sys.argv[2] == "die":
@@ -198,7 +199,7 @@ def test_folders_of_killed_processes_go_and_those_in_use_stay(tmp_path: Path) ->
     own = tmp_path / ".ours.staging"
     own.mkdir()
     (own / "mine").write_text("mine")
-    with staged(target, "ours") as folder:
+    with staging_folder(target, "ours") as folder:
         (folder / MANIFEST).write_text('{"name": "ours", "files": {}}')
         assert not left.exists()
         assert (used / "half").exists()
@@ -221,18 +222,18 @@ def test_a_run_is_kept_once_and_nothing_else_is_moved(tmp_path: Path) -> None:
     for number in range(3):
         write_run(tmp_path / "mail")
         (tmp_path / "mail" / "about.md").write_text(str(number))
-        put_aside("--runs", tmp_path / "mail", RUN_FOLDER)
+        move_to_backup("--runs", tmp_path / "mail", RUN_FOLDER)
         assert not (tmp_path / "mail").exists()
         assert (tmp_path / "mail.old" / "about.md").read_text() == str(number)
     write_run(tmp_path / "mail")
     (tmp_path / "mail.old" / "notes.txt").write_text("mine")
     before = tree(tmp_path)
     with pytest.raises(ConfigError, match=r"would be kept as mail.old, but that holds notes.txt"):
-        put_aside("--runs", tmp_path / "mail", RUN_FOLDER)
+        move_to_backup("--runs", tmp_path / "mail", RUN_FOLDER)
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"holds config.json, no run of mla_serve"):
-        put_aside("--runs", tmp_path / "config", RUN_FOLDER)
+        move_to_backup("--runs", tmp_path / "config", RUN_FOLDER)
     assert before.items() <= tree(tmp_path).items()
 
 
@@ -248,7 +249,7 @@ def test_a_run_that_cannot_be_renamed_costs_no_older_one(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(ConfigError, match="Permission denied"):
-        put_aside("--runs", tmp_path / "mail", RUN_FOLDER)
+        move_to_backup("--runs", tmp_path / "mail", RUN_FOLDER)
     assert tree(tmp_path) == before
 
 
@@ -362,9 +363,9 @@ def test_a_mount_point_and_a_read_only_place_are_refused_before_anything_is_done
 
 
 def test_two_processes_do_not_write_one_target_at_once(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from mla_serve.output import alone\nwith alone('--runs', Path({str(tmp_path)!r}) / 'mine'): pass"
+    code = f"from pathlib import Path; from mla_serve.output.replacing import exclusive\nwith exclusive('--runs', Path({str(tmp_path)!r}) / 'mine'): pass"
     command = [sys.executable, "-c", code]
-    with alone("--runs", tmp_path / "mine"):
+    with exclusive("--runs", tmp_path / "mine"):
         refused = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "mine: another process is writing it; wait until that ends" in refused.stderr
     subprocess.run(command, check=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmarks.shared import figure, machine
-from mla_serve.evaluation.scores import RATES, conditions
+from mla_serve.evaluation.scores import MISSING_RATES, conditions
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.rules import fuse
 
@@ -232,7 +232,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         for axis, (dataset, by_strategy) in zip(axes[0], groups.items(), strict=True):
             for strategy, own in by_strategy.items():
                 accuracy = np.array([100 * values(own, c) for c in SHOWN])
-                axis.errorbar((0, *RATES), accuracy.mean(1), accuracy.std(1, ddof=1), capsize=2, **_style(strategy))
+                axis.errorbar(
+                    (0, *MISSING_RATES), accuracy.mean(1), accuracy.std(1, ddof=1), capsize=2, **_style(strategy)
+                )
             axis.set(title=dataset, xlabel="missing rate (%)", ylabel="test accuracy (%)")
             axis.spines[["top", "right"]].set_visible(False)
             axis.legend(frameon=False, fontsize=8)

@@ -32,7 +32,7 @@ from pyarrow import parquet
 from benchmarks.bulk.report import write_report
 from benchmarks.shared import write_whole
 from mla_serve.bulk.parts import Parts
-from mla_serve.bulk.run import ROWS
+from mla_serve.bulk.run import SLICE_ROWS
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Source
 from mla_serve.bundle.runtime import cores
@@ -144,7 +144,7 @@ def _tree_mb(pid: int) -> float:
 def ceiling(config: BulkConfig, table: Path) -> dict[str, Any]:
     """Run the predictor alone on as many rows as the table has, on all cores; returns rows/s and processor seconds a row."""
     count = cores()
-    slices = max(1, round(int(table.stem) / ROWS / count))
+    slices = max(1, round(int(table.stem) / SLICE_ROWS / count))
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(count), context.Queue()
     workers = [
@@ -174,7 +174,7 @@ def _ceiling_process(model: Path, table: Path, slices: int, barrier: Any, answer
             for _, cells in each.lines
             if not isinstance(cells, Unusable)
         ]
-        for each in itertools.islice(Source.of(table).slices(ROWS), DISTINCT)
+        for each in itertools.islice(Source.of(table).slices(SLICE_ROWS), DISTINCT)
     ]  # fmt: skip
     done, todo = 0, itertools.islice(itertools.cycle(held), slices)
     predictor.predict(held[0])
@@ -188,10 +188,10 @@ def _ceiling_process(model: Path, table: Path, slices: int, barrier: Any, answer
 def rate_round(config: BulkConfig, folder: Path, number: int) -> dict[str, Any]:
     """Measure the ceiling, and the command on a round's rows and on a slice for each process, forwards and backwards in turn."""
     table = make_table(config.data, folder, config.rows // config.rounds)
-    small = make_table(config.data, folder, cores() * ROWS)
+    small = make_table(config.data, folder, cores() * SLICE_ROWS)
     tasks: dict[str, Callable[[], dict[str, Any]]] = {
         "ceiling": lambda: ceiling(config, table),
-        "small": lambda: _start_anew(config, small, folder / "small.parquet").finish() | {"rows": cores() * ROWS},
+        "small": lambda: _start_anew(config, small, folder / "small.parquet").finish() | {"rows": cores() * SLICE_ROWS},
         "command": lambda: _start_anew(config, table, folder / "round.parquet").finish() | {"rows": int(table.stem)},
     }
     return {name: tasks[name]() for name in list(tasks)[:: 1 if number % 2 else -1]}
@@ -208,7 +208,7 @@ def score_all(config: BulkConfig, folder: Path) -> dict[str, Any]:
     """Score all rows, looking at memory."""
     command = _start_anew(config, make_table(config.data, folder, config.rows), folder / "whole.parquet")
     seen = list(command.memory())
-    done, slices = command.finish(), -(-config.rows // ROWS)
+    done, slices = command.finish(), -(-config.rows // SLICE_ROWS)
     scoring = [mb for parts, mb in seen if 0 < parts < slices and mb]
     tenth, middle = -(-len(scoring) // 10), len(scoring) // 2
     spans = {"start": scoring[:tenth], "middle": scoring[middle : middle + tenth], "end": scoring[-tenth:]}
@@ -220,13 +220,13 @@ def score_with_a_kill(config: BulkConfig, folder: Path) -> dict[str, Any]:
     """Kill a scoring in its middle, go on, and compare with the one that was left alone."""
     table, out = make_table(config.data, folder, config.rows), folder / "killed.parquet"
     command = _start_anew(config, table, out)
-    half = config.rows // ROWS // 2
+    half = config.rows // SLICE_ROWS // 2
     while command.process.poll() is None and command.parts() < half:
         time.sleep(0.05)
     command.kill()
     before = command.parts()
     done = Command(config, table, out).finish()
-    return done | {"parts_before": before, "parts": -(-config.rows // ROWS)} | _compare(out, folder, config.rows)
+    return done | {"parts_before": before, "parts": -(-config.rows // SLICE_ROWS)} | _compare(out, folder, config.rows)
 
 
 def on_ray(config: BulkConfig, folder: Path) -> dict[str, Any]:
@@ -279,13 +279,13 @@ def rounds_of(found: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 def run(config: BulkConfig) -> None:
     """Measure and write the report."""
-    least = 2 * cores() * ROWS
+    least = 2 * cores() * SLICE_ROWS
     if config.rounds < 1 or config.rows // config.rounds < least:
         raise ConfigError(f"--rows and --rounds: expected a round or more, of {least} rows or more each")
     folder = config.work / str(config.rows)
     folder.mkdir(parents=True, exist_ok=True)
     found = measure(config, folder)
-    about = {"rows": config.rows, "slice": ROWS, "cores": cores(), "machine": platform.machine()}
+    about = {"rows": config.rows, "slice": SLICE_ROWS, "cores": cores(), "machine": platform.machine()}
     console.print(write_report(about, rounds_of(found), found, config.out), highlight=False, soft_wrap=True)
 
 

@@ -1,7 +1,7 @@
-"""Score a table on Ray Data: slices are read by one task, scored by actors, and kept as parts by who asked for them.
+"""Classify a table with Ray Data: one task reads slices, actors classify them, and this machine writes the parts.
 
-A slice and its answers travel as one value each, so that Ray deals out slices, whatever they weigh. Parts are numbered:
-they need not come in order. What goes wrong on another machine travels as a value too, and is raised here.
+A slice and its answers are one value each, so that Ray distributes whole slices, whatever their size. Parts are numbered
+and may arrive in any order. An error on another machine is returned as a value and raised here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mla_serve.bulk.slices import Slice, Source
 from mla_serve.bundle.runtime import cores
 from mla_serve.errors import ConfigError, DataError, MlaServeError
 
-AUTO = "auto"  # for: the one that runs on this machine
+AUTO = "auto"  # address: the Ray that runs on this machine
 CLIENT = "ray://"
 REACH_S = 5.0
 LEAVE_S = 60.0  # for a Ray that is started here to end
-STORE_BYTES = 256 * 2**20  # of a Ray that is started here: some slices on their way to actors, and their answers
+STORE_BYTES = 256 * 2**20  # object store of a Ray that is started here: some slices and their answers
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 COLUMNS = ("number", "rows", "content", "fault")
 Answers = tuple[int, int, bytes | None]  # number, rows, Arrow stream, or None for a slice that was finished before
@@ -40,7 +40,9 @@ Answers = tuple[int, int, bytes | None]  # number, rows, Arrow stream, or None f
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all machines are told: the question, the table and its size in bytes, the bundle's sha256, and finished slices."""
+    """The work for all machines: the request, the table and its size in bytes, the bundle's sha256, rows of a slice, and the
+    numbers of finished slices.
+    """
 
     ask: Ask
     source: Source
@@ -53,7 +55,7 @@ class Job:
 def score_on_ray(
     source: Source, parts: Parts, ask: Ask, bundle: str, size: int, workers: int | None, address: str
 ) -> Iterator[tuple[int, int, bool]]:
-    """Score what is not there yet; yields (number, rows, scored now) as slices are finished.
+    """Classify the slices without a part; yield (number, rows, whether new) for each finished slice.
 
     Args: bundle, its sha256; size, rows of a slice; workers, actors, as many as Ray has processors when left out;
     address, local, auto or HOST:PORT.
@@ -69,9 +71,10 @@ def score_on_ray(
 
 
 def _driven(job: Job, workers: int | None, address: str) -> Iterator[Answers]:
-    """Let a process of its own drive Ray; yields what it says.
+    """Use Ray in a process of its own, and yield the answers that it sends.
 
-    Where a thread of Ray Data finds Ray shut down, Ray ends its process without a word. By then all has been said.
+    When a thread of Ray Data finds that Ray was shut down, Ray ends the whole process without a message. By then this
+    process has sent all answers.
     """
     context = multiprocessing.get_context("spawn")
     told, tells = context.Pipe(duplex=False)
@@ -88,7 +91,7 @@ def _driven(job: Job, workers: int | None, address: str) -> Iterator[Answers]:
             if said is not None:
                 yield said
     except EOFError:
-        raise DataError("the process that drives Ray died; run the same again to go on where it was") from None
+        raise DataError("the process that drives Ray died; run the same command again to continue") from None
     finally:
         if not ended and process.pid:
             os.kill(process.pid, signal.SIGINT)
@@ -98,9 +101,9 @@ def _driven(job: Job, workers: int | None, address: str) -> Iterator[Answers]:
 
 
 def _drive(tells: Connection, job: Job, workers: int | None, address: str) -> None:
-    """Say each slice, then the fault that ended them, or None."""
+    """Send the answers of each slice, then the error that ended them, or None."""
     signal.signal(signal.SIGINT, _interrupt_once)
-    gone = contextlib.suppress(KeyboardInterrupt, BrokenPipeError)  # nobody listens any more
+    gone = contextlib.suppress(KeyboardInterrupt, BrokenPipeError)  # the other process has ended
     with gone, _faults_told(tells), _connected(address, workers), _faults_told(tells):  # told before Ray ends
         for answers in _stream(job, workers):
             tells.send(answers)
@@ -116,19 +119,19 @@ def _faults_told(tells: Connection) -> Iterator[None]:
 
 
 def _interrupt_once(number: int, _: object) -> None:
-    """Take the first Ctrl-C: the terminal sends one, and so does the process that started this one."""
+    """Raise KeyboardInterrupt once. Ctrl-C arrives twice: from the terminal and from the process that started this one."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _stream(job: Job, workers: int | None) -> Iterator[Answers]:
-    """Yield each slice. Raises: DataError when Ray gives up."""
+    """Yield the answers of each slice. Raises: DataError when Ray gives up."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.target_max_block_size = 1  # byte: a block for each slice
+    context.target_max_block_size = 1  # byte, so that every slice gets a block of its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     most = workers or max(1, int(ray.cluster_resources()["CPU"]))
     actors = ActorPoolStrategy(min_size=1, max_size=most, initial_size=most)
@@ -146,11 +149,11 @@ def _stream(job: Job, workers: int | None) -> Iterator[Answers]:
                     raise pickle.loads(row["fault"])
                 yield row["number"], row["rows"], row["content"]
     except ray.exceptions.RayError as error:
-        raise DataError(f"Ray gave up: {_first_line(error)}; run the same again to go on where it was") from None
+        raise DataError(f"Ray gave up: {_first_line(error)}; run the same command again to continue") from None
 
 
 def _read(_: pa.Table, job: Job) -> Iterator[pa.Table]:
-    """Read the table slice by slice; those that are finished go without their content."""
+    """Read the table slice by slice; leave out the content of finished slices."""
     try:
         _check_table(job)
         for rows in job.source.slices(job.size):
@@ -161,15 +164,15 @@ def _read(_: pa.Table, job: Job) -> Iterator[pa.Table]:
 
 
 class Actor:
-    """One process that scores slices, on whichever machine Ray put it."""
+    """A process that classifies slices, on the machine that Ray chose."""
 
     def __init__(self, job: Job) -> None:
-        """Take what is asked; the bundle is opened with the first slice, so that what is amiss can be told."""
+        """Keep the job. The bundle is opened with the first slice, because an error can be returned from there."""
         self.job = job
         self.scorer: Scorer | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Answer one slice."""
+        """Classify one slice."""
         row: Mapping[str, Any] = block.to_pylist()[0]
         if row["content"] is None:
             return block
@@ -186,7 +189,7 @@ class Actor:
 
 
 def _open(job: Job) -> Scorer:
-    """Open the bundle, once it is certain that this machine sees the same bundle and table as the driver.
+    """Open the bundle, and check that this machine sees the same bundle and table as the driver.
 
     Raises: ConfigError, or BundleError when there is no bundle.
     """
@@ -200,7 +203,7 @@ def _open(job: Job) -> Scorer:
 
 
 def _check_table(job: Job) -> None:
-    """Make certain that this machine sees the driver's table, and so the files beside it. Raises: ConfigError."""
+    """Check that this machine sees the table of the driver, and so the files beside it. Raises: ConfigError."""
     table = job.source.path
     if not table.is_file() or table.stat().st_size != job.table_bytes:
         raise ConfigError(
@@ -215,8 +218,8 @@ def _row(**given: object) -> pa.Table:
 
 
 def _fault(error: Exception) -> pa.Table:
-    told = error if isinstance(error, MlaServeError) else DataError(f"--ray: {socket.gethostname()}: {error}")
-    return _row(fault=pickle.dumps(told))
+    raised = error if isinstance(error, MlaServeError) else DataError(f"--ray: {socket.gethostname()}: {error}")
+    return _row(fault=pickle.dumps(raised))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The folder of finished parts, and the one file that is made of them. A part is there whole or not at all."""
+"""The folder of finished parts, and the file that they are joined to. A part is written under another name and renamed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.output import Kind, cannot_write, replace
+from mla_serve.output.replacing import replace
+from mla_serve.output.targets import Replaceable, cannot_write
 
 PLAN, JOINED = "plan.json", "joined.tmp"
 PART_FILES = r"plan\.(json|tmp)|\d{8,}\.(parquet|tmp)|joined\.tmp(\.old)?"
 ANSWER_COLUMNS = {"row", "id", "label", "probability", "probabilities", "error"}
 
 
-def _no_answers(path: Path) -> str | None:
-    """Say why a file is not one that a scoring wrote."""
+def _not_answers(path: Path) -> str | None:
+    """Return why a file is not one that predict wrote."""
     try:
         columns = set(parquet.read_schema(path).names)
     except (pa.ArrowException, OSError):
@@ -29,25 +30,25 @@ def _no_answers(path: Path) -> str | None:
     return None if columns >= ANSWER_COLUMNS else "is another Parquet file, no answers of a model"
 
 
-ANSWERS = Kind("a file of answers that predict wrote", _no_answers)
+ANSWERS = Replaceable("a file of answers that predict wrote", _not_answers)
 
 
 class Parts:
-    """OUT.parts: plan.json, which says what is scored, and 00000000.parquet and so on."""
+    """The folder OUT.parts: plan.json, which identifies table, model and options, and the parts 00000000.parquet, ..."""
 
     def __init__(self, out: Path) -> None:
-        """Take the file that the parts shall become."""
+        """Take the path of the file that the parts will be joined to."""
         self.out = out
         self.folder = out.with_name(out.name + ".parts")
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """Make the folder, or go on with the one that is there.
+        """Make the folder, or continue with one that has the same plan.
 
-        Raises: ConfigError when it belongs to something else, or cannot be made.
+        Raises: ConfigError when its plan differs, when it holds other files, or when it cannot be made.
         """
         file = self.folder / PLAN
         try:
-            self._refuse_what_is_not_ours()
+            self._refuse_foreign_files()
             if not file.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 _write(file, json.dumps(plan, indent=1).encode())
@@ -60,11 +61,11 @@ class Parts:
         if changed := [key for key in plan if plan[key] != before.get(key)]:
             raise ConfigError(
                 f"{self.folder} holds parts of another scoring: {', '.join(changed)} changed; "
-                "give the same again to go on with it, or remove the folder to start anew"
+                "give the same again to continue it, or remove the folder to start anew"
             )
 
-    def _refuse_what_is_not_ours(self) -> None:
-        """Refuse a folder of parts that holds anything else, or parts of which nothing is known. Raises: ConfigError."""
+    def _refuse_foreign_files(self) -> None:
+        """Refuse a folder that holds other files, or parts without a plan. Raises: ConfigError."""
         if not self.folder.exists():
             return
         names = sorted(path.name for path in self.folder.iterdir())
@@ -73,12 +74,12 @@ class Parts:
             foreign += [name for name in names if name.endswith(".parquet")]
         if foreign:
             raise ConfigError(
-                f"--out {self.out}: {self.folder} holds {foreign[0]}, which is of no scoring that is known; move it away, or "
+                f"--out {self.out}: {self.folder} holds {foreign[0]}, which predict did not write; move it away, or "
                 "choose another --out"
             )
 
     def has(self, number: int) -> bool:
-        """Say whether a part is finished."""
+        """Return whether a part is finished."""
         return self._path(number).exists()
 
     def finished(self) -> frozenset[int]:
@@ -86,9 +87,9 @@ class Parts:
         return frozenset(int(path.stem) for path in self.folder.glob("*.parquet"))
 
     def keep(self, number: int, answers: pa.Table) -> None:
-        """Write one part whole.
+        """Write one part.
 
-        Raises: DataError when it cannot be written, as on a full disk.
+        Raises: DataError when it cannot be written, for example to a full disk.
         """
         temporary = self._path(number).with_suffix(".tmp")
         try:
@@ -97,16 +98,16 @@ class Parts:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise DataError(
-                f"{self.folder}: a part cannot be written ({error}); make room and run the same again to go on"
+                f"{self.folder}: a part cannot be written ({error}); make room and run the same command again to continue"
             ) from None
 
     def finish(self, count: int) -> int:
-        """Make one file of the parts, in their order, and remove them; returns how many rows have an error.
+        """Join the parts in their order into OUT and remove them; return how many rows have an error.
 
-        A file of answers that was there is kept as OUT.old.
+        An older file of answers is kept as OUT.old.
 
-        Raises: DataError when one is missing or cannot be read; what cannot be read is removed, to be scored again.
-        ConfigError when something else has come to lie there; the parts are kept.
+        Raises: DataError when a part is missing or cannot be read; an unreadable one is removed, to be computed again.
+        ConfigError when OUT is something else by now; the parts are kept.
         """
         temporary = self.folder / JOINED
         bad = 0
@@ -125,7 +126,7 @@ class Parts:
         return bad
 
     def discard(self) -> None:
-        """Remove the parts, and the folder if it holds nothing else."""
+        """Remove the parts, and the folder when it is empty then."""
         for path in self.folder.iterdir():
             if re.fullmatch(PART_FILES, path.name):
                 path.unlink()
@@ -135,7 +136,7 @@ class Parts:
     def _read(self, number: int) -> pa.Table:
         try:
             return parquet.read_table(self._path(number))
-        except pa.ArrowInvalid:  # a power cut leaves files that are there and empty
+        except pa.ArrowInvalid:  # after a power cut, files may exist and be empty
             self._path(number).unlink()
             raise
 

@@ -1,4 +1,4 @@
-"""Score a table: slices to processes, parts to a file, with a progress bar."""
+"""Classify a table: give slices of rows to processes, join their parts to a file, show a progress bar."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.runtime import cores
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.output import check_target
+from mla_serve.output.targets import check_target
 
-ROWS = 256  # of a slice
-AHEAD = 2  # slices that wait for each process
+SLICE_ROWS = 256
+QUEUED_SLICES = 2  # per process, so that none waits for the next one to be read
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What was done: rows of the table, how many of them have an error, rows scored in this run, its seconds."""
+    """The work done: rows of the table, rows with an error, rows classified by this command, its duration in seconds."""
 
     rows: int
     bad: int
@@ -39,13 +39,13 @@ class Scored:
 
 
 def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None) -> Scored:
-    """Answer every row of a table into a Parquet file; goes on where an interrupted scoring of the same was.
+    """Classify every row of a table and write a Parquet file. Continues an interrupted call with the same arguments.
 
-    A file of answers that is there is kept as OUT.old; anything else is refused.
+    An older file of answers is kept as OUT.old; anything else there is refused.
 
-    Args: workers, processes, as many as cores when left out; ray, the address of a Ray that does it, see on_ray.py.
-    Raises: DataError, ConfigError before anything is scored; DataError when a process dies, a part cannot be written or
-    the table cannot be read to its end, finished parts kept.
+    Args: workers, number of processes, by default one per core; ray, the address of a Ray to use, see on_ray.py.
+    Raises: ConfigError or DataError before the first row; DataError when a process dies, a part cannot be written or the
+    table cannot be read to its end. Finished parts are kept then.
     """
     if out.suffix.lower() != ".parquet":
         raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
@@ -57,20 +57,20 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
     parts = Parts(out)
     asked = {"fusion": ask.rule, "coverage": ask.coverage}
     parts.begin(
-        {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": ROWS, "version": __version__}
+        {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": SLICE_ROWS, "version": __version__}
     )
     if note:
         errors.print(note, style="dim", soft_wrap=True)
     if ray is None:
-        scored = _all_parts(source, parts, ask, workers or cores())
+        finished = _on_processes(source, parts, ask, workers or cores())
     else:
         from mla_serve.bulk.on_ray import score_on_ray
 
-        scored = score_on_ray(source, parts, ask, bundle.manifest.sha256, ROWS, workers, ray)
+        finished = score_on_ray(source, parts, ask, bundle.manifest.sha256, SLICE_ROWS, workers, ray)
     began, rows, new, count = time.perf_counter(), 0, 0, 0
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors) as bar:
         task = bar.add_task("rows", total=source.rows)
-        for number, done, fresh in scored:
+        for number, done, fresh in finished:
             rows, new, count = rows + done, new + done * fresh, max(count, number + 1)
             bar.update(task, completed=rows)
         bar.update(task, total=rows)
@@ -80,24 +80,23 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
     return Scored(rows, parts.finish(count), new, time.perf_counter() - began)
 
 
-def _all_parts(source: Source, parts: Parts, ask: Ask, workers: int) -> Iterator[tuple[int, int, bool]]:
-    """Score what is not there yet, some slices at a time; yields (number, rows, scored now) as they are finished."""
+def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Iterator[tuple[int, int, bool]]:
+    """Classify the slices without a part on local processes; yield (number, rows, whether new) for each finished slice."""
     context = multiprocessing.get_context("spawn")
-    opened = (ask, source.path.parent, parts.out)
-    pool = ProcessPoolExecutor(workers, context, _open, opened)
+    pool = ProcessPoolExecutor(workers, context, _open, (ask, source.path.parent, parts.out))
     running: dict[Future[int], int] = {}
     try:
-        for rows in source.slices(ROWS):
+        for rows in source.slices(SLICE_ROWS):
             if parts.has(rows.number):
                 yield rows.number, len(rows.lines), False
                 continue
             running[pool.submit(_score, rows)] = rows.number
-            if len(running) >= workers * (1 + AHEAD):
+            if len(running) >= workers * (1 + QUEUED_SLICES):
                 yield from _finished(running)
         while running:
             yield from _finished(running)
     except BrokenProcessPool:
-        raise DataError("a process that scored rows died; run the same again to go on where it was") from None
+        raise DataError("a process that scored rows died; run the same command again to continue") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -110,7 +109,7 @@ def _finished(running: dict[Future[int], int]) -> Iterator[tuple[int, int, bool]
 
 @dataclasses.dataclass
 class _Process:
-    """What a process keeps between two slices."""
+    """The objects that a worker process keeps between slices."""
 
     scorer: Scorer
     parts: Parts
@@ -120,14 +119,14 @@ _process: _Process
 
 
 def _open(ask: Ask, folder: Path, out: Path) -> None:
-    """Make this process ready; Ctrl-C is for the process that waits for it."""
+    """Initialise a worker process. It ignores Ctrl-C, which the main process handles."""
     global _process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _process = _Process(Scorer(ask, folder), Parts(out))
 
 
 def _score(rows: Slice) -> int:
-    """Score a slice and keep its part; returns how many rows it has."""
+    """Classify a slice in a worker process and write its part; return its number of rows."""
     answers = _process.scorer.score(rows)
     _process.parts.keep(rows.number, answers)
     return len(answers)

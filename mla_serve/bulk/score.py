@@ -1,4 +1,4 @@
-"""A slice of rows to a slice of answers: what one process does. A row that cannot be used gets its reason instead."""
+"""Classify a slice of rows, in one process. A row that cannot be used gets an error instead of an answer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mla_serve.table.cells import KINDS, lookup, missing
 from mla_serve.table.faults import Unusable, listed
 from mla_serve.table.formats import Cells
 
-OPINION = ("weight", "influence", "unfamiliarity")
+OPINION_COLUMNS = ("weight", "influence", "unfamiliarity")
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """What every row is asked: the bundle's folder, the fusion rule, the coverage of prediction sets or None."""
+    """The request for every row: folder of the bundle, fusion rule, coverage of prediction sets or None."""
 
     model: Path
     rule: str
@@ -33,17 +33,17 @@ class Ask:
 
 
 class Scorer:
-    """One process's predictor, and the rows it is given."""
+    """Classifies slices of rows with one predictor."""
 
     def __init__(self, ask: Ask, folder: Path) -> None:
-        """Open the bundle. Args: folder, that of the table: files are looked for in it."""
+        """Load the bundle. Args: folder, of the table, which paths in its cells are relative to."""
         self.predictor = Predictor(Bundle.load(ask.model))
         self.ask, self.folder = ask, folder
         self.kinds = {name: each.kind for name, each in self.predictor.bundle.manifest.modalities.items()}
         self.schema = schema(self.predictor.classes, self.predictor.names, ask.coverage is not None)
 
     def score(self, rows: Slice) -> pa.Table:
-        """Answer every row of a slice, in its order."""
+        """Classify the rows of a slice: a table with one row each, in their order."""
         read = [self._read(cells) for _, cells in rows.lines]
         good = [sample for sample in read if not isinstance(sample, str)]
         answers = iter(self._predict(good) if good else ())
@@ -55,7 +55,7 @@ class Scorer:
         return pa.Table.from_pylist(records, self.schema)
 
     def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:
-        """Answer decoded rows, or say why there is no answer."""
+        """Classify decoded rows; return the answer or the error of each."""
         outputs, refused = self.predictor.run_usable(samples)
         predictions: list[Prediction] = []
         if len(refused) < len(samples):
@@ -65,7 +65,7 @@ class Scorer:
         return [{"error": str(refused[at])} if at in refused else _record(next(rest)) for at in range(len(samples))]
 
     def _read(self, cells: Cells | Unusable) -> dict[str, Array] | str:
-        """Decode one row: {modality: array}, or what is wrong with it."""
+        """Decode one row into {modality: array}, or return its error."""
         if isinstance(cells, Unusable):
             return str(cells)
         given = [name for name in self.kinds if not missing(lookup(cells, name))]
@@ -89,9 +89,10 @@ class Scorer:
 def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schema:
     """Return the columns of the answers.
 
-    row counts from 0, line as an editor does; in Parquet, line counts rows from 1. probabilities has a field per class.
-    weight, influence and unfamiliarity have one per modality, null where it was missing. Where there is an answer, error
-    is null. Where there is none, error says why, and all but row, line and id is null.
+    row counts from 0. line is the line of the text file, from 1; for Parquet it is the number of the row, from 1.
+    probabilities has one field per class. weight, influence and unfamiliarity have one per modality, null where it is
+    missing. error is null for a row with an answer. For a row without, it holds the reason, and the columns of the answer
+    are null.
     """
     by_class = pa.struct([(name, pa.float64()) for name in classes])
     by_modality = pa.struct([(name, pa.float64()) for name in names])
@@ -103,7 +104,7 @@ def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schem
         ("probability", pa.float64()),
         ("entropy", pa.float64()),
         ("probabilities", by_class),
-        *((what, by_modality) for what in OPINION),
+        *((column, by_modality) for column in OPINION_COLUMNS),
         ("missing", pa.list_(pa.string())),
         *([("prediction_set", pa.list_(pa.string()))] if sets else []),
         ("error", pa.string()),
@@ -125,5 +126,8 @@ def _record(prediction: Prediction) -> dict[str, Any]:
         "missing": prediction.missing,
         "prediction_set": prediction.prediction_set,
     }
-    said = {what: {name: getattr(o, what) for name, o in prediction.modalities.items()} for what in OPINION}
-    return record | said
+    by_modality = {
+        column: {name: getattr(opinion, column) for name, opinion in prediction.modalities.items()}
+        for column in OPINION_COLUMNS
+    }
+    return record | by_modality

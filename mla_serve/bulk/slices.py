@@ -1,4 +1,4 @@
-"""A table in slices of rows, read one after the other; what identifies a table, and about how long it is."""
+"""Read a table in slices of rows; identify a table by its hash and estimate its number of rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mla_serve.errors import DataError
 from mla_serve.table.faults import Unreadable
 from mla_serve.table.formats import READERS, Line
 
-PIECE = 2**20
+READ_BYTES = 2**20  # at once, while hashing
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Some rows that follow one another: number of the slice, number of its first row from 0, its lines."""
+    """Consecutive rows: number of the slice, number of its first row from 0, its lines."""
 
     number: int
     first: int
@@ -27,7 +27,7 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A table file: its path, sha256, and the number of rows, which is a guess for text with line breaks in cells."""
+    """A table file: path, sha256, and number of rows, an estimate for text formats, whose cells may contain line breaks."""
 
     path: Path
     sha256: str
@@ -35,23 +35,23 @@ class Source:
 
     @classmethod
     def of(cls, path: Path) -> Source:
-        """Read the file once. Raises: DataError when it is no table or cannot be read."""
+        """Hash the file and count its lines. Raises: DataError when it is no table or cannot be read."""
         if path.suffix.lower() not in READERS:
             raise DataError(f"--table {path}: expected a table: {', '.join(READERS)}")
         sha256, breaks = hashlib.sha256(), 0
         try:
             with path.open("rb") as file:
-                while piece := file.read(PIECE):
-                    sha256.update(piece)
-                    breaks += piece.count(b"\n")
+                while chunk := file.read(READ_BYTES):
+                    sha256.update(chunk)
+                    breaks += chunk.count(b"\n")
         except OSError as error:
-            raise DataError(f"--table {path}: cannot be read ({error.strerror}); give a file that is there") from None
+            raise DataError(f"--table {path}: cannot be read ({error.strerror}); give a file that exists") from None
         return cls(path.resolve(), sha256.hexdigest(), _parquet_rows(path) or breaks)
 
     def slices(self, size: int) -> Iterator[Slice]:
         """Read the table in slices of `size` rows, the last one shorter.
 
-        Raises: DataError when it cannot be read to its end: rows would be left out.
+        Raises: DataError when the table cannot be read to its end, because rows would be left out.
         """
         with self.path.open("rb") as file, contextlib.closing(READERS[self.path.suffix.lower()](file)) as reader:
             lines = map(self._readable, reader)
@@ -70,7 +70,7 @@ class Source:
 
 
 def _parquet_rows(path: Path) -> int | None:
-    """Return the number of rows that a Parquet file states; None for another, or one that does not."""
+    """Return the number of rows of a Parquet file; None for another format, or an unreadable file."""
     if path.suffix.lower() != ".parquet":
         return None
     from pyarrow import ArrowException, parquet

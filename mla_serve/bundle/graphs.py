@@ -1,9 +1,10 @@
-"""Look into the bytes of an ONNX graph, without the onnx package: does it ask for files beside it?
+"""Refuse ONNX graphs that refer to other files, by reading their protobuf bytes. The onnx package is not needed.
 
-onnxruntime loads graphs from memory here and refuses most references to other files, but by the way of optimisers that
-stumble over them, and relative to the folder that the server runs in. So they are refused before it sees the graph.
+A graph can name a file that holds its weights. onnxruntime looks for that file in the current directory of the server, and
+what it then does depends on its optimisers. A bundle from elsewhere must not read files of the server, so such graphs are
+refused before onnxruntime gets them.
 
-Source: onnx.proto3, the field numbers of the messages that can hold a tensor; protobuf's wire format.
+Source: onnx.proto3, the field numbers of the messages that can hold a tensor; the wire format of protobuf.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Iterator
 from mla_serve.errors import BundleError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# message -> field number -> the message that stands there
+EXTERNAL_DATA = 13  # field of a tensor: where its data are in another file
+DATA_LOCATION = 14  # field of a tensor: 0 inside the graph, 1 in another file
+# message -> field number -> the message in that field; only the fields that lead to a tensor
 FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -21,15 +24,14 @@ FIELDS: dict[str, dict[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "external"},
+    "tensor": {EXTERNAL_DATA: "external"},
 }
 LARGEST = 2**31 - 2**24
-"""Bytes of weights that one graph can hold: protobuf stops at 2 GiB, and the nodes need some too."""
-DATA_LOCATION = 14  # of a tensor: 0 is in the file, 1 outside
+"""Bytes of weights that one graph can hold: protobuf allows 2 GiB, and the nodes need some of it."""
 
 
 def check_self_contained(graph: bytes) -> None:
-    """Refuse a graph of which a part lies in another file.
+    """Refuse a graph with tensors in another file.
 
     Raises: BundleError, also for bytes that are no graph.
     """
@@ -37,7 +39,7 @@ def check_self_contained(graph: bytes) -> None:
     while waiting:
         kind, content = waiting.pop()
         for number, value in _fields(content):
-            if kind == "tensor" and (number == 13 or (number == DATA_LOCATION and value != 0)):
+            if kind == "tensor" and (number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0)):
                 raise BundleError(
                     "the graph refers to external data in another file; export it with the weights inside"
                 )
@@ -46,7 +48,7 @@ def check_self_contained(graph: bytes) -> None:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield the fields of a message: (number, value)."""
+    """Yield the fields of a message as (number, value)."""
     at = 0
     while at < len(content):
         key, at = _varint(content, at)
@@ -65,7 +67,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    """Read a number; returns it and where it ends."""
+    """Read a variable-length integer; return it and the position after it."""
     value, shift = 0, 0
     while at < len(content) and shift < 64:
         byte = content[at]

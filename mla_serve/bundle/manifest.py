@@ -1,6 +1,6 @@
-"""The bundle: a folder of ONNX graphs with a manifest that can be verified.
+"""The bundle: a folder of ONNX graphs with manifest.json, which lists every other file with its sha256.
 
-The manifest lists every other file with its sha256 and carries its own; loading checks them all.
+The manifest contains its own sha256 too. Loading a bundle checks all of them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mla_serve.errors import BundleError
 from mla_serve.fusion.formula import Fusion
-from mla_serve.fusion.intervals import Conformal
 from mla_serve.fusion.novelty import References
+from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Input, Payload
 from mla_serve.inputs.base import NAME_PATTERN
@@ -39,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class Modality(_Strict):
-    """One modality: the kind and fields of its input, its encoder's graph, the head its features go to."""
+    """One modality: the kind and fields of its input, the graph of its encoder, the name of its head."""
 
     kind: str
     input: dict[str, Any]
@@ -48,7 +48,7 @@ class Modality(_Strict):
 
 
 class FusionParameters(_Strict):
-    """The fitted parameters of the formula in fusion.py."""
+    """The fitted parameters of the fusion: the fields of fusion.formula.Fusion."""
 
     temperatures: dict[Name, Positive]
     sharpness: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -62,9 +62,10 @@ class FusionParameters(_Strict):
 
 
 class Golden(_Strict):
-    """One sample that is replayed at start: payloads (text, numbers, or a file of the bundle) and what was said of it.
+    """One sample that is replayed at start.
 
-    By torch, or by graphs of a smaller precision where they were exported.
+    payloads: by modality, a text, a list of numbers, or the name of a file of the bundle.
+    probabilities: (C,), from torch at export, or from the exported graphs when their precision is not fp32.
     """
 
     payloads: dict[Name, str | list[float]]
@@ -72,7 +73,7 @@ class Golden(_Strict):
 
 
 class Manifest(_Strict):
-    """manifest.json. `files` maps every other file of the folder to its sha256; `sha256` is that of all the rest."""
+    """The content of manifest.json. `sha256` is the hash of all other fields."""
 
     format: int = FORMAT
     name: str
@@ -83,22 +84,22 @@ class Manifest(_Strict):
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
     conformal: dict[str, dict[str, list[Share]]] = {}
-    """Sorted scores for prediction sets: fusion rule -> availability pattern, or another of `pattern_keys` -> scores."""
+    """Scores of prediction sets, see PredictionSets."""
     unfamiliar: str | None = None
-    """The file of the references that unfamiliar input is told by."""
+    """The file with the references that unfamiliar input is detected by."""
     golden: list[Golden]
     golden_source: str
     tolerance: Positive
     parity: dict[str, Any]
     precision: dict[str, Any] = {}
-    """Where encoders are not fp32, or were tried so: what was tried, chosen and measured (export/precision.py)."""
+    """The precisions that were tried for the encoders, measured and chosen (export/precision.py); empty for plain fp32."""
     metrics: dict[str, Any]
     training: dict[str, Any]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     sha256: str = ""
 
     def digest(self) -> str:
-        """Hash everything but the hash itself."""
+        """Hash all fields except the hash."""
         return _digest(self.model_dump(mode="json"))
 
 
@@ -106,13 +107,13 @@ class Bundle:
     """A verified bundle in memory: the manifest and the content of every file it names."""
 
     def __init__(self, folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-        """Take what `load` has verified."""
+        """Take a manifest and files that `load` has verified."""
         self.folder = folder
         self.manifest = manifest
         self._files = files
         self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
         self.fusion = Fusion(**manifest.fusion.model_dump())
-        self.conformal = Conformal(manifest.conformal)
+        self.prediction_sets = PredictionSets(manifest.conformal)
         self.references = self._read_references(manifest.unfamiliar)
 
     @classmethod
@@ -132,14 +133,14 @@ class Bundle:
         return self._files[name]
 
     def golden_samples(self) -> list[dict[str, Payload]]:
-        """Return the payloads of the golden samples as a caller would send them."""
+        """Return the payloads of the golden samples, as a caller would send them."""
         return [
             {name: self._golden_payload(name, value) for name, value in golden.payloads.items()}
             for golden in self.manifest.golden
         ]
 
     def golden_probabilities(self) -> np.ndarray[Any, Any]:
-        """Return what was said of the golden samples at export, (B, C)."""
+        """Return the probabilities of the golden samples at export: (B, C)."""
         return np.array([golden.probabilities for golden in self.manifest.golden])
 
     def _golden_payload(self, name: str, value: str | list[float]) -> Payload:
@@ -166,16 +167,16 @@ class Bundle:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file of the folder into the manifest and write it; returns the manifest as written."""
+    """Put the hash of every file of the folder into the manifest and write it; return the manifest as written."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: _sha256((folder / name).read_bytes()) for name in names if name != MANIFEST}
     manifest = manifest.model_copy(update={"files": files})
     manifest = manifest.model_copy(update={"sha256": manifest.digest()})
-    (folder / MANIFEST).write_text(_on_lines(manifest.model_dump_json(indent=1)) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(_join_number_lists(manifest.model_dump_json(indent=1)) + "\n", encoding="utf-8")
     return manifest
 
 
-def _on_lines(text: str) -> str:
+def _join_number_lists(text: str) -> str:
     """Put each list of numbers on one line of indented JSON."""
     return re.sub(r"\[\s+([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
 
@@ -221,14 +222,14 @@ def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a path leads to somewhere in the folder when its links are followed; they may go round in circles."""
+    """Return whether a path is inside the folder after its links are followed. realpath accepts circular links."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _read(path: Path) -> bytes:
     """Read a file.
 
-    Raises: OSError, for whatever is no plain file too: reading a pipe would not come to an end.
+    Raises: OSError, also for anything but a plain file: reading a pipe might never end.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no plain file")
@@ -236,7 +237,7 @@ def _read(path: Path) -> bytes:
 
 
 def _check_references(manifest: Manifest) -> None:
-    """Refuse a manifest whose parts do not fit together."""
+    """Refuse a manifest whose parts contradict each other. Raises: BundleError."""
     names = set(manifest.modalities)
     graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())
     if missing := graphs - set(manifest.files):
@@ -273,7 +274,7 @@ def _check_references(manifest: Manifest) -> None:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """Hash a manifest as it stands in JSON, so that fields which later versions add do not matter."""
+    """Hash the JSON of a manifest. Fields that a later version adds to the model with a default do not change it."""
     rest = {key: value for key, value in content.items() if key != "sha256"}
     return _sha256(json.dumps(rest, sort_keys=True, ensure_ascii=True).encode())
 

@@ -33,10 +33,12 @@ def _finite(name: str, rows: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class GraphOutputs:
-    """What the graphs made of B samples: logits (M, B, C), 0 where absent; present (M, B) bool.
+    """The outputs of the graphs for B samples.
 
-    unfamiliarity (M, B): percentile among validation, 0..1, NaN where absent or not known; strain (M, B): how far
-    beyond validation, see fusion.calibrated.
+    logits: (M, B, C), 0 where absent.
+    present: (M, B) bool.
+    unfamiliarity: (M, B), percentile of the score among the validation scores, 0 to 1; NaN where absent or not known.
+    excess: (M, B), how far the score lies above those of validation, see Reference.excess; 0 where absent or not known.
     """
 
     logits: Array
@@ -79,7 +81,7 @@ class Predictor:
         return next(iter(self._encoders.values())).providers
 
     def check_names(self, sample: Mapping[str, object]) -> None:
-        """Refuse a sample that is empty or names a modality that the bundle lacks."""
+        """Refuse an empty sample, and modalities that the bundle does not have. Raises: MissingInput or UnknownField."""
         for name in sample:
             if name not in self.names:
                 raise UnknownField(str(name), f"this model has no such modality; it reads {', '.join(self.names)}")
@@ -87,14 +89,14 @@ class Predictor:
             raise MissingInput(self.names[0], f"nothing was sent; send at least one of {', '.join(self.names)}")
 
     def check_options(self, rule: str, top_k: int | None, coverage: float | None = None) -> None:
-        """Refuse a fusion rule that does not exist, fewer labels than one, or a coverage that cannot be had."""
+        """Refuse an unknown fusion rule, a top_k below 1, and a coverage without scores. Raises: InputError."""
         if rule not in RULES:
             raise UnknownField("fusion", f"no rule is called {rule[:100]!r}; choose one of {', '.join(RULES)}")
         if top_k is not None and top_k < 1:
             raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
         if coverage is not None and not 0 < coverage < 1:
             raise InputError("coverage", f"got {coverage}; send a number between 0 and 1, such as 0.9")
-        if coverage is not None and rule not in self.bundle.conformal.scores:
+        if coverage is not None and rule not in self.bundle.prediction_sets.scores:
             raise InputError("coverage", f"this model has no scores for prediction sets under {rule!r}; leave it out")
 
     def decode(self, sample: Mapping[str, Payload]) -> dict[str, Array]:
@@ -120,7 +122,7 @@ class Predictor:
         counts = np.array([len(array) for array in arrays])
         if len(windows) == len(arrays):
             return _finite(name, features)
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked below
             sums: Array = np.add.reduceat(features, np.cumsum(counts) - counts, axis=0)
             means: Array = sums / counts[:, None].astype(features.dtype)
         return _finite(name, means)
@@ -161,7 +163,7 @@ class Predictor:
                 except NotFinite as error:
                     raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
                 if reference := self.bundle.references.by_modality.get(name):
-                    with np.errstate(over="ignore", invalid="ignore"):  # far away, however far that is
+                    with np.errstate(over="ignore", invalid="ignore"):  # an infinite distance is as far as can be
                         scores = reference.score(features)
                     outputs.unfamiliarity[m, there] = reference.percentile(scores)
                     outputs.excess[m, there] = reference.excess(scores)
@@ -209,38 +211,39 @@ class Predictor:
     def answer_from(
         self, outputs: GraphOutputs, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
     ) -> list[Prediction]:
-        """Fuse the outputs of the graphs, and say what was answered, why, and what was missing.
+        """Fuse the outputs of the graphs into predictions with opinions and prediction sets.
 
-        Args: coverage, how often the prediction set shall hold the true label, between 0 and 1; no set when left out.
+        Args: coverage, the probability with which the prediction set contains the true label; None for no set.
+        Raises: InputError for options that do not fit.
         """
         self.check_options(rule, top_k, coverage)
         fusion, (logits, present) = self.bundle.fusion, (outputs.logits, outputs.present)
-        fused, owed = explain(logits, present, fusion, rule, outputs.excess)
+        fused, influence = explain(logits, present, fusion, rule, outputs.excess)
         predictions = self._predictions(
-            fused.log_probabilities, self._opinions(outputs, fused, owed, rule), rule, top_k
+            fused.log_probabilities, self._opinions(outputs, fused, influence, rule), rule, top_k
         )
         if coverage is None:
             return predictions
-        inside = self.bundle.conformal.sets(fused.log_probabilities, present, self.names, rule, coverage)
+        inside = self.bundle.prediction_sets.choose(fused.log_probabilities, present, self.names, rule, coverage)
         return [
             dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
             for prediction, log_p, chosen in zip(predictions, fused.log_probabilities, inside, strict=True)
         ]
 
     def _labels(self, log_p: Array, chosen: Array) -> list[str]:
-        """Name the chosen classes, the most probable first."""
+        """List the chosen classes, the most probable first."""
         return [self.classes[c] for c in np.argsort(-log_p, kind="stable") if chosen[c]]
 
     def _temperatures(self, rule: str) -> Array:
-        """Return each opinion's temperature (M, 1, 1): the fitted one under the rules that use it, else 1."""
+        """Return the temperature of each opinion, (M, 1, 1): the fitted one for rules that use it, else 1."""
         fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
         return np.array([fitted[name] for name in self.names])[:, None, None]
 
-    def _opinions(self, outputs: GraphOutputs, fused: Fused, owed: Array, rule: str) -> list[dict[str, Opinion]]:
-        """Say what each present modality said, sample by sample."""
+    def _opinions(self, outputs: GraphOutputs, fused: Fused, influence: Array, rule: str) -> list[dict[str, Opinion]]:
+        """Return the opinion of each present modality, by sample."""
         alone = log_softmax(outputs.logits.astype(np.float64) / self._temperatures(rule))
-        weights, owes, nats = fused.weights.tolist(), owed.tolist(), entropy_of(alone).tolist()
-        best, surest, strange = (
+        weights, influences, nats = fused.weights.tolist(), influence.tolist(), entropy_of(alone).tolist()
+        best, highest, unfamiliarity = (
             alone.argmax(-1).tolist(),
             np.exp(alone.max(-1)).tolist(),
             outputs.unfamiliarity.tolist(),
@@ -249,11 +252,11 @@ class Predictor:
             {
                 name: Opinion(
                     weights[m][b],
-                    owes[m][b],
+                    influences[m][b],
                     nats[m][b],
                     self.classes[best[m][b]],
-                    surest[m][b],
-                    None if math.isnan(strange[m][b]) else strange[m][b],
+                    highest[m][b],
+                    None if math.isnan(unfamiliarity[m][b]) else unfamiliarity[m][b],
                 )
                 for m, name in enumerate(self.names)
                 if present[m]
@@ -264,7 +267,7 @@ class Predictor:
     def _predictions(
         self, log_probabilities: Array, opinions: list[dict[str, Opinion]], rule: str, top_k: int | None
     ) -> list[Prediction]:
-        """Say what was answered to each sample: log_probabilities (B, C)."""
+        """Make the prediction of each sample. Args: log_probabilities (B, C); opinions, by sample."""
         orders = np.argsort(-log_probabilities, kind="stable")[:, : top_k or DEFAULT_TOP_K].tolist()
         rows = zip(
             orders, np.exp(log_probabilities).tolist(), entropy_of(log_probabilities).tolist(), opinions, strict=True
@@ -283,7 +286,7 @@ class Predictor:
         ]
 
     def replay(self) -> Array:
-        """Answer the golden samples as torch did at export, unfamiliar input taken at its word: probabilities (B, C).
+        """Predict the golden samples like torch at export, without excess: probabilities (B, C).
 
         Raises: BundleError when a sample cannot be read, or gives no finite logits.
         """
@@ -297,7 +300,7 @@ class Predictor:
             raise BundleError(f"{folder}: a golden sample cannot be read ({error}); export it again") from None
 
     def verify(self) -> float:
-        """Replay the golden samples, which also warms every graph up; returns the largest difference to torch.
+        """Replay the golden samples, which also warms up every graph; return the largest difference to torch.
 
         Raises: BundleError when it exceeds the manifest's tolerance, or a sample cannot be read.
         """
@@ -306,26 +309,26 @@ class Predictor:
         difference = float(np.abs(self.replay() - self.bundle.golden_probabilities()).max())
         if not difference <= self.bundle.manifest.tolerance:
             raise BundleError(
-                f"{self.bundle.folder}: the golden samples differ from what was said at export by {difference:.2g}, "
-                f"allowed is {self.bundle.manifest.tolerance:.2g}; this machine computes something else, export again"
+                f"{self.bundle.folder}: the golden samples differ from their probabilities at export by {difference:.2g}, "
+                f"allowed is {self.bundle.manifest.tolerance:.2g}; this machine computes other numbers; export the bundle again"
             )
         return difference
 
     def _open(self, path: str, providers: Sequence[str], threads: int, spin: bool) -> Session:
         try:
             return open_session(self.bundle.read(path), providers, threads, spin=spin)
-        except Exception as error:  # onnxruntime raises a dozen types of its own
+        except Exception as error:  # onnxruntime raises a dozen exception types of its own
             raise BundleError(f"{self.bundle.folder / path}: onnxruntime cannot load it ({error})") from error
 
     def _check_fit(self, name: str) -> None:
-        """Send one generated payload through a modality. Raises: BundleError when its parts do not fit together."""
+        """Run one generated payload through a modality. Raises: BundleError when its parts do not fit together."""
         reader = self.bundle.inputs[name]
         try:
             window = reader.decode(reader.generate(np.random.default_rng(0)), name)
-            # The graphs alone: numbers that are not finite fit, and are refused when they come of what is asked.
+            # The graphs alone, without `_finite`: only the shape is checked here, and numbers are checked in every request.
             head = self._heads[self.bundle.manifest.modalities[name].head]
             shape = head.run(self._encoders[name].run(window)).shape
-        except Exception as error:  # every library behind these fields and graphs raises types of its own
+        except Exception as error:  # every library involved raises exception types of its own
             raise BundleError(
                 f"{self.bundle.folder}: the input, encoder and head of {name} do not fit together "
                 f"({type(error).__name__}: {' '.join(str(error).split())}); export the bundle again"

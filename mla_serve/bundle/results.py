@@ -1,4 +1,4 @@
-"""What is answered: frozen results that the predictor makes, the service sends and the client reads. Standard library alone."""
+"""Frozen results that the predictor returns, the service sends and the client reads. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 T = TypeVar("T")
-BAR = 24  # characters
+BAR_WIDTH = 24  # characters
 SHOWN_CLASSES = 5
-NUMBERS = ("weight", "with", "probability", "influence", "unfamiliar")
-DEFAULT_TOP_K = 20  # labels that an answer lists where the caller does not say how many
+NUMERIC_COLUMNS = ("weight", "probability", "influence", "unfamiliar")
+DEFAULT_TOP_K = 20  # labels that an answer lists by default
 
 
 class FromDict:
-    """A dataclass that is read back from what `dataclasses.asdict` makes of it."""
+    """A dataclass that can be restored from the result of `dataclasses.asdict`."""
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build from plain dicts and lists; entries that this version does not know are left out.
+        """Build from plain dicts and lists. Entries that this version does not know are ignored.
 
-        Raises: KeyError, TypeError or AttributeError when the content is something else.
+        Raises: KeyError, TypeError or AttributeError when the content does not fit.
         """
         return _build(cls, content)
 
 
 @dataclasses.dataclass(frozen=True)
 class Opinion(FromDict):
-    """What one modality said: its share of the fusion, what the answer owes to it (nats), its own answer.
+    """The part of one modality in an answer, and the answer that it would give by itself.
 
-    unfamiliarity: share of validation inputs that were more like the training data than this one, 0 to 1; None where
-    the bundle cannot tell.
+    weight: its weight in the fusion.
+    influence: the log-probability of the answer, minus that without this modality, in nats.
+    entropy, label, probability: of the answer of this modality by itself; entropy in nats.
+    unfamiliarity: share of validation inputs that were more like the training data than this one, 0 to 1; 0.5 is typical.
+    None when the bundle has no reference for this modality.
     """
 
     weight: float
@@ -58,11 +61,11 @@ class LabelProbability(FromDict):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prediction(FromDict):
-    """One answer: label, probabilities, entropy in nats, each modality's opinion, what was missing.
+    """One answer: label, probability, entropy in nats, fusion rule, opinions by modality, missing modalities.
 
-    probabilities: the most probable label first; `top_k` of them, or DEFAULT_TOP_K. A list, since JSON objects have no
-    order: JavaScript sorts keys such as "14" by number.
-    prediction_set: labels that hold the true one as often as the caller's coverage says; None where none was asked for.
+    probabilities: `top_k` labels, or DEFAULT_TOP_K, the most probable first. A list, because JSON objects have no order:
+    JavaScript sorts keys such as "14" by number.
+    prediction_set: labels that contain the true one at the requested coverage; None when no coverage was requested.
     """
 
     label: str
@@ -93,15 +96,15 @@ class Prediction(FromDict):
         return _draw(self)
 
 
-def bar(share: float, width: int = BAR) -> str:
+def bar(share: float, width: int = BAR_WIDTH) -> str:
     """Draw a share of 1 as a bar, to an eighth of a character."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
 
 
 def _draw(answer: Prediction) -> RenderableType:
-    """Draw the answer, what each modality said and how much it counted, and the likeliest classes."""
-    from rich.console import Group  # here: most who read results never draw them
+    """Draw the answer, the opinion and weight of each modality, and the most probable classes."""
+    from rich.console import Group  # here, because most users of results never draw them
     from rich.text import Text
 
     headline = Text.assemble(
@@ -109,9 +112,9 @@ def _draw(answer: Prediction) -> RenderableType:
     )
     known = any(opinion.unfamiliarity is not None for opinion in answer.modalities.values())
     last = ["unfamiliar"] if known else []
-    opinions = _grid("listened to", "weight", "", "alone it says", "with", "influence", *last)
+    opinions = _grid("modality", "weight", "", "by itself", "probability", "influence", *last)
     for name, opinion in answer.modalities.items():
-        strange = "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}"
+        shown = "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}"
         opinions.add_row(
             Text(name),
             f"{opinion.weight:.2f}",
@@ -119,7 +122,7 @@ def _draw(answer: Prediction) -> RenderableType:
             Text(opinion.label),
             f"{opinion.probability:.1%}",
             f"{opinion.influence:+.3f}",
-            *([strange] if known else []),
+            *([shown] if known else []),
         )
     classes = _grid("class", "probability", "")
     for each in answer.probabilities[:SHOWN_CLASSES]:
@@ -135,7 +138,7 @@ def _grid(*titles: str) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in titles:
-        table.add_column(title, justify="right" if title in NUMBERS else "left")
+        table.add_column(title, justify="right" if title in NUMERIC_COLUMNS else "left")
     return table
 
 
@@ -174,7 +177,7 @@ def _field_types(cls: Any) -> dict[str, Any]:
 
 
 def _convert(kind: Any, value: Any) -> Any:
-    """Bring a JSON value to a field's type where that is, or holds, one of the classes here."""
+    """Convert a JSON value to the type of a field, when the type is or contains a FromDict class."""
     if isinstance(kind, type) and issubclass(kind, FromDict):
         return _build(kind, value)
     arguments = typing.get_args(kind)

@@ -1,4 +1,4 @@
-"""The one place that touches onnxruntime: which wheel is installed, which device is used, how a graph is opened."""
+"""Use onnxruntime: which wheel is installed, which device to use, how to open a graph. Nothing else imports it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHEELS = {
     "onnxruntime-migraphx": "migraphx",
     "onnxruntime-cann": "cann",
 }
-"""The packages that hold the module onnxruntime -> the device that each of them is for."""
+"""Packages that contain the module onnxruntime -> the device that each of them is built for."""
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # the golden samples are compared with fp32
 DEVICES = {
     "cpu": ("CPUExecutionProvider",),
@@ -35,7 +35,7 @@ DEVICES = {
 SUFFIX = "ExecutionProvider"
 NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""A container's share: microseconds of processor time, and in how many, "150000 100000"; or "max 100000"."""
+"""The CPU limit of a container: microseconds of processor time per period in microseconds, "150000 100000", or "max 100000"."""
 
 
 class Session:
@@ -50,21 +50,22 @@ class Session:
     def run(self, batch: Array) -> Array:
         """Run the graph on (B, ...) and return its output (B, ...).
 
-        Raises: BundleError when it returns another number of rows, which would be another sample's.
+        Raises: BundleError when it returns another number of rows: answers would go to the wrong samples.
         """
         output: Array = self._session.run(None, {self._input: batch})[0]
         if output.shape[:1] != batch.shape[:1]:
             raise BundleError(
                 f"the graph of {self._input} returned {output.shape} for {len(batch)} rows; expected a row for each; "
-                "export it with a first dimension that is free"
+                "export it with a dynamic first dimension"
             )
         return output
 
 
 def check_runtime() -> None:
-    """Refuse to go on unless exactly one of the wheels that hold onnxruntime is installed.
+    """Check that exactly one of the wheels that contain onnxruntime is installed.
 
-    With two of them, CUDA silently disappears and removing one breaks the other.
+    Two of them own the same files: CUDA silently disappears, and removing one breaks the other.
+    Raises: ConfigError.
     """
     found = _installed_wheels()
     if len(found) == 1:
@@ -82,7 +83,7 @@ def _installed_wheels() -> list[str]:
 
 
 def load_onnxruntime(module: str = "") -> Any:
-    """Import onnxruntime, or a module of it: "quantization". All code goes through here, after telemetry.switch_off."""
+    """Import onnxruntime, or a module of it such as "quantization", after telemetry.switch_off. All code imports it here."""
     return importlib.import_module(f"onnxruntime.{module}" if module else "onnxruntime")
 
 
@@ -100,7 +101,7 @@ def _installed(distribution: str) -> bool:
 
 
 def cores(quota: Path = QUOTA) -> int:
-    """Return how many processor cores this process may keep busy: those it may run on, or what its container is given."""
+    """Return how many processor cores this process may use: its CPU affinity, or less by the limit of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         given, period = map(int, quota.read_text().split())
@@ -110,14 +111,14 @@ def cores(quota: Path = QUOTA) -> int:
 
 
 def cuda_is_there() -> bool:
-    """Whether the gpu wheel is installed and the machine has an NVIDIA device, found without loading CUDA."""
+    """Return whether the gpu wheel is installed and the machine has an NVIDIA device, without loading CUDA."""
     return _installed("onnxruntime-gpu") and any(Path(path).exists() for path in NVIDIA_DEVICES)
 
 
 def providers_of(device: str) -> Sequence[str]:
     """Return onnxruntime's names for a device, in order of preference.
 
-    Args: a key of DEVICES, or any provider that this onnxruntime was built with, with or without its ending: "openvino".
+    Args: device, a key of DEVICES, or a provider of the installed onnxruntime, with or without "ExecutionProvider".
     Raises: ConfigError.
     """
     if device in DEVICES:
@@ -127,26 +128,26 @@ def providers_of(device: str) -> Sequence[str]:
     if not found:
         names = (name.removesuffix(SUFFIX).lower() for name in offered)
         known = ", ".join(dict.fromkeys(("auto", *DEVICES, *names)))
-        raise ConfigError(f"{device!r}: {_lacking(device)}; choose one of {known}")
+        raise ConfigError(f"{device!r}: {_provider_hint(device)}; choose one of {known}")
     return tuple(dict.fromkeys((*found, "CPUExecutionProvider")))
 
 
-def _lacking(device: str) -> str:
-    """Say that the installed wheel has no such provider, and which one has."""
+def _provider_hint(device: str) -> str:
+    """Describe that the installed wheel has no such provider, and which wheel has it."""
     found = _installed_wheels()
-    said = f"the installed {' and '.join(found) or 'onnxruntime'} has no such provider"
+    fault = f"the installed {' and '.join(found) or 'onnxruntime'} has no such provider"
     needed = next((wheel for wheel, name in WHEELS.items() if name == device.removesuffix(SUFFIX).lower()), None)
     swap = f"pip uninstall -y {' '.join(found)} && pip install {needed}"
-    return f"{said}, {needed} has: {swap}" if needed else said
+    return f"{fault}, {needed} has: {swap}" if needed else fault
 
 
 def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: bool = False) -> Session:
     """Open a graph from memory.
 
-    Args: threads, of one run; spin, whether they wait for the next run by turning in circles, which gains a little where
-    cores are idle and costs much where they are not.
-    Raises: BundleError for a graph that refers to other files; what onnxruntime raises for one that it cannot load,
-    which includes operators of domains that it does not have.
+    Args: threads, of one run; spin, whether the threads busy-wait for the next run instead of sleeping, which lowers
+    latency a little when cores are idle and costs much when they are not.
+    Raises: BundleError for a graph that refers to other files; exceptions of onnxruntime for a graph that it cannot load,
+    for example with operators that it does not know.
     """
     onnxruntime = load_onnxruntime()
     check_self_contained(graph)
@@ -163,9 +164,9 @@ def open_session(graph: bytes, providers: Sequence[str], threads: int, *, spin: 
     return Session(onnxruntime.InferenceSession(graph, options, providers=chosen))
 
 
-def warn_of_fallback(asked: Sequence[str], used: Sequence[str]) -> None:
-    """Say loudly when a device was asked for and another is used: the gpu wheel lists CUDA even where there is none."""
-    if missing := [name for name in asked if name not in used]:
+def warn_of_fallback(requested: Sequence[str], used: Sequence[str]) -> None:
+    """Log a warning when another device is used than requested. The gpu wheel lists CUDA even on machines without it."""
+    if missing := [name for name in requested if name not in used]:
         log.warning(
             "ASKED FOR %s BUT RUNNING ON %s: %s",
             ", ".join(missing),

@@ -1,15 +1,16 @@
-"""Talk to a running service from Python. Needs httpx and nothing of the server.
+"""The Python client of a running service. Needs httpx and nothing of the server.
 
     from mla_serve.client import Client
 
     with Client("http://localhost:3000") as client:
         answer = client.predict(image="seven.png", text="seven")
 
-payloads    what a caller has -> what the service reads
+payloads    values of the caller -> parts of a request
 errors      problem+json -> exceptions
-exchange    one call as steps: send, wait, try again; no network, no clock
-many        many calls: order, bounded concurrency, a progress bar
-client      Client and AsyncClient: the steps carried out
+exchange    one call as a sequence of steps (send, wait, retry), without network or clock
+many        many calls: their order, bounded concurrency, a progress bar
+model       the reply of GET /model
+client      Client and AsyncClient, which carry the steps out
 """
 
 from mla_serve.bundle.results import Answer, Embedding, LabelProbability, ModelId, Opinion, Prediction

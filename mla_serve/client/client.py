@@ -1,4 +1,4 @@
-"""Client and AsyncClient: the steps of exchange.py carried out, blocking or not."""
+"""Client and AsyncClient: carry out the steps of exchange.py, blocking or with asyncio."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def _options(url: str, timeout: float | None, api_key: str | None, transport: An
 
 
 def _shown(url: httpx.URL) -> str:
-    """Write an address as errors quote it: without a password."""
+    """Write an address for an error message: without a password."""
     return str(url.copy_with(userinfo=b""))
 
 
 def _checked_key(api_key: str) -> str:
-    """Refuse what no header can carry, without a word of it: the key is a secret."""
+    """Refuse a key that no HTTP header can contain. The message does not quote it, because it is a secret. Raises: NoAccess."""
     if not (api_key.isascii() and api_key.isprintable()):
         raise NoAccess("api_key: expected printable ASCII, got other characters; copy the key again")
     return api_key
 
 
 def _opened(kind: Callable[..., Http], options: Mapping[str, Any]) -> Http:
-    """Make an httpx client; it reads HTTP_PROXY, NO_PROXY and SSL_CERT_FILE, and may not like what it finds."""
+    """Make an httpx client. Raises: NoAnswer for a bad address or bad values of HTTP_PROXY, NO_PROXY or SSL_CERT_FILE."""
     try:
         http = kind(**options)
         http.base_url.host.encode("idna")  # a name that cannot be looked up would raise UnicodeError later
@@ -57,7 +57,7 @@ def _opened(kind: Callable[..., Http], options: Mapping[str, Any]) -> Http:
     except (httpx.InvalidURL, ImportError, ValueError, OSError, TypeError) as error:
         address = f"{options['base_url']!r}".rpartition("@")[2]  # without a password
         raise NoAnswer(
-            f"{address}: no connection can be made ({error}); expected an address such as {DEFAULT_URL}, and sound "
+            f"{address}: no connection can be made ({error}); expected an address such as {DEFAULT_URL}, and valid "
             "values of HTTP_PROXY, NO_PROXY and SSL_CERT_FILE"
         ) from None
     return http
@@ -66,10 +66,10 @@ def _opened(kind: Callable[..., Http], options: Mapping[str, Any]) -> Http:
 class Client:
     """A blocking client; safe to use from several threads. Close it, or use it in a `with` block.
 
-    Args: url, of the service; api_key, sent as `Authorization: Bearer`; timeout, seconds for one attempt, None for any; retry, what
-    is tried again and when; transport, to reach the service in another way, for tests.
+    Args: url, of the service; api_key, sent as `Authorization: Bearer`; timeout, seconds for one attempt, None for no limit;
+    retry, how often and when a call is retried; transport and sleep, replaced in tests.
 
-    Every call raises InputError, naming the field, for a sample that cannot be used, and ServiceError for the rest.
+    Every call raises InputError with the name of the field for a sample that cannot be used, and ServiceError for all else.
     """
 
     def __init__(
@@ -134,8 +134,9 @@ class Client:
     ) -> Any:
         """Classify many samples, `concurrency` at a time, and return the answers in their order.
 
-        Args: samples, dicts of {modality: value}, such as frame.to_dict("records"); progress, a bar on standard error, by default where that is a terminal; on_error, "raise" the first error
-        or "return" each in the place of its answer; options, as of predict.
+        Args: samples, dicts of {modality: value}, such as frame.to_dict("records"); progress, whether to show a bar on
+        standard error, by default when that is a terminal; on_error, "raise" the first error or "return" each error in the
+        place of its answer; options, those of predict.
         """
         with progress_bar(samples, progress) as advance, ThreadPoolExecutor(_positive(concurrency)) as pool:
             queue = Queue(samples, on_error, advance)
@@ -155,7 +156,7 @@ class Client:
         return self._run(self._exchange.model())
 
     def ready(self) -> bool:
-        """Whether the service takes requests now."""
+        """Return whether the service accepts requests now."""
         return self._run(self._exchange.ready())
 
     def close(self) -> None:
@@ -193,7 +194,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio: every method is awaited. Close it with `aclose`, or use it in an `async with` block."""
+    """The client for asyncio: every method is awaited. Close it with `aclose`, or use it in an `async with` block."""
 
     def __init__(
         self,
@@ -265,7 +266,7 @@ class AsyncClient:
         return await self._run(self._exchange.model())
 
     async def ready(self) -> bool:
-        """Whether the service takes requests now."""
+        """Return whether the service accepts requests now."""
         return await self._run(self._exchange.ready())
 
     async def aclose(self) -> None:

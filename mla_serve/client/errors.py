@@ -1,12 +1,12 @@
-"""Problem+json to exceptions. A sample that cannot be used raises what the predictor itself would raise: InputError.
+"""Turn problem+json into exceptions. A sample that cannot be used raises InputError, as the predictor does.
 
 MlaServeError
 ├── InputError and its subclasses    the sample or an option: field, message, advice (errors.py)
 └── ServiceError                     the service: status, kind, message, advice
-    ├── Busy                         429 or 503, still after all retries; retry_after in seconds, where known
+    ├── Busy                         429 or 503 after all retries; retry_after in seconds, when known
     ├── NoAccess                     401 or 403: the key is missing or not accepted
-    ├── TimedOut                     the service, or this client, waited long enough
-    └── NoAnswer                     nothing there, or the connection broke
+    ├── TimedOut                     no answer within the limit of the service or of this client
+    └── NoAnswer                     no service at the address, or the connection broke
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ INPUT_ERRORS: dict[str, type[InputError]] = {
     "too-large": TooLarge,
     "unsupported-format": UnsupportedFormat,
 }
-LONGEST = 300
-TAGS = re.compile(r"<[^>]*>?")  # of a proxy's page
+QUOTED_BYTES = 300  # of an answer that is no problem+json
+TAGS = re.compile(r"<[^>]*>?")  # HTML tags, of the error page of a proxy
 
 
 class ServiceError(MlaServeError):
-    """The service could not answer, and the sample is not to blame.
+    """The service could not answer, for a reason other than the sample.
 
-    Args: message, what happened and what to do; status, of the HTTP answer, where there was one; kind, the last part of
-    the problem's type; retry_after, seconds that the service asked to wait.
+    Args: message, what happened and what to do; status, of the HTTP answer, if there was one; kind, the last part of the
+    type of the problem; retry_after, seconds that the service asked to wait.
     """
 
     def __init__(
@@ -47,24 +47,24 @@ class ServiceError(MlaServeError):
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The part of the message that says what to do."""
         return advice(self.message)
 
 
 class Busy(ServiceError):
-    """The service had no time, and still had none after all retries."""
+    """The service was overloaded, also after all retries."""
 
 
 class NoAccess(ServiceError):
-    """The service wants a key, or another one."""
+    """The API key is missing or not accepted."""
 
 
 class TimedOut(ServiceError):
-    """No answer within the time that the service, or this client, allows."""
+    """No answer within the time limit of the service or of this client."""
 
 
 class NoAnswer(ServiceError):
-    """Nothing answers at this address, or the connection broke."""
+    """No service answers at this address, or the connection broke."""
 
 
 BY_STATUS: dict[int, type[ServiceError]] = {
@@ -77,7 +77,7 @@ BY_STATUS: dict[int, type[ServiceError]] = {
 
 
 def from_response(status: int, content: bytes, retry_after: float | None = None, url: str = "") -> MlaServeError:
-    """Turn an answer of 400 or more into the exception that it stands for; url, the address that was asked."""
+    """Turn an HTTP error into an exception. Args: url, the requested address, for the message."""
     problem = _problem(content)
     kind = str(problem.get("type", "")).rpartition("/")[2] or None
     message = str(problem.get("detail") or problem.get("title") or _unexplained(status, content))
@@ -93,7 +93,7 @@ def from_response(status: int, content: bytes, retry_after: float | None = None,
 
 
 def _problem(content: bytes) -> dict[str, Any]:
-    """Read a problem; anything else, such as a proxy's page, is an empty one."""
+    """Parse problem+json; return an empty dict for anything else, such as the error page of a proxy."""
     try:
         problem = json.loads(content)
     except ValueError:
@@ -102,12 +102,13 @@ def _problem(content: bytes) -> dict[str, Any]:
 
 
 def _unexplained(status: int, content: bytes) -> str:
+    """Describe an error that is no problem+json by its status and the words of its body."""
     phrase = next((each.phrase for each in HTTPStatus if each == status), "no known status")
-    words = " ".join(TAGS.sub(" ", content[:LONGEST].decode(errors="replace")).split())
+    words = " ".join(TAGS.sub(" ", content[:QUOTED_BYTES].decode(errors="replace")).split())
     shown = "".join(letter for letter in words if letter.isprintable())
     return f"{status} {phrase}{f' ({shown})' if shown else ''}; is this address an mla_serve service?"
 
 
 def unreadable(url: str, error: Exception) -> ServiceError:
-    """Say that an answer of 200 is none of ours."""
+    """Make the error for a successful answer that mla_serve did not write."""
     return ServiceError(f"{url}: the answer is no mla_serve answer ({error!r}); check the address and both versions")

@@ -1,7 +1,7 @@
-"""One call as steps that somebody else carries out: send this, wait so long, here is the result.
+"""One call as a generator of steps: send a request, wait some seconds, return the result.
 
-The steps are a generator, so that the blocking and the asynchronous client share every decision: what is sent, what is
-tried again and after how long, what an answer means. Nothing here touches the network or the clock.
+The blocking and the asynchronous client carry the steps out. So they share every decision: what to send, what to retry and
+when, what an answer means. Nothing here uses the network or waits.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownFie
 T = TypeVar("T")
 Reply = TypeVar("Reply", Answer, Embedding)
 DEFAULT_URL = "http://localhost:3000"
-TRIED_AGAIN = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.PoolTimeout)
-CHECK = "check the address, that the service runs, and any proxy that HTTP_PROXY and NO_PROXY name"
+RETRIED_ERRORS = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.PoolTimeout)
+CONNECTION_ADVICE = "check the address, that the service runs, and any proxy that HTTP_PROXY and NO_PROXY name"
 
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """How often and after how long a call is tried again.
+    """How often and after how long a call is retried.
 
-    The n-th wait is drawn from 0 to min(longest, first * 2^n) seconds ("full jitter": clients that were turned away
-    together do not come back together), on top of what Retry-After asks for. A service that asks for more than
-    `patience` seconds is not waited for.
+    The n-th wait is Retry-After plus a random time from 0 to min(longest, first * 2^n) seconds. This "full jitter" spreads
+    the retries of clients that were refused at the same time. When Retry-After is longer than `patience` seconds, the call
+    fails at once.
     """
 
     times: int = 4
@@ -44,20 +44,20 @@ class Retry:
     patience: float = 60.0
 
     def wait(self, attempt: int, asked: float | None, draw: Callable[[], float]) -> float:
-        """Return the seconds to wait after attempt 0, 1, ...; draw gives a number from 0 to 1."""
+        """Return the seconds to wait after attempt 0, 1, ... Args: asked, Retry-After; draw, returns a number from 0 to 1."""
         return (asked or 0.0) + draw() * min(self.longest, self.first * 2.0**attempt)
 
 
 @dataclasses.dataclass(frozen=True)
 class Send:
-    """Step: send this; the outcome is a response, or the exception of the attempt."""
+    """Step: send a request. Its outcome is the response, or the exception of the attempt."""
 
     request: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Wait:
-    """Step: wait so many seconds."""
+    """Step: wait some seconds."""
 
     seconds: float
 
@@ -71,14 +71,14 @@ class Exchange:
     """The calls of one client."""
 
     def __init__(self, url: str, retry: Retry, draw: Callable[[], float] = random.random) -> None:
-        """Speak to the service at this address and try again by these rules; draw gives random numbers from 0 to 1."""
+        """Keep the address of the service, when to retry, and a source of random numbers from 0 to 1."""
         self.url = url.rstrip("/")
         self.retry = retry
         self._draw = draw
         self._model: Model | None = None
 
     def predict(self, sample: Mapping[str, Value | None], **options: float | str | None) -> Steps[Answer]:
-        """Classify one sample; options that are None are left to the service."""
+        """Classify one sample. Options that are None are not sent."""
         fields = [
             (name, (None, f"{value}".encode(errors="replace"))) for name, value in options.items() if value is not None
         ]
@@ -95,7 +95,7 @@ class Exchange:
         return self._model
 
     def ready(self) -> Steps[bool]:
-        """Ask once whether the service takes requests."""
+        """Ask once whether the service accepts requests."""
         outcome = yield Send({"method": "GET", "url": "/readyz"})
         return isinstance(outcome, httpx.Response) and outcome.status_code == httpx.codes.OK
 
@@ -106,7 +106,7 @@ class Exchange:
         sample: Mapping[str, Value | None],
         fields: Iterable[tuple[str, Any]] = (),
     ) -> Steps[Reply]:
-        """Send a sample; what is known of the model is forgotten when another one answers, or refuses."""
+        """Send a sample. Forget the description of the model when another model answers or the sample is refused."""
         parts: Parts = yield from self._parts(sample)
         try:
             content = yield from self._call("POST", path, files=[*parts, *fields])
@@ -119,10 +119,10 @@ class Exchange:
         return reply
 
     def _parts(self, sample: Mapping[str, Value | None]) -> Steps[Parts]:
-        """Lay a sample out as the parts of a form.
+        """Write a sample as the parts of a form.
 
-        The service is asked for its model once, if the kinds of the modalities matter, and again where a sample does
-        not fit: the model may be another one by now.
+        The description of the model is fetched once, when the kinds of the modalities matter, and again when a sample does
+        not fit, because the service may have another model by now.
         """
         sample = check_sample(sample)
         there = given(sample)
@@ -131,19 +131,19 @@ class Exchange:
             raise MissingInput(first, "nothing was given; give at least one modality, such as text='seven'")
         if (known := self._model) is not None:
             with contextlib.suppress(InputError):
-                return _lay_out(sample, there, known)
+                return _form_parts(sample, there, known)
         if known is None and not any(needs_kind(value) for value in there.values()):
             return [to_part(name, value, None) for name, value in there.items()]
         model = yield from self.model()
-        return _lay_out(sample, there, model)
+        return _form_parts(sample, there, model)
 
     def _call(self, method: str, path: str, **request: Any) -> Steps[dict[str, Any]]:
-        """Send a request until it is answered or there is no sense in trying again."""
+        """Send a request until it is answered or a retry makes no sense."""
         for attempt in range(self.retry.times + 1):
             outcome = yield Send({"method": method, "url": path, **request})
             if isinstance(outcome, httpx.Response) and outcome.is_success:
                 return self._read(_json_object, outcome, path)
-            error, again = _judge(outcome, self.url + path)
+            error, again = _failure(outcome, self.url + path)
             asked = getattr(error, "retry_after", None)
             if not again or attempt == self.retry.times or (asked or 0.0) > self.retry.patience:
                 raise error
@@ -157,8 +157,8 @@ class Exchange:
             raise errors.unreadable(self.url + path, error) from None
 
 
-def _lay_out(names: Iterable[str], there: Mapping[str, Value], model: Model) -> Parts:
-    """Make the parts of a form of what is there of a sample; all its names have to be the model's."""
+def _form_parts(names: Iterable[str], there: Mapping[str, Value], model: Model) -> Parts:
+    """Write the modalities that are there as parts of a form. Raises: UnknownField for a name that the model does not have."""
     kinds = {name: modality.kind for name, modality in model.modalities.items()}
     if unknown := [name for name in names if name not in kinds]:
         raise UnknownField(
@@ -167,8 +167,8 @@ def _lay_out(names: Iterable[str], there: Mapping[str, Value], model: Model) -> 
     return [to_part(name, value, kinds[name]) for name, value in there.items()]
 
 
-def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
-    """Say what went wrong, and whether it may go right next time."""
+def _failure(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
+    """Return the error of a failed attempt, and whether a retry may succeed."""
     if isinstance(outcome, httpx.Response) and outcome.has_redirect_location:
         return errors.NoAnswer(
             f"{url}: it is at {outcome.headers['location']} now; give the client that address"
@@ -177,15 +177,15 @@ def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:
         asked = retry_after(outcome.headers.get("retry-after"), time.time())
         error = errors.from_response(outcome.status_code, outcome.content, asked, url)
         return error, outcome.status_code in errors.BUSY
-    again = isinstance(outcome, TRIED_AGAIN)
+    again = isinstance(outcome, RETRIED_ERRORS)
     reason = f"{outcome}" or type(outcome).__name__
     if isinstance(outcome, httpx.TimeoutException) and not again:
         return errors.TimedOut(f"{url}: no answer in time ({reason}); send less, or raise timeout="), False
-    return errors.NoAnswer(f"{url}: no connection ({reason}); {CHECK}"), again
+    return errors.NoAnswer(f"{url}: no connection ({reason}); {CONNECTION_ADVICE}"), again
 
 
 def retry_after(header: str | None, now: float) -> float | None:
-    """Read a Retry-After header, seconds or a date, as seconds from now; None where there is none that can be read."""
+    """Parse a Retry-After header, seconds or a date, as seconds from now; None when it is missing or malformed."""
     if not header:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Many calls: each result in its place, a bounded number at once, a progress bar where somebody watches."""
+"""Many calls: results in order, bounded concurrency, a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ OnError = Literal["raise", "return"]
 
 
 class Queue:
-    """Hands samples out one by one, to threads or tasks, and puts the results into their order."""
+    """Gives samples to threads or tasks one by one, and collects the results in the order of the samples."""
 
     def __init__(self, samples: Iterable[Sample], on_error: OnError, advance: Callable[[], None]) -> None:
-        """Take samples as they are asked for; an error ends everything, or takes the place of the result.
+        """Read samples lazily. Args: on_error, see Client.predict_many; advance, called after each sample.
 
-        Raises: ValueError for another on_error than the two.
+        Raises: ValueError for another on_error.
         """
         if on_error not in get_args(OnError):
             raise ValueError(f"on_error={on_error!r}: expected one of {', '.join(map(repr, get_args(OnError)))}")
@@ -34,12 +34,14 @@ class Queue:
         self.failure: BaseException | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Sample]]:
-        """Hand out what is left, until there is nothing or a call has failed."""
+        """Yield the remaining samples with their index, until none is left or a call has failed."""
         while self.failure is None:
             try:
                 with self._lock:
                     item = next(self._samples, None)
-            except Exception as error:  # the caller's own; raised by `results`, when the calls under way have ended
+            except (
+                Exception
+            ) as error:  # from the iterable of the caller; `results` raises it after the running calls have ended
                 self.failure = error
                 return
             if item is None:
@@ -48,7 +50,7 @@ class Queue:
 
     @contextlib.contextmanager
     def place(self, index: int) -> Iterator[Callable[[object], None]]:
-        """Give a function that takes the result of a sample; note an error of the call."""
+        """Yield the function that stores the result of a sample; store an error of the block instead."""
         try:
             yield lambda result: self._results.__setitem__(index, result)
         except MlaServeError as error:
@@ -63,7 +65,7 @@ class Queue:
     def results(self) -> list[object]:
         """Return the results in the order of the samples.
 
-        Raises: the first error, where errors are raised.
+        Raises: the first error, with on_error "raise".
         """
         if self.failure is not None:
             raise self.failure
@@ -72,7 +74,7 @@ class Queue:
 
 @contextlib.contextmanager
 def progress_bar(samples: Iterable[object], wanted: bool | None) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error, by default only on a terminal; yields the function that moves it on by one."""
+    """Show a bar on standard error, by default only on a terminal; yield the function that advances it by one."""
     if not (sys.stderr.isatty() if wanted is None else wanted):
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""GET /model as the client returns it."""
+"""The reply of GET /model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mla_serve.bundle.results import FromDict
 
 @dataclasses.dataclass(frozen=True)
 class Modality(FromDict):
-    """How one modality is sent: its kind, whether as file, text or numbers, the formats, the decoded shape."""
+    """How one modality is sent: its kind; as file, text or numbers; accepted formats; shape of the decoded array."""
 
     kind: str
     sent_as: str
@@ -21,7 +21,7 @@ class Modality(FromDict):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model(FromDict):
-    """What a service serves: identity, classes, modalities, fusion, measured results, versions and limits."""
+    """The model of a service: identity, classes, modalities, fusion, measured scores, versions and limits."""
 
     name: str
     sha256: str
@@ -34,6 +34,6 @@ class Model(FromDict):
     limits: dict[str, float | None]
 
     def __repr__(self) -> str:
-        """Write the name, what it reads and how many classes it tells apart."""
+        """Write the name, the modalities and the number of classes."""
         reads = ", ".join(f"{name} ({modality.kind})" for name, modality in self.modalities.items())
         return f"<Model {self.name!r} {self.sha256[:12]}, reads {reads}, {len(self.classes)} classes>"

@@ -1,4 +1,4 @@
-"""`mla-serve ask`: one answer from a running service."""
+"""`mla-serve ask`: classify one sample through a running service."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mla_serve.client.exchange import DEFAULT_URL
 from mla_serve.commands.sample_flags import SampleFlags, read_sample
 from mla_serve.console import console
 
-KEY = "MLA_API_KEY"
+KEY_VARIABLE = "MLA_API_KEY"
 
 
 @dataclasses.dataclass(frozen=True)
 class AskConfig(SampleFlags):
-    """Classify one sample through a running service. A key is read from MLA_API_KEY, never from the command line."""
+    """Classify one sample through a running service. The API key is read from the variable MLA_API_KEY."""
 
     url: str = DEFAULT_URL
     """Address of the service."""
     timeout: float = 30.0
-    """Seconds to wait for one attempt."""
+    """Seconds that one attempt may take."""
 
 
 def run(config: AskConfig) -> None:
-    """Ask and print."""
-    with Client(config.url, api_key=os.environ.get(KEY), timeout=config.timeout) as client:
+    """Send the sample and print the answer."""
+    with Client(config.url, api_key=os.environ.get(KEY_VARIABLE), timeout=config.timeout) as client:
         kinds = {name: modality.kind for name, modality in client.model().modalities.items()}
         sample: dict[str, Any] = {**read_sample(config, kinds)}
         answer = client.predict(top_k=config.top_k, fusion=config.fusion, coverage=config.coverage, **sample)

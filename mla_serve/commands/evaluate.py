@@ -1,4 +1,4 @@
-"""`mla-serve evaluate`: measure a bundle on a table, for every subset of modalities and missing rate."""
+"""`mla-serve evaluate`: measure a bundle on a labelled table, for every subset of modalities and missing rate."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ class EvaluateConfig:
     split: str = "test"
     """Which rows: train, val or test."""
     draws: int = DRAWS
-    """Average missing rates over so many random masks; 0: the rows' own `present` masks, else one draw."""
+    """Number of random masks that scores at a missing rate are averaged over. 0: the masks of the data set (`present`), or one
+    random mask without them."""
     fusion: tuple[str, ...] = SHOWN_RULES
     """Fusion rules to compare."""
     coverage: float = 0.9
-    """How often prediction sets shall hold the true label: how often they do, and their average size, are told."""
+    """Requested coverage of prediction sets. Their measured coverage and average size are among the scores."""
     corruptions: bool = False
-    """Measure with each modality spoiled, too, by every corruption in five degrees. Takes minutes."""
+    """Measure with each modality corrupted, too, in every way and five degrees of severity. Takes minutes."""
     json: bool = False
-    """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}} and
-    beside it missing_rates, leave_one_out, intervals, confusion, corruptions; fractions."""
+    """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}}, as
+    fractions, with missing_rates, leave_one_out, intervals, confusion and corruptions beside it."""
 
 
 def run(config: EvaluateConfig) -> None:
     """Measure and print."""
     if unknown := [rule for rule in config.fusion if rule not in RULES]:
-        raise ConfigError(f"--fusion {unknown[0]}: expected some of {', '.join(RULES)}")
+        raise ConfigError(f"--fusion {unknown[0]}: choose among {', '.join(RULES)}")
     predictor = Predictor(Bundle.load(config.model))
     quiet = config.json or not errors.is_terminal
     if not 0 < config.coverage < 1:

@@ -1,4 +1,4 @@
-"""`mla-serve predict`: one answer from a bundle, or one for every row of a table, without a server."""
+"""`mla-serve predict`: classify one sample, or every row of a table, with a bundle and without a server."""
 
 from __future__ import annotations
 
@@ -25,40 +25,42 @@ OPTIONAL_ADDRESS = tyro.constructors.PrimitiveConstructorSpec[str | None](
     is_instance=lambda given: given is None or isinstance(given, str),
     str_from_instance=lambda given: [str(given)],
 )
-FOR_ONE_SAMPLE = ("image", "audio", "text", "input", "top_k", "json")
+ONE_SAMPLE_FLAGS = ("image", "audio", "text", "input", "top_k", "json")
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig(SampleFlags):
-    """Classify one sample from whichever of its modalities are given, or with --table all rows of a table."""
+    """Classify one sample from the modalities that are given, or with --table every row of a table."""
 
     model: Path = Path("models/digits")
     """Folder of the bundle."""
     table: Path | None = None
-    """Table of samples (.jsonl, .csv or .parquet) with a column for each modality; paths are relative to its folder. An
-    empty cell is a missing modality; no label is needed."""
+    """Table of samples (.jsonl, .csv or .parquet) with a column for each modality. Paths are relative to its folder. An
+    empty cell is a missing modality. No label is needed."""
     out: Path | None = None
-    """Parquet file that the answers to --table are written to, a row for each. Answers that are there are kept as
-    OUT.old; any other file is refused."""
+    """Parquet file for the answers to --table, one row for each. Older answers are kept as OUT.old; any other file there
+    is refused."""
     workers: int | None = None
-    """Processes that score a table. Default: all cores."""
+    """Number of processes that classify a table. Default: one per core."""
     ray: Annotated[str | None, OPTIONAL_ADDRESS] = None
-    """Score the table on Ray Data: on a Ray that is started here, or on that of this machine (auto) or of
+    """Classify the table with Ray Data: on a Ray that is started for it, on the Ray of this machine (auto), or on that at
     HOST:PORT. All machines need the bundle, the table and its files at the same path."""
 
     @property
-    def goes_on_with(self) -> tuple[str, ...] | None:
-        """The flags that an interrupted command goes on with, beside its own: none, where a table is scored."""
+    def resume_flags(self) -> tuple[str, ...] | None:
+        """Flags to add to continue an interrupted command: none for a table; None for one sample, which starts again."""
         return () if self.table else None
 
 
 def run(config: PredictConfig) -> None:
-    """Predict and print."""
+    """Classify and print."""
     if config.table is not None:
         _score_table(config, config.table)
         return
     if any(given is not None for given in (config.out, config.workers, config.ray)):
-        raise ConfigError("--out, --workers and --ray: go with --table; one sample's answer is printed")
+        raise ConfigError(
+            "--out, --workers and --ray: need --table; without it, give none of them, and the answer is printed"
+        )
     bundle = Bundle.load(config.model)
     kinds = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
     sample = read_sample(config, kinds)
@@ -73,12 +75,12 @@ def run(config: PredictConfig) -> None:
 
 
 def _score_table(config: PredictConfig, table: Path) -> None:
-    """Answer every row of a table, and say how many there were."""
-    for name in FOR_ONE_SAMPLE:
+    """Classify every row of a table, and print how many there were."""
+    for name in ONE_SAMPLE_FLAGS:
         if getattr(config, name) not in (None, (), False):
-            raise ConfigError(f"--{name.replace('_', '-')}: is for one sample and does not go with --table")
+            raise ConfigError(f"--{name.replace('_', '-')}: is for one sample; leave it out with --table")
     if config.out is None:
-        raise ConfigError("--table: needs --out FILE.parquet for the answers")
+        raise ConfigError("--table: the answers need a file; add --out FILE.parquet")
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"--workers {config.workers}: expected a whole number of at least 1")
     require_extra("bulk" if config.ray is None else "ray")

@@ -1,4 +1,4 @@
-"""`mla-serve serve`: BentoML's server with this package's service and a bundle."""
+"""`mla-serve serve`: start BentoML's server with the service of this package and a bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SERVICE = "mla_serve.serve.bento.service:MlaServe"
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
-    """Answer requests over HTTP. All other settings are MLA_* environment variables (docs/reference/settings.md)."""
+    """Answer requests over HTTP. All other settings are MLA_* variables; docs/reference/settings.md of the repository lists them."""
 
     model: Path | None = None
     """Folder of the bundle. Default: MLA_MODEL, else models/digits."""
@@ -28,11 +28,11 @@ class ServeConfig:
 
 
 def run(config: ServeConfig) -> None:
-    """Become the server: this process is replaced by BentoML's."""
+    """Replace this process by BentoML's server, so that signals reach it directly."""
     if not 0 < config.port < 2**16:
         raise ConfigError(f"--port {config.port}: expected 1 to {2**16 - 1}")
-    host = _address(config.host)
-    environment = {**_home(), **os.environ}
+    host = _ip_address(config.host)
+    environment = {**_bentoml_home(), **os.environ}
     if config.model is not None:
         environment["MLA_MODEL"] = str(config.model)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(config.port)]
@@ -40,8 +40,8 @@ def run(config: ServeConfig) -> None:
     os.execve(sys.executable, command, environment)
 
 
-def _address(host: str) -> str:
-    """Return the IP address of a name, the only thing that BentoML takes. Raises: ConfigError."""
+def _ip_address(host: str) -> str:
+    """Look up the IP address of a host, because BentoML accepts no names. Raises: ConfigError."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
@@ -51,8 +51,8 @@ def _address(host: str) -> str:
         ) from None
 
 
-def _home() -> dict[str, str]:
-    """Give BentoML a folder for a time where it cannot make one in the home folder, without which it does not start."""
+def _bentoml_home() -> dict[str, str]:
+    """Return the variable for a temporary BENTOML_HOME when the home folder cannot be written: BentoML needs one to start."""
     with contextlib.suppress(RuntimeError):
         if os.access(Path.home(), os.W_OK) or "BENTOML_HOME" in os.environ:
             return {}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import rich.progress
 from rich.console import Console
 
-from mla_serve.console import command_line, console, errors
+from mla_serve.console import command_line, console, errors, in_clone
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.draw import measured
-from mla_serve.output import alone
+from mla_serve.output.replacing import exclusive
 from mla_serve.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class TrainFlags(TrainConfig):
     """Print the manifest of the bundle as JSON; what happens meanwhile goes to standard error."""
 
     @property
-    def goes_on_with(self) -> tuple[str, ...]:
-        """The flags that an interrupted command goes on with."""
+    def resume_flags(self) -> tuple[str, ...]:
+        """Flags to add to continue an interrupted command."""
         return ("--resume",)
 
 
@@ -58,7 +58,7 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     torch.set_num_threads(config.threads or collectives.threads())
     with collectives.group(_device(config)) as launch:
         planned = collectives.from_main(lambda: plan.plan(config) if config.extend else pipeline.plan(config))
-        collectives.from_main(lambda: held.enter_context(alone("--runs", config.runs / planned.name)))
+        collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))
         _announce(screen, planned, collectives.world())
         folder = _train(config, planned, screen, launch)
     if not collectives.is_main():
@@ -72,7 +72,8 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     if manifest.metrics:
         screen.print(measured(manifest.metrics, RULES))
     serve = command_line("serve", "--model", str(out))
-    screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}\n\n(in a clone: make serve MODEL={out})", soft_wrap=True)
+    make = f"\n\n(or: make serve MODEL={out})" if in_clone() else ""
+    screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}{make}", soft_wrap=True)
 
 
 def _device(config: TrainConfig) -> Any:

@@ -1,4 +1,4 @@
-"""`mla-serve tune`: try settings on this machine, and say which are best."""
+"""`mla-serve tune`: measure settings of the service on this machine and print the fastest."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ from mla_serve.commands.tune_choices import Duel, start, steps
 from mla_serve.commands.tune_trial import Service, requests, serving
 from mla_serve.console import command_line, console
 from mla_serve.errors import ConfigError
-from mla_serve.output import Kind, check_target, place, replace, writing
+from mla_serve.output.replacing import replace
+from mla_serve.output.targets import Replaceable, absolute, check_target, write_errors
 
-ABOUT = "read with MLA_ENV_FILE="  # in the first line of what is written
+MARK = "read with MLA_ENV_FILE="  # in the first line of a file that tune writes
 
 
 @dataclasses.dataclass(frozen=True)
 class TuneConfig:
-    """Find the fastest settings for a model on this machine, by serving it under each; takes a minute or two."""
+    """Find the fastest settings for a model on this machine by serving it with each. Takes a minute or two."""
 
     model: Path = Path("models/digits")
     """Folder of the bundle."""
     connections: int = 8
-    """Connections that press the service at once; as many as are to be expected."""
+    """Connections that send requests at the same time; as many as the service will have."""
     seconds: float = 1.0
-    """Length of a round."""
+    """Length of one round, in seconds."""
     rounds: int = 5
-    """Rounds of each trial, in turn with as many of the best so far; a choice must win them all."""
+    """Rounds of each trial, alternating with as many rounds of the best settings so far. A choice must win them all."""
     write: Path | None = None
-    """File for the best settings, as MLA_ENV_FILE reads them. One that tune wrote before is kept as FILE.old."""
+    """File for the best settings, for MLA_ENV_FILE. An older one that tune wrote is kept as FILE.old."""
 
 
 def run(config: TuneConfig) -> None:
-    """Try what is worth trying, print the results and the best settings."""
+    """Try the candidates one by one, print the results and the best settings."""
     _check(config)
-    asked, gpu = requests(config.model), cuda_is_there()
+    samples, gpu = requests(config.model), cuda_is_there()
     best = start(cores(), gpu=gpu)
     table = Table("setting", "requests/s", "against", "ratio", "least", "most", "", box=None)
-    with _stoppable(), console.status("the default") as status, contextlib.ExitStack() as running:
+    with _sigterm_interrupts(), console.status("the default") as status, contextlib.ExitStack() as running:
         champion = running.enter_context(serving(config.model, best))
-        for words, change in steps(cores(), gpu=gpu):
-            status.update(words)
+        for description, change in steps(cores(), gpu=gpu):
+            status.update(description)
             challenger = running.enter_context(serving(config.model, {**best, **change}))
-            duel = _duel(config, champion, challenger, asked)
-            table.add_row(words, *_figures(duel), "taken" if duel.wins else "")
+            duel = _duel(config, champion, challenger, samples)
+            table.add_row(description, *_figures(duel), "taken" if duel.wins else "")
             if duel.wins:
                 champion, challenger, best = challenger, champion, {**best, **change}
             challenger.stop()
@@ -63,8 +64,8 @@ def run(config: TuneConfig) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C, so that no service is left behind."""
+def _sigterm_interrupts() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C, so that the services that were started are stopped."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -82,23 +83,23 @@ def _check(config: TuneConfig) -> None:
     check_target("--write", config.write, SETTINGS, {"the folder of the model": config.model})
 
 
-def _no_settings(path: Path) -> str | None:
-    """Say why a file is not one that tune wrote."""
+def _not_settings(path: Path) -> str | None:
+    """Return why a file is not one that tune wrote."""
     start = path.read_bytes()[:1000].decode(errors="replace")
-    return None if start.startswith("# ") and ABOUT in start.partition("\n")[0] else "is a file that tune did not write"
+    return None if start.startswith("# ") and MARK in start.partition("\n")[0] else "is a file that tune did not write"
 
 
-SETTINGS = Kind("a file of settings that tune wrote", _no_settings)
+SETTINGS = Replaceable("a file of settings that tune wrote", _not_settings)
 
 
-def _duel(config: TuneConfig, champion: Service, challenger: Service, asked: Sequence[bytes]) -> Duel:
-    """Press two services in turn: whatever else the machine does then hits both alike."""
+def _duel(config: TuneConfig, champion: Service, challenger: Service, samples: Sequence[bytes]) -> Duel:
+    """Load two services in turn, so that other work of the machine slows both alike."""
     rates: dict[Service, list[float]] = {champion: [], challenger: []}
     for service in rates:
-        service.rate(asked, config.seconds, config.connections)
+        service.rate(samples, config.seconds, config.connections)
     for number in range(config.rounds):
         for service in list(rates)[:: 1 if number % 2 else -1]:
-            rates[service].append(service.rate(asked, config.seconds, config.connections))
+            rates[service].append(service.rate(samples, config.seconds, config.connections))
     return Duel(rates[challenger], rates[champion])
 
 
@@ -109,11 +110,14 @@ def _figures(duel: Duel) -> list[str]:
 
 def _write(config: TuneConfig, lines: Sequence[str]) -> None:
     assert config.write is not None
-    about = f"# {config.model.name} on {cores()} cores, {config.connections} connections; {ABOUT}{config.write}"
-    with writing(f"--write {config.write}"), tempfile.TemporaryDirectory(dir=config.write.resolve().parent) as folder:
+    first = f"# {config.model.name} on {cores()} cores, {config.connections} connections; {MARK}{config.write}"
+    with (
+        write_errors(f"--write {config.write}"),
+        tempfile.TemporaryDirectory(dir=config.write.resolve().parent) as folder,
+    ):
         new = Path(folder) / config.write.name
-        new.write_text("\n".join([about, *lines, ""]), encoding="utf-8")
-        replace("--write", new, place(config.write), SETTINGS)
+        new.write_text("\n".join([first, *lines, ""]), encoding="utf-8")
+        replace("--write", new, absolute(config.write), SETTINGS)
     serve = command_line("serve", "--model", str(config.model))
     used = f"MLA_ENV_FILE={shlex.quote(str(config.write))} {serve} uses them"
     console.print(f"\nwritten to {config.write}; {used}", soft_wrap=True)

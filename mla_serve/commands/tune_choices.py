@@ -1,4 +1,4 @@
-"""What is worth trying on a machine, and when one choice is better than another."""
+"""The settings that tune tries on a machine, and when one choice is better than another."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from collections.abc import Iterator, Mapping, Sequence
 
 Choice = Mapping[str, str]
 """Settings by their names without MLA_: {"WORKERS": "2"}."""
-WORTH = 1.03  # a gain below this is not worth another setting
+LEAST_GAIN = 1.03  # a smaller gain does not justify another setting
 
 
 @dataclasses.dataclass(frozen=True)
 class Duel:
-    """A choice against the best so far: requests a second of both, round by round."""
+    """A choice against the best so far: requests per second of both, by round."""
 
     rates: Sequence[float]
     against: Sequence[float]
 
     @property
     def ratios(self) -> list[float]:
-        """How many times as fast, round by round, the least first."""
+        """Speed of the choice relative to the best so far, in each round, the lowest first."""
         return sorted(mine / other for mine, other in zip(self.rates, self.against, strict=True))
 
     @property
     def ratio(self) -> float:
-        """The middle one."""
+        """The median of the ratios."""
         return statistics.median(self.ratios)
 
     @property
     def wins(self) -> bool:
-        """Whether it is better by more than the noise: in the middle by WORTH, and in every single round."""
-        return self.ratio >= WORTH and self.ratios[0] > 1
+        """Whether the choice is faster by more than noise: by LEAST_GAIN in the median, and in every single round."""
+        return self.ratio >= LEAST_GAIN and self.ratios[0] > 1
 
 
 def start(cores: int, *, gpu: bool) -> dict[str, str]:
-    """Return what the service does when nobody says anything."""
+    """Return the default settings of the service."""
     workers = 1 if gpu else cores
     return {"WORKERS": str(workers), "THREADS": str(max(1, cores // workers)), "SPIN": "false", "BATCH": "auto"}
 
 
 def steps(cores: int, *, gpu: bool) -> Iterator[tuple[str, Choice]]:
-    """Yield what to try, one change at a time on top of the best so far: (in words, the change)."""
+    """Yield what to try as (description, change), each to be added to the best settings so far."""
     if gpu:
         yield "two workers share the GPU", {"WORKERS": "2"}
         yield "no batches", {"BATCH": "off"}

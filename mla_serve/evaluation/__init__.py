@@ -1,8 +1,8 @@
-"""How good a bundle is: scores of one split of a data set, under every condition of missing modalities. No torch.
+"""Measure a bundle on one split of a data set, under every condition of missing modalities. No torch.
 
 splits       run one split through the graphs and score it
-scores       accuracy, NLL, ECE ..., and the conditions
-analysis     curves over missing rates, leaving one modality out, intervals, confusion
-corruptions  spoil inputs on purpose, in five degrees
-draw         the table that is printed
+scores       accuracy, NLL, ECE and others, and the conditions
+analysis     curves over missing rates, leave one modality out, bootstrap intervals, confusion, corruption
+corruptions  corrupt inputs in five degrees of severity
+draw         the table for the terminal
 """

@@ -1,7 +1,8 @@
-"""What an evaluation tells beside the scores under each condition: curves, intervals, what a modality is worth. numpy only."""
+"""Measure more than the scores under each condition: curves, bootstrap intervals, the loss without a modality. Numpy only."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,43 +10,46 @@ import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from mla_serve.evaluation.scores import BINS, drop, score
+from mla_serve.evaluation.scores import BINS, drop, mean_scores, score
 from mla_serve.fusion.formula import Array, log_softmax
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
 
-RATES = (10, 20, 30, 40, 50, 60, 70, 80)
+CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
 RESAMPLES = 500
 Scores = dict[str, Any]
 
 
 def log_probabilities(predictor: Predictor, outputs: GraphOutputs, rule: str, mask: Array) -> Array:
-    """Fuse what was heard of the modalities in mask (M, B), one at least in every column: (B, C)."""
+    """Fuse only the modalities in mask (M, B), one True per column at least: log-probabilities (B, C)."""
     return fuse(outputs.logits, mask, predictor.bundle.fusion, rule, outputs.excess).log_probabilities
 
 
-def join(parts: Sequence[GraphOutputs]) -> GraphOutputs:
-    """Put batches together."""
-    fields = ("logits", "present", "unfamiliarity", "excess")
-    return GraphOutputs(*(np.concatenate([getattr(part, field) for part in parts], axis=1) for field in fields))
+def concatenate(batches: Sequence[GraphOutputs]) -> GraphOutputs:
+    """Concatenate the samples of several batches."""
+    fields = [field.name for field in dataclasses.fields(GraphOutputs)]
+    return GraphOutputs(*(np.concatenate([getattr(batch, name) for batch in batches], axis=1) for name in fields))
 
 
 def missing_curve(
     predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], draws: int
 ) -> Scores:
-    """Score each rule at missing rates of 10 to 80 %: {rule: {rate: scores}}, the same masks for all rules."""
+    """Score each rule at missing rates of 10 to 80 %, with the same masks for all rules: {rule: {rate: scores}}."""
     generator = np.random.default_rng(0)
-    masks = {rate: [drop(outputs.present, rate / 100, generator) for _ in range(max(draws, 1))] for rate in RATES}
+    masks = {rate: [drop(outputs.present, rate / 100, generator) for _ in range(max(draws, 1))] for rate in CURVE_RATES}
     return {
-        rule: {str(rate): _mean([_score(predictor, outputs, labels, rule, m) for m in masks[rate]]) for rate in RATES}
+        rule: {
+            str(rate): mean_scores([_score(predictor, outputs, labels, rule, m) for m in masks[rate]])
+            for rate in CURVE_RATES
+        }
         for rule in rules
     }
 
 
 def leave_one_out(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str]) -> Scores:
-    """Score without each modality, on the rows that have it and another: {modality: {rule: scores, with "lost"}}.
+    """Score without each modality, on the rows that have it and another: {modality: {rule: scores and "lost"}}.
 
-    "lost" is the accuracy that goes with it. Source: arXiv 2211.06168.
+    "lost" is the accuracy with the modality, minus that without it. Source: arXiv 2211.06168.
     """
     found: Scores = {}
     for m, name in enumerate(predictor.names):
@@ -72,19 +76,20 @@ def intervals(
         drawn = generator.integers(len(there), size=(RESAMPLES, len(there)))
         found[condition] = {}
         for rule in rules:
-            log_p = log_probabilities(predictor, some(outputs, there), rule, mask[:, there])
+            log_p = log_probabilities(predictor, take(outputs, there), rule, mask[:, there])
             right = log_p.argmax(axis=1) == labels[there]
             nll = -log_p[np.arange(len(there)), labels[there]]
-            found[condition][rule] = {"accuracy": _middle(right[drawn]), "nll": _middle(nll[drawn])}
+            found[condition][rule] = {"accuracy": _interval_95(right[drawn]), "nll": _interval_95(nll[drawn])}
     return found
 
 
-def _middle(drawn: Array) -> list[float]:
+def _interval_95(drawn: Array) -> list[float]:
+    """Return the quantiles 0.025 and 0.975 of the means of resamples (RESAMPLES, B)."""
     return [float(value) for value in np.quantile(drawn.mean(axis=1), [0.025, 0.975])]
 
 
 def reliability(log_p: Array, labels: Array, bins: int = BINS) -> list[dict[str, float]]:
-    """Say how often the answer was right by how sure it was: bins of equal width that hold any rows."""
+    """Compare accuracy with confidence in bins of equal width: the points of a reliability diagram, without empty bins."""
     confidence = np.exp(log_p.max(axis=1))
     right = log_p.argmax(axis=1) == labels
     index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -99,7 +104,7 @@ def reliability(log_p: Array, labels: Array, bins: int = BINS) -> list[dict[str,
 
 
 def confusion(log_p: Array, labels: Array) -> list[list[int]]:
-    """Count answers by label: [label][answer]."""
+    """Count the answers to the rows of each label: [label][answer]."""
     classes = log_p.shape[1]
     table = np.zeros((classes, classes), dtype=int)
     np.add.at(table, (labels, log_p.argmax(axis=1)), 1)
@@ -115,28 +120,29 @@ def corruption_curves(
     severities: Sequence[int] = SEVERITIES,
     step: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Spoil one modality at a time: {modality: {corruption: {severity: {"alone": scores, rule: scores}}}}.
+    """Corrupt one modality at a time: {modality: {corruption: {severity: {"alone": scores, rule: scores}}}}.
 
-    Severity "0" is unspoiled. The rows are those that have the modality; each rule fuses it with all that they have.
-    Every row's spoiling follows from its number, so that rules and models are compared on the same.
+    Severity "0" is the clean input. The rows are those that have the modality. "alone" scores its own logits; each rule
+    fuses it with the other modalities of the row, which stay clean. The random numbers depend only on the severity and
+    the number of the row, so that rules and models are compared on the same corrupted inputs.
     """
     found: Scores = {}
     for m, name in enumerate(predictor.names):
         there = np.flatnonzero(outputs.present[m])
         if not len(there):
             continue
-        clean = _spoiled_scores(predictor, some(outputs, there), labels[there], rules, m)
+        clean = _scores_with(predictor, take(outputs, there), labels[there], rules, m)
         found[name] = {}
         for corruption in CORRUPTIONS[predictor.bundle.inputs[name].kind]:
             found[name][corruption] = {"0": clean}
             for severity in severities:
-                worse = _spoil(predictor, samples, outputs, there, m, corruption, severity)
-                found[name][corruption][str(severity)] = _spoiled_scores(predictor, worse, labels[there], rules, m)
+                corrupted = _corrupt_rows(predictor, samples, outputs, there, m, corruption, severity)
+                found[name][corruption][str(severity)] = _scores_with(predictor, corrupted, labels[there], rules, m)
                 step()
     return found
 
 
-def _spoil(
+def _corrupt_rows(
     predictor: Predictor,
     samples: Sequence[Mapping[str, Payload]],
     outputs: GraphOutputs,
@@ -145,20 +151,21 @@ def _spoil(
     corruption: str,
     severity: int,
 ) -> GraphOutputs:
-    """Hear one modality of some rows spoiled, and the others as they were."""
+    """Run one modality of some rows through the graphs corrupted; keep the outputs of the other modalities."""
     name = predictor.names[m]
     spec = predictor.bundle.inputs[name]
     decoded = [
         {name: corrupt(spec, samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
         for b in there
     ]
-    worse, own = predictor.run_graphs(decoded), some(outputs, there)
+    corrupted, merged = predictor.run_graphs(decoded), take(outputs, there)
     for field in ("logits", "unfamiliarity", "excess"):
-        getattr(own, field)[m] = getattr(worse, field)[m]
-    return own
+        getattr(merged, field)[m] = getattr(corrupted, field)[m]
+    return merged
 
 
-def _spoiled_scores(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], m: int) -> Scores:
+def _scores_with(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], m: int) -> Scores:
+    """Score modality m by itself, and every rule on all modalities."""
     found: Scores = {"alone": score(log_softmax(outputs.logits[m].astype(np.float64)), labels)}
     known = outputs.unfamiliarity[m]
     if not np.isnan(known).any():
@@ -166,20 +173,12 @@ def _spoiled_scores(predictor: Predictor, outputs: GraphOutputs, labels: Array, 
     return found | {rule: _score(predictor, outputs, labels, rule, outputs.present) for rule in rules}
 
 
-def some(outputs: GraphOutputs, chosen: Array) -> GraphOutputs:
-    """Copy some columns."""
-    return GraphOutputs(
-        outputs.logits[:, chosen].copy(),
-        outputs.present[:, chosen].copy(),
-        outputs.unfamiliarity[:, chosen].copy(),
-        outputs.excess[:, chosen].copy(),
-    )
+def take(outputs: GraphOutputs, rows: Array) -> GraphOutputs:
+    """Copy the samples with these indices."""
+    fields = [field.name for field in dataclasses.fields(GraphOutputs)]
+    return GraphOutputs(*(getattr(outputs, name)[:, rows].copy() for name in fields))
 
 
 def _score(predictor: Predictor, outputs: GraphOutputs, labels: Array, rule: str, mask: Array) -> dict[str, float]:
     there = np.flatnonzero(mask.any(axis=0))
-    return score(log_probabilities(predictor, some(outputs, there), rule, mask[:, there]), labels[there])
-
-
-def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
+    return score(log_probabilities(predictor, take(outputs, there), rule, mask[:, there]), labels[there])

@@ -1,4 +1,4 @@
-"""Scores of predictions, and the conditions under which a model is measured. numpy only."""
+"""Scores of predictions, and the conditions under which a model is measured. Numpy only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.fusion.rules import fuse
 
-BINS = 15
-RATES = (20, 50, 80)
-Sets = Callable[[Array, Array, str], Array]
-ALL_PATTERNS_UP_TO = 6  # modalities; beyond, patterns of one and of all are measured
+BINS = 15  # of the expected calibration error
+MISSING_RATES = (20, 50, 80)  # percent of the modalities that are dropped
+ALL_PATTERNS_UP_TO = 6  # modalities; with more, only patterns of one and of all modalities are measured
+ChooseSets = Callable[[Array, Array, str], Array]
+"""(log-probabilities (B, C), present (M, B), rule) -> labels of the prediction sets (B, C) bool."""
 
 
 def score(log_probabilities: Array, labels: Array) -> dict[str, float]:
-    """Score predictions (B, C) against labels (B,): accuracy, macro-F1, NLL in nats, Brier score, ECE; fractions."""
+    """Score predictions (B, C) against labels (B,): accuracy, macro-F1, NLL in nats, Brier score and ECE, as fractions."""
     p = np.exp(log_probabilities)
     answers = p.argmax(axis=1)
     right = answers == labels
@@ -47,31 +48,34 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS
 
 
 def patterns(count: int) -> Array:
-    """List availability patterns of `count` modalities: (K, M) bool, by size, all of them when there are few."""
+    """List the availability patterns of `count` modalities by size: (K, M) bool; see ALL_PATTERNS_UP_TO."""
     sizes = range(1, count + 1) if count <= ALL_PATTERNS_UP_TO else (1, count)
     chosen = [subset for size in sizes for subset in itertools.combinations(range(count), size)]
     return np.array([[m in subset for m in range(count)] for subset in chosen])
 
 
 def drop(present: Array, rate: float, generator: np.random.Generator) -> Array:
-    """Drop each present modality independently at a rate; where none is left, one at random stays: (M, B) -> (M, B)."""
+    """Drop each present modality independently with probability `rate`, but keep one at random in each column.
+
+    (M, B) bool -> (M, B) bool.
+    """
     order = np.where(present, generator.random(present.shape), -1.0)
     kept = present & (generator.random(present.shape) >= rate)
-    spared: Array = np.arange(len(present))[:, None] == order.argmax(axis=0)
-    return kept | (spared & ~kept.any(axis=0))
+    last: Array = np.arange(len(present))[:, None] == order.argmax(axis=0)
+    return kept | (last & ~kept.any(axis=0))
 
 
 def conditions(
     present: Array, names: Sequence[str], masks: Mapping[str, Array], draws: int = 0, seed: int = 0
 ) -> Iterator[tuple[str, list[Array]]]:
-    """Name every condition with the masks (M, B) it is averaged over; a column without any modality is left out.
+    """Yield the name of every condition with the masks (M, B) that it is averaged over.
 
-    "full": what each row has; "missing50": the rows' own masks where given and draws is 0, else random draws;
-    "image+text": those two, in rows that have both.
+    "full": the modalities of each row; "missing50": the masks of the data set when it has them and draws is 0, else random
+    masks; "image+text": these two, in the rows that have both. Columns without any modality are not scored.
     """
     generator = np.random.default_rng(seed)
     yield "full", [present]
-    for rate in RATES:
+    for rate in MISSING_RATES:
         own = masks.get(str(rate)) if not draws else None
         drawn = [drop(present, rate / 100, generator) for _ in range(max(draws, 1))] if own is None else [own & present]
         yield f"missing{rate}", drawn
@@ -91,36 +95,45 @@ def evaluate(
     masks: Mapping[str, Array] | None = None,
     draws: int = 0,
     excess: Array | None = None,
-    sets: Sets | None = None,
+    choose_sets: ChooseSets | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Score logits (M, B, C) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
 
-    Args: strain (M, B), for the rules that use it; sets, which chooses the labels (B, C) of prediction sets from
-    log-probabilities (B, C), present (M, B) and rule: their coverage and average size are then told too.
+    Args: excess (M, B), for the rules that use it; choose_sets, which adds the coverage and the average size of the
+    prediction sets to the scores.
     """
     names = tuple(fusion.temperatures)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for condition, drawn in conditions(present, names, masks or {}, draws):
         results[condition] = {
-            rule: _mean([_score_masked(logits, mask, labels, fusion, rule, excess, sets) for mask in drawn])
+            rule: mean_scores(
+                [_score_masked(logits, mask, labels, fusion, rule, excess, choose_sets) for mask in drawn]
+            )
             for rule in rules
         }
     return results
 
 
 def _score_masked(
-    logits: Array, mask: Array, labels: Array, fusion: Fusion, rule: str, excess: Array | None, sets: Sets | None
+    logits: Array,
+    mask: Array,
+    labels: Array,
+    fusion: Fusion,
+    rule: str,
+    excess: Array | None,
+    choose_sets: ChooseSets | None,
 ) -> dict[str, float]:
-    some = mask.any(axis=0)
-    known = None if excess is None else excess[:, some]
-    log_p = fuse(logits[:, some], mask[:, some], fusion, rule, known).log_probabilities
-    found = score(log_p, labels[some])
-    if sets is not None:
-        inside = sets(log_p, mask[:, some], rule)
-        found["coverage"] = float(inside[np.arange(len(log_p)), labels[some]].mean())
+    scored = mask.any(axis=0)
+    excess = None if excess is None else excess[:, scored]
+    log_p = fuse(logits[:, scored], mask[:, scored], fusion, rule, excess).log_probabilities
+    found = score(log_p, labels[scored])
+    if choose_sets is not None:
+        inside = choose_sets(log_p, mask[:, scored], rule)
+        found["coverage"] = float(inside[np.arange(len(log_p)), labels[scored]].mean())
         found["set_size"] = float(inside.sum(axis=1).mean())
     return found
 
 
-def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average each score over several evaluations."""
     return {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}

@@ -14,7 +14,7 @@ from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError, InputError, NotFinite
 from mla_serve.evaluation import analysis
-from mla_serve.evaluation.scores import RATES, conditions, evaluate
+from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.table import Row, payload, read_table
@@ -27,29 +27,9 @@ DRAWS = 20
 COVERAGE = 0.9
 
 
-def evaluate_bundle(
-    predictor: Predictor,
-    data: Path,
-    split: str | None = None,
-    draws: int = DRAWS,
-    rules: Sequence[str] = SHOWN_RULES,
-    *,
-    quiet: bool = True,
-    coverage: float = COVERAGE,
-) -> dict[str, Any]:
-    """Measure a bundle on one split of a data set, through its graphs.
-
-    Args: split, default test, or val where there is no test; draws, see `conditions` in scores.py; coverage, that of
-    the prediction sets.
-    Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
-    Raises: DataError when the data do not fit the model.
-    """
-    return score_split(predictor, run_split(predictor, data, split, quiet=quiet), draws, rules, coverage)
-
-
 @dataclasses.dataclass(frozen=True)
 class SplitRun:
-    """One split of a data set, run through the graphs: rows, labels (B,), what was heard, the data's fingerprint."""
+    """One split of a data set and what the graphs gave for it; labels are (B,), fingerprint is that of the data."""
 
     split: str
     rows: Sequence[Row]
@@ -74,7 +54,7 @@ def run_split(predictor: Predictor, data: Path, split: str | None = None, *, qui
 def run_rows(
     predictor: Predictor, rows: Sequence[Row], split: str, fingerprint: str, *, quiet: bool = True
 ) -> SplitRun:
-    """Run rows through the graphs, but for those without any modality of the model. Raises: DataError."""
+    """Run the rows that have a modality of the model through the graphs. Raises: DataError."""
     rows = [row for row in rows if row.values.keys() & set(predictor.names)]
     if not rows:
         raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
@@ -85,11 +65,15 @@ def run_rows(
 def score_split(
     predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str], coverage: float = COVERAGE
 ) -> dict[str, Any]:
-    """Score what was heard under every condition; prediction sets too, where the bundle has scores for them."""
+    """Score a split under every condition, and its prediction sets when the bundle has scores for them.
+
+    Args: draws, see `conditions` in scores.py; coverage, that of the prediction sets.
+    Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
+    """
     outputs, bundle, names = split_run.outputs, predictor.bundle, predictor.names
 
-    def sets(log_p: Array, present: Array, rule: str) -> Array:
-        return bundle.conformal.sets(log_p, present, names, rule, coverage)
+    def choose_sets(log_p: Array, present: Array, rule: str) -> Array:
+        return bundle.prediction_sets.choose(log_p, present, names, rule, coverage)
 
     results = evaluate(
         outputs.logits,
@@ -100,7 +84,7 @@ def score_split(
         masks_of(split_run.rows, names),
         draws,
         outputs.excess,
-        sets if set(rules) <= bundle.conformal.scores.keys() else None,
+        choose_sets if set(rules) <= bundle.prediction_sets.scores.keys() else None,
     )
     facts = {
         "split": split_run.split,
@@ -112,14 +96,14 @@ def score_split(
 
 
 def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str]) -> dict[str, Any]:
-    """Measure what stands beside the conditions: missing rates, leave one out, intervals, confusion."""
+    """Measure more than the conditions: a curve over missing rates, leave one out, bootstrap intervals, confusion."""
     outputs, labels, names = split_run.outputs, split_run.labels, predictor.names
-    some = [(name, drawn[0]) for name, drawn in conditions(outputs.present, names, masks_of(split_run.rows, names))]
+    masks = [(name, drawn[0]) for name, drawn in conditions(outputs.present, names, masks_of(split_run.rows, names))]
     log_p = analysis.log_probabilities(predictor, outputs, DEFAULT_RULE, outputs.present)
     return {
         "missing_rates": analysis.missing_curve(predictor, outputs, labels, rules, draws),
         "leave_one_out": analysis.leave_one_out(predictor, outputs, labels, rules),
-        "intervals": analysis.intervals(predictor, outputs, labels, rules, dict(some)),
+        "intervals": analysis.intervals(predictor, outputs, labels, rules, dict(masks)),
         "confusion": {"rule": DEFAULT_RULE, "rows": analysis.confusion(log_p, labels)},
     }
 
@@ -137,7 +121,7 @@ def _run_graphs(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> Graph
     """Run every row through the graphs, in batches."""
     starts = range(0, len(rows), BATCH)
     batches = track(starts, "measuring", console=errors, transient=True, disable=quiet)
-    return analysis.join([_run_batch(predictor, rows[at : at + BATCH]) for at in batches])
+    return analysis.concatenate([_run_batch(predictor, rows[at : at + BATCH]) for at in batches])
 
 
 def _run_batch(predictor: Predictor, rows: Sequence[Row]) -> GraphOutputs:
@@ -155,6 +139,6 @@ def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
 
 
 def masks_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:
-    """Collect the rows' own masks for the rates that every row gives: {rate: (M, B) bool}."""
-    rates = [str(rate) for rate in RATES if all(str(rate) in row.present for row in rows)]
+    """Collect the masks of the data set, for the missing rates that every row has one for: {rate: (M, B) bool}."""
+    rates = [str(rate) for rate in MISSING_RATES if all(str(rate) in row.present for row in rows)]
     return {rate: np.array([[name in row.present[rate] for row in rows] for name in names]) for rate in rates}

@@ -1,8 +1,8 @@
-"""Fuse the opinions of the modalities that are there. Numpy only.
+"""Fuse the logits of the modalities that were sent into one answer. Numpy only.
 
-formula    the fitted formula and its parameters
-rules      every rule that a request may choose
-explain    how much an answer owes to each modality
-intervals  prediction sets with a promised coverage
-novelty    how unlike the training data an input is
+formula          the fitted formula and its parameters
+rules            every rule that a request may choose
+explain          how much an answer depends on each modality
+prediction_sets  sets of labels that contain the true one at a requested rate
+novelty          how unlike the training data an input is
 """

@@ -1,15 +1,19 @@
-"""The formula that fuses opinions, and its parameters.
+"""The formula that fuses the logits z_m of the modalities, and its parameters.
 
-    z'_m = z_m / T_m                    temperature per modality, higher on unfamiliar input
+    b    = log prior, or 0              the log prior with `prior_once` and two or more modalities present, else 0
+    t_m  = T_m exp(d_m e_m)             temperature; d_m = discount, e_m = excess, 0 for familiar input (novelty.py)
+    z'_m = (z_m - b) / t_m
     w    = softmax_m(-tau H(z'_m))      over the present modalities, H in nats; tau = sharpness
-    z    = s_S sum_m w_m z'_m           one scale per availability pattern S
+    z    = s_S sum_m w_m z'_m + b       one scale s per availability pattern S, the set of present modalities
     p    = softmax(z)
 
-T = s = tau = 1 is the paper's rule (MLA, section 3.3). A missing modality is left out, never zero-filled, and no sample
-sees its batch. Symbols: B batch, M modalities, C classes.
+T = s = tau = 1, d = 0 and b = 0 is the rule of the paper (MLA, arXiv 2311.10707, section 3.3). A missing modality is left
+out of the sums. It is not replaced by zeros. No sample influences another of its batch.
+Symbols: B batch, M modalities, C classes. The logits of one modality are also called its opinion.
 
-With `prior_once`, log prior is taken off every z_m of two or more present, and added to z once. An average of opinions
-holds the whole prior, but of what each has seen beyond it only a part, and no scale raises the one without the other.
+Why the prior is subtracted: the logits of a modality are log prior plus evidence. Averaging over modalities keeps the
+prior whole, but shrinks the evidence. Scaling the average up again would scale the prior too. So the prior is subtracted
+from each opinion and added once at the end.
 """
 
 from __future__ import annotations
@@ -26,13 +30,17 @@ Array = NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-    """What was fitted on validation: the parameters of the formula, and what single rules need.
+    """The parameters that were fitted on validation rows.
 
-    Fields: temperatures, one per modality name, in the order of the logits; sharpness; scales, by the keys of
-    `pattern_keys`, else 1. For `calibrated` too: discounts, how fast an opinion flattens as its input gets unfamiliar, by
-    modality, else 0; prior_once, whether it counts the prior once. For `static`: shares by modality, else 1. Prior, each
-    class's share of the training rows; empty means alike. For `native`: the rule that the training strategy was made for;
-    for `sum_logit`: bias, what every opinion shares and their sum counts once, or empty.
+    temperatures: T by modality name, in the order of the logits.
+    sharpness: tau.
+    scales: s by the keys of `pattern_keys`; 1 for patterns without one.
+    discounts: d by modality name, how fast an opinion flattens as its input gets unfamiliar; 0 for those without one.
+    prior: share of the training rows by class; empty means equal shares.
+    prior_once: whether the formula subtracts the log prior from the opinions and adds it once.
+    shares: weights of the rule `static` by modality name; 1 for those without one.
+    native: the rule that the rule `native` applies, the one that the training strategy was made for.
+    bias: for the rule `sum_logit`, the bias (C,) that every opinion contains and the sum counts once; empty means none.
     """
 
     temperatures: Mapping[str, float]
@@ -47,19 +55,19 @@ class Fusion:
 
     @classmethod
     def paper(cls, names: Sequence[str]) -> Fusion:
-        """Return the paper's point: every parameter 1."""
+        """Return the paper's rule: every parameter 1."""
         return cls(dict.fromkeys(names, 1.0))
 
-    def of(self, values: Mapping[str, float], default: float) -> Array:
-        """Line a modality's values up with the logits: (M, 1)."""
+    def column(self, values: Mapping[str, float], default: float) -> Array:
+        """Arrange values by modality name in the order of the logits: (M, 1)."""
         return np.array([values.get(name, default) for name in self.temperatures])[:, None]
 
-    def apart(self) -> Array | float:
-        """Return log prior (C,) where it is taken off opinions, else 0."""
+    def subtracted_log_prior(self) -> Array | float:
+        """Return the log prior (C,) that is subtracted from opinions, or 0 when none is."""
         return np.log(self.prior) if self.prior_once and self.prior else 0.0
 
     def scale(self, present: Array) -> Array:
-        """Look up each sample's scale: present (M, B) bool -> (B,)."""
+        """Look up the scale of each sample: present (M, B) bool -> (B,)."""
         patterns = list(map(tuple, present.T.tolist()))
         known = {pattern: self._scale_of(pattern) for pattern in set(patterns)}
         return np.array([known[pattern] for pattern in patterns])
@@ -71,7 +79,10 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """The fused opinion: log_probabilities (B, C), and weights (M, B), 0 where absent; they sum to 1 but in `energy`."""
+    """What a rule returns: log_probabilities (B, C), and weights (M, B), 0 where absent.
+
+    The weights of a sample sum to 1, except under the rule `energy`.
+    """
 
     log_probabilities: Array
     weights: Array
@@ -83,34 +94,34 @@ def pattern_name(names: Sequence[str]) -> str:
 
 
 def pattern_keys(names: Sequence[str]) -> list[str]:
-    """List what a pattern's values may stand under, the closest first: "image+text", "text:2", "image:2", "2".
+    """List the keys to look for the values of a pattern under, closest first: "image+text", "text:2", "image:2", "2".
 
-    "text:2" is for patterns of two that contain text, a modality that was added later: "2" then stays what it was for the
-    modalities that were there before.
+    "2" holds for every pattern of two modalities. "text:2" holds for those that contain text. It is written when text is
+    added to a finished bundle, so that "2" does not change for the older modalities.
     """
     return [pattern_name(names), *(f"{name}:{len(names)}" for name in reversed(names)), str(len(names))]
 
 
 def log_softmax(logits: Array) -> Array:
-    """Normalise over the last axis in log-space; finite for any finite logits."""
+    """Normalise over the last axis in log space: finite for any finite logits."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     normalised: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normalised
 
 
 def entropy(logits: Array) -> Array:
-    """Entropy in nats of softmax over the last axis: (..., C) -> (...)."""
+    """Compute the entropy in nats of the softmax over the last axis: (..., C) -> (...)."""
     return entropy_of(log_softmax(logits))
 
 
 def entropy_of(log_probabilities: Array) -> Array:
-    """Entropy in nats of what is normalised over the last axis already: (..., C) -> (...)."""
+    """Compute the entropy in nats from normalised log-probabilities: (..., C) -> (...)."""
     nats: Array = -(np.exp(log_probabilities) * log_probabilities).sum(axis=-1)
     return nats
 
 
 def entropy_weights(logits: Array, present: Array, sharpness: float = 1.0) -> Array:
-    """Weigh each present modality by its certainty, sample by sample.
+    """Weight each present modality by its certainty, sample by sample.
 
     Args: logits (M, B, C), finite; present (M, B) bool, one True per column at least; sharpness, tau of the formula.
     Returns: (M, B), sums to 1 over M, 0 where absent. Source: MLA (arXiv 2311.10707), section 3.3.
@@ -121,35 +132,40 @@ def entropy_weights(logits: Array, present: Array, sharpness: float = 1.0) -> Ar
 def _softmax_over_present(scores: Array, present: Array) -> Array:
     scores = np.where(present, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=0))
-    normalised: Array = weights / total(weights)
+    normalised: Array = weights / sum_in_order(weights)
     return normalised
 
 
-def total(values: Array) -> Array:
-    """Add up over the first axis, one after the other: zeros at the end, of modalities added later, change no bit."""
+def sum_in_order(values: Array) -> Array:
+    """Sum over the first axis, one entry after the other.
+
+    numpy.sum may group the entries differently when there are more of them. Here zeros at the end change no bit, so that
+    a modality that is added to a bundle later changes no answer to samples without it.
+    """
     added: Array = np.cumsum(values, axis=0)[-1]
     return added
 
 
-def weighted(logits: Array, weights: Array, scale: Array | float = 1.0, prior: Array | float = 0.0) -> Fused:
-    """Add up the weighted logits, scale the sum, add the prior: (M, B, C), (M, B), (B,), (B, C) -> Fused."""
-    mixed = np.einsum("mb,mbc->bc", weights, logits)
-    return Fused(log_softmax(np.atleast_1d(scale)[:, None] * mixed + prior), weights)
+def weighted_sum(logits: Array, weights: Array, scale: Array | float = 1.0, log_prior: Array | float = 0.0) -> Fused:
+    """Sum the weighted logits, scale the sum, add the log prior: (M, B, C), (M, B), (B,), (B, C) -> Fused."""
+    summed = np.einsum("mb,mbc->bc", weights, logits)
+    return Fused(log_softmax(np.atleast_1d(scale)[:, None] * summed + log_prior), weights)
 
 
 def calibrated(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
-    """Apply the whole formula with the fitted parameters; an opinion on unfamiliar input is flattened first.
+    """Apply the whole formula with the fitted parameters.
 
-    Its temperature is T_m exp(discount_m strain): an encoder that has never seen the like is over-confident, and entropy
-    weighting would follow it (one modality spoiled by noise, the others clean: right .12 of the time without, 1.00 with).
+    The discount flattens an opinion on unfamiliar input. Without it, an encoder is over-confident on input unlike its
+    training data, and entropy weighting follows it. Measured with one modality replaced by noise and the others clean:
+    accuracy 0.12 without the discount, 1.00 with it.
     """
-    temperature = fusion.of(fusion.temperatures, 1.0) * np.exp(fusion.of(fusion.discounts, 0.0) * excess)
-    prior = np.where(present.sum(axis=0)[:, None] > 1, fusion.apart(), 0.0)
-    tempered = (logits - prior) / temperature[..., None]
+    temperature = fusion.column(fusion.temperatures, 1.0) * np.exp(fusion.column(fusion.discounts, 0.0) * excess)
+    log_prior = np.where(present.sum(axis=0)[:, None] > 1, fusion.subtracted_log_prior(), 0.0)
+    tempered = (logits - log_prior) / temperature[..., None]
     weights = entropy_weights(tempered, present, fusion.sharpness)
-    return weighted(tempered, weights, fusion.scale(present), prior)
+    return weighted_sum(tempered, weights, fusion.scale(present), log_prior)
 
 
 def undiscounted(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
-    """Apply the whole formula, and take unfamiliar input at its word; the prior counts as fitted."""
+    """Apply the whole formula without discounts: unfamiliar input counts like any other."""
     return calibrated(logits, present, dataclasses.replace(fusion, discounts={}), excess)

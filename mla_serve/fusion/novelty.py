@@ -1,8 +1,11 @@
-"""How unlike the training data an input is, from its encoder's features. numpy only; fitted in train/unfamiliar.py.
+"""How unlike the training data an input is, from its encoder's features. Numpy only; fitted in train/fit/novelty.py.
 
-Two scores, of which the fit keeps the one that tells validation from its corrupted copies better, modality by modality:
-    mahalanobis  the smallest distance to a class's mean, under one shrunken covariance (Lee et al., NeurIPS 2018)
+There are two scores. For each modality, the fit keeps the one that separates validation rows better from corrupted copies:
+    mahalanobis  the smallest distance to the mean of a class, under one shrunken covariance (Lee et al., NeurIPS 2018)
     knn          the distance to the nearest of some training rows, on the unit sphere (Sun et al., ICML 2022)
+
+Each score is used in two ways: its percentile among the validation scores is reported as `unfamiliarity`, and its excess
+over them raises the temperature in the fusion (formula.py).
 """
 
 from __future__ import annotations
@@ -18,16 +21,18 @@ import numpy as np
 from mla_serve.fusion.formula import Array
 
 MOST_EXCESS = 8.0
-QUANTILES = np.linspace(0, 1, 201)
-CHUNK = 256
+QUANTILES = np.linspace(0, 1, 201)  # of the validation scores, as stored
+CHUNK = 256  # rows whose distances to all points are computed at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What one modality's features are compared with.
+    """What the features of one modality are compared with.
 
-    Fields: method; points (N, D): class means after `whiten`, or training rows; centre (D,) and whiten (D, D'), applied
-    first, but by knn; quantiles (201,), of the scores of validation.
+    method: "mahalanobis" or "knn".
+    points: (N, D'), the whitened class means, or for knn the training rows.
+    centre, whiten: (D,) and (D, D'), applied to features before they are compared; not used by knn.
+    quantiles: (201,), of the scores of the validation rows.
     """
 
     method: str
@@ -36,12 +41,12 @@ class Reference:
     whiten: Array
     quantiles: Array
 
-    def halved(self, field: str) -> bool:
-        """Whether a field is stored in half precision."""
+    def in_half_precision(self, field: str) -> bool:
+        """Return whether a field is stored in half precision."""
         return field == "points" and self.method == "knn"
 
     def score(self, features: Array) -> Array:
-        """Score features (B, D): the larger, the less like training."""
+        """Score features (B, D) -> (B,): a distance, larger for input less like the training data."""
         moved = features.astype(np.float64)
         if self.method == "knn":
             moved /= np.sqrt(np.square(moved).sum(axis=1, keepdims=True)) + 1e-12
@@ -51,7 +56,7 @@ class Reference:
         return np.concatenate(parts)
 
     def _distance(self, moved: Array) -> Array:
-        """Find the nearest point in single precision, which reads half the memory, and measure how far that is in double."""
+        """Find the nearest point in single precision, which halves the memory traffic; return its distance in double."""
         points, half_squares = self._coarse
         nearest = (half_squares - moved.astype(np.float32) @ points.T).argmin(axis=1)
         distance: Array = np.sqrt(np.square(moved - self.points[nearest]).sum(axis=1))
@@ -59,24 +64,27 @@ class Reference:
 
     @functools.cached_property
     def _coarse(self) -> tuple[Array, Array]:
-        """The points, and half of their squared lengths."""
+        """Return the points and half of their squared lengths, in single precision."""
         return self.points.astype(np.float32, copy=False), (
             np.square(self.points, dtype=np.float64).sum(axis=1) / 2
         ).astype(np.float32)
 
     @functools.cached_property
-    def _usual(self) -> tuple[float, float]:
-        """The median of validation's scores, and where their upper tenth begins."""
+    def _median_and_high(self) -> tuple[float, float]:
+        """Return the median and the 90th percentile of the validation scores."""
         middle, high = np.interp([0.5, 0.9], QUANTILES, self.quantiles)
         return float(middle), float(high)
 
     def percentile(self, scores: Array) -> Array:
-        """Say which share of validation is more familiar: (B,) in 0..1."""
+        """Return the share of validation rows with a lower score, for scores (B,): 0 to 1."""
         return np.interp(scores, self.quantiles, QUANTILES)
 
     def excess(self, scores: Array) -> Array:
-        """Say how far beyond validation's upper tenth: 0 inside, in units of what lies between its median and that."""
-        middle, high = self._usual
+        """Return how far scores (B,) lie above the 90th percentile of the validation scores: 0 to MOST_EXCESS.
+
+        The unit is the distance from their median to their 90th percentile. Scores up to the 90th percentile have excess 0.
+        """
+        middle, high = self._median_and_high
         excess: Array = np.minimum(np.maximum((scores - high) / max(high - middle, 1e-9), 0.0), MOST_EXCESS)
         return excess
 
@@ -85,7 +93,7 @@ class References:
     """The references of a bundle's modalities."""
 
     def __init__(self, references: Mapping[str, Reference]) -> None:
-        """Take one reference per modality; a modality without one counts as familiar."""
+        """Keep a reference by modality name. A modality without one counts as familiar."""
         self.by_modality = dict(references)
 
     @classmethod
@@ -96,12 +104,12 @@ class References:
             return cls({name: _read(arrays, name) for name in names})
 
     def to_bytes(self) -> bytes:
-        """Write the references as .npz: training rows, which lie on the unit sphere, in half precision."""
+        """Write the references as .npz. Training rows, which lie on the unit sphere, are stored in half precision."""
         arrays: dict[str, Array] = {}
         for name, reference in self.by_modality.items():
             arrays[f"{name}/method"] = np.array(reference.method)
             for field in ("points", "centre", "whiten", "quantiles"):
-                precise = np.float16 if reference.halved(field) else np.float32
+                precise = np.float16 if reference.in_half_precision(field) else np.float32
                 arrays[f"{name}/{field}"] = getattr(reference, field).astype(precise)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -116,5 +124,5 @@ def _read(arrays: Mapping[str, Array], name: str) -> Reference:
     finite = all(np.isfinite(value).all() for value in numbers.values())
     if method not in ("knn", "mahalanobis") or not finite or numbers["quantiles"].shape != QUANTILES.shape:
         raise ValueError(f"the reference of {name} is damaged")
-    numbers["points"] = numbers["points"].astype(np.float32)  # as they are stored, or more
+    numbers["points"] = numbers["points"].astype(np.float32)  # at least the precision that they were stored in
     return Reference(method, **numbers)

@@ -1,7 +1,16 @@
-"""Every rule for fusing opinions. A new rule is a function and its place in RULES.
+"""Every rule that fuses the logits of the modalities. A new rule is a function and its entry in RULES.
 
-A rule takes logits (M, B, C) with zeros where absent, present (M, B) bool, the fitted parameters and the excess (M, B), and
-returns the fused opinion. Symbols: B batch, M modalities, C classes.
+A rule takes logits (M, B, C) with zeros where absent, present (M, B) bool, the fitted parameters, and the excess (M, B) of
+novelty.py. Symbols: B batch, M modalities, C classes.
+
+`calibrated` is the whole formula of formula.py. Special cases of it, apart from the prior in `product_prior`:
+
+    undiscounted              d = 0
+    paper                     T = tau = s = 1, d = 0, b = 0
+    mean_logit                T = s = 1, tau = 0, d = 0, b = 0
+    product, product_prior    T = 1, tau = 0, d = 0, s = the number of present modalities
+
+mean_prob, static, energy and sum_logit are other formulas. `native` applies the rule that the bundle names.
 """
 
 from __future__ import annotations
@@ -17,24 +26,24 @@ from mla_serve.fusion.formula import (
     calibrated,
     entropy_weights,
     log_softmax,
-    total,
+    sum_in_order,
     undiscounted,
-    weighted,
+    weighted_sum,
 )
 
 
 def paper(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Weigh by entropy with every parameter 1: MLA, section 3.3."""
-    return weighted(logits, entropy_weights(logits, present))
+    """Weight by entropy with every parameter 1: MLA, section 3.3."""
+    return weighted_sum(logits, entropy_weights(logits, present))
 
 
 def mean_logit(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Average the logits: the formula with sharpness 0."""
-    return weighted(logits, entropy_weights(logits, present, sharpness=0.0))
+    """Average the logits."""
+    return weighted_sum(logits, entropy_weights(logits, present, sharpness=0.0))
 
 
 def mean_prob(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Average the probabilities: a mixture, no member of the formula."""
+    """Average the probabilities: a mixture."""
     weights = entropy_weights(logits, present, sharpness=0.0)
     log_p = log_softmax(logits)
     peak = np.where(present[..., None], log_p, -np.inf).max(axis=0)
@@ -43,12 +52,12 @@ def mean_prob(logits: Array, present: Array, fusion: Fusion, excess: Array) -> F
 
 
 def product(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Multiply the opinions (product of experts): sharpness 0 and the number present as the scale."""
-    return weighted(logits, entropy_weights(logits, present, sharpness=0.0), present.sum(axis=0))
+    """Multiply the probabilities and normalise: a product of experts."""
+    return weighted_sum(logits, entropy_weights(logits, present, sharpness=0.0), present.sum(axis=0))
 
 
 def product_prior(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
-    """Multiply the opinions, and count the classes' prior once, not once for each expert."""
+    """Multiply the probabilities, but count the prior of the classes once instead of once per modality."""
     fused = product(logits, present, fusion, excess)
     prior = np.log(fusion.prior or np.ones(logits.shape[2]))
     corrected = fused.log_probabilities - (present.sum(axis=0) - 1)[:, None] * prior
@@ -56,10 +65,13 @@ def product_prior(logits: Array, present: Array, fusion: Fusion, excess: Array) 
 
 
 def sum_logit(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Add the logits up; a bias that every opinion carries counts once: a joint head, with zeros for what is missing."""
-    outputs = present.sum(axis=0)[:, None]
-    shared = (outputs - 1) * np.array(fusion.bias or np.zeros(logits.shape[2]))
-    return Fused(log_softmax(logits.sum(axis=0) - shared), present / outputs.T)  # `fuse` has put zeros where absent
+    """Sum the logits, and count once the bias that each of them contains.
+
+    This is what a joint linear head on the concatenated features gives, with zeros for missing modalities.
+    """
+    counts = present.sum(axis=0)[:, None]
+    repeated_bias = (counts - 1) * np.array(fusion.bias or np.zeros(logits.shape[2]))
+    return Fused(log_softmax(logits.sum(axis=0) - repeated_bias), present / counts.T)  # `fuse` put zeros where absent
 
 
 def native(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
@@ -68,16 +80,19 @@ def native(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fuse
 
 
 def static(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Average the logits by a fixed share for each modality, from its accuracy alone on validation."""
-    shares = np.where(present, fusion.of(fusion.shares, 1.0), 0.0)
-    return weighted(logits, shares / total(shares))
+    """Average the logits with fixed weights, fitted to the validation accuracy of each modality by itself."""
+    shares = np.where(present, fusion.column(fusion.shares, 1.0), 0.0)
+    return weighted_sum(logits, shares / sum_in_order(shares))
 
 
 def energy(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Weigh by energy, 0.1 logsumexp(z), which does not sum to 1: QMF, ICML 2023; kept above 0, where it means nothing."""
+    """Weight by energy, 0.1 logsumexp(z): QMF, ICML 2023. The weights do not sum to 1.
+
+    An energy can be negative, but a negative weight would reverse the opinion, so it is raised to 1e-6.
+    """
     peak = logits.max(axis=-1, keepdims=True)
     log_sum = peak[..., 0] + np.log(np.exp(logits - peak).sum(axis=-1))
-    return weighted(logits, np.where(present, np.maximum(0.1 * log_sum, 1e-6), 0.0))
+    return weighted_sum(logits, np.where(present, np.maximum(0.1 * log_sum, 1e-6), 0.0))
 
 
 Rule = Callable[[Array, Array, Fusion, Array], Fused]
@@ -98,14 +113,14 @@ RULES: dict[str, Rule] = {
     )
 }
 DEFAULT_RULE = "calibrated"
-TEMPERED = ("calibrated", "undiscounted")  # rules that judge each opinion at its fitted temperature
+TEMPERED = ("calibrated", "undiscounted")  # rules that divide the logits by the fitted temperatures
 
 
 def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, excess: Array | None = None) -> Fused:
-    """Fuse the present opinions of each sample by a named rule.
+    """Fuse the logits of each sample's present modalities by a named rule, in float64.
 
-    Args: logits (M, B, C), whatever stands where absent is ignored; present (M, B) bool, one True per column at least;
-    rule, a key of RULES; strain (M, B) >= 0, how unfamiliar each input is, 0 when left out. Computed in float64.
+    Args: logits (M, B, C), ignored where absent; present (M, B) bool, one True per column at least; rule, a key of RULES;
+    excess (M, B) >= 0, how unfamiliar each input is (see Reference.excess), 0 when left out.
     """
     excess = np.zeros(present.shape) if excess is None else np.where(present, excess, 0.0)
     return RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion, excess)

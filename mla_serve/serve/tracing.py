@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mla_serve.console import install_command
 from mla_serve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check(environment: Mapping[str, str]) -> None:
     if found is None:
         raise ConfigError(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but what sends spans is not installed; "
-            "pip install -c constraints.txt 'mla_serve[otel]', or unset it"
+            f"{install_command('otel')}, or unset it"
         )
 
 

@@ -18,7 +18,8 @@ import torch
 from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
-from mla_serve.output import RUN_FOLDER, put_aside
+from mla_serve.output.replacing import move_to_backup
+from mla_serve.output.targets import RUN_FOLDER
 from mla_serve.table import Row, Table, check_rows, payload, read_table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.checks import Print, Rows, check_data, make_print
@@ -302,7 +303,7 @@ def _goes_on(
     if restarted:
         (folder.path / METRICS).unlink(missing_ok=True)
     else:
-        put_aside("--runs", folder.path, RUN_FOLDER)
+        move_to_backup("--runs", folder.path, RUN_FOLDER)
     folder.write_json("config.json", facts)
     if launch:
         folder.write_bytes(LAUNCH, launch.encode())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mla_serve.errors import ConfigError
-from mla_serve.output import RUN_FOLDER, bundle_called, check_target, kept
+from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.run_folder import LAST, RUN
 
@@ -51,10 +51,10 @@ def check_places(config: TrainConfig, name: str, read: Mapping[str, Path | None]
         notes.append(f"--resume: {folder} has no checkpoint; it is begun anew")
     if not (config.resume and (folder / LAST).is_file()):
         note = check_target(
-            "--runs", folder, RUN_FOLDER, spared={"the file of --about": config.about, **data, **(read or {})}
+            "--runs", folder, RUN_FOLDER, protected={"the file of --about": config.about, **data, **(read or {})}
         )
         if note and (folder / RUN).is_file():
-            note = f"{folder}, a finished run, is trained again; the old one is kept as {kept(folder).name}"
+            note = f"{folder}, a finished run, is trained again; the old one is kept as {backup_path(folder).name}"
         notes.append(note)
     own = {"the folder of the run": folder, "the cache": cache_folder(config)}
     spared = {**data, "the folder of --runs": config.runs, "the file of --about": config.about}

@@ -16,7 +16,7 @@ import torch
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Fusion
 from mla_serve.inputs import INPUTS, Input, Payload, list_fields
-from mla_serve.output import writing
+from mla_serve.output.targets import write_errors
 from mla_serve.train.encoders import ENCODERS, Encoder
 from mla_serve.train.encoders.blocks import group_normed
 from mla_serve.train.pretrained.encoders import make_pretrained
@@ -108,14 +108,14 @@ class RunFolder:
 
     def append_line(self, name: str, line: str) -> None:
         """Add one line to a file. Raises: ConfigError."""
-        with writing(self.path / name, FULL_ADVICE), (self.path / name).open("a", encoding="utf-8") as file:
+        with write_errors(self.path / name, FULL_ADVICE), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def _write_whole(self, name: str, write: Callable[[Path], object]) -> None:
         """Write beside the file, then rename; one of before is kept when it fails. Raises: ConfigError."""
         target = self.path / name
         temporary = target.with_name(f".{target.name}.tmp")
-        with writing(target, FULL_ADVICE):
+        with write_errors(target, FULL_ADVICE):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 write(temporary)

@@ -42,7 +42,7 @@ def ask(make_bundle: Callable[..., Path], tmp_path: Path) -> Ask:
 @pytest.fixture
 def table(tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A table of 7 slices with two rows that cannot be used."""
-    monkeypatch.setattr(bulk, "ROWS", 4)
+    monkeypatch.setattr(bulk, "SLICE_ROWS", 4)
     rows = [*rows_of(tmp_path, ask, 24), {"id": "none"}, {"id": "gone", "image": "not-there.bin"}]
     return write_jsonl(tmp_path / "rows.jsonl", rows)
 
@@ -73,7 +73,7 @@ def test_a_driver_that_dies_is_told_unless_all_was_said(
     monkeypatch.setattr(on_ray, "_drive", drives_and_dies_late)
     assert list(scored()) == [(0, 4, False)]
     monkeypatch.setattr(on_ray, "_drive", drives_and_dies)
-    with pytest.raises(DataError, match="drives Ray died; run the same again"):
+    with pytest.raises(DataError, match="drives Ray died; run the same command again to continue"):
         list(scored())
     monkeypatch.setattr(on_ray, "_drive", drives_and_waits)
     stream = scored()
@@ -162,7 +162,7 @@ def test_the_flag_goes_with_and_without_an_address() -> None:
     assert console.parse(PredictConfig, ["--ray", "--table", "t.csv"], "predict") == PredictConfig(
         ray=LOCAL, table=Path("t.csv")
     )
-    with pytest.raises(ConfigError, match="go with --table"):
+    with pytest.raises(ConfigError, match="need --table"):
         predict(PredictConfig(text="x", ray=LOCAL))
 
 

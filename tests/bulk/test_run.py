@@ -38,7 +38,7 @@ def ask(make_bundle: Callable[..., Path], tmp_path: Path) -> Ask:
 
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "ROWS", 4)
+    monkeypatch.setattr(bulk, "SLICE_ROWS", 4)
 
 
 def rows_of(folder: Path, ask: Ask, count: int) -> list[dict[str, Any]]:
@@ -82,9 +82,9 @@ def one_by_one(folder: Path, ask: Ask, rows: Sequence[dict[str, Any]]) -> list[A
 def score_here(table: Path, out: Path, ask: Ask, only: int | None = None) -> int:
     """Score in this process, all slices or the first few; returns how many there were."""
     source, parts = Source.of(table), Parts(out)
-    parts.begin({"slice": bulk.ROWS})
+    parts.begin({"slice": bulk.SLICE_ROWS})
     scorer = Scorer(ask, source.path.parent)
-    slices = list(source.slices(bulk.ROWS))
+    slices = list(source.slices(bulk.SLICE_ROWS))
     for rows in slices[:only]:
         parts.keep(rows.number, scorer.score(rows))
     return len(slices)
@@ -154,7 +154,7 @@ def test_a_bad_row_is_told_and_its_neighbours_are_answered(tmp_path: Path, ask: 
         assert word in answer["error"]
         assert answer["label"] is None
     assert answers[4]["id"] is None
-    assert answers[8]["error"].startswith("numbers: the model makes no finite numbers of it")
+    assert answers[8]["error"].startswith("numbers: the model returns infinity or NaN for it")
     assert answers[8]["label"] is None
 
 
@@ -167,10 +167,10 @@ def test_an_interrupted_scoring_goes_on_and_gives_the_same_file(tmp_path: Path, 
     scorer, source = Scorer(ask, tmp_path), Source.of(table)
     asked = {"fusion": ask.rule, "coverage": None}
     interrupted.begin(
-        {"table": source.sha256, "model": Bundle.load(ask.model).manifest.sha256, **asked, "slice": bulk.ROWS}
+        {"table": source.sha256, "model": Bundle.load(ask.model).manifest.sha256, **asked, "slice": bulk.SLICE_ROWS}
         | {"version": __version__}
     )
-    for rows in list(source.slices(bulk.ROWS))[::2]:
+    for rows in list(source.slices(bulk.SLICE_ROWS))[::2]:
         interrupted.keep(rows.number, scorer.score(rows))
     (plan / "00000001.tmp").write_bytes(b"half a part")
     scored = score_table(table, out, ask, workers=1)
@@ -199,7 +199,7 @@ def test_nothing_is_written_over_until_all_is_there(tmp_path: Path, ask: Ask) ->
 def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Callable[..., Path], ask: Ask) -> None:
     table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 3))
     asked = dataclasses.replace(ask, coverage=0.9)
-    if DEFAULT_RULE not in Bundle.load(ask.model).conformal.scores:
+    if DEFAULT_RULE not in Bundle.load(ask.model).prediction_sets.scores:
         with pytest.raises(Exception, match="no scores for prediction sets"):
             score_table(table, tmp_path / "out.parquet", asked)
     assert "prediction_set" in Scorer(asked, tmp_path).schema.names
@@ -209,14 +209,14 @@ def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Calla
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"out": None}, "needs --out"),
+        ({"out": None}, "add --out"),
         ({"text": "seven"}, "--text: is for one sample"),
         ({"top_k": 3}, "--top-k: is for one sample"),
         ({"workers": 0}, "at least 1"),
         ({"out": Path("answers.csv")}, "ends in .parquet"),
         ({"table": Path("rows.xls")}, "expected a table"),
         ({"table": Path("not-there.csv")}, "cannot be read"),
-        ({"table": None}, "go with --table"),
+        ({"table": None}, "need --table"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(

@@ -12,7 +12,7 @@ import pytest
 
 from mla_serve.bundle.manifest import MANIFEST, Bundle, Manifest
 from mla_serve.errors import BundleError
-from mla_serve.output import staged
+from mla_serve.output.replacing import staging_folder
 
 Change = Callable[..., None]
 
@@ -186,7 +186,7 @@ def test_a_bundle_may_itself_be_reached_by_a_link(bundle_copy: Path, tmp_path: P
 
 
 def write_half(target: Path) -> None:
-    with staged(target, target.name) as folder:
+    with staging_folder(target, target.name) as folder:
         (folder / "half").write_text("half")
         raise RuntimeError("half way")
 
@@ -207,7 +207,7 @@ def test_staged_leaves_the_old_bundle_when_it_fails(bundle_copy: Path) -> None:
 
 def test_staged_replaces_the_old_bundle_as_a_whole_and_keeps_it(bundle_copy: Path) -> None:
     before = content_of(bundle_copy)
-    with staged(bundle_copy, "tiny") as folder:
+    with staging_folder(bundle_copy, "tiny") as folder:
         (folder / "new").write_text("new")
         assert (bundle_copy / MANIFEST).exists()
     assert content_of(bundle_copy) == {"new": b"new"}

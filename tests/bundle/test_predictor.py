@@ -20,8 +20,8 @@ from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.evaluation.splits import run_split
 from mla_serve.fusion.formula import log_softmax
-from mla_serve.fusion.intervals import Conformal
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
+from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
 
@@ -171,7 +171,7 @@ def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, w
     assert cautious.entropy > trusting.entropy + 0.05
 
 
-def test_the_answer_is_the_fusion_of_what_was_heard_with_its_strain(wary: Predictor, make_sample: MakeSample) -> None:
+def test_the_answer_is_the_fusion_of_the_outputs_with_their_excess(wary: Predictor, make_sample: MakeSample) -> None:
     outputs = wary.run_graphs([wary.decode(make_sample(seed)) for seed in range(5)])
     assert (outputs.excess[wary.names.index("vector")] > 0).any()
     expected = fuse(outputs.logits, outputs.present, wary.bundle.fusion, excess=outputs.excess)
@@ -277,7 +277,7 @@ def many(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     """Open a bundle of many classes, with scores for prediction sets under one rule."""
     folder = make_bundle(tmp_path_factory.mktemp("many") / "many", {"words": "text"}, classes=MANY)
     predictor = Predictor(Bundle.load(folder))
-    predictor.bundle.conformal = Conformal({"paper": {"words": [0.97] * 99}})
+    predictor.bundle.prediction_sets = PredictionSets({"paper": {"words": [0.97] * 99}})
     return predictor
 
 
@@ -431,9 +431,7 @@ def test_what_graphs_give_stays_in_single_precision(predictor: Predictor, sample
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e30])
-def test_however_far_away_an_input_is_its_strain_is_the_most_and_nobody_is_warned(
-    tiny_bundle: Path, scale: float
-) -> None:
+def test_the_excess_of_any_far_input_is_the_most_without_a_warning(tiny_bundle: Path, scale: float) -> None:
     predictor = know_only_zeros(Predictor(Bundle.load(tiny_bundle)), "vector")
     reference = predictor.bundle.references.by_modality["vector"]
     further = dataclasses.replace(reference, whiten=scale * reference.whiten)
@@ -487,7 +485,7 @@ HUGE = [3e38] * 4
 def test_numbers_that_the_model_cannot_take_are_no_answer(predictor: Predictor, sample: dict[str, Payload]) -> None:
     """Not even by the other modalities: whoever sent them would not know that they were left out."""
     for part in ({"vector": HUGE}, sample | {"vector": HUGE}):
-        with pytest.raises(InputError, match="no finite numbers") as caught:
+        with pytest.raises(InputError, match="returns infinity or NaN") as caught:
             predictor.predict([sample, part])
         assert caught.value.field == "vector"
         assert isinstance(caught.value, NotFinite)
@@ -530,7 +528,7 @@ def test_one_number_that_is_not_finite_is_no_answer(
         predictor.predict(samples)
     assert caught.value.field == "audio"
     assert caught.value.rows == [2]
-    with pytest.raises(BundleError, match=r"tiny: golden samples .* no finite numbers"):
+    with pytest.raises(BundleError, match=r"tiny: golden samples .* returns infinity or NaN"):
         predictor.verify()
 
 
@@ -553,5 +551,5 @@ def test_a_row_that_the_model_cannot_take_is_named_when_measuring(tmp_path: Path
     )
     (tmp_path / "dataset.json").write_text(json.dumps({"modalities": {"vector": "vector"}}))
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=r"row row-1: vector: .* no finite numbers"):
+    with pytest.raises(DataError, match=r"row row-1: vector: .* returns infinity or NaN"):
         run_split(Predictor(Bundle.load(tiny_bundle)), tmp_path)

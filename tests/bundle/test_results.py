@@ -1,4 +1,4 @@
-"""What people are shown: bars as long as the numbers, labels as they are."""
+"""Results drawn for the terminal: the length of bars, labels without markup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def drawn(thing: object) -> str:
     return output.getvalue()
 
 
-def test_labels_are_no_markup() -> None:
+def test_labels_are_not_read_as_markup() -> None:
     opinion = Opinion(1.0, 0.1, 0.2, "[red]x[/]", 0.9, 0.25)
     listed = [LabelProbability("[red]x[/]", 0.9), LabelProbability("y", 0.1)]
     answer = Prediction("[red]x[/]", 0.9, listed, 0.2, "paper", {"a": opinion}, [], ["[b]", "y"])
@@ -34,7 +34,7 @@ def test_labels_are_no_markup() -> None:
     assert "25%" in shown
 
 
-def test_what_was_measured_is_drawn_for_every_condition_and_rule() -> None:
+def test_measured_scores_are_drawn_for_every_condition_and_rule() -> None:
     scores = {"accuracy": 0.5, "nll": 1.25, "ece": 0.125}
     results = {"rows": 7, "split": "test", "draws": 20, "conditions": {"full": {"paper": scores, "calibrated": scores}}}
     shown = drawn(measured(results, ("calibrated", "paper")))

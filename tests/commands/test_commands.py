@@ -11,10 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import setuptools
 
 from mla_serve import __version__, console
 from mla_serve.__main__ import COMMANDS, main
@@ -236,8 +238,10 @@ def test_every_exit_code_is_documented() -> None:
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == list(CODES)
 
 
-def test_a_reader_that_leaves_is_no_error(tiny_bundle: Path) -> None:
-    script = f"set -o pipefail; {sys.executable} -m mla_serve predict --json --text a --model {tiny_bundle} | true"
+@pytest.mark.parametrize("args", ["predict --json --text a --model BUNDLE", "train --help"])
+def test_a_reader_that_leaves_is_no_error(tiny_bundle: Path, args: str) -> None:
+    command = f"{sys.executable} -m mla_serve {args.replace('BUNDLE', str(tiny_bundle))}"
+    script = f"set -o pipefail; {command} | true"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert done.returncode in (0, 141)  # 0 where the pipe took it all before anybody left
     assert done.stderr == b""
@@ -275,15 +279,71 @@ def test_what_cannot_be_written_is_one_line(tiny_bundle: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("started", "expected"),
-    [
-        ("/usr/bin/mla-serve", "mla-serve serve --model 'a b'"),
-        ("mla_serve/__main__.py", "python -m mla_serve serve --model 'a b'"),
-    ],
-)
-def test_a_command_to_type_fits_how_the_process_was_started(
-    started: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", [started, "train"])
-    assert console.command_line("serve", "--model", "a b") == expected
+def test_a_printed_command_is_always_spelled_mla_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["mla_serve/__main__.py", "train"])
+    assert console.command_line("serve", "--model", "a b") == "mla-serve serve --model 'a b'"
+
+
+@pytest.mark.parametrize("module", [("mla_serve", "train"), ("mla_serve.train",)])
+def test_the_usage_line_of_each_way_to_start_training_is_that_of_the_command(module: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", *module, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: mla-serve train ")
+
+
+def test_a_hint_to_install_an_extra_fits_a_clone_or_an_installed_package(tmp_path: Path) -> None:
+    assert console.in_clone()
+    assert console.install_command("cpu,train") == "pip install -c constraints.txt -e '.[cpu,train]'"
+    assert console.install_command("cpu,train", tmp_path) == "pip install 'mla_serve[cpu,train]'"
+
+
+OWN_FILES = ("export.py", "data.py", "train.py", "table.py", "client.py", "errors.py", "mla-serve.py")
+
+
+def test_files_of_the_user_in_the_current_directory_are_not_imported(tiny_bundle: Path, tmp_path: Path) -> None:
+    """`python -m` searches the current directory first, so a user's export.py must not stand for a module of ours."""
+    for name in OWN_FILES:
+        (tmp_path / name).write_text("raise SystemExit('a file of the user was imported')\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for args in (("export", "--help"), ("train", "--help"), ("predict", "--model", str(tiny_bundle), "--text", "a")):
+        command = [sys.executable, "-m", "mla_serve", *args]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), args
+
+
+def test_a_wheel_holds_one_top_level_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    assert settings["namespaces"] is False
+    found = setuptools.find_packages(str(ROOT), include=settings["include"])
+    assert {name.partition(".")[0] for name in found} == {"mla_serve"}
+    assert "mla_serve.export" in found
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works_outside_the_clone(tmp_path: Path) -> None:
+    """Build a wheel and install it where nothing else of this package is; its dependencies are those of this environment."""
+    source, wheels, site = tmp_path / "source", tmp_path / "wheels", tmp_path / "site"
+    files = ("pyproject.toml", "README.md", "LICENSE")
+    shutil.copytree(ROOT / "mla_serve", source / "mla_serve")  # follows the link to export/
+    for name in files:
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, *wheels.glob("*.whl")], check=True)
+    tops = {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
+    assert tops == {"mla_serve", "bin"}
+
+    def in_wheel(code: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert in_wheel("import mla_serve; print(mla_serve.__file__)") == str(site / "mla_serve" / "__init__.py")
+    assert in_wheel("from mla_serve.__main__ import main; main(['--version'])") == __version__
+    assert (
+        in_wheel("from mla_serve.console import install_command as i; print(i('cpu'))")
+        == "pip install 'mla_serve[cpu]'"
+    )
+    page = "from mla_serve.serve.http import pages; from pathlib import Path; print((Path(pages.__file__).parents[1] / 'web' / 'index.html').is_file())"
+    assert in_wheel(page) == "True"

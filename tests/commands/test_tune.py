@@ -1,4 +1,4 @@
-"""Tuning: what is tried, what counts as better, and one real service under pressure."""
+"""Tuning: which settings are tried, when one is better, and one real service under load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.commands.tune import TuneConfig, run
-from mla_serve.commands.tune_choices import WORTH, Duel, start, steps
+from mla_serve.commands.tune_choices import LEAST_GAIN, Duel, start, steps
 from mla_serve.commands.tune_trial import Service, requests, serving
 from mla_serve.errors import ConfigError
 from mla_serve.serve.http.forms import read_form, sample_from_form
@@ -25,7 +25,9 @@ rates = st.lists(st.floats(1, 1e4), min_size=1, max_size=9)
 
 
 @machines
-def test_the_service_understands_what_is_tried(cores: int, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_accepts_every_setting_that_is_tried(
+    cores: int, gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     default = start(cores, gpu=gpu)
     for change in [{}, *(change for _, change in steps(cores, gpu=gpu))]:
         assert change.keys() <= default.keys()
@@ -37,7 +39,7 @@ def test_the_service_understands_what_is_tried(cores: int, gpu: bool, monkeypatc
 
 
 @machines
-def test_the_start_is_what_the_service_does_by_itself(cores: int, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuning_starts_from_the_defaults_of_the_service(cores: int, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mla_serve.serve.settings.cores", lambda: cores)
     monkeypatch.setattr("mla_serve.serve.settings.cuda_is_there", lambda: gpu)
     settings = Settings()
@@ -50,17 +52,17 @@ def test_the_start_is_what_the_service_does_by_itself(cores: int, gpu: bool, mon
 
 
 @given(mine=rates, other=st.floats(1, 1e4))
-def test_a_choice_wins_by_all_rounds_or_not_at_all(mine: list[float], other: float) -> None:
+def test_a_choice_must_win_every_round(mine: list[float], other: float) -> None:
     duel = Duel(mine, [other] * len(mine))
     assert duel.ratios[0] <= duel.ratio <= duel.ratios[-1]
     if duel.wins:
         assert min(mine) > other
         assert not Duel([other] * len(mine), mine).wins
     assert Duel([2 * other] * 3, [other] * 3).wins
-    assert not Duel([other * (WORTH - 0.01)] * 3, [other] * 3).wins
+    assert not Duel([other * (LEAST_GAIN - 0.01)] * 3, [other] * 3).wins
 
 
-def test_the_requests_are_every_subset_as_the_service_reads_them(tiny_bundle: Path) -> None:
+def test_the_requests_hold_every_subset_of_the_modalities(tiny_bundle: Path) -> None:
     inputs = Bundle.load(tiny_bundle).inputs
     seen = set()
     for request in requests(tiny_bundle):
@@ -83,7 +85,7 @@ async def read(headers: list[tuple[bytes, ...]], body: bytes, known: tuple[str, 
 
 
 @pytest.mark.parametrize("flags", [{"connections": 0}, {"rounds": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
-def test_flags_that_make_no_sense_are_refused(flags: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_refused(flags: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="--connections and --rounds"):
         run(TuneConfig(**flags))  # type: ignore[arg-type]
 
@@ -98,7 +100,7 @@ def test_a_service_that_does_not_start_is_quoted(tiny_bundle: Path) -> None:
         raise AssertionError("it may not start")
 
 
-def test_keys_in_the_settings_file_are_not_asked_for(
+def test_tuning_needs_no_key_when_the_settings_file_names_keys(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "keys").write_text("0123456789abcdef0123456789abcdef\n")

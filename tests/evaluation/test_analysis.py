@@ -1,4 +1,4 @@
-"""What an evaluation tells beside the conditions, on the tiny bundle."""
+"""What an evaluation measures beside the conditions, on the tiny bundle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_missing_rates_are_scored_on_the_same_masks_for_every_rule(predictor: Pr
     assert curves == analysis.missing_curve(predictor, outputs, labels, RULES, draws=3)
 
 
-def test_leaving_one_out_says_what_goes_with_it(predictor: Predictor, case: Case) -> None:
+def test_leaving_one_out_gives_the_accuracy_lost_without_it(predictor: Predictor, case: Case) -> None:
     _, outputs, labels = case
     found = analysis.leave_one_out(predictor, outputs, labels, RULES)
     assert set(found) == set(predictor.names)
@@ -41,7 +41,7 @@ def test_leaving_one_out_says_what_goes_with_it(predictor: Predictor, case: Case
     assert found["audio"]["paper"]["accuracy"] == pytest.approx(expected.mean())
 
 
-def test_intervals_hold_what_was_measured(predictor: Predictor, case: Case) -> None:
+def test_intervals_contain_the_measured_score(predictor: Predictor, case: Case) -> None:
     _, outputs, labels = case
     found = analysis.intervals(predictor, outputs, labels, RULES, {"full": outputs.present})
     right = analysis.log_probabilities(predictor, outputs, "paper", outputs.present).argmax(axis=1) == labels
@@ -58,7 +58,7 @@ def test_reliability_and_confusion_count_every_row(predictor: Predictor, case: C
     assert np.trace(table) == np.sum(log_p.argmax(axis=1) == labels)
 
 
-def test_spoiling_one_modality_leaves_the_others_as_they_were(predictor: Predictor, case: Case) -> None:
+def test_corrupting_one_modality_keeps_the_outputs_of_the_others(predictor: Predictor, case: Case) -> None:
     samples, outputs, labels = case
     before = outputs.logits.copy()
     curves = analysis.corruption_curves(predictor, samples, outputs, labels, RULES, severities=(1, 5))

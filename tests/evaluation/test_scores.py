@@ -41,12 +41,12 @@ def test_macro_f1_is_the_mean_over_classes() -> None:
     assert macro_f1(answers, labels) == pytest.approx((2 * 2 / 5 + 2 * 1 / 3) / 2)
 
 
-def test_every_pattern_once_when_there_are_few_modalities() -> None:
+def test_every_pattern_is_listed_once_with_few_modalities() -> None:
     assert len({tuple(p) for p in patterns(4)}) == 15
     assert len(patterns(10)) == 11
 
 
-def test_dropping_leaves_something_and_adds_nothing() -> None:
+def test_dropping_keeps_one_modality_and_adds_none() -> None:
     generator = np.random.default_rng(0)
     present = generator.random((4, 5000)) < 0.8
     present[0] |= ~present.any(axis=0)
@@ -57,7 +57,7 @@ def test_dropping_leaves_something_and_adds_nothing() -> None:
     assert (full.sum(axis=0) == 1).mean() == pytest.approx(0.8**3 + 3 * 0.2 * 0.8**2, abs=0.01)
 
 
-def test_conditions_use_the_rows_own_masks_unless_draws_are_asked_for() -> None:
+def test_conditions_use_the_masks_of_the_data_set_when_draws_is_0() -> None:
     present = np.ones((2, 6), dtype=bool)
     own = np.array([[True] * 6, [False] * 6])
     named = dict(conditions(present, ("a", "b"), {"50": own}))
@@ -66,7 +66,7 @@ def test_conditions_use_the_rows_own_masks_unless_draws_are_asked_for() -> None:
     assert len(dict(conditions(present, ("a", "b"), {"50": own}, draws=4))["missing50"]) == 4
 
 
-def test_a_pattern_counts_only_the_rows_that_have_it() -> None:
+def test_a_pattern_is_scored_on_the_rows_that_have_it() -> None:
     logits = np.zeros((2, 3, 2))
     logits[0] = [[5, 0], [5, 0], [0, 5]]
     present = np.array([[True, True, True], [True, False, False]])

@@ -1,4 +1,4 @@
-"""References for unfamiliar input: what a score and a strain are, and what is stored. The fit is in tests/train."""
+"""References for unfamiliar input: scores, percentile, excess, and what is stored. The fit is tested in tests/train."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_a_row_scores_the_same_alone_as_in_a_large_batch(reference: Reference) -
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 50.0])
-def test_strain_is_how_far_beyond_the_upper_tenth_in_units_of_its_distance_from_the_median(spread: float) -> None:
+def test_excess_is_measured_from_the_90th_percentile_in_units_of_its_distance_from_the_median(spread: float) -> None:
     reference = knn(quantiles=10 + spread * QUANTILES)
     unit, begins = 0.4 * spread, 10 + 0.9 * spread
     scores = np.array([0.0, 10.0, begins, begins + 0.5 * unit, begins + unit, begins + 7 * unit, begins + 99 * unit])
     np.testing.assert_allclose(reference.excess(scores), [0, 0, 0, 0.5, 1, 7, MOST_EXCESS], atol=1e-6)
 
 
-def test_strain_is_finite_where_all_of_validation_scored_alike() -> None:
+def test_excess_is_finite_when_all_validation_scores_are_equal() -> None:
     scores = knn(quantiles=np.full(len(QUANTILES), 2.0)).excess(np.array([1.0, 2.0, 2.1]))
     np.testing.assert_array_equal(scores, [0, 0, MOST_EXCESS])
 

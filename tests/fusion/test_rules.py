@@ -18,7 +18,7 @@ NAMES = ("a", "b", "c", "d", "e")
 
 @st.composite
 def opinions(draw: st.DrawFn, largest: float = 50.0) -> tuple[Array, Array, Fusion]:
-    """Logits (M, B, C), present (M, B) with something in every column, and fitted parameters."""
+    """Logits (M, B, C), present (M, B) one True per column at least, and fitted parameters."""
     count, batch, classes = draw(st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(2, 7)))
     values = st.floats(-largest, largest, allow_subnormal=False)
     logits = draw(hnp.arrays(np.float64, (count, batch, classes), elements=values))
@@ -40,7 +40,7 @@ def opinions(draw: st.DrawFn, largest: float = 50.0) -> tuple[Array, Array, Fusi
 @every_rule
 @settings(deadline=None, max_examples=80)
 @given(case=opinions())
-def test_weights_sum_to_one_over_what_is_present(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+def test_weights_sum_to_one_over_the_present_modalities(rule: str, case: tuple[Array, Array, Fusion]) -> None:
     logits, present, fusion = case
     fused = fuse(logits, present, fusion, rule)
     if rule != "energy":
@@ -53,7 +53,7 @@ def test_weights_sum_to_one_over_what_is_present(rule: str, case: tuple[Array, A
 @every_rule
 @settings(deadline=None, max_examples=80)
 @given(case=opinions())
-def test_a_sample_does_not_see_its_batch(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(rule: str, case: tuple[Array, Array, Fusion]) -> None:
     logits, present, fusion = case
     together = fuse(logits, present, fusion, rule).log_probabilities
     for b in range(logits.shape[1]):
@@ -64,7 +64,7 @@ def test_a_sample_does_not_see_its_batch(rule: str, case: tuple[Array, Array, Fu
 @every_rule
 @settings(deadline=None, max_examples=80)
 @given(case=opinions())
-def test_what_stands_where_absent_changes_nothing(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+def test_logits_of_absent_modalities_are_ignored(rule: str, case: tuple[Array, Array, Fusion]) -> None:
     logits, present, fusion = case
     spoiled = np.where(present[..., None], logits, np.nan)
     clean = fuse(logits, present, fusion, rule)
@@ -91,7 +91,7 @@ def test_permuting_modalities_permutes_weights(
 @every_rule
 @settings(deadline=None, max_examples=80)
 @given(case=opinions())
-def test_alone_a_modality_has_weight_one_and_keeps_its_ranking(rule: str, case: tuple[Array, Array, Fusion]) -> None:
+def test_a_single_modality_has_weight_one_and_keeps_its_ranking(rule: str, case: tuple[Array, Array, Fusion]) -> None:
     logits, _, fusion = case
     logits = np.round(logits, 3)
     present = np.zeros(logits.shape[:2], dtype=bool)
@@ -114,7 +114,7 @@ def test_huge_logits_stay_finite(rule: str, case: tuple[Array, Array, Fusion]) -
 
 @settings(deadline=None)
 @given(case=opinions())
-def test_calibrated_at_the_papers_point_is_the_papers_rule(case: tuple[Array, Array, Fusion]) -> None:
+def test_calibrated_with_every_parameter_1_is_the_papers_rule(case: tuple[Array, Array, Fusion]) -> None:
     logits, present, fusion = case
     point = Fusion.paper(tuple(fusion.temperatures))
     np.testing.assert_allclose(
@@ -124,7 +124,7 @@ def test_calibrated_at_the_papers_point_is_the_papers_rule(case: tuple[Array, Ar
     )
 
 
-def test_the_papers_rule_against_the_formula_written_out() -> None:
+def test_the_papers_rule_equals_its_formula_written_out() -> None:
     logits = np.array([[[2.0, 0.0]], [[0.0, 0.5]]])
     p = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     h = -(p * np.log(p)).sum(axis=2)[:, 0]
@@ -135,7 +135,7 @@ def test_the_papers_rule_against_the_formula_written_out() -> None:
     np.testing.assert_allclose(np.exp(fused.log_probabilities[0]), np.exp(z) / np.exp(z).sum())
 
 
-def test_the_surer_opinion_weighs_more() -> None:
+def test_the_more_certain_opinion_has_the_larger_weight() -> None:
     logits = np.array([[[5.0, 0, 0]], [[0.1, 0, 0]]])
     weights = entropy_weights(logits, np.ones((2, 1), dtype=bool))
     assert weights[0, 0] > 0.7
@@ -160,7 +160,7 @@ def test_scales_are_looked_up_by_pattern_then_by_number_then_one(pattern: list[i
 
 
 @every_rule
-def test_influence_is_what_leaving_out_changes(rule: str) -> None:
+def test_influence_is_the_change_when_a_modality_is_left_out(rule: str) -> None:
     generator = np.random.default_rng(0)
     logits, present = generator.normal(size=(3, 5, 4)) * 3, np.ones((3, 5), dtype=bool)
     present[2, 1] = present[1, 2] = present[2, 2] = False
@@ -178,7 +178,7 @@ def test_influence_is_what_leaving_out_changes(rule: str) -> None:
     assert owed[0, 2] == pytest.approx(fused.log_probabilities[2].max() + np.log(4))
 
 
-def test_an_unfamiliar_opinion_flattens_and_loses_weight() -> None:
+def test_an_opinion_on_unfamiliar_input_is_flattened_and_loses_weight() -> None:
     logits = np.array([[[6.0, 0, 0]], [[0, 3.0, 0]]])
     present, fusion = np.ones((2, 1), dtype=bool), Fusion({"a": 1.0, "b": 1.0}, discounts={"a": 1.0, "b": 1.0})
     known = fuse(logits, present, fusion, "calibrated")
@@ -211,7 +211,7 @@ def test_static_shares_do_not_depend_on_the_sample() -> None:
     np.testing.assert_allclose(fused.weights, [[0.75] * 6, [0.25] * 6])
 
 
-def test_energy_is_qmfs() -> None:
+def test_energy_weights_are_those_of_qmf() -> None:
     logits = np.array([[[3.0, 1.0]], [[0.0, 2.0]]])
     u = 0.1 * np.log(np.exp(logits).sum(axis=2))
     fused = fuse(logits, np.ones((2, 1), dtype=bool), Fusion.paper(("a", "b")), "energy")
@@ -219,7 +219,7 @@ def test_energy_is_qmfs() -> None:
     np.testing.assert_allclose(fused.log_probabilities, log_softmax((u[..., None] * logits).sum(axis=0)))
 
 
-def test_a_sum_of_slices_counts_the_bias_once_and_native_is_what_the_bundle_says() -> None:
+def test_sum_logit_counts_the_bias_once_and_native_is_the_rule_of_the_bundle() -> None:
     slices, bias = np.random.default_rng(0).normal(size=(3, 4, 5)), np.arange(5.0)
     fusion = Fusion(dict.fromkeys("abc", 1.0), bias=bias.tolist(), native="sum_logit")
     fused = fuse(slices + bias, np.ones((3, 4), dtype=bool), fusion, "native")
@@ -238,7 +238,7 @@ def written_out(logits: Array, temperatures: Array, tau: float, scale: float, pr
 
 @pytest.mark.parametrize("prior_once", [False, True])
 @pytest.mark.parametrize("names", ["a", "ab", "bc", "abc"])
-def test_calibrated_is_the_formula_with_every_parameter_where_it_belongs(names: str, prior_once: bool) -> None:
+def test_calibrated_equals_the_formula_computed_step_by_step(names: str, prior_once: bool) -> None:
     generator = np.random.default_rng(3)
     logits, prior = generator.normal(size=(3, 1, 4)) * 2, generator.dirichlet(np.ones(4))
     fusion = Fusion(
@@ -255,7 +255,7 @@ def test_calibrated_is_the_formula_with_every_parameter_where_it_belongs(names: 
     np.testing.assert_allclose(fused.weights[rows, 0], weights)
 
 
-def test_strain_multiplies_each_temperature_by_the_exponential_of_its_discount() -> None:
+def test_excess_multiplies_each_temperature_by_the_exponential_of_its_discount() -> None:
     logits = np.random.default_rng(4).normal(size=(2, 1, 3)) * 3
     fusion = Fusion({"a": 0.7, "b": 1.6}, 2.0, discounts={"a": 0.5, "b": 0.2})
     fused = fuse(logits, np.ones((2, 1), dtype=bool), fusion, excess=np.array([[2.0], [3.0]]))
@@ -266,7 +266,7 @@ def test_strain_multiplies_each_temperature_by_the_exponential_of_its_discount()
 
 
 @pytest.mark.parametrize("rule", ["calibrated", "native"])
-def test_influence_under_strain_is_what_leaving_out_changes(rule: str) -> None:
+def test_influence_on_unfamiliar_input_is_the_change_when_a_modality_is_left_out(rule: str) -> None:
     logits = np.random.default_rng(5).normal(size=(3, 2, 4)) * 3
     present, excess = np.array([[True, True], [True, True], [True, False]]), np.array([[2.0, 0], [0, 3.0], [1.0, 0]])
     fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, discounts={"a": 0.9, "b": 0.4, "c": 0.2}, native="calibrated")
@@ -283,34 +283,34 @@ def test_influence_under_strain_is_what_leaving_out_changes(rule: str) -> None:
     assert owed[2, 1] == 0
 
 
-def test_influence_of_a_modality_alone_is_its_distance_from_the_uniform_distribution() -> None:
+def test_the_influence_of_a_single_modality_is_measured_from_the_uniform_distribution() -> None:
     logits, present = np.array([[[2.0, 0, 0]], [[0, 0, 0]]]), np.array([[True], [False]])
     fused, owed = explain(logits, present, Fusion.paper(("a", "b")))
     np.testing.assert_allclose(owed[:, 0], [fused.log_probabilities.max() + np.log(3), 0])
     np.testing.assert_array_equal(fused.weights[:, 0], [1, 0])
 
 
-def test_weights_stay_finite_under_a_sharpness_that_only_the_surest_survives() -> None:
+def test_weights_stay_finite_when_sharpness_leaves_only_the_most_certain() -> None:
     sure, unsure, flat = [9.0, 0, 0], [1.0, 0, 0], [0.0, 0, 0]
     logits = np.array([[sure, unsure], [unsure, flat]])
     weights = entropy_weights(logits, np.ones((2, 2), dtype=bool), sharpness=1e4)
     np.testing.assert_allclose(weights, [[1, 1], [0, 0]], atol=1e-12)
 
 
-def test_mean_logit_averages_logits_whatever_their_certainty() -> None:
+def test_mean_logit_averages_logits_of_any_certainty() -> None:
     logits = np.random.default_rng(0).normal(size=(3, 4, 5)) * 4
     fused = fuse(logits, np.ones((3, 4), dtype=bool), Fusion.paper(("a", "b", "c")), "mean_logit")
     np.testing.assert_allclose(fused.weights, 1 / 3)
     np.testing.assert_allclose(fused.log_probabilities, log_softmax(logits.mean(axis=0)))
 
 
-def test_mean_prob_tells_probabilities_apart_that_are_too_small_for_a_float() -> None:
+def test_mean_prob_separates_probabilities_too_small_for_a_float() -> None:
     logits = np.array([[[0.0, -1000, -2000]], [[0.0, -1000, -2000]]])
     fused = fuse(logits, np.ones((2, 1), dtype=bool), Fusion.paper(("a", "b")), "mean_prob")
     np.testing.assert_allclose(fused.log_probabilities, [[0, -1000, -2000]])
 
 
-def test_a_modality_without_a_share_counts_one() -> None:
+def test_a_modality_without_a_share_has_share_one() -> None:
     present = np.ones((2, 1), dtype=bool)
     fused = fuse(np.zeros((2, 1, 3)), present, Fusion({"a": 1.0, "b": 1.0}, shares={"a": 3.0}), "static")
     np.testing.assert_allclose(fused.weights[:, 0], [0.75, 0.25])

@@ -44,7 +44,7 @@ def test_training_ends_in_a_bundle_and_never_imports_bentoml(
         without=("bentoml", "fastapi", "starlette"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "    python -m mla_serve serve --model models/mine\n" in done.stdout
+    assert "    mla-serve serve --model models/mine\n" in done.stdout
     assert sum(line.startswith("epoch") for line in done.stdout.splitlines()) == 3
     predictor = Predictor(Bundle.load(tmp_path / "models" / "mine"))
     assert predictor.predict([{"text": "rot"}])[0].missing == ["numbers"]

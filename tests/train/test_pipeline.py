@@ -24,7 +24,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
-from mla_serve.evaluation.splits import evaluate_bundle
+from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
 from mla_serve.export.bundle import export_run
 from mla_serve.inputs import TextInput
 from mla_serve.table import Row
@@ -101,7 +101,8 @@ def test_the_whole_path_ends_in_a_bundle_that_says_what_torch_says(config: Train
     assert max(manifest.parity["largest_difference"].values()) < 1e-4
     assert manifest.metrics["conditions"]["full"]["calibrated"]["accuracy"] > 0.8
     assert (tmp_path / "models" / "small" / "MODEL_CARD.md").read_text().startswith("# small")
-    again = evaluate_bundle(predictor, config.data, "test", draws=20)  # type: ignore[arg-type]
+    split_run = run_split(predictor, config.data, "test")  # type: ignore[arg-type]
+    again = score_split(predictor, split_run, 20, SHOWN_RULES)
     assert again["conditions"] == manifest.metrics["conditions"]
     assert str(tmp_path) not in (tmp_path / "models" / "small" / "manifest.json").read_text()
 
@@ -151,7 +152,7 @@ def test_data_that_are_gone_or_changed_cost_the_figures_and_not_the_bundle(
     (config.data / "test.jsonl").write_text('{"label": "gelb", "text": "gelb"}\n')  # type: ignore[operator]
     for out in ("changed", "gone"):
         export(ExportConfig(folder.path, tmp_path / out))
-        again = f"python -m mla_serve export {folder.path} --data DIR"
+        again = f"mla-serve export {folder.path} --data DIR"
         assert f"not measured; with the data set: {again}" in capsys.readouterr().out
         assert Bundle.load(tmp_path / out).manifest.metrics == {}
         assert "Not measured" in (tmp_path / out / "MODEL_CARD.md").read_text()
@@ -225,7 +226,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     if file == "metrics.jsonl":
         (config.runs / "small").mkdir(parents=True)
         (config.runs / "small" / file).symlink_to("/dev/full")
-        monkeypatch.setattr(pipeline, "put_aside", lambda *_: None)
+        monkeypatch.setattr(pipeline, "move_to_backup", lambda *_: None)
         monkeypatch.setattr(pipeline, "check_places", lambda *_: [])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:

@@ -134,6 +134,6 @@ def test_an_interrupted_run_says_the_command_that_goes_on(work: Path) -> None:
     args = ["train", "--data", "mail", "--name", "my-mail", "--epochs", "3", "--device", "cpu", "--width", "8"]
     done = subprocess.run([sys.executable, "-c", INTERRUPT, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
-    told = f"interrupted; to go on: mla-serve {' '.join(args)} --resume"
+    told = f"interrupted; to continue: mla-serve {' '.join(args)} --resume"
     assert told in done.stderr
     assert json.loads((work / "runs" / "my-mail" / "config.json").read_text())["name"] == "my-mail"

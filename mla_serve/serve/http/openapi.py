@@ -111,7 +111,7 @@ def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
     """Say, by fusion rule and pattern (or number of modalities), up to which coverage a set need not hold all labels."""
     return {
         rule: {pattern: len(scores) / (len(scores) + 1) for pattern, scores in patterns.items()}
-        for rule, patterns in bundle.conformal.scores.items()
+        for rule, patterns in bundle.prediction_sets.scores.items()
     }
 
 

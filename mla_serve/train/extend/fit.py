@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.evaluation.analysis import join
+from mla_serve.evaluation.analysis import concatenate
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.inputs import Input
 from mla_serve.table import Row, payload
@@ -78,7 +78,7 @@ def establish_added(
     def refit(kept: Array) -> Fusion:
         return addition.fit(clean.rows(kept), spoiled.rows(kept), ridge)
 
-    rules = tuple(base.conformal.scores)
+    rules = tuple(base.prediction_sets.scores)
     scores = cross_fitted_scores(clean, addition.names, fusion, folds, refit, seed, rules, addition.listed)
     notes = [*notes, how, folds.note, *addition.missing(clean)]
     return Trust(fusion, addition.merge(base.manifest.conformal, scores), references, notes)
@@ -93,7 +93,7 @@ def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
         return {name: predictor.decode_one(name, payload(row.values[name])) for name in names}
 
     starts = range(0, len(rows), BATCH)
-    return join([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
+    return concatenate([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
 
 
 def _beside(outputs: GraphOutputs, added: Evidence) -> Evidence:

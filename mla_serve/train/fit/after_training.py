@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from mla_serve.fusion.formula import Array, Fusion
-from mla_serve.fusion.intervals import score_table, scores
 from mla_serve.fusion.novelty import References
+from mla_serve.fusion.prediction_sets import scores, tabulate_scores
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row
@@ -121,7 +121,7 @@ def cross_fitted_scores(
             usable = part.present[pattern].all(axis=0)
             if usable.any():
                 _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found, rules)
-    return score_table(found, np.random.default_rng(seed), by_size=by_size)
+    return tabulate_scores(found, np.random.default_rng(seed), by_size=by_size)
 
 
 def _score(

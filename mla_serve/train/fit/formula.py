@@ -113,7 +113,7 @@ class Objective:
         self, evidence: Evidence, ridge: float, fusion: Fusion | None = None, listed: Array | None = None
     ) -> None:
         """Take fusion for its prior, and where the discounts are searched; listed (K, M), the patterns that count."""
-        prior = np.broadcast_to(fusion.apart() if fusion else 0.0, evidence.logits.shape[2:])
+        prior = np.broadcast_to(fusion.subtracted_log_prior() if fusion else 0.0, evidence.logits.shape[2:])
         apart = np.where(evidence.present[..., None], evidence.logits - prior, 0.0)
         self.evidence, self.ridge, self.fusion = dataclasses.replace(evidence, logits=apart), ridge, fusion
         listed = listed_patterns(len(evidence.logits)) if listed is None else listed
@@ -139,7 +139,9 @@ class Objective:
         """The same at discounts (M,), temperatures, sharpness and scales being those of `fusion`."""
         assert self.fusion is not None
         self.log_scales = np.log(self.fusion.scale(self.patterns.T))
-        temperature = self.fusion.of(self.fusion.temperatures, 1.0) * np.exp(discounts[:, None] * self.evidence.excess)
+        temperature = self.fusion.column(self.fusion.temperatures, 1.0) * np.exp(
+            discounts[:, None] * self.evidence.excess
+        )
         nll, by_opinion, _ = self._fused(temperature, self.fusion.sharpness, fit_scales=False)
         gradient = (by_opinion * self.evidence.excess).sum(axis=1) + 2 * self.ridge * discounts
         return nll + self.ridge * float(np.square(discounts).sum()), gradient

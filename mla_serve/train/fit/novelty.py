@@ -71,6 +71,9 @@ def _mahalanobis(train: Array, labels: Array) -> Reference:
 
 def _rounded(reference: Reference) -> Reference:
     """Round to what is stored, so that the quantiles are of the scores that will be computed."""
-    precise = {field: np.float16 if reference.halved(field) else np.float32 for field in ("points", "centre", "whiten")}
+    precise = {
+        field: np.float16 if reference.in_half_precision(field) else np.float32
+        for field in ("points", "centre", "whiten")
+    }
     stored = {field: getattr(reference, field).astype(kind).astype(np.float64) for field, kind in precise.items()}
     return dataclasses.replace(reference, **stored)

@@ -20,7 +20,7 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.fusion.explain import explain
 from mla_serve.fusion.formula import Fusion, pattern_name
-from mla_serve.fusion.intervals import Conformal
+from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import VectorInput
 from mla_serve.train import pipeline
@@ -216,12 +216,12 @@ def test_scores_of_old_patterns_are_found_where_they_were() -> None:
     before = {"paper": {"a": [0.1], "2": [0.2], "1": [0.3]}}
     merged = Addition(base, ["late"]).merge(before, {"paper": {"late": [0.4], "2": [0.5], "3": [0.6]}})
     again = Addition(Fusion(dict.fromkeys(("a", "b", "late"), 1.0)), ["later"]).merge(merged, {"paper": {"2": [0.7]}})
-    found, was = Conformal(again), Conformal(before)
+    found, was = PredictionSets(again), PredictionSets(before)
     for pattern in (["a"], ["b"], ["a", "b"]):
-        assert found.of("paper", pattern) == was.of("paper", pattern)
-    assert found.of("paper", ["a", "late"]) == [0.5]
-    assert found.of("paper", ["a", "b", "late"]) == [0.6]
-    assert found.of("paper", ["late", "later"]) == [0.7]
+        assert found.scores_of("paper", pattern) == was.scores_of("paper", pattern)
+    assert found.scores_of("paper", ["a", "late"]) == [0.5]
+    assert found.scores_of("paper", ["a", "b", "late"]) == [0.6]
+    assert found.scores_of("paper", ["late", "later"]) == [0.7]
 
 
 def test_the_patterns_of_an_addition_all_contain_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import betabinom
 
 from mla_serve.fusion.formula import log_softmax
-from mla_serve.fusion.intervals import Conformal, stored
+from mla_serve.fusion.prediction_sets import PredictionSets, rounded_scores
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
@@ -19,8 +19,8 @@ def test_coverage_on_exchangeable_rows_follows_the_beta_binomial(coverage: float
         labels = generator.integers(0, 4, count + fresh)
         log_p = log_softmax(generator.normal(size=(count + fresh, 4)) + 1.5 * np.eye(4)[labels])
         own = -np.expm1(log_p[np.arange(len(labels)), labels])
-        conformal = Conformal({"paper": {"a": stored(own[:count])}})
-        inside = conformal.sets(log_p[count:], np.ones((1, fresh), dtype=bool), ("a",), "paper", coverage)
+        conformal = PredictionSets({"paper": {"a": rounded_scores(own[:count])}})
+        inside = conformal.choose(log_p[count:], np.ones((1, fresh), dtype=bool), ("a",), "paper", coverage)
         covered.append(inside[np.arange(fresh), labels[count:]].sum())
     rank = math.ceil((count + 1) * coverage)
     law = betabinom(fresh, rank, count + 1 - rank)
