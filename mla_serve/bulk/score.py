@@ -16,7 +16,7 @@ from mla_serve.bundle.results import Prediction
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Array, Payload
 from mla_serve.table import payload
-from mla_serve.table.cells import KINDS, lookup, missing
+from mla_serve.table.cells import lookup, missing, read_cell
 from mla_serve.table.faults import Unusable, listed
 from mla_serve.table.formats import Cells
 
@@ -81,7 +81,7 @@ class Scorer:
     def payload(self, name: str, cells: Cells) -> Payload:
         """Read one modality of a row. Raises: InputError."""
         try:
-            return payload(KINDS[self.kinds[name]](lookup(cells, name), self.folder))
+            return payload(read_cell(self.kinds[name], lookup(cells, name), self.folder))
         except Unusable as error:
             raise InputError(name, str(error)) from None
 

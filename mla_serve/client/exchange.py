@@ -19,7 +19,7 @@ import httpx
 from mla_serve.bundle.results import Answer, Embedding
 from mla_serve.client import errors
 from mla_serve.client.model import Model
-from mla_serve.client.payloads import Parts, Value, check_sample, given, needs_kind, to_part
+from mla_serve.client.payloads import Parts, Value, check_sample, given, needs_model, to_part
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Exchange:
         if (known := self._model) is not None:
             with contextlib.suppress(InputError):
                 return _lay_out(sample, there, known)
-        if known is None and not any(needs_kind(value) for value in there.values()):
+        if known is None and not any(needs_model(value) for value in there.values()):
             return [to_part(name, value, None) for name, value in there.items()]
         model = yield from self.model()
         return _lay_out(sample, there, model)
@@ -159,12 +159,12 @@ class Exchange:
 
 def _lay_out(names: Iterable[str], there: Mapping[str, Value], model: Model) -> Parts:
     """Make the parts of a form of what is there of a sample; all its names have to be the model's."""
-    kinds = {name: modality.kind for name, modality in model.modalities.items()}
-    if unknown := [name for name in names if name not in kinds]:
+    known = model.modalities
+    if unknown := [name for name in names if name not in known]:
         raise UnknownField(
-            unknown[0], f"this model has no such modality; leave it out, or send some of {', '.join(kinds)}"
+            unknown[0], f"this model has no such modality; leave it out, or send some of {', '.join(known)}"
         )
-    return [to_part(name, value, kinds[name]) for name, value in there.items()]
+    return [to_part(name, value, known[name]) for name, value in there.items()]
 
 
 def _judge(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:

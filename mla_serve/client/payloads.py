@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mla_serve.client.model import Modality
 from mla_serve.errors import InputError, UnknownField
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 AS_TIFF = ("I", "F", "LAB")  # PNG cannot hold them, and the service scales them
 WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, EOFError, SystemError, KeyError, IndexError, struct.error)
-# Of each kind: what it is called in messages, and what to send.
-WANTED = {
+EXPECTED = {
     "image": ("an image", "send a path, bytes, a file opened in binary mode, a PIL image or an array"),
     "audio": ("a sound", "send a path, bytes, a file opened in binary mode or (array, rate)"),
+    "file": ("a file", "send a path, bytes or a file opened in binary mode"),
     "text": ("a text", "send a str"),
-    "vector": ("numbers", "send a list such as [0.5, -1]"),
+    "numbers": ("numbers", "send a list such as [0.5, -1]"),
 }
+"""By kind, or else by how the kind is sent: what a message calls the value, and what to send."""
 
 
 def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
@@ -96,25 +98,25 @@ def _opened(name: str, value: Any) -> Any:
     return content if isinstance(content, str) else bytes(content)
 
 
-def needs_kind(value: object) -> bool:
+def needs_model(value: object) -> bool:
     """Whether what a value means depends on the modality: a str may be a path or a text, an array an image or numbers."""
     return isinstance(value, str) or not (
         isinstance(value, bytes | bytearray | memoryview | os.PathLike) or _is_image(value)
     )
 
 
-def to_part(name: str, value: Value, kind: str | None) -> tuple[str, Any]:
+def to_part(name: str, value: Value, modality: Modality | None) -> tuple[str, Any]:
     """Make one part of a form, as httpx's `files` takes it.
 
-    Args: kind, of the modality; None where it is not known, or makes no difference.
-    Raises: InputError for a value that cannot be sent as this kind.
+    Args: modality, as GET /model describes it; None where the value does not depend on it (see `needs_model`).
+    Raises: InputError for a value that cannot be sent as this modality.
     """
-    if kind in ("text", "vector"):
-        return name, (None, _text(name, value, kind))
-    return name, (name, _file(name, value, kind))
+    if modality is not None and modality.sent_as != "file":
+        return name, (None, _text(name, value, modality))
+    return name, (name, _file(name, value, modality))
 
 
-def _text(name: str, value: Any, kind: str) -> str:
+def _text(name: str, value: Any, modality: Modality) -> str:
     if isinstance(value, os.PathLike):
         value = _read(name, value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -128,15 +130,15 @@ def _text(name: str, value: Any, kind: str) -> str:
         except UnicodeEncodeError:
             raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
         return value
-    if kind == "vector":
-        return json.dumps(_numbers(name, value))
-    raise _unsuitable(name, value, kind)
+    if modality.sent_as == "numbers":
+        return json.dumps(_numbers(name, value, modality))
+    raise _unsuitable(name, value, modality)
 
 
-def _numbers(name: str, value: Any) -> list[float]:
+def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
     """Read a number, or numbers in a row: a list, an array (N,), (1, N) or (N, 1)."""
     if isinstance(value, Mapping | set | frozenset):  # their order is not that of the training
-        raise _unsuitable(name, value, "vector")
+        raise _unsuitable(name, value, modality)
     if hasattr(value, "detach") or getattr(value, "ndim", 0) > 1:
         value = _array(name, value)
         if value.size != max(value.shape, default=1):
@@ -146,10 +148,11 @@ def _numbers(name: str, value: Any) -> list[float]:
     try:
         return [float(number) for number in ([value] if single else value)]
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise _unsuitable(name, value, "vector") from None
+        raise _unsuitable(name, value, modality) from None
 
 
-def _file(name: str, value: Any, kind: str | None) -> bytes:
+def _file(name: str, value: Any, modality: Modality | None) -> bytes:
+    kind = modality.kind if modality else None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, str | os.PathLike):
@@ -160,11 +163,12 @@ def _file(name: str, value: Any, kind: str | None) -> bytes:
         return _encoded(name, _image_of(name, value))
     if kind == "audio" and isinstance(value, tuple) and len(value) == 2:
         return _wav(name, *(reversed(value) if _is_rate(value[0]) else value))  # scipy gives (rate, array)
-    raise _unsuitable(name, value, kind)
+    raise _unsuitable(name, value, modality)
 
 
-def _unsuitable(name: str, value: object, kind: str | None) -> InputError:
-    expected, advice = WANTED.get(kind or "", ("a file", "send a path or bytes"))
+def _unsuitable(name: str, value: object, modality: Modality | None) -> InputError:
+    kind, sent_as = (modality.kind, modality.sent_as) if modality else ("", "file")
+    expected, advice = EXPECTED.get(kind) or EXPECTED[sent_as]
     return InputError(name, f"expected {expected}, got {_name(value)}; {advice}")
 
 

@@ -60,8 +60,7 @@ def run(config: PredictConfig) -> None:
     if any(given is not None for given in (config.out, config.workers, config.ray)):
         raise ConfigError("--out, --workers and --ray: go with --table; one sample's answer is printed")
     bundle = Bundle.load(config.model)
-    kinds = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
-    sample = read_sample(config, kinds)
+    sample = read_sample(config, {name: spec.sent_as for name, spec in bundle.inputs.items()})
     rule = config.fusion or DEFAULT_RULE
     prediction = Predictor(bundle).predict([sample], rule, config.top_k, config.coverage)[0]
     if config.json:

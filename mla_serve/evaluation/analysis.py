@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mla_serve.evaluation.scores import BINS, drop, score
 from mla_serve.fusion.formula import Array, log_softmax
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
+from mla_serve.inputs.corruptions import SEVERITIES
 
 RATES = (10, 20, 30, 40, 50, 60, 70, 80)
 RESAMPLES = 500
@@ -117,17 +117,20 @@ def corruption_curves(
 ) -> Scores:
     """Spoil one modality at a time: {modality: {corruption: {severity: {"alone": scores, rule: scores}}}}.
 
+    A modality whose kind has no corruptions is left out.
+
     Severity "0" is unspoiled. The rows are those that have the modality; each rule fuses it with all that they have.
     Every row's spoiling follows from its number, so that rules and models are compared on the same.
     """
     found: Scores = {}
     for m, name in enumerate(predictor.names):
         there = np.flatnonzero(outputs.present[m])
-        if not len(there):
+        corruptions = predictor.bundle.inputs[name].corruptions
+        if not len(there) or not corruptions:
             continue
         clean = _spoiled_scores(predictor, some(outputs, there), labels[there], rules, m)
         found[name] = {}
-        for corruption in CORRUPTIONS[predictor.bundle.inputs[name].kind]:
+        for corruption in corruptions:
             found[name][corruption] = {"0": clean}
             for severity in severities:
                 worse = _spoil(predictor, samples, outputs, there, m, corruption, severity)
@@ -149,7 +152,7 @@ def _spoil(
     name = predictor.names[m]
     spec = predictor.bundle.inputs[name]
     decoded = [
-        {name: corrupt(spec, samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
+        {name: spec.corrupt(samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
         for b in there
     ]
     worse, own = predictor.run_graphs(decoded), some(outputs, there)

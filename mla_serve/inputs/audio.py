@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import soundfile
 import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
+from mla_serve.inputs.corruptions import band_limit, clipping, reverberation, sound_noise
 from mla_serve.inputs.media.formats import describe, recognise
 from mla_serve.inputs.media.library import library_call, no_output, short_reason
 from mla_serve.inputs.media.metered import QuietFile
@@ -54,8 +55,14 @@ class AudioInput(Input):
     kind: ClassVar[str] = "audio"
     tensor: ClassVar[str] = "waveform"
     dtype: ClassVar[type[np.generic]] = np.float32
-    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
+    sent_as: ClassVar[SentAs] = "file"
     formats: ClassVar[tuple[str, ...]] = FORMATS
+    corruptions: ClassVar[Corruptions] = {
+        "noise": sound_noise,
+        "clipping": clipping,
+        "band_limit": band_limit,
+        "reverberation": reverberation,
+    }
 
     @property
     def shape(self) -> tuple[int]:
@@ -87,6 +94,16 @@ class AudioInput(Input):
         buffer = io.BytesIO()
         soundfile.write(buffer, 0.2 * tones + 0.01 * generator.standard_normal(self.window), self.rate, format="WAV")
         return buffer.getvalue()
+
+    def generate_large(self, generator: np.random.Generator) -> bytes:
+        """Make a longer recording at another rate."""
+        longer = dataclasses.replace(self, rate=2 * self.rate, window=round(2 * LARGER * self.window))
+        return longer.generate(generator)
+
+    def _spoil(self, window: Array, corruption: str, severity: int, generator: np.random.Generator) -> None:
+        """Spoil what is recorded, and leave the padding as it is."""
+        recorded = window[: self.recorded(window)]
+        recorded[...] = self.corruptions[corruption](recorded, severity, generator, self.rate)
 
     def recorded(self, window: Array) -> int:
         """Count the samples of a window (T,) that are no marked padding."""

@@ -1,4 +1,4 @@
-"""What every kind of input has in common."""
+"""What every kind of input has in common, and what it may override."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from mla_serve.errors import BundleError
 
 T = TypeVar("T")
 Array = NDArray[Any]
+SentAs = Literal["file", "text", "numbers"]
+Corruptions = Mapping[str, Callable[..., Any]]
 Payload = bytes | str | Sequence[float]
 """What a caller sends for one modality: a file's bytes, the text itself, or a list of numbers."""
+LARGER = 1.7  # times the size that the model sees: what `generate_large` makes
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"  # of modalities
 
 
@@ -41,10 +44,12 @@ class Input(abc.ABC):
     tensor: ClassVar[str]
     """Name of the encoder graph's input."""
     dtype: ClassVar[type[np.generic]]
-    sent_as: ClassVar[Literal["file", "text", "numbers"]]
+    sent_as: ClassVar[SentAs]
     """How a caller sends it."""
     formats: ClassVar[tuple[str, ...]] = ()
     """The file formats that are read, when it is sent as a file."""
+    corruptions: ClassVar[Corruptions] = {}
+    """Ways to spoil it, by name (see corruptions.py). Fusion is fitted on the first, evaluation measures all of them."""
 
     @property
     @abc.abstractmethod
@@ -62,7 +67,33 @@ class Input(abc.ABC):
 
     @abc.abstractmethod
     def generate(self, generator: np.random.Generator) -> Payload:
-        """Make a valid payload that comes from nobody's data."""
+        """Make a random valid payload, so that a bundle can be checked without anybody's data."""
+
+    def generate_large(self, generator: np.random.Generator) -> Payload:
+        """Make a payload larger than what the model sees, to check resizing and cutting too. Default: `generate`."""
+        return self.generate(generator)
+
+    def corrupt(
+        self, payload: Payload, field: str, corruption: str | None, severity: int, generator: np.random.Generator
+    ) -> Array:
+        """Decode a payload that is spoiled by one of `corruptions`; None leaves it as it is.
+
+        By default each decoded window is spoiled, so that decoding cannot undo it.
+
+        Args: severity, 1 to 5; the other arguments as of `decode`.
+        Returns: (W, *shape) of dtype.
+        """
+        windows = self.decode(payload, field)
+        if corruption is None:
+            return windows
+        windows = windows.copy()
+        for window in windows:
+            self._spoil(window, corruption, severity, generator)
+        return windows
+
+    def _spoil(self, window: Array, corruption: str, severity: int, generator: np.random.Generator) -> None:
+        """Spoil one window in place."""
+        window[...] = self.corruptions[corruption](window, severity, generator)
 
     def to_fields(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Split into JSON fields and the files that go beside them: ({field: value}, {filename: content})."""

@@ -7,13 +7,14 @@ import dataclasses
 import io
 import logging
 import warnings
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
+from mla_serve.inputs.corruptions import blur, image_noise, jpeg_compression, occlusion
 from mla_serve.inputs.media.avif import as_still, read_streams
 from mla_serve.inputs.media.cut import READ_IN_PART, TooLittle, load_cut
 from mla_serve.inputs.media.formats import AVIF, HEIC, describe, recognise
@@ -74,8 +75,14 @@ class ImageInput(Input):
     kind: ClassVar[str] = "image"
     tensor: ClassVar[str] = "pixels"
     dtype: ClassVar[type[np.generic]] = np.uint8
-    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
+    sent_as: ClassVar[SentAs] = "file"
     formats: ClassVar[tuple[str, ...]] = FORMATS
+    corruptions: ClassVar[Corruptions] = {
+        "noise": image_noise,
+        "blur": blur,
+        "occlusion": occlusion,
+        "jpeg": jpeg_compression,
+    }
 
     def __post_init__(self) -> None:
         """Refuse a way of resizing that cannot be. Raises: ValueError."""
@@ -108,6 +115,12 @@ class ImageInput(Input):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()
+
+    def generate_large(self, generator: np.random.Generator) -> bytes:
+        """Make a PNG that is larger in both directions."""
+        width, height = round(LARGER * self.width), 2 * self.height
+        larger = dataclasses.replace(self, width=width, height=height, short_side=0, stretch_width=0, stretch_height=0)
+        return larger.generate(generator)
 
     def _open(self, payload: bytes, field: str) -> Image.Image:
         """Read the header alone, and refuse what is too large or no image."""

@@ -6,14 +6,15 @@ import dataclasses
 import functools
 import itertools
 import unicodedata
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import tokenizers
 from anyascii import anyascii
 
 from mla_serve.errors import InputError
-from mla_serve.inputs.base import Array, Input, Payload, added_later, stored_in
+from mla_serve.inputs.base import Array, Corruptions, Input, Payload, SentAs, added_later, stored_in
+from mla_serve.inputs.corruptions import dropped_characters, swapped_characters, typos
 
 PAD = 0  # the id that fills up; encoders mask it
 MARKS = 30  # combining marks in a row that are kept: Unicode's stream-safe text format (UAX 15) has no more
@@ -45,7 +46,12 @@ class TextInput(Input):
     kind: ClassVar[str] = "text"
     tensor: ClassVar[str] = "ids"
     dtype: ClassVar[type[np.generic]] = np.int64
-    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "text"
+    sent_as: ClassVar[SentAs] = "text"
+    corruptions: ClassVar[Corruptions] = {
+        "typos": typos,
+        "dropped": dropped_characters,
+        "swapped": swapped_characters,
+    }
 
     @property
     def shape(self) -> tuple[int]:
@@ -63,6 +69,17 @@ class TextInput(Input):
     def generate(self, generator: np.random.Generator) -> str:
         """Make a word of random letters."""
         return "".join(chr(code) for code in generator.integers(ord("a"), ord("z") + 1, 6))
+
+    def generate_large(self, generator: np.random.Generator) -> str:
+        """Make five words with capitals."""
+        return " ".join(self.generate(generator).title() for _ in range(5))
+
+    def corrupt(
+        self, payload: Payload, field: str, corruption: str | None, severity: int, generator: np.random.Generator
+    ) -> Array:
+        """Spoil the text, then decode it: there are no windows of letters to spoil."""
+        spoiled = self.corruptions[corruption](str(payload), severity, generator) if corruption else payload
+        return self.decode(spoiled, field)
 
     def normalise(self, text: str) -> str:
         """Bring a text to the form that the tokenizer was trained on, cut to what is read of it."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mla_serve.table.cells import KINDS, lookup, missing, read_name, read_present
+from mla_serve.table.cells import lookup, missing, read_cell, read_name, read_present
 from mla_serve.table.dataset import Row, Value
 from mla_serve.table.faults import Faults, Place, Unusable, listed, short, written
 from mla_serve.table.formats import Cells
@@ -52,7 +52,7 @@ def _read_values(record: Record, kinds: Mapping[str, str], folder: Path, faults:
     values = {}
     for name in given:
         with faults.noting(record.place, name):
-            values[name] = KINDS[kinds[name]](record.cells[name], folder)
+            values[name] = read_cell(kinds[name], record.cells[name], folder)
     if not given:
         faults.add(record.place, f"no modality at all; fill one of {listed(kinds)}, or remove the row")
     return values

@@ -1,4 +1,4 @@
-"""One cell: what counts as empty, and how each kind is read. All raise Unusable."""
+"""One cell: what counts as empty, and how it is read. All raise Unusable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PureWindowsPath
 
+from mla_serve.inputs import INPUTS
+from mla_serve.inputs.base import SentAs
 from mla_serve.table.dataset import Value
 from mla_serve.table.faults import Unusable, listed, short
 
@@ -52,7 +54,7 @@ def _read_file(cell: object, folder: Path) -> Path:
     return folder / cell
 
 
-def _read_vector(cell: object, _folder: Path) -> tuple[float, ...]:
+def _read_numbers(cell: object, _folder: Path) -> tuple[float, ...]:
     """Return numbers from a list, or from text: a JSON list, or parted by blanks or semicolons."""
     try:
         numbers = _split_numbers(cell) if isinstance(cell, str) else cell
@@ -72,13 +74,16 @@ def _split_numbers(text: str) -> object:
     return [float(number) for part in text.split(";") for number in part.split() or [part]]  # "1;;3" lacks one
 
 
-KINDS: Mapping[str, Callable[[object, Path], Value]] = {
-    "image": _read_file,
-    "audio": _read_file,
+CELL_READERS: Mapping[SentAs, Callable[[object, Path], Value]] = {
+    "file": _read_file,
     "text": _read_text,
-    "vector": _read_vector,
+    "numbers": _read_numbers,
 }
-"""How the cells of each kind of mla_serve.inputs.INPUTS are read."""
+
+
+def read_cell(kind: str, cell: object, folder: Path) -> Value:
+    """Read the cell of a modality; kind is a key of INPUTS, and paths are relative to the folder."""
+    return CELL_READERS[INPUTS[kind].sent_as](cell, folder)
 
 
 def read_present(cell: object, kinds: Collection[str], values: Collection[str]) -> dict[str, frozenset[str]]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mla_serve.inputs import INPUTS
 from mla_serve.inputs.base import NAME_PATTERN
-from mla_serve.table.cells import KINDS
 from mla_serve.table.faults import Faults, Unusable, listed, short
 
 FILE = "dataset.json"
@@ -63,8 +63,8 @@ def _parse_modalities(given: object, faults: Faults) -> dict[str, str]:
     for name, kind in given.items():
         with faults.noting(WHOLE, "modalities"):
             _check_name(name)
-            if not isinstance(kind, str) or kind not in KINDS:
-                raise Unusable(f"{name}: unknown kind {short(kind)}; expected one of {listed(KINDS)}")
+            if not isinstance(kind, str) or kind not in INPUTS:
+                raise Unusable(f"{name}: unknown kind {short(kind)}; expected one of {listed(INPUTS)}")
             usable[name] = kind
     return usable
 

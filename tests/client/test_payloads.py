@@ -18,8 +18,9 @@ import soundfile
 from PIL import Image
 
 from mla_serve.client import InputError, UnknownField
+from mla_serve.client.model import Modality
 from mla_serve.client.payloads import check_sample, given, is_missing, to_part
-from mla_serve.inputs import Array, AudioInput, ImageInput, VectorInput
+from mla_serve.inputs import INPUTS, Array, AudioInput, ImageInput, VectorInput
 
 GENERATOR = np.random.default_rng(3)
 PIXELS = GENERATOR.integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -58,7 +59,8 @@ def png(image: Image.Image) -> bytes:
 
 def sent(value: Any, kind: str) -> Any:
     """Return what is put into the form."""
-    return to_part("field", value, kind)[1][1]
+    modality = Modality(kind, INPUTS[kind].sent_as, [], [], {})
+    return to_part("field", value, modality)[1][1]
 
 
 def seen(value: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mla_serve.errors import DataError
-from mla_serve.table.cells import KINDS, lookup, missing, read_name, read_present
+from mla_serve.table.cells import lookup, missing, read_cell, read_name, read_present
 from mla_serve.table.faults import SHOWN, Faults, Unusable, listed, short, summary, written
 
 
@@ -64,7 +64,7 @@ def test_nothing_else_is_a_name(cell: object) -> None:
     ],
 )
 def test_a_vector_is_a_list_or_numbers_parted_by_blanks_or_semicolons(cell: object, expected: tuple[float]) -> None:
-    assert KINDS["vector"](cell, Path()) == expected
+    assert read_cell("vector", cell, Path()) == expected
 
 
 def test_missing_rates_keep_what_the_row_has_and_pass_over_what_is_null() -> None:
@@ -80,11 +80,11 @@ def test_a_path_of_a_file_is_inside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.png").touch()
     for kind in ("image", "audio"):
-        assert KINDS[kind]("sub/a.png", tmp_path) == tmp_path / "sub" / "a.png"
+        assert read_cell(kind, "sub/a.png", tmp_path) == tmp_path / "sub" / "a.png"
 
 
 def test_a_text_is_the_text_as_it_stands() -> None:
-    assert KINDS["text"](" a\n", Path()) == " a\n"
+    assert read_cell("text", " a\n", Path()) == " a\n"
 
 
 @pytest.mark.parametrize(

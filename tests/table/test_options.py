@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from mla_serve.inputs import INPUTS
 from mla_serve.table import read_table
-from mla_serve.table.cells import KINDS
 
 Make = Callable[..., Path]
 Splits = dict[str, list[dict[str, Any]]]
@@ -66,10 +64,6 @@ def test_a_declared_modality_has_to_occur_in_train(tmp_path: Path, make: Make, f
     assert expected in fault(make(tmp_path / "a", {**good, "test": test}, options))
     broken = [*good["train"], {"label": "a", "v": "one two"}]  # its own fault is enough
     assert "1 fault in the data set" in fault(make(tmp_path / "b", {"train": broken}, options))
-
-
-def test_every_kind_of_input_can_be_read_from_a_table() -> None:
-    assert list(KINDS) == list(INPUTS)
 
 
 RULE = (

@@ -163,6 +163,22 @@ MARKUP: tuple[tuple[bytes, Format], ...] = (
 )
 """Formats of text, by what follows leading blanks."""
 
+MEDIA_TYPES: dict[str, str] = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "WebP": "image/webp",
+    "AVIF": "image/avif",
+    "TIFF": "image/tiff",
+    "WAV": "audio/wav",
+    "FLAC": "audio/flac",
+    "AIFF": "audio/aiff",
+    "MP3": "audio/mpeg",
+    **dict.fromkeys(("Ogg", "Ogg Opus", "Ogg Vorbis", "Ogg FLAC", "Ogg Speex"), "audio/ogg"),
+}
+"""Of the formats that browsers show or play, by name."""
+
 _COMPILED = [(re.compile(pattern, re.DOTALL), known) for pattern, known in STARTS]
 _MARKUP = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), known) for pattern, known in MARKUP]
 _BRANDS = [(re.compile(pattern, re.DOTALL), known) for pattern, known in BRANDS]
@@ -181,6 +197,12 @@ def describe(content: bytes) -> str:
     """Name a file's format, or say that it is unknown."""
     known = recognise(content)
     return known.name if known else f"a format that is not known ({len(content):,} bytes)"
+
+
+def media_type(content: bytes) -> str:
+    """Return the media type of a picture or a recording; application/octet-stream for every other file."""
+    known = recognise(content)
+    return MEDIA_TYPES.get(known.name if known else "", "application/octet-stream")
 
 
 def _by_brand(head: bytes) -> Format | None:

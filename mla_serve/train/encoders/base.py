@@ -1,15 +1,18 @@
-"""What every encoder has in common."""
+"""What every encoder has in common, and what the default encoder of a kind decides for all encoders of that kind."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Input
+from mla_serve.train.config import TrainConfig
 
 Weights = Callable[[], Mapping[str, Tensor]]
 """Reads the weights that a run keeps apart from its checkpoints."""
@@ -21,13 +24,40 @@ def widened(x: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module, abc.ABC):
-    """Turn decoded arrays of one input into features; what it normalises with is measured once and exported with it."""
+    """Turn decoded arrays of one input into features; what it normalises with is measured once and exported with it.
+
+    The default encoder of a kind also chooses the settings of the input (`choose_input`) and augments training samples
+    (`augment_windows`, `augment_text`), whichever encoder of that kind is trained.
+    """
+
+    chooses_one_input: ClassVar[bool] = False
+    """Whether all modalities of the kind get the same input, chosen from the values of all of them."""
+    augments_text: ClassVar[bool] = False
+    """Whether samples are augmented before they are decoded, by `augment_text` instead of `augment_windows`."""
 
     def __init__(self, spec: Input, width: int) -> None:
         """Build for an input's shape; width is D."""
         super().__init__()
         self.spec = spec
         self.width = width
+
+    @classmethod
+    def choose_input(cls, values: Sequence[Any], config: TrainConfig) -> Input:
+        """Choose the settings of the input from payloads of training rows; the default encoder of a kind needs it.
+
+        Raises: ConfigError when nothing can be chosen from these values.
+        """
+        raise NotImplementedError(f"{cls.__name__} is the default encoder of its kind and has no choose_input")
+
+    @staticmethod
+    def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG004
+        """Vary decoded windows (B, *shape) for training. Default: leave them as they are."""
+        return windows
+
+    @staticmethod
+    def augment_text(text: str, generator: np.random.Generator) -> str:  # noqa: ARG004
+        """Vary a text for training. Default: leave it as it is."""
+        return text
 
     @abc.abstractmethod
     def forward(self, windows: Tensor) -> Tensor:

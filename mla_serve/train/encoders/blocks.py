@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,3 +65,8 @@ def resnet18(channels: int, width: int) -> nn.Sequential:
     ]
     end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, width)]
     return nn.Sequential(*stem, *stages, *end)
+
+
+def uniform(low: float, high: float, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw from [low, high)."""
+    return low + (high - low) * torch.rand(size, generator=generator)
