@@ -19,7 +19,7 @@ import httpx
 from mla_serve.bundle.results import Answer, Embedding
 from mla_serve.client import errors
 from mla_serve.client.model import Model
-from mla_serve.client.payloads import Parts, Value, check_sample, given, needs_model, to_part
+from mla_serve.client.payloads import Parts, Value, check_sample, drop_missing, needs_model, to_part
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Exchange:
         not fit: the model may be another one by now.
         """
         sample = check_sample(sample)
-        there = given(sample)
+        there = drop_missing(sample)
         if not there:
             first = next(iter(sample), "sample")
             raise MissingInput(first, "nothing was given; give at least one modality, such as text='seven'")

@@ -1,4 +1,4 @@
-"""Vectors: a list of numbers, for anything that was measured elsewhere."""
+"""Vectors: a list of numbers, such as measurements or embeddings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class VectorInput(Input):
             return (
                 json.loads(text)
                 if text.lstrip().startswith("[")
-                else [float(x) for part in text.split(",") for x in part.split() or [part]]  # "1,,3" lacks one
+                else [
+                    float(x) for part in text.split(",") for x in part.split() or [part]
+                ]  # part is blank in "1,,3", so float() raises
             )
         except (ValueError, RecursionError):
             raise InputError(

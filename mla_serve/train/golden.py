@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from mla_serve.inputs import Input, Payload
-from mla_serve.table import Row, payload
+from mla_serve.table import Row, read_payload
 
 GOLDEN, TOGETHER = 10, 3  # samples in all, and with every modality, at least
 
@@ -19,7 +19,7 @@ def pick_rows(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str
         if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
             fullest[row.label] = row
     chosen = [fullest[label] for label in sorted(fullest)[:GOLDEN]]
-    return [{name: payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
+    return [{name: read_payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
 
 
 def make_samples(

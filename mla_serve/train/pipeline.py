@@ -19,7 +19,7 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.output import RUN_FOLDER, put_aside
-from mla_serve.table import Row, Table, check_rows, payload, read_table
+from mla_serve.table import Row, Table, check_rows, read_payload, read_table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.checks import Print, Rows, check_data, make_print
 from mla_serve.train.data.choose_inputs import choose_inputs
@@ -170,7 +170,7 @@ def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> l
     notes = []
     for name, loaded in pretrained.items():
         some = itertools.islice((row for row in rows if name in row.values), CHECKED)
-        notes.append(f"{name}: {loaded.check([payload(row.values[name]) for row in some])}")
+        notes.append(f"{name}: {loaded.check([read_payload(row.values[name]) for row in some])}")
         if loaded.settings.tune == "frozen":
             notes.append(f"{name}: not augmented, for what a frozen encoder says of a sample is computed once")
     return notes

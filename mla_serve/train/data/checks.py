@@ -26,7 +26,7 @@ from mla_serve.errors import DataError
 from mla_serve.fusion.formula import Array
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.table import Row
-from mla_serve.table.faults import written
+from mla_serve.table.faults import format_place
 from mla_serve.train.data.folds import shared_groups
 
 DATA = "data: "
@@ -132,7 +132,7 @@ class Known:
     @property
     def place(self) -> str:
         """Say where it stands."""
-        return written(self.row.place)
+        return format_place(self.row.place)
 
 
 def check_data(

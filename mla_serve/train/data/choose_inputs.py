@@ -7,7 +7,7 @@ from itertools import islice
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import INPUTS, Input
-from mla_serve.table import Row, payload
+from mla_serve.table import Row, read_payload
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders import default_encoder
 
@@ -25,5 +25,5 @@ def choose_inputs(rows: Sequence[Row], kinds: Mapping[str, str], config: TrainCo
 def _choose_input(rows: Sequence[Row], name: str, kinds: Mapping[str, str], config: TrainConfig) -> Input:
     encoder, kind = default_encoder(kinds[name]), kinds[name]
     names = [other for other in kinds if kinds[other] == kind] if encoder.chooses_one_input else [name]
-    values = (payload(row.values[name]) for row in rows for name in names if name in row.values)
+    values = (read_payload(row.values[name]) for row in rows for name in names if name in row.values)
     return encoder.choose_input(list(islice(values, MAX_FILES if INPUTS[kind].sent_as == "file" else None)), config)

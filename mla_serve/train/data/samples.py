@@ -14,7 +14,7 @@ from torch import Tensor
 from mla_serve.console import errors
 from mla_serve.inputs import Input
 from mla_serve.inputs.text import TextInput
-from mla_serve.table import Row, payload
+from mla_serve.table import Row, read_payload
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder, default_encoder
 
@@ -73,7 +73,7 @@ def _decode_column(rows: Sequence[Row], name: str, spec: Input, encoder: Encoder
     keep = default_encoder(spec.kind).augments_text
     payloads = [_looked_at(spec, row.values[name]) if keep and name in row.values else None for row in rows]
     return make_column(
-        spec, rows, name, lambda number: spec.decode(payload(rows[number].values[name]), name), encoder, payloads
+        spec, rows, name, lambda number: spec.decode(read_payload(rows[number].values[name]), name), encoder, payloads
     )
 
 

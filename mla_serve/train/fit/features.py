@@ -12,7 +12,7 @@ from torch import Tensor
 from mla_serve.fusion.formula import Array
 from mla_serve.inputs import Input
 from mla_serve.inputs.corruptions import SEVERITIES
-from mla_serve.table import Row, payload
+from mla_serve.table import Row, read_payload
 from mla_serve.train.data.samples import Column, make_column
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies import Strategy
@@ -66,7 +66,7 @@ def spoil_column(
     def decode(number: int) -> Array:
         generator = np.random.default_rng([seed, number])
         severity = int(generator.choice(SEVERITIES))
-        return spec.corrupt(payload(rows[number].values[name]), name, choose(generator), severity, generator)
+        return spec.corrupt(read_payload(rows[number].values[name]), name, choose(generator), severity, generator)
 
     return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mla_serve.bundle.manifest import Bundle, Manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.export.bundle import export_run
-from mla_serve.table import payload, read_table
+from mla_serve.table import read_payload, read_table
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import decode_rows, training_batches
@@ -82,7 +82,7 @@ def test_a_bundle_with_frozen_encoders_answers_from_raw_payloads(
     rows = read_table(config.data).splits["test"][:3]  # type: ignore[arg-type]
     for row in rows:
         for name, value in row.values.items():
-            assert set(predictor.predict([{name: payload(value)}])[0].by_label()) == set("rgb")
+            assert set(predictor.predict([{name: read_payload(value)}])[0].by_label()) == set("rgb")
     assert str(zoo.root) not in (folder / "manifest.json").read_text()
     assert manifest.training["config"]["encoders"] == ["image=hf:dinov2", "audio=hf:wav2vec2_masked", "text=hf:bert"]
 
