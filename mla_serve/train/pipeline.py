@@ -73,10 +73,10 @@ class Plan:
         """Make the modules, freshly initialised but for what is pretrained, which is to be adopted."""
         return self.recipe.build(seed)
 
-    def adopt(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
+    def set_backbone(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
         """Give pretrained encoders their weights."""
         for name, loaded in self.pretrained.items():
-            strategy.encoders[name].adopt(loaded.backbone, cache, device)
+            strategy.encoders[name].set_backbone(loaded.backbone, cache, device)
 
     def establish(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Trust:
         """Fit on validation what makes the numbers trustworthy."""
@@ -193,7 +193,7 @@ def train(
     strategy = planned.build(config.seed)
 
     def read() -> dict[str, Samples]:
-        planned.adopt(strategy, cache_folder(config), device)
+        planned.set_backbone(strategy, cache_folder(config), device)
         splits = ("train", "val") if collectives.is_main() else ("train",)
         return {split: _decode(planned, strategy, split) for split in splits}
 

@@ -30,7 +30,7 @@ MAX_RATE, MAX_SECONDS = 16_000, 10.0  # larger ones are used only where the conf
 BANDS = 48
 LOWEST_HZ = 60.0
 FLOOR = 1e-6  # of the loudest cell: -60 dB
-SILENCE = 1e-10  # power below which nothing is heard
+SILENCE = 1e-10  # power of silence
 
 
 class LogMel(nn.Module):
@@ -41,8 +41,8 @@ class LogMel(nn.Module):
 
     Power is counted in units of the floor before the logarithm, so that silence is log(1) = 0 and its mean and spread are
     exact. As log(floor) = -23 in every cell, a mean that is off by its last bit would be divided by a spread of nearly 0,
-    and torch and onnxruntime would differ. A constant offset raises the floor too: all that the bands hear of it is
-    rounding.
+    and torch and onnxruntime would differ. A constant offset raises the floor too, because
+    the bands contain only its rounding errors.
     """
 
     kernel: Tensor
@@ -59,11 +59,11 @@ class LogMel(nn.Module):
         self.register_buffer("mel", torch.from_numpy(mel), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Compute the picture that the encoders look at."""
+        """Compute the normalised log-mel spectrogram."""
         device = waveform.device.type
         if torch.is_autocast_enabled(
             device
-        ):  # half precision has no room for -60 dB; an exported graph has no such case
+        ):  # half precision cannot hold -60 dB; in an exported graph autocast is never on
             with torch.autocast(device, enabled=False):
                 return self._log_mel(waveform.to(self.kernel.dtype))
         return self._log_mel(waveform.to(self.kernel.dtype))
@@ -103,7 +103,7 @@ def _mel_matrix(rate: int, size: int, bands: int) -> np.ndarray:
 
 
 class SpecAugment(nn.Module):
-    """Blank out random bands and times while training (Park et al., Interspeech 2019, without the time warp)."""
+    """Mask random bands and times while training (Park et al., Interspeech 2019, without the time warp)."""
 
     def __init__(self, bands: int = 8, share: float = 0.2, times: int = 2) -> None:
         """Mask up to `bands` bands and up to `share` of the frames, `times` times each."""
@@ -152,7 +152,7 @@ class _AudioEncoder(Encoder):
 
     @staticmethod
     def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:
-        """Play recordings faster or slower, earlier or later, louder or softer, through noise: (B, T) -> (B, T).
+        """Change speed, position and loudness of recordings and add noise: (B, T) -> (B, T).
 
         Speed .8-1.2 (pitch moves with it), shift by up to 15 % of the window, gain +-6 dB, white noise at 5-50 dB on half.
         Marked padding stays where it is.

@@ -45,7 +45,7 @@ class _ImageEncoder(Encoder):
 
     @staticmethod
     def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:
-        """Turn, stretch, shear, shift and bend images: (B, C, H, W) uint8 -> float32 in 0..255.
+        """Rotate, scale, shear, shift and bend images: (B, C, H, W) uint8 -> float32 in 0..255.
 
         Affine: 12 degrees, scale .85-1.15 per axis, shear .15, shift 8 %. Elastic: a smooth random field (Simard et al.,
         ICDAR 2003), up to about 4 % of the size.
@@ -73,7 +73,7 @@ class _ImageEncoder(Encoder):
 
 
 def _try_open(value: bytes) -> Image.Image | None:
-    """Open an image if it can be; the faulty ones are reported, all at once, when the rows are checked."""
+    """Open an image; None if that fails. Faulty images are reported all at once when the rows are checked."""
     try:
         with library_call("image", "it cannot be opened", "save it as PNG"):
             image = Image.open(io.BytesIO(value), formats=ImageInput.formats)

@@ -21,7 +21,7 @@ MAX_TOKENS = 256
 
 
 class SmallText(Encoder):
-    """Convolutions over 1 to 5 neighbouring tokens, the strongest match of each (Kim, EMNLP 2014)."""
+    """Convolutions over 1 to 5 neighbouring tokens and the maximum over the text (Kim, EMNLP 2014)."""
 
     SPANS = (1, 2, 3, 4, 5)
     chooses_one_input = True  # one tokenizer for all texts
@@ -68,7 +68,7 @@ class SmallText(Encoder):
         self.end = nn.Sequential(nn.BatchNorm1d(matches), nn.Dropout(0.3), nn.Linear(matches, width))
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Encode ids (B, L); padding embeds to zeros, which match nothing."""
+        """Encode ids (B, L); padding embeds to zeros."""
         x = self.embed_dropout(self.embed(windows)).transpose(1, 2)
         matches = torch.cat([F.relu(conv(x)).amax(dim=2) for conv in self.convs], dim=1)
         features: Tensor = self.end(matches)
@@ -76,14 +76,14 @@ class SmallText(Encoder):
 
 
 def vocabulary_size(spec: TextInput) -> int:
-    """Count the ids that a tokenizer can give."""
+    """Return one more than the largest id of a tokenizer."""
     content = json.loads(spec.tokenizer)
     ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])]
     return 1 + max(ids)
 
 
 def train_tokenizer(texts: Sequence[str]) -> tokenizers.Tokenizer:
-    """Train a byte-level BPE tokenizer; about one entry per 50 characters, so that little text keeps to single bytes."""
+    """Train a byte-level BPE tokenizer with about one entry per 50 characters: with little text, it uses single bytes."""
     size = int(np.clip(sum(map(len, texts)) // 50, 258, 8000))
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -101,7 +101,7 @@ def train_tokenizer(texts: Sequence[str]) -> tokenizers.Tokenizer:
 
 
 def _mixes_scripts(texts: Sequence[str]) -> bool:
-    """Whether a good part of the texts is in Latin letters and another is not."""
+    """Return whether 2 to 98 % of the texts contain letters that are not Latin."""
     share = np.mean(
         [any(c.isalpha() and not unicodedata.name(c, "").startswith("LATIN") for c in text) for text in texts]
     )

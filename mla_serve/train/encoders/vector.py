@@ -50,6 +50,6 @@ class SmallVector(Encoder):
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Encode (B, size); entries far outside the training range are held at 10 standard deviations."""
+        """Encode (B, size); entries are clamped to 10 standard deviations from the training mean."""
         features: Tensor = self.body(((windows - self.mean) / self.std).clamp(-10, 10))
         return features

@@ -175,7 +175,7 @@ def use(zoo: Zoo, name: str, cache: Path, kind: str | None = None) -> Any:
 
     loaded = zoo.load(name, kind=kind)
     encoder = Frozen(loaded.spec, 4, loaded.settings)
-    encoder.adopt(loaded.backbone, cache, CPU)
+    encoder.set_backbone(loaded.backbone, cache, CPU)
     windows = [loaded.spec.decode(one, "field") for one in PAYLOADS[loaded.spec.kind]]
     encoder.precompute(torch.from_numpy(np.concatenate(windows)))
     return encoder
@@ -217,7 +217,7 @@ def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, mo
     monkeypatch.setattr("mla_serve.train.data.samples.CHUNK", 5)
     planned = pipeline.plan(config)
     strategy = planned.build(0)
-    planned.adopt(strategy, None, CPU)
+    planned.set_backbone(strategy, None, CPU)
     largest: list[int] = []
     for loaded in planned.pretrained.values():
         loaded.backbone.register_forward_pre_hook(lambda _, given: largest.append(len(given[0])))
@@ -233,7 +233,7 @@ def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, mo
 def test_augmentation_leaves_frozen_modalities_alone(config: TrainConfig) -> None:
     planned = pipeline.plan(config)
     strategy = planned.build(0)
-    planned.adopt(strategy, config.runs / "features", CPU)
+    planned.set_backbone(strategy, config.runs / "features", CPU)
     samples = decode_rows(
         planned.rows["train"], planned.inputs, planned.recipe.classes, dict(strategy.encoders.items())
     )
@@ -287,7 +287,7 @@ def test_every_strategy_trains_a_frozen_a_tuned_and_an_ordinary_encoder(
 def test_merged_low_rank_matrices_say_what_they_said_beside_the_layers(name: str, zoo: Zoo) -> None:
     loaded = zoo.load(name, tune="lora")
     encoder = Whole(loaded.spec, 6, loaded.settings)
-    encoder.adopt(loaded.backbone, None, CPU)
+    encoder.set_backbone(loaded.backbone, None, CPU)
     windows = torch.from_numpy(loaded.spec.decode(PAYLOADS[KINDS[name]][0], "field")).repeat(
         2, *[1] * len(loaded.spec.shape)
     )
