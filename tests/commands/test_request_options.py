@@ -15,14 +15,14 @@ from mla_serve.serve.http.fields import OPTIONS
 from mla_serve.serve.http.openapi import option_schemas
 from mla_serve.table.options import RESERVED
 
-REST = (Path(__file__).parents[2] / "docs" / "rest.md").read_text(encoding="utf-8")
+REST = (Path(__file__).parents[2] / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
 PLACES: dict[str, Collection[str]] = {
     "OpenAPI": option_schemas(),
     "Client.predict": inspect.signature(Client.predict).parameters,
     "AsyncClient.predict": inspect.signature(AsyncClient.predict).parameters,
     "flags of predict and ask": {field.name for field in dataclasses.fields(SampleFlags)},
     "names that no modality can have": RESERVED,
-    "docs/rest.md": [name for name in OPTIONS if f"`{name}`" in REST],
+    "docs/reference/rest.md": [name for name in OPTIONS if f"`{name}`" in REST],
 }
 
 
