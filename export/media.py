@@ -1,41 +1,30 @@
-"""A payload to look at or to listen to, as HTML with its content inside."""
+"""Show one payload in a report: HTML that holds the content itself."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
 
 from mla_serve.inputs import Payload
+from mla_serve.inputs.media.formats import media_type
 
 LARGEST = 300_000  # bytes of a picture or sound that is shown
-NUMBERS, CHARACTERS = 12, 300  # of a vector or text that are shown
-PICTURES = {
-    b"\x89PNG": "image/png",
-    b"\xff\xd8": "image/jpeg",
-    b"GIF8": "image/gif",
-    b"RIFF": "image/webp",
-    b"BM": "image/bmp",
-}
-SOUNDS = {b"RIFF": "audio/wav", b"fLaC": "audio/flac", b"OggS": "audio/ogg"}
+NUMBERS, CHARACTERS = 12, 300  # of a list or text that are shown
 
 
-def media(name: str, kind: str, payload: Payload) -> str:
-    """Show one modality's payload."""
-    if kind in ("image", "audio") and isinstance(payload, bytes):
-        return _file(name, kind, payload)
+def payload_as_html(name: str, payload: Payload) -> str:
+    """Show a picture or a recording as such, other files by their size, and texts and numbers by how they begin."""
+    if isinstance(payload, bytes):
+        return _file(name, payload)
     text = payload if isinstance(payload, str) else " ".join(f"{value:.3g}" for value in list(payload)[:NUMBERS])
-    return f"<blockquote>{html.escape(str(text)[:CHARACTERS])}</blockquote>"
+    return f"<blockquote>{html.escape(text[:CHARACTERS])}</blockquote>"
 
 
-def _file(name: str, kind: str, payload: bytes) -> str:
-    if len(payload) > LARGEST:
-        return f"<p><small>{html.escape(name)}: {len(payload):,} bytes, too large to show</small></p>"
-    content = base64.b64encode(payload).decode()
-    if kind == "image":
-        return f'<img alt="{html.escape(name)}" src="data:{_type(payload, PICTURES, "image/tiff")};base64,{content}">'
-    return f'<audio controls src="data:{_type(payload, SOUNDS, "audio/mpeg")};base64,{content}"></audio>'
-
-
-def _type(payload: bytes, signs: Mapping[bytes, str], otherwise: str) -> str:
-    return next((kind for sign, kind in signs.items() if payload.startswith(sign)), otherwise)
+def _file(name: str, payload: bytes) -> str:
+    name, kind = html.escape(name), media_type(payload)
+    family = kind.partition("/")[0]
+    if len(payload) > LARGEST or family not in ("image", "audio"):
+        reason = "too large to show" if len(payload) > LARGEST else "cannot be shown"
+        return f"<p><small>{name}: {len(payload):,} bytes, {reason}</small></p>"
+    source = f'src="data:{kind};base64,{base64.b64encode(payload).decode()}"'
+    return f'<img alt="{name}" {source}>' if family == "image" else f"<audio controls {source}></audio>"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_serve.export import charts
-from mla_serve.export.media import media
+from mla_serve.export.media import payload_as_html
 from mla_serve.inputs import Payload
 from mla_serve.train.data.checks import DATA
 
@@ -30,7 +30,7 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
         _learning(results, kinds),
         _corruptions(results),
         _confusion(results["confusion"]["rows"], classes),
-        _wrongest(shown, kinds),
+        _wrongest(shown),
         _numbers(results["metrics"]["conditions"]) + _worth(results["leave_one_out"], list(results["missing_rates"])),
         _configuration(results),
     ]
@@ -105,6 +105,8 @@ def _learning(results: Results, kinds: Mapping[str, str]) -> str:
 
 
 def _corruptions(results: Results) -> str:
+    if not results["corruptions"]:
+        return ""
     says = f"Accuracy over {results['corruption_rows']} rows, from unspoiled (0) to the fifth degree, with the other modalities as they were. A good fusion stays above the dashed line: what it would know without that modality."
     drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"])
     return _section("When one modality is spoiled", says, drawing)
@@ -127,16 +129,16 @@ def _shade(count: int, total: int) -> str:
     return f'<td style="--share:{share}%"{" class=dark" if share > 55 else ""}>{count or ""}</td>'
 
 
-def _wrongest(shown: Sequence[Case], kinds: Mapping[str, str]) -> str:
+def _wrongest(shown: Sequence[Case]) -> str:
     if not shown:
         return ""
     says = "With all that a row has; where those are few, with one modality alone."
-    cards = "".join(_card(case, sample, kinds) for case, sample in shown)
+    cards = "".join(_card(case, sample) for case, sample in shown)
     return _section("Most confidently wrong", says, f'<div class="cards">{cards}</div>')
 
 
-def _card(case: Mapping[str, Any], sample: Mapping[str, Payload], kinds: Mapping[str, str]) -> str:
-    outputs = "".join(media(name, kinds[name], sample[name]) for name in case["outputs"])
+def _card(case: Mapping[str, Any], sample: Mapping[str, Payload]) -> str:
+    outputs = "".join(payload_as_html(name, sample[name]) for name in case["outputs"])
     return (
         f"<figure>{outputs}<figcaption><b>{html.escape(case['answer'])}</b>, it said, {case['probability']:.0%} sure; it is "
         f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['place'])}, from {html.escape(', '.join(case['outputs']))}</small></figcaption></figure>"

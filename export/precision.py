@@ -26,7 +26,7 @@ from mla_serve.export.quantise import kinds_of, to_fp16, to_int8
 from mla_serve.export.timing import overall, times_faster
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array
-from mla_serve.table import Row, Table, payload
+from mla_serve.table import Row, Table, read_payload
 
 Precision = Literal["fp32", "fp16", "int8", "auto"]
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2e-2}  # of a golden probability, on whatever machine serves
@@ -62,7 +62,7 @@ class Trial:
         self.inputs = predictor.bundle.inputs
         val = _some(rows.val, VALIDATION_ROWS)
         self.samples = [
-            predictor.decode({name: payload(row.values[name]) for name in predictor.names if name in row.values})
+            predictor.decode({name: read_payload(row.values[name]) for name in predictor.names if name in row.values})
             for row in val
         ]
         self.labels = np.array([predictor.classes.index(row.label) for row in val])
@@ -77,7 +77,7 @@ class Trial:
     def windows(self, name: str) -> Array:
         """Decode training rows to calibrate with and to time on: (N, *shape)."""
         rows = _some([row for row in self.rows.train if name in row.values], CALIBRATION_ROWS)
-        return np.concatenate([self.inputs[name].decode(payload(row.values[name]), name) for row in rows])
+        return np.concatenate([self.inputs[name].decode(read_payload(row.values[name]), name) for row in rows])
 
     def put(self, name: str, graph: bytes) -> tuple[GraphOutputs, Scores]:
         """Put a graph in the place of a modality's encoder, and hear the validation rows through it.

@@ -17,7 +17,7 @@ from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_mo
 from mla_serve.export.page import render
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.table.faults import written
+from mla_serve.table.faults import format_place
 
 WRONGEST = 10
 SPOILED_ROWS = 200
@@ -121,7 +121,7 @@ def _wrong(predictor: Predictor, split_run: SplitRun, mask: Array) -> list[dict[
         {
             "row": int(some[b]),
             "id": split_run.rows[some[b]].id,
-            "place": written(split_run.rows[some[b]].place),
+            "place": format_place(split_run.rows[some[b]].place),
             "label": predictor.classes[split_run.labels[some[b]]],
             "answer": predictor.classes[answers[b]],
             "probability": float(confidence[b]),

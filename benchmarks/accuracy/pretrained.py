@@ -30,7 +30,7 @@ from mla_serve.evaluation.scores import evaluate
 from mla_serve.evaluation.splits import SplitRun, run_split
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
-from mla_serve.table import Row, payload, read_table
+from mla_serve.table import Row, read_payload, read_table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.pretrained import PREFIX
 
@@ -74,7 +74,7 @@ def repeats(rows: Sequence[Row], train: Sequence[Row]) -> dict[str, list[bool]]:
     """Say of each row whether a training row has the same normalised text, and whether one has the same image file."""
     keys: dict[str, Callable[[Any], object]] = {
         TEXT: lambda value: normalised(str(value)),
-        IMAGE: lambda value: hashlib.sha256(payload(value)).digest(),  # type: ignore[arg-type]
+        IMAGE: lambda value: hashlib.sha256(read_payload(value)).digest(),  # type: ignore[arg-type]
     }
     found = {}
     for name, key in keys.items():

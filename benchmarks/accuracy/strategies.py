@@ -236,7 +236,7 @@ def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mappi
     from mla_serve.train.run_folder import RunFolder
 
     strategy, device = plan.build(cell.seed), torch.device("cpu")
-    plan.adopt(strategy, work / "features", device)
+    plan.set_backbone(strategy, work / "features", device)
     encoders, recipe = dict(strategy.encoders.items()), plan.recipe
     samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes, encoders) for split in plan.rows}
     folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)

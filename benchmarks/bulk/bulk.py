@@ -39,8 +39,8 @@ from mla_serve.bundle.runtime import cores
 from mla_serve.console import console, main
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.table.cells import lookup, missing
-from mla_serve.table.faults import Unusable
+from mla_serve.table.cells import find_cell, is_missing
+from mla_serve.table.faults import InvalidValue
 
 MB = 2**20
 POLL_S = 0.5
@@ -170,9 +170,9 @@ def _ceiling_process(model: Path, table: Path, slices: int, barrier: Any, answer
     predictor = scorer.predictor
     held = [
         [
-            {name: scorer.payload(name, cells) for name in scorer.kinds if not missing(lookup(cells, name))}
+            {name: scorer.payload(name, cells) for name in scorer.kinds if not is_missing(find_cell(cells, name))}
             for _, cells in each.lines
-            if not isinstance(cells, Unusable)
+            if not isinstance(cells, InvalidValue)
         ]
         for each in itertools.islice(Source.of(table).slices(SLICE_ROWS), DISTINCT)
     ]  # fmt: skip

@@ -72,7 +72,7 @@ def _build(run: Path, out: Path) -> None:
 
 def _inputs() -> dict[str, Input]:
     """Choose the inputs: an image as ImageNet's are, a second of sound, a word."""
-    from mla_serve.train.data.choose_inputs import train_tokenizer
+    from mla_serve.train.encoders.text import train_tokenizer
 
     draft = TextInput(tokenizer="", length=1)
     generator = np.random.default_rng(SEED)

@@ -15,9 +15,9 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import Prediction
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Array, Payload
-from mla_serve.table import payload
-from mla_serve.table.cells import KINDS, lookup, missing
-from mla_serve.table.faults import Unusable, listed
+from mla_serve.table import read_payload
+from mla_serve.table.cells import find_cell, is_missing, read_cell
+from mla_serve.table.faults import InvalidValue, join_names
 from mla_serve.table.formats import Cells
 
 OPINION_COLUMNS = ("weight", "influence", "unfamiliarity")
@@ -64,25 +64,25 @@ class Scorer:
         rest = iter(predictions)
         return [{"error": str(refused[at])} if at in refused else _record(next(rest)) for at in range(len(samples))]
 
-    def _read(self, cells: Cells | Unusable) -> dict[str, Array] | str:
+    def _read(self, cells: Cells | InvalidValue) -> dict[str, Array] | str:
         """Decode one row into {modality: array}, or return its error."""
-        if isinstance(cells, Unusable):
+        if isinstance(cells, InvalidValue):
             return str(cells)
-        given = [name for name in self.kinds if not missing(lookup(cells, name))]
+        given = [name for name in self.kinds if not is_missing(find_cell(cells, name))]
         if not given:
-            return f"no modality at all; fill one of {listed(self.kinds)}"
+            return f"no modality at all; fill one of {join_names(self.kinds)}"
         try:
             return {name: self.predictor.decode_one(name, self.payload(name, cells)) for name in given}
         except (InputError, DataError) as error:
             return str(error)
-        except Unusable as error:
+        except InvalidValue as error:
             return f"{given[0] if len(given) == 1 else 'row'}: {error}"
 
     def payload(self, name: str, cells: Cells) -> Payload:
         """Read one modality of a row. Raises: InputError."""
         try:
-            return payload(KINDS[self.kinds[name]](lookup(cells, name), self.folder))
-        except Unusable as error:
+            return read_payload(read_cell(self.kinds[name], find_cell(cells, name), self.folder))
+        except InvalidValue as error:
             raise InputError(name, str(error)) from None
 
 
@@ -112,9 +112,9 @@ def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schem
     return pa.schema(columns)
 
 
-def _identity(cells: Cells | Unusable) -> str | None:
-    given = None if isinstance(cells, Unusable) else cells.get("id")
-    return None if missing(given) else str(given)
+def _identity(cells: Cells | InvalidValue) -> str | None:
+    given = None if isinstance(cells, InvalidValue) else cells.get("id")
+    return None if is_missing(given) else str(given)
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mla_serve.errors import DataError
-from mla_serve.table.faults import Unreadable
+from mla_serve.table.faults import BrokenTable
 from mla_serve.table.formats import READERS, Line
 
 READ_BYTES = 2**20  # at once, while hashing
@@ -62,7 +62,7 @@ class Source:
                 yield Slice(number, number * size, part)
 
     def _readable(self, line: Line) -> Line:
-        if isinstance(line[1], Unreadable):
+        if isinstance(line[1], BrokenTable):
             raise DataError(
                 f"--table {self.path}, line {line[0]}: {line[1]}" if line[0] else f"--table {self.path}: {line[1]}"
             )

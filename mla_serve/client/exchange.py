@@ -19,7 +19,7 @@ import httpx
 from mla_serve.bundle.results import Answer, Embedding
 from mla_serve.client import errors
 from mla_serve.client.model import Model
-from mla_serve.client.payloads import Parts, Value, check_sample, given, needs_kind, to_part
+from mla_serve.client.payloads import Parts, Value, check_sample, drop_missing, needs_model, to_part
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
 
 T = TypeVar("T")
@@ -125,14 +125,14 @@ class Exchange:
         not fit, because the service may have another model by now.
         """
         sample = check_sample(sample)
-        there = given(sample)
+        there = drop_missing(sample)
         if not there:
             first = next(iter(sample), "sample")
             raise MissingInput(first, "nothing was given; give at least one modality, such as text='seven'")
         if (known := self._model) is not None:
             with contextlib.suppress(InputError):
                 return _form_parts(sample, there, known)
-        if known is None and not any(needs_kind(value) for value in there.values()):
+        if known is None and not any(needs_model(value) for value in there.values()):
             return [to_part(name, value, None) for name, value in there.items()]
         model = yield from self.model()
         return _form_parts(sample, there, model)
@@ -159,12 +159,12 @@ class Exchange:
 
 def _form_parts(names: Iterable[str], there: Mapping[str, Value], model: Model) -> Parts:
     """Write the modalities that are there as parts of a form. Raises: UnknownField for a name that the model does not have."""
-    kinds = {name: modality.kind for name, modality in model.modalities.items()}
-    if unknown := [name for name in names if name not in kinds]:
+    known = model.modalities
+    if unknown := [name for name in names if name not in known]:
         raise UnknownField(
-            unknown[0], f"this model has no such modality; leave it out, or send some of {', '.join(kinds)}"
+            unknown[0], f"this model has no such modality; leave it out, or send some of {', '.join(known)}"
         )
-    return [to_part(name, value, kinds[name]) for name, value in there.items()]
+    return [to_part(name, value, known[name]) for name, value in there.items()]
 
 
 def _failure(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:

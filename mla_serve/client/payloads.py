@@ -1,6 +1,6 @@
-"""What a caller has in hand to what the service reads: paths, bytes, images, arrays, texts, numbers.
+"""Turn the values of a caller into parts of a form: paths, bytes, images, arrays, texts, numbers.
 
-numpy and Pillow are imported only where an array or an image is given, and are there then.
+The client does not need numpy or Pillow. They are imported only for an array or an image, so that they are installed then.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mla_serve.client.model import Modality
 from mla_serve.errors import InputError, UnknownField
 
 if TYPE_CHECKING:
@@ -38,21 +39,22 @@ AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 AS_TIFF = ("I", "F", "LAB")  # PNG cannot hold them, and the service scales them
 WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, EOFError, SystemError, KeyError, IndexError, struct.error)
-# Of each kind: what it is called in messages, and what to send.
-WANTED = {
+EXPECTED = {
     "image": ("an image", "send a path, bytes, a file opened in binary mode, a PIL image or an array"),
     "audio": ("a sound", "send a path, bytes, a file opened in binary mode or (array, rate)"),
+    "file": ("a file", "send a path, bytes or a file opened in binary mode"),
     "text": ("a text", "send a str"),
-    "vector": ("numbers", "send a list such as [0.5, -1]"),
+    "numbers": ("numbers", "send a list such as [0.5, -1]"),
 }
+"""By kind, or else by how the kind is sent: what a message calls the value, and what to send."""
 
 
 def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
-    """Return a sample as a dict. Raises: InputError for what is none, or has names that no modality can have."""
+    """Return a sample as a dict. Raises: InputError for another type, or a name that no modality can have."""
     if not hasattr(sample, "items"):
         raise InputError(
             "sample",
-            f"expected a dict such as {{'text': 'seven'}}, got {_name(sample)}; give one dict, or a list of them to "
+            f"expected a dict such as {{'text': 'seven'}}, got {_type_name(sample)}; give one dict, or a list of them to "
             "predict_many: frame.to_dict('records') of a DataFrame",
         )
     checked = dict(sample.items())  # a row of a DataFrame has items, too
@@ -62,16 +64,16 @@ def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
     return checked
 
 
-def given(sample: Mapping[str, Value | None]) -> dict[str, Value]:
-    """Return what is there of a sample, with files that are open read to their end.
+def drop_missing(sample: Mapping[str, Value | None]) -> dict[str, Value]:
+    """Drop the missing values of a sample, and read open files to their end.
 
     Raises: InputError for a file that cannot be read.
     """
-    return {name: _opened(name, value) for name, value in sample.items() if not is_missing(value)}
+    return {name: _read_open_file(name, value) for name, value in sample.items() if not is_missing(value)}
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value means "missing": None, blank text, an empty list, NaN, and NaT and NA of pandas."""
+    """Return whether a value means "missing": None, blank text, an empty list, NaN, and NaT and NA of pandas."""
     if value is None or type(value).__name__ == "NAType":
         return True
     if isinstance(value, str | list):
@@ -81,7 +83,7 @@ def is_missing(value: object) -> bool:
     return bool(value != value)  # NaN and NaT alone do not equal themselves
 
 
-def _opened(name: str, value: Any) -> Any:
+def _read_open_file(name: str, value: Any) -> Any:
     """Read an open file, or return the value as it is."""
     if not callable(getattr(value, "read", None)) or isinstance(value, os.PathLike):
         return value
@@ -90,31 +92,33 @@ def _opened(name: str, value: Any) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(name, f"the file cannot be read ({error}); open it with open(path, 'rb')") from None
     if not isinstance(content, str | bytes | bytearray):
-        raise InputError(name, f"expected bytes from read() of {_name(value)}, got {_name(content)}; send bytes")
+        raise InputError(
+            name, f"expected bytes from read() of {_type_name(value)}, got {_type_name(content)}; send bytes"
+        )
     if not content:
         raise InputError(name, "the file is empty, or was read to its end before; seek(0), or open it again")
     return content if isinstance(content, str) else bytes(content)
 
 
-def needs_kind(value: object) -> bool:
-    """Whether what a value means depends on the modality: a str may be a path or a text, an array an image or numbers."""
+def needs_model(value: object) -> bool:
+    """Return whether a value can only be sent once the model is known: a str may be a path or a text."""
     return isinstance(value, str) or not (
         isinstance(value, bytes | bytearray | memoryview | os.PathLike) or _is_image(value)
     )
 
 
-def to_part(name: str, value: Value, kind: str | None) -> tuple[str, Any]:
+def to_part(name: str, value: Value, modality: Modality | None) -> tuple[str, Any]:
     """Make one part of a form, as httpx's `files` takes it.
 
-    Args: kind, of the modality; None where it is not known, or makes no difference.
-    Raises: InputError for a value that cannot be sent as this kind.
+    Args: modality, as GET /model describes it; None where the value does not depend on it (see `needs_model`).
+    Raises: InputError for a value that cannot be sent as this modality.
     """
-    if kind in ("text", "vector"):
-        return name, (None, _text(name, value, kind))
-    return name, (name, _file(name, value, kind))
+    if modality is not None and modality.sent_as != "file":
+        return name, (None, _text(name, value, modality))
+    return name, (name, _file(name, value, modality))
 
 
-def _text(name: str, value: Any, kind: str) -> str:
+def _text(name: str, value: Any, modality: Modality) -> str:
     if isinstance(value, os.PathLike):
         value = _read(name, value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -128,15 +132,15 @@ def _text(name: str, value: Any, kind: str) -> str:
         except UnicodeEncodeError:
             raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
         return value
-    if kind == "vector":
-        return json.dumps(_numbers(name, value))
-    raise _unsuitable(name, value, kind)
+    if modality.sent_as == "numbers":
+        return json.dumps(_numbers(name, value, modality))
+    raise _wrong_type(name, value, modality)
 
 
-def _numbers(name: str, value: Any) -> list[float]:
+def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
     """Read a number, or numbers in a row: a list, an array (N,), (1, N) or (N, 1)."""
     if isinstance(value, Mapping | set | frozenset):  # their order is not that of the training
-        raise _unsuitable(name, value, "vector")
+        raise _wrong_type(name, value, modality)
     if hasattr(value, "detach") or getattr(value, "ndim", 0) > 1:
         value = _array(name, value)
         if value.size != max(value.shape, default=1):
@@ -146,26 +150,28 @@ def _numbers(name: str, value: Any) -> list[float]:
     try:
         return [float(number) for number in ([value] if single else value)]
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise _unsuitable(name, value, "vector") from None
+        raise _wrong_type(name, value, modality) from None
 
 
-def _file(name: str, value: Any, kind: str | None) -> bytes:
+def _file(name: str, value: Any, modality: Modality | None) -> bytes:
+    kind = modality.kind if modality else None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, str | os.PathLike):
         return _read(name, value)
     if _is_image(value) and kind in ("image", None):
-        return _encoded(name, value)
+        return _encode_image(name, value)
     if kind == "image" and (hasattr(value, "__array__") or isinstance(value, list | tuple)):
-        return _encoded(name, _image_of(name, value))
+        return _encode_image(name, _image_of_array(name, value))
     if kind == "audio" and isinstance(value, tuple) and len(value) == 2:
         return _wav(name, *(reversed(value) if _is_rate(value[0]) else value))  # scipy gives (rate, array)
-    raise _unsuitable(name, value, kind)
+    raise _wrong_type(name, value, modality)
 
 
-def _unsuitable(name: str, value: object, kind: str | None) -> InputError:
-    expected, advice = WANTED.get(kind or "", ("a file", "send a path or bytes"))
-    return InputError(name, f"expected {expected}, got {_name(value)}; {advice}")
+def _wrong_type(name: str, value: object, modality: Modality | None) -> InputError:
+    kind, sent_as = (modality.kind, modality.sent_as) if modality else ("", "file")
+    expected, advice = EXPECTED.get(kind) or EXPECTED[sent_as]
+    return InputError(name, f"expected {expected}, got {_type_name(value)}; {advice}")
 
 
 def _read(name: str, path: str | os.PathLike[str]) -> bytes:
@@ -180,17 +186,17 @@ def _read(name: str, path: str | os.PathLike[str]) -> bytes:
 
 
 def _is_image(value: object) -> bool:
-    """Whether this is an image of Pillow, without importing Pillow."""
+    """Return whether this is an image of Pillow, without importing Pillow."""
     return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
 
-def _encoded(name: str, image: Any) -> bytes:
-    """Write an image upright and without loss, as the file it was read from would be decoded."""
+def _encode_image(name: str, image: Any) -> bytes:
+    """Encode an image without loss and upright, so that it decodes like the file it was read from."""
     from PIL import ImageOps
 
     buffer = io.BytesIO()
     try:
-        image = ImageOps.exif_transpose(image)  # the tag that says which side is up gets lost in the PNG
+        image = ImageOps.exif_transpose(image)  # the PNG does not keep the orientation tag
         if image.mode not in AS_PNG + AS_TIFF:
             image = image.convert(_mode_for_png(image.mode))
         image.save(buffer, "TIFF" if image.mode in AS_TIFF else "PNG")
@@ -201,13 +207,13 @@ def _encoded(name: str, image: Any) -> bytes:
 
 
 def _mode_for_png(mode: str) -> str:
-    """Return the mode that holds all of an image that PNG cannot hold."""
+    """Return the mode to convert to, so that nothing visible is lost."""
     if mode.startswith("I;16"):
         return "I"
     return WITH_ALPHA.get(mode, "RGB")
 
 
-def _image_of(name: str, value: Any) -> Any:
+def _image_of_array(name: str, value: Any) -> Any:
     """Read (H, W), (H, W, C) or (C, H, W) with C of 1, 3 or 4: whole numbers 0-255, uint16, bool, or floats 0-1."""
     import numpy as np
     from PIL import Image
@@ -227,7 +233,7 @@ def _image_of(name: str, value: Any) -> Any:
 
 
 def _eight_bit(name: str, array: Array) -> Array:
-    """Bring pixels to uint8."""
+    """Convert pixels to uint8."""
     import numpy as np
 
     if array.dtype == np.uint8:
@@ -248,13 +254,13 @@ def _eight_bit(name: str, array: Array) -> Array:
 
 
 def _array(name: str, value: Any) -> Array:
-    """Read whatever holds an array; tensors of torch may be on a GPU or part of a graph."""
+    """Convert to a numpy array; a torch tensor may be on a GPU or need gradients."""
     import numpy as np
 
     try:
         return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(name, f"got {_name(value)} that is no array ({error}); send a numpy array") from None
+        raise InputError(name, f"got {_type_name(value)} that is no array ({error}); send a numpy array") from None
 
 
 def _wav(name: str, samples: Any, rate: Any) -> bytes:
@@ -297,13 +303,13 @@ def _float_wav(name: str, array: Array, rate: int) -> bytes:
     )
 
 
-def _name(value: object) -> str:
+def _type_name(value: object) -> str:
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def _is_rate(value: object) -> bool:
-    """Whether this is a sampling rate: a whole number, of any type; it may be a float where it comes from a table."""
+    """Return whether this is a sampling rate: a whole number of any type, also a float such as 8000.0 from a table."""
     try:
         rate = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]
     except TypeError:

@@ -29,8 +29,8 @@ class AskConfig(SampleFlags):
 def run(config: AskConfig) -> None:
     """Send the sample and print the answer."""
     with Client(config.url, api_key=os.environ.get(KEY_VARIABLE), timeout=config.timeout) as client:
-        kinds = {name: modality.kind for name, modality in client.model().modalities.items()}
-        sample: dict[str, Any] = {**read_sample(config, kinds)}
+        sent_as = {name: modality.sent_as for name, modality in client.model().modalities.items()}
+        sample: dict[str, Any] = {**read_sample(config, sent_as)}
         answer = client.predict(top_k=config.top_k, fusion=config.fusion, coverage=config.coverage, **sample)
     if config.json:
         json.dump(answer.to_dict(), sys.stdout, ensure_ascii=False, indent=1)

@@ -62,8 +62,7 @@ def run(config: PredictConfig) -> None:
             "--out, --workers and --ray: need --table; without it, give none of them, and the answer is printed"
         )
     bundle = Bundle.load(config.model)
-    kinds = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
-    sample = read_sample(config, kinds)
+    sample = read_sample(config, {name: spec.sent_as for name, spec in bundle.inputs.items()})
     rule = config.fusion or DEFAULT_RULE
     prediction = Predictor(bundle).predict([sample], rule, config.top_k, config.coverage)[0]
     if config.json:

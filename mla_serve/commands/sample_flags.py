@@ -10,7 +10,6 @@ from pathlib import Path
 from mla_serve.errors import ConfigError, InputError
 
 STDIN = "-"
-FILES = ("image", "audio")  # kinds that are sent as files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +35,11 @@ class SampleFlags:
     """Print the reply of the service as JSON."""
 
 
-def read_sample(flags: SampleFlags, kinds: Mapping[str, str]) -> dict[str, bytes | str]:
+def read_sample(flags: SampleFlags, sent_as: Mapping[str, str]) -> dict[str, bytes | str]:
     """Collect the payloads that the flags name: {modality: payload}.
 
-    Args: kinds, the model's modalities, {name: kind}.
+    Args: sent_as, of the model's modalities: {name: "file", "text" or "numbers"}. A name that the model lacks is passed on
+        as text; the model refuses it.
     Raises: ConfigError for flags that do not fit together; InputError for a file that cannot be read.
     """
     given = {
@@ -57,7 +57,7 @@ def read_sample(flags: SampleFlags, kinds: Mapping[str, str]) -> dict[str, bytes
     if [*given.values()].count(STDIN) > 1:
         names = ", ".join(name for name, value in given.items() if value == STDIN)
         raise ConfigError(f"{names}: only one of them can read standard input; give the others as files")
-    return {name: _payload(name, value, kinds.get(name, name) in FILES) for name, value in given.items()}
+    return {name: _payload(name, value, sent_as.get(name) == "file") for name, value in given.items()}
 
 
 def _payload(name: str, value: str, is_file: bool) -> bytes | str:

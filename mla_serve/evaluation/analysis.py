@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mla_serve.evaluation.scores import BINS, drop, mean_scores, score
 from mla_serve.fusion.formula import Array, log_softmax
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
+from mla_serve.inputs.corruptions import SEVERITIES
 
 CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
 RESAMPLES = 500
@@ -125,15 +125,17 @@ def corruption_curves(
     Severity "0" is the clean input. The rows are those that have the modality. "alone" scores its own logits; each rule
     fuses it with the other modalities of the row, which stay clean. The random numbers depend only on the severity and
     the number of the row, so that rules and models are compared on the same corrupted inputs.
+    A modality whose kind has no corruptions is left out.
     """
     found: Scores = {}
     for m, name in enumerate(predictor.names):
         there = np.flatnonzero(outputs.present[m])
-        if not len(there):
+        corruptions = predictor.bundle.inputs[name].corruptions
+        if not len(there) or not corruptions:
             continue
         clean = _scores_with(predictor, take(outputs, there), labels[there], rules, m)
         found[name] = {}
-        for corruption in CORRUPTIONS[predictor.bundle.inputs[name].kind]:
+        for corruption in corruptions:
             found[name][corruption] = {"0": clean}
             for severity in severities:
                 corrupted = _corrupt_rows(predictor, samples, outputs, there, m, corruption, severity)
@@ -155,7 +157,7 @@ def _corrupt_rows(
     name = predictor.names[m]
     spec = predictor.bundle.inputs[name]
     decoded = [
-        {name: corrupt(spec, samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
+        {name: spec.corrupt(samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
         for b in there
     ]
     corrupted, merged = predictor.run_graphs(decoded), take(outputs, there)

@@ -17,9 +17,9 @@ from mla_serve.evaluation import analysis
 from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.table import Row, payload, read_table
-from mla_serve.table.dataset import split_called
-from mla_serve.table.faults import written
+from mla_serve.table import Row, read_payload, read_table
+from mla_serve.table.dataset import split_named
+from mla_serve.table.faults import format_place
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 BATCH = 128
@@ -39,13 +39,13 @@ class SplitRun:
 
     def samples(self) -> list[dict[str, Payload]]:
         """Return the payloads of every row."""
-        return [{name: payload(value) for name, value in row.values.items()} for row in self.rows]
+        return [{name: read_payload(value) for name, value in row.values.items()} for row in self.rows]
 
 
 def run_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> SplitRun:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
     table = read_table(data)
-    split = (split_called(split) or split) if split else ("test" if "test" in table.splits else "val")
+    split = (split_named(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
     return run_rows(predictor, table.splits[split], split, table.fingerprint, quiet=quiet)
@@ -133,9 +133,11 @@ def _run_batch(predictor: Predictor, rows: Sequence[Row]) -> GraphOutputs:
 
 def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
     try:
-        return predictor.decode({name: payload(row.values[name]) for name in predictor.names if name in row.values})
+        return predictor.decode(
+            {name: read_payload(row.values[name]) for name in predictor.names if name in row.values}
+        )
     except InputError as error:
-        raise DataError(f"{written(row.place)}: {error}") from None
+        raise DataError(f"{format_place(row.place)}: {error}") from None
 
 
 def masks_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:

@@ -1,10 +1,7 @@
 """Payload to array: one frozen dataclass per kind of input, used by training and serving alike.
 
-A new kind is a subclass of `Input` and an entry in each of these, which tests/train/test_kinds.py compares:
-
-INPUTS (here), KINDS (table/cells.py), CORRUPTIONS (corrupt.py), CHOOSE (train/inputs.py), ENCODERS (train/encoders),
-AUGMENT or AUGMENT_PAYLOAD (train/augment.py), FIELDS and VERBS (serve/web/card.js, app.js), an icon (serve/web/dom.js);
-where it is sent as a file, also FILES (sample.py) and the branches of client/payloads.py and export/media.py.
+A new kind is a subclass of `Input` and an entry in INPUTS, and for training an encoder in train/encoders. How it is read
+from tables, sent by clients and asked for on the page follows from `sent_as`. tests/train/test_new_kind.py shows it.
 """
 
 from mla_serve.inputs.audio import AudioInput

@@ -1,17 +1,18 @@
-"""Sound: any common file format to windows of samples at one rate."""
+"""Sound: decode any common file format into windows of samples at one rate."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import soundfile
 import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
+from mla_serve.inputs.corruptions import band_limit, clipping, reverberation, sound_noise
 from mla_serve.inputs.media.formats import describe, recognise
 from mla_serve.inputs.media.library import library_call, no_output, short_reason
 from mla_serve.inputs.media.metered import QuietFile
@@ -22,18 +23,18 @@ EXPECTED = "WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64, NIST or VOC"
 RATES = (1_000, 384_000)
 MAX_CHANNELS = 32
 SILENCE = 1e-4  # a peak below -80 dBFS is silence
-LOUDEST = 1e6  # of a float recording; beyond, squares overflow, so it is scaled before anything else
-CANCELLED = 0.01  # of the louder channel's energy: less than that is left where channels are of opposite phase
-UNKNOWN = 2**62  # frames; libsndfile says 2 ** 63 - 1 where the header does not tell
+LOUDEST = 1e6  # of a float recording; squares of larger samples overflow, so such a recording is scaled first
+CANCELLED = 0.01  # of the louder channel's energy; channels of opposite phase leave less than that when averaged
+UNKNOWN = 2**62  # frames; libsndfile reports 2 ** 63 - 1 if the header has no length
 BLOCK = 65_536
-PADDING = 2.0  # what a marked window is filled up with: no sample is as large
+PADDING = 2.0  # fills up a window with mark_padding; no sample is as large
 
 
 @dataclasses.dataclass(frozen=True)
 class AudioInput(Input):
     """WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64, NIST or VOC of any rate and channel count, as mono windows.
 
-    Channels are averaged; where they cancel each other out, the louder one is taken. Silence at both ends is cut. A clip
+    Channels are averaged; if they cancel each other out, the louder one is used. Silence at both ends is cut. A clip
     shorter than the window is padded on both sides. A longer one gives windows half a window apart, spread evenly over
     the clip when there would be more than max_windows. A silent recording is valid.
 
@@ -54,8 +55,14 @@ class AudioInput(Input):
     kind: ClassVar[str] = "audio"
     tensor: ClassVar[str] = "waveform"
     dtype: ClassVar[type[np.generic]] = np.float32
-    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
+    sent_as: ClassVar[SentAs] = "file"
     formats: ClassVar[tuple[str, ...]] = FORMATS
+    corruptions: ClassVar[Corruptions] = {
+        "noise": sound_noise,
+        "clipping": clipping,
+        "band_limit": band_limit,
+        "reverberation": reverberation,
+    }
 
     @property
     def shape(self) -> tuple[int]:
@@ -88,12 +95,22 @@ class AudioInput(Input):
         soundfile.write(buffer, 0.2 * tones + 0.01 * generator.standard_normal(self.window), self.rate, format="WAV")
         return buffer.getvalue()
 
+    def generate_large(self, generator: np.random.Generator) -> bytes:
+        """Make a longer recording at another rate."""
+        longer = dataclasses.replace(self, rate=2 * self.rate, window=round(2 * LARGER * self.window))
+        return longer.generate(generator)
+
+    def _spoil(self, window: Array, corruption: str, severity: int, generator: np.random.Generator) -> None:
+        """Spoil what is recorded, and leave the padding as it is."""
+        recorded = window[: self.recorded(window)]
+        recorded[...] = self.corruptions[corruption](recorded, severity, generator, self.rate)
+
     def recorded(self, window: Array) -> int:
-        """Count the samples of a window (T,) that are no marked padding."""
+        """Count the samples of a window (T,) that are not padding."""
         return int(np.count_nonzero(window != PADDING)) if self.mark_padding else len(window)
 
     def _read(self, payload: bytes, field: str) -> tuple[Array, int]:
-        """Read mono samples (T,) and their rate, after the header has been found acceptable."""
+        """Read mono samples (T,) and their rate; the header is checked before."""
         payload = complete_header(payload)
         samples, rate, cancelled = self._read_once(payload, field, None)
         if cancelled is not None:
@@ -101,7 +118,7 @@ class AudioInput(Input):
         return samples, rate
 
     def _read_once(self, payload: bytes, field: str, channel: int | None) -> tuple[Array, int, int | None]:
-        """Read the mean of all channels or one of them, its rate, and the louder channel if they cancel out."""
+        """Read one channel or the mean of all: samples, rate, and the louder channel if the channels cancel out."""
         try:
             with no_output:
                 file = _SoundFile(QuietFile(payload))
@@ -135,7 +152,7 @@ class AudioInput(Input):
             )
 
     def _read_blocks(self, file: soundfile.SoundFile, field: str, channel: int | None) -> tuple[Array, int | None]:
-        """Read to the end in blocks, mixing to mono: a header that lies about the length costs nothing."""
+        """Read to the end in blocks and mix to mono; the length is checked again, because a header may be wrong."""
         blocks, frames, block = [], 0, None
         energies, mixed = np.zeros(file.channels), 0.0
         while block is None or len(block) == BLOCK:  # a shorter one is the last
@@ -143,7 +160,7 @@ class AudioInput(Input):
                 block = file.read(BLOCK, dtype="float32", always_2d=True)
             frames += len(block)
             self._check_length(frames, file, field)
-            with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused when all is read
+            with np.errstate(over="ignore", invalid="ignore"):  # decode() refuses NaN and infinity
                 blocks.append(_mono(block, channel))
                 if file.channels > 1 and channel is None:
                     energies += np.einsum("tc,tc->c", block, block, dtype=np.float64)
@@ -154,7 +171,7 @@ class AudioInput(Input):
         return (np.concatenate(blocks) if len(blocks) > 1 else blocks[0]), cancelled
 
     def _trim(self, samples: Array) -> Array:
-        """Cut what lies trim_db below the loudest 10 ms off both ends; leave silence as it is."""
+        """Cut both ends where they are trim_db below the loudest 10 ms; do not cut a silent recording."""
         if not self.trim_db:
             return samples
         frame = max(1, self.rate // 100)
@@ -178,13 +195,13 @@ class AudioInput(Input):
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """A sound file that is read through from its start where its length is not known.
+    """A sound file that is not seekable if its length is unknown.
 
-    soundfile moves to where it is after each block, which libsndfile refuses at the end of such a file.
+    soundfile seeks to its own position after each block, which libsndfile refuses at the end of such a file.
     """
 
     def seekable(self) -> bool:
-        """Say whether positions can be moved to."""
+        """Return whether the file is seekable."""
         return bool(super().seekable() and self._info.frames < UNKNOWN)
 
 
@@ -199,7 +216,7 @@ def _energy(samples: Array) -> float:
 
 
 def _unreadable(field: str, payload: bytes, error: Exception) -> InputError:
-    """Say what a file is that libsndfile does not open."""
+    """Return the error for a file that libsndfile cannot open; it names the format."""
     known = recognise(payload)
     cure = known.cure("audio") if known else "re-encode it: ffmpeg -i in out.wav"
     if known and known.name.upper().split()[0] in FORMATS:
@@ -208,7 +225,7 @@ def _unreadable(field: str, payload: bytes, error: Exception) -> InputError:
 
 
 def _padded(samples: Array, before: int, after: int, value: float = 0.0) -> Array:
-    """Put a value on both sides; np.pad takes longer than all else here."""
+    """Pad with a value on both sides. Not np.pad, which takes longer than all other steps together."""
     padded = np.full(before + len(samples) + after, value, samples.dtype)
     padded[before : before + len(samples)] = samples
     return padded

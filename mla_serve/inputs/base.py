@@ -1,4 +1,4 @@
-"""What every kind of input has in common."""
+"""What every kind of input has in common, and what it may override."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from mla_serve.errors import BundleError
 
 T = TypeVar("T")
 Array = NDArray[Any]
+SentAs = Literal["file", "text", "numbers"]
+Corruptions = Mapping[str, Callable[..., Any]]
 Payload = bytes | str | Sequence[float]
-"""What a caller sends for one modality: a file's bytes, the text itself, or a list of numbers."""
+"""The value of one modality: the bytes of a file, a text, or a list of numbers."""
+LARGER = 1.7  # times the size that the model sees: what `generate_large` makes
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"  # of modalities
 
 
 def stored_in(filename: str) -> dict[str, str]:
-    """Mark a field whose content is kept in a file of its own beside the manifest."""
+    """Mark a field that is stored in a file of its own beside the manifest."""
     return {"file": filename}
 
 
 def added_later(default: T) -> T:
-    """Make a field that manifests of older versions lack; its default is what they meant."""
+    """Make a field that older manifests lack; the default gives their behaviour."""
     field: T = dataclasses.field(default=default, metadata={"later": True})
     return field
 
@@ -34,17 +37,19 @@ def added_later(default: T) -> T:
 class Input(abc.ABC):
     """Turn one payload into arrays of fixed shape; the same object decodes for training and for serving.
 
-    A subclass is a frozen dataclass: its fields are all that decoding depends on, and travel in the manifest.
+    A subclass is a frozen dataclass. Decoding depends on its fields only, and the manifest stores them.
     """
 
     kind: ClassVar[str]
     tensor: ClassVar[str]
     """Name of the encoder graph's input."""
     dtype: ClassVar[type[np.generic]]
-    sent_as: ClassVar[Literal["file", "text", "numbers"]]
+    sent_as: ClassVar[SentAs]
     """How a caller sends it."""
     formats: ClassVar[tuple[str, ...]] = ()
     """The file formats that are read, when it is sent as a file."""
+    corruptions: ClassVar[Corruptions] = {}
+    """Ways to spoil it, by name (see corruptions.py). Fusion is fitted on the first, evaluation measures all of them."""
 
     @property
     @abc.abstractmethod
@@ -55,14 +60,40 @@ class Input(abc.ABC):
     def decode(self, payload: Payload, field: str) -> Array:
         """Decode a payload into its windows.
 
-        Args: payload, as the caller sent it; field, the name that errors speak of.
+        Args: payload, as the caller sent it; field, the name for error messages.
         Returns: (W, *shape) of dtype; W is 1 except for long audio. The features of the windows are averaged.
         Raises: InputError, saying what was given, what was expected and what to do.
         """
 
     @abc.abstractmethod
     def generate(self, generator: np.random.Generator) -> Payload:
-        """Make a valid payload that comes from nobody's data."""
+        """Make a random valid payload, so that a bundle can be checked without anybody's data."""
+
+    def generate_large(self, generator: np.random.Generator) -> Payload:
+        """Make a payload larger than what the model sees, to check resizing and cutting too. Default: `generate`."""
+        return self.generate(generator)
+
+    def corrupt(
+        self, payload: Payload, field: str, corruption: str | None, severity: int, generator: np.random.Generator
+    ) -> Array:
+        """Decode a payload that is spoiled by one of `corruptions`; None leaves it as it is.
+
+        By default each decoded window is spoiled, so that decoding cannot undo it.
+
+        Args: severity, 1 to 5; the other arguments as of `decode`.
+        Returns: (W, *shape) of dtype.
+        """
+        windows = self.decode(payload, field)
+        if corruption is None:
+            return windows
+        windows = windows.copy()
+        for window in windows:
+            self._spoil(window, corruption, severity, generator)
+        return windows
+
+    def _spoil(self, window: Array, corruption: str, severity: int, generator: np.random.Generator) -> None:
+        """Spoil one window in place."""
+        window[...] = self.corruptions[corruption](window, severity, generator)
 
     def to_fields(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Split into JSON fields and the files that go beside them: ({field: value}, {filename: content})."""
@@ -75,7 +106,7 @@ class Input(abc.ABC):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any], read: Callable[[str], bytes]) -> Self:
-        """Rebuild from what `to_fields` returned; `read` fetches a file's content by its name.
+        """Rebuild the input from its fields; `read` returns the content of a file by its name.
 
         Raises: BundleError when the fields are not those of this class.
         """
@@ -95,7 +126,7 @@ class Input(abc.ABC):
 def list_fields(inputs: Mapping[str, Input]) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
     """Split all inputs as `to_fields` does: ({name: fields}, {filename: content}).
 
-    Inputs share a file where its content is the same; another content of the same name gets the modality's before it.
+    Inputs with the same file share it. Where two differ, the later one is named MODALITY.FILE.
     """
     listed: dict[str, dict[str, Any]] = {}
     files: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""Images: any common file format to a small array of bytes."""
+"""Images: decode any common file format into a small array of bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import dataclasses
 import io
 import logging
 import warnings
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
-from mla_serve.inputs.base import Array, Input, Payload, added_later
+from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
+from mla_serve.inputs.corruptions import blur, image_noise, jpeg_compression, occlusion
 from mla_serve.inputs.media.avif import as_still, read_streams
 from mla_serve.inputs.media.cut import READ_IN_PART, TooLittle, load_cut
 from mla_serve.inputs.media.formats import AVIF, HEIC, describe, recognise
@@ -22,7 +23,7 @@ from mla_serve.inputs.media.metered import MeteredFile
 
 
 def _read_heif_too() -> tuple[str, ...]:
-    """Let Pillow read HEIC where pillow-heif is installed."""
+    """Register HEIC with Pillow if pillow-heif is installed; return the names of the formats added."""
     try:
         import pillow_heif
     except ImportError:
@@ -32,17 +33,17 @@ def _read_heif_too() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a request has one thread: others would take it from its neighbours
-# Pillow words warnings with numbers from the file: each would be printed, and remembered for good.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one thread per request, so that requests do not slow each other down
+# Pillow puts numbers from the file into its warnings, so each would be printed and kept in memory as a new one.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", *_read_heif_too())
 START_OF_SCAN = b"\xff\xda"  # JPEG's marker; the compressed data itself cannot hold it
 MAX_SCANS = 100  # cameras and encoders write 1 to 20
-MAX_SCANNED = 500_000_000  # pixels, in all scans together
+MAX_SCANNED = 500_000_000  # pixels, the sum over all scans
 ROWS = 256
-VISIBLE = 8  # levels of brightness between which something can be told
+LEAST_CONTRAST = 8  # levels of brightness; an image with a smaller range shows nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +53,13 @@ class ImageInput(Input):
     Fields: width, height in pixels; channels 1 (grey) or 3 (RGB); background, the brightness (0-255) behind
     transparent pixels; max_pixels, refused from the header before anything is decoded.
 
-    As it is, an image is cropped to the target's shape and resized in one go. A pretrained model's own way is one of:
-    short_side, resized until its shorter side has so many pixels; stretch_width and stretch_height, resized to exactly
-    that; either with the filter `resample`, and then its middle is cut out.
+    By default an image is cropped to the target's aspect ratio and resized in one step. Pretrained models resize first and
+    crop the middle then: with short_side, to so many pixels on the shorter side; with stretch_width and stretch_height, to
+    exactly that size; both with the filter `resample`.
 
-    What is decoded at full size may have half of max_pixels. A JPEG may have all of them, since it is decoded at a
-    fraction of its size, which costs a tenth; not one that is too long and thin for that, and none where a pretrained
-    model is to see every pixel.
+    A JPEG is decoded at a fraction of its size, which costs a tenth, so it may have max_pixels. Images that are decoded at
+    full size may have half as many: other formats, JPEGs too long and thin to be reduced, and all images if a pretrained
+    model resizes them.
     """
 
     width: int
@@ -74,15 +75,21 @@ class ImageInput(Input):
     kind: ClassVar[str] = "image"
     tensor: ClassVar[str] = "pixels"
     dtype: ClassVar[type[np.generic]] = np.uint8
-    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "file"
+    sent_as: ClassVar[SentAs] = "file"
     formats: ClassVar[tuple[str, ...]] = FORMATS
+    corruptions: ClassVar[Corruptions] = {
+        "noise": image_noise,
+        "blur": blur,
+        "occlusion": occlusion,
+        "jpeg": jpeg_compression,
+    }
 
     def __post_init__(self) -> None:
-        """Refuse a way of resizing that cannot be. Raises: ValueError."""
+        """Refuse an unknown filter, or a size to resize to that is smaller than the crop. Raises: ValueError."""
         between = (self.short_side, self.short_side) if self.short_side else (self.stretch_width, self.stretch_height)
         if self.resample.upper() not in Image.Resampling.__members__:
             raise ValueError(f"resample {self.resample!r}: expected one of {', '.join(Image.Resampling.__members__)}")
-        if self._in_two_steps and (between[0] < self.width or between[1] < self.height):
+        if self._resizes_then_crops and (between[0] < self.width or between[1] < self.height):
             raise ValueError(f"resized to {between[0]}x{between[1]}, less than {self.width}x{self.height}")
 
     @property
@@ -98,7 +105,7 @@ class ImageInput(Input):
         return self._fit(self.picture(payload, field), field)[None]
 
     def picture(self, payload: bytes, field: str = "image") -> Image.Image:
-        """Decode a file to what is resized: upright, 8 bits of grey or RGB, of its own size."""
+        """Decode a file into an upright image of 8-bit grey or RGB, not yet resized."""
         return self._flatten(self._load(payload, field), field)
 
     def generate(self, generator: np.random.Generator) -> bytes:
@@ -109,8 +116,14 @@ class ImageInput(Input):
         image.save(buffer, "PNG")
         return buffer.getvalue()
 
+    def generate_large(self, generator: np.random.Generator) -> bytes:
+        """Make a PNG that is larger in both directions."""
+        width, height = round(LARGER * self.width), 2 * self.height
+        larger = dataclasses.replace(self, width=width, height=height, short_side=0, stretch_width=0, stretch_height=0)
+        return larger.generate(generator)
+
     def _open(self, payload: bytes, field: str) -> Image.Image:
-        """Read the header alone, and refuse what is too large or no image."""
+        """Read the header only, and refuse files that are too large or no images."""
         known = recognise(payload)
         if known is HEIC and "HEIF" not in FORMATS:
             raise UnsupportedFormat(
@@ -151,23 +164,23 @@ class ImageInput(Input):
             raise TooLarge(field, f"{image.width}x{image.height} pixels, {limit}; {advice}")
 
     def _shrinks(self, image: Image.Image) -> bool:
-        """Whether an image of this size is decoded at a fraction of it where it is a JPEG, and small enough for that."""
-        enough = min(image.size) >= 2 * self._drafted and image.width * image.height <= self.max_pixels
-        return enough and not self._in_two_steps
+        """Return whether an image of this size would be accepted as a JPEG, because it would be decoded at a fraction."""
+        enough = min(image.size) >= 2 * self._draft_size and image.width * image.height <= self.max_pixels
+        return enough and not self._resizes_then_crops
 
     @property
-    def _drafted(self) -> int:
-        """The least width and height that a JPEG is decoded at."""
+    def _draft_size(self) -> int:
+        """The smallest width and height that a JPEG is decoded at."""
         return 2 * max(self.width, self.height)
 
     def _check_scans(self, image: Image.Image, payload: bytes, field: str) -> None:
-        """Refuse a JPEG whose pixels would be gone over again and again: each scan costs as much as an image."""
+        """Refuse a JPEG with too many scans: decoding each of them costs as much as an image."""
         scans = payload.count(START_OF_SCAN) if image.format in ("JPEG", "MPO") else 0
         if scans > MAX_SCANS or scans * image.width * image.height > MAX_SCANNED:
             raise TooLarge(field, f"{scans} scans of {image.width}x{image.height} pixels; save it as a baseline JPEG")
 
     def _load(self, payload: bytes, field: str) -> Image.Image:
-        """Decode the pixels and turn them upright. Of a file that is cut in its last rows, take what is there."""
+        """Decode the pixels and turn them upright. Of a file that lacks its last rows, use the rows that it has."""
         try:
             image = self._decode(self._open(payload, field), field)
         except (TooLarge, UnsupportedFormat):
@@ -179,8 +192,8 @@ class ImageInput(Input):
 
     def _decode(self, image: Image.Image, field: str) -> Image.Image:
         """Decode the pixels of an opened file."""
-        if image.format in ("JPEG", "MPO") and not self._in_two_steps:
-            image.draft("L" if self.channels == 1 else "RGB", (self._drafted, self._drafted))
+        if image.format in ("JPEG", "MPO") and not self._resizes_then_crops:
+            image.draft("L" if self.channels == 1 else "RGB", (self._draft_size, self._draft_size))
         self._check_pixels(image, self.max_pixels // 2, field)
         with library_call(field, f"the {image.format} file is damaged", "send it complete"):
             image.load()
@@ -189,7 +202,7 @@ class ImageInput(Input):
     def _decode_cut(self, payload: bytes, field: str, error: InputError) -> Image.Image:
         """Decode the pixels of a file that ends early.
 
-        Raises: InputError when too few are there; the error of decoding it as it is when that is not the reason.
+        Raises: InputError when too few pixels are left; the given error when the file does not end early.
         """
 
         def load(content: bytes, fill: int | None) -> Image.Image:
@@ -197,9 +210,9 @@ class ImageInput(Input):
             if fill is None:
                 return self._decode(image, field)
             image.im = Image.new(image.mode, image.size, (fill,) * len(image.getbands())).im
-            with contextlib.suppress(InputError):  # it is known not to be complete
+            with contextlib.suppress(InputError):  # the file is incomplete, so this fails after the last row it has
                 return self._decode(image, field)
-            image.tile = []  # type: ignore[attr-defined]  # what has been decoded is the picture
+            image.tile = []  # type: ignore[attr-defined]  # nothing more is decoded: the image is complete as it is now
             return self._decode(image, field)
 
         known = recognise(payload)
@@ -210,12 +223,12 @@ class ImageInput(Input):
             return load_cut(name, payload, load)
         except TooLittle as little:
             raise InputError(field, f"the {name} file is cut or damaged: {little}; send it complete") from None
-        except Exception:  # the fields of a damaged header may say anything
+        except Exception:  # a damaged header may hold any values
             raise error from None
 
     @property
-    def _in_two_steps(self) -> bool:
-        """Whether an image is resized first and cropped then, as pretrained models want it."""
+    def _resizes_then_crops(self) -> bool:
+        """Whether an image is resized first and then cropped, as pretrained models expect."""
         return bool(self.short_side or self.stretch_width)
 
     def _flatten(self, image: Image.Image, field: str) -> Image.Image:
@@ -225,19 +238,19 @@ class ImageInput(Input):
             if image.has_transparency_data:
                 image = self._on_background(image.convert("RGBA"))
             elif image.mode == "LAB":
-                image = image.convert("RGB")  # there is no way to grey
+                image = image.convert("RGB")  # Pillow cannot convert LAB to grey
             return image.convert("L" if self.channels == 1 else "RGB")
 
     def _on_background(self, layer: Image.Image) -> Image.Image:
-        """Put the background behind a layer; the opposite one where all that was drawn would vanish before it."""
-        picture = _before(layer, self.background)
-        if _is_plain(picture) and not _is_plain(layer.getchannel("A")):
-            return _before(layer, 0 if self.background > 127 else 255)
+        """Put the background behind a layer; use the opposite brightness if the drawing would be invisible on it."""
+        picture = _composite_on(layer, self.background)
+        if _has_one_colour(picture) and not _has_one_colour(layer.getchannel("A")):
+            return _composite_on(layer, 0 if self.background > 127 else 255)
         return picture
 
     def _fit(self, image: Image.Image, field: str) -> Array:
         """Bring an image of any size to (C, H, W) uint8."""
-        if self._in_two_steps:
+        if self._resizes_then_crops:
             image = self._crop(image.resize(self._resized(image, field), Image.Resampling[self.resample.upper()]))
         elif image.size != (self.width, self.height):
             image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.BICUBIC)
@@ -252,7 +265,7 @@ class ImageInput(Input):
         longer = int(self.short_side * long / short)
         if self.short_side * longer > self.max_pixels:
             raise TooLarge(
-                field, f"{image.width}x{image.height} pixels, of which only the middle is looked at; crop it to that"
+                field, f"{image.width}x{image.height} pixels, of which only the middle is used; crop it to that"
             )
         return (self.short_side, longer) if image.width <= image.height else (longer, self.short_side)
 
@@ -263,35 +276,35 @@ class ImageInput(Input):
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point grey to 8 bits; leave every other mode alone."""
+    """Scale 16-bit, 32-bit and floating-point grey to 8 bits; return any other mode unchanged."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image)
     full = 65535.0 if image.mode != "F" else (1.0 if _largest(values) <= 1.0 else 255.0)
     pixels = np.empty(values.shape, dtype=np.uint8)
-    for at in range(0, len(values), ROWS):  # some rows at a time: in float64 the whole would be gigabytes
+    for at in range(0, len(values), ROWS):  # in slices, because the whole image in float64 would be gigabytes
         rows = np.nan_to_num(values[at : at + ROWS].astype(np.float64), posinf=0.0, neginf=0.0)
         pixels[at : at + ROWS] = np.clip(rows * (255.0 / full), 0, 255).round()
     return Image.fromarray(pixels)
 
 
 def _largest(values: Array) -> float:
-    """Return the largest finite value; 0 when there is none."""
+    """Return the largest finite value, at least 0."""
     return float(values.max(initial=0.0, where=np.isfinite(values)))
 
 
-def _is_plain(image: Image.Image) -> bool:
-    """Say whether nothing can be told in an image of 8 bits: every pixel has about the same colour."""
-    return all(np.ptp(channel.getextrema()) < VISIBLE for channel in image.split())
+def _has_one_colour(image: Image.Image) -> bool:
+    """Return whether all pixels of an 8-bit image have about the same colour."""
+    return all(np.ptp(channel.getextrema()) < LEAST_CONTRAST for channel in image.split())
 
 
-def _before(layer: Image.Image, brightness: int) -> Image.Image:
-    """Put a layer before a plain background."""
+def _composite_on(layer: Image.Image, brightness: int) -> Image.Image:
+    """Put a layer on a background of one brightness."""
     return Image.alpha_composite(Image.new("RGBA", layer.size, (brightness,) * 3 + (255,)), layer)
 
 
 def _unreadable(field: str, payload: bytes) -> InputError:
-    """Say what a file is that Pillow does not open."""
+    """Return the error for a file that Pillow cannot open; it names the format."""
     known = recognise(payload)
     if known and known.name.upper() in FORMATS:
         given = f"the {known.name} file is damaged, or a variant of {known.name} that is not read"

@@ -1,15 +1,16 @@
-"""Vectors: a list of numbers, for anything that was measured elsewhere."""
+"""Vectors: a list of numbers, such as measurements or embeddings."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mla_serve.errors import InputError, TooLarge
-from mla_serve.inputs.base import Array, Input, Payload
+from mla_serve.inputs.base import Array, Corruptions, Input, Payload, SentAs
+from mla_serve.inputs.corruptions import vector_noise, zeroed_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class VectorInput(Input):
     kind: ClassVar[str] = "vector"
     tensor: ClassVar[str] = "values"
     dtype: ClassVar[type[np.generic]] = np.float32
-    sent_as: ClassVar[Literal["file", "text", "numbers"]] = "numbers"
+    sent_as: ClassVar[SentAs] = "numbers"
+    corruptions: ClassVar[Corruptions] = {"noise": vector_noise, "zeroed": zeroed_numbers}
 
     @property
     def shape(self) -> tuple[int]:
@@ -54,7 +56,9 @@ class VectorInput(Input):
             return (
                 json.loads(text)
                 if text.lstrip().startswith("[")
-                else [float(x) for part in text.split(",") for x in part.split() or [part]]  # "1,,3" lacks one
+                else [
+                    float(x) for part in text.split(",") for x in part.split() or [part]
+                ]  # part is blank in "1,,3", so float() raises
             )
         except (ValueError, RecursionError):
             raise InputError(

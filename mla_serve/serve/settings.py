@@ -61,8 +61,8 @@ class Settings(BaseSettings):
     max_batch_items: Count = Field(default=64, description="Most samples in one request to /predict/batch.")
     max_pixels: Count | None = Field(
         default=None,
-        description="Most pixels of a JPEG that is decoded at a fraction of its size; half as many for what is decoded at full "
-        "size: other formats, long thin JPEGs, and all where a pretrained encoder reads them; unset leaves the bundle's own limit.",
+        description="Most pixels of a JPEG. Half as many for images that are decoded at full size: other formats, long thin "
+        "JPEGs, and all images that a pretrained encoder reads. Unset: the bundle's own limit.",
     )
     max_seconds: Seconds | None = Field(
         default=None, description="Longest recording in seconds; unset leaves the bundle's own limit."

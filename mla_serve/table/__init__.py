@@ -3,7 +3,7 @@
 A data set is a folder: train/val/test tables, or one table alone, under any name, with a column `split`.
 
     data/
-      train.jsonl  val.jsonl  test.jsonl       or .csv, or .parquet; val may be absent (see train/split.py)
+      train.jsonl  val.jsonl  test.jsonl       or .csv, or .parquet; val may be absent (see train/data/split.py)
       dataset.json                             optional: other modalities, groups, a word about where the data come from
       images/...  audio/...                    media files, anywhere inside the folder
 
@@ -16,10 +16,11 @@ dataset.json:
 
     {"modalities": {"pixels": "vector", "rear_camera": "image"}, "group": {"audio": "meta.speaker"}, "about": "..."}
 
-Only `label` and one value in one modality are required. An empty or absent value is a missing modality.
+Only `label` and one value in one modality are required. An empty or absent value is a missing modality. A vector is a list
+of numbers; in a .csv cell it is written as [1, 2.5], 1 2.5 or 1;2.5.
 """
 
-from mla_serve.table.dataset import Row, Table, check_rows, payload
+from mla_serve.table.dataset import Row, Table, check_rows, read_payload
 from mla_serve.table.read import read_table
 
-__all__ = ["Row", "Table", "check_rows", "payload", "read_table"]
+__all__ = ["Row", "Table", "check_rows", "read_payload", "read_table"]

@@ -1,4 +1,4 @@
-"""Records to rows: read the cells of each, then check what only shows across rows."""
+"""Turn records into rows: read the cells of each, then check the rows against each other."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mla_serve.table.cells import KINDS, lookup, missing, read_name, read_present
+from mla_serve.table.cells import find_cell, is_missing, read_cell, read_name, read_present
 from mla_serve.table.dataset import Row, Value
-from mla_serve.table.faults import Faults, Place, Unusable, listed, short, written
+from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, format_place, join_names
 from mla_serve.table.formats import Cells
 from mla_serve.table.options import Options
 from mla_serve.table.records import Record
 
-Built = Sequence[tuple[Record, Row]]
-MANY = 10  # training rows, each with a label of its own: the column holds no classes
+BuiltRows = Sequence[tuple[Record, Row]]
+MANY = 10  # training rows; if each of so many has a different label, the labels are no classes
 
 
 def build_row(record: Record, options: Options, modalities: Mapping[str, str], folder: Path, faults: Faults) -> Row:
-    """Read the cells of a row; those that cannot be used are noted and left out.
+    """Read the cells of a row; cells that cannot be used become faults and are left out.
 
     Args: modalities, those of the whole table.
     """
@@ -27,22 +27,22 @@ def build_row(record: Record, options: Options, modalities: Mapping[str, str], f
     name, label = f"{record.split}-{record.number}", ""
     present: Mapping[str, frozenset[str]] = {}
     groups: Mapping[str, str] = {}
-    with faults.noting(place, "id"):
+    with faults.collecting(place, "id"):
         name = read_name(cells["id"]) if record.has("id") else name
-    with faults.noting(place, "label"):
+    with faults.collecting(place, "label"):
         label = _read_label(cells)
     values = _read_values(record, options.kinds, folder, faults)
-    with faults.noting(place, "present"):
+    with faults.collecting(place, "present"):
         present = read_present(cells.get("present"), options.kinds, values)
-    with faults.noting(place, "group"):
+    with faults.collecting(place, "group"):
         columns = {modality: column for modality, column in options.groups.items() if modality in modalities}
         groups = _read_groups(cells, columns)
     return Row(name, label, values, present, groups, place)
 
 
 def _read_label(cells: Cells) -> str:
-    if missing(cells.get("label")):
-        raise Unusable("missing; fill it or remove the row")
+    if is_missing(cells.get("label")):
+        raise InvalidValue("missing; fill it or remove the row")
     return read_name(cells["label"])
 
 
@@ -51,48 +51,48 @@ def _read_values(record: Record, kinds: Mapping[str, str], folder: Path, faults:
     given = [name for name in kinds if record.has(name)]
     values = {}
     for name in given:
-        with faults.noting(record.place, name):
-            values[name] = KINDS[kinds[name]](record.cells[name], folder)
+        with faults.collecting(record.place, name):
+            values[name] = read_cell(kinds[name], record.cells[name], folder)
     if not given:
-        faults.add(record.place, f"no modality at all; fill one of {listed(kinds)}, or remove the row")
+        faults.add(record.place, f"no modality at all; fill one of {join_names(kinds)}, or remove the row")
     return values
 
 
 def _read_groups(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return modality -> group, without those that are empty."""
-    found = {name: lookup(cells, column) for name, column in columns.items()}
-    return {name: read_name(cell) for name, cell in found.items() if not missing(cell)}
+    """Return modality -> group, without empty groups."""
+    found = {name: find_cell(cells, column) for name, column in columns.items()}
+    return {name: read_name(cell) for name, cell in found.items() if not is_missing(cell)}
 
 
-def check_classes(built: Built, faults: Faults) -> tuple[str, ...]:
-    """Return the labels of train; note a train split without two of them, and rows whose label it does not have."""
+def check_classes(built: BuiltRows, faults: Faults) -> tuple[str, ...]:
+    """Return the labels of train; add faults for fewer than two, and for rows whose label train lacks."""
     train = [(record, row.label) for record, row in built if record.split == "train" and row.label]
     classes = _sorted_classes({label for _, label in train})
     if len(classes) == 1:
-        message = f"train has one class only, {short(classes[0])}; expected two at least; add rows of another"
+        message = f"train has one class only, {abbreviate(classes[0])}; expected two at least; add rows of another"
         faults.add((train[0][0].place[0], 0), message)
     if built and not classes and not faults.found:
         place = (built[0][0].place[0], 0)
         faults.add(place, "no train split; expected rows with split 'train', or a table of that name; add them")
     unknown = [(record.place, row.label) for record, row in built if row.label and row.label not in classes]
     if unknown and len(classes) == len(train) >= MANY:
-        expected = f"each of the {len(train)} rows has a label of its own, such as {short(classes[0])}"
+        expected = f"each of the {len(train)} rows has a label of its own, such as {abbreviate(classes[0])}"
         faults.add((train[0][0].place[0], 0), f"{expected}; is the column 'label' an id, or a number to be predicted?")
     elif classes:
-        _add_unknown(unknown, classes, faults)
+        _add_unknown_labels(unknown, classes, faults)
     return classes
 
 
-def _add_unknown(unknown: Sequence[tuple[Place, str]], classes: Sequence[str], faults: Faults) -> None:
-    """Note labels that train does not have: each once for a file, at its first row."""
+def _add_unknown_labels(unknown: Sequence[tuple[Place, str]], classes: Sequence[str], faults: Faults) -> None:
+    """Add a fault for each label that train lacks, once per file, at its first row."""
     counts = Counter((place[0], label) for place, label in unknown)
     first: dict[tuple[str, str], Place] = {}
     for place, label in unknown:
         first.setdefault((place[0], label), place)
     for (file, label), place in first.items():
         rows = f" ({counts[file, label]} rows)" if counts[file, label] > 1 else ""
-        expected = f"is not in train, which has {listed(classes)}"
-        faults.add(place, f"label: {short(label)}{rows} {expected}; correct it or add rows there")
+        expected = f"is not in train, which has {join_names(classes)}"
+        faults.add(place, f"label: {abbreviate(label)}{rows} {expected}; correct it or add rows there")
 
 
 def _sorted_classes(labels: set[str]) -> tuple[str, ...]:
@@ -102,18 +102,18 @@ def _sorted_classes(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def check_ids(built: Built, faults: Faults) -> None:
-    """Note ids that were given before in the same split."""
+def check_ids(built: BuiltRows, faults: Faults) -> None:
+    """Add faults for ids that occur twice in a split."""
     first: dict[tuple[str, str], Place] = {}
     for record, row in built:
         place = first.setdefault((record.split, row.id), record.place)
         if place != record.place:
-            before = f"{short(row.id)} was given before in split {record.split}, at {written(place)}"
+            before = f"{abbreviate(row.id)} was given before in split {record.split}, at {format_place(place)}"
             faults.add(record.place, f"id: {before}; make it unique")
 
 
-def check_lengths(built: Built, faults: Faults) -> None:
-    """Note vectors that are not as long as most of their modality."""
+def check_lengths(built: BuiltRows, faults: Faults) -> None:
+    """Add faults for vectors whose length differs from that of most vectors of their modality."""
     vectors = [
         (record.place, name, len(value))
         for record, row in built

@@ -1,4 +1,4 @@
-"""One cell: what counts as empty, and how each kind is read. All raise Unusable."""
+"""One cell: what counts as empty, and how it is read. The readers raise InvalidValue."""
 
 from __future__ import annotations
 
@@ -8,61 +8,67 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PureWindowsPath
 
+from mla_serve.inputs import INPUTS
+from mla_serve.inputs.base import SentAs
 from mla_serve.table.dataset import Value
-from mla_serve.table.faults import Unusable, listed, short
+from mla_serve.table.faults import InvalidValue, abbreviate, join_names
 
 
-def missing(cell: object) -> bool:
-    """Say whether a cell counts as empty: null, NaN (as pandas writes it), blank text, an empty list."""
+def is_missing(cell: object) -> bool:
+    """Return whether a cell counts as empty: null, NaN (as pandas writes it), blank text, an empty list."""
     if isinstance(cell, float):
         return math.isnan(cell)
     return cell is None or cell == [] or (isinstance(cell, str) and cell.strip() in ("", "[]"))
 
 
-def lookup(cells: object, path: str) -> object:
-    """Return the cell of that name, or else the one at that dotted path; None where there is none."""
+def find_cell(cells: object, path: str) -> object:
+    """Return the cell of that name, or else the one at that dotted path; None if there is none."""
     if not isinstance(cells, Mapping) or path in cells:
         return cells[path] if isinstance(cells, Mapping) else None
     head, _, rest = path.partition(".")
-    return lookup(cells.get(head), rest)
+    return find_cell(cells.get(head), rest)
 
 
 def read_name(cell: object) -> str:
     """Return a label, id or group as text."""
     if isinstance(cell, bool) or not isinstance(cell, str | int):
-        raise Unusable(f"expected text or a whole number, got {short(cell)}; correct it")
+        raise InvalidValue(f"expected text or a whole number, got {abbreviate(cell)}; correct it")
     return str(cell).strip()
 
 
 def _read_text(cell: object, _folder: Path) -> str:
     if not isinstance(cell, str):
-        raise Unusable(f"expected text, got {short(cell)}; put it in quotes")
+        raise InvalidValue(f"expected text, got {abbreviate(cell)}; put it in quotes")
     return cell
 
 
 def _read_file(cell: object, folder: Path) -> Path:
     """Return the absolute path of a file inside the folder (links are followed)."""
     if not isinstance(cell, str):
-        raise Unusable(f"expected the path of a file inside the folder, got {short(cell)}; correct it")
+        raise InvalidValue(f"expected the path of a file inside the folder, got {abbreviate(cell)}; correct it")
     given = PureWindowsPath(cell)  # also knows what POSIX calls absolute
     if given.anchor or ".." in given.parts:
-        raise Unusable(f"the path {short(cell)} leaves the folder; expected one inside it; copy the file there")
+        raise InvalidValue(
+            f"the path {abbreviate(cell)} leaves the folder; expected one inside it; copy the file there"
+        )
     if not os.path.isfile(folder / cell):  # noqa: PTH113 (Path.is_file raises for a name too long for any file)
-        raise Unusable(f"no file {short(cell)} in the folder; put it there, or leave the cell empty")
+        raise InvalidValue(f"no file {abbreviate(cell)} in the folder; put it there, or leave the cell empty")
     return folder / cell
 
 
-def _read_vector(cell: object, _folder: Path) -> tuple[float, ...]:
-    """Return numbers from a list, or from text: a JSON list, or parted by blanks or semicolons."""
+def _read_numbers(cell: object, _folder: Path) -> tuple[float, ...]:
+    """Return numbers from a list, or from text: a JSON list, or numbers separated by blanks or semicolons."""
     try:
         numbers = _split_numbers(cell) if isinstance(cell, str) else cell
         if not isinstance(numbers, list) or not numbers or not all(type(x) in (float, int) for x in numbers):
             raise ValueError
         vector = tuple(map(float, numbers))
     except (ValueError, OverflowError, RecursionError):
-        raise Unusable(f"expected a list of numbers, got {short(cell)}; correct it, or leave the cell empty") from None
+        raise InvalidValue(
+            f"expected a list of numbers, got {abbreviate(cell)}; correct it, or leave the cell empty"
+        ) from None
     if not all(map(math.isfinite, vector)):
-        raise Unusable("expected finite numbers, got NaN or infinity; correct them, or leave the cell empty")
+        raise InvalidValue("expected finite numbers, got NaN or infinity; correct them, or leave the cell empty")
     return vector
 
 
@@ -72,29 +78,34 @@ def _split_numbers(text: str) -> object:
     return [float(number) for part in text.split(";") for number in part.split() or [part]]  # "1;;3" lacks one
 
 
-KINDS: Mapping[str, Callable[[object, Path], Value]] = {
-    "image": _read_file,
-    "audio": _read_file,
+CELL_READERS: Mapping[SentAs, Callable[[object, Path], Value]] = {
+    "file": _read_file,
     "text": _read_text,
-    "vector": _read_vector,
+    "numbers": _read_numbers,
 }
-"""How the cells of each kind of mla_serve.inputs.INPUTS are read."""
+
+
+def read_cell(kind: str, cell: object, folder: Path) -> Value:
+    """Read the cell of a modality; kind is a key of INPUTS, and paths are relative to the folder."""
+    return CELL_READERS[INPUTS[kind].sent_as](cell, folder)
 
 
 def read_present(cell: object, kinds: Collection[str], values: Collection[str]) -> dict[str, frozenset[str]]:
-    """Return missing rate -> modalities left, from an object or JSON text; modalities that the row lacks are left out.
+    """Return missing rate -> modalities left, from an object or JSON text; without modalities that the row lacks.
 
-    Args: kinds, the modalities there are; values, those of the row.
+    Args: kinds, all modalities of the table; values, those of the row.
     """
     masks = {}
-    for rate, names in {} if missing(cell) else _read_object(cell).items():
+    for rate, names in {} if is_missing(cell) else _read_object(cell).items():
         if names is None:  # Parquet gives every row every key of a struct
             continue
         if not isinstance(names, list) or not all(isinstance(name, str) and name in kinds for name in names):
-            raise Unusable(f"{rate}: expected a list out of {listed(kinds)}, got {short(names)}; correct it")
+            raise InvalidValue(
+                f"{rate}: expected a list out of {join_names(kinds)}, got {abbreviate(names)}; correct it"
+            )
         masks[rate] = frozenset(names) & frozenset(values)
         if values and not masks[rate]:
-            raise Unusable(f"{rate}: leaves nothing of this row; name at least one of {listed(values)}")
+            raise InvalidValue(f"{rate}: leaves nothing of this row; name at least one of {join_names(values)}")
     return masks
 
 
@@ -104,5 +115,7 @@ def _read_object(cell: object) -> dict[str, object]:
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
-        raise Unusable(f'expected {{"20": ["image", ...], ...}}, got {short(cell)}; correct it or leave it empty')
+        raise InvalidValue(
+            f'expected {{"20": ["image", ...], ...}}, got {abbreviate(cell)}; correct it or leave it empty'
+        )
     return given

@@ -1,4 +1,4 @@
-"""What a data set is once it has been read: rows in splits."""
+"""A data set that has been read: rows in splits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Payload
-from mla_serve.table.faults import Place, listed, summary, written
+from mla_serve.table.faults import Place, format_faults, format_place, join_names
 
 SPLITS = ("train", "val", "test")
-OTHER_NAMES = {
+SPLIT_ALIASES = {
     "training": "train",
     "validation": "val",
     "valid": "val",
@@ -21,7 +21,7 @@ OTHER_NAMES = {
     "eval": "val",
     "testing": "test",
 }
-"""What splits are called elsewhere -> what they are called here."""
+"""Other common names of splits -> the names used here."""
 T = TypeVar("T")
 
 Value = Path | str | tuple[float, ...]
@@ -35,7 +35,7 @@ class Row:
     values: modality -> value; only the modalities that are there.
     present: missing rate in percent ("20") -> the modalities left at that rate, a non-empty subset of `values`.
     groups: modality -> group (speaker, writer, ...), where known.
-    place: the table's file and line, which messages name.
+    place: the file and line in the table, for messages.
     """
 
     id: str
@@ -48,13 +48,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A data set without structural faults; what its media files hold is not looked at (see check_rows).
+    """A data set without structural faults; the content of its media files is not checked (see check_rows).
 
     modalities: those that occur, name -> kind, in a stable order: image, audio, text, then as declared.
-    splits: name -> rows in the order of the table; a split that is not there has no key.
+    splits: name -> rows in the order of the table; a missing split has no key.
     classes: the labels of train, sorted, as numbers where all are integers.
     fingerprint: sha256 of the tables and dataset.json, not of the media.
-    notes: what was read under another name, and what was not read, a line each.
+    notes: a line for each split that has another name, and for each file that was not read.
     """
 
     folder: Path
@@ -65,14 +65,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def split_called(name: str) -> str | None:
-    """Return the split that goes by a name, such as val for "Validation"; None where none does."""
+def split_named(name: str) -> str | None:
+    """Return the split that a name stands for, such as val for "Validation"; None for any other name."""
     plain = name.strip().lower()
-    return plain if plain in SPLITS else OTHER_NAMES.get(plain)
+    return plain if plain in SPLITS else SPLIT_ALIASES.get(plain)
 
 
-def payload(value: Value) -> Payload:
-    """Return what a decoder takes: the bytes of a file, the text or the numbers themselves.
+def read_payload(value: Value) -> Payload:
+    """Return what `Input.decode` takes: the bytes of a file, the text or the numbers themselves.
 
     Raises: DataError when the file can no longer be read.
     """
@@ -96,7 +96,7 @@ def check_rows(table: Table, splits: Sequence[str], decode: Callable[[str, Paylo
             line, modality, file, reason.
     """
     if unknown := [split for split in splits if split not in table.splits]:
-        have = listed(table.splits)
+        have = join_names(table.splits)
         raise DataError(f"{table.folder}: got the split {unknown[0]!r}, expected some of {have}; choose those")
 
     def check(row: Row) -> tuple[dict[str, T], list[str]]:
@@ -106,25 +106,25 @@ def check_rows(table: Table, splits: Sequence[str], decode: Callable[[str, Paylo
     with ThreadPoolExecutor() as pool:
         checked = list(pool.map(check, rows))
     if found := [line for _, lines in checked for line in lines]:
-        raise DataError(summary(table.folder, found, "value", "that cannot be decoded; repair or remove them"))
+        raise DataError(format_faults(table.folder, found, "value", "that cannot be decoded; repair or remove them"))
     return {row.place: decoded for row, (decoded, _) in zip(rows, checked, strict=True)}
 
 
 def _in_order(table: Table, splits: Sequence[str]) -> list[Row]:
-    """Return the rows of some splits in the order of the tables, of which one may hold several splits."""
+    """Return the rows of these splits in the order of the tables; one table may hold several splits."""
     rows = [row for split in splits for row in table.splits[split]]
     files = list(dict.fromkeys(row.place[0] for row in rows))
     return sorted(rows, key=lambda row: (files.index(row.place[0]), row.place[1]))
 
 
 def _decode_row(folder: Path, row: Row, decode: Callable[[str, Payload], T]) -> tuple[dict[str, T], list[str]]:
-    """Return what the values of a row decode to, and one line for each that cannot be decoded."""
+    """Return the decoded values of a row, and one line for each value that cannot be decoded."""
     decoded, found = {}, []
     for modality, value in row.values.items():
         try:
-            decoded[modality] = decode(modality, payload(value))
+            decoded[modality] = decode(modality, read_payload(value))
         except (InputError, DataError) as error:
             file = f" ({value.relative_to(folder).as_posix()})" if isinstance(value, Path) else ""
             reason = error.message if isinstance(error, InputError) else str(error)
-            found.append(f"{written(row.place)}: {modality}{file}: {reason}")
+            found.append(f"{format_place(row.place)}: {modality}{file}: {reason}")
     return decoded, found

@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mla_serve.inputs import INPUTS
 from mla_serve.inputs.base import NAME_PATTERN
-from mla_serve.table.cells import KINDS
-from mla_serve.table.faults import Faults, Unusable, listed, short
+from mla_serve.table.faults import Faults, InvalidValue, abbreviate, join_names
 
-FILE = "dataset.json"
-WHOLE = (FILE, 0)
-ENTRIES = ("modalities", "group", "about")
-STANDARD = {"image": "image", "audio": "audio", "text": "text"}
+OPTIONS_FILE = "dataset.json"
+WHOLE_FILE = (OPTIONS_FILE, 0)
+KNOWN_ENTRIES = ("modalities", "group", "about")
+STANDARD_KINDS = {"image": "image", "audio": "audio", "text": "text"}
 RESERVED = ("id", "label", "split", "present", "head", "top_k", "coverage", "fusion", "model")
-"""Names of columns, of request fields and of a bundle's files; so are those that begin with head_."""
+"""Names that no modality can have: of columns, request options and files of a bundle; names that begin with head_, too."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What dataset.json says.
+    """The content of dataset.json.
 
-    kinds: modality -> kind, the standard ones first; declared: names of those it declares; groups: modality -> column.
+    kinds: modality -> kind, the standard ones first; declared: the modalities that it declares; groups: modality -> column.
     """
 
     kinds: Mapping[str, str]
@@ -33,12 +33,15 @@ class Options:
 
 
 def parse_options(data: bytes | None, faults: Faults) -> Options:
-    """Read dataset.json; what cannot be used is noted and left out."""
+    """Read dataset.json; entries that cannot be used become faults and are left out."""
     given = {} if data is None else _parse_object(data, faults)
-    for name in [name for name in given if name not in ENTRIES]:
-        faults.add(WHOLE, f"unknown entry {short(name)}; expected {listed(ENTRIES)}; remove it or correct its spelling")
+    for name in [name for name in given if name not in KNOWN_ENTRIES]:
+        faults.add(
+            WHOLE_FILE,
+            f"unknown entry {abbreviate(name)}; expected {join_names(KNOWN_ENTRIES)}; remove it or correct its spelling",
+        )
     declared = _parse_modalities(given.get("modalities", {}), faults)
-    kinds = {**STANDARD, **declared}
+    kinds = {**STANDARD_KINDS, **declared}
     return Options(kinds, tuple(declared), _parse_groups(given.get("group", {}), kinds, faults))
 
 
@@ -47,42 +50,46 @@ def _parse_object(data: bytes, faults: Faults) -> dict[str, Any]:
         given = json.loads(data.decode("utf-8-sig"))
         if isinstance(given, dict):
             return given
-        reason = f"expected an object with any of {listed(ENTRIES)}, got {short(given)}"
+        reason = f"expected an object with any of {join_names(KNOWN_ENTRIES)}, got {abbreviate(given)}"
     except (ValueError, RecursionError) as error:
         reason = str(error)
-    faults.add(WHOLE, f"not usable JSON: {reason}; correct it")
+    faults.add(WHOLE_FILE, f"not usable JSON: {reason}; correct it")
     return {}
 
 
 def _parse_modalities(given: object, faults: Faults) -> dict[str, str]:
-    """Return the declared modalities that can be used: name -> kind."""
+    """Return the declared modalities without faults: name -> kind."""
     if not isinstance(given, dict):
-        faults.add(WHOLE, f'modalities: expected {{"name": "kind"}}, got {short(given)}; correct it')
+        faults.add(WHOLE_FILE, f'modalities: expected {{"name": "kind"}}, got {abbreviate(given)}; correct it')
         return {}
     usable = {}
     for name, kind in given.items():
-        with faults.noting(WHOLE, "modalities"):
+        with faults.collecting(WHOLE_FILE, "modalities"):
             _check_name(name)
-            if not isinstance(kind, str) or kind not in KINDS:
-                raise Unusable(f"{name}: unknown kind {short(kind)}; expected one of {listed(KINDS)}")
+            if not isinstance(kind, str) or kind not in INPUTS:
+                raise InvalidValue(f"{name}: unknown kind {abbreviate(kind)}; expected one of {join_names(INPUTS)}")
             usable[name] = kind
     return usable
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name that cannot be a file and a request field. Raises: Unusable."""
+    """Refuse a name that cannot be both a file name and a request field. Raises: InvalidValue."""
     if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED or name.startswith("head_"):
         rule = f"at most 64 of a-z, 0-9 and _, a letter first; not {', '.join(RESERVED)}, nor beginning with head_"
-        raise Unusable(f"the name {short(name)} cannot be used; expected {rule}; rename it here and in the tables")
+        raise InvalidValue(
+            f"the name {abbreviate(name)} cannot be used; expected {rule}; rename it here and in the tables"
+        )
 
 
 def _parse_groups(given: object, kinds: Mapping[str, str], faults: Faults) -> dict[str, str]:
-    """Return modality -> column; one column alone is the group of all modalities."""
+    """Return modality -> column; a single column groups all modalities."""
     if isinstance(given, str):
         return dict.fromkeys(kinds, given)
     if not isinstance(given, dict) or not all(isinstance(column, str) for column in given.values()):
-        faults.add(WHOLE, f'group: expected "column" or {{"modality": "column"}}, got {short(given)}; correct it')
+        faults.add(
+            WHOLE_FILE, f'group: expected "column" or {{"modality": "column"}}, got {abbreviate(given)}; correct it'
+        )
         return {}
     for name in [name for name in given if name not in kinds]:
-        faults.add(WHOLE, f"group: unknown modality {short(name)}; expected some of {listed(kinds)}")
+        faults.add(WHOLE_FILE, f"group: unknown modality {abbreviate(name)}; expected some of {join_names(kinds)}")
     return {name: column for name, column in given.items() if name in kinds}

@@ -1,4 +1,4 @@
-"""A folder to a table: find the files, read them, refuse what is faulty."""
+"""Read a data set folder: find its tables, read and check them, and report all faults at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mla_serve.errors import DataError
 from mla_serve.table.build import build_row, check_classes, check_ids, check_lengths
-from mla_serve.table.dataset import SPLITS, Table, read_bytes, split_called
-from mla_serve.table.faults import Faults, listed
+from mla_serve.table.dataset import SPLITS, Table, read_bytes, split_named
+from mla_serve.table.faults import Faults, join_names
 from mla_serve.table.formats import READERS
-from mla_serve.table.options import FILE, parse_options
-from mla_serve.table.records import check_columns, read_records, renamed
+from mla_serve.table.options import OPTIONS_FILE, parse_options
+from mla_serve.table.records import check_columns, describe_renamed_splits, read_records
 
 UNREAD = (".json", ".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather", ".gz")
 """Suffixes of tables that are of no format that is read."""
@@ -32,9 +32,9 @@ def read_table(folder: Path) -> Table:
     folder = folder.resolve()
     tables = {path.name: read_bytes(path) for path in _find_tables(folder)}
     unread = _find_unread(folder, tables)
-    declaration = {FILE: read_bytes(folder / FILE)} if (folder / FILE).is_file() else {}
-    faults = Faults(folder, [FILE, *tables])
-    options = parse_options(declaration.get(FILE), faults)
+    declaration = {OPTIONS_FILE: read_bytes(folder / OPTIONS_FILE)} if (folder / OPTIONS_FILE).is_file() else {}
+    faults = Faults(folder, [OPTIONS_FILE, *tables])
+    options = parse_options(declaration.get(OPTIONS_FILE), faults)
     records = read_records(tables, faults)
     check_columns(records, options, faults)
     modalities = {name: kind for name, kind in options.kinds.items() if any(record.has(name) for record in records)}
@@ -42,41 +42,41 @@ def read_table(folder: Path) -> Table:
     classes = check_classes(built, faults)
     check_ids(built, faults)
     check_lengths(built, faults)
-    faults.refuse()
+    faults.raise_if_any()
     splits = {split: tuple(row for record, row in built if record.split == split) for split in SPLITS}
     found = {split: rows for split, rows in splits.items() if rows}
-    notes = (*renamed(records), *unread)
+    notes = (*describe_renamed_splits(records), *unread)
     return Table(folder, modalities, found, classes, _fingerprint(tables | declaration), notes)
 
 
 def _find_tables(folder: Path) -> list[Path]:
-    """Find train, val and test, or the one table of the folder. Raises: DataError when it is unclear which they are."""
+    """Find train, val and test, or the only table of the folder. Raises: DataError when it is unclear which they are."""
     if not folder.is_dir():
         given = "a file" if folder.exists() else "a folder that does not exist"
         raise DataError(f"{folder}: got {given}, expected a data set folder; {EXPECTED}")
     found = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in READERS and path.is_file()]
     if len(found) == 1:
         return found
-    tables = [path for split in SPLITS for path in found if split_called(path.stem) == split]
-    splits = [split_called(path.stem) for path in tables]
+    tables = [path for split in SPLITS for path in found if split_named(path.stem) == split]
+    splits = [split_named(path.stem) for path in tables]
     if twice := [path.name for path, split in zip(tables, splits, strict=True) if splits.count(split) > 1]:
-        raise DataError(f"{folder}: got {listed(twice)}, expected one table per split; keep one of each")
+        raise DataError(f"{folder}: got {join_names(twice)}, expected one table per split; keep one of each")
     if "train" not in splits:
-        names = listed([path.name for path in found])
+        names = join_names([path.name for path in found])
         raise DataError(f"{folder}: no train split; tables found: {names}; {EXPECTED}")
     return tables
 
 
 def _find_unread(folder: Path, tables: Collection[str]) -> list[str]:
-    """Name the files that look like tables and are not read."""
+    """Describe the files that look like tables and are not read."""
     names = [path.name for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in (*READERS, *UNREAD)]
-    unread = [name for name in names if name not in tables and name != FILE]
+    unread = [name for name in names if name not in tables and name != OPTIONS_FILE]
     rule = "tables are train, val and test, of .jsonl, .csv or .parquet"
-    return [f"not read: {listed(unread)}; {rule}"] if unread else []
+    return [f"not read: {join_names(unread)}; {rule}"] if unread else []
 
 
 def _fingerprint(files: Mapping[str, bytes]) -> str:
-    """Hash names, lengths and bytes, so that no two different sets of files give one stream."""
+    """Hash names, lengths and contents; with the lengths, different sets of files never give the same bytes to hash."""
     digest = hashlib.sha256()
     for name, data in files.items():
         digest.update(f"{name}\n{len(data)}\n".encode() + data)

@@ -1,4 +1,4 @@
-"""Tables to records: every row with its place and its split, its cells not yet looked at."""
+"""Read tables into records: every row with its place and its split; its cells are not read yet."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mla_serve.table.cells import lookup, missing
-from mla_serve.table.dataset import SPLITS, split_called
-from mla_serve.table.faults import Faults, Place, Unusable, listed, short
+from mla_serve.table.cells import find_cell, is_missing
+from mla_serve.table.dataset import SPLITS, split_named
+from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import READERS, Cells
-from mla_serve.table.options import WHOLE, Options
+from mla_serve.table.options import WHOLE_FILE, Options
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row as it stands in its table; number counts the rows of a split from 0."""
+    """One row as it stands in its table; `number` counts the rows of a split from 0."""
 
     place: Place
     split: str
@@ -25,19 +25,19 @@ class Record:
     cells: Cells
 
     def has(self, column: str) -> bool:
-        """Say whether there is anything in a column."""
-        return not missing(lookup(self.cells, column))
+        """Return whether the row has a value in a column."""
+        return not is_missing(find_cell(self.cells, column))
 
 
 def read_records(tables: Mapping[str, bytes], faults: Faults) -> list[Record]:
-    """Read all tables, name -> content; rows that cannot be read are noted and left out."""
+    """Read all tables, name -> content; rows that cannot be read become faults and are left out."""
     records = []
     numbers: Counter[str] = Counter()
     for name, data in tables.items():
         rows = _read_rows(name, data, faults)
         split = _split_of_table(name, rows, len(tables) == 1, faults)
         for place, cells in rows.items():
-            with faults.noting(place, "split"):
+            with faults.collecting(place, "split"):
                 chosen = split or _split_of_row(cells)
                 records.append(Record(place, chosen, numbers[chosen], cells))
                 numbers[chosen] += 1
@@ -45,11 +45,11 @@ def read_records(tables: Mapping[str, bytes], faults: Faults) -> list[Record]:
 
 
 def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
-    """Read one table. Without any label column that is the one fault told."""
+    """Read one table. If it has no label column, that is its only fault."""
     rows: dict[Place, Cells] = {}
     lines = list(READERS[Path(name).suffix.lower()](io.BytesIO(data)))
     for line, cells in lines:
-        if isinstance(cells, Unusable):
+        if isinstance(cells, InvalidValue):
             faults.add((name, line), str(cells))
         else:
             rows[name, line] = cells
@@ -57,33 +57,33 @@ def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
         faults.add((name, 0), "holds no rows; fill it or remove it")
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
     if rows and "label" not in columns:
-        faults.add((name, 0), f"no column 'label'; it has: {listed(columns)}; rename the column of the classes")
+        faults.add((name, 0), f"no column 'label'; it has: {join_names(columns)}; rename the column of the classes")
         return {}
     return rows
 
 
 def _split_of_table(name: str, rows: Mapping[Place, Cells], alone: bool, faults: Faults) -> str | None:
-    """Return the split that a table's name says; None where its rows say it."""
-    split = split_called(Path(name).stem)
+    """Return the split that the name of a table stands for; None if every row names its own."""
+    split = split_named(Path(name).stem)
     if alone and any("split" in cells for cells in rows.values()):
         return None
     if rows and split is None:
-        expected = f"one table alone needs a column 'split' with {listed(SPLITS)}"
+        expected = f"one table alone needs a column 'split' with {join_names(SPLITS)}"
         faults.add((name, 0), f"{expected}; add it, or name the tables by their split")
     return split or "train"
 
 
 def _split_of_row(cells: Cells) -> str:
     given = cells.get("split")
-    split = split_called(given) if isinstance(given, str) else None
+    split = split_named(given) if isinstance(given, str) else None
     if split is None:
-        raise Unusable(f"expected one of {listed(SPLITS)}, got {short(given)}; correct it")
+        raise InvalidValue(f"expected one of {join_names(SPLITS)}, got {abbreviate(given)}; correct it")
     return split
 
 
-def renamed(records: list[Record]) -> list[str]:
-    """Say which splits go by another name, in the tables' names or in their rows."""
-    stems = {record.place[0]: record.split for record in records if split_called(Path(record.place[0]).stem)}
+def describe_renamed_splits(records: list[Record]) -> list[str]:
+    """Describe the splits that have another name, as names of tables or in the column `split`."""
+    stems = {record.place[0]: record.split for record in records if split_named(Path(record.place[0]).stem)}
     notes = [f"{name} is read as {split}" for name, split in stems.items() if Path(name).stem.lower() not in SPLITS]
     counts = Counter(
         (str(record.cells["split"]).strip(), record.split)
@@ -94,11 +94,13 @@ def renamed(records: list[Record]) -> list[str]:
 
 
 def check_columns(records: list[Record], options: Options, faults: Faults) -> None:
-    """Note declared modalities that cannot be trained, and group columns that are not there."""
+    """Add faults for declared modalities without training rows, and for group columns that do not exist."""
     train = [record for record in records if record.split == "train"]
     for name in options.declared:
         if train and not any(record.has(name) for record in train):
-            faults.add(WHOLE, f"modalities: no row of train has a value for {name!r}; add some, or do not declare it")
+            faults.add(
+                WHOLE_FILE, f"modalities: no row of train has a value for {name!r}; add some, or do not declare it"
+            )
     for column in dict.fromkeys(options.groups.values()):
         if records and not any(record.has(column) for record in records):
-            faults.add(WHOLE, f"group: no row has a value at {column!r}; correct its spelling or remove it")
+            faults.add(WHOLE_FILE, f"group: no row has a value at {column!r}; correct its spelling or remove it")

@@ -20,7 +20,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.output.replacing import move_to_backup
 from mla_serve.output.targets import RUN_FOLDER
-from mla_serve.table import Row, Table, check_rows, payload, read_table
+from mla_serve.table import Row, Table, check_rows, read_payload, read_table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.checks import Print, Rows, check_data, make_print
 from mla_serve.train.data.choose_inputs import choose_inputs
@@ -74,10 +74,10 @@ class Plan:
         """Make the modules, freshly initialised but for what is pretrained, which is to be adopted."""
         return self.recipe.build(seed)
 
-    def adopt(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
+    def set_backbone(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
         """Give pretrained encoders their weights."""
         for name, loaded in self.pretrained.items():
-            strategy.encoders[name].adopt(loaded.backbone, cache, device)
+            strategy.encoders[name].set_backbone(loaded.backbone, cache, device)
 
     def establish(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Trust:
         """Fit on validation what makes the numbers trustworthy."""
@@ -171,7 +171,7 @@ def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> l
     notes = []
     for name, loaded in pretrained.items():
         some = itertools.islice((row for row in rows if name in row.values), CHECKED)
-        notes.append(f"{name}: {loaded.check([payload(row.values[name]) for row in some])}")
+        notes.append(f"{name}: {loaded.check([read_payload(row.values[name]) for row in some])}")
         if loaded.settings.tune == "frozen":
             notes.append(f"{name}: not augmented, for what a frozen encoder says of a sample is computed once")
     return notes
@@ -194,7 +194,7 @@ def train(
     strategy = planned.build(config.seed)
 
     def read() -> dict[str, Samples]:
-        planned.adopt(strategy, cache_folder(config), device)
+        planned.set_backbone(strategy, cache_folder(config), device)
         splits = ("train", "val") if collectives.is_main() else ("train",)
         return {split: _decode(planned, strategy, split) for split in splits}
 

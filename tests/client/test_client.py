@@ -44,8 +44,9 @@ from mla_serve.client import (
 )
 from mla_serve.client.errors import from_response
 from mla_serve.client.exchange import retry_after
+from mla_serve.client.model import Modality
 from mla_serve.client.payloads import to_part
-from mla_serve.inputs import Payload
+from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import create_app
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import KINDS, Problem
@@ -349,8 +350,8 @@ class Swapped:
             self.bodies.append(request.read())
             return httpx.Response(200, json=REPLY | {"model": {"name": "m", "sha256": sha256}})
         self.asked += 1
-        fields: dict[str, Any] = {"sent_as": "text", "formats": [], "shape": [1], "input": {}}
-        modalities = {name: {"kind": kind, **fields} for name, kind in self.kinds.items()}
+        fields: dict[str, Any] = {"formats": [], "shape": [1], "input": {}}
+        modalities = {n: {"kind": kind, "sent_as": INPUTS[kind].sent_as, **fields} for n, kind in self.kinds.items()}
         rest: dict[str, Any] = {key: {} for key in ("fusion", "metrics", "versions", "limits")}
         named = {"name": "m", "sha256": sha256, "created": "", "classes": ["1", "7"]}
         return httpx.Response(200, json=named | rest | {"modalities": modalities})
@@ -673,7 +674,7 @@ def test_a_newer_service_is_understood_and_shown() -> None:
 
 def test_float_samples_survive_the_wav(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
-    _, (_, content) = to_part("audio", (samples, 8000), "audio")
+    _, (_, content) = to_part("audio", (samples, 8000), Modality("audio", "file", [], [], {}))
     read, rate = soundfile.read(io.BytesIO(content), dtype="float32")
     assert rate == 8000
     np.testing.assert_array_equal(read, samples)

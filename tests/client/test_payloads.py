@@ -18,8 +18,9 @@ import soundfile
 from PIL import Image
 
 from mla_serve.client import InputError, UnknownField
-from mla_serve.client.payloads import check_sample, given, is_missing, to_part
-from mla_serve.inputs import Array, AudioInput, ImageInput, VectorInput
+from mla_serve.client.model import Modality
+from mla_serve.client.payloads import check_sample, drop_missing, is_missing, to_part
+from mla_serve.inputs import INPUTS, Array, AudioInput, ImageInput, VectorInput
 
 GENERATOR = np.random.default_rng(3)
 PIXELS = GENERATOR.integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -58,16 +59,17 @@ def png(image: Image.Image) -> bytes:
 
 def sent(value: Any, kind: str) -> Any:
     """Return what is put into the form."""
-    return to_part("field", value, kind)[1][1]
+    modality = Modality(kind, INPUTS[kind].sent_as, [], [], {})
+    return to_part("field", value, modality)[1][1]
 
 
 def seen(value: Any) -> Array:
     """Return the pixels (H, W, 3) that an image model gets."""
-    return COLOUR.decode(sent(given({"field": value})["field"], "image"))[0].transpose(1, 2, 0)
+    return COLOUR.decode(sent(drop_missing({"field": value})["field"], "image"))[0].transpose(1, 2, 0)
 
 
 def outputs(value: Any) -> Array:
-    return SOUND.decode(sent(given({"field": value})["field"], "audio"))
+    return SOUND.decode(sent(drop_missing({"field": value})["field"], "audio"))
 
 
 def read(value: Any) -> list[float]:
@@ -103,7 +105,7 @@ def shown(value: object) -> str:
 )
 def test_whatever_a_table_calls_empty_is_missing(value: object) -> None:
     assert is_missing(value)
-    assert given({"image": value, "text": "seven"}) == {"text": "seven"}  # type: ignore[dict-item]
+    assert drop_missing({"image": value, "text": "seven"}) == {"text": "seven"}  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_an_image_that_cannot_be_decoded_is_not_decoded_to_see_whether_it_is_mis
 @pytest.mark.parametrize("missing_as", [None, np.nan, pd.NA])
 def test_records_of_a_frame_are_samples(missing_as: Any) -> None:
     frame = pd.DataFrame({"text": ["one", missing_as, "three"], "size": [1.5, 2.5, np.nan]})
-    samples = [given(record) for record in frame.to_dict("records")]  # type: ignore[arg-type]
+    samples = [drop_missing(record) for record in frame.to_dict("records")]  # type: ignore[arg-type]
     assert samples == [{"text": "one", "size": 1.5}, {"size": 2.5}, {"text": "three"}]
 
 
@@ -384,7 +386,7 @@ def test_texts(tmp_path: Path) -> None:
         file.write("säben".encode())
         file.seek(0)
         values = [np.str_("säben"), "säben".encode(), tmp_path / "a.txt", file, io.StringIO("säben")]
-        assert {sent(given({"t": value})["t"], "text") for value in values} == {"säben"}
+        assert {sent(drop_missing({"t": value})["t"], "text") for value in values} == {"säben"}
 
 
 @pytest.mark.parametrize("value", [7, 7.5, ["a"], True, {"a": "b"}, "\ud800", b"\xff", np.array(["a"])], ids=shown)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mla_serve.export import report
-from mla_serve.export.media import LARGEST, media
+from mla_serve.export.media import LARGEST, payload_as_html
 from mla_serve.export.page import MOST_CLASSES, render
 
 KINDS = {"word": "text", "<b>": "vector"}
@@ -63,19 +63,20 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "payload", "shown"),
+    ("payload", "shown"),
     [
-        ("image", b"\x89PNG....", 'src="data:image/png;base64,'),
-        ("image", b"RIFF....", 'src="data:image/webp;base64,'),
-        ("audio", b"RIFF....", 'src="data:audio/wav;base64,'),
-        ("audio", b"????", 'src="data:audio/mpeg;base64,'),
-        ("image", b"x" * (LARGEST + 1), "too large to show"),
-        ("text", "a" * 400, "a" * 300 + "</blockquote>"),
-        ("vector", [0.12345] * 20, " ".join(["0.123"] * 12) + "</blockquote>"),
+        (b"\x89PNG\r\n\x1a\n....", '<img alt="a&lt;b" src="data:image/png;base64,'),
+        (b"RIFF....WEBP", 'src="data:image/webp;base64,'),
+        (b"RIFF....WAVE", '<audio controls src="data:audio/wav;base64,'),
+        (b"\xff\xfb\x90\0", 'src="data:audio/mpeg;base64,'),
+        (b"\x89PNG\r\n\x1a\n" + bytes(LARGEST), "a&lt;b: 300,008 bytes, too large to show"),
+        (b"????", "a&lt;b: 4 bytes, cannot be shown"),
+        ("a" * 400, "a" * 300 + "</blockquote>"),
+        ([0.12345] * 20, " ".join(["0.123"] * 12) + "</blockquote>"),
     ],
 )
-def test_a_payload_is_shown_as_what_it_is(kind: str, payload: Any, shown: str) -> None:
-    assert shown in media("field", kind, payload)
+def test_a_payload_is_shown_as_what_it_is(payload: Any, shown: str) -> None:
+    assert shown in payload_as_html("a<b", payload)
 
 
 def test_the_same_mistake_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:

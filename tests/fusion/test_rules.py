@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from mla_serve.fusion.explain import explain
 from mla_serve.fusion.formula import Array, Fusion, entropy, entropy_weights, log_softmax
-from mla_serve.fusion.rules import RULES, fuse
+from mla_serve.fusion.rules import RULES, TEMPERED, fuse
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
 NAMES = ("a", "b", "c", "d", "e")
@@ -48,6 +48,16 @@ def test_weights_sum_to_one_over_the_present_modalities(rule: str, case: tuple[A
     assert (fused.weights >= 0).all()
     assert (fused.weights[~present] == 0).all()
     np.testing.assert_allclose(np.exp(fused.log_probabilities).sum(axis=1), 1, atol=1e-9)
+
+
+@every_rule
+def test_a_rule_that_uses_the_temperatures_is_listed_as_such(rule: str) -> None:
+    logits, present = np.array([[[2.0, 0.0, 1.0]], [[0.0, 1.0, 3.0]]]), np.ones((2, 1), bool)
+    cold, hot = (dataclasses.replace(Fusion.paper(("a", "b")), temperatures={"a": t, "b": 1.0}) for t in (1.0, 4.0))
+    changed = not np.array_equal(
+        fuse(logits, present, cold, rule).log_probabilities, fuse(logits, present, hot, rule).log_probabilities
+    )
+    assert changed == (rule in TEMPERED)
 
 
 @every_rule

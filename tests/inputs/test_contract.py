@@ -47,6 +47,13 @@ def test_a_generated_payload_decodes_to_the_promised_shape_and_type(kind: str) -
 
 
 @every_kind
+def test_a_large_payload_decodes_too(kind: str) -> None:
+    spec = EXAMPLES[kind]
+    windows = spec.decode(spec.generate_large(np.random.default_rng(0)), "field")
+    assert windows.shape[1:] == spec.shape
+
+
+@every_kind
 def test_decoding_is_deterministic(kind: str) -> None:
     spec = EXAMPLES[kind]
     payload = spec.generate(np.random.default_rng(0))

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from mla_serve.errors import DataError
-from mla_serve.table.cells import KINDS, lookup, missing, read_name, read_present
-from mla_serve.table.faults import SHOWN, Faults, Unusable, listed, short, summary, written
+from mla_serve.table.cells import find_cell, is_missing, read_cell, read_name, read_present
+from mla_serve.table.faults import MOST_SHOWN, Faults, InvalidValue, abbreviate, format_faults, format_place, join_names
 
 
 @pytest.mark.parametrize("cell", [None, "", "  ", "\n\t", [], "[]", " [] "])
 def test_null_blank_text_and_an_empty_list_are_empty(cell: object) -> None:
-    assert missing(cell)
+    assert is_missing(cell)
 
 
 @pytest.mark.parametrize("cell", ["a", 0, False, 0.0, [0], ["a"], "[0]", "null", "XX"])
 def test_everything_else_is_something(cell: object) -> None:
-    assert not missing(cell)
+    assert not is_missing(cell)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_everything_else_is_something(cell: object) -> None:
     ],
 )
 def test_a_cell_is_found_by_its_name_or_else_by_its_dotted_path(cells: Any, path: str, expected: object) -> None:
-    assert lookup(cells, path) == expected
+    assert find_cell(cells, path) == expected
 
 
 @pytest.mark.parametrize(("cell", "name"), [("a", "a"), (" a b ", "a b"), (7, "7"), (-1, "-1"), (0, "0")])
@@ -48,7 +48,7 @@ def test_a_name_is_text_or_a_whole_number(cell: object, name: str) -> None:
 
 @pytest.mark.parametrize("cell", [True, 1.0, None, [1], {"a": 1}])
 def test_nothing_else_is_a_name(cell: object) -> None:
-    with pytest.raises(Unusable, match="expected text or a whole number"):
+    with pytest.raises(InvalidValue, match="expected text or a whole number"):
         read_name(cell)
 
 
@@ -64,7 +64,7 @@ def test_nothing_else_is_a_name(cell: object) -> None:
     ],
 )
 def test_a_vector_is_a_list_or_numbers_parted_by_blanks_or_semicolons(cell: object, expected: tuple[float]) -> None:
-    assert KINDS["vector"](cell, Path()) == expected
+    assert read_cell("vector", cell, Path()) == expected
 
 
 def test_missing_rates_keep_what_the_row_has_and_pass_over_what_is_null() -> None:
@@ -80,26 +80,26 @@ def test_a_path_of_a_file_is_inside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.png").touch()
     for kind in ("image", "audio"):
-        assert KINDS[kind]("sub/a.png", tmp_path) == tmp_path / "sub" / "a.png"
+        assert read_cell(kind, "sub/a.png", tmp_path) == tmp_path / "sub" / "a.png"
 
 
 def test_a_text_is_the_text_as_it_stands() -> None:
-    assert KINDS["text"](" a\n", Path()) == " a\n"
+    assert read_cell("text", " a\n", Path()) == " a\n"
 
 
 @pytest.mark.parametrize(
     ("length", "expected"), [(78, "'" + "x" * 78 + "'"), (79, "'" + "x" * 59 + "... (81 characters)")]
 )
 def test_a_long_value_is_cut(length: int, expected: str) -> None:
-    assert short("x" * length) == expected
+    assert abbreviate("x" * length) == expected
 
 
 def test_the_first_ten_names_are_listed() -> None:
     names = [str(number) for number in range(12)]
-    assert listed([]) == "none"
-    assert listed(names[:1]) == "0"
-    assert listed(names[:10]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
-    assert listed(names[:11]) == listed(names) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."
+    assert join_names([]) == "none"
+    assert join_names(names[:1]) == "0"
+    assert join_names(names[:10]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert join_names(names[:11]) == join_names(names) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ def test_the_first_ten_names_are_listed() -> None:
     [
         (1, "D: 1 fault in the data set:"),
         (2, "D: 2 faults in the data set:"),
-        (SHOWN, "D: 20 faults in the data set:"),
-        (SHOWN + 1, "D: 21 faults in the data set; the first 20:"),
+        (MOST_SHOWN, "D: 20 faults in the data set:"),
+        (MOST_SHOWN + 1, "D: 21 faults in the data set; the first 20:"),
     ],
 )
 def test_a_summary_counts_and_shows_the_first(count: int, head: str) -> None:
     found = [f"fault {number}" for number in range(count)]
-    assert summary(Path("D"), found, "fault", "in the data set").split("\n  ") == [head, *found[:SHOWN]]
+    assert format_faults(Path("D"), found, "fault", "in the data set").split("\n  ") == [head, *found[:MOST_SHOWN]]
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,16 @@ def test_a_summary_counts_and_shows_the_first(count: int, head: str) -> None:
     ],
 )
 def test_a_place_is_a_file_and_a_line_or_row(place: tuple[str, int], expected: str) -> None:
-    assert written(place) == expected
+    assert format_place(place) == expected
 
 
 def test_faults_are_told_in_the_order_of_the_files_and_their_lines() -> None:
     faults = Faults(Path("D"), ["z.csv", "a.csv"])
-    faults.refuse()  # nothing to refuse
+    faults.raise_if_any()  # nothing to refuse
     for place in (("a.csv", 1), ("z.csv", 10), ("z.csv", 9), ("a.csv", 0)):
         faults.add(place, "b" if place[1] == 9 else "a")
     with pytest.raises(DataError) as refused:
-        faults.refuse()
+        faults.raise_if_any()
     assert [line.split(": ")[0] for line in str(refused.value).split("\n  ")[1:]] == [
         "z.csv:9",
         "z.csv:10",
@@ -148,8 +148,8 @@ def test_faults_are_told_in_the_order_of_the_files_and_their_lines() -> None:
 
 def test_a_fault_is_noted_with_its_field_and_reading_goes_on() -> None:
     faults = Faults(Path("D"), ["a.csv"])
-    with faults.noting(("a.csv", 2), "label"):
-        raise Unusable("missing")
+    with faults.collecting(("a.csv", 2), "label"):
+        raise InvalidValue("missing")
     assert faults.found == [(("a.csv", 2), "label: missing")]
-    with pytest.raises(KeyError), faults.noting(("a.csv", 2), "label"):
+    with pytest.raises(KeyError), faults.collecting(("a.csv", 2), "label"):
         raise KeyError("a bug")

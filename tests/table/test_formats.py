@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mla_serve.table.faults import Unusable
+from mla_serve.table.faults import InvalidValue
 from mla_serve.table.formats import BATCH, READERS
 
 MARK = b"\xef\xbb\xbf"
@@ -15,7 +15,7 @@ MARK = b"\xef\xbb\xbf"
 
 def read(suffix: str, data: bytes) -> list[tuple[int, Any]]:
     lines = READERS[suffix](io.BytesIO(data))
-    return [(line, str(cells) if isinstance(cells, Unusable) else cells) for line, cells in lines]
+    return [(line, str(cells) if isinstance(cells, InvalidValue) else cells) for line, cells in lines]
 
 
 def test_a_byte_order_mark_is_passed_over_at_the_start_and_nowhere_else() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from mla_serve.inputs import INPUTS
 from mla_serve.table import read_table
-from mla_serve.table.cells import KINDS
+from mla_serve.table.options import RESERVED
 
 Make = Callable[..., Path]
 Splits = dict[str, list[dict[str, Any]]]
@@ -68,14 +67,7 @@ def test_a_declared_modality_has_to_occur_in_train(tmp_path: Path, make: Make, f
     assert "1 fault in the data set" in fault(make(tmp_path / "b", {"train": broken}, options))
 
 
-def test_every_kind_of_input_can_be_read_from_a_table() -> None:
-    assert list(KINDS) == list(INPUTS)
-
-
-RULE = (
-    "at most 64 of a-z, 0-9 and _, a letter first; not id, label, split, present, head, top_k, coverage, fusion, model, "
-    "nor beginning with head_"
-)
+RULE = f"at most 64 of a-z, 0-9 and _, a letter first; not {', '.join(RESERVED)}, nor beginning with head_"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mla_serve.errors import DataError
-from mla_serve.table import payload, read_table
+from mla_serve.table import read_payload, read_table
 
 Cells = dict[str, Any]
 Make = Callable[..., Path]
@@ -48,7 +48,7 @@ def test_a_row_has_its_values_masks_and_groups(tmp_path: Path, make: Make) -> No
     assert all(type(names) is frozenset for names in first.present.values())
     assert first.groups == {"image": "12"}  # a group is kept for modalities of the table
     assert second.groups == {}
-    assert [payload(value) for value in first.values.values()] == [b"png", "seven", (1.0, 2.5)]
+    assert [read_payload(value) for value in first.values.values()] == [b"png", "seven", (1.0, 2.5)]
 
 
 def test_one_group_column_is_the_group_of_all_modalities(tmp_path: Path, make: Make) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mla_serve.errors import ConfigError
+from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.strategies import STRATEGIES, Part, Strategy
 
@@ -293,6 +296,13 @@ def test_a_missing_modality_counts_as_zero_features_in_a_concat_head(
     only_a = batch.present["a"] & ~batch.present["b"]
     torch.testing.assert_close(joint[only_a], opinions["a"][only_a[batch.present["a"]]])
     assert only_a.any()
+
+
+def test_the_help_names_every_strategy() -> None:
+    documented = (
+        Path(inspect.getfile(TrainConfig)).read_text(encoding="utf-8").split("strategy: str")[1].split('"""')[1]
+    )
+    assert set(STRATEGIES) <= set(re.findall(r"\w+", documented))
 
 
 def test_joint_dropout_leaves_every_row_something(make_strategy: Make, make_samples: MakeSamples) -> None:

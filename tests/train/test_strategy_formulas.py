@@ -50,7 +50,7 @@ class LinearEncoder(Encoder):
     def measure(self, windows: Tensor) -> None:
         self.told.append(windows)
 
-    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
+    def set_backbone(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
         self.told.append((backbone, cache, device))
 
     def precompute(self, windows: Tensor) -> Tensor:
@@ -618,7 +618,7 @@ def test_a_bottleneck_passes_on_what_its_encoder_is_told(tmp_path: Path) -> None
     assert made.divergence == 0  # before the first batch, and for a modality that no batch has had
     device = torch.device("cpu")
     made.measure(windows)
-    made.adopt(backbone, tmp_path, device)
+    made.set_backbone(backbone, tmp_path, device)
     assert encoder.told[0] is windows
     assert encoder.told[1] == (backbone, tmp_path, device)
     assert torch.equal(made.precompute(windows), windows + 1)
@@ -685,7 +685,7 @@ class SlowEncoder(LinearEncoder):
         super().__init__()
         self.layer.bias.requires_grad_(False)
 
-    def speed_of(self) -> Mapping[int, float]:
+    def relative_learning_rates(self) -> Mapping[int, float]:
         return {id(self.layer.weight): 0.1}
 
 

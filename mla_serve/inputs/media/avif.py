@@ -1,4 +1,4 @@
-"""What decoding an AVIF file will cost, read from its AV1 streams.
+"""Read from its AV1 streams what decoding an AVIF file will cost.
 
 The size in the container is only what the picture is scaled to: a file of 2 kB that says 16x16 there can hold a stream
 of 12000x12000. An AV1 stream tells its size in a sequence header, and can hold any number of frames.
@@ -35,12 +35,12 @@ def read_streams(payload: bytes) -> list[Stream]:
 
 
 def as_still(payload: bytes) -> bytes:
-    """Make an animation open at its still picture, so that what is decoded is what `read_streams` has seen."""
+    """Make an animation open at its still picture, so that only what `read_streams` has checked is decoded."""
     return payload[:8] + b"avif" + payload[12:]
 
 
 def _av1_items(payload: bytes) -> Iterator[bytes]:
-    """Yield the content of each item of type av01: together no more bytes than the file has."""
+    """Yield the content of each item of type av01; in total at most the bytes of the file."""
     meta = _box(payload, b"meta", 0, len(payload))
     if meta is None:
         return
@@ -60,7 +60,7 @@ def _av1_items(payload: bytes) -> Iterator[bytes]:
 
 
 def _box(payload: bytes, name: bytes, at: int, end: int) -> Span | None:
-    """Return where the content of the one box of a name lies; None where there is none. Raises: ValueError."""
+    """Return the position of the content of the only box of a name; None if there is none. Raises: ValueError."""
     found = [(start, stop) for called, start, stop in _boxes(payload, at, end) if called == name]
     if len(found) > 1:
         raise ValueError(f"it has several boxes {name.decode()}")
@@ -94,7 +94,7 @@ def _av1_numbers(payload: bytes, start: int, end: int) -> set[int]:
 
 
 class _Numbers:
-    """Big-endian numbers of any width, one after the other."""
+    """Reads big-endian numbers of any width in sequence."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0
@@ -140,7 +140,7 @@ def _take_from(left: int, count: int) -> int:
 
 
 def _read_stream(content: bytes, steps: Iterator[int]) -> Stream:
-    """Walk through the units of a stream; each takes one of the steps."""
+    """Iterate over the units of a stream; each uses up one of the allowed steps."""
     pixels = frames = at = 0
     for _ in steps:
         if at >= len(content):
@@ -159,7 +159,7 @@ def _read_stream(content: bytes, steps: Iterator[int]) -> Stream:
 
 
 def _variable(content: bytes, at: int) -> Span:
-    """Read a number of up to 8 bytes of 7 bits: its value, and where it ends."""
+    """Read a number of up to 8 bytes of 7 bits each: its value and its end."""
     value = 0
     for step in range(8):
         value |= (content[at + step] & 0x7F) << 7 * step
@@ -169,7 +169,7 @@ def _variable(content: bytes, at: int) -> Span:
 
 
 class _Bits:
-    """Bits of a unit, one after the other."""
+    """Reads the bits of a unit in sequence."""
 
     def __init__(self, content: bytes) -> None:
         self._value, self._left = int.from_bytes(content[:64], "big"), 8 * len(content[:64])

@@ -1,7 +1,7 @@
-"""Image files that end early: how many of their pixels are there, and the picture that they make.
+"""Decode image files that end early, if they hold most of their pixels.
 
-Each file is decoded twice, with something else in the place of what is missing. Pixels that come out the same both times
-are there; where they differ, the picture is filled up with the last row that is there as a whole.
+Each file is decoded twice, with different bytes in place of the missing ones. Pixels that are equal both times come from the
+file. The rest of the picture is filled with the last complete row.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from PIL import Image
 from mla_serve.inputs.base import Array
 
 Load = Callable[[bytes, int | None], Image.Image]
-"""Decode a file's content; a number fills what is not there with it, None fails if there are some."""
+"""Decodes the content of a file. A number is the value of missing pixels; with None, missing pixels are an error."""
 
-LEAST = 0.9  # of the pixels; browsers show any number, a classifier shall not guess from the sky above
+LEAST = 0.9  # of the pixels; a classifier should not guess from the sky at the top of a picture
 READ_IN_PART = ("JPEG", "WebP", "PNG", "GIF", "TIFF")
 """By their names in `mla_serve.inputs.media.formats`. All but the first two are decoded row by row into a given picture."""
 NOISE = bytes(np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8))  # no 0xff, a marker in JPEG
@@ -32,13 +32,13 @@ SAME_AT_ONCE = 256  # rows that are compared
 
 
 class TooLittle(ValueError):
-    """So much is missing that the picture is not used."""
+    """Too many pixels are missing."""
 
 
 def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
     """Decode a file that could not be decoded as it is; image_format is its name in `mla_serve.inputs.media.formats`.
 
-    Raises: TooLittle, which says how much is there; whatever Pillow raises where the file is damaged otherwise.
+    Raises: TooLittle, which says how much the file holds; whatever Pillow raises where the file is damaged otherwise.
     """
     if image_format == "JPEG":
         content, sharper = _complete_scans(payload)
@@ -59,12 +59,12 @@ def load_cut(image_format: str, payload: bytes, load: Load) -> Image.Image:
 
 
 def _filled(first: Image.Image, second: Image.Image, *, in_order: bool = False) -> Image.Image:
-    """Fill the first picture up where it differs from the second, with the last row that is there as a whole.
+    """Fill the first picture where it differs from the second, with the last complete row.
 
     Args: in_order, whether rows are stored from the top down, so that nothing is there below the first difference.
     Raises: TooLittle.
     """
-    there = _pixels_there(first, second)
+    there = _count_equal_pixels(first, second)
     if in_order and there.min() < first.width:
         there[_end_of_blocks(there, first.width) :] = 0  # further down both may be the same grey
     share = int(100 * there.sum() / (first.width * first.height))
@@ -80,14 +80,14 @@ def _filled(first: Image.Image, second: Image.Image, *, in_order: bool = False) 
 
 
 def _end_of_blocks(there: Array, width: int) -> int:
-    """Return the row behind the row of blocks in which something is missing first: its rows end at the same column."""
+    """Return the row after the first incomplete row of blocks. The rows of a block end at the same column."""
     row = int(np.argmax(there < width))
     below = there[row + 1 :]
     elsewhere = (np.abs(below - there[row]) > BLOCK) | (below == width)
     return row + 1 + int(np.argmax(elsewhere)) if elsewhere.any() else len(there)
 
 
-def _pixels_there(first: Image.Image, second: Image.Image) -> Array:
+def _count_equal_pixels(first: Image.Image, second: Image.Image) -> Array:
     """Count the pixels of each row before the first that differs: (H,)."""
     one, other = np.asarray(first), np.asarray(second)
     counts = []
@@ -111,7 +111,7 @@ def _next_restart(content: bytes) -> bytes:
 
 
 def _complete_scans(payload: bytes) -> tuple[bytes, bool]:
-    """Look through a JPEG that is cut: what to decode of it, and whether only sharpness is missing.
+    """Find the part of a cut JPEG to decode, and whether it lacks sharpness only.
 
     A progressive file holds the whole picture first, and refines it in further scans; one without an end in a scan that
     refines what was there is only less sharp.

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes, so that a message can name it and say how to convert it."""
+"""Recognise the format of a file from its first bytes, so that a message can name it and say how to convert it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Wanted = Literal["image", "audio"]
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A file format: what people call it, and the commands that make an image or a recording of it, if there are any."""
+    """A file format: its name, and the commands that convert it into an image or a recording, if there are any."""
 
     name: str
     to_image: str = ""
@@ -20,7 +20,7 @@ class Format:
     step: str = "convert it"
 
     def cure(self, wanted: Wanted) -> str:
-        """Say what to do where an image or a recording is wanted."""
+        """Return what to do if an image or a recording was expected."""
         command = self.to_image if wanted == "image" else self.to_sound
         return f"{self.step}: {command}" if command else f"send {'an image' if wanted == 'image' else 'a recording'}"
 
@@ -62,7 +62,7 @@ BRANDS: tuple[tuple[bytes, Format], ...] = (
     (b"mif1|msf1", _image("HEIF", "heif", "heif-convert in.{0} out.jpg")),
     (b"....", MP4),
 )
-"""Formats of the ISO base media file, by their brand. The first that one of a file's brands matches is it."""
+"""Formats of the ISO base media file by brand. The first entry that matches any brand of the file counts."""
 
 STARTS: tuple[tuple[bytes, Format], ...] = (
     (rb"\x89PNG\r\n\x1a\n", _image("PNG", "png")),
@@ -152,7 +152,7 @@ STARTS: tuple[tuple[bytes, Format], ...] = (
     ),
     (rb"\0{16}", Format("zeros, as an interrupted download or copy leaves them")),
 )
-"""Formats by a pattern that a file begins with. The first that fits is it, so the narrower stand first."""
+"""Formats by the pattern that a file begins with. The first match counts, so narrower patterns come first."""
 
 MARKUP: tuple[tuple[bytes, Format], ...] = (
     (rb"<!doctype html|<html|<head|<body", HTML),
@@ -163,24 +163,46 @@ MARKUP: tuple[tuple[bytes, Format], ...] = (
 )
 """Formats of text, by what follows leading blanks."""
 
+MEDIA_TYPES: dict[str, str] = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "WebP": "image/webp",
+    "AVIF": "image/avif",
+    "TIFF": "image/tiff",
+    "WAV": "audio/wav",
+    "FLAC": "audio/flac",
+    "AIFF": "audio/aiff",
+    "MP3": "audio/mpeg",
+    **dict.fromkeys(("Ogg", "Ogg Opus", "Ogg Vorbis", "Ogg FLAC", "Ogg Speex"), "audio/ogg"),
+}
+"""Of the formats that browsers show or play, by name."""
+
 _COMPILED = [(re.compile(pattern, re.DOTALL), known) for pattern, known in STARTS]
 _MARKUP = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), known) for pattern, known in MARKUP]
 _BRANDS = [(re.compile(pattern, re.DOTALL), known) for pattern, known in BRANDS]
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40}[A-Za-z0-9+/_=\s-]*")
-HEAD = 1024  # bytes that are looked at
+HEAD = 1024  # bytes that are compared
 
 
 def recognise(content: bytes) -> Format | None:
-    """Tell the format of a file from its first bytes; None where nothing fits."""
+    """Return the format of a file by its first bytes; None if it is unknown."""
     head = content[:HEAD]
     rules: Sequence[Callable[[bytes], Format | None]] = (_by_brand, _by_start, _by_text)
     return next((known for rule in rules if (known := rule(head))), None)
 
 
 def describe(content: bytes) -> str:
-    """Name a file's format, or say that it is unknown."""
+    """Name the format of a file, or say that it is unknown."""
     known = recognise(content)
     return known.name if known else f"a format that is not known ({len(content):,} bytes)"
+
+
+def media_type(content: bytes) -> str:
+    """Return the media type of a picture or a recording; application/octet-stream for every other file."""
+    known = recognise(content)
+    return MEDIA_TYPES.get(known.name if known else "", "application/octet-stream")
 
 
 def _by_brand(head: bytes) -> Format | None:

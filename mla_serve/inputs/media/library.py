@@ -1,4 +1,4 @@
-"""Calls of the libraries that decode files: whatever they raise is an InputError, and they print nothing."""
+"""Call the libraries that decode files: turn their exceptions into InputError, and suppress what they print."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mla_serve.errors import InputError
 
 @contextlib.contextmanager
 def library_call(field: str, what: str, advice: str) -> Iterator[None]:
-    """Turn what a library raises on a damaged file into an InputError. For calls of the library alone.
+    """Turn any exception of a library into an InputError. The block must contain calls of the library only.
 
     Pillow and soundfile raise every kind of exception there is, TypeError and MemoryError included.
 
-    Args: field, the name that the error speaks of; what, what is wrong; advice, what to do.
+    Args: field, the name for the error; what, what is wrong with the file; advice, what to do.
     """
     try:
         with no_output:
@@ -27,14 +27,14 @@ def library_call(field: str, what: str, advice: str) -> Iterator[None]:
 
 
 def short_reason(error: Exception) -> str:
-    """Word an exception of a library in one short line."""
-    text = getattr(error, "error_string", "") or str(error)  # soundfile's own name the object it read from
+    """Shorten the message of an exception to one line."""
+    text = getattr(error, "error_string", "") or str(error)  # str() of soundfile's errors names the file object
     words = " ".join(text.split()).replace(";", ",").removeprefix("Error : ").rstrip(" .")
     return (words if len(words) <= 100 else words[:97] + "...") or type(error).__name__
 
 
 class _NoOutput:
-    """Send what C libraries print to nowhere while any thread is within it.
+    """Suppress what C libraries print while any thread is in the block.
 
     libtiff prints a line per damaged row and mpg123 several per damaged frame: 60 MB for a file of 1 MB. Neither can be
     told not to. In the GNU C library, stdout and stderr are variables that a program may set; the descriptors 1 and 2,
@@ -66,4 +66,4 @@ class _NoOutput:
 
 
 no_output = _NoOutput()
-"""One for the process: it counts how many threads are within it."""
+"""One for the whole process: it counts the threads inside."""

@@ -1,7 +1,7 @@
-"""A file in memory that bounds how often a reader comes back to it.
+"""A file in memory that limits the number of reads.
 
 Pillow and soundfile walk through the structures of a file (markers, chunks, blocks, pages) in Python, some bytes at a
-time: ten megabytes of empty chunks take them seconds, with the interpreter locked. An honest file takes some thousand
+time: ten megabytes of empty chunks take them seconds, with the interpreter locked. An ordinary file takes some thousand
 reads.
 """
 
@@ -14,14 +14,14 @@ MOST_CALLS = 100_000
 
 
 class MeteredFile(io.BytesIO):
-    """Bytes to read, MOST_CALLS times at most; from then on reading fails."""
+    """Bytes that can be read at most MOST_CALLS times; after that, reading fails."""
 
     calls = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read.
 
-        Raises: OSError once it has been asked for too often.
+        Raises: OSError after too many calls.
         """
         self._count()
         return super().read(size)
@@ -29,7 +29,7 @@ class MeteredFile(io.BytesIO):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move.
 
-        Raises: OSError once it has been asked for too often.
+        Raises: OSError after too many calls.
         """
         self._count()
         return super().seek(offset, whence)
@@ -41,20 +41,20 @@ class MeteredFile(io.BytesIO):
 
 
 class QuietFile(MeteredFile):
-    """The same for libsndfile, which calls it from C: it comes to an end instead of failing, and stays where it is.
+    """The same for libsndfile, which calls it from C: it ends or stays where it is instead of raising.
 
     An exception in such a call would be printed with its traceback by the interpreter, once for every bad file.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read; nothing once it has been asked for too often."""
+        """Read; nothing after too many calls."""
         try:
             return super().read(size)
         except OSError:
             return b""
 
     def readinto(self, buffer: object, /) -> int:
-        """Read into a buffer; nothing once it has been asked for too often."""
+        """Read into a buffer; nothing after too many calls."""
         try:
             self._count()
         except OSError:
@@ -62,7 +62,7 @@ class QuietFile(MeteredFile):
         return super().readinto(buffer)  # type: ignore[arg-type]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move, unless to before the beginning."""
+        """Move; stay where it is if the position is invalid."""
         try:
             return super().seek(offset, whence)
         except (OSError, ValueError, OverflowError):

@@ -1,6 +1,7 @@
-"""MP3 of varying bitrate without a count of its frames: libsndfile takes the first frame's bitrate for that of all.
+"""Add the missing frame count to an MP3 of variable bitrate.
 
-It then stops long before the end, or tells of a recording that is many times as long.
+Without it, libsndfile assumes the bitrate of the first frame for all. It then stops long before the end, or reports a
+recording many times as long.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ KBPS = {  # by whether it is MPEG 1, of layer 3
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 RATES = (44_100, 48_000, 32_000)
-VERSIONS = {3: 1, 2: 2, 0: 4}  # by their bits: by what rates are divided
+VERSIONS = {3: 1, 2: 2, 0: 4}  # version bits -> divisor of the sampling rate
 LAYER_3 = 1
 MONO = 3
 COUNTED = (b"Xing", b"Info", b"VBRI")
-MOST_LOOKS = 100_000  # for frames: 40 minutes of sound, and a bound on what a hostile file costs
-LONGEST_FRAME = 1500  # bytes; the next one is looked for so far away, also where one is damaged
+MOST_LOOKS = 100_000  # 40 minutes of sound; limits the cost of a hostile file
+LONGEST_FRAME = 1500  # bytes; the next frame is searched for within this distance
 
 
 def with_frame_count(payload: bytes) -> bytes:
-    """Put a frame that counts the others before an MP3 of varying bitrate that has none; leave any other file as it is."""
+    """Prepend a frame with the frame count to an MP3 of variable bitrate that has none; return other files unchanged."""
     first = payload[:LONGEST_FRAME]
     if frame_size(payload, 0) is None or any(name in first for name in COUNTED):
         return payload
@@ -31,7 +32,7 @@ def with_frame_count(payload: bytes) -> bytes:
 
 
 def frame_size(payload: bytes, at: int) -> int | None:
-    """Return how many bytes the frame at this position has; None where there is none of layer 3 and a known bitrate."""
+    """Return the bytes of the frame at this position; None if there is no layer 3 frame of a known bitrate."""
     head = payload[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] >> 5 != 7:
         return None
@@ -43,7 +44,7 @@ def frame_size(payload: bytes, at: int) -> int | None:
 
 
 def _frames(payload: bytes) -> Iterator[int]:
-    """Yield the positions of the frames; what lies between two is passed over."""
+    """Yield the positions of the frames; bytes between frames are skipped."""
     at = 0
     for _ in range(MOST_LOOKS):
         if at < 0:
@@ -57,7 +58,7 @@ def _frames(payload: bytes) -> Iterator[int]:
 
 
 def _counting_frame(payload: bytes, count: int) -> bytes:
-    """Make a silent frame like the first, of the largest bitrate, that says how many follow."""
+    """Make a silent frame like the first, of the largest bitrate, with the number of frames that follow."""
     head = bytes([0xFF, payload[1] | 1, payload[2] & 0x0D | 0xE0, payload[3]])  # without checksum and padding
     is_first_version, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == MONO
     side = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[is_first_version, is_mono]

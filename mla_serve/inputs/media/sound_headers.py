@@ -1,4 +1,4 @@
-"""Headers of sound files that were written to a pipe, or behind a tag: what libsndfile needs to read the samples.
+"""Repair the headers of sound files that were written to a pipe or start with a tag, so that libsndfile reads them.
 
 A program that writes to a pipe cannot go back to fill in the length of the data. It leaves 0 or the largest number.
 """
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from mla_serve.inputs.media.mp3 import with_frame_count
 
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-MOST_CHUNKS = 1000  # looked through; honest files have less than twenty
+MOST_CHUNKS = 1000  # that are searched; ordinary files have less than twenty
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ -]{3}[A-Za-z0-9_ ]")
 
 
 def complete_header(payload: bytes) -> bytes:
-    """Put the true length where a header leaves it open, and take off a tag with zeros behind it.
+    """Fill in the length if the header lacks it, and remove a tag and the zeros after it.
 
-    Returns: the payload itself where nothing is to be done.
+    Returns: the payload itself if its header is complete.
     """
     if payload.startswith(b"ID3"):
         payload = _without_tag(payload)
@@ -31,7 +31,7 @@ def complete_header(payload: bytes) -> bytes:
 def _without_tag(payload: bytes) -> bytes:
     """Remove ID3v2 tags and zeros before the sound.
 
-    libsndfile passes over one tag, but takes its bytes for sound where it has to estimate how long an MP3 is.
+    libsndfile skips one tag, but counts its bytes as sound when it estimates the length of an MP3.
     """
     end = 0
     for _ in range(MOST_CHUNKS):
@@ -84,7 +84,7 @@ def _complete_caf(payload: bytes) -> bytes:
 
 
 def _chunks(payload: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the chunks of a RIFF file as their headers tell: name, position, length."""
+    """Yield the chunks of a RIFF file: name, position, and length according to the header."""
     at = 12
     for _ in range(MOST_CHUNKS):
         if at + 8 > len(payload):
@@ -95,10 +95,10 @@ def _chunks(payload: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_chunk(payload: bytes, at: int) -> bool:
-    """Say whether a chunk begins here that ends within the file."""
+    """Return whether a chunk begins here and ends within the file."""
     size = int.from_bytes(payload[at + 4 : at + 8], "little")
     return bool(CHUNK_NAME.fullmatch(payload[at : at + 4])) and at + 8 + size <= len(payload)
 
 
 COMPLETE = {b"RIFF": _complete_wav, b"RF64": _complete_rf64, b"riff": _complete_w64, b"caff": _complete_caf}
-"""What is done, by how a file begins."""
+"""The repair for each format, by the first bytes of the file."""

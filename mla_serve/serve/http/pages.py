@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from mla_serve.bundle.manifest import Bundle
+from mla_serve.inputs.media.formats import media_type
 from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.problems import KINDS
 
@@ -30,18 +31,6 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# How files that a browser can show begin, to tell their type without decoding them.
-BEGINNINGS = {
-    b"\x89PNG": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
-    b"BM": "image/bmp",
-    b"RIFF": "audio/wav",
-    b"fLaC": "audio/flac",
-    b"OggS": "audio/ogg",
-    b"ID3": "audio/mpeg",
-    b"\xff\xfb": "audio/mpeg",
-}
 SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
@@ -51,14 +40,6 @@ def add_pages(app: FastAPI, bundle: Bundle) -> None:
     _add_samples(app, bundle)
     _add_docs(app)
     _add_problems(app)
-
-
-def media_type(content: bytes) -> str:
-    """Tell a file's media type from its first bytes."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    known = (kind for beginning, kind in BEGINNINGS.items() if content.startswith(beginning))
-    return next(known, "application/octet-stream")
 
 
 def _add_playground(app: FastAPI) -> None:

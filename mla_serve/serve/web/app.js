@@ -11,7 +11,7 @@ import { el, title } from "./dom.js";
 const DEBOUNCE_MS = 15;
 const LONGEST_DEBOUNCE_MS = 90; // also while a line is being drawn or a slider moved
 const TRIES = 10;
-const VERBS = { image: "show a picture", audio: "speak", text: "type", vector: "enter numbers" };
+const VERBS = { image: "show a picture", audio: "speak", file: "choose a file", text: "type", numbers: "enter numbers" };
 const place = id => document.getElementById(id);
 
 async function start() {
@@ -31,7 +31,7 @@ async function start() {
 function introduce(model) {
   document.title = `${model.name} · mla_serve`;
   place("name").textContent = model.name;
-  const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : VERBS[modality.kind])))];
+  const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : (VERBS[modality.kind] ?? VERBS[modality.sent_as]))))];
   const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
   const several = Object.keys(model.modalities).length > 1;
   const says = several ? " apart, says how sure it is, and which input it listened to." : " apart and says how sure it is.";

@@ -1,14 +1,17 @@
 // One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
 //
 // A field is {element, payload(noise), load(content), clear(), accepts(file)}. payload returns what is sent, a Blob with
-// a `filename` or a string, or null when there is nothing; it also shows what the noise has done to it.
+// a `filename` or a string, or null when there is nothing; it also shows what the noise has done to it. A field with
+// `noiseless` has no noise slider.
 
 import { button, el, icon, title } from "./dom.js";
 import { imageField } from "./image.js";
 import { audioField } from "./audio.js";
-import { textField, vectorField } from "./text.js";
+import { fileField } from "./file.js";
+import { numbersField, textField } from "./text.js";
 
-const FIELDS = { image: imageField, audio: audioField, text: textField, vector: vectorField };
+// By kind. A kind without a field of its own gets the one for how it is sent.
+const FIELDS = { image: imageField, audio: audioField, file: fileField, text: textField, numbers: numbersField };
 
 /** Make the card of one modality. `changed` is called whenever what it would send has changed. */
 export function makeCard(name, modality, model, changed) {
@@ -22,7 +25,7 @@ export function makeCard(name, modality, model, changed) {
     if (!uses.checked) use(true); // whoever fills a field means it
     else changed();
   };
-  const field = FIELDS[modality.kind]({ name, modality, changed: touched, take: load, say });
+  const field = (FIELDS[modality.kind] ?? FIELDS[modality.sent_as])({ name, modality, changed: touched, take: load, say });
   const noise = noiseSlider(name, changed);
   const uses = el("input", { type: "checkbox", role: "switch", checked: true, "aria-label": `Use ${title(name)}` });
   const clear = button("Clear", "clear", () => reset(), { class: "button quiet unneeded", "aria-label": `Clear ${title(name)}` });
@@ -31,7 +34,7 @@ export function makeCard(name, modality, model, changed) {
     { class: "card", "data-modality": name, "data-kind": modality.kind, "aria-label": title(name) },
     el("header", {}, icon(modality.kind), el("h2", {}, title(name)), clear, el("label", { class: "switch" }, uses)),
     field.element,
-    noise.element,
+    !field.noiseless && noise.element,
     message,
   );
 

@@ -6,12 +6,13 @@ const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 
 /** A text field. Noise replaces letters: 30 % replaces three of ten. */
 export function textField({ name, modality, changed }) {
+  if (modality.kind !== "text") return writtenField({ name, changed, placeholder: "Type here", hint: `Text of the kind ${modality.kind}` });
   const limit = modality.input.max_characters;
   return writtenField({ name, changed, placeholder: "Type here", spoil: spoilText, hint: `Any script, up to ${limit.toLocaleString("en")} characters` });
 }
 
 /** A field of numbers. Noise moves each of them towards chance. */
-export function vectorField({ name, modality, changed }) {
+export function numbersField({ name, modality, changed }) {
   const size = modality.shape[0];
   return writtenField({ name, changed, placeholder: "0.5, -1, 2e3", spoil: spoilNumbers, hint: `${size} numbers, separated by commas or spaces` });
 }
@@ -25,6 +26,7 @@ function writtenField({ name, changed, placeholder, spoil, hint }) {
   });
   return {
     element: el("div", { class: "written" }, input, note, spoiled),
+    noiseless: !spoil,
     accepts: () => false,
     clear: () => (input.value = ""),
     load: content => (input.value = Array.isArray(content) ? content.join(", ") : content),

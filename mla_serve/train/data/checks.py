@@ -24,9 +24,9 @@ from scipy.spatial import cKDTree
 
 from mla_serve.errors import DataError
 from mla_serve.fusion.formula import Array
-from mla_serve.inputs import Payload
+from mla_serve.inputs import INPUTS, Payload
 from mla_serve.table import Row
-from mla_serve.table.faults import written
+from mla_serve.table.faults import format_place
 from mla_serve.train.data.folds import shared_groups
 
 DATA = "data: "
@@ -58,7 +58,7 @@ def make_print(kind: str, value: Payload, windows: Array) -> Print:
     """Take the print of a value: kind, of its modality; windows (W, *shape), as it was decoded."""
     if kind == "text":
         return Print(_digest(_folded(str(value)).encode()))
-    return Print(_digest(np.ascontiguousarray(windows).tobytes()), SKETCHES[kind](windows))
+    return Print(_digest(np.ascontiguousarray(windows).tobytes()), _sketch(kind, windows))
 
 
 def _folded(text: str) -> str:
@@ -109,6 +109,11 @@ def _scaled(values: Array) -> Array:
     return sketch
 
 
+def _sketch(kind: str, windows: Array) -> Array | None:
+    """Sketch a decoded value; None for a kind whose near copies are not looked for."""
+    return SKETCHES[kind](windows) if kind in SKETCHES else None
+
+
 SKETCHES: Mapping[str, Callable[[Array], Array | None]] = {
     "image": _sketch_image,
     "audio": _sketch_audio,
@@ -127,7 +132,7 @@ class Known:
     @property
     def place(self) -> str:
         """Say where it stands."""
-        return written(self.row.place)
+        return format_place(self.row.place)
 
 
 def check_data(
@@ -289,7 +294,7 @@ def _find_copy(one: Known, before: Mapping[Key, Known], kinds: Mapping[str, str]
 
 def _keys(one: Known, kinds: Mapping[str, str]) -> list[Key]:
     """Return by what a row may be a copy: each picture and recording; or all of its values, where it has neither."""
-    media: list[Key] = [((name, number),) for name, number in one.same.items() if kinds[name] in ("image", "audio")]
+    media: list[Key] = [((name, number),) for name, number in one.same.items() if INPUTS[kinds[name]].sent_as == "file"]
     return media or ([tuple(one.same.items())] if one.same else [])
 
 

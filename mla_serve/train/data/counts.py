@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row
-from mla_serve.table.faults import short
+from mla_serve.table.faults import abbreviate
 from mla_serve.train.fit.formula import ENOUGH_ROWS
 
 FEW = 10  # training rows
@@ -40,7 +40,9 @@ def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], 
             learned = "little can be learned from so few" if train > 1 else ALONE
             notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
         elif len(labels) == 1:
-            notes.append(f"{name}: all training rows that have it are of one class, {short(*labels)}; it tells nothing")
+            notes.append(
+                f"{name}: all training rows that have it are of one class, {abbreviate(*labels)}; it tells nothing"
+            )
         if val < ENOUGH_ROWS:
             notes.append(f"{name}: {_rows(val, 'validation')} it; {unfitted(val)}")
     return notes

@@ -14,10 +14,9 @@ from torch import Tensor
 from mla_serve.console import errors
 from mla_serve.inputs import Input
 from mla_serve.inputs.text import TextInput
-from mla_serve.table import Row, payload
-from mla_serve.train.data.augment import AUGMENT, AUGMENT_PAYLOAD
+from mla_serve.table import Row, read_payload
 from mla_serve.train.distributed import collectives
-from mla_serve.train.encoders import Encoder
+from mla_serve.train.encoders import Encoder, default_encoder
 
 CHUNK = 256  # rows that are in memory as they were decoded, where an encoder precomputes
 
@@ -71,10 +70,10 @@ def decode_rows(
 
 
 def _decode_column(rows: Sequence[Row], name: str, spec: Input, encoder: Encoder | None) -> Column:
-    keep = spec.kind in AUGMENT_PAYLOAD
+    keep = default_encoder(spec.kind).augments_text
     payloads = [_looked_at(spec, row.values[name]) if keep and name in row.values else None for row in rows]
     return make_column(
-        spec, rows, name, lambda number: spec.decode(payload(rows[number].values[name]), name), encoder, payloads
+        spec, rows, name, lambda number: spec.decode(read_payload(rows[number].values[name]), name), encoder, payloads
     )
 
 
@@ -130,21 +129,20 @@ class TrainingBatch:
         column, everyones = self._samples.columns[name], self._rows[self.whole[name]]
         own = collectives.share(self.whole[name]).lent
         rows = everyones[own]
-        kind = column.spec.kind
+        encoder = default_encoder(column.spec.kind)
         augment = self._augment and not column.fixed
-        if augment and kind in AUGMENT_PAYLOAD:
-            return self._mistyped(column, rows, name).to(self._device)
+        if augment and encoder.augments_text:
+            return self._decode_augmented(column, rows, name, encoder).to(self._device)
         offset = (torch.rand(len(everyones), generator=self._generator)[own] * column.count[rows]).long()
         windows = column.windows[column.start[rows] + offset]
         if augment:
-            windows = AUGMENT[kind](windows, self._generator)
+            windows = encoder.augment_windows(windows, self._generator)
         return windows.to(self._device)
 
-    def _mistyped(self, column: Column, rows: Tensor, name: str) -> Tensor:
-        edit = AUGMENT_PAYLOAD[column.spec.kind]
+    def _decode_augmented(self, column: Column, rows: Tensor, name: str, encoder: type[Encoder]) -> Tensor:
         seed = int(torch.randint(2**62, (1,), generator=self._generator))
         generator = np.random.default_rng(seed)
-        texts = [edit(column.payloads[row] or "", generator) for row in rows.tolist()]
+        texts = [encoder.augment_text(column.payloads[row] or "", generator) for row in rows.tolist()]
         return torch.from_numpy(np.concatenate([column.spec.decode(text, name) for text in texts]))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Row
-from mla_serve.table.faults import short
+from mla_serve.table.faults import abbreviate
 
 
 def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:
@@ -47,7 +47,7 @@ def _targets(totals: Counter[str], fraction: float, generator: random.Random) ->
         targets[label] += 1
     if not any(targets.values()):
         raise DataError(
-            f"each of the {totals.total()} training rows has a label of its own, such as {short(min(totals))}, so none can "
+            f"each of the {totals.total()} training rows has a label of its own, such as {abbreviate(min(totals))}, so none can "
             "be held out for validation; add rows of the same classes, or a val table; or is 'label' an id or a number?"
         )
     return targets

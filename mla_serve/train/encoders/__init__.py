@@ -1,6 +1,7 @@
 """Encoders: one module per kind of input, decoded arrays in, features (B, D) out, everything numeric inside.
 
-A new encoder is a class and a line in ENCODERS; the first of each kind is the default.
+A new encoder is a class and a line in ENCODERS. The first of each kind is the default; it also chooses the settings of the
+input and augments training samples, for pretrained encoders too.
 """
 
 from mla_serve.train.encoders.audio import AudioResNet18, SmallAudio
@@ -16,4 +17,10 @@ ENCODERS: dict[str, dict[str, type[Encoder]]] = {
     "vector": {"small": SmallVector},
 }
 
-__all__ = ["ENCODERS", "Encoder"]
+
+def default_encoder(kind: str) -> type[Encoder]:
+    """Return the first encoder of a kind of input."""
+    return next(iter(ENCODERS[kind].values()))
+
+
+__all__ = ["ENCODERS", "Encoder", "default_encoder"]

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ GROUPS = 8
 
 
 def group_normed(module: M) -> M:
-    """Put group normalisation into the place of every batch normalisation: a sample does not see its batch."""
+    """Replace every batch normalisation by group normalisation, which does not depend on the other samples of a batch."""
     for parent in module.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
@@ -26,7 +27,7 @@ def group_normed(module: M) -> M:
 def conv_block(inputs: int, outputs: int, pool: tuple[int, int] | None = None) -> nn.Sequential:
     """3x3 convolution, batch normalisation, max pooling where asked, and ReLU.
 
-    Pooling first gives the same, and leaves a quarter of the cells to the ReLU.
+    Pooling before the ReLU gives the same result, and the ReLU has a quarter of the work.
     """
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.MaxPool2d(pool)] if pool else []), nn.ReLU(inplace=True))
@@ -64,3 +65,8 @@ def resnet18(channels: int, width: int) -> nn.Sequential:
     ]
     end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, width)]
     return nn.Sequential(*stem, *stages, *end)
+
+
+def uniform(low: float, high: float, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw from [low, high)."""
+    return low + (high - low) * torch.rand(size, generator=generator)

@@ -1,23 +1,61 @@
-"""Image encoders: uint8 pixels to features."""
+"""Images in training: choosing the input, augmentation, and encoders from uint8 pixels to features."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mla_serve.errors import ConfigError, InputError
 from mla_serve.inputs import ImageInput
+from mla_serve.inputs.media.library import library_call
+from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
-from mla_serve.train.encoders.blocks import conv_block, resnet18
+from mla_serve.train.encoders.blocks import conv_block, resnet18, uniform
+
+MAX_SIDE = 96  # pixels; a larger size is used only where the configuration asks for it
 
 
-class _Pixels(Encoder):
+class _ImageEncoder(Encoder):
     """Normalise pixels by the training set's mean and spread per channel."""
 
     mean: Tensor
     std: Tensor
+
+    @classmethod
+    def choose_input(cls, values: Sequence[bytes], config: TrainConfig) -> ImageInput:
+        """Take the median size of the images, up to MAX_SIDE, and grey where all are grey."""
+        images = [image for value in values if (image := _try_open(value))]
+        if not images:
+            raise ConfigError(
+                f"none of the first training images can be read; expected {', '.join(ImageInput.formats)}"
+            )
+        sides = [min(image.size) for image in images]
+        side = config.image_size or min(int(np.median(sides)), MAX_SIDE)
+        grey = all(image.mode in ("1", "L", "I", "I;16") for image in images)
+        borders = [np.asarray(image.convert("L"))[[0, -1]].mean() for image in images[:50]]
+        return ImageInput(side, side, 1 if grey else 3, background=255 if np.mean(borders) > 127 else 0)
+
+    @staticmethod
+    def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:
+        """Rotate, scale, shear, shift and bend images: (B, C, H, W) uint8 -> float32 in 0..255.
+
+        Affine: 12 degrees, scale .85-1.15 per axis, shear .15, shift 8 %. Elastic: a smooth random field (Simard et al.,
+        ICDAR 2003), up to about 4 % of the size.
+        """
+        pixels = windows.float()
+        grid = F.affine_grid(_affine(len(pixels), generator), list(pixels.shape), align_corners=False)
+        coarse = 0.08 * torch.randn(len(pixels), 2, 4, 4, generator=generator)
+        bend = F.interpolate(coarse, size=pixels.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        warped = F.grid_sample(pixels, grid + bend, padding_mode="border", align_corners=False)
+        return warped.clamp(0, 255)
 
     def __init__(self, spec: ImageInput, width: int) -> None:
         super().__init__(spec, width)
@@ -34,7 +72,36 @@ class _Pixels(Encoder):
         return (windows.float() - self.mean) / self.std
 
 
-class SmallImage(_Pixels):
+def _try_open(value: bytes) -> Image.Image | None:
+    """Open an image; None if that fails. Faulty images are reported all at once when the rows are checked."""
+    try:
+        with library_call("image", "it cannot be opened", "save it as PNG"):
+            image = Image.open(io.BytesIO(value), formats=ImageInput.formats)
+            image.load()
+    except InputError:
+        return None
+    return image
+
+
+def _affine(batch: int, generator: torch.Generator) -> Tensor:
+    """Draw affine maps (B, 2, 3)."""
+    angle = uniform(-12, 12, (batch,), generator) * math.pi / 180
+    scale = uniform(0.85, 1.15, (batch, 2), generator)
+    shear = uniform(-0.15, 0.15, (batch,), generator)
+    shift = uniform(-0.16, 0.16, (batch, 2), generator)
+    cos, sin = angle.cos(), angle.sin()
+    rows = [
+        cos / scale[:, 0],
+        (shear - sin) / scale[:, 0],
+        shift[:, 0],
+        sin / scale[:, 1],
+        cos / scale[:, 1],
+        shift[:, 1],
+    ]
+    return torch.stack(rows, dim=1).view(batch, 2, 3)
+
+
+class SmallImage(_ImageEncoder):
     """Stages of two convolutions, halving until about 7x7 is left, then mean pooling."""
 
     def __init__(self, spec: ImageInput, width: int) -> None:
@@ -54,7 +121,7 @@ class SmallImage(_Pixels):
         return features
 
 
-class ImageResNet18(_Pixels):
+class ImageResNet18(_ImageEncoder):
     """ResNet-18 from scratch, the encoder of the MLA paper."""
 
     def __init__(self, spec: ImageInput, width: int) -> None:

@@ -1,11 +1,17 @@
-"""Vector encoder: a list of numbers to features."""
+"""Vectors in training: choosing the input, and an encoder from numbers to features.
+
+Vectors are not augmented: what a small change of a number means is not known.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import VectorInput
+from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
 
 
@@ -14,6 +20,11 @@ class SmallVector(Encoder):
 
     mean: Tensor
     std: Tensor
+
+    @classmethod
+    def choose_input(cls, values: Sequence[Sequence[float]], config: TrainConfig) -> VectorInput:  # noqa: ARG003
+        """Take the length of the first vector; the table is checked to have no other."""
+        return VectorInput(len(values[0]))
 
     def __init__(self, spec: VectorInput, width: int, hidden: int = 128) -> None:
         """Build for spec.size numbers."""
@@ -39,6 +50,6 @@ class SmallVector(Encoder):
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Encode (B, size); entries far outside the training range are held at 10 standard deviations."""
+        """Encode (B, size); entries are clamped to 10 standard deviations from the training mean."""
         features: Tensor = self.body(((windows - self.mean) / self.std).clamp(-10, 10))
         return features

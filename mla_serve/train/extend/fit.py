@@ -20,7 +20,7 @@ from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.analysis import concatenate
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.inputs import Input
-from mla_serve.table import Row, payload
+from mla_serve.table import Row, read_payload
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.after_training import (
@@ -90,7 +90,7 @@ def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
 
     def decode(row: Row) -> dict[str, Array]:
         names = [name for name in predictor.names if name in row.values]
-        return {name: predictor.decode_one(name, payload(row.values[name])) for name in names}
+        return {name: predictor.decode_one(name, read_payload(row.values[name])) for name in names}
 
     starts = range(0, len(rows), BATCH)
     return concatenate([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])

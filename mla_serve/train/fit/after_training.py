@@ -21,7 +21,7 @@ from mla_serve.table import Row
 from mla_serve.train.data.folds import Folds, make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.choose import choose, mixed
-from mla_serve.train.fit.features import Encoded, any_of, encode_column, first_of, spoil_column, stack
+from mla_serve.train.fit.features import Choice, Encoded, any_of, encode_column, first_of, spoil_column, stack
 from mla_serve.train.fit.formula import Evidence, listed_patterns
 from mla_serve.train.fit.novelty import FLOATS, fit_reference
 from mla_serve.train.strategies import Strategy
@@ -81,14 +81,12 @@ class Spoiler:
         """Take the rows to spoil."""
         self._strategy, self._inputs, self._rows, self._device, self._seed = strategy, inputs, rows, device, seed
 
-    def __call__(
-        self, choice: Callable[[str], Callable[[np.random.Generator], str]], stream: int
-    ) -> dict[str, Encoded]:
-        """Spoil every modality of every row, by the corruptions that `choice(kind)` picks."""
+    def __call__(self, choice: Callable[[Input], Choice], stream: int) -> dict[str, Encoded]:
+        """Spoil every modality of every row, by the corruptions that `choice(input)` picks."""
         encoded = {}
         for position, (name, spec) in enumerate(self._inputs.items()):
             seed = int(np.random.SeedSequence([self._seed, stream, position]).generate_state(1)[0])
-            column = spoil_column(self._rows, name, spec, choice(spec.kind), seed, self._strategy.encoders[name])
+            column = spoil_column(self._rows, name, spec, choice(spec), seed, self._strategy.encoders[name])
             encoded[name] = encode_column(self._strategy, name, column, self._device)
         return encoded
 

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mla_serve.fusion.formula import Array
 from mla_serve.inputs import Input
-from mla_serve.table import Row, payload
+from mla_serve.inputs.corruptions import SEVERITIES
+from mla_serve.table import Row, read_payload
 from mla_serve.train.data.samples import Column, make_column
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies import Strategy
 
 BATCH = 256
+Choice = Callable[[np.random.Generator], str | None]
+"""Draws the name of a corruption; None leaves the payload as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def spoil_column(
     rows: Sequence[Row],
     name: str,
     spec: Input,
-    choose: Callable[[np.random.Generator], str],
+    choose: Choice,
     seed: int,
     encoder: Encoder | None = None,
 ) -> Column:
@@ -64,16 +66,18 @@ def spoil_column(
     def decode(number: int) -> Array:
         generator = np.random.default_rng([seed, number])
         severity = int(generator.choice(SEVERITIES))
-        return corrupt(spec, payload(rows[number].values[name]), name, choose(generator), severity, generator)
+        return spec.corrupt(read_payload(rows[number].values[name]), name, choose(generator), severity, generator)
 
     return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
 
 
-def first_of(kind: str) -> Callable[[np.random.Generator], str]:
-    """Choose the corruption that fusion is fitted on."""
-    return lambda generator: next(iter(CORRUPTIONS[kind]))  # noqa: ARG005
+def first_of(spec: Input) -> Choice:
+    """Choose the corruption that fusion is fitted on; None for a kind without corruptions."""
+    first = next(iter(spec.corruptions), None)
+    return lambda generator: first  # noqa: ARG005
 
 
-def any_of(kind: str) -> Callable[[np.random.Generator], str]:
-    """Choose any corruption of a kind of input."""
-    return lambda generator: str(generator.choice(list(CORRUPTIONS[kind])))
+def any_of(spec: Input) -> Choice:
+    """Choose any corruption of a kind of input; None for a kind without corruptions."""
+    names = list(spec.corruptions)
+    return lambda generator: str(generator.choice(names)) if names else None

@@ -97,7 +97,7 @@ class Frozen(Encoder):
         self.settings = settings
         self.end = Projection(settings, width)
 
-    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
+    def set_backbone(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
         """Take up the backbone that computes the features, and the folder where they are kept."""
         self.extractor = Extractor(backbone, self.settings, cache, device)
 
@@ -139,7 +139,7 @@ class Whole(Encoder):
         if settings.tune == "lora":
             self.backbone.model = _with_lora(self.backbone.model, settings)
 
-    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:  # noqa: ARG002
+    def set_backbone(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:  # noqa: ARG002
         """Copy the pretrained weights."""
         own = self.backbone.state_dict()
         for name, value in backbone.state_dict().items():
@@ -166,7 +166,7 @@ class Whole(Encoder):
         """Whether training needs at least two samples at a time: not where batch norms are frozen."""
         return self.settings.tune == "full" and super().normalises_over_batch
 
-    def speed_of(self) -> Mapping[int, float]:
+    def relative_learning_rates(self) -> Mapping[int, float]:
         """Let what is pretrained learn more slowly."""
         speed = SPEED.get(self.settings.tune, 1.0)
         return {id(parameter): speed for parameter in self.backbone.parameters()}

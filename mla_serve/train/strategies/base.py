@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.batch_share import Share
 from mla_serve.train.encoders import Encoder
-from mla_serve.train.encoders.base import widened
+from mla_serve.train.encoders.base import at_least_float32
 
 
 class Batch(Protocol):
@@ -135,7 +135,7 @@ class Strategy(nn.Module, abc.ABC):
         lower = self.encoders[name].training and self.options.precision == "bf16"
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=lower):
             features: Tensor = self.encoders[name](windows)
-        return widened(features)
+        return at_least_float32(features)
 
     def logits(self, name: str, windows: Tensor) -> Tensor:
         """Return one modality's opinion of windows (B, *shape): (B, C)."""
@@ -216,7 +216,7 @@ def _optimizer(module: nn.Module, options: Options) -> torch.optim.Optimizer:
 def _by_speed(module: nn.Module) -> list[dict[str, Any]]:
     """Group the parameters that are trained by how fast they learn."""
     encoders = [part for part in module.modules() if isinstance(part, Encoder)]
-    speeds = {key: speed for encoder in encoders for key, speed in encoder.speed_of().items()}
+    speeds = {key: speed for encoder in encoders for key, speed in encoder.relative_learning_rates().items()}
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.batch_share import per_row
 from mla_serve.train.encoders import Encoder
-from mla_serve.train.encoders.base import Weights, widened
+from mla_serve.train.encoders.base import Weights, at_least_float32
 from mla_serve.train.strategies.base import Batch, Options
 from mla_serve.train.strategies.joint import JointConcat
 
@@ -36,7 +36,10 @@ class Bottleneck(Encoder):
         mean: Tensor = self.mean(h)
         if not self.training:
             return mean
-        mean, log_sigma = widened(mean), widened(self.log_sigma(h)).clamp(-10, 5)  # the sum below cancels near 0
+        mean, log_sigma = (
+            at_least_float32(mean),
+            at_least_float32(self.log_sigma(h)).clamp(-10, 5),
+        )  # the sum below cancels near 0
         self.divergence = (mean.square() + (2 * log_sigma).exp() - 2 * log_sigma - 1).mean()
         return mean + log_sigma.exp() * per_row(lambda n: torch.randn(n, self.width), len(mean)).to(mean)
 
@@ -44,9 +47,9 @@ class Bottleneck(Encoder):
         """Pass on."""
         self.encoder.measure(windows)
 
-    def adopt(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
+    def set_backbone(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
         """Pass on."""
-        self.encoder.adopt(backbone, cache, device)
+        self.encoder.set_backbone(backbone, cache, device)
 
     @property
     def precomputes(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from mla_serve.inputs.audio import FORMATS as SOUNDS
 from mla_serve.inputs.image import FORMATS as IMAGES
-from mla_serve.inputs.media.formats import BRANDS, STARTS, describe, recognise
+from mla_serve.inputs.media.formats import BRANDS, MEDIA_TYPES, STARTS, describe, media_type, recognise
 from tests.hostile.seeds import images, sounds
 
 KNOWN = {
@@ -77,3 +77,23 @@ def test_every_cure_is_one_line_that_says_what_to_do(known: object, wanted: obje
         r"(convert it|unpack it|decode it|fetch the file itself): \S.*|send (an image|a recording)", cure
     )
     assert ";" not in cure
+
+
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "image/png"),
+        (b"RIFF0000WAVE", "audio/wav"),
+        (b"RIFF0000WEBP", "image/webp"),
+        (b"ID3\x03", "audio/mpeg"),
+        (b"<svg onload='alert(1)'>", "application/octet-stream"),
+        (b"<html>", "application/octet-stream"),
+        (b"", "application/octet-stream"),
+    ],
+)
+def test_a_media_type_follows_from_the_first_bytes(beginning: bytes, expected: str) -> None:
+    assert media_type(beginning) == expected
+
+
+def test_every_media_type_belongs_to_a_format() -> None:
+    assert set(MEDIA_TYPES) <= {known.name for _, known in (*STARTS, *BRANDS)}

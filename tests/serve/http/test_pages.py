@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.serve.api import create_app
-from mla_serve.serve.http.pages import WEB, add_pages, media_type
+from mla_serve.serve.http.pages import WEB, add_pages
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import KINDS
 from mla_serve.serve.settings import Settings
@@ -54,19 +54,6 @@ def test_samples_are_the_bundles_golden_ones(client: TestClient, tiny_bundle: Pa
 @pytest.mark.parametrize("path", ["/samples/9/image", "/samples/0/text", "/samples/0/..%2f..", "/web/..%2fpages.py"])
 def test_nothing_else_is_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
-
-
-@pytest.mark.parametrize(
-    ("beginning", "expected"),
-    [
-        (b"\x89PNG\r\n", "image/png"),
-        (b"RIFF0000WAVE", "audio/wav"),
-        (b"RIFF0000WEBP", "image/webp"),
-        (b"what is this", "application/octet-stream"),
-    ],
-)
-def test_a_samples_type_is_told_from_its_beginning(beginning: bytes, expected: str) -> None:
-    assert media_type(beginning) == expected
 
 
 HOSTILE = [

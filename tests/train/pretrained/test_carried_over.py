@@ -89,7 +89,7 @@ def test_the_graph_computes_what_torch_computes(name: str, zoo: Zoo, tmp_path: P
     loaded, kind = zoo.load(name), KINDS[name]
     assert "as transformers computes it" in loaded.check(PAYLOADS[kind])
     encoder = Frozen(loaded.spec, 6, loaded.settings)
-    encoder.adopt(loaded.backbone, None, torch.device("cpu"))
+    encoder.set_backbone(loaded.backbone, None, torch.device("cpu"))
     windows = np.concatenate([loaded.spec.decode(payload, kind) for payload in (*PAYLOADS[kind], *SILENT[kind])])
     encoder.measure(encoder.precompute(torch.from_numpy(windows)))
     features = encoder.eval()(encoder.precompute(torch.from_numpy(windows)))

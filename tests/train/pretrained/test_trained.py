@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mla_serve.bundle.manifest import Bundle, Manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.export.bundle import export_run
-from mla_serve.table import payload, read_table
+from mla_serve.table import read_payload, read_table
 from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import decode_rows, training_batches
@@ -82,7 +82,7 @@ def test_a_bundle_with_frozen_encoders_answers_from_raw_payloads(
     rows = read_table(config.data).splits["test"][:3]  # type: ignore[arg-type]
     for row in rows:
         for name, value in row.values.items():
-            assert set(predictor.predict([{name: payload(value)}])[0].by_label()) == set("rgb")
+            assert set(predictor.predict([{name: read_payload(value)}])[0].by_label()) == set("rgb")
     assert str(zoo.root) not in (folder / "manifest.json").read_text()
     assert manifest.training["config"]["encoders"] == ["image=hf:dinov2", "audio=hf:wav2vec2_masked", "text=hf:bert"]
 
@@ -175,7 +175,7 @@ def use(zoo: Zoo, name: str, cache: Path, kind: str | None = None) -> Any:
 
     loaded = zoo.load(name, kind=kind)
     encoder = Frozen(loaded.spec, 4, loaded.settings)
-    encoder.adopt(loaded.backbone, cache, CPU)
+    encoder.set_backbone(loaded.backbone, cache, CPU)
     windows = [loaded.spec.decode(one, "field") for one in PAYLOADS[loaded.spec.kind]]
     encoder.precompute(torch.from_numpy(np.concatenate(windows)))
     return encoder
@@ -217,7 +217,7 @@ def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, mo
     monkeypatch.setattr("mla_serve.train.data.samples.CHUNK", 5)
     planned = pipeline.plan(config)
     strategy = planned.build(0)
-    planned.adopt(strategy, None, CPU)
+    planned.set_backbone(strategy, None, CPU)
     largest: list[int] = []
     for loaded in planned.pretrained.values():
         loaded.backbone.register_forward_pre_hook(lambda _, given: largest.append(len(given[0])))
@@ -233,7 +233,7 @@ def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, mo
 def test_augmentation_leaves_frozen_modalities_alone(config: TrainConfig) -> None:
     planned = pipeline.plan(config)
     strategy = planned.build(0)
-    planned.adopt(strategy, config.runs / "features", CPU)
+    planned.set_backbone(strategy, config.runs / "features", CPU)
     samples = decode_rows(
         planned.rows["train"], planned.inputs, planned.recipe.classes, dict(strategy.encoders.items())
     )
@@ -287,7 +287,7 @@ def test_every_strategy_trains_a_frozen_a_tuned_and_an_ordinary_encoder(
 def test_merged_low_rank_matrices_say_what_they_said_beside_the_layers(name: str, zoo: Zoo) -> None:
     loaded = zoo.load(name, tune="lora")
     encoder = Whole(loaded.spec, 6, loaded.settings)
-    encoder.adopt(loaded.backbone, None, CPU)
+    encoder.set_backbone(loaded.backbone, None, CPU)
     windows = torch.from_numpy(loaded.spec.decode(PAYLOADS[KINDS[name]][0], "field")).repeat(
         2, *[1] * len(loaded.spec.shape)
     )

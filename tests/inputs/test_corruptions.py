@@ -1,21 +1,22 @@
-"""Corruptions: every kind keeps shape and type, spoils more with every degree, and follows its generator."""
+"""Each corruption keeps shape and type, spoils more at a higher severity, and repeats with the same generator."""
 
 import numpy as np
 import pytest
 
-from mla_serve.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from mla_serve.inputs import Array
+from mla_serve.inputs import INPUTS as KINDS
+from mla_serve.inputs import Array, TextInput
+from mla_serve.inputs.corruptions import SEVERITIES
 from tests.conftest import INPUTS
 
 every = pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, names in CORRUPTIONS.items() for name in names]
+    ("kind", "name"), [(kind, name) for kind, cls in KINDS.items() for name in cls.corruptions]
 )
 
 
 def spoiled(kind: str, name: str, severity: int, seed: int = 0) -> Array:
     spec = INPUTS[kind]()
     payload = "a sentence of words" if kind == "text" else spec.generate(np.random.default_rng(3))
-    return corrupt(spec, payload, kind, name, severity, np.random.default_rng(seed))
+    return spec.corrupt(payload, kind, name, severity, np.random.default_rng(seed))
 
 
 @every
@@ -47,6 +48,6 @@ def test_the_fifth_degree_is_worse_than_the_first(kind: str, name: str) -> None:
 
 
 def test_a_text_of_one_letter_stays_a_text() -> None:
-    for name, spoil in CORRUPTIONS["text"].items():
+    for name, spoil in TextInput.corruptions.items():
         for severity in SEVERITIES:
             assert spoil("a", severity, np.random.default_rng(0)).strip(), name

@@ -1,8 +1,8 @@
-"""Spoil inputs on purpose, in five degrees, to fit and to measure on what is worse than the data. numpy and Pillow only.
+"""Ways to spoil an input on purpose, each in five degrees: fusion is fitted on spoiled copies, evaluation measures on them.
 
-Images and sounds are spoiled as decoded windows, so that nothing afterwards can undo it; texts before they are decoded;
-vectors by noise. A corruption is a function (what, severity 1 to 5, generator) and a line in CORRUPTIONS. Source of the
-kinds and of the five degrees: Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261.
+Every function takes the values, the severity (1 to 5), a generator, and for sounds the rate in Hz. The kinds of input list
+theirs in `Input.corruptions`. Source of the kinds and of the five degrees: Hendrycks and Dietterich, ICLR 2019,
+arXiv 1903.12261.
 """
 
 from __future__ import annotations
@@ -14,45 +14,28 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mla_serve.inputs import Array, AudioInput, Input, Payload
+from mla_serve.inputs.base import Array
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Generator = np.random.Generator
 
 
-def corrupt(spec: Input, payload: Payload, field: str, name: str, severity: int, generator: Generator) -> Array:
-    """Decode a payload with a corruption of its kind: (W, *shape) of the input's dtype.
-
-    Args: name, a key of CORRUPTIONS[spec.kind]; severity, 1 to 5.
-    """
-    spoil = CORRUPTIONS[spec.kind][name]
-    if spec.sent_as == "text":
-        return spec.decode(spoil(str(payload), severity, generator), field)
-    windows = spec.decode(payload, field)
-    rate = getattr(spec, "rate", 1.0)
-    spoiled = windows.copy()
-    for window in spoiled:
-        real = window[: spec.recorded(window)] if isinstance(spec, AudioInput) else window
-        real[...] = spoil(real, severity, generator, rate)
-    return spoiled
-
-
 # ---- images: (C, H, W) uint8
 
 
-def image_noise(pixels: Array, severity: int, generator: Generator, _: float) -> Array:
+def image_noise(pixels: Array, severity: int, generator: Generator) -> Array:
     """Add white noise of standard deviation 20 to 120 of 255."""
     noisy = pixels + generator.normal(0, (20, 40, 60, 90, 120)[severity - 1], pixels.shape)
     return np.clip(noisy, 0, 255).round()
 
 
-def blur(pixels: Array, severity: int, generator: Generator, _: float) -> Array:  # noqa: ARG001
+def blur(pixels: Array, severity: int, generator: Generator) -> Array:  # noqa: ARG001
     """Blur by a Gaussian of 2 to 10 % of the width."""
     radius = pixels.shape[-1] * (0.02, 0.035, 0.05, 0.075, 0.1)[severity - 1]
     return _by_pillow(pixels, lambda image: image.filter(ImageFilter.GaussianBlur(radius)))
 
 
-def occlusion(pixels: Array, severity: int, generator: Generator, _: float) -> Array:
+def occlusion(pixels: Array, severity: int, generator: Generator) -> Array:
     """Cover a square of 25 to 70 % of the side with one grey."""
     height, width = pixels.shape[1:]
     side = (0.25, 0.35, 0.45, 0.57, 0.7)[severity - 1]
@@ -63,7 +46,7 @@ def occlusion(pixels: Array, severity: int, generator: Generator, _: float) -> A
     return covered
 
 
-def jpeg(pixels: Array, severity: int, generator: Generator, _: float) -> Array:  # noqa: ARG001
+def jpeg_compression(pixels: Array, severity: int, generator: Generator) -> Array:  # noqa: ARG001
     """Compress to JPEG quality 25 down to 1."""
     return _by_pillow(pixels, lambda image: _through_jpeg(image, (25, 15, 8, 4, 1)[severity - 1]))
 
@@ -83,14 +66,14 @@ def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
 # ---- sounds: (T,) float32
 
 
-def sound_noise(samples: Array, severity: int, generator: Generator, _: float) -> Array:
+def sound_noise(samples: Array, severity: int, generator: Generator, rate: float) -> Array:  # noqa: ARG001
     """Add white noise at a signal-to-noise ratio of 20 down to -5 dB."""
     level = np.sqrt(np.mean(np.square(samples)))
     ratio = (20, 12, 6, 0, -5)[severity - 1]
     return _in_range(samples + generator.normal(0, 1, samples.shape) * level * 10 ** (-ratio / 20))
 
 
-def clipping(samples: Array, severity: int, generator: Generator, _: float) -> Array:  # noqa: ARG001
+def clipping(samples: Array, severity: int, generator: Generator, rate: float) -> Array:  # noqa: ARG001
     """Cut all samples off at 50 % down to 2 % of the peak."""
     limit = np.abs(samples).max() * (0.5, 0.25, 0.1, 0.05, 0.02)[severity - 1]
     return np.clip(samples, -limit, limit)
@@ -130,12 +113,12 @@ def typos(text: str, severity: int, generator: Generator) -> str:
     )
 
 
-def dropped(text: str, severity: int, generator: Generator) -> str:
+def dropped_characters(text: str, severity: int, generator: Generator) -> str:
     """Drop characters; one at least stays."""
     return _edit(text, severity, generator, lambda letters, at: letters.__setitem__(at, ""))
 
 
-def swapped(text: str, severity: int, generator: Generator) -> str:
+def swapped_characters(text: str, severity: int, generator: Generator) -> str:
     """Swap characters with their neighbours."""
 
     def swap(letters: list[str], at: int) -> None:
@@ -157,22 +140,13 @@ def _edit(text: str, severity: int, generator: Generator, edit: Callable[[list[s
 # ---- vectors: (D,) float32
 
 
-def vector_noise(values: Array, severity: int, generator: Generator, _: float) -> Array:
+def vector_noise(values: Array, severity: int, generator: Generator) -> Array:
     """Add noise of 10 to 200 % of the vector's own spread."""
     spread = float(values.std()) * (0.1, 0.25, 0.5, 1.0, 2.0)[severity - 1]
     return np.add(values, generator.normal(0, spread, values.shape))
 
 
-def zeroed(values: Array, severity: int, generator: Generator, _: float) -> Array:
+def zeroed_numbers(values: Array, severity: int, generator: Generator) -> Array:
     """Set 10 to 90 % of the numbers to 0."""
     share = (0.1, 0.25, 0.5, 0.7, 0.9)[severity - 1]
     return np.where(generator.random(values.shape) < share, 0.0, values)
-
-
-CORRUPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
-    "image": {"noise": image_noise, "blur": blur, "occlusion": occlusion, "jpeg": jpeg},
-    "audio": {"noise": sound_noise, "clipping": clipping, "band_limit": band_limit, "reverberation": reverberation},
-    "text": {"typos": typos, "dropped": dropped, "swapped": swapped},
-    "vector": {"noise": vector_noise, "zeroed": zeroed},
-}
-"""By kind of input; the first of each kind is what fusion is fitted on, the others are what it is judged by."""
