@@ -17,9 +17,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
-from mla_serve.bundle.predictor import GraphOutputs, Predictor
+from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
-from mla_serve.errors import ConfigError, MlaServeError
+from mla_serve.errors import ConfigError, MlaServeError, NotFinite
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.http import forms, json_body, openapi
@@ -82,67 +82,38 @@ class Answerer:
 
     def predict(self, sample: Mapping[str, Payload], options: Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
-        rule = self._rule(options)
-        outputs = self._run_graphs([self._decode(sample, watch)], watch)
-        prediction = self.predictor.answer_from(outputs, rule, options.top_k, options.coverage)[0]
-        watch.lap("fuse")
-        self._tell([prediction])
+        prediction = self.predictor.predict_one(sample, *_arguments(options), self._hooks(watch))
+        self._queue_for_metrics([prediction])
         return orjson.dumps({**vars(prediction), "model": self.model})
 
     def embed(self, sample: Mapping[str, Payload], watch: Stopwatch) -> bytes:
         """Encode one sample."""
-        features = {}
-        for name, array in self._decode(sample, watch).items():
-            features[name] = self._batching.encode(watch, name, [array])[0].tolist()
-            watch.lap(f"encode-{name}")
-        return orjson.dumps({"features": features, "model": self.model})
+        features = self.predictor.embed(sample, self._hooks(watch))
+        lists = {name: row.tolist() for name, row in features.items()}
+        return orjson.dumps({"features": lists, "model": self.model})
 
     def predict_batch(self, items: Sequence[Any], options: Options, watch: Stopwatch) -> bytes:
         """Classify many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
-        rule = self._rule(options)
+        arguments = _arguments(options)
+        self.predictor.check_options(*arguments)
         decoded = [self._decode_item(item, watch) for item in items]
         watch.lap("decode")
         good = [arrays for arrays in decoded if not isinstance(arrays, Problem)]
-        answers = iter(self._conclude_each(good, rule, options, watch) if good else ())
-        each = (result if isinstance(result, Problem) else next(answers) for result in decoded)
-        results = [{"problem": result.to_dict()} if isinstance(result, Problem) else result for result in each]
+        answers = self.predictor.predict_decoded(good, *arguments, self._hooks(watch))
+        self._queue_for_metrics([each for each in answers if isinstance(each, Prediction)])
+        rest = iter(answers)
+        results = [_batch_result(item if isinstance(item, Problem) else next(rest)) for item in decoded]
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
 
-    def _conclude_each(
-        self, samples: Sequence[Mapping[str, Array]], rule: str, options: Options, watch: Stopwatch
-    ) -> list[Prediction | Problem]:
-        """Answer decoded samples; one of which the model makes no finite numbers gets its problem."""
-        encode = functools.partial(self._batching.encode, watch)
-        outputs, refused = self.predictor.run_usable(samples, watch.lap, encode)
-        predictions: list[Prediction] = []
-        if len(refused) < len(samples):
-            predictions = self.predictor.answer_from(outputs, rule, options.top_k, options.coverage)
-        self._tell(predictions)
-        rest = iter(predictions)
-        return [to_problem(refused[at]) if at in refused else next(rest) for at in range(len(samples))]
+    def _hooks(self, watch: Stopwatch) -> Hooks:
+        """Let a request's stopwatch time and stop the predictor, and share runs of graphs with other requests."""
+        return Hooks(watch.lap, watch.decoding, functools.partial(self._batching.encode, watch))
 
-    def _tell(self, predictions: Sequence[Prediction]) -> None:
-        """Leave what one run of the graphs said to be counted."""
+    def _queue_for_metrics(self, predictions: Sequence[Prediction]) -> None:
+        """Leave predictions to be counted once a second (metrics.py)."""
         for each in predictions:
             tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
-
-    def _rule(self, options: Options) -> str:
-        rule = options.fusion or DEFAULT_RULE
-        self.predictor.check_options(rule, options.top_k, options.coverage)
-        return rule
-
-    def _run_graphs(self, samples: Sequence[Mapping[str, Array]], watch: Stopwatch) -> GraphOutputs:
-        return self.predictor.run_graphs(samples, watch.lap, functools.partial(self._batching.encode, watch))
-
-    def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
-        self.predictor.check_names(sample)
-        arrays = {}
-        for name, payload in sample.items():
-            with watch.decoding(name):
-                arrays[name] = self.predictor.decode_one(name, payload)
-            watch.lap(f"decode-{name}")
-        return arrays
 
     def _decode_item(self, item: object, watch: Stopwatch) -> dict[str, Array] | Problem:
         watch.check()
@@ -153,6 +124,18 @@ class Answerer:
                 return self.predictor.decode(sample)
         except Exception as error:  # even a bug in a decoder shall not cost the neighbours their answers
             return to_problem(error)
+
+
+def _arguments(options: Options) -> tuple[str, int | None, float | None]:
+    """Return the options as the predictor takes them: fusion rule, top_k, coverage."""
+    return options.fusion or DEFAULT_RULE, options.top_k, options.coverage
+
+
+def _batch_result(result: Prediction | NotFinite | Problem) -> Prediction | dict[str, Any]:
+    """Return what stands in a batch's results: a prediction, or the problem of a sample that cannot be used."""
+    if isinstance(result, Prediction):
+        return result
+    return {"problem": (to_problem(result) if isinstance(result, NotFinite) else result).to_dict()}
 
 
 def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:

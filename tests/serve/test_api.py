@@ -629,7 +629,7 @@ def test_a_late_answer_is_dropped(settings: Settings, monkeypatch: pytest.Monkey
             ended.set()
 
     monkeypatch.setattr(predictor, "decode_one", decode_slowly)
-    monkeypatch.setattr(predictor, "logits", lambda *args: ran.append(args))
+    monkeypatch.setattr(predictor, "run_graphs", lambda *args: ran.append(args))
     monkeypatch.setattr(Answerer, "predict", predict_and_tell)
     with TestClient(create_app(predictor, settings)) as client:
         reply = client.post("/predict", files=[("text", (None, b"a"))])

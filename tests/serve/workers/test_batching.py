@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mla_serve.bundle.manifest import Bundle
-from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.problems import DeadlineExceeded
@@ -170,7 +171,7 @@ def test_an_answer_does_not_depend_on_its_batch(
 
     def answer(sample: dict[str, Array]) -> dict[str, float]:
         watch = Stopwatch(60)
-        outputs = predictor.run_graphs([sample], watch.lap, lambda name, arrays: batching.encode(watch, name, arrays))
+        outputs = predictor.run_graphs([sample], Hooks(encode=functools.partial(batching.encode, watch)))
         return predictor.answer_from(outputs)[0].by_label()
 
     with ThreadPoolExecutor(8) as pool:
