@@ -20,8 +20,8 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import InputError
 from mla_serve.inputs import Payload, VectorInput
 from mla_serve.serve.api import create_app
+from mla_serve.serve.http.content_type import ContentType
 from mla_serve.serve.http.fields import numbers_of_texts, options_from
-from mla_serve.serve.http.forms import PLAIN
 from mla_serve.serve.http.json_body import parse_object
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
@@ -606,7 +606,7 @@ documents = st.recursive(
 @settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.text('ab:"', max_size=3), documents, max_size=4), st.sampled_from([None, 2]))
 def test_any_object_is_parsed_as_it_was_written(content: dict[str, Any], indent: int | None) -> None:
-    assert parse_object(json.dumps(content, indent=indent).encode(), PLAIN, 10_000, "{}") == content
+    assert parse_object(json.dumps(content, indent=indent).encode(), ContentType(), 10_000, "{}") == content
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -616,16 +616,16 @@ def test_a_repeated_member_is_found_wherever_it_stands(members: list[tuple[str, 
     for body in (f"{{{written}}}", f'{{"samples": [{{{written}}}]}}', f'{{"x": {{{written}, "y": NaN}}}}'):
         if len({name for name, _ in members}) < len(members):
             with pytest.raises(InputError, match="more than once"):
-                parse_object(body.encode(), PLAIN, 10_000, "{}")
+                parse_object(body.encode(), ContentType(), 10_000, "{}")
         else:
-            assert parse_object(body.encode(), PLAIN, 10_000, "{}")
+            assert parse_object(body.encode(), ContentType(), 10_000, "{}")
 
 
 @pytest.mark.parametrize("piece", [b'\\"', b'"NaN', b'"\\\\":NaN,', b'":"', b"NaN,", b'{"a":'])
 def test_no_body_is_parsed_in_quadratic_time(piece: bytes) -> None:
     # 4 MB of each: quadratic would be minutes, and the suite's faulthandler would end it
     with pytest.raises(InputError):
-        parse_object(b'{"NaN": "' + piece * (4_000_000 // len(piece)), PLAIN, 10**9, "{}")
+        parse_object(b'{"NaN": "' + piece * (4_000_000 // len(piece)), ContentType(), 10**9, "{}")
 
 
 # Content types.
