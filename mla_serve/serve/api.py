@@ -39,7 +39,8 @@ from mla_serve.serve.problems import (
 from mla_serve.serve.settings import Settings
 from mla_serve.serve.tracing import tracing
 from mla_serve.serve.workers.batching import Batching, parse_caps
-from mla_serve.serve.workers.threads import Bench, Stopwatch
+from mla_serve.serve.workers.stopwatch import Stopwatch
+from mla_serve.serve.workers.threads import WorkerPool
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
@@ -160,7 +161,7 @@ class Routes:
         self.inputs = predictor.bundle.inputs
         self.description = openapi.model_description(predictor.bundle, settings, predictor.providers)
         most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
-        self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
+        self.pool = WorkerPool(THREADS if most == 1 else THREADS + most, settings.max_queue)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
@@ -177,7 +178,7 @@ class Routes:
         """Classify a list of samples; files are base64. One that cannot be used gets a problem in its place."""
         query = read_query(request.scope["query_string"], OPTIONS)
         kind = json_body.check_content_type(request)
-        self.bench.check()
+        self.pool.check()
         body = await request.body()
 
         def answer(watch: Stopwatch) -> bytes:
@@ -198,13 +199,13 @@ class Routes:
 
         Without it they would stay: gc.freeze keeps the worker's first application from being collected.
         """
-        self.bench.close()
+        self.pool.close()
         del self.answerer
 
     async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], Read]:
         """Receive one sample and the options that are known; returns what parses them, in a thread."""
         query = read_query(request.scope["query_string"], options)
-        self.bench.check()  # before a body is read for nothing
+        self.pool.check()  # before a body is read for nothing
         kind = content_type_of(request)
         known, limit = (*self.inputs, *options), self.settings.max_part_bytes
         if kind.is_json:
@@ -229,8 +230,8 @@ class Routes:
         return payloads, options_from(query, given)
 
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
-        watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
-        body = await self.bench.run(answer, watch, request.receive)
+        watch = Stopwatch(self.settings.max_decode_s)
+        body = await self.pool.run(answer, watch, request.receive)
         tally().timed(watch.laps)
         tracing.stages(watch.laps)
         return Response(body, headers=watch.header(), media_type=JSON)

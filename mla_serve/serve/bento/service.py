@@ -31,6 +31,7 @@ from mla_serve.serve.models.watch import ModelWatch
 from mla_serve.serve.request_id import Identity
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 from mla_serve.serve.workers.batching import parse_caps
+from mla_serve.serve.workers.threads import exit_despite_stuck_threads
 
 log = logging.getLogger("mla_serve")
 REPLACED = "TimeoutMiddleware"
@@ -126,6 +127,7 @@ class MlaServe:
     def say_goodbye(self) -> None:
         """Say in the log that nothing was lost: runs after the last answer."""
         tally().count()
+        exit_despite_stuck_threads()
         log.info("drained: accepted %d, answered %d requests", drain.accepted, drain.answered)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]

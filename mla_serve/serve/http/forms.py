@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import contextlib
 import dataclasses
-import functools
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -46,6 +45,18 @@ from mla_serve.serve.problems import MalformedRequest
 
 UNTYPED = ContentType()
 NO_ENCODING = (b"", b"7bit", b"8bit", b"binary")  # Content-Transfer-Encodings that leave the content as it is
+
+
+EVENTS = (
+    "part_begin",
+    "part_data",
+    "part_end",
+    "header_field",
+    "header_value",
+    "header_end",
+    "headers_finished",
+    "end",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +101,25 @@ class FormReader:
     """Collect the parts of a multipart body, each name once, as the bytes come in. What is empty counts as not sent."""
 
     def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
-        """Expect parts named in `known`, each of `max_part_bytes` at most."""
+        """Expect parts named in `known`, each of `max_part_bytes` at most.
+
+        Raises: MalformedRequest for a boundary that cannot be used.
+        """
         self._max_part_bytes = max_part_bytes
         self._most_parts = len(known) + MOST_EMPTY
         self._count = 0
         self.parts: list[Part] = []
         self.complete = False
-        self._boundary = boundary
         self._known = known
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
         self._part, self._has_filename = Part("", False, b""), False
         self._content = bytearray()
+        callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in EVENTS}
+        try:
+            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # it wants a TypedDict
+        except FormParserError as error:
+            raise MalformedRequest(FIELD, f"the boundary cannot be used ({error})") from None
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes.
@@ -110,34 +128,15 @@ class FormReader:
         is content under a name that has been there; UnsupportedFormat.
         """
         try:
-            parser = self._parser
-        except FormParserError as error:
-            raise MalformedRequest(FIELD, f"the boundary cannot be used ({error})") from None
-        try:
-            parser.write(data)
+            self._parser.write(data)
         except FormParserError as error:
             raise MalformedRequest(
                 BODY, f"this is no multipart/form-data ({error}); use an HTTP library to build it"
             ) from None
 
-    @functools.cached_property
-    def _parser(self) -> MultipartParser:
-        events = (
-            "part_begin",
-            "part_data",
-            "part_end",
-            "header_field",
-            "header_value",
-            "header_end",
-            "headers_finished",
-            "end",
-        )
-        callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in events}
-        return MultipartParser(self._boundary, callbacks)  # type: ignore[arg-type]
-
     def close(self) -> None:
-        """Let go of what has come: the parser calls the reader back, and such a circle stays until the next collection."""
-        self.__dict__.pop("_parser", None)
+        """Let go of the parser, which calls this reader back: such a circle stays until the next garbage collection."""
+        del self._parser
 
     def _part_begin(self) -> None:
         self._headers = {}

@@ -129,8 +129,8 @@ class Mounted:
 
     def longest(self) -> float:
         """Return for how many seconds a thread has been busy with one request, to this model or one before."""
-        self._before = [each for each in self._before if each.inside or each.routes.bench.longest()]
-        return max((each.routes.bench.longest() for each in (*self._before, self._now) if each), default=0.0)
+        self._before = [each for each in self._before if each.inside or each.routes.pool.longest()]
+        return max((each.routes.pool.longest() for each in (*self._before, self._now) if each), default=0.0)
 
     def name(self, path: str) -> str:
         """Return a path, or one name for all that do not exist."""
@@ -138,7 +138,7 @@ class Mounted:
 
     def waiting(self) -> int:
         """Return how many requests wait for a thread."""
-        return self._now.routes.bench.waiting if self._now else 0
+        return self._now.routes.pool.waiting if self._now else 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""

@@ -18,7 +18,7 @@ import numpy as np
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Array
 from mla_serve.serve.problems import DeadlineExceeded
-from mla_serve.serve.workers.threads import Stopwatch
+from mla_serve.serve.workers.stopwatch import Stopwatch
 
 GPU_CAP = 32  # not measured: no GPU was at hand
 MOST = 1024

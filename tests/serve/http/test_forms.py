@@ -73,8 +73,8 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 def outcome(boundary: bytes, pieces: list[bytes]) -> Any:
     """Return the parts of a body, or the class and the field of the error; the parser's message counts bytes of a piece."""
-    reader = FormReader(boundary, KNOWN, LIMIT)
     try:
+        reader = FormReader(boundary, KNOWN, LIMIT)
         for piece in pieces:
             reader.feed(piece)
     except InputError as error:

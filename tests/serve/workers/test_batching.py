@@ -18,7 +18,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.problems import DeadlineExceeded
 from mla_serve.serve.workers.batching import GPU_CAP, Batching, Lane, parse_caps
-from mla_serve.serve.workers.threads import Stopwatch
+from mla_serve.serve.workers.stopwatch import Stopwatch
 
 NAMES = ("image", "text")
 
@@ -43,7 +43,7 @@ class Graph:
 
 
 def ask(lane: Lane, *values: float, watch: Stopwatch | None = None) -> Array:
-    return lane.encode([np.array([[value]]) for value in values], watch or Stopwatch(60))
+    return lane.encode([np.array([[value]]) for value in values], watch or Stopwatch())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -127,7 +127,7 @@ def test_what_cannot_be_dealt_out_is_told_at_once() -> None:
 @pytest.mark.parametrize("who", [0, 1, 2])
 def test_what_nobody_waits_for_is_not_run(who: int) -> None:
     crowd = Crowd(cap=8)
-    watches = [Stopwatch(60) for _ in range(3)]
+    watches = [Stopwatch() for _ in range(3)]
     futures = [crowd.ask(value, watch=watch) for value, watch in enumerate(watches)]
     watches[who].stop()
     crowd.release()
@@ -142,7 +142,7 @@ def test_what_nobody_waits_for_is_not_run(who: int) -> None:
 
 def test_the_lane_goes_on_when_all_have_left() -> None:
     crowd = Crowd(cap=1)
-    watches = [Stopwatch(60) for _ in range(3)]
+    watches = [Stopwatch() for _ in range(3)]
     futures = [crowd.ask(1, watch=watch) for watch in watches]
     for watch in watches:
         watch.stop()
@@ -170,7 +170,7 @@ def test_an_answer_does_not_depend_on_its_batch(
     samples = [predictor.decode(make_sample(seed)) for seed in range(24)]
 
     def answer(sample: dict[str, Array]) -> dict[str, float]:
-        watch = Stopwatch(60)
+        watch = Stopwatch()
         outputs = predictor.run_graphs([sample], Hooks(encode=functools.partial(batching.encode, watch)))
         return predictor.answer_from(outputs)[0].by_label()
 
