@@ -24,8 +24,8 @@ from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.http import forms, json_body, openapi
 from mla_serve.serve.http.body_limits import BodyLimit, Deadline, cost_of_body
-from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, content_type_of
-from mla_serve.serve.http.fields import OPTIONS, Options, options_from, read_query
+from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, body_content_type
+from mla_serve.serve.http.fields import OPTIONS, Options, merge_options, options_from_query
 from mla_serve.serve.http.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.http.pages import add_pages
 from mla_serve.serve.metrics import meters, tally
@@ -38,7 +38,7 @@ from mla_serve.serve.problems import (
 )
 from mla_serve.serve.settings import Settings
 from mla_serve.serve.tracing import tracing
-from mla_serve.serve.workers.batching import Batching, parse_caps
+from mla_serve.serve.workers.batching import Batching, parse_batch_sizes
 from mla_serve.serve.workers.stopwatch import Stopwatch
 from mla_serve.serve.workers.threads import WorkerPool
 
@@ -75,7 +75,7 @@ class Answerer:
         """
         self.predictor = predictor
         self.settings = settings
-        self.caps = parse_caps(settings.batch, predictor.names, gpu=settings.uses_gpu)
+        self.caps = parse_batch_sizes(settings.batch, predictor.names, gpu=settings.uses_gpu)
         self._batching = Batching(functools.partial(_encode, predictor), self.caps)
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
@@ -176,7 +176,7 @@ class Routes:
 
     async def predict_batch(self, request: Request) -> Response:
         """Classify a list of samples; files are base64. One that cannot be used gets a problem in its place."""
-        query = read_query(request.scope["query_string"], OPTIONS)
+        query = options_from_query(request.scope["query_string"], OPTIONS)
         kind = json_body.check_content_type(request)
         self.pool.check()
         body = await request.body()
@@ -185,7 +185,7 @@ class Routes:
             items, options = json_body.parse_batch(
                 body, kind, self.settings.max_batch_items, self.settings.max_json_values
             )
-            return self.answerer.predict_batch(items, options_from(query, options), watch)
+            return self.answerer.predict_batch(items, merge_options(query, options), watch)
 
         return await self._reply(request, answer)
 
@@ -204,9 +204,9 @@ class Routes:
 
     async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], Read]:
         """Receive one sample and the options that are known; returns what parses them, in a thread."""
-        query = read_query(request.scope["query_string"], options)
+        query = options_from_query(request.scope["query_string"], options)
         self.pool.check()  # before a body is read for nothing
-        kind = content_type_of(request)
+        kind = body_content_type(request)
         known, limit = (*self.inputs, *options), self.settings.max_part_bytes
         if kind.is_json:
             body = await request.body()
@@ -220,14 +220,14 @@ class Routes:
 
     def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> Read:
         sample = forms.sample_from_form(parts, self.inputs, self.settings.max_part_bytes)
-        return sample, options_from(query, forms.options_from_form(parts))
+        return sample, merge_options(query, forms.options_from_form(parts))
 
     def _read_json(self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]) -> Read:
         example = f'{{"{next(iter(self.inputs))}": ...}}'
         content = json_body.parse_object(body, kind, self.settings.max_json_values, example)
         sample, given = json_body.split_options(content, tuple(self.inputs), options)
         payloads = json_body.sample_from_json(sample, self.inputs, self.settings.max_part_bytes)
-        return payloads, options_from(query, given)
+        return payloads, merge_options(query, given)
 
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
         watch = Stopwatch(self.settings.max_decode_s)
@@ -261,7 +261,7 @@ class PastFastAPI:
         await response(scope, receive, send)
 
 
-class Surface:
+class Application:
     """The application that serves one predictor: FastAPI inside of what every request passes."""
 
     def __init__(self, fastapi: FastAPI, routes: Routes, layers: Sequence[Callable[[ASGIApp], ASGIApp]]) -> None:
@@ -277,7 +277,7 @@ class Surface:
         await self._app(scope, receive, send)
 
 
-def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> Surface:
+def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> Application:
     """Build the application that serves a predictor.
 
     Args: keys, those of the settings' file when there has been an application before; left out, the file is read.
@@ -299,7 +299,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
     add_pages(app, predictor.bundle)
     _add_api(app, routes, guarded=settings.api_keys_file is not None)
     _let_head_in(app)
-    return Surface(app, routes, _layers(routes, settings, keys))
+    return Application(app, routes, _layers(routes, settings, keys))
 
 
 def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Callable[[ASGIApp], ASGIApp]]:

@@ -24,7 +24,7 @@ REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("request
 access = logging.getLogger("mla_serve.access")
 
 
-class Identity:
+class RequestIdMiddleware:
     """Name each request, count how it ended, and write one line about it when that is wanted."""
 
     def __init__(self, app: ASGIApp, name: Callable[[str], str], log: bool) -> None:

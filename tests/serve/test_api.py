@@ -28,7 +28,7 @@ from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
 from mla_serve.serve.http.body_limits import BodyLimit
 from mla_serve.serve.http.fields import OPTIONS
 from mla_serve.serve.models.open_predictor import open_predictor
-from mla_serve.serve.problems import KINDS, DeadlineExceeded, Kind, to_problem
+from mla_serve.serve.problems import PROBLEM_KINDS, DeadlineExceeded, ProblemKind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 from mla_serve.serve.workers.stopwatch import Stopwatch
 
@@ -513,8 +513,8 @@ def test_head_is_answered_where_get_is(client: TestClient) -> None:
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.slug)
-def test_the_type_of_a_problem_is_a_page_that_explains_it(client: TestClient, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", PROBLEM_KINDS.values(), ids=lambda kind: kind.slug)
+def test_the_type_of_a_problem_is_a_page_that_explains_it(client: TestClient, kind: ProblemKind) -> None:
     page = client.get(kind.type)
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -658,7 +658,7 @@ def test_every_kind_of_input_says_how_it_is_sent() -> None:
 
 
 def test_every_kind_of_problem_has_a_type_of_its_own() -> None:
-    assert len({kind.type for kind in KINDS.values()}) == len(KINDS)
+    assert len({kind.type for kind in PROBLEM_KINDS.values()}) == len(PROBLEM_KINDS)
     assert to_problem(ConfigError("no")).status == 500
 
 

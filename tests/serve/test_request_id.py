@@ -20,7 +20,7 @@ from mla_serve.errors import InputError
 from mla_serve.serve.api import create_app
 from mla_serve.serve.bento.logs import JsonFormatter
 from mla_serve.serve.problems import problem_response
-from mla_serve.serve.request_id import REQUEST_ID, Identity
+from mla_serve.serve.request_id import REQUEST_ID, RequestIdMiddleware
 from mla_serve.serve.settings import Settings
 
 MADE = re.compile(r"[0-9a-f]{32}")
@@ -29,7 +29,7 @@ MARKER = "the-secret-that-was-sent"
 
 @pytest.fixture
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    app = Identity(create_app(predictor, Settings(device="cpu")), lambda path: path[:20], log=True)
+    app = RequestIdMiddleware(create_app(predictor, Settings(device="cpu")), lambda path: path[:20], log=True)
     with TestClient(app) as client:
         yield client
 
@@ -85,7 +85,7 @@ def test_a_bug_in_a_thread_is_logged_under_its_request(
         raise RuntimeError(MARKER)
 
     monkeypatch.setattr(predictor, "decode", fail)
-    with TestClient(Identity(create_app(predictor, Settings(device="cpu")), str, log=False)) as client:
+    with TestClient(RequestIdMiddleware(create_app(predictor, Settings(device="cpu")), str, log=False)) as client:
         body = {"samples": [{"text": MARKER}]}
         assert client.post("/predict/batch", json=body, headers={"X-Request-ID": "mine"}).status_code == 200
     assert "internal error in request mine: RuntimeError" in caplog.text
@@ -124,7 +124,7 @@ def test_what_is_no_request_passes(predictor: Predictor) -> None:
         seen.append(scope["type"])
         await Starlette()(scope, receive, send)
 
-    with TestClient(Identity(app, str, log=True)):
+    with TestClient(RequestIdMiddleware(app, str, log=True)):
         pass
     assert seen == ["lifespan"]
     assert b"request_id" not in problem_response(InputError("a", "b; c")).body

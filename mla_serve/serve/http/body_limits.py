@@ -28,7 +28,7 @@ COST_OF_FORM = 4
 COST_OF_OTHER = 8
 
 
-class Held:
+class BodyMemory:
     """The memory that bodies take, of all requests together."""
 
     def __init__(self, most: int) -> None:
@@ -66,7 +66,7 @@ class BodyLimit:
         self.cost = cost
         self.limit = limit
         self.by_path = by_path
-        self.held = Held(held)
+        self.held = BodyMemory(held)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, its body counted."""
@@ -85,7 +85,7 @@ class BodyLimit:
 class _LimitedBody:
     """The stream of one request, and of its answer when that comes before the request is complete."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: Held, cost: int) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: BodyMemory, cost: int) -> None:
         self._cost = cost
         self._receive = receive
         self._send = send

@@ -58,14 +58,14 @@ class ContentType:
         )
 
 
-def read_content_type(header: bytes | str | None) -> ContentType:
+def parse_content_type(header: bytes | str | None) -> ContentType:
     """Read the value of a Content-Type header."""
     media_type, parameters = parse_options_header(header)
     charset = parameters.get(b"charset", b"").decode("latin-1") or None
     return ContentType(media_type.decode("latin-1"), charset, parameters.get(b"boundary", b""))
 
 
-def content_type_of(request: Request) -> ContentType:
+def body_content_type(request: Request) -> ContentType:
     """Say what the body of a request is.
 
     Raises: UnsupportedFormat for one that is compressed: nothing would bound what it becomes.
@@ -75,4 +75,4 @@ def content_type_of(request: Request) -> ContentType:
         raise UnsupportedFormat(
             "content-encoding", f"the body was sent as {encoding[:40]!r}; send it as it is, without Content-Encoding"
         )
-    return read_content_type(request.headers.get("content-type"))
+    return parse_content_type(request.headers.get("content-type"))

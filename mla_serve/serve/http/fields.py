@@ -19,12 +19,12 @@ from mla_serve.serve.problems import MalformedRequest
 BODY = "body"
 QUERY = "query"
 # A float has 17 digits; what is longer than this was not written by a program.
-LONGEST_NUMBER = 100
+MAX_NUMBER_LENGTH = 100
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-NUMBERS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
+NUMBER_OPTIONS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
 DATA_URL = "data:"
-MOST_EMPTY = 100  # fields that say nothing; each costs time
-EXPECTED = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
+MAX_EMPTY_FIELDS = 100  # fields that say nothing; each costs time
+EXPECTED_VALUES = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Options:
 OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
-def options_from(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
+def merge_options(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
     """Check the options of a request, from its URL and its body.
 
     Raises: InputError for one that is in both, or that is no such value.
@@ -51,23 +51,23 @@ def options_from(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
     return Options(_top_k(values.get("top_k")), _fusion(values.get("fusion")), _coverage(values.get("coverage")))
 
 
-def read_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
+def options_from_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
     """Read the options in a query string.
 
     Raises: UnknownField for anything else, so that a text is not written into logs as part of a URL; InputError.
     """
     found: dict[str, str] = {}
-    for name, value in pairs(query, "utf-8", QUERY, len(known)):
+    for name, value in parse_urlencoded(query, "utf-8", QUERY, len(known)):
         if name not in known:
             options = f"the URL takes {', '.join(known)}; send everything else in the body"
             raise UnknownField(name[:100], options if known else "the URL of this path takes no options; leave it out")
         if value:
-            check_new(name, found)
+            check_not_repeated(name, found)
             found[name] = value
-    return numbers_of_texts(found)
+    return parse_number_options(found)
 
 
-def pairs(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
+def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
     """Split application/x-www-form-urlencoded: a query string, or a body.
 
     Args: where, what errors speak of; known, how many fields there are, to bound how many are read.
@@ -81,12 +81,14 @@ def pairs(content: bytes, charset: str, where: str, known: int) -> list[tuple[st
             keep_blank_values=True,
             encoding=charset,
             errors="strict",
-            max_num_fields=known + MOST_EMPTY,
+            max_num_fields=known + MAX_EMPTY_FIELDS,
         )
     except UnicodeDecodeError:
         raise MalformedRequest(where, f"expected {charset}, got other bytes; with curl, use --data-urlencode") from None
     except ValueError:
-        raise MalformedRequest(where, f"more than {known + MOST_EMPTY} fields; send each that is needed once") from None
+        raise MalformedRequest(
+            where, f"more than {known + MAX_EMPTY_FIELDS} fields; send each that is needed once"
+        ) from None
 
 
 def check_known(name: str, known: Collection[str]) -> None:
@@ -95,23 +97,23 @@ def check_known(name: str, known: Collection[str]) -> None:
         raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
 
 
-def check_new(name: str, taken: Iterable[str]) -> None:
+def check_not_repeated(name: str, taken: Iterable[str]) -> None:
     """Refuse a name that has been there."""
     if name in taken:
-        raise repeated(name)
+        raise repeated_field(name)
 
 
-def repeated(name: str) -> InputError:
+def repeated_field(name: str) -> InputError:
     """Say that a field was sent more than once."""
     return InputError(name, "the field was sent more than once; send it once")
 
 
-def sent(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what means that nothing was sent. NaN is null by now (json_body.py)."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
-def payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
+def payload_from_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
     """Turn a value in JSON into a payload: files are base64, texts strings, vectors numbers.
 
     Raises: InputError.
@@ -123,7 +125,7 @@ def payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Pay
             return value
     elif isinstance(value, str):
         return decode_base64(name, value, max_bytes) if reader.sent_as == "file" else value
-    expected = f"expected {EXPECTED[reader.sent_as]}"
+    expected = f"expected {EXPECTED_VALUES[reader.sent_as]}"
     raise InputError(name, f"{expected}, got {json_type(value)}; leave the field out if there is none")
 
 
@@ -140,14 +142,14 @@ def decode_base64(name: str, text: str, max_bytes: int) -> bytes:
     if _decoded_size(text) > max_bytes:
         text = _padded(text)  # without the line breaks
         if _decoded_size(text) > max_bytes:
-            raise too_large(name, max_bytes)
+            raise part_too_large(name, max_bytes)
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError:
         try:
             content = base64.b64decode(_padded(text), validate=True)
         except ValueError:
-            raise InputError(name, f"expected {EXPECTED['file']}, got a string that is no base64") from None
+            raise InputError(name, f"expected {EXPECTED_VALUES['file']}, got a string that is no base64") from None
     if not content:
         raise InputError(name, "the file is empty; leave the field out if there is none")
     return content
@@ -163,7 +165,7 @@ def _padded(text: str) -> str:
     return text + "=" * (-len(text) % 4)
 
 
-def too_large(name: str, limit: int) -> TooLarge:
+def part_too_large(name: str, limit: int) -> TooLarge:
     """Say that one part is too large."""
     return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
 
@@ -176,18 +178,18 @@ def json_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def numbers_of_texts(options: Mapping[str, str]) -> dict[str, Any]:
+def parse_number_options(options: Mapping[str, str]) -> dict[str, Any]:
     """Read the numbers among options that came as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
 
     Raises: InputError.
     """
-    return {name: _number_of_text(name, text) if name in NUMBERS else text for name, text in options.items()}
+    return {name: _number_of_text(name, text) if name in NUMBER_OPTIONS else text for name, text in options.items()}
 
 
 def _number_of_text(name: str, text: str) -> float:
     stripped = text.strip()
-    if len(stripped) > LONGEST_NUMBER or not NUMBER.fullmatch(stripped):
-        raise InputError(name, f"got {_short(text)}; send {NUMBERS[name]}")
+    if len(stripped) > MAX_NUMBER_LENGTH or not NUMBER.fullmatch(stripped):
+        raise InputError(name, f"got {_short(text)}; send {NUMBER_OPTIONS[name]}")
     return float(stripped)
 
 
@@ -196,7 +198,7 @@ def _top_k(value: Any) -> int | None:
         return None
     number = _number("top_k", value)
     if number < 1 or not number.is_integer():
-        raise InputError("top_k", f"got {_short(value)}; send {NUMBERS['top_k']}")
+        raise InputError("top_k", f"got {_short(value)}; send {NUMBER_OPTIONS['top_k']}")
     return int(number)
 
 
@@ -205,7 +207,7 @@ def _coverage(value: Any) -> float | None:
         return None
     number = _number("coverage", value)
     if not 0 < number < 1:
-        raise InputError("coverage", f"got {_short(value)}; send {NUMBERS['coverage']}")
+        raise InputError("coverage", f"got {_short(value)}; send {NUMBER_OPTIONS['coverage']}")
     return number
 
 
@@ -217,7 +219,7 @@ def _fusion(value: Any) -> str | None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(name, f"got {json_type(value)}; send {NUMBERS[name]}")
+        raise InputError(name, f"got {json_type(value)}; send {NUMBER_OPTIONS[name]}")
     return float(value)
 
 

@@ -25,21 +25,21 @@ from mla_serve.serve.http.content_type import (
     MULTIPART,
     URLENCODED,
     ContentType,
-    content_type_of,
-    read_content_type,
+    body_content_type,
+    parse_content_type,
 )
 from mla_serve.serve.http.fields import (
     BODY,
     DATA_URL,
-    MOST_EMPTY,
+    MAX_EMPTY_FIELDS,
     OPTIONS,
     check_known,
-    check_new,
+    check_not_repeated,
     decode_base64,
-    numbers_of_texts,
-    pairs,
-    sent,
-    too_large,
+    parse_number_options,
+    parse_urlencoded,
+    part_too_large,
+    without_empty,
 )
 from mla_serve.serve.problems import MalformedRequest
 
@@ -93,11 +93,11 @@ class Part:
         except UnicodeError as error:
             raise InputError(self.name, f"expected {charset.upper()}, got other bytes ({error})"[:200]) from None
         if self.kind.is_json:
-            return _string_of_json(text)
+            return _text_of_json(text)
         return text if self.is_file else text.replace("\r\n", "\n")  # browsers send each line break of a field so
 
 
-class FormReader:
+class MultipartReader:
     """Collect the parts of a multipart body, each name once, as the bytes come in. What is empty counts as not sent."""
 
     def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
@@ -106,7 +106,7 @@ class FormReader:
         Raises: MalformedRequest for a boundary that cannot be used.
         """
         self._max_part_bytes = max_part_bytes
-        self._most_parts = len(known) + MOST_EMPTY
+        self._most_parts = len(known) + MAX_EMPTY_FIELDS
         self._count = 0
         self.parts: list[Part] = []
         self.complete = False
@@ -165,11 +165,11 @@ class FormReader:
         name = options[b"name"].decode(errors="replace")
         check_known(name, self._known)
         filename = options.get(b"filename", _extended_filename(disposition))
-        self._part, self._has_filename = self._described(name, filename is not None), bool(filename)
+        self._part, self._has_filename = self._part_from_headers(name, filename is not None), bool(filename)
 
-    def _described(self, name: str, is_file: bool) -> Part:
+    def _part_from_headers(self, name: str, is_file: bool) -> Part:
         """Make a part without its content from the headers."""
-        kind = read_content_type(self._headers.get(b"content-type"))
+        kind = parse_content_type(self._headers.get(b"content-type"))
         encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
         if encoding not in (*NO_ENCODING, b"base64", b"quoted-printable"):
             given = encoding[:40].decode("latin-1")
@@ -179,9 +179,9 @@ class FormReader:
         return Part(name, is_file, b"", kind, b"" if encoding in NO_ENCODING else encoding)
 
     def _check(self, name: str, size: int) -> None:
-        check_new(name, (part.name for part in self.parts))
+        check_not_repeated(name, (part.name for part in self.parts))
         if size > self._max_part_bytes:
-            raise too_large(name, self._max_part_bytes)
+            raise part_too_large(name, self._max_part_bytes)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._content += data[start:end]
@@ -217,7 +217,7 @@ async def read_form(
     given = request.headers.get("content-type")
     if given is None and request.headers.get("content-length", "0") == "0":
         return []
-    kind = content_type_of(request)
+    kind = body_content_type(request)
     if kind.media_type != MULTIPART:
         was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         raise UnsupportedFormat(
@@ -227,11 +227,11 @@ async def read_form(
         )
     if not kind.boundary:
         raise MalformedRequest(FIELD, "multipart/form-data without a boundary; let the HTTP library set it")
-    with contextlib.closing(FormReader(kind.boundary, known, max_part_bytes)) as reader:
+    with contextlib.closing(MultipartReader(kind.boundary, known, max_part_bytes)) as reader:
         return await _read_multipart(request, reader)
 
 
-async def _read_multipart(request: Request, reader: FormReader) -> list[Part]:
+async def _read_multipart(request: Request, reader: MultipartReader) -> list[Part]:
     async for chunk in request.stream():
         if chunk:
             reader.feed(chunk)
@@ -251,13 +251,13 @@ def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_
             "the body looks like JSON, but it was sent as a form; add the header: curl -H 'Content-Type: application/json'",
         )
     parts: list[Part] = []
-    for name, value in pairs(body, charset, BODY, len(known)):
+    for name, value in parse_urlencoded(body, charset, BODY, len(known)):
         check_known(name, known)
         if value:
-            check_new(name, (part.name for part in parts))
+            check_not_repeated(name, (part.name for part in parts))
             content = value.encode()
             if len(content) > 2 * max_part_bytes:
-                raise too_large(name, max_part_bytes)
+                raise part_too_large(name, max_part_bytes)
             parts.append(Part(name, False, content, ContentType(URLENCODED)))
     return parts
 
@@ -267,7 +267,9 @@ def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input], max_b
 
     Raises: InputError for an empty file, or text where a file belongs.
     """
-    return sent({part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs})
+    return without_empty(
+        {part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs}
+    )
 
 
 def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
@@ -281,7 +283,7 @@ def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
             if part.is_file and not part.kind.is_json:
                 raise InputError(part.name, "a file was sent; send an option as a plain field")
             texts[part.name] = part.text()
-    return numbers_of_texts(sent(texts))
+    return parse_number_options(without_empty(texts))
 
 
 def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
@@ -301,7 +303,7 @@ def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
     raise InputError(part.name, f"expected a file, got a text field; send it as a file: curl -F {part.name}=@FILE")
 
 
-def _string_of_json(text: str) -> str | None:
+def _text_of_json(text: str) -> str | None:
     """Return what a text part in JSON says: its string, or nothing for null; what is no string stays as it was sent."""
     if text.strip() == "null":
         return None

@@ -18,17 +18,25 @@ from starlette.requests import Request
 
 from mla_serve.errors import InputError, MissingInput, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Input, Payload
-from mla_serve.serve.http.content_type import FIELD, ContentType, content_type_of
-from mla_serve.serve.http.fields import BODY, OPTIONS, check_known, json_type, payload_of_json, repeated, sent
+from mla_serve.serve.http.content_type import FIELD, ContentType, body_content_type
+from mla_serve.serve.http.fields import (
+    BODY,
+    OPTIONS,
+    check_known,
+    json_type,
+    payload_from_json,
+    repeated_field,
+    without_empty,
+)
 from mla_serve.serve.problems import MalformedRequest
 
-LONGEST_INTEGER = 18  # digits; a longer one is a float, as orjson reads it
+MAX_EXACT_DIGITS = 18  # digits; a longer one is a float, as orjson reads it
 
 
 def check_content_type(request: Request) -> ContentType:
     """Refuse a body that does not claim to be JSON."""
     given = request.headers.get("content-type")
-    kind = content_type_of(request)
+    kind = body_content_type(request)
     if not kind.is_json:
         was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         example = """curl -H 'Content-Type: application/json' -d '{"samples": [{...}]}' localhost:3000/predict/batch"""
@@ -47,7 +55,7 @@ def parse_object(body: bytes, kind: ContentType, max_values: int, example: str) 
     try:
         content = orjson.loads(body)
         if isinstance(content, dict) and not _has_every_member(body, content):
-            _parse_slowly(body)
+            _parse_strictly(body)
     except orjson.JSONDecodeError as error:
         content = _parse_with_nan(body, error)
     if not isinstance(content, dict):
@@ -66,7 +74,9 @@ def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) 
         )
     for name in item:
         check_known(name, inputs)
-    return {name: payload_of_json(name, value, inputs[name], max_bytes) for name, value in sent(item).items()}
+    return {
+        name: payload_from_json(name, value, inputs[name], max_bytes) for name, value in without_empty(item).items()
+    }
 
 
 def split_options(
@@ -78,7 +88,7 @@ def split_options(
     """
     for name in content:
         check_known(name, (*others, *options))
-    members = sent(content)
+    members = without_empty(content)
     return (
         {name: value for name, value in members.items() if name not in options},
         {name: value for name, value in members.items() if name in options},
@@ -132,7 +142,7 @@ def _parse_with_nan(body: bytes, error: ValueError) -> Any:
     """
     if b"NaN" in body:
         try:
-            content = _parse_slowly(body)
+            content = _parse_strictly(body)
             orjson.dumps(content)  # refuses lone surrogates
             return content
         except (orjson.JSONEncodeError, ValueError) as again:
@@ -142,7 +152,7 @@ def _parse_with_nan(body: bytes, error: ValueError) -> Any:
     raise MalformedRequest(BODY, f"this is no JSON ({said}); let a JSON library write it, in UTF-8") from None
 
 
-def _parse_slowly(body: bytes) -> Any:
+def _parse_strictly(body: bytes) -> Any:
     """Parse with null for NaN.
 
     Raises: InputError, naming a repeated member; MalformedRequest; ValueError for what is no JSON.
@@ -150,7 +160,7 @@ def _parse_slowly(body: bytes) -> Any:
     try:
         return json.loads(
             body.decode(),
-            object_pairs_hook=_unrepeated,
+            object_pairs_hook=_object_without_repeats,
             parse_int=_integer,
             parse_float=_finite,
             parse_constant=_null_for_nan,
@@ -159,17 +169,17 @@ def _parse_slowly(body: bytes) -> Any:
         raise MalformedRequest(BODY, "the JSON is nested too deep; send an object of plain values") from None
 
 
-def _unrepeated(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in members:
         if name in found:
-            raise repeated(name.encode(errors="replace").decode())  # a lone surrogate cannot stand in an answer
+            raise repeated_field(name.encode(errors="replace").decode())  # a lone surrogate cannot stand in an answer
         found[name] = value
     return found
 
 
 def _integer(text: str) -> float:
-    return int(text) if len(text) <= LONGEST_INTEGER else float(text)
+    return int(text) if len(text) <= MAX_EXACT_DIGITS else float(text)
 
 
 def _finite(text: str) -> float:

@@ -15,7 +15,7 @@ from mla_serve.bundle.runtime import WHEELS
 from mla_serve.fusion.rules import DEFAULT_RULE, RULES
 from mla_serve.inputs import Input
 from mla_serve.serve.http.content_type import JSON, MULTIPART
-from mla_serve.serve.problems import KINDS, MEDIA_TYPE
+from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
 
 NOT_BLANK = r"\S"
@@ -176,7 +176,7 @@ def query_parameters() -> list[dict[str, Any]]:
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses for these statuses."""
     titles: dict[int, list[str]] = {}
-    for kind in KINDS.values():
+    for kind in PROBLEM_KINDS.values():
         titles.setdefault(kind.status, []).append(kind.title)
     schema = {"$ref": "#/components/schemas/Problem"}
     return {

@@ -20,7 +20,7 @@ from starlette.responses import FileResponse, Response
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.serve.http.content_type import JSON
-from mla_serve.serve.problems import KINDS
+from mla_serve.serve.problems import PROBLEM_KINDS
 
 WEB = Path(__file__).parents[1] / "web"
 INDEX = "index.html"
@@ -100,7 +100,7 @@ def _add_docs(app: FastAPI) -> None:
 
 def _add_problems(app: FastAPI) -> None:
     """Explain each kind of problem at its type."""
-    for kind in KINDS.values():
+    for kind in PROBLEM_KINDS.values():
         body = (
             f'<link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
             f"<p>{html.escape(kind.explanation)}</p>"

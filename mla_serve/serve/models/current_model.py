@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import MlaServeError
-from mla_serve.serve.api import Routes, Surface, create_app
+from mla_serve.serve.api import Application, Routes, create_app
 from mla_serve.serve.http.guard import KeysFile
 from mla_serve.serve.models.open_predictor import KeptBundle, open_predictor
 from mla_serve.serve.models.watch import Fingerprint, fingerprint
@@ -21,7 +21,7 @@ ANY_OTHER_PATH = "/404"
 class Serving:
     """The application of one model, and how many requests are in it."""
 
-    def __init__(self, app: Surface) -> None:
+    def __init__(self, app: Application) -> None:
         """Start with none."""
         self.app = app
         self.paths = app.paths

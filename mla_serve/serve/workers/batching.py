@@ -20,7 +20,7 @@ from mla_serve.inputs import Array
 from mla_serve.serve.problems import DeadlineExceeded
 from mla_serve.serve.workers.stopwatch import Stopwatch
 
-GPU_CAP = 32  # not measured: no GPU was at hand
+GPU_BATCH_SIZE = 32  # not measured: no GPU was at hand
 MOST = 1024
 Encode = Callable[[str, Sequence[Array]], Array]
 
@@ -43,7 +43,7 @@ class _Call:
         return True
 
 
-class Lane:
+class MicroBatcher:
     """One graph, which one thread at a time runs, for itself and for those that wait."""
 
     def __init__(self, run: Callable[[Sequence[Array]], Array], cap: int) -> None:
@@ -115,7 +115,9 @@ class Batching:
     def __init__(self, encode: Encode, caps: Mapping[str, int]) -> None:
         """Give each modality with a cap above 1 a lane; `encode` runs a modality's graph."""
         self._encode = encode
-        self._lanes = {name: Lane(functools.partial(encode, name), cap) for name, cap in caps.items() if cap > 1}
+        self._lanes = {
+            name: MicroBatcher(functools.partial(encode, name), cap) for name, cap in caps.items() if cap > 1
+        }
 
     def encode(self, watch: Stopwatch, name: str, arrays: Sequence[Array]) -> Array:
         """Encode samples of one modality, in its lane if it has one."""
@@ -123,14 +125,14 @@ class Batching:
         return lane.encode(arrays, watch) if lane else self._encode(name, arrays)
 
 
-def parse_caps(text: str, names: Sequence[str], *, gpu: bool) -> dict[str, int]:
+def parse_batch_sizes(text: str, names: Sequence[str], *, gpu: bool) -> dict[str, int]:
     """Read MLA_BATCH: the most windows that one run of a modality's graph takes from several requests, 1 for none.
 
     Args: text, "auto", "off", a number for all, or NAME=NUMBER separated by commas, where who is left out has 1.
     Raises: ConfigError.
     """
     if text in ("auto", "off"):
-        return dict.fromkeys(names, GPU_CAP if gpu and text == "auto" else 1)
+        return dict.fromkeys(names, GPU_BATCH_SIZE if gpu and text == "auto" else 1)
     if "=" not in text:
         return dict.fromkeys(names, _cap(text, text))
     caps = dict.fromkeys(names, 1)

@@ -21,7 +21,7 @@ from mla_serve.errors import InputError
 from mla_serve.inputs import Payload, VectorInput
 from mla_serve.serve.api import create_app
 from mla_serve.serve.http.content_type import ContentType
-from mla_serve.serve.http.fields import numbers_of_texts, options_from
+from mla_serve.serve.http.fields import merge_options, parse_number_options
 from mla_serve.serve.http.json_body import parse_object
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
@@ -365,12 +365,12 @@ def test_an_option_is_sent_once(client: TestClient, option: str) -> None:
     ("given", "number"), [("3", 3), (" 3 ", 3), ("+3", 3), ("3.0", 3), ("3.", 3), ("3e0", 3), ("30e-1", 3), ("007", 7)]
 )
 def test_top_k_is_a_whole_number_however_it_is_written(given: str, number: int) -> None:
-    assert options_from(numbers_of_texts({"top_k": given}), {}).top_k == number
+    assert merge_options(parse_number_options({"top_k": given}), {}).top_k == number
 
 
 @pytest.mark.parametrize("given", [3, 3.0, 1e300])
 def test_top_k_is_a_whole_number_in_json(given: float) -> None:
-    assert options_from({}, {"top_k": given}).top_k == given
+    assert merge_options({}, {"top_k": given}).top_k == given
 
 
 @pytest.mark.parametrize(
@@ -379,21 +379,21 @@ def test_top_k_is_a_whole_number_in_json(given: float) -> None:
 )
 def test_what_is_no_top_k_is_refused(given: str) -> None:
     with pytest.raises(InputError, match="top_k") as caught:
-        options_from(numbers_of_texts({"top_k": given}), {})
+        merge_options(parse_number_options({"top_k": given}), {})
     assert len(str(caught.value)) < 100
 
 
 @pytest.mark.parametrize("given", ["3", 0, -1, 3.5, True, [3], {"a": 1}, math.inf])
 def test_what_is_no_top_k_in_json_is_refused(given: object) -> None:
     with pytest.raises(InputError, match="top_k"):
-        options_from({}, {"top_k": given})
+        merge_options({}, {"top_k": given})
 
 
 @pytest.mark.parametrize(
     "given", ["0.9299999999999999", "1e-5", ".5", "0.5", "+0.5", "5E-1", " 0.5\n", "00.5", "1e-300"]
 )
 def test_coverage_is_a_number_however_it_is_written(given: str) -> None:
-    assert options_from(numbers_of_texts({"coverage": given}), {}).coverage == float(given)
+    assert merge_options(parse_number_options({"coverage": given}), {}).coverage == float(given)
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -401,20 +401,20 @@ def test_coverage_is_a_number_however_it_is_written(given: str) -> None:
 def test_every_coverage_that_a_program_prints_is_read(number: float) -> None:
     for text in (repr(number), f"{number:.30f}", f"{number:e}", json.dumps(number)):
         if 0 < float(text) < 1:
-            assert options_from(numbers_of_texts({"coverage": text}), {}).coverage == float(text)
-    assert options_from({}, {"coverage": number}).coverage == number
+            assert merge_options(parse_number_options({"coverage": text}), {}).coverage == float(text)
+    assert merge_options({}, {"coverage": number}).coverage == number
 
 
 @pytest.mark.parametrize("given", ["0", "1", "1.0", "-0.5", "2", "0,9", "90%", "nan", "1e-999", "0." + "9" * 50])
 def test_what_is_no_coverage_is_refused(given: str) -> None:
     with pytest.raises(InputError, match=r"coverage.*between 0 and 1"):
-        options_from(numbers_of_texts({"coverage": given}), {})
+        merge_options(parse_number_options({"coverage": given}), {})
 
 
 @pytest.mark.parametrize("given", [0, 1, -0.5, "0.5", [0.5], True])
 def test_what_is_no_coverage_in_json_is_refused(given: object) -> None:
     with pytest.raises(InputError, match=r"coverage.*between 0 and 1"):
-        options_from({}, {"coverage": given})
+        merge_options({}, {"coverage": given})
 
 
 def test_a_huge_top_k_lists_every_class(client: TestClient) -> None:

@@ -17,8 +17,8 @@ from mla_serve.serve.http.body_limits import (
     COST_OF_OTHER,
     GIVE_UP,
     BodyLimit,
+    BodyMemory,
     Deadline,
-    Held,
     check_held,
     cost_of_body,
 )
@@ -138,7 +138,7 @@ def test_a_path_may_have_a_limit_of_its_own() -> None:
 def test_all_bodies_together_may_fill_their_limit_but_not_exceed_it_and_let_go_whatever_happens() -> None:
     refused = meters().refused.labels("bytes")
     before = refused._value.get()
-    held = Held(100)
+    held = BodyMemory(100)
     held.add(60)
     held.add(40)
     assert held.bytes == 100

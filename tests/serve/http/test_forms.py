@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mla_serve.errors import InputError
 from mla_serve.serve.http.content_type import ContentType
-from mla_serve.serve.http.forms import FormReader, Part
+from mla_serve.serve.http.forms import MultipartReader, Part
 
 KNOWN = ("image", "text", "top_k")
 LIMIT = 12
@@ -74,7 +74,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, bytes]:
 def outcome(boundary: bytes, pieces: list[bytes]) -> Any:
     """Return the parts of a body, or the class and the field of the error; the parser's message counts bytes of a piece."""
     try:
-        reader = FormReader(boundary, KNOWN, LIMIT)
+        reader = MultipartReader(boundary, KNOWN, LIMIT)
         for piece in pieces:
             reader.feed(piece)
     except InputError as error:

@@ -15,7 +15,7 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.serve.api import create_app
 from mla_serve.serve.http.pages import WEB, add_pages, media_type
 from mla_serve.serve.models.open_predictor import open_predictor
-from mla_serve.serve.problems import KINDS
+from mla_serve.serve.problems import PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
 
 
@@ -85,7 +85,7 @@ def test_what_a_bundle_says_is_no_part_of_a_page(
     settings = Settings(model=folder, device="cpu")
     with TestClient(create_app(open_predictor(settings), settings)) as client:
         assert client.get("/model").json()["name"] == hostile
-        for path in ("/", "/docs", *(kind.type for kind in KINDS.values())):
+        for path in ("/", "/docs", *(kind.type for kind in PROBLEM_KINDS.values())):
             page = client.get(path).text
             assert "<img" not in page
             assert not re.search(r"<script(?![^>]* src=\"(?:web|docs)/[\w.-]+\"></script>)", page)

@@ -17,7 +17,7 @@ from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.problems import DeadlineExceeded
-from mla_serve.serve.workers.batching import GPU_CAP, Batching, Lane, parse_caps
+from mla_serve.serve.workers.batching import GPU_BATCH_SIZE, Batching, MicroBatcher, parse_batch_sizes
 from mla_serve.serve.workers.stopwatch import Stopwatch
 
 NAMES = ("image", "text")
@@ -42,7 +42,7 @@ class Graph:
         return 2 * windows
 
 
-def ask(lane: Lane, *values: float, watch: Stopwatch | None = None) -> Array:
+def ask(lane: MicroBatcher, *values: float, watch: Stopwatch | None = None) -> Array:
     return lane.encode([np.array([[value]]) for value in values], watch or Stopwatch())
 
 
@@ -58,7 +58,7 @@ class Crowd:
 
     def __init__(self, cap: int) -> None:
         self.graph = Graph()
-        self.lane = Lane(self.graph, cap)
+        self.lane = MicroBatcher(self.graph, cap)
         self._pool = ThreadPoolExecutor(16)
         self.graph.gate.clear()
         self.first = self._pool.submit(ask, self.lane, 0)
@@ -77,7 +77,7 @@ class Crowd:
 
 def test_who_comes_alone_is_served_at_once() -> None:
     graph = Graph()
-    lane = Lane(graph, 8)
+    lane = MicroBatcher(graph, 8)
     assert [ask(lane, value).item() for value in (1, 2, 3)] == [2, 4, 6]
     assert graph.batches == [1, 1, 1]
 
@@ -154,7 +154,7 @@ def test_the_lane_goes_on_when_all_have_left() -> None:
 
 def test_under_load_everybody_gets_their_own() -> None:
     graph = Graph()
-    lane = Lane(graph, 4)
+    lane = MicroBatcher(graph, 4)
     with ThreadPoolExecutor(12) as pool:
         answers = pool.map(lambda value: ask(lane, value, -value).ravel().tolist(), range(100, 1100))
         assert list(answers) == [[2 * value, -2 * value] for value in range(100, 1100)]
@@ -185,7 +185,7 @@ def test_an_answer_does_not_depend_on_its_batch(
     ("text", "gpu", "caps"),
     [
         ("auto", False, {"image": 1, "text": 1}),
-        ("auto", True, {"image": GPU_CAP, "text": GPU_CAP}),
+        ("auto", True, {"image": GPU_BATCH_SIZE, "text": GPU_BATCH_SIZE}),
         ("off", True, {"image": 1, "text": 1}),
         ("8", False, {"image": 8, "text": 8}),
         ("text=16", True, {"image": 1, "text": 16}),
@@ -193,7 +193,7 @@ def test_an_answer_does_not_depend_on_its_batch(
     ],
 )
 def test_caps_are_read(text: str, gpu: bool, caps: dict[str, int]) -> None:
-    assert parse_caps(text, NAMES, gpu=gpu) == caps
+    assert parse_batch_sizes(text, NAMES, gpu=gpu) == caps
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_caps_are_read(text: str, gpu: bool, caps: dict[str, int]) -> None:
 )
 def test_caps_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^MLA_BATCH="):
-        parse_caps(text, NAMES, gpu=False)
+        parse_batch_sizes(text, NAMES, gpu=False)
