@@ -122,6 +122,18 @@ def test_there_is_no_circle_of_imports() -> None:
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
+def test_there_is_no_circle_between_the_rooms_of_serve() -> None:
+    """A file directly in serve/ is a room of its own."""
+    rooms: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name.startswith("mla_serve.serve."):
+            known = {other.split(".")[2] for other in ours(path) if other.startswith("mla_serve.serve.")}
+            room = name.split(".")[2]
+            rooms.setdefault(room, set()).update(known - {room})
+    assert {"http", "workers", "models", "bento", "api"} <= set(rooms)
+    list(graphlib.TopologicalSorter(rooms).static_order())  # raises CycleError, which names the circle
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.name != "__main__.py"], ids=str)
 def test_a_room_knows_only_the_rooms_below_it(path: Path) -> None:
     room = (*module_name(path).split("."), "")[1]

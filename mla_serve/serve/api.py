@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,10 +14,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
+from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
 from mla_serve.errors import ConfigError, MlaServeError, NotFinite
@@ -26,8 +28,8 @@ from mla_serve.serve.http import forms, json_body, openapi
 from mla_serve.serve.http.body_limits import BodyLimit, Deadline, cost_of_body
 from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, body_content_type
 from mla_serve.serve.http.fields import OPTIONS, Options, merge_options, options_from_query
-from mla_serve.serve.http.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
-from mla_serve.serve.http.pages import add_pages
+from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
+from mla_serve.serve.http.pages import Page, all_pages, swagger_files
 from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.problems import (
     Problem,
@@ -280,11 +282,14 @@ class Application:
 def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> Application:
     """Build the application that serves a predictor.
 
-    Args: keys, those of the settings' file when there has been an application before; left out, the file is read.
-    Raises: ConfigError when a modality bears the name of an option, or the file of keys cannot be used.
+    Args: keys, those of settings.api_keys_file, which a worker reads once for all its models; None lets everybody in.
+    Raises: ConfigError when a modality has the name of an option.
     """
+    assert (keys is None) == (settings.api_keys_file is None), "settings.api_keys_file and its keys go together"
     if clash := set(predictor.names) & set(OPTIONS):
-        raise ConfigError(f"the modalities {sorted(clash)} bear names of request options; rename them and train again")
+        raise ConfigError(
+            f"the modalities {sorted(clash)} have the names of request options; rename them and train again"
+        )
     manifest = predictor.bundle.manifest
     app = FastAPI(
         title=f"mla_serve: {manifest.name}",
@@ -296,9 +301,9 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
         exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
     )
     routes = Routes(predictor, settings)
-    add_pages(app, predictor.bundle)
-    _add_api(app, routes, guarded=settings.api_keys_file is not None)
-    _let_head_in(app)
+    _add_pages(app, predictor.bundle)
+    _add_api(app, routes, guarded=keys is not None)
+    _allow_head(app)
     return Application(app, routes, _layers(routes, settings, keys))
 
 
@@ -309,9 +314,8 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
         lambda app: PastFastAPI(app, routes.by_path),
         lambda app: Deadline(app, settings.request_timeout_s),
     ]
-    if settings.api_keys_file is not None:
-        known = keys or KeysFile(settings.api_keys_file)
-        layers.append(lambda app: Guard(app, known))
+    if keys is not None:
+        layers.append(lambda app: Guard(app, keys))
     layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes, cost_of_body))
     if origins := parse_origins(settings.cors_origins):
         methods = ["GET", "HEAD", "POST"]
@@ -348,7 +352,28 @@ def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
         document["security"] = [{"key": []}]
 
 
-def _let_head_in(app: FastAPI) -> None:
+def _add_pages(app: FastAPI, bundle: Bundle) -> None:
+    """Add what people look at: the playground, its samples, /docs, the explanation of each problem."""
+
+    def content(page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def send(_: Request) -> Response:
+            return Response(page.content, headers={"Cache-Control": "no-cache"}, media_type=page.media_type)
+
+        return send
+
+    def file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+        async def send(_: Request) -> Response:
+            return FileResponse(path, headers={"Cache-Control": "max-age=86400"})
+
+        return send
+
+    for route, page in all_pages(bundle, app.title).items():
+        app.add_route(route, content(page), include_in_schema=False)
+    for route, path in swagger_files().items():
+        app.add_route(route, file(path), include_in_schema=False)
+
+
+def _allow_head(app: FastAPI) -> None:
     """Answer HEAD where GET is answered; after the OpenAPI is written, where each would be an operation of its own."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:

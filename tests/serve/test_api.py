@@ -27,6 +27,7 @@ from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
 from mla_serve.serve.http.body_limits import BodyLimit
 from mla_serve.serve.http.fields import OPTIONS
+from mla_serve.serve.http.guard import KeysFile
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import PROBLEM_KINDS, DeadlineExceeded, ProblemKind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
@@ -493,7 +494,7 @@ def test_openapi_asks_for_a_key_where_the_service_does(tiny_bundle: Path, tmp_pa
     keys = tmp_path / "keys"
     keys.write_text("a-key-of-some-length")
     settings = Settings(model=tiny_bundle, device="cpu", api_keys_file=keys)
-    with TestClient(create_app(open_predictor(settings), settings)) as client:
+    with TestClient(create_app(open_predictor(settings), settings, KeysFile(keys))) as client:
         document = client.get("/openapi.json", headers={"Authorization": "Bearer a-key-of-some-length"}).json()
         assert document["security"] == [{"key": []}]
         # the page that explains the refusal needs no key

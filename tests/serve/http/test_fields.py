@@ -126,7 +126,12 @@ def test_a_value_of_another_type_is_refused_with_what_was_expected(
 
 
 def test_what_is_null_or_empty_was_not_sent() -> None:
-    assert without_empty({"a": None, "b": "", "c": 0, "d": [], "e": False, "f": " "}) == {"c": 0, "d": [], "e": False, "f": " "}
+    assert without_empty({"a": None, "b": "", "c": 0, "d": [], "e": False, "f": " "}) == {
+        "c": 0,
+        "d": [],
+        "e": False,
+        "f": " ",
+    }
 
 
 def test_a_field_that_is_there_or_not_known_is_refused_by_its_name() -> None:

@@ -26,7 +26,8 @@ TEXT = [("text", (None, b"abc"))]
 
 def serve(tiny_bundle: Path, **settings: object) -> TestClient:
     chosen = Settings(model=tiny_bundle, device="cpu", **settings)  # type: ignore[arg-type]
-    return TestClient(create_app(open_predictor(chosen), chosen))
+    keys = KeysFile(chosen.api_keys_file) if chosen.api_keys_file else None
+    return TestClient(create_app(open_predictor(chosen), chosen, keys))
 
 
 @pytest.fixture(scope="module")
