@@ -34,7 +34,7 @@ from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
-    answer_input_error,
+    answer_package_error,
     problem_response,
     to_problem,
 )
@@ -298,7 +298,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
+        exception_handlers={MlaServeError: answer_package_error, HTTPException: answer_http_error},
     )
     routes = Routes(predictor, settings)
     _add_pages(app, predictor.bundle)

@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problem+json. A new error is one line in PROBLEM_KINDS.
+"""Errors as RFC 9457 problem+json. A new kind of problem is an exception and its entry in PROBLEM_KINDS.
 
-What a client sent may stand in `detail`, where JSON escapes it; it is never logged.
+`detail` may quote what a client sent, which JSON escapes. It is never logged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mla_serve.serve.request_id import REQUEST_ID
 
 log = logging.getLogger("mla_serve")
 MEDIA_TYPE = "application/problem+json"
-LONGEST_FIELD = 100
+MAX_FIELD_LENGTH = 100
 RETRY_AFTER_S = 1
 
 
 class MalformedRequest(InputError):
-    """The body is not what its content type says."""
+    """The body cannot be parsed as its content type."""
 
 
 class DeadlineExceeded(MlaServeError):
@@ -35,15 +35,15 @@ class DeadlineExceeded(MlaServeError):
 
 
 class Overloaded(MlaServeError):
-    """More is asked for than can be answered: come back after RETRY_AFTER_S."""
+    """There are more requests than the service takes on: send it again after RETRY_AFTER_S seconds."""
 
 
 class Unavailable(MlaServeError):
-    """The service takes no requests now: it is ending, or cannot tell who may come in."""
+    """The service takes no requests now: it is about to stop, or it cannot read its keys."""
 
 
 class Unauthorised(MlaServeError):
-    """No key, or one that is not known."""
+    """No API key, or one that is not valid."""
 
 
 class HeadTooLarge(MlaServeError):
@@ -55,7 +55,7 @@ class UrlTooLong(MlaServeError):
 
 
 class HeadTooSlow(MlaServeError):
-    """The head of a request did not come in time."""
+    """The URL and headers of a request did not arrive in time."""
 
 
 class TooCostly(InputError):
@@ -63,11 +63,11 @@ class TooCostly(InputError):
 
 
 class NotFound(MlaServeError):
-    """No such path."""
+    """There is nothing at the path."""
 
 
 class MethodNotAllowed(MlaServeError):
-    """A path that does not know this method."""
+    """The path does not have this method."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +199,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     ),
 }
 
-# What a program can act on without reading the problem.
+# Headers that tell a program what to do, without reading the problem.
 ADVICE: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
@@ -208,7 +208,7 @@ ADVICE: dict[int, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One problem, as RFC 9457 lays it out, and the request field it is about."""
+    """One problem with the members of RFC 9457, the field of the request that is at fault, and the id of the request."""
 
     type: str
     title: str
@@ -218,24 +218,24 @@ class Problem:
     request_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members that are set."""
+        """Return the members that are not None."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
 def to_problem(error: Exception) -> Problem:
-    """Say what went wrong; of a bug no more than that there is one, while the log gets the rest."""
+    """Turn an exception into a problem. A bug becomes a plain 500 and is logged, since its text may quote what was sent."""
     kind = next(PROBLEM_KINDS[cls] for cls in type(error).__mro__ if cls in PROBLEM_KINDS)
     meters().problem(kind.slug, getattr(error, "field", None))
     if kind is PROBLEM_KINDS[Exception]:
         log_bug(error)
         return Problem(kind.type, kind.title, kind.status, "an error of the service, not of the request; it was logged")
     if isinstance(error, InputError):
-        return Problem(kind.type, kind.title, kind.status, error.message, error.field[:LONGEST_FIELD])
+        return Problem(kind.type, kind.title, kind.status, error.message, error.field[:MAX_FIELD_LENGTH])
     return Problem(kind.type, kind.title, kind.status, str(error))
 
 
 def problem_response(error: Exception, headers: dict[str, str] | None = None) -> Response:
-    """Answer with the problem that an exception stands for."""
+    """Return the answer to a request that ended with this exception."""
     problem = to_problem(error)
     return _response(problem, (headers or {}) | ADVICE.get(problem.status, {}))
 
@@ -245,13 +245,13 @@ def _response(problem: Problem, headers: dict[str, str]) -> Response:
     return Response(orjson.dumps(problem.to_dict()), problem.status, headers, MEDIA_TYPE)
 
 
-async def answer_input_error(_: Request, error: Exception) -> Response:
-    """Handle an error that was raised on purpose."""
+async def answer_package_error(_: Request, error: Exception) -> Response:
+    """Handle an error of this package in FastAPI."""
     return problem_response(error)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Handle starlette's own 404 and 405."""
+    """Handle starlette's own 404 and 405 in FastAPI."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
@@ -264,6 +264,6 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 def log_bug(error: Exception) -> None:
-    """Log an unexpected exception: its type and where it arose, not its message, which may quote what a client sent."""
+    """Log an unexpected exception: its type and its frames, not its message, which may quote what a client sent."""
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     log.error("internal error in request %s: %s\n%s", REQUEST_ID.get(), type(error).__name__, frames)

@@ -1,6 +1,11 @@
-"""What the fields of a request mean, however they came: as a form, as JSON, or in the query string.
+"""The rules for fields and options that hold alike for a form, for JSON and for the query string.
 
-A field that is empty, null or NaN was not sent. No field is ever taken as a path or fetched as a URL.
+Every name must be known and may occur once. A field that is empty, null or NaN counts as not sent. An option stands in the
+URL or in the body, not in both. No field is ever taken as a path or fetched as a URL.
+
+form          forms.py                 each part, or each pair of a urlencoded body
+JSON          json_body.py             each member of the object
+query string  options_from_query here  each pair; options only
 """
 
 from __future__ import annotations
@@ -18,18 +23,18 @@ from mla_serve.serve.problems import MalformedRequest
 
 BODY = "body"
 QUERY = "query"
-# A float has 17 digits; what is longer than this was not written by a program.
+# A float has 17 significant digits. Python would parse millions, slowly.
 MAX_NUMBER_LENGTH = 100
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 NUMBER_OPTIONS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
 DATA_URL = "data:"
-MAX_EMPTY_FIELDS = 100  # fields that say nothing; each costs time
+MAX_EMPTY_FIELDS = 100  # empty fields beyond the known ones; each costs time
 EXPECTED_VALUES = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to answer: how many labels, by which fusion rule, with a set of which coverage; None leaves it open."""
+    """The options of a request: labels to list, fusion rule, coverage of the prediction set; None takes the default."""
 
     top_k: int | None = None
     fusion: str | None = None
@@ -40,9 +45,9 @@ OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def merge_options(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
-    """Check the options of a request, from its URL and its body.
+    """Check the options of a request and merge those of its URL with those of its body.
 
-    Raises: InputError for one that is in both, or that is no such value.
+    Raises: InputError for an option that is in both, or that has a value of the wrong type or range.
     """
     for name in query:
         if name in body:
@@ -54,7 +59,7 @@ def merge_options(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
 def options_from_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
     """Read the options in a query string.
 
-    Raises: UnknownField for anything else, so that a text is not written into logs as part of a URL; InputError.
+    Raises: UnknownField for anything else, since URLs are logged and a user's text must not be; InputError.
     """
     found: dict[str, str] = {}
     for name, value in parse_urlencoded(query, "utf-8", QUERY, len(known)):
@@ -68,9 +73,9 @@ def options_from_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
 
 
 def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
-    """Split application/x-www-form-urlencoded: a query string, or a body.
+    """Split application/x-www-form-urlencoded, a query string or a body, into names and values.
 
-    Args: where, what errors speak of; known, how many fields there are, to bound how many are read.
+    Args: where, the field that errors name; known, how many names are known, which bounds how many pairs are read.
     Raises: MalformedRequest.
     """
     if not content:
@@ -92,29 +97,29 @@ def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> li
 
 
 def check_known(name: str, known: Collection[str]) -> None:
-    """Refuse a name that is not among the known ones."""
+    """Refuse a name that the model does not know."""
     if name not in known:
         raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
 
 
 def check_not_repeated(name: str, taken: Iterable[str]) -> None:
-    """Refuse a name that has been there."""
+    """Refuse a name that was sent before."""
     if name in taken:
         raise repeated_field(name)
 
 
 def repeated_field(name: str) -> InputError:
-    """Say that a field was sent more than once."""
+    """Return the error for a field that was sent more than once."""
     return InputError(name, "the field was sent more than once; send it once")
 
 
 def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what means that nothing was sent. NaN is null by now (json_body.py)."""
+    """Leave out the fields that count as not sent. The JSON parser has turned NaN into None (json_body.py)."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
 def payload_from_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
-    """Turn a value in JSON into a payload: files are base64, texts strings, vectors numbers.
+    """Turn a JSON value into a payload: a file is a base64 string, a text a string, a vector a list of numbers.
 
     Raises: InputError.
     """
@@ -130,13 +135,18 @@ def payload_from_json(name: str, value: Any, reader: Input, max_bytes: int) -> P
 
 
 def decode_base64(name: str, text: str, max_bytes: int) -> bytes:
-    """Decode base64 as clients write it: with or without padding, for URLs, in lines, as a data: URL.
+    """Decode base64 in the forms that clients write.
+
+    Accepted are the standard and the URL-safe alphabet, with or without padding, with or without line breaks, and a
+    data: URL around it. Most clients write the one form that Python decodes, so that is tried first, and only its failure
+    pays for a copy of the text in normal form. For the same reason a text that looks too long is measured again without
+    its line breaks: a limit that counted them would refuse a file that is small enough.
 
     Raises: TooLarge; InputError.
     """
     if text[: len(DATA_URL)].lower() == DATA_URL:
         head, _, text = text.partition(",")
-        text = unquote(text) if "%" in text else text  # a URL may escape what it likes
+        text = unquote(text) if "%" in text else text  # a URL may escape any character
         if not head.lower().endswith(";base64"):
             raise InputError(name, "the data: URL is not in base64; send data:TYPE;base64,CONTENT or the base64 alone")
     if _decoded_size(text) > max_bytes:
@@ -160,18 +170,18 @@ def _decoded_size(text: str) -> int:
 
 
 def _padded(text: str) -> str:
-    """Bring base64 to the one form that Python decodes."""
+    """Rewrite base64 in the one form that Python decodes."""
     text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     return text + "=" * (-len(text) % 4)
 
 
 def part_too_large(name: str, limit: int) -> TooLarge:
-    """Say that one part is too large."""
+    """Return the error for a part that is too large."""
     return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
 
 
 def json_type(value: object) -> str:
-    """Name the type of a value as JSON calls it."""
+    """Return the name that JSON has for the type of a value."""
     if value is None:
         return "null"
     names: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
@@ -179,7 +189,7 @@ def json_type(value: object) -> str:
 
 
 def parse_number_options(options: Mapping[str, str]) -> dict[str, Any]:
-    """Read the numbers among options that came as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
+    """Parse the numbers among options that were sent as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
 
     Raises: InputError.
     """

@@ -1,7 +1,7 @@
-"""Forms to parts: multipart/form-data, and application/x-www-form-urlencoded, which clients send when there is no file.
+"""Form bodies: multipart/form-data, and application/x-www-form-urlencoded, which clients send when there is no file.
 
-Parts are kept in memory, never in files: the body limit bounds them. Text stays as it was sent: `2024`, `true` and
-`{"a": 1}` are texts.
+A form becomes a list of parts, and the parts become payloads and options. Parts are kept in memory, never in files: the
+body limit bounds them. A text is not interpreted: `2024`, `true` and `{"a": 1}` are texts.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ EVENTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a form: its name, whether it came as a file, its content, and what its headers say of that.
+    """One part of a form.
 
-    encoding: of the content in transfer, empty where there is none.
+    is_file: whether it was sent with a file name, even an empty one. content: as it was sent. encoding: the
+    Content-Transfer-Encoding of the content, empty where the content is sent as it is.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Part:
     encoding: bytes = b""
 
     def decoded(self) -> bytes:
-        """Return the content without its encoding in transfer.
+        """Return the content with its Content-Transfer-Encoding undone.
 
         Raises: InputError.
         """
@@ -82,26 +83,30 @@ class Part:
         return binascii.a2b_qp(self.content) if self.encoding == b"quoted-printable" else self.content
 
     def text(self) -> str | None:
-        """Return the content as text; None where it is the null of JSON.
+        """Return the content as text, or None for the null of JSON.
 
         Raises: InputError.
         """
         charset = self.kind.codec(self.name)
         try:
-            # a byte order mark is the habit of editors, and no part of a text
+            # utf-8-sig drops the byte order mark that some editors write before a text
             text = self.decoded().decode("utf-8-sig" if charset == "utf-8" else charset)
         except UnicodeError as error:
             raise InputError(self.name, f"expected {charset.upper()}, got other bytes ({error})"[:200]) from None
         if self.kind.is_json:
             return _text_of_json(text)
-        return text if self.is_file else text.replace("\r\n", "\n")  # browsers send each line break of a field so
+        return text if self.is_file else text.replace("\r\n", "\n")  # browsers send a line break as CR LF
 
 
 class MultipartReader:
-    """Collect the parts of a multipart body, each name once, as the bytes come in. What is empty counts as not sent."""
+    """Collect the parts of a multipart body as its bytes arrive: each name once, empty parts left out.
+
+    An empty part with a file name is kept, so that an empty file is refused later. Names and sizes are checked while a
+    part arrives, so that a body that will be refused is not read to its end.
+    """
 
     def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
-        """Expect parts named in `known`, each of `max_part_bytes` at most.
+        """Accept parts whose names are in `known`, each of at most `max_part_bytes` bytes.
 
         Raises: MalformedRequest for a boundary that cannot be used.
         """
@@ -124,8 +129,8 @@ class MultipartReader:
     def feed(self, data: bytes) -> None:
         """Parse the next bytes.
 
-        Raises: MalformedRequest; UnknownField as soon as a part's header shows an unknown name; InputError as soon as there
-        is content under a name that has been there; UnsupportedFormat.
+        Raises: MalformedRequest; UnknownField after the headers of a part with an unknown name; InputError at the first
+        byte under a name that was sent before; TooLarge; UnsupportedFormat.
         """
         try:
             self._parser.write(data)
@@ -135,7 +140,7 @@ class MultipartReader:
             ) from None
 
     def close(self) -> None:
-        """Let go of the parser, which calls this reader back: such a circle stays until the next garbage collection."""
+        """Release the parser. It refers to this reader, and such a circle stays until the next garbage collection."""
         del self._parser
 
     def _part_begin(self) -> None:
@@ -168,7 +173,7 @@ class MultipartReader:
         self._part, self._has_filename = self._part_from_headers(name, filename is not None), bool(filename)
 
     def _part_from_headers(self, name: str, is_file: bool) -> Part:
-        """Make a part without its content from the headers."""
+        """Return the part that these headers announce, still without its content."""
         kind = parse_content_type(self._headers.get(b"content-type"))
         encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
         if encoding not in (*NO_ENCODING, b"base64", b"quoted-printable"):
@@ -198,7 +203,7 @@ class MultipartReader:
 
 
 def _extended_filename(disposition: bytes) -> bytes | None:
-    """Find filename*=..., which RFC 7578 forbids and some libraries send alone; the parser passes it over."""
+    """Return the value of filename*=..., which RFC 7578 forbids, some libraries send and the parser ignores."""
     if b"filename*" not in disposition.lower():
         return None
     _, options = parse_options_header(
@@ -210,9 +215,10 @@ def _extended_filename(disposition: bytes) -> bytes | None:
 async def read_form(
     request: Request, known: Collection[str], example: Callable[[], str], max_part_bytes: int
 ) -> list[Part]:
-    """Read a multipart form of parts whose names are in `known`; `example` gives a command that would send one.
+    """Read a multipart form.
 
-    Raises: UnsupportedFormat for another content type; what FormReader raises.
+    Args: known, the names that a part may have; example, returns a command that sends a form, for an error message.
+    Raises: UnsupportedFormat for another content type; what MultipartReader raises.
     """
     given = request.headers.get("content-type")
     if given is None and request.headers.get("content-length", "0") == "0":
@@ -243,7 +249,7 @@ async def _read_multipart(request: Request, reader: MultipartReader) -> list[Par
 def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_bytes: int) -> list[Part]:
     """Read application/x-www-form-urlencoded.
 
-    Raises: MalformedRequest, UnknownField or InputError; UnsupportedFormat for JSON under this name, as `curl -d` sends it.
+    Raises: MalformedRequest, UnknownField or InputError; UnsupportedFormat for JSON, which `curl -d` sends under this type.
     """
     if body.lstrip()[:1] in (b"{", b"["):
         raise UnsupportedFormat(
@@ -256,14 +262,16 @@ def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_
         if value:
             check_not_repeated(name, (part.name for part in parts))
             content = value.encode()
-            if len(content) > 2 * max_part_bytes:
+            if (
+                len(content) > 2 * max_part_bytes
+            ):  # base64 takes 4/3 of a file's bytes; the file itself is checked later
                 raise part_too_large(name, max_part_bytes)
             parts.append(Part(name, False, content, ContentType(URLENCODED)))
     return parts
 
 
 def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
-    """Pick the modalities out of a form: {name: payload}.
+    """Return the modalities of a form: {name: payload}.
 
     Raises: InputError for an empty file, or text where a file belongs.
     """
@@ -273,9 +281,9 @@ def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input], max_b
 
 
 def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
-    """Pick the options out of a form.
+    """Return the options of a form.
 
-    Raises: InputError for a file in an option's place, or a text in that of a number.
+    Raises: InputError for a file where an option belongs, or a text where a number belongs.
     """
     texts = {}
     for part in parts:
@@ -296,7 +304,7 @@ def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
             raise InputError(part.name, "the file is empty; leave the field out if there is none")
         return part.decoded()
     if part.kind.media_type == URLENCODED:
-        return decode_base64(part.name, part.content.decode().replace(" ", "+"), max_bytes)  # curl -d escapes no +
+        return decode_base64(part.name, part.content.decode().replace(" ", "+"), max_bytes)  # curl -d does not escape +
     if part.content[: len(DATA_URL)].lower() == DATA_URL.encode() or part.kind.is_json:
         text = part.text()
         return text and decode_base64(part.name, text, max_bytes)
@@ -304,7 +312,7 @@ def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
 
 
 def _text_of_json(text: str) -> str | None:
-    """Return what a text part in JSON says: its string, or nothing for null; what is no string stays as it was sent."""
+    """Return the string that a JSON text holds, or None for null; anything else stays as it was sent."""
     if text.strip() == "null":
         return None
     if text.lstrip()[:1] == '"':
