@@ -1,4 +1,10 @@
-"""The REST surface as a FastAPI application: routes, and what happens off the event loop."""
+"""The REST API of one model: its routes, its layers, and what a thread does for a request.
+
+A request to /predict goes through the layers (`_layers`: headers, CORS, body limit, key, deadline) to its handler in
+`Routes`. The handler reads the body on the event loop and hands the rest to a thread of the worker pool: parse the fields,
+let the predictor decode, encode and fuse them, write the JSON (`Answerer`). One call takes a sample through the predictor;
+the request's stopwatch and the micro-batches take part in it by hooks.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +52,16 @@ from mla_serve.serve.workers.threads import WorkerPool
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
-PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # that any request may be answered with
+PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # statuses with which any request may be answered
 SAMPLE_PROBLEMS = (400, 413, 415, 422, *PROBLEMS)
-EXPOSED = ("X-Request-ID", "Server-Timing", "Retry-After", "Allow", "WWW-Authenticate")  # to pages of other origins
-Read = tuple[dict[str, Payload], Options]
+EXPOSED_HEADERS = (
+    "X-Request-ID",
+    "Server-Timing",
+    "Retry-After",
+    "Allow",
+    "WWW-Authenticate",
+)  # that scripts of other origins may read
+SampleAndOptions = tuple[dict[str, Payload], Options]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +80,7 @@ class BatchAnswer:
 
 
 class Answerer:
-    """Turn requests into the bodies of replies. Runs in threads."""
+    """Compute the bodies of replies. Its methods run in threads."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Answer with this predictor, within the operator's limits.
@@ -77,8 +89,8 @@ class Answerer:
         """
         self.predictor = predictor
         self.settings = settings
-        self.caps = parse_batch_sizes(settings.batch, predictor.names, gpu=settings.uses_gpu)
-        self._batching = Batching(functools.partial(_encode, predictor), self.caps)
+        self.batch_sizes = parse_batch_sizes(settings.batch, predictor.names, gpu=settings.uses_gpu)
+        self._batching = Batching(functools.partial(_encode, predictor), self.batch_sizes)
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
@@ -125,7 +137,7 @@ class Answerer:
             sample = json_body.sample_from_json(item, self.predictor.bundle.inputs, limit)
             with watch.decoding(next(iter(sample), "samples")):
                 return self.predictor.decode(sample)
-        except Exception as error:  # even a bug in a decoder shall not cost the neighbours their answers
+        except Exception as error:  # a bug in a decoder must not fail the other samples
             return to_problem(error)
 
 
@@ -144,17 +156,18 @@ def _batch_result(result: Prediction | NotFinite | Problem) -> Prediction | dict
 def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:
     """Run a modality's graph, for one request or several.
 
-    Not the Answerer's own: it would be a circle, and what a worker froze is let go only without one.
+    A function and not a method of Answerer, which would refer to itself through it. Objects that gc.freeze has frozen are
+    freed only by their reference count, and a circle would keep an old model in memory.
     """
     tally().ran(name, len(arrays))
     return predictor.encode(name, arrays)
 
 
 class Routes:
-    """The handlers: read the request, answer in a thread, send the reply."""
+    """The handlers of the routes: read the request, compute the answer in a thread, send it."""
 
     refusal: dict[str, str] | None = None
-    """Why a newer bundle is not served, if there is one."""
+    """Why a newer bundle is not served; None if there is none."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Serve one predictor."""
@@ -162,8 +175,8 @@ class Routes:
         self.settings = settings
         self.inputs = predictor.bundle.inputs
         self.description = openapi.model_description(predictor.bundle, settings, predictor.providers)
-        most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
-        self.pool = WorkerPool(THREADS if most == 1 else THREADS + most, settings.max_queue)
+        largest = max(self.answerer.batch_sizes.values())  # each request of a batch waits in a thread of its own
+        self.pool = WorkerPool(THREADS if largest == 1 else THREADS + largest, settings.max_queue)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
@@ -197,17 +210,17 @@ class Routes:
         return Response(orjson.dumps(description), media_type=JSON)
 
     def close(self) -> None:
-        """Let go of the threads and the graphs: after the last request, when another model has taken over.
+        """Release the threads and the graphs. Call it after the last request, when another model is served.
 
-        Without it they would stay: gc.freeze keeps the worker's first application from being collected.
+        The garbage collector would not release them, since gc.freeze excludes the objects that a worker starts with.
         """
         self.pool.close()
         del self.answerer
 
-    async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], Read]:
-        """Receive one sample and the options that are known; returns what parses them, in a thread."""
+    async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], SampleAndOptions]:
+        """Receive a sample and its options; returns a function that parses them, which belongs into a thread."""
         query = options_from_query(request.scope["query_string"], options)
-        self.pool.check()  # before a body is read for nothing
+        self.pool.check()  # before the body is read
         kind = body_content_type(request)
         known, limit = (*self.inputs, *options), self.settings.max_part_bytes
         if kind.is_json:
@@ -220,11 +233,13 @@ class Routes:
         parts = await forms.read_form(request, known, example, limit)
         return lambda: self._read_parts(parts, query)
 
-    def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> Read:
+    def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> SampleAndOptions:
         sample = forms.sample_from_form(parts, self.inputs, self.settings.max_part_bytes)
         return sample, merge_options(query, forms.options_from_form(parts))
 
-    def _read_json(self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]) -> Read:
+    def _read_json(
+        self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]
+    ) -> SampleAndOptions:
         example = f'{{"{next(iter(self.inputs))}": ...}}'
         content = json_body.parse_object(body, kind, self.settings.max_json_values, example)
         sample, given = json_body.split_options(content, tuple(self.inputs), options)
@@ -264,10 +279,10 @@ class PastFastAPI:
 
 
 class Application:
-    """The application that serves one predictor: FastAPI inside of what every request passes."""
+    """The ASGI application of one predictor: FastAPI, wrapped in the layers that every request passes."""
 
     def __init__(self, fastapi: FastAPI, routes: Routes, layers: Sequence[Callable[[ASGIApp], ASGIApp]]) -> None:
-        """Wrap FastAPI, which has its routes, in layers, the first innermost."""
+        """Wrap FastAPI, with its routes, in layers, the first one innermost."""
         self.routes = routes
         self.paths = frozenset(getattr(route, "path", "") for route in fastapi.routes)
         self._app: ASGIApp = fastapi
@@ -308,7 +323,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
 
 
 def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Callable[[ASGIApp], ASGIApp]]:
-    """List what a request passes, from the inside out. FastAPI's own middleware would stand outside of it all."""
+    """List the layers that a request passes, from the inside out."""
     by_path = {BATCH_PATH: settings.max_batch_body_bytes}
     layers: list[Callable[[ASGIApp], ASGIApp]] = [
         lambda app: PastFastAPI(app, routes.by_path),
@@ -320,13 +335,15 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     if origins := parse_origins(settings.cors_origins):
         methods = ["GET", "HEAD", "POST"]
         layers.append(
-            lambda app: CORSMiddleware(app, origins, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED)
+            lambda app: CORSMiddleware(
+                app, origins, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED_HEADERS
+            )
         )
     return [*layers, SecurityHeaders]
 
 
 def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
-    """Add what programs call, with the OpenAPI of this model's fields. Names of operations are those of the functions."""
+    """Add the routes for programs, and write the OpenAPI document with this model's fields."""
     sample, embed = (openapi.sample_body(routes.inputs, with_options) for with_options in (True, False))
     batch = openapi.batch_body(routes.inputs, routes.settings.max_batch_items)
     options = openapi.query_parameters()
@@ -353,7 +370,7 @@ def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
 
 
 def _add_pages(app: FastAPI, bundle: Bundle) -> None:
-    """Add what people look at: the playground, its samples, /docs, the explanation of each problem."""
+    """Add the routes for people: the playground, its samples, /docs, the explanation of each problem."""
 
     def content(page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def send(_: Request) -> Response:
@@ -374,7 +391,7 @@ def _add_pages(app: FastAPI, bundle: Bundle) -> None:
 
 
 def _allow_head(app: FastAPI) -> None:
-    """Answer HEAD where GET is answered; after the OpenAPI is written, where each would be an operation of its own."""
+    """Answer HEAD where GET is answered. Call it after the OpenAPI document is written, which would list each HEAD."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")
