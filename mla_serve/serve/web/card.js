@@ -1,7 +1,7 @@
 // One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
 //
 // A field is {element, payload(noise), load(content), clear(), accepts(file)}. payload returns what is sent, a Blob with
-// a `filename` or a string, or null when there is nothing; it also shows what the noise has done to it.
+// a `filename` or a string, or null when there is nothing; it also shows the input with its noise.
 
 import { button, el, icon, title } from "./dom.js";
 import { imageField } from "./image.js";
@@ -10,7 +10,7 @@ import { textField, vectorField } from "./text.js";
 
 const FIELDS = { image: imageField, audio: audioField, text: textField, vector: vectorField };
 
-/** Make the card of one modality. `changed` is called whenever what it would send has changed. */
+/** Make the card of one modality. Calls `changed` whenever its payload has changed. */
 export function makeCard(name, modality, model, changed) {
   const message = el("p", { class: "message", role: "alert", hidden: true });
   const say = text => {
@@ -19,7 +19,7 @@ export function makeCard(name, modality, model, changed) {
   };
   const touched = () => {
     say(null);
-    if (!uses.checked) use(true); // whoever fills a field means it
+    if (!uses.checked) use(true); // filling a field switches its modality on
     else changed();
   };
   const field = FIELDS[modality.kind]({ name, modality, changed: touched, take: load, say });
