@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import dataclasses
+import functools
 import re
 
 from python_multipart.multipart import parse_options_header
@@ -58,6 +59,7 @@ class ContentType:
         )
 
 
+@functools.lru_cache(maxsize=64)  # clients repeat their headers
 def parse_content_type(header: bytes | str | None) -> ContentType:
     """Parse the value of a Content-Type header."""
     media_type, parameters = parse_options_header(header)

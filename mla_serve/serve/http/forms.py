@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -114,11 +115,13 @@ class MultipartReader:
         self._most_parts = len(known) + MAX_EMPTY_FIELDS
         self._count = 0
         self.parts: list[Part] = []
+        self._names: set[str] = set()
         self.complete = False
         self._known = known
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
-        self._part, self._has_filename = Part("", False, b""), False
+        self._name, self._has_filename = "", False
+        self._finish: Callable[[bytes], Part]
         self._content = bytearray()
         callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in EVENTS}
         try:
@@ -161,19 +164,17 @@ class MultipartReader:
         self._header, self._value = b"", b""
 
     def _headers_finished(self) -> None:
-        disposition = self._headers.get(b"content-disposition", b"")
-        _, options = parse_options_header(disposition)
-        if b"name" not in options:
+        name, filename = _parse_disposition(self._headers.get(b"content-disposition", b""))
+        if name is None:
             raise MalformedRequest(
                 BODY, "a part of the form has no name; send Content-Disposition: form-data; name=..."
             )
-        name = options[b"name"].decode(errors="replace")
-        check_known(name, self._known)
-        filename = options.get(b"filename", _extended_filename(disposition))
-        self._part, self._has_filename = self._part_from_headers(name, filename is not None), bool(filename)
+        self._name, self._has_filename = name.decode(errors="replace"), bool(filename)
+        check_known(self._name, self._known)
+        self._finish = self._part_from_headers(self._name, filename is not None)
 
-    def _part_from_headers(self, name: str, is_file: bool) -> Part:
-        """Return the part that these headers announce, still without its content."""
+    def _part_from_headers(self, name: str, is_file: bool) -> Callable[[bytes], Part]:
+        """Return what makes the part that these headers announce, once its content has arrived."""
         kind = parse_content_type(self._headers.get(b"content-type"))
         encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
         if encoding not in (*NO_ENCODING, b"base64", b"quoted-printable"):
@@ -181,25 +182,34 @@ class MultipartReader:
             raise UnsupportedFormat(
                 name, f"the Content-Transfer-Encoding {given!r} is not read; send the bytes as they are"
             )
-        return Part(name, is_file, b"", kind, b"" if encoding in NO_ENCODING else encoding)
+        encoding = b"" if encoding in NO_ENCODING else encoding
+        return functools.partial(Part, name, is_file, kind=kind, encoding=encoding)
 
     def _check(self, name: str, size: int) -> None:
-        check_not_repeated(name, (part.name for part in self.parts))
+        check_not_repeated(name, self._names)
         if size > self._max_part_bytes:
             raise part_too_large(name, self._max_part_bytes)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._content += data[start:end]
-        self._check(self._part.name, len(self._content))
+        self._check(self._name, len(self._content))
 
     def _part_end(self) -> None:
         if self._content or self._has_filename:
-            self._check(self._part.name, len(self._content))
-            self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
+            self._check(self._name, len(self._content))
+            self._names.add(self._name)
+            self.parts.append(self._finish(bytes(self._content)))
         self._content = bytearray()
 
     def _end(self) -> None:
         self.complete = True
+
+
+@functools.lru_cache(maxsize=64)  # clients repeat their headers, and to parse one costs as much as the rest of a part
+def _parse_disposition(header: bytes) -> tuple[bytes | None, bytes | None]:
+    """Return the name and the file name in a Content-Disposition header, None for what it lacks."""
+    _, options = parse_options_header(header)
+    return options.get(b"name"), options.get(b"filename", _extended_filename(header))
 
 
 def _extended_filename(disposition: bytes) -> bytes | None:
