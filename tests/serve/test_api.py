@@ -425,7 +425,7 @@ def test_embed_returns_each_encoders_features(
     assert answer["model"]["name"] == "tiny"
 
 
-def test_model_says_what_can_be_sent(client: TestClient, predictor: Predictor) -> None:
+def test_model_describes_every_modality(client: TestClient, predictor: Predictor) -> None:
     model = client.get("/model").json()
     assert model["classes"] == predictor.classes
     assert {name: each["kind"] for name, each in model["modalities"].items()} == {
@@ -449,7 +449,7 @@ def test_an_unknown_path_is_a_problem(client: TestClient, method: str, path: str
     assert_problem(client.request(method, path), 404, "not-found", None)
 
 
-def test_a_wrong_method_says_the_right_one(client: TestClient) -> None:
+def test_a_wrong_method_is_refused_with_the_right_one(client: TestClient) -> None:
     reply = client.get("/predict")
     assert "POST" in assert_problem(reply, 405, "method-not-allowed", None)["detail"]
     assert reply.headers["allow"] == "POST"
@@ -652,7 +652,7 @@ def test_a_stopwatch_that_is_stopped_ends_the_work_at_its_next_stage() -> None:
             stage()
 
 
-def test_every_kind_of_input_says_how_it_is_sent() -> None:
+def test_every_kind_of_input_declares_how_it_is_sent() -> None:
     for reader in INPUTS.values():
         assert reader.sent_as in ("file", "text", "numbers")
         assert bool(reader.formats) == (reader.sent_as == "file")
@@ -698,7 +698,7 @@ def test_the_predictor_is_proved_right_before_it_serves(
         open_predictor(Settings(model=bundle_copy, device="cpu"))
 
 
-def test_numbers_that_the_model_cannot_take_are_told_and_not_answered(client: TestClient) -> None:
+def test_numbers_beyond_the_model_are_a_problem_and_not_an_answer(client: TestClient) -> None:
     huge = "3e38 3e38 3e38 3e38"
     for path in ("/predict", "/embed"):
         reply = client.post(path, files=[("vector", (None, huge)), ("text", (None, "abc"))])

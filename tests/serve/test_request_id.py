@@ -1,4 +1,4 @@
-"""Every request has an id, in its answer, its problem and its log lines; no log line has what was sent."""
+"""Every request has an id, in its answer, its problem and its log lines; no log line holds a request's content."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def test_every_problem_names_its_request(client: TestClient, method: str, path: 
     assert reply.json()["request_id"] == reply.headers["x-request-id"]
 
 
-def test_the_access_log_says_what_happened_and_not_what_was_sent(
-    client: TestClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_access_log_holds_nothing_that_was_sent(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "mla_serve.access"):
         reply = client.post(f"/predict?{MARKER}", files=[("text", (None, MARKER))], headers={"X-Marker": MARKER})
         client.get("/livez")

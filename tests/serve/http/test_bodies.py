@@ -135,7 +135,7 @@ def test_a_file_is_a_file_in_every_spelling(
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "application/json", "text/html; charset=no"])
-def test_a_file_is_told_by_its_content_not_by_its_type(
+def test_the_format_of_a_file_is_read_from_its_content_not_its_type(
     client: TestClient, predictor: Predictor, sample: dict[str, Any], kind: str
 ) -> None:
     reply = send(client, part(sample["image"], 'name="image"; filename="x"', f"Content-Type: {kind}"))
@@ -440,7 +440,7 @@ def test_one_sample_may_be_json(
 @pytest.mark.parametrize(
     "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json", "application/ld+json"]
 )
-def test_json_goes_by_several_names(client: TestClient, predictor: Predictor, kind: str) -> None:
+def test_json_is_accepted_under_several_media_types(client: TestClient, predictor: Predictor, kind: str) -> None:
     headers = {"Content-Type": kind}
     assert_answers(client.post("/predict", content=b'{"text": "a"}', headers=headers), predictor, text="a")
     assert client.post("/predict/batch", content=b'{"samples": [{"text": "a"}]}', headers=headers).status_code == 200
@@ -654,7 +654,7 @@ def test_a_compressed_body_is_refused(client: TestClient, path: str) -> None:
     assert client.post("/predict", content=b'{"text": "a"}', headers=JSON | {"Content-Encoding": "identity"}).is_success
 
 
-def test_another_shape_of_json_is_told_what_to_send(client: TestClient) -> None:
+def test_json_of_another_shape_is_refused_with_an_example(client: TestClient) -> None:
     detail = assert_problem(client.post("/predict", json=[{"text": "a"}]), 400, "malformed-request", "body")
     assert detail == 'expected a JSON object, got a list; send {"image": ...}'
     detail = assert_problem(client.post("/predict/batch", json=[{"text": "a"}]), 400, "malformed-request", "body")

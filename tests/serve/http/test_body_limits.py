@@ -112,7 +112,7 @@ def test_a_queue_that_is_full_is_a_problem_with_a_time(tiny_bundle: Path, monkey
         assert client.post("/predict/batch", json={"samples": [{"text": "a"}]}).status_code == 503
 
 
-def test_model_tells_the_limits(tiny_bundle: Path) -> None:
+def test_model_lists_the_limits(tiny_bundle: Path) -> None:
     with serve(tiny_bundle, max_part_bytes=123) as client:
         assert json.loads(client.get("/model").content)["limits"]["part_bytes"] == 123
 

@@ -1,4 +1,4 @@
-"""What a field means: base64 as clients write it, numbers, options, and what is said of anything else."""
+"""The rules for fields: base64 as clients write it, numbers, options, and what is refused."""
 
 from __future__ import annotations
 

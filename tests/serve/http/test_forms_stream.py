@@ -1,4 +1,4 @@
-"""Forms as they come in: in one piece or many, with and without the headers that say what they are."""
+"""Forms as they arrive: in one piece or many, with and without the headers that describe them."""
 
 from __future__ import annotations
 
@@ -231,6 +231,6 @@ def test_what_lies_behind_the_closing_boundary_is_passed_over(declared: bool) ->
         ("application/octet-stream", True, False),
     ],
 )
-def test_a_media_type_says_whether_it_is_that_of_a_file_or_of_json(kind: str, is_file: bool, is_json: bool) -> None:
+def test_media_types_of_files_and_of_json_are_recognised(kind: str, is_file: bool, is_json: bool) -> None:
     assert ContentType(kind).is_file is is_file
     assert ContentType(kind).is_json is is_json

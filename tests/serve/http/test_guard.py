@@ -149,7 +149,7 @@ def test_the_same_file_again_opens_again(tmp_path: Path) -> None:
     assert keys.accepts(KEYS[0].encode())
 
 
-def test_without_usable_keys_everybody_is_told_to_come_back(
+def test_without_usable_keys_every_request_gets_503_with_retry_after(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mla_serve.serve.http.guard.RELOAD_S", -1.0)

@@ -1,4 +1,4 @@
-"""The routes that are for people: the page's own files and the ready-made samples."""
+"""The routes for people: the files of the page and the bundle's samples."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
         (b"what is this", "application/octet-stream"),
     ],
 )
-def test_a_samples_type_is_told_from_its_beginning(beginning: bytes, expected: str) -> None:
+def test_the_media_type_of_a_sample_is_read_from_its_first_bytes(beginning: bytes, expected: str) -> None:
     assert media_type(beginning) == expected
 
 
@@ -76,9 +76,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_what_a_bundle_says_is_no_part_of_a_page(
-    make_bundle: Callable[..., Path], tmp_path: Path, hostile: str
-) -> None:
+def test_texts_of_a_bundle_are_escaped_in_pages(make_bundle: Callable[..., Path], tmp_path: Path, hostile: str) -> None:
     folder = make_bundle(tmp_path / "hostile", classes=[hostile, "b"], name=hostile)
     settings = Settings(model=folder, device="cpu")
     with TestClient(create_app(open_predictor(settings), settings)) as client:

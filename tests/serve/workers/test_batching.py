@@ -1,4 +1,4 @@
-"""Micro-batches: alone at once, together when it is busy, and nobody pays for a neighbour."""
+"""Micro-batches: a lone request runs at once, waiting ones run together, and none pays for the error of another."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ class Waiters:
         self._pool.shutdown()
 
 
-def test_who_comes_alone_is_served_at_once() -> None:
+def test_a_lone_request_runs_at_once() -> None:
     graph = Graph()
     batcher = MicroBatcher(graph, 8)
     assert [ask(batcher, value).item() for value in (1, 2, 3)] == [2, 4, 6]
     assert graph.batches == [1, 1, 1]
 
 
-def test_who_comes_meanwhile_is_served_together_and_gets_its_own() -> None:
+def test_requests_that_come_during_a_run_share_the_next_one() -> None:
     waiters = Waiters(max_windows=8)
     futures = [waiters.ask(value) for value in range(1, 6)]
     waiters.release()
@@ -102,7 +102,7 @@ def test_a_batch_holds_no_more_than_its_cap() -> None:
     assert waiters.graph.batches == [1, 2, 4, 6]  # in turn: the single one does not overtake
 
 
-def test_an_error_is_for_whom_it_concerns() -> None:
+def test_an_error_reaches_only_the_request_that_caused_it() -> None:
     waiters = Waiters(max_windows=8)
     good, bad, other = waiters.ask(1), waiters.ask(13), waiters.ask(2)
     waiters.release()
@@ -112,7 +112,7 @@ def test_an_error_is_for_whom_it_concerns() -> None:
     assert ask(waiters.batcher, 5).item() == 10
 
 
-def test_what_cannot_be_dealt_out_is_told_at_once() -> None:
+def test_an_output_that_cannot_be_split_fails_every_request_of_its_batch() -> None:
     waiters = Waiters(max_windows=8)
     waiters.batcher._run = lambda arrays: np.array(0.0)
     futures = [waiters.ask(1), waiters.ask(2)]
@@ -140,7 +140,7 @@ def test_what_nobody_waits_for_is_not_run(who: int) -> None:
     assert waiters.graph.batches == [1, 2]
 
 
-def test_the_lane_goes_on_when_all_have_left() -> None:
+def test_the_batcher_goes_on_when_every_client_has_left() -> None:
     waiters = Waiters(max_windows=1)
     watches = [Stopwatch() for _ in range(3)]
     futures = [waiters.ask(1, watch=watch) for watch in watches]

@@ -1,4 +1,4 @@
-"""The queue before the threads: it is bounded, in turn, and forgets whom nobody waits for."""
+"""The worker pool: a bounded queue in the order of arrival, which forgets requests whose client has left."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_without_a_queue_an_idle_thread_still_works() -> None:
     assert asyncio.run(ask()) == "done"
 
 
-def test_a_refusal_says_when_to_come_back() -> None:
+def test_a_refusal_has_a_retry_after() -> None:
     reply = problem_response(Overloaded("full"))
     assert reply.status_code == 503
     assert reply.headers["retry-after"] == "1"
@@ -241,7 +241,7 @@ def test_a_thread_that_cannot_be_started_keeps_no_place(monkeypatch: pytest.Monk
     asyncio.run(ask())
 
 
-def test_whatever_the_moment_of_leaving_no_place_is_lost_and_no_thread_dies() -> None:
+def test_clients_that_leave_at_any_moment_cost_no_place_and_no_thread() -> None:
     async def leave_at_any_time() -> None:
         pool = WorkerPool(2, max_queue=1000)
         for turn in range(300):
