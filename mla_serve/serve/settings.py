@@ -1,6 +1,6 @@
 """The operator's settings: MLA_* environment variables, all checked before a worker starts.
 
-The descriptions of the fields are the text of docs/settings.md, which docs/generate.py writes.
+docs/generate.py writes docs/reference/settings.md from the descriptions of the fields.
 """
 
 from __future__ import annotations
