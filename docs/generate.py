@@ -50,10 +50,10 @@ def errors(_: str) -> str:
     """Tabulate the problems that the service answers with, and what the Python client raises for each."""
     from mla_serve.client.errors import from_response
     from mla_serve.errors import InputError
-    from mla_serve.serve.problems import KINDS, Problem
+    from mla_serve.serve.problems import PROBLEM_KINDS, Problem
 
     lines = ["| status | type | meaning | the Python client raises |", "|---|---|---|---|"]
-    for cls, kind in sorted(KINDS.items(), key=lambda item: (item[1].status, item[1].slug)):
+    for cls, kind in sorted(PROBLEM_KINDS.items(), key=lambda item: (item[1].status, item[1].slug)):
         problem = Problem(kind.type, kind.title, kind.status, "...", "..." if issubclass(cls, InputError) else None)
         raised = type(from_response(kind.status, json.dumps(problem.to_dict()).encode())).__name__
         lines.append(f"| {kind.status} | `{kind.type}` | {kind.title} | `{raised}` |")

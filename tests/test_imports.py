@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,27 @@ def test_there_is_no_circle_of_imports() -> None:
     """Not between modules, and not where an import stands inside a function either."""
     graph = {name: set(ours(path)) - {name} for name, path in MODULES.items()}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def rooms_of_serve() -> list[str]:
+    """Read the parts of serve in the order of its docstring; a file directly in serve/ is a part of its own."""
+    text = ast.get_docstring(ast.parse((ROOT / "mla_serve/serve/__init__.py").read_text(encoding="utf-8"))) or ""
+    return re.findall(r"^(\w+)/?  ", text, re.MULTILINE)
+
+
+def test_a_part_of_serve_imports_only_those_above_it_in_the_list() -> None:
+    """So there is no circle between them."""
+    rooms = rooms_of_serve()
+    found = {name.split(".")[2] for name in MODULES if name.startswith("mla_serve.serve.")}
+    assert sorted(found | {"web"}) == sorted(rooms)
+    wrong = [
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        for other in ours(path)
+        if name.startswith("mla_serve.serve.") and other.startswith("mla_serve.serve.")
+        if rooms.index(other.split(".")[2]) > rooms.index(name.split(".")[2])
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.name != "__main__.py"], ids=str)

@@ -30,7 +30,7 @@ from benchmarks.serving.load import Case, cases_of, measure_load, shuffled
 from benchmarks.serving.processes import Server, serving
 from benchmarks.serving.systems import SYSTEMS
 from benchmarks.shared import machine_in_full, write_whole
-from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.commands.tune_load import BOUNDARY, HEAD_END, form_request
 from mla_serve.console import console, main
 from mla_serve.serve.metrics import tally
@@ -207,8 +207,10 @@ def parts(predictor: Predictor, cases: Sequence[Case]) -> dict[str, float]:
             clock.lap(f"decode {name}")
         outputs = predictor.run_graphs(
             [decoded],
-            lambda _, clock=clock: clock.lap("heads and familiarity"),  # type: ignore[misc]
-            clock.around(predictor),
+            Hooks(
+                lambda _, clock=clock: clock.lap("heads and familiarity"),  # type: ignore[misc]
+                encode=clock.around(predictor),
+            ),
         )
         clock.lap("heads and familiarity")
         predictor.answer_from(outputs)

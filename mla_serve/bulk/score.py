@@ -46,7 +46,7 @@ class Scorer:
         """Classify the rows of a slice: a table with one row each, in their order."""
         read = [self._read(cells) for _, cells in rows.lines]
         good = [sample for sample in read if not isinstance(sample, str)]
-        answers = iter(self._predict(good) if good else ())
+        answers = iter(self._predict(good))
         records = [
             {"row": rows.first + n, "line": line[0], "id": _identity(line[1])}
             | ({"error": sample} if isinstance(sample, str) else next(answers))
@@ -56,13 +56,9 @@ class Scorer:
 
     def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:
         """Classify decoded rows; return the answer or the error of each."""
-        outputs, refused = self.predictor.run_usable(samples)
-        predictions: list[Prediction] = []
-        if len(refused) < len(samples):
-            every = len(self.predictor.classes)
-            predictions = self.predictor.answer_from(outputs, self.ask.rule, every, self.ask.coverage)
-        rest = iter(predictions)
-        return [{"error": str(refused[at])} if at in refused else _record(next(rest)) for at in range(len(samples))]
+        every = len(self.predictor.classes)
+        answers = self.predictor.predict_decoded(samples, self.ask.rule, every, self.ask.coverage)
+        return [_record(each) if isinstance(each, Prediction) else {"error": str(each)} for each in answers]
 
     def _read(self, cells: Cells | InvalidValue) -> dict[str, Array] | str:
         """Decode one row into {modality: array}, or return its error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,25 @@ from mla_serve.inputs import Array, Payload
 ENCODE_BATCH = 64
 
 
-def _no_lap(stage: str) -> None:
+def _ignore(stage: str) -> None:
     """Time nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What a predictor calls while it answers, so that a server can time, stop and batch its work.
+
+    stage_ended: called with "decode-NAME", "encode-NAME" or "fuse" when that stage has ended; stops the work by raising.
+    decoding: opens a context, given a modality's name, around the decoding of each payload; stops the work by raising.
+    encode: called in place of Predictor.encode, for example to run a graph once for several requests.
+    """
+
+    stage_ended: Callable[[str], None] = _ignore
+    decoding: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+    encode: Callable[[str, Sequence[Array]], Array] | None = None
+
+
+NO_HOOKS = Hooks()
 
 
 def _finite(name: str, rows: Array) -> Array:
@@ -99,13 +117,18 @@ class Predictor:
         if coverage is not None and rule not in self.bundle.prediction_sets.scores:
             raise InputError("coverage", f"this model has no scores for prediction sets under {rule!r}; leave it out")
 
-    def decode(self, sample: Mapping[str, Payload]) -> dict[str, Array]:
-        """Decode every payload of one sample: {name: payload} -> {name: (W, *shape)}.
+    def decode(self, sample: Mapping[str, Payload], hooks: Hooks = NO_HOOKS) -> dict[str, Array]:
+        """Decode every payload of one sample, in the order of the sample: {name: payload} -> {name: (W, *shape)}.
 
         Raises: InputError, naming the modality.
         """
         self.check_names(sample)
-        return {name: self.decode_one(name, sample[name]) for name in self.names if name in sample}
+        arrays = {}
+        for name, payload in sample.items():
+            with hooks.decoding(name):
+                arrays[name] = self.decode_one(name, payload)
+            hooks.stage_ended(f"decode-{name}")
+        return arrays
 
     def decode_one(self, name: str, payload: Payload) -> Array:
         """Decode one payload of one modality into (W, *shape)."""
@@ -134,19 +157,12 @@ class Predictor:
         """
         return _finite(name, self._heads[self.bundle.manifest.modalities[name].head].run(features))
 
-    def run_graphs(
-        self,
-        samples: Sequence[Mapping[str, Array]],
-        lap: Callable[[str], None] = _no_lap,
-        encode: Callable[[str, Sequence[Array]], Array] | None = None,
-    ) -> GraphOutputs:
+    def run_graphs(self, samples: Sequence[Mapping[str, Array]], hooks: Hooks = NO_HOOKS) -> GraphOutputs:
         """Run the graphs that the decoded samples need, and no other.
 
-        Args: samples, decoded; lap, told "encode-NAME" when a modality is done, to time it or to stop by raising;
-        encode, called in place of the method of this name.
         Raises: NotFinite, naming the modality and the samples: the others' modalities do not answer in its place.
         """
-        encode = encode or self.encode
+        encode = hooks.encode or self.encode
         shape = len(self.names), len(samples)
         outputs = GraphOutputs(
             np.zeros((*shape, len(self.classes)), dtype=np.float32),
@@ -167,16 +183,13 @@ class Predictor:
                         scores = reference.score(features)
                     outputs.unfamiliarity[m, there] = reference.percentile(scores)
                     outputs.excess[m, there] = reference.excess(scores)
-                lap(f"encode-{name}")
+                hooks.stage_ended(f"encode-{name}")
         return outputs
 
     def run_usable(
-        self,
-        samples: Sequence[Mapping[str, Array]],
-        lap: Callable[[str], None] = _no_lap,
-        encode: Callable[[str, Sequence[Array]], Array] | None = None,
+        self, samples: Sequence[Mapping[str, Array]], hooks: Hooks = NO_HOOKS
     ) -> tuple[GraphOutputs, dict[int, NotFinite]]:
-        """Do as `hear`, but leave out the samples that it refuses.
+        """Do as `run_graphs`, but leave out the samples that it refuses.
 
         Returns: the outputs of the others, in their order, and the error of each that is left out, by its index.
         """
@@ -184,16 +197,9 @@ class Predictor:
         while True:
             kept = [at for at in range(len(samples)) if at not in refused]
             try:
-                return self.run_graphs([samples[at] for at in kept], lap, encode), refused
+                return self.run_graphs([samples[at] for at in kept], hooks), refused
             except NotFinite as error:
                 refused |= dict.fromkeys((kept[row] for row in error.rows), error)
-
-    def logits(
-        self, samples: Sequence[Mapping[str, Array]], lap: Callable[[str], None] = _no_lap
-    ) -> tuple[Array, Array]:
-        """Return the logits (M, B, C) of what `run_graphs` gives, and what was present (M, B)."""
-        outputs = self.run_graphs(samples, lap)
-        return outputs.logits, outputs.present
 
     def predict(
         self,
@@ -207,6 +213,51 @@ class Predictor:
         Raises: InputError, naming the modality or option at fault.
         """
         return self.answer_from(self.run_graphs([self.decode(sample) for sample in samples]), rule, top_k, coverage)
+
+    def predict_one(
+        self,
+        sample: Mapping[str, Payload],
+        rule: str = DEFAULT_RULE,
+        top_k: int | None = None,
+        coverage: float | None = None,
+        hooks: Hooks = NO_HOOKS,
+    ) -> Prediction:
+        """Decode, encode and fuse one sample, under the hooks of whoever asks for it.
+
+        Raises: as `predict`, the options before the sample; what the hooks raise.
+        """
+        self.check_options(rule, top_k, coverage)
+        outputs = self.run_graphs([self.decode(sample, hooks)], hooks)
+        prediction = self.answer_from(outputs, rule, top_k, coverage)[0]
+        hooks.stage_ended("fuse")
+        return prediction
+
+    def predict_decoded(
+        self,
+        samples: Sequence[Mapping[str, Array]],
+        rule: str = DEFAULT_RULE,
+        top_k: int | None = None,
+        coverage: float | None = None,
+        hooks: Hooks = NO_HOOKS,
+    ) -> list[Prediction | NotFinite]:
+        """Encode and fuse decoded samples together; a sample that `run_graphs` refuses gets its error in its place."""
+        if not samples:
+            return []
+        outputs, refused = self.run_usable(samples, hooks)
+        any_is_usable = len(refused) < len(samples)
+        predictions = iter(self.answer_from(outputs, rule, top_k, coverage) if any_is_usable else ())
+        return [refused[at] if at in refused else next(predictions) for at in range(len(samples))]
+
+    def embed(self, sample: Mapping[str, Payload], hooks: Hooks = NO_HOOKS) -> dict[str, Array]:
+        """Decode and encode one sample: {name: payload} -> {name: features (D,)}.
+
+        Raises: InputError, naming the modality; NotFinite; what the hooks raise.
+        """
+        encode, features = hooks.encode or self.encode, {}
+        for name, arrays in self.decode(sample, hooks).items():
+            features[name] = encode(name, [arrays])[0]
+            hooks.stage_ended(f"encode-{name}")
+        return features
 
     def answer_from(
         self, outputs: GraphOutputs, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
@@ -293,7 +344,8 @@ class Predictor:
         folder = self.bundle.folder
         try:
             decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
-            return np.exp(fuse(*self.logits(decoded), self.bundle.fusion).log_probabilities)
+            outputs = self.run_graphs(decoded)
+            return np.exp(fuse(outputs.logits, outputs.present, self.bundle.fusion).log_probabilities)
         except NotFinite as error:
             raise BundleError(f"{folder}: golden samples {error.rows}: {error}; export it again") from None
         except InputError as error:

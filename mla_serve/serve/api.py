@@ -1,10 +1,17 @@
-"""The REST surface as a FastAPI application: routes, and what happens off the event loop."""
+"""The REST API of one model: its routes, its layers, and what a thread does for a request.
+
+A request to /predict goes through the layers (`_layers`: headers, CORS, body limit, key, deadline) to its handler in
+`Routes`. The handler reads the body on the event loop and hands the rest to a thread of the worker pool: parse the fields,
+let the predictor decode, encode and fuse them, write the JSON (`Answerer`). One call takes a sample through the predictor;
+the request's stopwatch and the micro-batches take part in it by hooks.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,40 +20,48 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
-from mla_serve.bundle.predictor import GraphOutputs, Predictor
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
-from mla_serve.errors import ConfigError, MlaServeError
+from mla_serve.errors import ConfigError, MlaServeError, NotFinite
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.http import forms, json_body, openapi
 from mla_serve.serve.http.body_limits import BodyLimit, Deadline, cost_of_body
-from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, content_type_of
-from mla_serve.serve.http.fields import OPTIONS, Options, options_from, read_query
-from mla_serve.serve.http.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
-from mla_serve.serve.http.pages import add_pages
+from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, body_content_type
+from mla_serve.serve.http.fields import OPTIONS, Options, merge_options, options_from_query
+from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
+from mla_serve.serve.http.pages import Page, all_pages, swagger_files
 from mla_serve.serve.metrics import meters, tally
 from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
-    answer_input_error,
+    answer_package_error,
     problem_response,
     to_problem,
 )
 from mla_serve.serve.settings import Settings
 from mla_serve.serve.tracing import tracing
-from mla_serve.serve.workers.batching import Batching, parse_caps
-from mla_serve.serve.workers.threads import Bench, Stopwatch
+from mla_serve.serve.workers.batching import Batching, parse_batch_sizes
+from mla_serve.serve.workers.stopwatch import Stopwatch
+from mla_serve.serve.workers.threads import WorkerPool
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
-PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # that any request may be answered with
+PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # statuses with which any request may be answered
 SAMPLE_PROBLEMS = (400, 413, 415, 422, *PROBLEMS)
-EXPOSED = ("X-Request-ID", "Server-Timing", "Retry-After", "Allow", "WWW-Authenticate")  # to pages of other origins
-Read = tuple[dict[str, Payload], Options]
+EXPOSED_HEADERS = (
+    "X-Request-ID",
+    "Server-Timing",
+    "Retry-After",
+    "Allow",
+    "WWW-Authenticate",
+)  # that scripts of other origins may read
+SampleAndOptions = tuple[dict[str, Payload], Options]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +80,7 @@ class BatchAnswer:
 
 
 class Answerer:
-    """Turn requests into the bodies of replies. Runs in threads."""
+    """Compute the bodies of replies. Its methods run in threads."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Answer with this predictor, within the operator's limits.
@@ -74,75 +89,46 @@ class Answerer:
         """
         self.predictor = predictor
         self.settings = settings
-        self.caps = parse_caps(settings.batch, predictor.names, gpu=settings.uses_gpu)
-        self._batching = Batching(functools.partial(_encode, predictor), self.caps)
+        self.batch_sizes = parse_batch_sizes(settings.batch, predictor.names, gpu=settings.uses_gpu)
+        self._batching = Batching(functools.partial(_encode, predictor), self.batch_sizes)
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
         meters().expect(predictor.names)
 
     def predict(self, sample: Mapping[str, Payload], options: Options, watch: Stopwatch) -> bytes:
         """Classify one sample."""
-        rule = self._rule(options)
-        outputs = self._run_graphs([self._decode(sample, watch)], watch)
-        prediction = self.predictor.answer_from(outputs, rule, options.top_k, options.coverage)[0]
-        watch.lap("fuse")
-        self._tell([prediction])
+        prediction = self.predictor.predict_one(sample, *_arguments(options), self._hooks(watch))
+        self._queue_for_metrics([prediction])
         return orjson.dumps({**vars(prediction), "model": self.model})
 
     def embed(self, sample: Mapping[str, Payload], watch: Stopwatch) -> bytes:
         """Encode one sample."""
-        features = {}
-        for name, array in self._decode(sample, watch).items():
-            features[name] = self._batching.encode(watch, name, [array])[0].tolist()
-            watch.lap(f"encode-{name}")
-        return orjson.dumps({"features": features, "model": self.model})
+        features = self.predictor.embed(sample, self._hooks(watch))
+        lists = {name: row.tolist() for name, row in features.items()}
+        return orjson.dumps({"features": lists, "model": self.model})
 
     def predict_batch(self, items: Sequence[Any], options: Options, watch: Stopwatch) -> bytes:
         """Classify many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
-        rule = self._rule(options)
+        arguments = _arguments(options)
+        self.predictor.check_options(*arguments)
         decoded = [self._decode_item(item, watch) for item in items]
         watch.lap("decode")
         good = [arrays for arrays in decoded if not isinstance(arrays, Problem)]
-        answers = iter(self._conclude_each(good, rule, options, watch) if good else ())
-        each = (result if isinstance(result, Problem) else next(answers) for result in decoded)
-        results = [{"problem": result.to_dict()} if isinstance(result, Problem) else result for result in each]
+        answers = self.predictor.predict_decoded(good, *arguments, self._hooks(watch))
+        self._queue_for_metrics([each for each in answers if isinstance(each, Prediction)])
+        rest = iter(answers)
+        results = [_batch_result(item if isinstance(item, Problem) else next(rest)) for item in decoded]
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
 
-    def _conclude_each(
-        self, samples: Sequence[Mapping[str, Array]], rule: str, options: Options, watch: Stopwatch
-    ) -> list[Prediction | Problem]:
-        """Answer decoded samples; one of which the model makes no finite numbers gets its problem."""
-        encode = functools.partial(self._batching.encode, watch)
-        outputs, refused = self.predictor.run_usable(samples, watch.lap, encode)
-        predictions: list[Prediction] = []
-        if len(refused) < len(samples):
-            predictions = self.predictor.answer_from(outputs, rule, options.top_k, options.coverage)
-        self._tell(predictions)
-        rest = iter(predictions)
-        return [to_problem(refused[at]) if at in refused else next(rest) for at in range(len(samples))]
+    def _hooks(self, watch: Stopwatch) -> Hooks:
+        """Let a request's stopwatch time and stop the predictor, and share runs of graphs with other requests."""
+        return Hooks(watch.lap, watch.decoding, functools.partial(self._batching.encode, watch))
 
-    def _tell(self, predictions: Sequence[Prediction]) -> None:
-        """Leave what one run of the graphs said to be counted."""
+    def _queue_for_metrics(self, predictions: Sequence[Prediction]) -> None:
+        """Leave predictions to be counted once a second (metrics.py)."""
         for each in predictions:
             tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
-
-    def _rule(self, options: Options) -> str:
-        rule = options.fusion or DEFAULT_RULE
-        self.predictor.check_options(rule, options.top_k, options.coverage)
-        return rule
-
-    def _run_graphs(self, samples: Sequence[Mapping[str, Array]], watch: Stopwatch) -> GraphOutputs:
-        return self.predictor.run_graphs(samples, watch.lap, functools.partial(self._batching.encode, watch))
-
-    def _decode(self, sample: Mapping[str, Payload], watch: Stopwatch) -> dict[str, Array]:
-        self.predictor.check_names(sample)
-        arrays = {}
-        for name, payload in sample.items():
-            with watch.decoding(name):
-                arrays[name] = self.predictor.decode_one(name, payload)
-            watch.lap(f"decode-{name}")
-        return arrays
 
     def _decode_item(self, item: object, watch: Stopwatch) -> dict[str, Array] | Problem:
         watch.check()
@@ -151,24 +137,37 @@ class Answerer:
             sample = json_body.sample_from_json(item, self.predictor.bundle.inputs, limit)
             with watch.decoding(next(iter(sample), "samples")):
                 return self.predictor.decode(sample)
-        except Exception as error:  # even a bug in a decoder shall not cost the neighbours their answers
+        except Exception as error:  # a bug in a decoder must not fail the other samples
             return to_problem(error)
+
+
+def _arguments(options: Options) -> tuple[str, int | None, float | None]:
+    """Return the options as the predictor takes them: fusion rule, top_k, coverage."""
+    return options.fusion or DEFAULT_RULE, options.top_k, options.coverage
+
+
+def _batch_result(result: Prediction | NotFinite | Problem) -> Prediction | dict[str, Any]:
+    """Return what stands in a batch's results: a prediction, or the problem of a sample that cannot be used."""
+    if isinstance(result, Prediction):
+        return result
+    return {"problem": (to_problem(result) if isinstance(result, NotFinite) else result).to_dict()}
 
 
 def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:
     """Run a modality's graph, for one request or several.
 
-    Not the Answerer's own: it would be a circle, and what a worker froze is let go only without one.
+    A function and not a method of Answerer, which would refer to itself through it. Objects that gc.freeze has frozen are
+    freed only by their reference count, and a circle would keep an old model in memory.
     """
     tally().ran(name, len(arrays))
     return predictor.encode(name, arrays)
 
 
 class Routes:
-    """The handlers: read the request, answer in a thread, send the reply."""
+    """The handlers of the routes: read the request, compute the answer in a thread, send it."""
 
     refusal: dict[str, str] | None = None
-    """Why a newer bundle is not served, if there is one."""
+    """Why a newer bundle is not served; None if there is none."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Serve one predictor."""
@@ -176,8 +175,8 @@ class Routes:
         self.settings = settings
         self.inputs = predictor.bundle.inputs
         self.description = openapi.model_description(predictor.bundle, settings, predictor.providers)
-        most = max(self.answerer.caps.values())  # a batch is made of threads that wait for it
-        self.bench = Bench(THREADS if most == 1 else THREADS + most, settings.max_queue)
+        largest = max(self.answerer.batch_sizes.values())  # each request of a batch waits in a thread of its own
+        self.pool = WorkerPool(THREADS if largest == 1 else THREADS + largest, settings.max_queue)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
@@ -192,16 +191,16 @@ class Routes:
 
     async def predict_batch(self, request: Request) -> Response:
         """Classify a list of samples; files are base64. One that cannot be used gets a problem in its place."""
-        query = read_query(request.scope["query_string"], OPTIONS)
+        query = options_from_query(request.scope["query_string"], OPTIONS)
         kind = json_body.check_content_type(request)
-        self.bench.check()
+        self.pool.check()
         body = await request.body()
 
         def answer(watch: Stopwatch) -> bytes:
             items, options = json_body.parse_batch(
                 body, kind, self.settings.max_batch_items, self.settings.max_json_values
             )
-            return self.answerer.predict_batch(items, options_from(query, options), watch)
+            return self.answerer.predict_batch(items, merge_options(query, options), watch)
 
         return await self._reply(request, answer)
 
@@ -211,18 +210,18 @@ class Routes:
         return Response(orjson.dumps(description), media_type=JSON)
 
     def close(self) -> None:
-        """Let go of the threads and the graphs: after the last request, when another model has taken over.
+        """Release the threads and the graphs. Call it after the last request, when another model is served.
 
-        Without it they would stay: gc.freeze keeps the worker's first application from being collected.
+        The garbage collector would not release them, since gc.freeze excludes the objects that a worker starts with.
         """
-        self.bench.close()
+        self.pool.close()
         del self.answerer
 
-    async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], Read]:
-        """Receive one sample and the options that are known; returns what parses them, in a thread."""
-        query = read_query(request.scope["query_string"], options)
-        self.bench.check()  # before a body is read for nothing
-        kind = content_type_of(request)
+    async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], SampleAndOptions]:
+        """Receive a sample and its options; returns a function that parses them, which belongs into a thread."""
+        query = options_from_query(request.scope["query_string"], options)
+        self.pool.check()  # before the body is read
+        kind = body_content_type(request)
         known, limit = (*self.inputs, *options), self.settings.max_part_bytes
         if kind.is_json:
             body = await request.body()
@@ -234,20 +233,22 @@ class Routes:
         parts = await forms.read_form(request, known, example, limit)
         return lambda: self._read_parts(parts, query)
 
-    def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> Read:
+    def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> SampleAndOptions:
         sample = forms.sample_from_form(parts, self.inputs, self.settings.max_part_bytes)
-        return sample, options_from(query, forms.options_from_form(parts))
+        return sample, merge_options(query, forms.options_from_form(parts))
 
-    def _read_json(self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]) -> Read:
+    def _read_json(
+        self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]
+    ) -> SampleAndOptions:
         example = f'{{"{next(iter(self.inputs))}": ...}}'
         content = json_body.parse_object(body, kind, self.settings.max_json_values, example)
         sample, given = json_body.split_options(content, tuple(self.inputs), options)
         payloads = json_body.sample_from_json(sample, self.inputs, self.settings.max_part_bytes)
-        return payloads, options_from(query, given)
+        return payloads, merge_options(query, given)
 
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
-        watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
-        body = await self.bench.run(answer, watch, request.receive)
+        watch = Stopwatch(self.settings.max_decode_s)
+        body = await self.pool.run(answer, watch, request.receive)
         tally().timed(watch.laps)
         tracing.stages(watch.laps)
         return Response(body, headers=watch.header(), media_type=JSON)
@@ -277,11 +278,11 @@ class PastFastAPI:
         await response(scope, receive, send)
 
 
-class Surface:
-    """The application that serves one predictor: FastAPI inside of what every request passes."""
+class Application:
+    """The ASGI application of one predictor: FastAPI, wrapped in the layers that every request passes."""
 
     def __init__(self, fastapi: FastAPI, routes: Routes, layers: Sequence[Callable[[ASGIApp], ASGIApp]]) -> None:
-        """Wrap FastAPI, which has its routes, in layers, the first innermost."""
+        """Wrap FastAPI, with its routes, in layers, the first one innermost."""
         self.routes = routes
         self.paths = frozenset(getattr(route, "path", "") for route in fastapi.routes)
         self._app: ASGIApp = fastapi
@@ -293,14 +294,17 @@ class Surface:
         await self._app(scope, receive, send)
 
 
-def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> Surface:
+def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = None) -> Application:
     """Build the application that serves a predictor.
 
-    Args: keys, those of the settings' file when there has been an application before; left out, the file is read.
-    Raises: ConfigError when a modality bears the name of an option, or the file of keys cannot be used.
+    Args: keys, those of settings.api_keys_file, which a worker reads once for all its models; None lets everybody in.
+    Raises: ConfigError when a modality has the name of an option.
     """
+    assert (keys is None) == (settings.api_keys_file is None), "settings.api_keys_file and its keys go together"
     if clash := set(predictor.names) & set(OPTIONS):
-        raise ConfigError(f"the modalities {sorted(clash)} bear names of request options; rename them and train again")
+        raise ConfigError(
+            f"the modalities {sorted(clash)} have the names of request options; rename them and train again"
+        )
     manifest = predictor.bundle.manifest
     app = FastAPI(
         title=f"mla_serve: {manifest.name}",
@@ -309,36 +313,37 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={MlaServeError: answer_input_error, HTTPException: answer_http_error},
+        exception_handlers={MlaServeError: answer_package_error, HTTPException: answer_http_error},
     )
     routes = Routes(predictor, settings)
-    add_pages(app, predictor.bundle)
-    _add_api(app, routes, guarded=settings.api_keys_file is not None)
-    _let_head_in(app)
-    return Surface(app, routes, _layers(routes, settings, keys))
+    _add_pages(app, predictor.bundle)
+    _add_api(app, routes, guarded=keys is not None)
+    _allow_head(app)
+    return Application(app, routes, _layers(routes, settings, keys))
 
 
 def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Callable[[ASGIApp], ASGIApp]]:
-    """List what a request passes, from the inside out. FastAPI's own middleware would stand outside of it all."""
+    """List the layers that a request passes, from the inside out."""
     by_path = {BATCH_PATH: settings.max_batch_body_bytes}
     layers: list[Callable[[ASGIApp], ASGIApp]] = [
         lambda app: PastFastAPI(app, routes.by_path),
         lambda app: Deadline(app, settings.request_timeout_s),
     ]
-    if settings.api_keys_file is not None:
-        known = keys or KeysFile(settings.api_keys_file)
-        layers.append(lambda app: Guard(app, known))
+    if keys is not None:
+        layers.append(lambda app: Guard(app, keys))
     layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes, cost_of_body))
     if origins := parse_origins(settings.cors_origins):
         methods = ["GET", "HEAD", "POST"]
         layers.append(
-            lambda app: CORSMiddleware(app, origins, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED)
+            lambda app: CORSMiddleware(
+                app, origins, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED_HEADERS
+            )
         )
     return [*layers, SecurityHeaders]
 
 
 def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
-    """Add what programs call, with the OpenAPI of this model's fields. Names of operations are those of the functions."""
+    """Add the routes for programs, and write the OpenAPI document with this model's fields."""
     sample, embed = (openapi.sample_body(routes.inputs, with_options) for with_options in (True, False))
     batch = openapi.batch_body(routes.inputs, routes.settings.max_batch_items)
     options = openapi.query_parameters()
@@ -364,8 +369,29 @@ def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
         document["security"] = [{"key": []}]
 
 
-def _let_head_in(app: FastAPI) -> None:
-    """Answer HEAD where GET is answered; after the OpenAPI is written, where each would be an operation of its own."""
+def _add_pages(app: FastAPI, bundle: Bundle) -> None:
+    """Add the routes for people: the playground, its samples, /docs, the explanation of each problem."""
+
+    def content(page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def send(_: Request) -> Response:
+            return Response(page.content, headers={"Cache-Control": "no-cache"}, media_type=page.media_type)
+
+        return send
+
+    def file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+        async def send(_: Request) -> Response:
+            return FileResponse(path, headers={"Cache-Control": "max-age=86400"})
+
+        return send
+
+    for route, page in all_pages(bundle, app.title).items():
+        app.add_route(route, content(page), include_in_schema=False)
+    for route, path in swagger_files().items():
+        app.add_route(route, file(path), include_in_schema=False)
+
+
+def _allow_head(app: FastAPI) -> None:
+    """Answer HEAD where GET is answered. Call it after the OpenAPI document is written, which would list each HEAD."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")

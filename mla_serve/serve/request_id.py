@@ -1,6 +1,6 @@
-"""Which request this is: an id in every log line, problem and answer that belong to it; and the access log.
+"""The id of each request, in every log line, problem and answer that belong to it; and the access log.
 
-A caller's X-Request-ID is taken over when it is short and plain, so that it may stand anywhere; otherwise one is made.
+A caller's X-Request-ID is used if it is short and plain, so that it is safe in a log line; otherwise a new one is made.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mla_serve.serve.metrics import tally
 
 HEADER = b"x-request-id"
-SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 NOT_LOGGED = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 REQUEST_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 
 access = logging.getLogger("mla_serve.access")
 
 
-class Identity:
-    """Name each request, count how it ended, and write one line about it when that is wanted."""
+class RequestIdMiddleware:
+    """Give each request an id, measure its time and status, and write the access log if there is one."""
 
     def __init__(self, app: ASGIApp, name: Callable[[str], str], log: bool) -> None:
         """Wrap an application.
 
-        Args: name, gives the path to write for a path that was asked for; log, whether to write an access log.
+        Args: name, returns what the log and the metrics write for a path; log, whether to write an access log.
         """
         self.app = app
         self.name = name
         self.log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on under its id."""
+        """Pass a request on with its id in REQUEST_ID, and add the id to the answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,7 +64,7 @@ class Identity:
             REQUEST_ID.reset(token)
 
     def _write(self, scope: Scope, status: int, seconds: float) -> None:
-        """Write what is known without looking at what was sent; status 0: the client left before the answer."""
+        """Write a line, without anything from the URL's options or the body. Status 0: the client left before the answer."""
         facts = {
             "method": scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other",
             "path": self.name(scope["path"]),
@@ -76,6 +76,6 @@ class Identity:
 
 
 def id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the id that the headers of a request give it, when that is short and plain, or a new one."""
+    """Return the X-Request-ID of a request if it is short and plain, else a new id."""
     given = next((value for name, value in headers if name == HEADER), b"")
-    return given.decode() if SANE.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    return given.decode() if PLAIN.fullmatch(given) else f"{random.getrandbits(128):032x}"

@@ -59,9 +59,7 @@ def test_a_form_with_every_field_but_one_left_empty_is_answered(browser: Any, ti
         page.context.close()
 
 
-def test_nothing_that_a_bundle_says_runs_as_a_script(
-    browser: Any, make_bundle: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_no_text_of_a_bundle_runs_as_a_script(browser: Any, make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     hostile = [
         "</script><script>document.hacked=1</script>",
         "<img src=x onerror=document.hacked=1>",

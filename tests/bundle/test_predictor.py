@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import soundfile
 
 from mla_serve.bundle.manifest import Bundle, write_manifest
-from mla_serve.bundle.predictor import ENCODE_BATCH, GraphOutputs, Predictor
+from mla_serve.bundle.predictor import ENCODE_BATCH, GraphOutputs, Hooks, Predictor
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
@@ -217,10 +218,51 @@ def test_an_empty_or_unknown_sample_is_refused(predictor: Predictor) -> None:
         predictor.predict([{"video": b"x"}])
 
 
-def test_laps_name_the_graphs_that_ran(predictor: Predictor, sample: dict[str, Payload]) -> None:
-    laps: list[str] = []
-    predictor.logits([predictor.decode({"text": sample["text"], "image": sample["image"]})], laps.append)
-    assert laps == ["encode-image", "encode-text"]
+def test_hooks_see_every_stage_of_a_sample_in_order(predictor: Predictor, sample: dict[str, Payload]) -> None:
+    calls: list[str] = []
+
+    @contextlib.contextmanager
+    def decoding(name: str) -> Iterator[None]:
+        calls.append(f"begin {name}")
+        yield
+
+    def encode(name: str, arrays: Sequence[Array]) -> Array:
+        calls.append(f"encode {name}")
+        return predictor.encode(name, arrays)
+
+    hooks = Hooks(calls.append, decoding, encode)
+    part = {"text": sample["text"], "image": sample["image"]}
+    assert predictor.predict_one(part, hooks=hooks) == predictor.predict([part])[0]
+    decoded = ["begin text", "decode-text", "begin image", "decode-image"]
+    assert calls == [*decoded, "encode image", "encode-image", "encode text", "encode-text", "fuse"]
+    calls.clear()
+    assert list(predictor.embed(part, hooks)) == ["text", "image"]
+    assert calls == [*decoded, "encode text", "encode-text", "encode image", "encode-image"]
+
+
+def test_a_hook_that_raises_stops_the_work(predictor: Predictor, sample: dict[str, Payload]) -> None:
+    def stop(stage: str) -> None:
+        if stage == "encode-image":
+            raise TimeoutError(stage)
+
+    with pytest.raises(TimeoutError, match="encode-image"):
+        predictor.predict_one(sample, hooks=Hooks(stop))
+    assert predictor.predict_one({"text": sample["text"]}, hooks=Hooks(stop)).missing == ["image", "audio", "vector"]
+
+
+def test_a_sample_that_cannot_be_answered_gets_its_error_among_the_others(predictor: Predictor) -> None:
+    samples = [predictor.decode({"vector": [float(at)] * 4}) for at in range(3)]
+
+    def encode(name: str, arrays: Sequence[Array]) -> Array:
+        if rows := [row for row, array in enumerate(arrays) if array is samples[1]["vector"]]:
+            raise NotFinite(name, rows)
+        return predictor.encode(name, arrays)
+
+    first, refused, last = predictor.predict_decoded(samples, hooks=Hooks(encode=encode))
+    assert isinstance(refused, NotFinite)
+    assert [first, last] == predictor.answer_from(predictor.run_graphs([samples[0], samples[2]]))
+    assert predictor.predict_decoded([]) == []
+    assert isinstance(predictor.predict_decoded(samples[1:2], hooks=Hooks(encode=encode))[0], NotFinite)
 
 
 def test_golden_samples_are_replayed_within_the_tolerance(tiny_bundle: Path) -> None:
@@ -367,7 +409,7 @@ def test_samples_that_cannot_be_heard_are_left_out_one_modality_after_the_other(
             raise NotFinite(name, rows)
         return predictor.encode(name, arrays)
 
-    outputs, refused = predictor.run_usable(decoded, laps.append, encode)
+    outputs, refused = predictor.run_usable(decoded, Hooks(laps.append, encode=encode))
     assert {at: error.field for at, error in refused.items()} == {3: "image", 1: "text", 5: "text"}
     expected = predictor.run_graphs([decoded[at] for at in (0, 2, 4)])
     np.testing.assert_allclose(outputs.logits, expected.logits, atol=1e-5)

@@ -49,7 +49,7 @@ from mla_serve.client.payloads import to_part
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import create_app
 from mla_serve.serve.models.open_predictor import open_predictor
-from mla_serve.serve.problems import KINDS, Problem
+from mla_serve.serve.problems import PROBLEM_KINDS, Problem
 from mla_serve.serve.settings import Settings
 
 REPLY = {
@@ -513,7 +513,7 @@ def test_an_address_where_nothing_is_stands_in_the_error(predict: Any) -> None:
 
 
 def test_every_problem_of_the_service_has_its_exception() -> None:
-    for cls, kind in KINDS.items():
+    for cls, kind in PROBLEM_KINDS.items():
         field = "image" if issubclass(cls, InputError) else None
         content = Problem(kind.type, kind.title, kind.status, "this; do that", field).to_dict()
         error = from_response(kind.status, httpx.Response(kind.status, json=content).content)

@@ -18,7 +18,7 @@ from mla_serve.commands.tune_trial import Service, requests, serving
 from mla_serve.errors import ConfigError
 from mla_serve.serve.http.forms import read_form, sample_from_form
 from mla_serve.serve.settings import Settings, load_settings
-from mla_serve.serve.workers.batching import parse_caps
+from mla_serve.serve.workers.batching import parse_batch_sizes
 
 machines = pytest.mark.parametrize(("cores", "gpu"), list(itertools.product([1, 2, 3, 8, 64], [False, True])))
 rates = st.lists(st.floats(1, 1e4), min_size=1, max_size=9)
@@ -34,7 +34,7 @@ def test_the_service_accepts_every_setting_that_is_tried(
         for name, value in {**default, **change}.items():
             monkeypatch.setenv(f"MLA_{name}", value)
         settings = load_settings()
-        parse_caps(settings.batch, ["image"], gpu=gpu)
+        parse_batch_sizes(settings.batch, ["image"], gpu=gpu)
         assert settings.processes >= 1
 
 

@@ -1,4 +1,4 @@
-"""The whole corpus against the API: each answer is a prediction or a problem, none is a failure of ours."""
+"""The whole corpus against the API: each answer is a prediction or a problem of the 4xx kind."""
 
 from __future__ import annotations
 

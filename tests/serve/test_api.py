@@ -27,10 +27,11 @@ from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
 from mla_serve.serve.http.body_limits import BodyLimit
 from mla_serve.serve.http.fields import OPTIONS
+from mla_serve.serve.http.guard import KeysFile
 from mla_serve.serve.models.open_predictor import open_predictor
-from mla_serve.serve.problems import KINDS, DeadlineExceeded, Kind, to_problem
+from mla_serve.serve.problems import PROBLEM_KINDS, DeadlineExceeded, ProblemKind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
-from mla_serve.serve.workers.threads import Stopwatch
+from mla_serve.serve.workers.stopwatch import Stopwatch
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Form = list[tuple[str, tuple[str | None, bytes]]]
@@ -424,7 +425,7 @@ def test_embed_returns_each_encoders_features(
     assert answer["model"]["name"] == "tiny"
 
 
-def test_model_says_what_can_be_sent(client: TestClient, predictor: Predictor) -> None:
+def test_model_describes_every_modality(client: TestClient, predictor: Predictor) -> None:
     model = client.get("/model").json()
     assert model["classes"] == predictor.classes
     assert {name: each["kind"] for name, each in model["modalities"].items()} == {
@@ -448,7 +449,7 @@ def test_an_unknown_path_is_a_problem(client: TestClient, method: str, path: str
     assert_problem(client.request(method, path), 404, "not-found", None)
 
 
-def test_a_wrong_method_says_the_right_one(client: TestClient) -> None:
+def test_a_wrong_method_is_refused_with_the_right_one(client: TestClient) -> None:
     reply = client.get("/predict")
     assert "POST" in assert_problem(reply, 405, "method-not-allowed", None)["detail"]
     assert reply.headers["allow"] == "POST"
@@ -493,7 +494,7 @@ def test_openapi_asks_for_a_key_where_the_service_does(tiny_bundle: Path, tmp_pa
     keys = tmp_path / "keys"
     keys.write_text("a-key-of-some-length")
     settings = Settings(model=tiny_bundle, device="cpu", api_keys_file=keys)
-    with TestClient(create_app(open_predictor(settings), settings)) as client:
+    with TestClient(create_app(open_predictor(settings), settings, KeysFile(keys))) as client:
         document = client.get("/openapi.json", headers={"Authorization": "Bearer a-key-of-some-length"}).json()
         assert document["security"] == [{"key": []}]
         # the page that explains the refusal needs no key
@@ -513,8 +514,8 @@ def test_head_is_answered_where_get_is(client: TestClient) -> None:
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.slug)
-def test_the_type_of_a_problem_is_a_page_that_explains_it(client: TestClient, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", PROBLEM_KINDS.values(), ids=lambda kind: kind.slug)
+def test_the_type_of_a_problem_is_a_page_that_explains_it(client: TestClient, kind: ProblemKind) -> None:
     page = client.get(kind.type)
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -629,7 +630,7 @@ def test_a_late_answer_is_dropped(settings: Settings, monkeypatch: pytest.Monkey
             ended.set()
 
     monkeypatch.setattr(predictor, "decode_one", decode_slowly)
-    monkeypatch.setattr(predictor, "logits", lambda *args: ran.append(args))
+    monkeypatch.setattr(predictor, "run_graphs", lambda *args: ran.append(args))
     monkeypatch.setattr(Answerer, "predict", predict_and_tell)
     with TestClient(create_app(predictor, settings)) as client:
         reply = client.post("/predict", files=[("text", (None, b"a"))])
@@ -640,24 +641,25 @@ def test_a_late_answer_is_dropped(settings: Settings, monkeypatch: pytest.Monkey
     assert not ran
 
 
-def test_a_stopwatch_stops_who_is_late() -> None:
-    watch = Stopwatch(3600.0)
+def test_a_stopwatch_that_is_stopped_ends_the_work_at_its_next_stage() -> None:
+    watch = Stopwatch()
     watch.lap("decode")
     watch.check()
     assert watch.header()["Server-Timing"].startswith("decode;dur=")
-    for late in (Stopwatch(-1.0).check, lambda: Stopwatch(-1.0).lap("decode")):
+    watch.stop()
+    for stage in (watch.check, lambda: watch.lap("decode")):
         with pytest.raises(DeadlineExceeded):
-            late()
+            stage()
 
 
-def test_every_kind_of_input_says_how_it_is_sent() -> None:
+def test_every_kind_of_input_declares_how_it_is_sent() -> None:
     for reader in INPUTS.values():
         assert reader.sent_as in ("file", "text", "numbers")
         assert bool(reader.formats) == (reader.sent_as == "file")
 
 
 def test_every_kind_of_problem_has_a_type_of_its_own() -> None:
-    assert len({kind.type for kind in KINDS.values()}) == len(KINDS)
+    assert len({kind.type for kind in PROBLEM_KINDS.values()}) == len(PROBLEM_KINDS)
     assert to_problem(ConfigError("no")).status == 500
 
 
@@ -696,7 +698,7 @@ def test_the_predictor_is_proved_right_before_it_serves(
         open_predictor(Settings(model=bundle_copy, device="cpu"))
 
 
-def test_numbers_that_the_model_cannot_take_are_told_and_not_answered(client: TestClient) -> None:
+def test_numbers_beyond_the_model_are_a_problem_and_not_an_answer(client: TestClient) -> None:
     huge = "3e38 3e38 3e38 3e38"
     for path in ("/predict", "/embed"):
         reply = client.post(path, files=[("vector", (None, huge)), ("text", (None, "abc"))])

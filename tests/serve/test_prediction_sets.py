@@ -74,5 +74,5 @@ def test_a_rule_without_scores_is_refused(client: TestClient) -> None:
     assert "leave it out" in reply.text
 
 
-def test_the_model_says_which_coverages_are_possible(client: TestClient) -> None:
+def test_model_lists_the_possible_coverages(client: TestClient) -> None:
     assert client.get("/model").json()["coverage"] == {"calibrated": {"text": 0.99, "2": 0.99}}

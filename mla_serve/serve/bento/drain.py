@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mla_serve.serve.bento.connection import ENDING, LAST_REQUEST_S, Crowd, whole_answer
 from mla_serve.serve.http.body_limits import LINGER_S
-from mla_serve.serve.problems import KINDS, Problem, Unavailable
+from mla_serve.serve.problems import PROBLEM_KINDS, Problem, Unavailable
 from mla_serve.serve.request_id import id_of
 from mla_serve.serve.settings import Settings
 
@@ -146,7 +146,7 @@ async def _refuse_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     with contextlib.closing(writer), contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
         async with asyncio.timeout(LINGER_S):
             await reader.readuntil(b"\r\n\r\n")
-        kind = KINDS[Unavailable]
+        kind = PROBLEM_KINDS[Unavailable]
         writer.write(whole_answer(Problem(kind.type, kind.title, kind.status, ENDING, request_id=id_of(()))))
         writer.write_eof()
         async with asyncio.timeout(LINGER_S):

@@ -28,9 +28,10 @@ from mla_serve.serve.metrics import count_forever, forget_dead_workers, meters, 
 from mla_serve.serve.models.current_model import BENTOML_PATHS, Mounted, PastBentoML
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.models.watch import ModelWatch
-from mla_serve.serve.request_id import Identity
+from mla_serve.serve.request_id import RequestIdMiddleware
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
-from mla_serve.serve.workers.batching import parse_caps
+from mla_serve.serve.workers.batching import parse_batch_sizes
+from mla_serve.serve.workers.threads import exit_despite_stuck_threads
 
 log = logging.getLogger("mla_serve")
 REPLACED = "TimeoutMiddleware"
@@ -61,7 +62,7 @@ class _Service(Service["MlaServe"]):  # type: ignore[misc]
         if mounted.keys is not None:
             # of BentoML; the application's own has a guard behind CORS, so that a browser may ask before it has a key
             inner = Guard(inner, mounted.keys, BENTOML_PATHS)
-        return Drained(Identity(inner, mounted.name, settings.access_log), drain)
+        return Drained(RequestIdMiddleware(inner, mounted.name, settings.access_log), drain)
 
 
 def _settings() -> Settings:
@@ -83,7 +84,7 @@ drain = Drain(settings)
 @bentoml.service(
     service_class=_Service,
     workers=settings.processes,
-    logging={"access": {"enabled": False}},  # Identity writes it, with the request's id
+    logging={"access": {"enabled": False}},  # RequestIdMiddleware writes it, with the request's id
 )
 class MlaServe:
     """Classify from whichever of a model's modalities are sent."""
@@ -126,6 +127,7 @@ class MlaServe:
     def say_goodbye(self) -> None:
         """Say in the log that nothing was lost: runs after the last answer."""
         tally().count()
+        exit_despite_stuck_threads()
         log.info("drained: accepted %d, answered %d requests", drain.accepted, drain.answered)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
@@ -141,6 +143,6 @@ class MlaServe:
             check_held(settings.max_held_bytes, max(settings.max_body_bytes, settings.max_batch_body_bytes))
             if settings.api_keys_file is not None:
                 KeysFile(settings.api_keys_file)
-            parse_caps(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)
+            parse_batch_sizes(settings.batch, open_predictor(settings, DEVICES["cpu"]).names, gpu=settings.uses_gpu)
         except MlaServeError as error:
             raise supervisor.CannotServe(str(error)) from None

@@ -1,1 +1,11 @@
-"""HTTP: bodies and fields to payloads, limits, keys, pages, the OpenAPI description."""
+"""HTTP: from the bytes of a request to payloads and options, limits and keys, what the service says of itself.
+
+content_type  the Content-Type header of a body or of one part
+fields        the rules for fields and options that hold for forms, JSON and the query string
+forms         form bodies -> payloads and options
+json_body     JSON bodies -> payloads and options
+body_limits   what a request may cost: the bytes of its body, memory, time
+guard         API keys, CORS origins, security headers
+openapi       GET /model, curl examples, the OpenAPI schemas
+pages         the playground, its samples, /docs, the explanation of each problem
+"""

@@ -1,9 +1,13 @@
-"""What one request may cost: bytes, on the stream, and seconds. Pure ASGI, nothing is buffered.
+"""What one request may cost: the bytes of its body, the memory of all bodies together, and its time.
 
-The body limit holds for a declared Content-Length and for chunked bodies alike. The application sees TooLarge raised
-by `receive`. An answer that goes out before the body has come in, whatever its reason, carries `Connection: close`. The
-connection is not closed at once: a client that is still sending would be reset by TCP before it had read the answer.
-For LINGER_S seconds what it sends is read and thrown away.
+The limits are layers of pure ASGI. A body is counted while it streams through them and is not buffered here, so a declared
+Content-Length and a chunked body are limited alike. `receive` raises TooLarge into the application, which answers 413.
+
+An answer may be ready before the whole body has arrived: too large, a wrong key, an unknown path. Closing the connection
+then would lose the answer: the client still sends, TCP answers bytes for a closed socket with a reset, and a reset makes
+the client's system throw away what it has received but not read. So the answer says `Connection: close` and is left
+unfinished for at most LINGER_S seconds, in which the rest of the body is read and thrown away; then it is finished, and the
+server closes the connection.
 """
 
 from __future__ import annotations
@@ -20,26 +24,26 @@ from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, problem_response
 
 LINGER_S = 3.0
-GIVE_UP = "mla_serve.give_up"  # extension of a scope: its `call` ends the connection at once, without a word in the log
-# How many bytes of memory one byte of a body is counted as, so that all bodies together take no more than their limit
-# (tests/serve/http/test_memory.py measures it). A text in which one character lies beyond U+FFFF takes four bytes for each,
-# beside the body and the pieces in which it came. Of forms only those that are worked on are decoded, two at a time.
+GIVE_UP = "mla_serve.give_up"  # ASGI extension of a scope; its `call` closes the connection at once and logs nothing
+# How many bytes of memory one byte of a body may take (tests/serve/http/test_memory.py measures it). Python stores a text
+# that has one character beyond U+FFFF with four bytes for each character, beside the body and the pieces in which it
+# arrived. A form costs less: only the forms that a thread works on are decoded.
 COST_OF_FORM = 4
 COST_OF_OTHER = 8
 
 
-class Held:
-    """The memory that bodies take, of all requests together."""
+class BodyMemory:
+    """The memory that the bodies of all requests take together."""
 
     def __init__(self, most: int) -> None:
-        """Start with none."""
+        """Start with none. Args: most, in bytes."""
         self.most = most
         self.bytes = 0
 
     def add(self, count: int) -> None:
-        """Take bytes in.
+        """Count more bytes.
 
-        Raises: Overloaded when there is no room for them.
+        Raises: Overloaded when they are too many.
         """
         if self.bytes + count > self.most:
             meters().refused.labels("bytes").inc()
@@ -48,7 +52,7 @@ class Held:
 
 
 class BodyLimit:
-    """Limit every request's body to `limit` bytes, or to what `by_path` says for its path, and all of them to `held`."""
+    """Limit the body of each request to `limit` bytes, or to its path's entry in `by_path`, and all bodies to `held`."""
 
     def __init__(
         self,
@@ -60,16 +64,16 @@ class BodyLimit:
     ) -> None:
         """Wrap an application that turns TooLarge and Overloaded into answers.
 
-        Args: cost, how much of `held` each byte of a request's body takes.
+        Args: held, bytes of memory; cost, returns how many of them one byte of a request's body takes.
         """
         self.app = app
         self.cost = cost
         self.limit = limit
         self.by_path = by_path
-        self.held = Held(held)
+        self.held = BodyMemory(held)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, its body counted."""
+        """Pass a request on, and count its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -83,9 +87,9 @@ class BodyLimit:
 
 
 class _LimitedBody:
-    """The stream of one request, and of its answer when that comes before the request is complete."""
+    """The body of one request as it arrives, and its answer, which may be sent before the body is complete."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: Held, cost: int) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, scope: Scope, all_held: BodyMemory, cost: int) -> None:
         self._cost = cost
         self._receive = receive
         self._send = send
@@ -98,7 +102,7 @@ class _LimitedBody:
         self.early = False
 
     async def receive(self) -> Message:
-        """Receive the next piece, unless there is too much.
+        """Receive the next piece of the body.
 
         Raises: TooLarge; Overloaded.
         """
@@ -120,7 +124,7 @@ class _LimitedBody:
         return TooLarge("body", f"{given}; at most {self.limit:,} bytes are read here, send less")
 
     async def send(self, message: Message) -> None:
-        """Send the answer, but leave it open when it comes early."""
+        """Send the answer; leave it unfinished if the body is not complete."""
         if message["type"] == "http.response.start" and self.more:
             self.early = True
             headers = [header for header in message["headers"] if header[0] != b"connection"]
@@ -130,7 +134,7 @@ class _LimitedBody:
         await self._send(message)
 
     async def close(self) -> None:
-        """End an early answer, after throwing away what still arrives."""
+        """Finish an early answer, after reading what the client still sends."""
         if not self.early:
             return
         with contextlib.suppress(TimeoutError):
@@ -143,16 +147,18 @@ class _LimitedBody:
 class Deadline:
     """Answer 504 when a request takes longer than `seconds`, and 500 when the application fails.
 
-    A client that takes an answer too slowly is given up: there is no other answer once one has begun.
+    This is the one clock of a request. When it runs out, the application is cancelled where it waits: for the body, for a
+    place in the queue, or for the thread that computes the answer, whose stopwatch the cancellation stops (workers/). If an
+    answer has begun, there can be no other: the client takes it too slowly, and its connection is closed.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
-        """Wrap an application whose work stops when it is cancelled."""
+        """Wrap an application whose work ends when it is cancelled."""
         self.app = app
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with an eye on the clock."""
+        """Pass a request on under a time limit."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -185,13 +191,13 @@ class Deadline:
 
 
 def cost_of_body(scope: Scope) -> int:
-    """Return how many bytes of memory a byte of this request's body takes at most."""
+    """Return how many bytes of memory one byte of this request's body takes at most."""
     is_form = any(name == b"content-type" and value[:10].lower() == b"multipart/" for name, value in scope["headers"])
     return COST_OF_FORM if is_form else COST_OF_OTHER
 
 
 def check_held(held: int, largest: int) -> None:
-    """Refuse a limit on all bodies under which the largest that is allowed could never be read.
+    """Refuse a limit on the memory of all bodies that is too small for a single body of the largest size.
 
     Raises: ConfigError.
     """
@@ -203,7 +209,7 @@ def check_held(held: int, largest: int) -> None:
 
 
 def _announced(scope: Scope) -> tuple[int, bool]:
-    """Return the Content-Length, 0 when there is none, and whether the body comes in chunks."""
+    """Return the Content-Length (0 if there is none) and whether the body is chunked."""
     length, chunked = 0, False
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():

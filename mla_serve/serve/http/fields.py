@@ -1,6 +1,11 @@
-"""What the fields of a request mean, however they came: as a form, as JSON, or in the query string.
+"""The rules for fields and options that hold alike for a form, for JSON and for the query string.
 
-A field that is empty, null or NaN was not sent. No field is ever taken as a path or fetched as a URL.
+Every name must be known and may occur once. A field that is empty, null or NaN counts as not sent. An option stands in the
+URL or in the body, not in both. No field is ever taken as a path or fetched as a URL.
+
+form          forms.py                 each part, or each pair of a urlencoded body
+JSON          json_body.py             each member of the object
+query string  options_from_query here  each pair; options only
 """
 
 from __future__ import annotations
@@ -18,18 +23,18 @@ from mla_serve.serve.problems import MalformedRequest
 
 BODY = "body"
 QUERY = "query"
-# A float has 17 digits; what is longer than this was not written by a program.
-LONGEST_NUMBER = 100
+# A float has 17 significant digits. Python would parse millions, slowly.
+MAX_NUMBER_LENGTH = 100
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-NUMBERS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
+NUMBER_OPTIONS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
 DATA_URL = "data:"
-MOST_EMPTY = 100  # fields that say nothing; each costs time
-EXPECTED = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
+MAX_EMPTY_FIELDS = 100  # empty fields beyond the known ones; each costs time
+EXPECTED_VALUES = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to answer: how many labels, by which fusion rule, with a set of which coverage; None leaves it open."""
+    """The options of a request: labels to list, fusion rule, coverage of the prediction set; None takes the default."""
 
     top_k: int | None = None
     fusion: str | None = None
@@ -39,10 +44,10 @@ class Options:
 OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
-def options_from(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
-    """Check the options of a request, from its URL and its body.
+def merge_options(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
+    """Check the options of a request and merge those of its URL with those of its body.
 
-    Raises: InputError for one that is in both, or that is no such value.
+    Raises: InputError for an option that is in both, or that has a value of the wrong type or range.
     """
     for name in query:
         if name in body:
@@ -51,26 +56,26 @@ def options_from(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
     return Options(_top_k(values.get("top_k")), _fusion(values.get("fusion")), _coverage(values.get("coverage")))
 
 
-def read_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
+def options_from_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
     """Read the options in a query string.
 
-    Raises: UnknownField for anything else, so that a text is not written into logs as part of a URL; InputError.
+    Raises: UnknownField for anything else, since URLs are logged and a user's text must not be; InputError.
     """
     found: dict[str, str] = {}
-    for name, value in pairs(query, "utf-8", QUERY, len(known)):
+    for name, value in parse_urlencoded(query, "utf-8", QUERY, len(known)):
         if name not in known:
             options = f"the URL takes {', '.join(known)}; send everything else in the body"
             raise UnknownField(name[:100], options if known else "the URL of this path takes no options; leave it out")
         if value:
-            check_new(name, found)
+            check_not_repeated(name, found)
             found[name] = value
-    return numbers_of_texts(found)
+    return parse_number_options(found)
 
 
-def pairs(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
-    """Split application/x-www-form-urlencoded: a query string, or a body.
+def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
+    """Split application/x-www-form-urlencoded, a query string or a body, into names and values.
 
-    Args: where, what errors speak of; known, how many fields there are, to bound how many are read.
+    Args: where, the field that errors name; known, how many names are known, which bounds how many pairs are read.
     Raises: MalformedRequest.
     """
     if not content:
@@ -81,38 +86,40 @@ def pairs(content: bytes, charset: str, where: str, known: int) -> list[tuple[st
             keep_blank_values=True,
             encoding=charset,
             errors="strict",
-            max_num_fields=known + MOST_EMPTY,
+            max_num_fields=known + MAX_EMPTY_FIELDS,
         )
     except UnicodeDecodeError:
         raise MalformedRequest(where, f"expected {charset}, got other bytes; with curl, use --data-urlencode") from None
     except ValueError:
-        raise MalformedRequest(where, f"more than {known + MOST_EMPTY} fields; send each that is needed once") from None
+        raise MalformedRequest(
+            where, f"more than {known + MAX_EMPTY_FIELDS} fields; send each that is needed once"
+        ) from None
 
 
 def check_known(name: str, known: Collection[str]) -> None:
-    """Refuse a name that is not among the known ones."""
+    """Refuse a name that the model does not know."""
     if name not in known:
         raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
 
 
-def check_new(name: str, taken: Iterable[str]) -> None:
-    """Refuse a name that has been there."""
+def check_not_repeated(name: str, taken: Iterable[str]) -> None:
+    """Refuse a name that was sent before."""
     if name in taken:
-        raise repeated(name)
+        raise repeated_field(name)
 
 
-def repeated(name: str) -> InputError:
-    """Say that a field was sent more than once."""
+def repeated_field(name: str) -> InputError:
+    """Return the error for a field that was sent more than once."""
     return InputError(name, "the field was sent more than once; send it once")
 
 
-def sent(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what means that nothing was sent. NaN is null by now (json_body.py)."""
+def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the fields that count as not sent. The JSON parser has turned NaN into None (json_body.py)."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
-def payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
-    """Turn a value in JSON into a payload: files are base64, texts strings, vectors numbers.
+def payload_from_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
+    """Turn a JSON value into a payload: a file is a base64 string, a text a string, a vector a list of numbers.
 
     Raises: InputError.
     """
@@ -123,31 +130,36 @@ def payload_of_json(name: str, value: Any, reader: Input, max_bytes: int) -> Pay
             return value
     elif isinstance(value, str):
         return decode_base64(name, value, max_bytes) if reader.sent_as == "file" else value
-    expected = f"expected {EXPECTED[reader.sent_as]}"
+    expected = f"expected {EXPECTED_VALUES[reader.sent_as]}"
     raise InputError(name, f"{expected}, got {json_type(value)}; leave the field out if there is none")
 
 
 def decode_base64(name: str, text: str, max_bytes: int) -> bytes:
-    """Decode base64 as clients write it: with or without padding, for URLs, in lines, as a data: URL.
+    """Decode base64 in the forms that clients write.
+
+    Accepted are the standard and the URL-safe alphabet, with or without padding, with or without line breaks, and a
+    data: URL around it. Most clients write the one form that Python decodes, so that is tried first, and only its failure
+    pays for a copy of the text in normal form. For the same reason a text that looks too long is measured again without
+    its line breaks: a limit that counted them would refuse a file that is small enough.
 
     Raises: TooLarge; InputError.
     """
     if text[: len(DATA_URL)].lower() == DATA_URL:
         head, _, text = text.partition(",")
-        text = unquote(text) if "%" in text else text  # a URL may escape what it likes
+        text = unquote(text) if "%" in text else text  # a URL may escape any character
         if not head.lower().endswith(";base64"):
             raise InputError(name, "the data: URL is not in base64; send data:TYPE;base64,CONTENT or the base64 alone")
     if _decoded_size(text) > max_bytes:
         text = _padded(text)  # without the line breaks
         if _decoded_size(text) > max_bytes:
-            raise too_large(name, max_bytes)
+            raise part_too_large(name, max_bytes)
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError:
         try:
             content = base64.b64decode(_padded(text), validate=True)
         except ValueError:
-            raise InputError(name, f"expected {EXPECTED['file']}, got a string that is no base64") from None
+            raise InputError(name, f"expected {EXPECTED_VALUES['file']}, got a string that is no base64") from None
     if not content:
         raise InputError(name, "the file is empty; leave the field out if there is none")
     return content
@@ -158,36 +170,36 @@ def _decoded_size(text: str) -> int:
 
 
 def _padded(text: str) -> str:
-    """Bring base64 to the one form that Python decodes."""
+    """Rewrite base64 in the one form that Python decodes."""
     text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     return text + "=" * (-len(text) % 4)
 
 
-def too_large(name: str, limit: int) -> TooLarge:
-    """Say that one part is too large."""
+def part_too_large(name: str, limit: int) -> TooLarge:
+    """Return the error for a part that is too large."""
     return TooLarge(name, f"more than {limit:,} bytes, which is the most that is read of one part; send a smaller one")
 
 
 def json_type(value: object) -> str:
-    """Name the type of a value as JSON calls it."""
+    """Return the name that JSON has for the type of a value."""
     if value is None:
         return "null"
     names: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), "a number")
 
 
-def numbers_of_texts(options: Mapping[str, str]) -> dict[str, Any]:
-    """Read the numbers among options that came as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
+def parse_number_options(options: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the numbers among options that were sent as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
 
     Raises: InputError.
     """
-    return {name: _number_of_text(name, text) if name in NUMBERS else text for name, text in options.items()}
+    return {name: _number_of_text(name, text) if name in NUMBER_OPTIONS else text for name, text in options.items()}
 
 
 def _number_of_text(name: str, text: str) -> float:
     stripped = text.strip()
-    if len(stripped) > LONGEST_NUMBER or not NUMBER.fullmatch(stripped):
-        raise InputError(name, f"got {_short(text)}; send {NUMBERS[name]}")
+    if len(stripped) > MAX_NUMBER_LENGTH or not NUMBER.fullmatch(stripped):
+        raise InputError(name, f"got {_short(text)}; send {NUMBER_OPTIONS[name]}")
     return float(stripped)
 
 
@@ -196,7 +208,7 @@ def _top_k(value: Any) -> int | None:
         return None
     number = _number("top_k", value)
     if number < 1 or not number.is_integer():
-        raise InputError("top_k", f"got {_short(value)}; send {NUMBERS['top_k']}")
+        raise InputError("top_k", f"got {_short(value)}; send {NUMBER_OPTIONS['top_k']}")
     return int(number)
 
 
@@ -205,7 +217,7 @@ def _coverage(value: Any) -> float | None:
         return None
     number = _number("coverage", value)
     if not 0 < number < 1:
-        raise InputError("coverage", f"got {_short(value)}; send {NUMBERS['coverage']}")
+        raise InputError("coverage", f"got {_short(value)}; send {NUMBER_OPTIONS['coverage']}")
     return number
 
 
@@ -217,7 +229,7 @@ def _fusion(value: Any) -> str | None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(name, f"got {json_type(value)}; send {NUMBERS[name]}")
+        raise InputError(name, f"got {json_type(value)}; send {NUMBER_OPTIONS[name]}")
     return float(value)
 
 

@@ -1,7 +1,7 @@
-"""Forms to parts: multipart/form-data, and application/x-www-form-urlencoded, which clients send when there is no file.
+"""Form bodies: multipart/form-data, and application/x-www-form-urlencoded, which clients send when there is no file.
 
-Parts are kept in memory, never in files: the body limit bounds them. Text stays as it was sent: `2024`, `true` and
-`{"a": 1}` are texts.
+A form becomes a list of parts, and the parts become payloads and options. Parts are kept in memory, never in files: the
+body limit bounds them. A text is not interpreted: `2024`, `true` and `{"a": 1}` are texts.
 """
 
 from __future__ import annotations
@@ -26,50 +26,56 @@ from mla_serve.serve.http.content_type import (
     MULTIPART,
     URLENCODED,
     ContentType,
-    content_type_of,
-    read_content_type,
+    body_content_type,
+    parse_content_type,
 )
 from mla_serve.serve.http.fields import (
     BODY,
     DATA_URL,
-    MOST_EMPTY,
+    MAX_EMPTY_FIELDS,
     OPTIONS,
     check_known,
-    check_new,
+    check_not_repeated,
     decode_base64,
-    numbers_of_texts,
-    pairs,
-    sent,
-    too_large,
+    parse_number_options,
+    parse_urlencoded,
+    part_too_large,
+    without_empty,
 )
 from mla_serve.serve.problems import MalformedRequest
 
-PLAIN_BOUNDARY = re.compile(rb"[ -~]{1,70}")  # RFC 2046 allows fewer, but no longer one
-PLAIN_HEAD = re.compile(
-    rb'content-disposition: form-data; name="([a-z0-9_]{1,99})"(?:; filename="([a-z0-9_. -]{0,99})")?'
-    rb"(?:\r\ncontent-type: ([a-z0-9/.+-]{1,99}))?",
-    re.IGNORECASE,
+UNTYPED = ContentType()
+NO_ENCODING = (b"", b"7bit", b"8bit", b"binary")  # Content-Transfer-Encodings that leave the content as it is
+
+
+EVENTS = (
+    "part_begin",
+    "part_data",
+    "part_end",
+    "header_field",
+    "header_value",
+    "header_end",
+    "headers_finished",
+    "end",
 )
-PLAIN = ContentType()
-MOST_PLAIN = 1_000  # parts; nobody means more
-AS_IT_IS = (b"", b"7bit", b"8bit", b"binary")
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a form: its name, whether it came as a file, its content, and what its headers say of that.
+    """One part of a form.
 
-    encoding: of the content in transfer, empty where there is none.
+    is_file: whether it was sent with a file name, even an empty one. content: as it was sent. encoding: the
+    Content-Transfer-Encoding of the content, empty where the content is sent as it is.
     """
 
     name: str
     is_file: bool
     content: bytes
-    kind: ContentType = PLAIN
+    kind: ContentType = UNTYPED
     encoding: bytes = b""
 
     def decoded(self) -> bytes:
-        """Return the content without its encoding in transfer.
+        """Return the content with its Content-Transfer-Encoding undone.
 
         Raises: InputError.
         """
@@ -78,89 +84,67 @@ class Part:
         return binascii.a2b_qp(self.content) if self.encoding == b"quoted-printable" else self.content
 
     def text(self) -> str | None:
-        """Return the content as text; None where it is the null of JSON.
+        """Return the content as text, or None for the null of JSON.
 
         Raises: InputError.
         """
         charset = self.kind.codec(self.name)
         try:
-            # a byte order mark is the habit of editors, and no part of a text
+            # utf-8-sig drops the byte order mark that some editors write before a text
             text = self.decoded().decode("utf-8-sig" if charset == "utf-8" else charset)
         except UnicodeError as error:
             raise InputError(self.name, f"expected {charset.upper()}, got other bytes ({error})"[:200]) from None
         if self.kind.is_json:
-            return _string_of_json(text)
-        return text if self.is_file else text.replace("\r\n", "\n")  # browsers send each line break of a field so
+            return _text_of_json(text)
+        return text if self.is_file else text.replace("\r\n", "\n")  # browsers send a line break as CR LF
 
 
-class FormReader:
-    """Collect the parts of a multipart body, each name once, as the bytes come in. What is empty counts as not sent."""
+class MultipartReader:
+    """Collect the parts of a multipart body as its bytes arrive: each name once, empty parts left out.
+
+    An empty part with a file name is kept, so that an empty file is refused later. Names and sizes are checked while a
+    part arrives, so that a body that will be refused is not read to its end.
+    """
 
     def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
-        """Expect parts named in `known`, each of `max_part_bytes` at most."""
+        """Accept parts whose names are in `known`, each of at most `max_part_bytes` bytes.
+
+        Raises: MalformedRequest for a boundary that cannot be used.
+        """
         self._max_part_bytes = max_part_bytes
-        self._most_parts = len(known) + MOST_EMPTY
+        self._most_parts = len(known) + MAX_EMPTY_FIELDS
         self._count = 0
         self.parts: list[Part] = []
+        self._names: set[str] = set()
         self.complete = False
-        self._boundary = boundary
         self._known = known
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
-        self._part, self._has_filename = Part("", False, b""), False
+        self._name, self._has_filename = "", False
+        self._finish: Callable[[bytes], Part]
         self._content = bytearray()
-
-    def feed_whole(self, body: bytes) -> None:
-        """Parse a body that is there from the first to the last byte: as `feed` does, in a quarter of the time if it is plain.
-
-        Raises: what `feed` raises.
-        """
-        found = _split_plain(body, self._boundary)
-        if found is None or len(found) > self._most_parts:
-            self.feed(body)
-            return
-        for part, has_filename in found:
-            check_known(part.name, self._known)
-            if part.content or has_filename:
-                self._check(part.name, len(part.content))
-                self.parts.append(part)
-        self.complete = True
+        callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in EVENTS}
+        try:
+            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # it wants a TypedDict
+        except FormParserError as error:
+            raise MalformedRequest(FIELD, f"the boundary cannot be used ({error})") from None
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes.
 
-        Raises: MalformedRequest; UnknownField as soon as a part's header shows an unknown name; InputError as soon as there
-        is content under a name that has been there; UnsupportedFormat.
+        Raises: MalformedRequest; UnknownField after the headers of a part with an unknown name; InputError at the first
+        byte under a name that was sent before; TooLarge; UnsupportedFormat.
         """
         try:
-            parser = self._parser
-        except FormParserError as error:
-            raise MalformedRequest(FIELD, f"the boundary cannot be used ({error})") from None
-        try:
-            parser.write(data)
+            self._parser.write(data)
         except FormParserError as error:
             raise MalformedRequest(
                 BODY, f"this is no multipart/form-data ({error}); use an HTTP library to build it"
             ) from None
 
-    @functools.cached_property
-    def _parser(self) -> MultipartParser:
-        events = (
-            "part_begin",
-            "part_data",
-            "part_end",
-            "header_field",
-            "header_value",
-            "header_end",
-            "headers_finished",
-            "end",
-        )
-        callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in events}
-        return MultipartParser(self._boundary, callbacks)  # type: ignore[arg-type]
-
     def close(self) -> None:
-        """Let go of what has come: the parser calls the reader back, and such a circle stays until the next collection."""
-        self.__dict__.pop("_parser", None)
+        """Release the parser. It refers to this reader, and such a circle stays until the next garbage collection."""
+        del self._parser
 
     def _part_begin(self) -> None:
         self._headers = {}
@@ -180,49 +164,56 @@ class FormReader:
         self._header, self._value = b"", b""
 
     def _headers_finished(self) -> None:
-        disposition = self._headers.get(b"content-disposition", b"")
-        _, options = parse_options_header(disposition)
-        if b"name" not in options:
+        name, filename = _parse_disposition(self._headers.get(b"content-disposition", b""))
+        if name is None:
             raise MalformedRequest(
                 BODY, "a part of the form has no name; send Content-Disposition: form-data; name=..."
             )
-        name = options[b"name"].decode(errors="replace")
-        check_known(name, self._known)
-        filename = options.get(b"filename", _extended_filename(disposition))
-        self._part, self._has_filename = self._described(name, filename is not None), bool(filename)
+        self._name, self._has_filename = name.decode(errors="replace"), bool(filename)
+        check_known(self._name, self._known)
+        self._finish = self._part_from_headers(self._name, filename is not None)
 
-    def _described(self, name: str, is_file: bool) -> Part:
-        """Make a part without its content from the headers."""
-        kind = read_content_type(self._headers.get(b"content-type"))
+    def _part_from_headers(self, name: str, is_file: bool) -> Callable[[bytes], Part]:
+        """Return what makes the part that these headers announce, once its content has arrived."""
+        kind = parse_content_type(self._headers.get(b"content-type"))
         encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
-        if encoding not in (*AS_IT_IS, b"base64", b"quoted-printable"):
+        if encoding not in (*NO_ENCODING, b"base64", b"quoted-printable"):
             given = encoding[:40].decode("latin-1")
             raise UnsupportedFormat(
                 name, f"the Content-Transfer-Encoding {given!r} is not read; send the bytes as they are"
             )
-        return Part(name, is_file, b"", kind, b"" if encoding in AS_IT_IS else encoding)
+        encoding = b"" if encoding in NO_ENCODING else encoding
+        return functools.partial(Part, name, is_file, kind=kind, encoding=encoding)
 
     def _check(self, name: str, size: int) -> None:
-        check_new(name, (part.name for part in self.parts))
+        check_not_repeated(name, self._names)
         if size > self._max_part_bytes:
-            raise too_large(name, self._max_part_bytes)
+            raise part_too_large(name, self._max_part_bytes)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._content += data[start:end]
-        self._check(self._part.name, len(self._content))
+        self._check(self._name, len(self._content))
 
     def _part_end(self) -> None:
         if self._content or self._has_filename:
-            self._check(self._part.name, len(self._content))
-            self.parts.append(dataclasses.replace(self._part, content=bytes(self._content)))
+            self._check(self._name, len(self._content))
+            self._names.add(self._name)
+            self.parts.append(self._finish(bytes(self._content)))
         self._content = bytearray()
 
     def _end(self) -> None:
         self.complete = True
 
 
+@functools.lru_cache(maxsize=64)  # clients repeat their headers, and to parse one costs as much as the rest of a part
+def _parse_disposition(header: bytes) -> tuple[bytes | None, bytes | None]:
+    """Return the name and the file name in a Content-Disposition header, None for what it lacks."""
+    _, options = parse_options_header(header)
+    return options.get(b"name"), options.get(b"filename", _extended_filename(header))
+
+
 def _extended_filename(disposition: bytes) -> bytes | None:
-    """Find filename*=..., which RFC 7578 forbids and some libraries send alone; the parser passes it over."""
+    """Return the value of filename*=..., which RFC 7578 forbids, some libraries send and the parser ignores."""
     if b"filename*" not in disposition.lower():
         return None
     _, options = parse_options_header(
@@ -231,38 +222,18 @@ def _extended_filename(disposition: bytes) -> bytes | None:
     return options.get(b"extended")
 
 
-def _split_plain(body: bytes, boundary: bytes) -> list[tuple[Part, bool]] | None:
-    """Split a form as browsers and libraries write it into its parts; None for any other, which the parser reads.
-
-    Returns: each part, and whether it has the name of a file.
-    """
-    start, end = b"--" + boundary + b"\r\n", b"\r\n--" + boundary + b"--"
-    if not (PLAIN_BOUNDARY.fullmatch(boundary) and body.startswith(start) and body.endswith((end, end + b"\r\n"))):
-        return None
-    parts = []
-    for piece in body[len(start) : body.rindex(end)].split(b"\r\n" + start, MOST_PLAIN):
-        head, gap, content = piece.partition(b"\r\n\r\n")
-        found = PLAIN_HEAD.fullmatch(head)
-        if found is None or not gap or end[:-2] in content:
-            return None
-        name, filename, media_type = found.groups()
-        kind = ContentType((media_type or b"").decode().lower())
-        part = Part(name.decode(), filename is not None, content, kind)
-        parts.append((part, bool(filename)))
-    return parts
-
-
 async def read_form(
     request: Request, known: Collection[str], example: Callable[[], str], max_part_bytes: int
 ) -> list[Part]:
-    """Read a multipart form of parts whose names are in `known`; `example` gives a command that would send one.
+    """Read a multipart form.
 
-    Raises: UnsupportedFormat for another content type; what FormReader raises.
+    Args: known, the names that a part may have; example, returns a command that sends a form, for an error message.
+    Raises: UnsupportedFormat for another content type; what MultipartReader raises.
     """
     given = request.headers.get("content-type")
     if given is None and request.headers.get("content-length", "0") == "0":
         return []
-    kind = content_type_of(request)
+    kind = body_content_type(request)
     if kind.media_type != MULTIPART:
         was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         raise UnsupportedFormat(
@@ -272,16 +243,13 @@ async def read_form(
         )
     if not kind.boundary:
         raise MalformedRequest(FIELD, "multipart/form-data without a boundary; let the HTTP library set it")
-    with contextlib.closing(FormReader(kind.boundary, known, max_part_bytes)) as reader:
+    with contextlib.closing(MultipartReader(kind.boundary, known, max_part_bytes)) as reader:
         return await _read_multipart(request, reader)
 
 
-async def _read_multipart(request: Request, reader: FormReader) -> list[Part]:
-    declared = request.headers.get("content-length")
+async def _read_multipart(request: Request, reader: MultipartReader) -> list[Part]:
     async for chunk in request.stream():
-        if declared == str(len(chunk)):
-            reader.feed_whole(chunk)
-        elif chunk:
+        if chunk:
             reader.feed(chunk)
     if not reader.complete:
         raise MalformedRequest(BODY, "the form ends early; send it to its closing boundary")
@@ -291,7 +259,7 @@ async def _read_multipart(request: Request, reader: FormReader) -> list[Part]:
 def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_bytes: int) -> list[Part]:
     """Read application/x-www-form-urlencoded.
 
-    Raises: MalformedRequest, UnknownField or InputError; UnsupportedFormat for JSON under this name, as `curl -d` sends it.
+    Raises: MalformedRequest, UnknownField or InputError; UnsupportedFormat for JSON, which `curl -d` sends under this type.
     """
     if body.lstrip()[:1] in (b"{", b"["):
         raise UnsupportedFormat(
@@ -299,29 +267,33 @@ def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_
             "the body looks like JSON, but it was sent as a form; add the header: curl -H 'Content-Type: application/json'",
         )
     parts: list[Part] = []
-    for name, value in pairs(body, charset, BODY, len(known)):
+    for name, value in parse_urlencoded(body, charset, BODY, len(known)):
         check_known(name, known)
         if value:
-            check_new(name, (part.name for part in parts))
+            check_not_repeated(name, (part.name for part in parts))
             content = value.encode()
-            if len(content) > 2 * max_part_bytes:
-                raise too_large(name, max_part_bytes)
+            if (
+                len(content) > 2 * max_part_bytes
+            ):  # base64 takes 4/3 of a file's bytes; the file itself is checked later
+                raise part_too_large(name, max_part_bytes)
             parts.append(Part(name, False, content, ContentType(URLENCODED)))
     return parts
 
 
 def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
-    """Pick the modalities out of a form: {name: payload}.
+    """Return the modalities of a form: {name: payload}.
 
     Raises: InputError for an empty file, or text where a file belongs.
     """
-    return sent({part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs})
+    return without_empty(
+        {part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs}
+    )
 
 
 def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
-    """Pick the options out of a form.
+    """Return the options of a form.
 
-    Raises: InputError for a file in an option's place, or a text in that of a number.
+    Raises: InputError for a file where an option belongs, or a text where a number belongs.
     """
     texts = {}
     for part in parts:
@@ -329,7 +301,7 @@ def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
             if part.is_file and not part.kind.is_json:
                 raise InputError(part.name, "a file was sent; send an option as a plain field")
             texts[part.name] = part.text()
-    return numbers_of_texts(sent(texts))
+    return parse_number_options(without_empty(texts))
 
 
 def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
@@ -342,15 +314,15 @@ def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
             raise InputError(part.name, "the file is empty; leave the field out if there is none")
         return part.decoded()
     if part.kind.media_type == URLENCODED:
-        return decode_base64(part.name, part.content.decode().replace(" ", "+"), max_bytes)  # curl -d escapes no +
+        return decode_base64(part.name, part.content.decode().replace(" ", "+"), max_bytes)  # curl -d does not escape +
     if part.content[: len(DATA_URL)].lower() == DATA_URL.encode() or part.kind.is_json:
         text = part.text()
         return text and decode_base64(part.name, text, max_bytes)
     raise InputError(part.name, f"expected a file, got a text field; send it as a file: curl -F {part.name}=@FILE")
 
 
-def _string_of_json(text: str) -> str | None:
-    """Return what a text part in JSON says: its string, or nothing for null; what is no string stays as it was sent."""
+def _text_of_json(text: str) -> str | None:
+    """Return the string that a JSON text holds, or None for null; anything else stays as it was sent."""
     if text.strip() == "null":
         return None
     if text.lstrip()[:1] == '"':

@@ -1,4 +1,4 @@
-"""Who may come in, and what a browser may do with what goes out: API keys, CORS, security headers."""
+"""Who may call the service, and what a browser may do with its answers: API keys, CORS origins, security headers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import Unauthorised, Unavailable, problem_response
 
 log = logging.getLogger("mla_serve")
-LOOK_S = 1.0
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/", "/docs"})  # the same for everybody
-OPEN_FOLDERS = ("/web/", "/docs/", "/problems/")  # what the pages are made of, and what a 401 means
-SHORTEST_KEY = 16
+RELOAD_S = 1.0
+OPEN_PATHS = frozenset(
+    {"/livez", "/readyz", "/healthz", "/", "/docs"}
+)  # without a key: they reveal nothing of the model
+OPEN_FOLDERS = ("/web/", "/docs/", "/problems/")  # the files of those pages, and the explanation of a 401
+MIN_KEY_LENGTH = 16
 ORIGIN = re.compile(r"https?://[^/\s,*?#@]+|\*")
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -30,7 +32,7 @@ HEADERS = [
     (b"permissions-policy", b"camera=(self), microphone=(self), geolocation=(), payment=(), usb=()"),
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
-# Pages have no script and no style in them, so none that stands in one is ever run.
+# Pages have no inline script or style, so the policy forbids both: what an attacker got into a page would not run.
 CONTENT_SECURITY_POLICY = (
     b"content-security-policy",
     b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -39,49 +41,50 @@ CONTENT_SECURITY_POLICY = (
 
 
 class Keys:
-    """The keys that open the service. Only their hashes are kept."""
+    """The API keys. Only their hashes are kept."""
 
     usable = True
-    """False while it is not known which keys are valid."""
+    """False while the valid keys are not known."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        """Accept any of these."""
+        """Accept any of these keys."""
         self._digests = _digests(keys)
 
-    def know(self, key: bytes) -> bool:
-        """Whether a key is one of these; takes as long whichever it is, and if it is none."""
+    def accepts(self, key: bytes) -> bool:
+        """Whether a key is valid; takes the same time for every key, so that the time reveals nothing."""
         digest = hashlib.sha256(key).digest()
         found = [hmac.compare_digest(digest, each) for each in self._digests]
         return any(found)
 
 
 class KeysFile(Keys):
-    """The keys of a file, which is read again every LOOK_S seconds while there are requests.
+    """The keys in a file, which is read again every RELOAD_S seconds while there are requests.
 
-    While the file is empty, gone, damaged or cannot be read, no key is known: whoever takes a key away can rely on it.
+    While the file is empty, missing, damaged or unreadable, no key is valid: an operator who revokes a key by a mistaken
+    edit must not find that the old keys still work.
     """
 
     def __init__(self, path: Path, *, must_be_usable: bool = True) -> None:
         """Read the file.
 
-        Args: must_be_usable, False to begin without any key where the file cannot be used now.
+        Args: must_be_usable, False to start with no valid key when the file cannot be used now, instead of raising.
         Raises: ConfigError.
         """
         self._path = path
-        self._look_at = time.monotonic() + LOOK_S
+        self._reload_at = time.monotonic() + RELOAD_S
         super().__init__(_read_keys(path) if must_be_usable else [])
         if not must_be_usable:
-            self.look()
+            self.reload()
 
-    def know(self, key: bytes) -> bool:
-        """Look at the file, if it is time to, and then for the key."""
-        if time.monotonic() > self._look_at:
-            self.look()
-        return super().know(key)
+    def accepts(self, key: bytes) -> bool:
+        """Whether a key is valid, after reading the file again if it is time to."""
+        if time.monotonic() > self._reload_at:
+            self.reload()
+        return super().accepts(key)
 
-    def look(self) -> None:
-        """Read the file again. It is not asked whether it has changed: a clock is too coarse to tell."""
-        self._look_at = time.monotonic() + LOOK_S
+    def reload(self) -> None:
+        """Read the file again, changed or not: two changes within one tick of the file system's clock look like one."""
+        self._reload_at = time.monotonic() + RELOAD_S
         try:
             digests = _digests(_read_keys(self._path))
         except ConfigError as error:
@@ -96,17 +99,17 @@ class KeysFile(Keys):
 
 
 class Guard:
-    """Answer 401 to whoever sends no known key, 503 while none is known, but for health and the pages themselves."""
+    """Answer 401 to a request without a valid key, and 503 while no key is valid; health and the pages need no key."""
 
     def __init__(self, app: ASGIApp, keys: Keys, paths: Collection[str] = ()) -> None:
-        """Wrap an application; guard these paths of it, or all when there are none."""
+        """Wrap an application. Args: paths, the paths to guard; all of them when empty."""
         self.app = app
         self.keys = keys
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, if it may come in."""
-        if scope["type"] == "lifespan" or self._is_open(scope["path"]) or self.keys.know(_bearer(scope)):
+        """Pass a request on if its key is valid."""
+        if scope["type"] == "lifespan" or self._is_open(scope["path"]) or self.keys.accepts(_bearer(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             error: MlaServeError = Unauthorised("send a key that the operator gave you: Authorization: Bearer KEY")
@@ -121,7 +124,7 @@ class Guard:
 
 
 class SecurityHeaders:
-    """Put the headers on every answer that keep a browser from doing what nobody meant."""
+    """Add the headers that restrict what a browser does with an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap an application."""
@@ -141,7 +144,7 @@ class SecurityHeaders:
 def parse_origins(text: str) -> list[str]:
     """Split MLA_CORS_ORIGINS.
 
-    Raises: ConfigError for what is no origin.
+    Raises: ConfigError for an entry that is no origin.
     """
     origins = [origin.strip() for origin in text.split(",") if origin.strip()]
     for origin in origins:
@@ -156,21 +159,23 @@ def _security_headers(given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes,
 
 
 def _read_keys(path: Path) -> list[str]:
-    """Read a file of keys: one per line, empty lines and those that start with # left out.
+    """Read a file of keys: one per line; empty lines and lines that start with # are left out.
 
-    Raises: ConfigError, which quotes no key.
+    Raises: ConfigError, without quoting a key.
     """
     try:
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is no plain file")  # reading a pipe would not come to an end
+            raise OSError(errno.EINVAL, "it is no plain file")  # reading a pipe would never end
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"  # that of UnicodeDecodeError quotes the file
+        reason = (
+            getattr(error, "strerror", None) or "it is not UTF-8"
+        )  # a UnicodeDecodeError's own text quotes the file
         raise ConfigError(f"MLA_API_KEYS_FILE={str(path)!r}: cannot be read ({reason}); one key per line") from None
     keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys or any(len(key) < SHORTEST_KEY or not key.isascii() for key in keys):
+    if not keys or any(len(key) < MIN_KEY_LENGTH or not key.isascii() for key in keys):
         raise ConfigError(
-            f"MLA_API_KEYS_FILE={str(path)!r}: expected one key per line, each of {SHORTEST_KEY} ASCII characters "
+            f"MLA_API_KEYS_FILE={str(path)!r}: expected one key per line, each of {MIN_KEY_LENGTH} ASCII characters "
             "or more; make one with: openssl rand -hex 24"
         )
     return keys
@@ -181,7 +186,7 @@ def _digests(keys: Sequence[str]) -> list[bytes]:
 
 
 def _bearer(scope: Scope) -> bytes:
-    """Return the key of a request, empty when there is none."""
+    """Return the key that a request sends, empty when it sends none."""
     for name, value in scope["headers"]:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             key: bytes = value[7:].strip()

@@ -1,8 +1,15 @@
-"""JSON bodies: one meaning, or none.
+"""JSON bodies, read so that every parser would read the same.
 
-orjson parses, as it is the fastest. The standard library's parser looks again where something is not JSON or may be
-ambiguous: NaN, as Python writes a missing value, is null; a member that is repeated is refused, since parsers disagree on
-which one counts.
+Two things in JSON are read differently by different parsers, and each has a rule here:
+NaN is no JSON, but Python's json writes it, often for a missing value. It is read as null, that is as not sent. Infinity
+    has no such meaning and is refused.
+A member that occurs twice has the first value for some parsers and the last for others. It is refused by its name, as a
+    field that occurs twice in a form is. Otherwise a check before this service, which reads one, could be deceived about
+    what this service reads.
+
+orjson parses, because it is fast; but it keeps the last of two members without a word. So the colons of the body are
+counted: with as many colons as members nothing was lost, and that is so for nearly every request. Otherwise (a colon in a
+text, deeper objects, a repeated member) the standard library's parser reads the body again and sees every member.
 """
 
 from __future__ import annotations
@@ -18,17 +25,28 @@ from starlette.requests import Request
 
 from mla_serve.errors import InputError, MissingInput, TooLarge, UnsupportedFormat
 from mla_serve.inputs import Input, Payload
-from mla_serve.serve.http.content_type import FIELD, ContentType, content_type_of
-from mla_serve.serve.http.fields import BODY, OPTIONS, check_known, json_type, payload_of_json, repeated, sent
+from mla_serve.serve.http.content_type import FIELD, ContentType, body_content_type
+from mla_serve.serve.http.fields import (
+    BODY,
+    OPTIONS,
+    check_known,
+    json_type,
+    payload_from_json,
+    repeated_field,
+    without_empty,
+)
 from mla_serve.serve.problems import MalformedRequest
 
-LONGEST_INTEGER = 18  # digits; a longer one is a float, as orjson reads it
+MAX_EXACT_DIGITS = 18  # an integer with more digits becomes a float, as orjson reads it
 
 
 def check_content_type(request: Request) -> ContentType:
-    """Refuse a body that does not claim to be JSON."""
+    """Return the content type of a body that must be JSON.
+
+    Raises: UnsupportedFormat for another one.
+    """
     given = request.headers.get("content-type")
-    kind = content_type_of(request)
+    kind = body_content_type(request)
     if not kind.is_json:
         was = f"sent as {given[:100]!r}" if given else "sent without a content type"
         example = """curl -H 'Content-Type: application/json' -d '{"samples": [{...}]}' localhost:3000/predict/batch"""
@@ -37,17 +55,18 @@ def check_content_type(request: Request) -> ContentType:
 
 
 def parse_object(body: bytes, kind: ContentType, max_values: int, example: str) -> dict[str, Any]:
-    """Parse a body that is one JSON object; `example` shows one, for whoever sent something else.
+    """Parse a body that is one JSON object.
 
+    Args: example, an object that would be accepted, for an error message.
     Raises: TooLarge; MalformedRequest; InputError, naming a repeated member; UnsupportedFormat.
     """
     body = _to_utf8(body, kind)
-    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:  # a byte of JSON can become 60 bytes of objects
+    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:  # a byte of JSON can become 60 bytes of Python objects
         raise TooLarge(BODY, f"more than {max_values:,} values in the JSON; send several requests")
     try:
         content = orjson.loads(body)
         if isinstance(content, dict) and not _has_every_member(body, content):
-            _parse_slowly(body)
+            _parse_strictly(body)
     except orjson.JSONDecodeError as error:
         content = _parse_with_nan(body, error)
     if not isinstance(content, dict):
@@ -56,7 +75,7 @@ def parse_object(body: bytes, kind: ContentType, max_values: int, example: str) 
 
 
 def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
-    """Turn one item of a batch into payloads.
+    """Turn one JSON sample into payloads: {name: payload}.
 
     Raises: InputError or UnknownField, naming the modality.
     """
@@ -66,19 +85,21 @@ def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) 
         )
     for name in item:
         check_known(name, inputs)
-    return {name: payload_of_json(name, value, inputs[name], max_bytes) for name, value in sent(item).items()}
+    return {
+        name: payload_from_json(name, value, inputs[name], max_bytes) for name, value in without_empty(item).items()
+    }
 
 
 def split_options(
     content: Mapping[str, Any], others: tuple[str, ...], options: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the members of an object into the others and the options; what was not sent is left out.
+    """Split the members of an object into the other fields and the options; empty ones are left out.
 
     Raises: UnknownField.
     """
     for name in content:
         check_known(name, (*others, *options))
-    members = sent(content)
+    members = without_empty(content)
     return (
         {name: value for name, value in members.items() if name not in options},
         {name: value for name, value in members.items() if name in options},
@@ -86,9 +107,9 @@ def split_options(
 
 
 def parse_batch(body: bytes, kind: ContentType, max_items: int, max_values: int) -> tuple[list[Any], dict[str, Any]]:
-    """Parse the body of /predict/batch: the samples as they stand there, and the options.
+    """Parse the body of /predict/batch into the samples, not yet checked, and the options.
 
-    Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the body as a whole.
+    Raises: MalformedRequest, UnknownField, MissingInput, TooLarge or InputError, for faults of the whole body.
     """
     content = parse_object(body, kind, max_values, '{"samples": [{...}, ...]}')
     members, options = split_options(content, ("samples",), OPTIONS)
@@ -105,7 +126,7 @@ def parse_batch(body: bytes, kind: ContentType, max_items: int, max_values: int)
 
 
 def _to_utf8(body: bytes, kind: ContentType) -> bytes:
-    """Bring a body to UTF-8 without a byte order mark, from what the request names or its first bytes show."""
+    """Convert a body to UTF-8 without a byte order mark, by its charset or else by its first bytes."""
     codec = kind.codec() if kind.charset else json.detect_encoding(body)
     if codec in ("utf-8", "utf-8-sig"):
         return body.removeprefix(codecs.BOM_UTF8)
@@ -116,9 +137,9 @@ def _to_utf8(body: bytes, kind: ContentType) -> bytes:
 
 
 def _has_every_member(body: bytes, content: dict[str, Any]) -> bool:
-    """Whether no member was lost because another has its name: every member has its colon.
+    """Return True only if no member was lost to another of the same name: there are as many members as colons.
 
-    False may be said of texts with colons, and of objects that are nested deeper than samples.
+    False does not mean that one was lost: a text may hold a colon, and objects deeper than samples are not counted.
     """
     samples = content.get("samples")
     inner = sum(len(each) for each in samples if isinstance(each, dict)) if isinstance(samples, list) else 0
@@ -126,14 +147,14 @@ def _has_every_member(body: bytes, content: dict[str, Any]) -> bool:
 
 
 def _parse_with_nan(body: bytes, error: ValueError) -> Any:
-    """Parse what orjson refused, for it may have refused NaN; refuse the rest as it does.
+    """Parse a body that orjson refused: it may be valid but for NaN. Anything else is refused with orjson's reason.
 
     Raises: MalformedRequest.
     """
     if b"NaN" in body:
         try:
-            content = _parse_slowly(body)
-            orjson.dumps(content)  # refuses lone surrogates
+            content = _parse_strictly(body)
+            orjson.dumps(content)  # raises for lone surrogates, as orjson.loads does
             return content
         except (orjson.JSONEncodeError, ValueError) as again:
             said = str(again)
@@ -142,15 +163,15 @@ def _parse_with_nan(body: bytes, error: ValueError) -> Any:
     raise MalformedRequest(BODY, f"this is no JSON ({said}); let a JSON library write it, in UTF-8") from None
 
 
-def _parse_slowly(body: bytes) -> Any:
-    """Parse with null for NaN.
+def _parse_strictly(body: bytes) -> Any:
+    """Parse with the standard library, which sees every member; NaN becomes None.
 
     Raises: InputError, naming a repeated member; MalformedRequest; ValueError for what is no JSON.
     """
     try:
         return json.loads(
             body.decode(),
-            object_pairs_hook=_unrepeated,
+            object_pairs_hook=_object_without_repeats,
             parse_int=_integer,
             parse_float=_finite,
             parse_constant=_null_for_nan,
@@ -159,17 +180,19 @@ def _parse_slowly(body: bytes) -> Any:
         raise MalformedRequest(BODY, "the JSON is nested too deep; send an object of plain values") from None
 
 
-def _unrepeated(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in members:
         if name in found:
-            raise repeated(name.encode(errors="replace").decode())  # a lone surrogate cannot stand in an answer
+            raise repeated_field(
+                name.encode(errors="replace").decode()
+            )  # a lone surrogate cannot be written into the answer
         found[name] = value
     return found
 
 
 def _integer(text: str) -> float:
-    return int(text) if len(text) <= LONGEST_INTEGER else float(text)
+    return int(text) if len(text) <= MAX_EXACT_DIGITS else float(text)
 
 
 def _finite(text: str) -> float:

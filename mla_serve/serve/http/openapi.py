@@ -1,4 +1,4 @@
-"""What a bundle reads and answers, for people and machines: GET /model, curl examples, the OpenAPI fields."""
+"""Descriptions of the service, built from the bundle: the answer of GET /model, curl examples, the OpenAPI schemas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mla_serve.bundle.runtime import WHEELS
 from mla_serve.fusion.rules import DEFAULT_RULE, RULES
 from mla_serve.inputs import Input
 from mla_serve.serve.http.content_type import JSON, MULTIPART
-from mla_serve.serve.problems import KINDS, MEDIA_TYPE
+from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
 
 NOT_BLANK = r"\S"
@@ -82,7 +82,7 @@ class ModelDescription:
 
 
 def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> ModelDescription:
-    """Return all that a caller may want to know of the model."""
+    """Return the answer of GET /model."""
     manifest = bundle.manifest
     return ModelDescription(
         name=manifest.name,
@@ -108,7 +108,10 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
 
 
 def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
-    """Say, by fusion rule and pattern (or number of modalities), up to which coverage a set need not hold all labels."""
+    """Return the highest coverage for which a prediction set may leave labels out: {fusion rule: {pattern: coverage}}.
+
+    With n scores of a pattern (or of a number of modalities), a higher coverage than n / (n + 1) needs every label.
+    """
     return {
         rule: {pattern: len(scores) / (len(scores) + 1) for pattern, scores in patterns.items()}
         for rule, patterns in bundle.prediction_sets.scores.items()
@@ -116,14 +119,14 @@ def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
 
 
 def describe_input(reader: Input) -> ModalityDescription:
-    """Say how one modality is sent."""
+    """Describe how one modality is sent."""
     contents = {field.name for field in dataclasses.fields(reader) if "file" in field.metadata}
     fields = {name: value for name, value in vars(reader).items() if name in _field_names(reader) - contents}
     return ModalityDescription(reader.kind, reader.sent_as, list(reader.formats), list(reader.shape), fields)
 
 
 def serving_versions() -> dict[str, str]:
-    """Return the versions of what computes the answers here."""
+    """Return the versions of the installed packages that compute the answers."""
     versions = {"mla_serve": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -134,7 +137,7 @@ def serving_versions() -> dict[str, str]:
 
 
 def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
-    """Write a command that sends these modalities to a service on this machine."""
+    """Write a curl command that sends these modalities to a service on this machine."""
     return " ".join(
         ["curl", *(f"-F {_curl_field(name, reader)}" for name, reader in inputs.items()), f"localhost:3000{path}"]
     )
@@ -143,8 +146,9 @@ def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
 def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, Any]:
     """Return the OpenAPI request body of one sample, as a form or as JSON.
 
-    It does not say that one modality at least is needed: generators make classes without fields of `anyOf`. Nor that there
-    must be a body: openapi-python-client 0.29 then writes modules that cannot be imported (its issue 1451).
+    Two facts are left out because they break generated clients. That at least one modality is needed: generators make
+    classes without fields of `anyOf`. That a body is required: openapi-python-client 0.29 then writes modules that cannot
+    be imported (its issue 1451).
     """
     options = option_schemas() if with_options else {}
     form = {name: _form_field(reader) for name, reader in inputs.items()}
@@ -174,9 +178,9 @@ def query_parameters() -> list[dict[str, Any]]:
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses for these statuses."""
+    """Return the OpenAPI responses for these HTTP statuses."""
     titles: dict[int, list[str]] = {}
-    for kind in KINDS.values():
+    for kind in PROBLEM_KINDS.values():
         titles.setdefault(kind.status, []).append(kind.title)
     schema = {"$ref": "#/components/schemas/Problem"}
     return {

@@ -1,27 +1,23 @@
-"""What people look at: the playground at /, its ready-made samples, the API's documentation, what each problem means.
+"""The pages for people: the playground at /, its samples, the API's documentation, an explanation of each problem.
 
-All from this machine, and no page has a script or a style of its own: what a bundle says can never become one.
-
-Every path is an exact route: nothing that a client sends becomes a path on the disk.
+Everything comes from this machine, and no page has a script or a style of its own, so that a text from a bundle can never
+become code. Each path is an exact route (api.py), so that nothing a client sends becomes a path on the disk.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import html
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.inputs.media.formats import media_type
 from mla_serve.serve.http.content_type import JSON
-from mla_serve.serve.problems import KINDS
+from mla_serve.serve.problems import PROBLEM_KINDS
 
 WEB = Path(__file__).parents[1] / "web"
 INDEX = "index.html"
@@ -34,90 +30,84 @@ MEDIA_TYPES = {
 SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
-def add_pages(app: FastAPI, bundle: Bundle) -> None:
-    """Add the routes of everything that is for people."""
-    _add_playground(app)
-    _add_samples(app, bundle)
-    _add_docs(app)
-    _add_problems(app)
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What one path answers: content that is kept in memory, and its media type."""
+
+    content: bytes
+    media_type: str
 
 
-def _add_playground(app: FastAPI) -> None:
-    """Serve the page at / and each of its files at web/NAME, from memory."""
-    for path in sorted(WEB.iterdir()):
-        if path.suffix in MEDIA_TYPES:
-            route = "/" if path.name == INDEX else f"/web/{path.name}"
-            _add_content(app, route, path.read_bytes(), MEDIA_TYPES[path.suffix])
+def all_pages(bundle: Bundle, title: str) -> dict[str, Page]:
+    """Return everything that is kept in memory for people, by its path. Args: title, that of the documentation."""
+    return _playground() | _samples(bundle) | {"/docs": _documentation(title)} | _problems()
 
 
-def _add_samples(app: FastAPI, bundle: Bundle) -> None:
-    """Serve the golden samples: a list at /samples, files each at a path of their own."""
-    listed = []
+def swagger_files() -> dict[str, Path]:
+    """Return BentoML's copy of Swagger UI by path, found without importing BentoML; empty where there is none."""
+    spec = importlib.util.find_spec("bentoml")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = [
+        Path(folder, "_internal", "server", "static_content", name) for folder in folders for name in SWAGGER.values()
+    ]
+    return {f"/docs/{path.name}": path for path in found} if all(path.is_file() for path in found) else {}
+
+
+def _playground() -> dict[str, Page]:
+    """Return the page at / and each of its files at /web/NAME."""
+    return {
+        "/" if path.name == INDEX else f"/web/{path.name}": Page(path.read_bytes(), MEDIA_TYPES[path.suffix])
+        for path in sorted(WEB.iterdir())
+        if path.suffix in MEDIA_TYPES
+    }
+
+
+def _samples(bundle: Bundle) -> dict[str, Page]:
+    """Return the golden samples: a list at /samples, in which a file is the path where its content is."""
+    pages, listed = {}, []
     for index, sample in enumerate(bundle.golden_samples()):
         entry: dict[str, Any] = {}
         for name, payload in sample.items():
             entry[name] = payload
             if isinstance(payload, bytes):
                 entry[name] = f"samples/{index}/{name}"
-                _add_content(app, f"/{entry[name]}", payload, media_type(payload))
+                pages[f"/{entry[name]}"] = Page(payload, media_type(payload))
         listed.append(entry)
-    _add_content(app, "/samples", orjson.dumps(listed), JSON)
+    return pages | {"/samples": Page(orjson.dumps(listed), JSON)}
 
 
-def _add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI at /docs, from BentoML's copy; where that is not there, the page leads to the description.
+def _documentation(title: str) -> Page:
+    """Write /docs, which starts Swagger UI, or links to openapi.json where there is no Swagger UI.
 
-    docs.js starts it, and sends a key along where one is asked for.
+    docs.js starts it, and sends a key along where one is needed.
     """
-    assets = _swagger_assets()
-    links = [f'<link rel="stylesheet" href="docs/{assets["css"].name}">'] if assets else []
-    scripts = [f"docs/{assets['js'].name}"] if assets else []
+    sources = [path[1:] for path in swagger_files()]
+    links = [f'<link rel="stylesheet" href="{source}">' for source in sources if source.endswith(".css")]
+    scripts = [source for source in sources if source.endswith(".js")]
     head = [*links, *(f'<script defer src="{source}"></script>' for source in (*scripts, "web/docs.js"))]
     body = f'{"".join(head)}<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
-    _add_content(app, "/docs", _page(app.title, body), MEDIA_TYPES[".html"])
-    for path in assets.values():
-        app.add_route(f"/docs/{path.name}", functools.partial(_send_file, path), include_in_schema=False)
+    return _page(title, body)
 
 
-def _add_problems(app: FastAPI) -> None:
-    """Explain each kind of problem at its type."""
-    for kind in KINDS.values():
+def _problems() -> dict[str, Page]:
+    """Explain each kind of problem at the path that is its type."""
+    pages = {}
+    for kind in PROBLEM_KINDS.values():
         body = (
             f'<link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
             f"<p>{html.escape(kind.explanation)}</p>"
             f"<p>HTTP status {kind.status}, type <code>{kind.type}</code></p></main>"
         )
-        _add_content(app, kind.type, _page(kind.title, body, "../"), MEDIA_TYPES[".html"])
+        pages[kind.type] = _page(kind.title, body, "../")
+    return pages
 
 
-def _page(title: str, content: str, root: str = "") -> bytes:
+def _page(title: str, content: str, root: str = "") -> Page:
     """Write a page. Args: title, any text; content, HTML; root, the relative path from the page to the playground."""
-    return (
+    text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="{root}web/icon.svg">'
         f"<title>{html.escape(title)}</title></head><body>{content}</body></html>\n"
-    ).encode()
-
-
-def _add_content(app: FastAPI, route: str, content: bytes, kind: str) -> None:
-    async def send(_: Request) -> Response:
-        return Response(content, headers={"Cache-Control": "no-cache"}, media_type=kind)
-
-    app.add_route(route, send, include_in_schema=False)
-
-
-async def _send_file(path: Path, _: Request) -> Response:
-    return FileResponse(path, headers={"Cache-Control": "max-age=86400"})
-
-
-def _swagger_assets() -> dict[str, Path]:
-    """Find the copy of Swagger UI that BentoML carries, without importing BentoML; empty when there is none."""
-    spec = importlib.util.find_spec("bentoml")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = {
-        kind: Path(folder, "_internal", "server", "static_content", name)
-        for folder in folders
-        for kind, name in SWAGGER.items()
-    }
-    return files if all(path.is_file() for path in files.values()) else {}
+    )
+    return Page(text.encode(), MEDIA_TYPES[".html"])

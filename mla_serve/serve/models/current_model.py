@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import MlaServeError
-from mla_serve.serve.api import Routes, Surface, create_app
+from mla_serve.serve.api import Application, Routes, create_app
 from mla_serve.serve.http.guard import KeysFile
 from mla_serve.serve.models.open_predictor import KeptBundle, open_predictor
 from mla_serve.serve.models.watch import Fingerprint, fingerprint
@@ -21,7 +21,7 @@ ANY_OTHER_PATH = "/404"
 class Serving:
     """The application of one model, and how many requests are in it."""
 
-    def __init__(self, app: Surface) -> None:
+    def __init__(self, app: Application) -> None:
         """Start with none."""
         self.app = app
         self.paths = app.paths
@@ -129,8 +129,8 @@ class Mounted:
 
     def longest(self) -> float:
         """Return for how many seconds a thread has been busy with one request, to this model or one before."""
-        self._before = [each for each in self._before if each.inside or each.routes.bench.longest()]
-        return max((each.routes.bench.longest() for each in (*self._before, self._now) if each), default=0.0)
+        self._before = [each for each in self._before if each.inside or each.routes.pool.longest()]
+        return max((each.routes.pool.longest() for each in (*self._before, self._now) if each), default=0.0)
 
     def name(self, path: str) -> str:
         """Return a path, or one name for all that do not exist."""
@@ -138,7 +138,7 @@ class Mounted:
 
     def waiting(self) -> int:
         """Return how many requests wait for a thread."""
-        return self._now.routes.bench.waiting if self._now else 0
+        return self._now.routes.pool.waiting if self._now else 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""

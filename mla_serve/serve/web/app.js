@@ -1,6 +1,6 @@
-// The page: one card per modality that GET /model lists, one question to POST /predict whenever something changes.
+// The page: one card for each modality that GET /model lists, and a request to POST /predict after each change.
 
-import { ask, get, key, Refusal } from "./ask.js";
+import { ask, get, key, RequestError } from "./ask.js";
 import { makeCard } from "./card.js";
 import { isDrawable } from "./image.js";
 import { answerPanel } from "./results.js";
@@ -34,7 +34,7 @@ function introduce(model) {
   const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : (VERBS[modality.kind] ?? VERBS[modality.sent_as]))))];
   const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
   const several = Object.keys(model.modalities).length > 1;
-  const says = several ? " apart, says how sure it is, and which input it listened to." : " apart and says how sure it is.";
+  const says = several ? " apart, says how sure it is, and how much each input counted." : " apart and says how sure it is.";
   place("lede").replaceChildren(`${title(ways)}${several ? ", in any combination" : ""}. The model tells `, ...classesIn(model.classes), says);
 }
 
@@ -44,7 +44,7 @@ function classesIn(classes) {
   return few ? parted : [`${classes.length.toLocaleString("en")} classes (`, ...parted, ", …)"];
 }
 
-/** Make the function that asks the service; a newer question makes older ones void. */
+/** Make the function that sends a request; a newer request cancels the one before. */
 function answering(cards, panel, code) {
   let current = new AbortController();
   let again;
@@ -65,7 +65,7 @@ function answering(cards, panel, code) {
       code.show(parts, options);
     } catch (error) {
       if (signal.aborted) return;
-      if (!(error instanceof Refusal)) throw error;
+      if (!(error instanceof RequestError)) throw error;
       show(error, cards, panel);
       if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);
     }
@@ -78,15 +78,15 @@ async function collect(cards) {
   return Object.fromEntries(parts.filter(([, part]) => part !== null));
 }
 
-/** Show a problem where it belongs: at the modality's card, or above the answer. */
-function show(refusal, cards, panel) {
-  const card = cards.find(each => each.name === refusal.field);
-  if (card) card.say(refusal.message);
-  panel.refuse(card ? new Refusal(`${title(card.name)} cannot be used as it is.`) : refusal);
-  if (refusal.status === 401) askForKey();
+/** Show a problem at the modality's card, or above the answer. */
+function show(error, cards, panel) {
+  const card = cards.find(each => each.name === error.field);
+  if (card) card.say(error.message);
+  panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is.`) : error);
+  if (error.status === 401) askForKey();
 }
 
-/** Call `action` once things have been quiet for a moment, or have been lively for too long. */
+/** Call `action` when there was no change for a moment, or when changes have gone on for too long. */
 function debounced(action) {
   let timer, since;
   return () => {
@@ -100,7 +100,7 @@ function debounced(action) {
   };
 }
 
-/** Take files that are dropped or pasted: into the card under them, or the first that reads their kind. */
+/** Take files that are dropped or pasted, into the card under the pointer or the first card that accepts them. */
 function acceptFilesAnywhere(cards) {
   const give = (file, target) => {
     const under = target?.closest?.("[data-modality]")?.dataset.modality;
@@ -127,13 +127,13 @@ function acceptFilesAnywhere(cards) {
 }
 
 start().catch(error => {
-  place("lede").textContent = error instanceof Refusal ? error.message : "This page failed; reload it.";
+  place("lede").textContent = error instanceof RequestError ? error.message : "This page failed; reload it.";
   place("lede").setAttribute("role", "alert");
   if (error.status === 401) askForKey();
-  else if (!(error instanceof Refusal)) throw error;
+  else if (!(error instanceof RequestError)) throw error;
 });
 
-/** Ask for the key of a service that is not open to everybody. */
+/** Ask for the API key, if the service needs one. */
 function askForKey() {
   if (document.querySelector("form.key")) return;
   const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });

@@ -1,9 +1,9 @@
-// Send what is on the page to POST /predict and read the reply or the problem.
+// Send the page's inputs to POST /predict, and read the answer or the problem.
 
 const KEY = "mla_serve.key";
 
-/** What went wrong, in words for the person in front of the page. */
-export class Refusal extends Error {
+/** A request that failed; its message is for the person in front of the page. */
+export class RequestError extends Error {
   constructor(message, { status = null, field = null, retryAfter = null } = {}) {
     super(message);
     this.status = status; // of the reply, when there was one
@@ -12,32 +12,32 @@ export class Refusal extends Error {
   }
 }
 
-/** Ask for an answer. Args: parts, {name: Blob or string}; options, {name: value}. Throws Refusal, or AbortError. */
+/** Ask for an answer. Args: parts, {name: Blob or string}; options, {name: value}. Throws RequestError, or AbortError. */
 export async function ask(parts, options, signal) {
   let reply;
   try {
     reply = await fetch("predict", { method: "POST", body: formOf({ ...parts, ...options }), headers: headers(), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(unreachable(), { retryAfter: 3 });
+    throw new RequestError(unreachable(), { retryAfter: 3 });
   }
-  if (!reply.ok) throw await refusalOf(reply);
+  if (!reply.ok) throw await requestErrorOf(reply);
   return reply.json();
 }
 
-/** Fetch one of the service's descriptions. Throws Refusal. */
+/** Fetch one of the service's descriptions. Throws RequestError. */
 export async function get(path, read = reply => reply.json()) {
   let reply;
   try {
     reply = await fetch(path, { headers: headers() });
   } catch {
-    throw new Refusal(unreachable(), { retryAfter: 3 });
+    throw new RequestError(unreachable(), { retryAfter: 3 });
   }
-  if (!reply.ok) throw await refusalOf(reply);
+  if (!reply.ok) throw await requestErrorOf(reply);
   return read(reply);
 }
 
-/** The key of this service, when it asks for one; kept until the tab is closed. No header can hold other letters. */
+/** The API key, kept until the tab is closed. A key with letters that no header can hold is not kept. */
 export const key = {
   get: () => sessionStorage.getItem(KEY)?.match(/^[!-~]+$/)?.[0] ?? null,
   set: value => sessionStorage.setItem(KEY, value),
@@ -56,19 +56,19 @@ function formOf(parts) {
   return form;
 }
 
-/** Turn an error reply into words: the service's own problem+json where there is one. */
-async function refusalOf(reply) {
+/** Turn an error reply into a message: the service's own problem+json if there is one. */
+async function requestErrorOf(reply) {
   const problem = await reply.json().catch(() => ({}));
   const detail = sentence(problem.detail ?? "");
   const seconds = Number(reply.headers.get("Retry-After")) || 2;
   if (reply.status === 429 || reply.status === 503) {
-    return new Refusal(`The server is busy. ${detail}`.trim(), { retryAfter: Math.min(seconds, 30) });
+    return new RequestError(`The server is busy. ${detail}`.trim(), { retryAfter: Math.min(seconds, 30) });
   }
   if (reply.status === 401) {
-    return new Refusal(key.get() ? "The key is not accepted. Enter another one." : "This service asks for a key. Enter the one that its operator gave you.", { status: 401 });
+    return new RequestError(key.get() ? "The key is not accepted. Enter another one." : "This service asks for a key. Enter the one that its operator gave you.", { status: 401 });
   }
   const title = problem.title ? sentence(problem.title) : `The service answered with error ${reply.status}.`;
-  return new Refusal(`${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
+  return new RequestError(`${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
 }
 
 function unreachable() {

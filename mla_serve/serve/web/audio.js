@@ -1,6 +1,6 @@
-// The field for sound: record, choose or drop a file, see it, hear it.
+// The field for sound: record, choose or drop a file, see its outline, play it.
 //
-// A file is sent as it is. A recording, and a file that was spoiled here, is sent as a WAV at the model's rate.
+// A file is sent as it is. A recording, and a file to which noise was added, is sent as a WAV at the model's rate.
 
 import { button, el, fileButton, icon, title } from "./dom.js";
 import { deviceMessage, mediaDevices } from "./image.js";
@@ -8,8 +8,8 @@ import { encodeWav, resample, spoilSamples, trim } from "./sound.js";
 
 const LONGEST_S = 30;
 const DECODE_RATE = 48000;
-const LOWEST_RATE = 8000; // that every browser can play
-// A phone call's processing is no part of the training data.
+const LOWEST_RATE = 8000; // every browser can play it
+// Without the processing that phone calls use: the training data did not have it.
 const MICROPHONE = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
 /** Make the field of an audio modality. */
@@ -46,19 +46,19 @@ export function audioField({ name, modality, changed, take, say }) {
   }
   function follow() {
     if (!recording) return;
-    show(recording.heard());
+    show(recording.recorded());
     requestAnimationFrame(follow);
   }
   async function finish() {
-    const { heard, stop, rate: heardRate, timer } = recording;
+    const { recorded, stop, rate: recordedRate, timer } = recording;
     clearTimeout(timer);
     recording = null;
     record.setAttribute("aria-pressed", "false");
     text.textContent = "Record";
     await stop();
-    const samples = heard();
+    const samples = recorded();
     if (!samples.length) return say("Nothing was recorded. Keep the recording on for a moment.");
-    sound = { samples: resample(trim(samples, heardRate), heardRate, rate), file: null };
+    sound = { samples: resample(trim(samples, recordedRate), recordedRate, rate), file: null };
     changed();
   }
   async function load(file) {
@@ -103,7 +103,7 @@ export function audioField({ name, modality, changed, take, say }) {
   return { element, payload, load, clear, accepts: file => file.type.startsWith("audio/") };
 }
 
-/** Open the microphone. Returns {heard(): all samples so far, stop(), rate}. */
+/** Open the microphone. Returns {recorded(): all samples so far, stop(), rate}. */
 async function startRecording() {
   const stream = await mediaDevices().getUserMedia({ audio: MICROPHONE });
   const context = new AudioContext();
@@ -113,11 +113,11 @@ async function startRecording() {
   recorder.port.onmessage = ({ data }) => blocks.push(data);
   context.createMediaStreamSource(stream).connect(recorder);
   const stop = async () => {
-    await new Promise(done => setTimeout(done, 60)); // what is on its way from the microphone
+    await new Promise(done => setTimeout(done, 60)); // for the sound that the microphone has not delivered yet
     stream.getTracks().forEach(track => track.stop());
     await context.close();
   };
-  return { heard: () => joined(blocks), stop, rate: context.sampleRate };
+  return { recorded: () => joined(blocks), stop, rate: context.sampleRate };
 }
 
 function joined(blocks) {
@@ -141,10 +141,10 @@ async function decode(file, rate) {
 /** Play samples; returns the source, whose stop() ends it. */
 function playSamples(samples, rate, ended) {
   const context = new AudioContext();
-  const heardRate = Math.max(rate, LOWEST_RATE);
-  const heard = resample(samples, rate, heardRate);
-  const buffer = context.createBuffer(1, heard.length, heardRate);
-  buffer.copyToChannel(heard, 0);
+  const playedRate = Math.max(rate, LOWEST_RATE);
+  const played = resample(samples, rate, playedRate);
+  const buffer = context.createBuffer(1, played.length, playedRate);
+  buffer.copyToChannel(played, 0);
   const source = new AudioBufferSourceNode(context, { buffer });
   source.connect(context.destination);
   source.onended = () => {
@@ -155,7 +155,7 @@ function playSamples(samples, rate, ended) {
   return source;
 }
 
-/** Draw the outline of a sound, as high as its loudest moment. */
+/** Draw the outline of a sound, scaled to its loudest moment. */
 function drawWave(canvas, samples) {
   const context = canvas.getContext("2d");
   const { width, height } = canvas;

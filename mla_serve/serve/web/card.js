@@ -1,7 +1,7 @@
 // One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
 //
 // A field is {element, payload(noise), load(content), clear(), accepts(file)}. payload returns what is sent, a Blob with
-// a `filename` or a string, or null when there is nothing; it also shows what the noise has done to it. A field with
+// a `filename` or a string, or null when there is nothing; it also shows the input with its noise. A field with
 // `noiseless` has no noise slider.
 
 import { button, el, icon, title } from "./dom.js";
@@ -13,7 +13,7 @@ import { numbersField, textField } from "./text.js";
 // By kind. A kind without a field of its own gets the one for how it is sent.
 const FIELDS = { image: imageField, audio: audioField, file: fileField, text: textField, numbers: numbersField };
 
-/** Make the card of one modality. `changed` is called whenever what it would send has changed. */
+/** Make the card of one modality. Calls `changed` whenever its payload has changed. */
 export function makeCard(name, modality, model, changed) {
   const message = el("p", { class: "message", role: "alert", hidden: true });
   const say = text => {
@@ -22,7 +22,7 @@ export function makeCard(name, modality, model, changed) {
   };
   const touched = () => {
     say(null);
-    if (!uses.checked) use(true); // whoever fills a field means it
+    if (!uses.checked) use(true); // filling a field switches its modality on
     else changed();
   };
   const field = (FIELDS[modality.kind] ?? FIELDS[modality.sent_as])({ name, modality, changed: touched, take: load, say });

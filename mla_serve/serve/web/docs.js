@@ -1,4 +1,4 @@
-// Starts the API's documentation. Where the service asks for a key, takes the one that the playground keeps, or asks for one.
+// Start the API's documentation. If the service needs an API key, use the playground's, or ask for one.
 
 const KEY = "mla_serve.key"; // as in ask.js
 const send = window.fetch;

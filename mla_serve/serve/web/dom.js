@@ -1,4 +1,4 @@
-// Small helpers to build the page. Nothing here knows what a modality is.
+// Small helpers to build the page, independent of the model.
 
 /** Make an element: el("p", {class: "hint", onclick: f}, "text", child). `undefined`, `null` and `false` are skipped. */
 export function el(tag, properties = {}, ...children) {
@@ -55,26 +55,26 @@ export function fileButton(text, accept, label, chosen) {
   return el("label", { class: "button" }, input, icon("folder"), el("span", {}, text));
 }
 
-/** Show a name as people write it: rear_camera -> Rear camera. */
+/** Write a name for people: rear_camera -> Rear camera. */
 export function title(name) {
   const words = name.replaceAll("_", " ");
   return words[0].toUpperCase() + words.slice(1);
 }
 
-/** Split a text where a line may break: "_" and the like are no such place of themselves. */
+/** Split a text where a line may break, also after "_" and the like, where browsers would not break it. */
 export function breakable(text) {
   const parts = text.split(/(?<=[_\-/.,;:|+&])(?=[\p{L}\p{N}])/u);
   return parts.flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
 }
 
-/** Show a share of one. A value that is not 1 is never shown as 100 %. */
+/** Write a share of one in per cent. A value below 1 is never written as 100 %. */
 export function percent(share) {
   if (share < 1 && share > 0.9995) return "> 99.9 %";
   if (share > 0 && share < 0.0005) return "< 0.1 %";
   return `${(100 * share).toFixed(1)} %`;
 }
 
-/** A generator of the same random numbers in [0, 1) for the same seed: noise that does not flicker. */
+/** Make a generator of random numbers in [0, 1), the same for the same seed, so that noise does not flicker. */
 export function randomNumbers(seed) {
   let state = seed >>> 0;
   return () => {

@@ -1,6 +1,6 @@
 // The field for an image: draw, drop, choose, paste or take a picture.
 //
-// A file is sent as it is. A drawing, and a picture that was spoiled or inverted here, is sent as a PNG of the size that
+// A file is sent as it is. A drawing, and a picture that was inverted or has noise, is sent as a PNG of the size that
 // the model reads.
 
 import { button, el, fileButton, icon, randomNumbers, title } from "./dom.js";
@@ -9,7 +9,7 @@ import { learnLook, makePad, renderStrokes, USUAL_LOOK } from "./pad.js";
 const PAD_UP_TO = 64; // pixels: larger pictures are photographs, not drawings
 const STAGE = 280;
 
-/** Whether a drawing can be what the model reads: small and grey. */
+/** Whether the model may read drawings: its pictures are small and grey. */
 export function isDrawable({ kind, input }) {
   return kind === "image" && input.channels === 1 && Math.max(input.width, input.height) <= PAD_UP_TO;
 }
@@ -67,10 +67,10 @@ export function imageField({ name, modality, changed, take, say }) {
     if (invert) invert.hidden = !picture?.bitmap;
     if (empty) thumbnailBox.hidden = true;
   }
-  function setInverted(on, tell = true) {
+  function setInverted(on, notify = true) {
     inverted = on;
     if (invert) invert.setAttribute("aria-pressed", String(on));
-    if (tell) changed();
+    if (notify) changed();
   }
   function showPicture() {
     const context = stage.getContext("2d");
@@ -79,7 +79,7 @@ export function imageField({ name, modality, changed, take, say }) {
     if (picture?.bitmap) drawCovering(context, picture.bitmap);
   }
 
-  /** Compute the pixels as the model will get them, RGBA, or null when only the service can read the file. */
+  /** Compute the pixels that the model will get, RGBA, or null when only the service can read the file. */
   function pixels(noise) {
     let data;
     if (picture) {
@@ -112,7 +112,7 @@ export function imageField({ name, modality, changed, take, say }) {
   return { element, payload, load, clear, accepts, learn };
 }
 
-/** Mix every pixel with a random one; at amount 1 nothing but noise is left. Grey stays grey. */
+/** Mix every pixel with a random one; at amount 1 only noise is left. Grey stays grey. */
 export function spoilPixels(data, amount, channels) {
   const random = randomNumbers(11);
   for (let i = 0; i < data.length; i += 4) {
@@ -163,7 +163,7 @@ function named(blob, filename) {
   return blob;
 }
 
-/** A camera over the stage: one press opens it, the next takes the picture. */
+/** Make the camera: one press opens it over the stage, the next takes the picture. */
 function cameraOn(stage, { taken, say }) {
   const video = el("video", { class: "camera", hidden: true, muted: true, playsInline: true, "aria-label": "What the camera sees" });
   const text = el("span", {}, "Camera");
@@ -205,13 +205,13 @@ async function firstFrame(video) {
   }
 }
 
-/** Return the browser's devices; they are there only on https and on this machine. */
+/** Return the browser's devices, which exist only on https and on localhost. */
 export function mediaDevices() {
   if (!navigator.mediaDevices?.getUserMedia) throw new DOMException("", "SecurityError");
   return navigator.mediaDevices;
 }
 
-/** Say what to do when a camera or a microphone cannot be used. */
+/** Return a message that says what to do when a camera or microphone cannot be used. */
 export function deviceMessage(device, error) {
   const advice = {
     NotAllowedError: `The browser was not allowed to use the ${device}. Allow it in the address bar, or choose a file.`,

@@ -1,9 +1,9 @@
-// The drawing pad: strokes of a pen, and how they become a small grey picture like those the model was trained on.
+// The drawing pad: the strokes of a pen, and their picture, small and grey like those of the training data.
 //
-// Points are {x, y} from 0 to 1 on the pad. Whatever the size and place of the drawing, the picture has the line width,
-// the extent and the centring of the training data (for MNIST: 20 of 28 pixels, centre of mass in the middle).
+// Points are {x, y} from 0 to 1 on the pad. Wherever and however large somebody draws, the picture has the line width, the
+// extent and the centring of the training data (for MNIST: 20 of 28 pixels, centre of mass in the middle).
 
-const FINER = 4; // the picture is drawn this much finer and averaged down, which gives soft edges
+const FINER = 4; // the picture is drawn this much larger and averaged down, which gives soft edges
 const SLANT = 1.06; // edges measure longer on a grid: lines drawn 2 to 3.6 pixels wide were found 5 to 6 % thinner
 const OFF_CENTRE = 0.04; // of the picture's size; MNIST is centred to the pixel, 0.036
 const LARGEST_ZOOM = 3; // a dot stays a dot
@@ -95,7 +95,7 @@ export function renderStrokes(strokes, width, height, { ink, paper }, look = USU
   return Uint8ClampedArray.from(share, covered => Math.round(paper + covered * (ink - paper)));
 }
 
-/** Say where each point goes: the drawing's box, in the middle, as large as in the training data. */
+/** Return the function that moves and scales points: the drawing in the middle, as large as in the training data. */
 function placing(strokes, canvas, look) {
   const xs = strokes.flat().map(point => point.x);
   const ys = strokes.flat().map(point => point.y);

@@ -1,4 +1,4 @@
-// Runs in the browser's audio thread: passes on what the microphone hears, mixed to mono.
+// Run in the browser's audio thread: pass on the microphone's samples, mixed to mono.
 class Recorder extends AudioWorkletProcessor {
   process([channels]) {
     if (channels.length) {

@@ -1,4 +1,4 @@
-// The answer: label, distribution, what each modality said, what is missing, how to fuse.
+// The answer: label, distribution, each modality's own answer and weight, what is missing; and the options.
 
 import { breakable, button, el, percent, title } from "./dom.js";
 
@@ -25,7 +25,7 @@ const RULES = {
   native: "As trained",
 };
 
-/** Make the answer's panel. Returns {show(answer), empty(), refuse(refusal), wait(), options()}. */
+/** Make the answer's panel. Returns {show(answer), empty(), fail(error), wait(), options()}. */
 export function answerPanel(panel, model, { changed, retry }) {
   const probability = el("p", { class: "probability" });
   const verdict = el("p", { class: "verdict" });
@@ -44,7 +44,7 @@ export function answerPanel(panel, model, { changed, retry }) {
   const details = el(
     "div", { class: "details" },
     el("div", { class: "row" }, el("h3", {}, "All together"), rule.element), bars.element, setRow,
-    el("h3", {}, "What each said, and its weight"), opinions, missing,
+    el("h3", {}, "Each input alone, and its weight"), opinions, missing,
   );
   const bar = el("a", { class: "answer-bar", href: "#answer", "aria-hidden": "true", tabIndex: -1, hidden: true });
   panel.append(
@@ -62,17 +62,17 @@ export function answerPanel(panel, model, { changed, retry }) {
     verdict.textContent = "Fill in any of the inputs, one is enough.";
     details.hidden = true;
     bar.hidden = true;
-    refuse(null);
+    fail(null);
     announce("");
   }
   function show(answer) {
     panel.classList.remove("stale", "empty");
-    refuse(null);
+    fail(null);
     label.show(answer.label);
     probability.textContent = percent(answer.probability);
     verdict.replaceChildren(`${certainty(answer.entropy, model.classes.length)} · `, el("span", { class: "whole" }, `entropy ${answer.entropy.toFixed(2)}`));
     bars.show(answer);
-    opinions.replaceChildren(...Object.entries(answer.modalities).map(([name, said]) => opinion(name, said)));
+    opinions.replaceChildren(...Object.entries(answer.modalities).map(([name, own]) => opinion(name, own)));
     missing.textContent = answer.missing.length ? `Without ${listed(answer.missing.map(title))}` : "Nothing is missing";
     set.replaceChildren(...(answer.prediction_set ? setOf(answer.prediction_set) : ["not under this rule"]));
     details.hidden = false;
@@ -80,12 +80,12 @@ export function answerPanel(panel, model, { changed, retry }) {
     bar.hidden = false;
     announce(`${answer.label}, ${percent(answer.probability)}, from ${listed(Object.keys(answer.modalities).map(title))}`);
   }
-  function refuse(refusal) {
-    notice.hidden = !refusal;
-    if (!refusal) return;
+  function fail(error) {
+    notice.hidden = !error;
+    if (!error) return;
     panel.classList.add("stale");
-    notice.replaceChildren(el("p", {}, refusal.message));
-    if (refusal.retryAfter) notice.append(button("Try again now", "again", retry));
+    notice.replaceChildren(el("p", {}, error.message));
+    if (error.retryAfter) notice.append(button("Try again now", "again", retry));
   }
   function announce(text) {
     clearTimeout(announcement);
@@ -96,7 +96,7 @@ export function answerPanel(panel, model, { changed, retry }) {
   return {
     show,
     empty,
-    refuse,
+    fail,
     stale: () => panel.classList.add("stale"),
     options: () => ({
       ...(rule.value() !== model.fusion.default && { fusion: rule.value() }),
@@ -105,7 +105,7 @@ export function answerPanel(panel, model, { changed, retry }) {
   };
 }
 
-/** The answered label, in letters as large as they can be without breaking a word; `facts` is to stand beside it. */
+/** Make the label of the answer, in letters as large as fit without breaking a word; `facts` stands beside it. */
 function fittedLabel(facts) {
   const element = el("p", { class: "label", dir: "auto" });
   let shown;
@@ -116,7 +116,7 @@ function fittedLabel(facts) {
     set(BROKEN);
     element.classList.add("broken");
   }
-  /** Set the size, and say whether every word has room. */
+  /** Set the size; returns whether every word fits. */
   function set(size) {
     element.style.fontSize = `${size}px`;
     return element.scrollWidth <= element.clientWidth;
@@ -133,7 +133,7 @@ function fittedLabel(facts) {
   return { element, show };
 }
 
-/** Bars of the fused distribution, the most probable label first; those that are not listed are counted. */
+/** Make the bars of the fused distribution, the most probable label first; the other labels are counted. */
 function distribution(classes) {
   const list = el("ol", { class: "bars", "aria-label": "Probabilities" });
   const rest = el("p", { class: "rest hint" });
@@ -161,26 +161,26 @@ function distributionRow() {
   return { row: el("li", {}, name, el("span", { class: "track", "aria-hidden": "true" }, fill), value), name, fill, value };
 }
 
-/** One modality's line: how much it counted, and what it would have said alone. */
-function opinion(name, said) {
+/** Make one modality's line: its weight, and its answer when it is sent alone. */
+function opinion(name, own) {
   const fill = el("span", { class: "fill" });
-  fill.style.width = `${100 * said.weight}%`;
+  fill.style.width = `${100 * own.weight}%`;
   const facts = [
-    ["entropy", said.entropy.toFixed(2), "How undecided it is alone, in nats"],
-    ["influence", signed(said.influence), "What the answer owes to it, in nats"],
-    typeof said.unfamiliarity === "number" && ["unfamiliar", percent(said.unfamiliarity), "The share of known inputs that were more like the training data"],
+    ["entropy", own.entropy.toFixed(2), "How undecided it is alone, in nats"],
+    ["influence", signed(own.influence), "What the answer owes to it, in nats"],
+    typeof own.unfamiliarity === "number" && ["unfamiliar", percent(own.unfamiliarity), "The share of known inputs that were more like the training data"],
   ].filter(Boolean);
   return el(
     "li", { "data-opinion": name },
-    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", el("strong", { dir: "auto" }, ...breakable(said.label)), " ", el("span", { class: "whole" }, percent(said.probability)))),
-    el("div", { class: "share" }, el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", {}, el("span", { class: "unseen" }, "weight "), el("b", { class: "weight" }, percent(said.weight)))),
-    el("div", { class: "facts" }, ...facts.map(([key, value, meaning]) => el("span", { title: meaning, class: isStrange(key, said) && "strange" }, `${key} `, el("b", {}, value)))),
+    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", el("strong", { dir: "auto" }, ...breakable(own.label)), " ", el("span", { class: "whole" }, percent(own.probability)))),
+    el("div", { class: "share" }, el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", {}, el("span", { class: "unseen" }, "weight "), el("b", { class: "weight" }, percent(own.weight)))),
+    el("div", { class: "facts" }, ...facts.map(([key, value, meaning]) => el("span", { title: meaning, class: isStrange(key, own) && "strange" }, `${key} `, el("b", {}, value)))),
   );
 }
 
-/** Whether an input is less like the training data than nearly all that were seen. */
-function isStrange(key, said) {
-  return key === "unfamiliar" && said.unfamiliarity >= STRANGE_FROM;
+/** Whether an input is less like the training data than nearly all validation inputs. */
+function isStrange(key, own) {
+  return key === "unfamiliar" && own.unfamiliarity >= STRANGE_FROM;
 }
 
 /** The labels of a prediction set, the first of many. */
@@ -199,7 +199,7 @@ function choice(text, options, chosen, changed) {
   return { element: el("label", { class: "choice" }, el("span", { class: "unseen" }, text), select), value: () => select.value };
 }
 
-/** Put an entropy into words: 0 is sure, the logarithm of the number of classes knows nothing. */
+/** Put an entropy into words, from 0 (sure) to the logarithm of the number of classes (undecided). */
 function certainty(entropy, classes) {
   const share = entropy / Math.log(classes);
   if (share < 0.1) return "Sure";

@@ -1,12 +1,12 @@
-// The ready-made samples of the bundle: one press fills every field. Samples that were generated are noise, which only
-// checks that the graphs compute what they should: nobody is shown those as examples.
+// The bundle's samples: one press fills every field. Generated samples are noise, which only checks the graphs, so they
+// are not shown as examples.
 
 import { el } from "./dom.js";
 import { get } from "./ask.js";
 
 const SHOWN = 12;
 
-/** Show a button per sample; `model` tells which modalities are files. */
+/** Show a button for each sample. Args: model, the answer of GET /model. */
 export async function sampleStrip(section, model, cards) {
   if (model.golden_source === "generated") return;
   const samples = (await get("samples")).slice(0, SHOWN);
@@ -33,7 +33,7 @@ async function content(sample, name, model) {
   return new File([blob], `${name}.${blob.type.split("/")[1].replace("x-", "")}`, { type: blob.type });
 }
 
-/** Let fields that can learn from the samples do so. */
+/** Let fields adapt to the samples, such as the drawing pad to their line width. */
 async function learnFrom(samples, cards) {
   for (const card of cards.filter(each => each.learn)) {
     const urls = samples.map(sample => sample[card.name]).filter(Boolean);

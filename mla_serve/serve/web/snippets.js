@@ -1,10 +1,10 @@
-// The command and the program that send what is on the page.
+// The curl command and the Python program that send the page's inputs.
 
 import { key } from "./ask.js";
 import { button, el } from "./dom.js";
 
 const NUMBER = /^[-+]?(0|[1-9]\d*|\d*\.\d+|\d+\.)(e[-+]?\d+)?$/i; // as Python writes them, too
-// Python's own words, which cannot name an argument
+// Python's keywords, which cannot name an argument
 const KEYWORDS = new Set("and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield".split(" "));
 
 /** Make the section with curl and Python. Returns {show(parts, options)}. */
@@ -37,7 +37,7 @@ export function codeSection(section, model) {
     write();
     urls.forEach(url => URL.revokeObjectURL(url));
     const blobs = Object.entries(parts).filter(([, part]) => part instanceof Blob);
-    // Of no type, or the browser would give the file an ending of its own.
+    // Without a type, or the browser would add an extension of its own.
     urls = blobs.map(([, blob]) => URL.createObjectURL(new Blob([blob], { type: "application/octet-stream" })));
     const names = blobs.map(([name, blob]) => fileName(name, blob));
     const links = names.map((name, i) => el("a", { href: urls[i], download: name }, name));
@@ -69,7 +69,7 @@ with Client(${JSON.stringify(base)}${allowed}) as client:
 print(answer.label, answer.probability)`;
 }
 
-/** Name the file that is sent as a modality: by the modality, for two may hold files of the same name. */
+/** Name a modality's file after the modality, since two modalities may have files of the same name. */
 function fileName(name, blob) {
   const ending = blob.filename?.match(/\.[a-z0-9]{1,5}$/i);
   return `${name}${ending ? ending[0].toLowerCase() : ""}`;

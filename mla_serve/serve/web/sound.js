@@ -4,7 +4,7 @@ import { randomNumbers } from "./dom.js";
 
 const ZERO_CROSSINGS = 24; // of the low-pass filter, on each side
 const FRAME_S = 0.01;
-const TRIM_DB = 40; // what lies this far below the loudest moment is silence, as in the service
+const TRIM_DB = 40; // what is this much quieter than the loudest moment is silence, as in the service
 const ABOVE_FLOOR_DB = 12; // and so is what hardly rises above the room's own noise ...
 const NEVER_ABOVE_DB = 25; // ... unless it is this close to the loudest moment
 const MARGIN_S = 0.03;

@@ -1,8 +1,10 @@
-"""Micro-batches: requests that want the same graph at the same time run it together.
+"""Micro-batches: requests that need the same graph at the same time run it together.
 
-A lane is one modality's graph. Who finds it idle runs it at once; who comes meanwhile waits, and when that run ends the
-first of them runs it for all that wait, up to the lane's cap. So nobody waits for a batch to fill, and a request waits
-for no modality that it has not sent. It happens in the bench's threads, whose number bounds how many can wait.
+Each batched modality has a MicroBatcher. A request that finds it idle runs the graph at once, for itself alone. Requests
+that come during that run wait. When it ends, the first of them runs the graph for all that wait, up to the largest batch.
+So no request waits for a batch to fill, and none waits for a modality that it did not send; under load the batches grow by
+themselves. There is no thread of its own for a batcher: the threads of the worker pool run the graph for each other, and
+their number bounds how many can wait.
 """
 
 from __future__ import annotations
@@ -18,74 +20,78 @@ import numpy as np
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Array
 from mla_serve.serve.problems import DeadlineExceeded
-from mla_serve.serve.workers.threads import Stopwatch
+from mla_serve.serve.workers.stopwatch import Stopwatch
 
-GPU_CAP = 32  # not measured: no GPU was at hand
-MOST = 1024
+GPU_BATCH_SIZE = 32  # not tuned by a measurement
+MAX_BATCH_SIZE = 1024
 Encode = Callable[[str, Sequence[Array]], Array]
 
 
 class _Call:
-    """What one request wants encoded, and the queue on which it hears: its features, an error, or None to take the lead."""
+    """The samples of one request that wait to be encoded, and the queue that brings its answer.
+
+    The answer is its features, an error, or None: the call is the first that waits, and its thread runs the next batch.
+    """
 
     def __init__(self, arrays: Sequence[Array], watch: Stopwatch) -> None:
         self.arrays = arrays
         self.watch = watch
         self.windows = sum(map(len, arrays))
-        self.news: SimpleQueue[Array | Exception | None] = SimpleQueue()
+        self.answer: SimpleQueue[Array | Exception | None] = SimpleQueue()
 
     def is_awaited(self) -> bool:
+        """Whether the client still waits; if not, the call is answered with that error."""
         try:
             self.watch.check()
-        except DeadlineExceeded as late:
-            self.news.put(late)
+        except DeadlineExceeded as error:
+            self.answer.put(error)
             return False
         return True
 
 
-class Lane:
-    """One graph, which one thread at a time runs, for itself and for those that wait."""
+class MicroBatcher:
+    """One modality's graph, which one thread at a time runs, for its own request and for those that wait."""
 
-    def __init__(self, run: Callable[[Sequence[Array]], Array], cap: int) -> None:
-        """Start idle; `cap` is the most windows of a run, but for a single request with more."""
+    def __init__(self, run: Callable[[Sequence[Array]], Array], max_windows: int) -> None:
+        """Start idle. Args: max_windows, of a batch; a single request with more runs alone."""
         self._run = run
-        self._cap = cap
+        self._max_windows = max_windows
         self._lock = threading.Lock()
         self._waiting: deque[_Call] = deque()
         self._busy = False
 
     def encode(self, arrays: Sequence[Array], watch: Stopwatch) -> Array:
-        """Encode B samples of (W, *shape), possibly together with others' -> (B, D).
+        """Encode B samples of (W, *shape) -> (B, D), possibly in one run with those of other requests.
 
-        Raises: DeadlineExceeded when nobody waits for it any more; what the graph raises on these samples alone.
+        Raises: DeadlineExceeded when nobody waits any more; what the graph raises for these samples alone.
         """
         call = _Call(arrays, watch)
         with self._lock:
             self._waiting.append(call)
-            leads, self._busy = not self._busy, True
-        news = None if leads else call.news.get()
-        if news is None:
-            self._lead()
-            news = call.news.get()
-        if isinstance(news, Exception):
-            raise news
-        assert news is not None
-        return news
+            runs_now, self._busy = not self._busy, True
+        answer = None if runs_now else call.answer.get()
+        if answer is None:
+            self._run_batch()
+            answer = call.answer.get()
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer is not None
+        return answer
 
-    def _lead(self) -> None:
-        """Run for the first that wait, the caller among them, and hand the lead on."""
+    def _run_batch(self) -> None:
+        """Run the graph for the first calls that wait, the caller's among them, and let the next one run its batch."""
         try:
-            self._answer(self._take())
+            self._answer(self._take_batch())
         finally:
             with self._lock:
                 self._busy = bool(self._waiting)
                 if self._busy:
-                    self._waiting[0].news.put(None)
+                    self._waiting[0].answer.put(None)
 
-    def _take(self) -> list[_Call]:
+    def _take_batch(self) -> list[_Call]:
         with self._lock:
             calls = [self._waiting.popleft()]
-            room = self._cap - calls[0].windows
+            room = self._max_windows - calls[0].windows
             while self._waiting and self._waiting[0].windows <= room:
                 calls.append(self._waiting.popleft())
                 room -= calls[-1].windows
@@ -100,52 +106,56 @@ class Lane:
             parts = np.split(features, np.cumsum([len(call.arrays) for call in calls])[:-1])
         except Exception as error:
             if len(calls) == 1:
-                calls[0].news.put(error)
+                calls[0].answer.put(error)
                 return
-            for call in calls:  # one by one, so that it meets only whose samples it is
+            for call in calls:  # one by one, so that only the request whose samples fail gets the error
                 self._answer([call])
             return
         for call, part in zip(calls, parts, strict=True):
-            call.news.put(part)
+            call.answer.put(part)
 
 
 class Batching:
-    """The lanes of the modalities that are batched."""
+    """The micro-batchers of the modalities that are batched."""
 
-    def __init__(self, encode: Encode, caps: Mapping[str, int]) -> None:
-        """Give each modality with a cap above 1 a lane; `encode` runs a modality's graph."""
+    def __init__(self, encode: Encode, batch_sizes: Mapping[str, int]) -> None:
+        """Batch each modality whose batch size is above 1. Args: encode, runs a modality's graph."""
         self._encode = encode
-        self._lanes = {name: Lane(functools.partial(encode, name), cap) for name, cap in caps.items() if cap > 1}
+        self._batchers = {
+            name: MicroBatcher(functools.partial(encode, name), size) for name, size in batch_sizes.items() if size > 1
+        }
 
     def encode(self, watch: Stopwatch, name: str, arrays: Sequence[Array]) -> Array:
-        """Encode samples of one modality, in its lane if it has one."""
-        lane = self._lanes.get(name)
-        return lane.encode(arrays, watch) if lane else self._encode(name, arrays)
+        """Encode samples of one modality, in its micro-batcher if it has one."""
+        batcher = self._batchers.get(name)
+        return batcher.encode(arrays, watch) if batcher else self._encode(name, arrays)
 
 
-def parse_caps(text: str, names: Sequence[str], *, gpu: bool) -> dict[str, int]:
-    """Read MLA_BATCH: the most windows that one run of a modality's graph takes from several requests, 1 for none.
+def parse_batch_sizes(text: str, names: Sequence[str], *, gpu: bool) -> dict[str, int]:
+    """Read MLA_BATCH: the most windows that one run of a modality's graph takes from several requests; 1 means no batches.
 
-    Args: text, "auto", "off", a number for all, or NAME=NUMBER separated by commas, where who is left out has 1.
+    Args: text, "auto", "off", a number for all, or NAME=NUMBER separated by commas; a modality that is left out has 1.
     Raises: ConfigError.
     """
     if text in ("auto", "off"):
-        return dict.fromkeys(names, GPU_CAP if gpu and text == "auto" else 1)
+        return dict.fromkeys(names, GPU_BATCH_SIZE if gpu and text == "auto" else 1)
     if "=" not in text:
-        return dict.fromkeys(names, _cap(text, text))
-    caps = dict.fromkeys(names, 1)
+        return dict.fromkeys(names, _batch_size(text, text))
+    sizes = dict.fromkeys(names, 1)
     for part in text.split(","):
         name, _, number = part.partition("=")
-        if name.strip() not in caps:
+        if name.strip() not in sizes:
             raise ConfigError(
                 f"MLA_BATCH={text!r}: no modality is called {name.strip()!r}; it reads {', '.join(names)}"
             )
-        caps[name.strip()] = _cap(number, text)
-    return caps
+        sizes[name.strip()] = _batch_size(number, text)
+    return sizes
 
 
-def _cap(number: str, text: str) -> int:
+def _batch_size(number: str, text: str) -> int:
     number = number.strip()
-    if number.isascii() and number.isdigit() and len(number) < 5 and 1 <= int(number) <= MOST:
+    if number.isascii() and number.isdigit() and len(number) < 5 and 1 <= int(number) <= MAX_BATCH_SIZE:
         return int(number)
-    raise ConfigError(f"MLA_BATCH={text!r}: expected auto, off, a number from 1 to {MOST}, or such as image=8,text=16")
+    raise ConfigError(
+        f"MLA_BATCH={text!r}: expected auto, off, a number from 1 to {MAX_BATCH_SIZE}, or such as image=8,text=16"
+    )

@@ -20,8 +20,8 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import InputError
 from mla_serve.inputs import Payload, VectorInput
 from mla_serve.serve.api import create_app
-from mla_serve.serve.http.fields import numbers_of_texts, options_from
-from mla_serve.serve.http.forms import PLAIN
+from mla_serve.serve.http.content_type import ContentType
+from mla_serve.serve.http.fields import merge_options, parse_number_options
 from mla_serve.serve.http.json_body import parse_object
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
@@ -135,7 +135,7 @@ def test_a_file_is_a_file_in_every_spelling(
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "application/json", "text/html; charset=no"])
-def test_a_file_is_told_by_its_content_not_by_its_type(
+def test_the_format_of_a_file_is_read_from_its_content_not_its_type(
     client: TestClient, predictor: Predictor, sample: dict[str, Any], kind: str
 ) -> None:
     reply = send(client, part(sample["image"], 'name="image"; filename="x"', f"Content-Type: {kind}"))
@@ -365,12 +365,12 @@ def test_an_option_is_sent_once(client: TestClient, option: str) -> None:
     ("given", "number"), [("3", 3), (" 3 ", 3), ("+3", 3), ("3.0", 3), ("3.", 3), ("3e0", 3), ("30e-1", 3), ("007", 7)]
 )
 def test_top_k_is_a_whole_number_however_it_is_written(given: str, number: int) -> None:
-    assert options_from(numbers_of_texts({"top_k": given}), {}).top_k == number
+    assert merge_options(parse_number_options({"top_k": given}), {}).top_k == number
 
 
 @pytest.mark.parametrize("given", [3, 3.0, 1e300])
 def test_top_k_is_a_whole_number_in_json(given: float) -> None:
-    assert options_from({}, {"top_k": given}).top_k == given
+    assert merge_options({}, {"top_k": given}).top_k == given
 
 
 @pytest.mark.parametrize(
@@ -379,21 +379,21 @@ def test_top_k_is_a_whole_number_in_json(given: float) -> None:
 )
 def test_what_is_no_top_k_is_refused(given: str) -> None:
     with pytest.raises(InputError, match="top_k") as caught:
-        options_from(numbers_of_texts({"top_k": given}), {})
+        merge_options(parse_number_options({"top_k": given}), {})
     assert len(str(caught.value)) < 100
 
 
 @pytest.mark.parametrize("given", ["3", 0, -1, 3.5, True, [3], {"a": 1}, math.inf])
 def test_what_is_no_top_k_in_json_is_refused(given: object) -> None:
     with pytest.raises(InputError, match="top_k"):
-        options_from({}, {"top_k": given})
+        merge_options({}, {"top_k": given})
 
 
 @pytest.mark.parametrize(
     "given", ["0.9299999999999999", "1e-5", ".5", "0.5", "+0.5", "5E-1", " 0.5\n", "00.5", "1e-300"]
 )
 def test_coverage_is_a_number_however_it_is_written(given: str) -> None:
-    assert options_from(numbers_of_texts({"coverage": given}), {}).coverage == float(given)
+    assert merge_options(parse_number_options({"coverage": given}), {}).coverage == float(given)
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -401,20 +401,20 @@ def test_coverage_is_a_number_however_it_is_written(given: str) -> None:
 def test_every_coverage_that_a_program_prints_is_read(number: float) -> None:
     for text in (repr(number), f"{number:.30f}", f"{number:e}", json.dumps(number)):
         if 0 < float(text) < 1:
-            assert options_from(numbers_of_texts({"coverage": text}), {}).coverage == float(text)
-    assert options_from({}, {"coverage": number}).coverage == number
+            assert merge_options(parse_number_options({"coverage": text}), {}).coverage == float(text)
+    assert merge_options({}, {"coverage": number}).coverage == number
 
 
 @pytest.mark.parametrize("given", ["0", "1", "1.0", "-0.5", "2", "0,9", "90%", "nan", "1e-999", "0." + "9" * 50])
 def test_what_is_no_coverage_is_refused(given: str) -> None:
     with pytest.raises(InputError, match=r"coverage.*between 0 and 1"):
-        options_from(numbers_of_texts({"coverage": given}), {})
+        merge_options(parse_number_options({"coverage": given}), {})
 
 
 @pytest.mark.parametrize("given", [0, 1, -0.5, "0.5", [0.5], True])
 def test_what_is_no_coverage_in_json_is_refused(given: object) -> None:
     with pytest.raises(InputError, match=r"coverage.*between 0 and 1"):
-        options_from({}, {"coverage": given})
+        merge_options({}, {"coverage": given})
 
 
 def test_a_huge_top_k_lists_every_class(client: TestClient) -> None:
@@ -440,7 +440,7 @@ def test_one_sample_may_be_json(
 @pytest.mark.parametrize(
     "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json", "application/ld+json"]
 )
-def test_json_goes_by_several_names(client: TestClient, predictor: Predictor, kind: str) -> None:
+def test_json_is_accepted_under_several_media_types(client: TestClient, predictor: Predictor, kind: str) -> None:
     headers = {"Content-Type": kind}
     assert_answers(client.post("/predict", content=b'{"text": "a"}', headers=headers), predictor, text="a")
     assert client.post("/predict/batch", content=b'{"samples": [{"text": "a"}]}', headers=headers).status_code == 200
@@ -606,7 +606,7 @@ documents = st.recursive(
 @settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.text('ab:"', max_size=3), documents, max_size=4), st.sampled_from([None, 2]))
 def test_any_object_is_parsed_as_it_was_written(content: dict[str, Any], indent: int | None) -> None:
-    assert parse_object(json.dumps(content, indent=indent).encode(), PLAIN, 10_000, "{}") == content
+    assert parse_object(json.dumps(content, indent=indent).encode(), ContentType(), 10_000, "{}") == content
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -616,16 +616,16 @@ def test_a_repeated_member_is_found_wherever_it_stands(members: list[tuple[str, 
     for body in (f"{{{written}}}", f'{{"samples": [{{{written}}}]}}', f'{{"x": {{{written}, "y": NaN}}}}'):
         if len({name for name, _ in members}) < len(members):
             with pytest.raises(InputError, match="more than once"):
-                parse_object(body.encode(), PLAIN, 10_000, "{}")
+                parse_object(body.encode(), ContentType(), 10_000, "{}")
         else:
-            assert parse_object(body.encode(), PLAIN, 10_000, "{}")
+            assert parse_object(body.encode(), ContentType(), 10_000, "{}")
 
 
 @pytest.mark.parametrize("piece", [b'\\"', b'"NaN', b'"\\\\":NaN,', b'":"', b"NaN,", b'{"a":'])
 def test_no_body_is_parsed_in_quadratic_time(piece: bytes) -> None:
     # 4 MB of each: quadratic would be minutes, and the suite's faulthandler would end it
     with pytest.raises(InputError):
-        parse_object(b'{"NaN": "' + piece * (4_000_000 // len(piece)), PLAIN, 10**9, "{}")
+        parse_object(b'{"NaN": "' + piece * (4_000_000 // len(piece)), ContentType(), 10**9, "{}")
 
 
 # Content types.
@@ -654,7 +654,7 @@ def test_a_compressed_body_is_refused(client: TestClient, path: str) -> None:
     assert client.post("/predict", content=b'{"text": "a"}', headers=JSON | {"Content-Encoding": "identity"}).is_success
 
 
-def test_another_shape_of_json_is_told_what_to_send(client: TestClient) -> None:
+def test_json_of_another_shape_is_refused_with_an_example(client: TestClient) -> None:
     detail = assert_problem(client.post("/predict", json=[{"text": "a"}]), 400, "malformed-request", "body")
     assert detail == 'expected a JSON object, got a list; send {"image": ...}'
     detail = assert_problem(client.post("/predict/batch", json=[{"text": "a"}]), 400, "malformed-request", "body")

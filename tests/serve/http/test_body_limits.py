@@ -103,7 +103,7 @@ def test_a_queue_that_is_full_is_a_problem_with_a_time(tiny_bundle: Path, monkey
     def full(_: Any) -> None:
         raise Overloaded("full")
 
-    monkeypatch.setattr("mla_serve.serve.workers.threads.Bench.check", full)
+    monkeypatch.setattr("mla_serve.serve.workers.threads.WorkerPool.check", full)
     with serve(tiny_bundle) as client:
         for path in ("/predict", "/embed"):
             reply = client.post(path, files=[("text", (None, b"a"))])
@@ -112,7 +112,7 @@ def test_a_queue_that_is_full_is_a_problem_with_a_time(tiny_bundle: Path, monkey
         assert client.post("/predict/batch", json={"samples": [{"text": "a"}]}).status_code == 503
 
 
-def test_model_tells_the_limits(tiny_bundle: Path) -> None:
+def test_model_lists_the_limits(tiny_bundle: Path) -> None:
     with serve(tiny_bundle, max_part_bytes=123) as client:
         assert json.loads(client.get("/model").content)["limits"]["part_bytes"] == 123
 

@@ -17,8 +17,8 @@ from mla_serve.serve.http.body_limits import (
     COST_OF_OTHER,
     GIVE_UP,
     BodyLimit,
+    BodyMemory,
     Deadline,
-    Held,
     check_held,
     cost_of_body,
 )
@@ -135,10 +135,10 @@ def test_a_path_may_have_a_limit_of_its_own() -> None:
             ask(limit, http(length(size), path), pieces(size))
 
 
-def test_all_bodies_together_may_fill_their_limit_but_not_exceed_it_and_let_go_whatever_happens() -> None:
+def test_all_bodies_together_may_fill_their_limit_and_are_released_after_any_outcome() -> None:
     refused = meters().refused.labels("bytes")
     before = refused._value.get()
-    held = Held(100)
+    held = BodyMemory(100)
     held.add(60)
     held.add(40)
     assert held.bytes == 100
@@ -202,7 +202,7 @@ def test_without_a_number_bodies_together_are_practically_unlimited() -> None:
 
 
 @pytest.mark.parametrize(("headers", "body"), [(length(9), [3, 3, 3]), (CHUNKED, [3, 3, 3]), (length(1), [1])])
-def test_an_early_answer_says_that_the_connection_ends_and_waits_for_what_still_comes(
+def test_an_early_answer_closes_the_connection_after_reading_the_rest_of_the_body(
     headers: Headers, body: list[int]
 ) -> None:
     sent, unread = ask(BodyLimit(answer_at_once, 100, {}), http(headers), pieces(*body))
@@ -224,7 +224,7 @@ def test_an_answer_is_early_until_the_last_piece_was_read() -> None:
     assert ask(BodyLimit(read_one, 100, {}), http(length(6)), pieces(6)) == ([START, BODY], 0)
 
 
-def test_a_piece_that_does_not_say_that_more_comes_is_the_last() -> None:
+def test_a_piece_without_more_body_is_the_last() -> None:
     last: Message = {"type": "http.request", "body": b"xxx"}
     assert ask(BodyLimit(answer, 100, {}), http(length(3)), [last]) == ([START, BODY], 0)
     sent, unread = ask(BodyLimit(answer_at_once, 100, {}), http(length(3)), [last])
@@ -274,7 +274,7 @@ def test_an_answer_in_time_passes_untouched() -> None:
     assert ask(Deadline(answer, 5), http(length(3)), pieces(3)) == ([START, BODY], 0)
 
 
-def test_no_answer_in_time_is_a_problem_that_says_the_time() -> None:
+def test_a_late_answer_is_a_problem_that_names_the_time_limit() -> None:
     stopped = []
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""What a field means: base64 as clients write it, numbers, options, and what is said of anything else."""
+"""The rules for fields: base64 as clients write it, numbers, options, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import InputError, TooLarge, UnknownField
 from mla_serve.inputs import Input
 from mla_serve.serve.http.fields import (
-    LONGEST_NUMBER,
-    MOST_EMPTY,
+    MAX_EMPTY_FIELDS,
+    MAX_NUMBER_LENGTH,
     check_known,
-    check_new,
+    check_not_repeated,
     decode_base64,
     json_type,
-    numbers_of_texts,
-    options_from,
-    pairs,
-    payload_of_json,
-    read_query,
-    sent,
+    merge_options,
+    options_from_query,
+    parse_number_options,
+    parse_urlencoded,
+    payload_from_json,
+    without_empty,
 )
 from mla_serve.serve.problems import MalformedRequest
 
@@ -99,11 +99,11 @@ def readers(predictor: Predictor) -> dict[str, Input]:
 
 
 def test_a_value_in_json_becomes_what_its_modality_takes(readers: dict[str, Input]) -> None:
-    assert payload_of_json("a", "YWJj", readers["file"], 10) == b"abc"
-    assert payload_of_json("a", "YWJj", readers["text"], 10) == "YWJj"
-    assert payload_of_json("a", [1, 2.5], readers["numbers"], 10) == [1, 2.5]
-    assert payload_of_json("a", 7, readers["numbers"], 10) == [7]
-    assert payload_of_json("a", 0.5, readers["numbers"], 10) == [0.5]
+    assert payload_from_json("a", "YWJj", readers["file"], 10) == b"abc"
+    assert payload_from_json("a", "YWJj", readers["text"], 10) == "YWJj"
+    assert payload_from_json("a", [1, 2.5], readers["numbers"], 10) == [1, 2.5]
+    assert payload_from_json("a", 7, readers["numbers"], 10) == [7]
+    assert payload_from_json("a", 0.5, readers["numbers"], 10) == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -121,19 +121,24 @@ def test_a_value_of_another_type_is_refused_with_what_was_expected(
     kind: str, value: object, what: str, readers: dict[str, Input]
 ) -> None:
     with pytest.raises(InputError) as refused:
-        payload_of_json("a", value, readers[kind], 10)
+        payload_from_json("a", value, readers[kind], 10)
     assert (refused.value.field, refused.value.message) == ("a", what)
 
 
 def test_what_is_null_or_empty_was_not_sent() -> None:
-    assert sent({"a": None, "b": "", "c": 0, "d": [], "e": False, "f": " "}) == {"c": 0, "d": [], "e": False, "f": " "}
+    assert without_empty({"a": None, "b": "", "c": 0, "d": [], "e": False, "f": " "}) == {
+        "c": 0,
+        "d": [],
+        "e": False,
+        "f": " ",
+    }
 
 
 def test_a_field_that_is_there_or_not_known_is_refused_by_its_name() -> None:
-    check_new("a", ["b"])
+    check_not_repeated("a", ["b"])
     check_known("a", ["a", "b"])
     with pytest.raises(InputError, match=r"^a: the field was sent more than once; send it once$"):
-        check_new("a", iter(["b", "a"]))
+        check_not_repeated("a", iter(["b", "a"]))
     with pytest.raises(UnknownField, match=r"^c: no such field; this model reads a, b$"):
         check_known("c", ["a", "b"])
     with pytest.raises(UnknownField) as refused:
@@ -142,11 +147,11 @@ def test_a_field_that_is_there_or_not_known_is_refused_by_its_name() -> None:
 
 
 def test_a_number_may_be_as_long_as_a_program_writes_it() -> None:
-    longest = "0." + "3" * (LONGEST_NUMBER - 2)
-    assert numbers_of_texts({"coverage": longest, "fusion": "3"}) == {"coverage": float(longest), "fusion": "3"}
-    assert numbers_of_texts({"coverage": f" {longest}\n"}) == {"coverage": float(longest)}
+    longest = "0." + "3" * (MAX_NUMBER_LENGTH - 2)
+    assert parse_number_options({"coverage": longest, "fusion": "3"}) == {"coverage": float(longest), "fusion": "3"}
+    assert parse_number_options({"coverage": f" {longest}\n"}) == {"coverage": float(longest)}
     with pytest.raises(InputError, match=r"^coverage: got '0\.33333"):
-        numbers_of_texts({"coverage": longest + "3"})
+        parse_number_options({"coverage": longest + "3"})
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_a_number_may_be_as_long_as_a_program_writes_it() -> None:
 )
 def test_a_text_that_is_no_number_is_quoted_with_what_to_send(option: str, value: str, what: str) -> None:
     with pytest.raises(InputError) as refused:
-        numbers_of_texts({option: value})
+        parse_number_options({option: value})
     assert (refused.value.field, refused.value.message) == (option, what)
 
 
@@ -178,48 +183,48 @@ def test_a_text_that_is_no_number_is_quoted_with_what_to_send(option: str, value
 )
 def test_an_option_that_is_no_such_value_is_quoted_with_what_to_send(option: str, value: object, what: str) -> None:
     with pytest.raises(InputError) as refused:
-        options_from({}, {option: value})
+        merge_options({}, {option: value})
     assert (refused.value.field, refused.value.message) == (option, what)
 
 
 def test_options_come_from_the_url_or_the_body_and_not_from_both() -> None:
-    options = options_from({"top_k": 3.0}, {"fusion": " paper ", "coverage": 0.5})
+    options = merge_options({"top_k": 3.0}, {"fusion": " paper ", "coverage": 0.5})
     assert (options.top_k, options.fusion, options.coverage) == (3, "paper", 0.5)
     assert type(options.top_k) is int
-    none = options_from({"top_k": None}, {"fusion": None, "coverage": None})
+    none = merge_options({"top_k": None}, {"fusion": None, "coverage": None})
     assert (none.top_k, none.fusion, none.coverage) == (None, None, None)
     with pytest.raises(InputError, match=r"^top_k: the option stands in the URL and in the body; send it once$"):
-        options_from({"top_k": 1}, {"top_k": 1})
+        merge_options({"top_k": 1}, {"top_k": 1})
 
 
 def test_a_query_string_holds_known_options_once_and_not_too_many() -> None:
-    assert read_query(b"top_k=3&fusion=a%20b&coverage=", ("top_k", "fusion", "coverage")) == {
+    assert options_from_query(b"top_k=3&fusion=a%20b&coverage=", ("top_k", "fusion", "coverage")) == {
         "top_k": 3.0,
         "fusion": "a b",
     }
-    assert read_query(b"", ("top_k",)) == {}
-    assert read_query(b"fusion=&fusion=paper", ("fusion",)) == {"fusion": "paper"}
+    assert options_from_query(b"", ("top_k",)) == {}
+    assert options_from_query(b"fusion=&fusion=paper", ("fusion",)) == {"fusion": "paper"}
     with pytest.raises(InputError, match=r"^fusion: the field was sent more than once"):
-        read_query(b"fusion=a&fusion=b", ("fusion",))
+        options_from_query(b"fusion=a&fusion=b", ("fusion",))
     with pytest.raises(UnknownField, match=r"^k: the URL takes top_k, fusion; send everything else in the body$"):
-        read_query(b"k=1", ("top_k", "fusion"))
+        options_from_query(b"k=1", ("top_k", "fusion"))
     with pytest.raises(UnknownField, match=r"^k: the URL of this path takes no options; leave it out$"):
-        read_query(b"k=1", ())
+        options_from_query(b"k=1", ())
     with pytest.raises(UnknownField) as refused:
-        read_query(b"x" * 101 + b"=1", ("top_k",))
+        options_from_query(b"x" * 101 + b"=1", ("top_k",))
     assert refused.value.field == "x" * 100
 
 
 def test_pairs_are_split_in_their_character_set_up_to_a_number() -> None:
-    assert pairs(b"a=1&b=&a=%E4", "latin-1", "body", 2) == [("a", "1"), ("b", ""), ("a", "ä")]
-    assert pairs(b"", "utf-8", "body", 2) == []
-    assert len(pairs(b"a=" + b"&a=" * (MOST_EMPTY + 1), "utf-8", "body", 2)) == MOST_EMPTY + 2
+    assert parse_urlencoded(b"a=1&b=&a=%E4", "latin-1", "body", 2) == [("a", "1"), ("b", ""), ("a", "ä")]
+    assert parse_urlencoded(b"", "utf-8", "body", 2) == []
+    assert len(parse_urlencoded(b"a=" + b"&a=" * (MAX_EMPTY_FIELDS + 1), "utf-8", "body", 2)) == MAX_EMPTY_FIELDS + 2
     with pytest.raises(
-        MalformedRequest, match=rf"^query: more than {MOST_EMPTY + 2} fields; send each that is needed once"
+        MalformedRequest, match=rf"^query: more than {MAX_EMPTY_FIELDS + 2} fields; send each that is needed once"
     ):
-        pairs(b"a=" + b"&a=" * (MOST_EMPTY + 2), "utf-8", "query", 2)
+        parse_urlencoded(b"a=" + b"&a=" * (MAX_EMPTY_FIELDS + 2), "utf-8", "query", 2)
     for bad in (b"a=\xff", b"a=%ff"):
         with pytest.raises(
             MalformedRequest, match=r"^body: expected utf-8, got other bytes; with curl, use --data-urlencode"
         ):
-            pairs(bad, "utf-8", "body", 2)
+            parse_urlencoded(bad, "utf-8", "body", 2)

@@ -1,4 +1,4 @@
-"""Forms as they come in: in one piece or many, with and without the headers that say what they are."""
+"""Forms as they arrive: in one piece or many, with and without the headers that describe them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.types import Message
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.serve.http.content_type import ContentType
-from mla_serve.serve.http.fields import MOST_EMPTY
-from mla_serve.serve.http.forms import FormReader, Part, read_form, read_urlencoded
+from mla_serve.serve.http.fields import MAX_EMPTY_FIELDS
+from mla_serve.serve.http.forms import MultipartReader, Part, read_form, read_urlencoded
 from mla_serve.serve.problems import MalformedRequest
 
 KNOWN = ("image", "text", "top_k")
@@ -91,7 +91,7 @@ def test_another_type_is_refused_by_its_name_and_with_an_example(headers: dict[s
 
 def test_a_reader_that_is_closed_is_freed_at_once() -> None:
     """Parser and reader hold each other; without a garbage collection their bytes would stay."""
-    reader = FormReader(b"b", KNOWN, 1000)
+    reader = MultipartReader(b"b", KNOWN, 1000)
     reader.feed(BODY)
     freed = weakref.ref(reader)
     gc.disable()
@@ -101,7 +101,7 @@ def test_a_reader_that_is_closed_is_freed_at_once() -> None:
         assert freed() is None
     finally:
         gc.enable()
-    FormReader(b"b", KNOWN, 1000).close()  # nothing to let go of
+    MultipartReader(b"b", KNOWN, 1000).close()  # nothing to let go of
 
 
 def test_a_field_in_a_url_may_take_twice_its_bytes_and_no_more() -> None:
@@ -118,7 +118,7 @@ def part(headers: str, content: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("cut", [None, 7])
 def test_empty_parts_are_passed_over_up_to_a_number(cut: int | None) -> None:
-    most = len(KNOWN) + MOST_EMPTY
+    most = len(KNOWN) + MAX_EMPTY_FIELDS
     for count in (most, most + 1):
         body = part('name="text"') * count + b"--b--\r\n"
         pieces = [body] if cut is None else [body[at : at + cut] for at in range(0, len(body), cut)]
@@ -231,6 +231,6 @@ def test_what_lies_behind_the_closing_boundary_is_passed_over(declared: bool) ->
         ("application/octet-stream", True, False),
     ],
 )
-def test_a_media_type_says_whether_it_is_that_of_a_file_or_of_json(kind: str, is_file: bool, is_json: bool) -> None:
+def test_media_types_of_files_and_of_json_are_recognised(kind: str, is_file: bool, is_json: bool) -> None:
     assert ContentType(kind).is_file is is_file
     assert ContentType(kind).is_json is is_json

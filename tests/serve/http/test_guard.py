@@ -26,7 +26,8 @@ TEXT = [("text", (None, b"abc"))]
 
 def serve(tiny_bundle: Path, **settings: object) -> TestClient:
     chosen = Settings(model=tiny_bundle, device="cpu", **settings)  # type: ignore[arg-type]
-    return TestClient(create_app(open_predictor(chosen), chosen))
+    keys = KeysFile(chosen.api_keys_file) if chosen.api_keys_file else None
+    return TestClient(create_app(open_predictor(chosen), chosen, keys))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_pages_are_open_and_everything_is_without_keys(guarded: TestClient, 
 def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append((a, b)) or a == b)
-    assert Keys(KEYS).know(KEYS[0].encode())
+    assert Keys(KEYS).accepts(KEYS[0].encode())
     assert len(compared) == len(KEYS)  # all of them, though the first fits
     assert all(len(a) == len(b) == 32 for a, b in compared)
 
@@ -77,12 +78,12 @@ def test_keys_change_while_the_service_runs(tmp_path: Path, caplog: pytest.LogCa
     path = tmp_path / "keys"
     path.write_text(KEYS[0])
     keys = KeysFile(path)
-    assert keys.know(KEYS[0].encode())
+    assert keys.accepts(KEYS[0].encode())
     path.write_text(f"{KEYS[1]}\n")
     with caplog.at_level(logging.INFO):
-        keys.look()
-    assert not keys.know(KEYS[0].encode())
-    assert keys.know(KEYS[1].encode())
+        keys.reload()
+    assert not keys.accepts(KEYS[0].encode())
+    assert keys.accepts(KEYS[1].encode())
     assert "there are 1" in caplog.text
     assert KEYS[1] not in caplog.text
 
@@ -90,7 +91,7 @@ def test_keys_change_while_the_service_runs(tmp_path: Path, caplog: pytest.LogCa
 def test_a_change_is_seen_by_the_next_request(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mla_serve.serve.http.guard.LOOK_S", -1.0)
+    monkeypatch.setattr("mla_serve.serve.http.guard.RELOAD_S", -1.0)
     path = tmp_path / "keys"
     path.write_text(KEYS[0])
     with serve(tiny_bundle, api_keys_file=path) as client:
@@ -122,18 +123,18 @@ def test_while_the_file_of_keys_cannot_be_used_no_key_is_valid(
     keys = KeysFile(path)
     closed = REGISTRY.get_sample_value("mla_keys_closed_total") or 0.0
     spoil(path, content)
-    keys.look()
-    keys.look()
-    assert not any(keys.know(key) for key in (KEYS[0].encode(), KEYS[1].encode(), content or b""))
+    keys.reload()
+    keys.reload()
+    assert not any(keys.accepts(key) for key in (KEYS[0].encode(), KEYS[1].encode(), content or b""))
     assert not keys.usable
     assert caplog.text.count("no key is valid until") == 1
     assert KEYS[0] not in caplog.text
     assert REGISTRY.get_sample_value("mla_keys_closed_total") == closed + 1
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     path.write_text(KEYS[1])
-    keys.look()
+    keys.reload()
     assert keys.usable
-    assert (keys.know(KEYS[0].encode()), keys.know(KEYS[1].encode())) == (False, True)
+    assert (keys.accepts(KEYS[0].encode()), keys.accepts(KEYS[1].encode())) == (False, True)
 
 
 def test_the_same_file_again_opens_again(tmp_path: Path) -> None:
@@ -142,16 +143,16 @@ def test_the_same_file_again_opens_again(tmp_path: Path) -> None:
     path.write_text(KEYS[0])
     keys = KeysFile(path)
     path.write_text("")
-    keys.look()
+    keys.reload()
     path.write_text(KEYS[0])
-    keys.look()
-    assert keys.know(KEYS[0].encode())
+    keys.reload()
+    assert keys.accepts(KEYS[0].encode())
 
 
-def test_without_usable_keys_everybody_is_told_to_come_back(
+def test_without_usable_keys_every_request_gets_503_with_retry_after(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mla_serve.serve.http.guard.LOOK_S", -1.0)
+    monkeypatch.setattr("mla_serve.serve.http.guard.RELOAD_S", -1.0)
     path = tmp_path / "keys"
     path.write_text(KEYS[0])
     with serve(tiny_bundle, api_keys_file=path) as client:
@@ -171,8 +172,8 @@ def test_a_worker_may_begin_without_keys(tmp_path: Path) -> None:
     keys = KeysFile(tmp_path / "keys", must_be_usable=False)
     assert not keys.usable
     (tmp_path / "keys").write_text(KEYS[0])
-    keys.look()
-    assert keys.know(KEYS[0].encode())
+    keys.reload()
+    assert keys.accepts(KEYS[0].encode())
 
 
 @pytest.mark.parametrize("content", ["", "# only a comment\n", "short\n", "schlüssel-mit-umlaut-drin\n"])

@@ -1,4 +1,4 @@
-"""The routes that are for people: the page's own files and the ready-made samples."""
+"""The routes for people: the files of the page and the bundle's samples."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.serve.api import create_app
-from mla_serve.serve.http.pages import WEB, add_pages
+from mla_serve.serve.http.pages import WEB, all_pages
 from mla_serve.serve.models.open_predictor import open_predictor
-from mla_serve.serve.problems import KINDS
+from mla_serve.serve.problems import PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
 
 
 @pytest.fixture
 def client(tiny_bundle: Path) -> TestClient:
-    app = FastAPI(docs_url=None)
-    add_pages(app, Bundle.load(tiny_bundle))
-    return TestClient(app)
+    settings = Settings(model=tiny_bundle, device="cpu")
+    return TestClient(create_app(open_predictor(settings), settings))
 
 
 def test_every_file_that_the_page_names_is_served(client: TestClient) -> None:
@@ -65,14 +63,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_what_a_bundle_says_is_no_part_of_a_page(
-    make_bundle: Callable[..., Path], tmp_path: Path, hostile: str
-) -> None:
+def test_texts_of_a_bundle_are_escaped_in_pages(make_bundle: Callable[..., Path], tmp_path: Path, hostile: str) -> None:
     folder = make_bundle(tmp_path / "hostile", classes=[hostile, "b"], name=hostile)
     settings = Settings(model=folder, device="cpu")
     with TestClient(create_app(open_predictor(settings), settings)) as client:
         assert client.get("/model").json()["name"] == hostile
-        for path in ("/", "/docs", *(kind.type for kind in KINDS.values())):
+        for path in ("/", "/docs", *(kind.type for kind in PROBLEM_KINDS.values())):
             page = client.get(path).text
             assert "<img" not in page
             assert not re.search(r"<script(?![^>]* src=\"(?:web|docs)/[\w.-]+\"></script>)", page)
@@ -80,10 +76,8 @@ def test_what_a_bundle_says_is_no_part_of_a_page(
         assert html.escape(hostile) in client.get("/docs").text
 
 
-def test_docs_without_swagger_lead_to_the_description(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mla_serve.serve.http.pages._swagger_assets", dict)
-    app = FastAPI(docs_url=None)
-    add_pages(app, Bundle.load(tiny_bundle))
-    page = TestClient(app).get("/docs").text
+def test_docs_without_swagger_link_to_the_description(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mla_serve.serve.http.pages.swagger_files", dict)
+    page = all_pages(Bundle.load(tiny_bundle), "title")["/docs"].content.decode()
     assert 'href="openapi.json"' in page
     assert "swagger-ui-bundle" not in page

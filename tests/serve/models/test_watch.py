@@ -84,8 +84,8 @@ def test_a_keys_file_that_is_being_written_refuses_no_new_model(
     keys.write_text("")
     mounted.take(open_predictor(Settings(model=make_bundle(tmp_path / "two", seed=1), device="cpu")))
     client = TestClient(mounted)
-    monkeypatch.setattr("mla_serve.serve.http.guard.LOOK_S", -1.0)
-    mounted.keys.look()  # type: ignore[union-attr]
+    monkeypatch.setattr("mla_serve.serve.http.guard.RELOAD_S", -1.0)
+    mounted.keys.reload()  # type: ignore[union-attr]
     assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).status_code == 503
     keys.write_text(key)
     assert client.get("/model").status_code == 401

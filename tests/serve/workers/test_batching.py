@@ -1,7 +1,8 @@
-"""Micro-batches: alone at once, together when it is busy, and nobody pays for a neighbour."""
+"""Micro-batches: a lone request runs at once, waiting ones run together, and none pays for the error of another."""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +13,12 @@ import numpy as np
 import pytest
 
 from mla_serve.bundle.manifest import Bundle
-from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.problems import DeadlineExceeded
-from mla_serve.serve.workers.batching import GPU_CAP, Batching, Lane, parse_caps
-from mla_serve.serve.workers.threads import Stopwatch
+from mla_serve.serve.workers.batching import GPU_BATCH_SIZE, Batching, MicroBatcher, parse_batch_sizes
+from mla_serve.serve.workers.stopwatch import Stopwatch
 
 NAMES = ("image", "text")
 
@@ -41,8 +42,8 @@ class Graph:
         return 2 * windows
 
 
-def ask(lane: Lane, *values: float, watch: Stopwatch | None = None) -> Array:
-    return lane.encode([np.array([[value]]) for value in values], watch or Stopwatch(60))
+def ask(batcher: MicroBatcher, *values: float, watch: Stopwatch | None = None) -> Array:
+    return batcher.encode([np.array([[value]]) for value in values], watch or Stopwatch())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -52,21 +53,21 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-class Crowd:
-    """Threads that ask a lane one after the other while its graph is held up by a first one."""
+class Waiters:
+    """Threads that ask a batcher one after the other while its graph is held up by a first one."""
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, max_windows: int) -> None:
         self.graph = Graph()
-        self.lane = Lane(self.graph, cap)
+        self.batcher = MicroBatcher(self.graph, max_windows)
         self._pool = ThreadPoolExecutor(16)
         self.graph.gate.clear()
-        self.first = self._pool.submit(ask, self.lane, 0)
+        self.first = self._pool.submit(ask, self.batcher, 0)
         assert self.graph.inside.wait(30)
 
     def ask(self, *values: float, watch: Stopwatch | None = None) -> Future[Array]:
-        count = len(self.lane._waiting)
-        future = self._pool.submit(ask, self.lane, *values, watch=watch)
-        wait_until(lambda: len(self.lane._waiting) > count)
+        count = len(self.batcher._waiting)
+        future = self._pool.submit(ask, self.batcher, *values, watch=watch)
+        wait_until(lambda: len(self.batcher._waiting) > count)
         return future
 
     def release(self) -> None:
@@ -74,88 +75,88 @@ class Crowd:
         self._pool.shutdown()
 
 
-def test_who_comes_alone_is_served_at_once() -> None:
+def test_a_lone_request_runs_at_once() -> None:
     graph = Graph()
-    lane = Lane(graph, 8)
-    assert [ask(lane, value).item() for value in (1, 2, 3)] == [2, 4, 6]
+    batcher = MicroBatcher(graph, 8)
+    assert [ask(batcher, value).item() for value in (1, 2, 3)] == [2, 4, 6]
     assert graph.batches == [1, 1, 1]
 
 
-def test_who_comes_meanwhile_is_served_together_and_gets_its_own() -> None:
-    crowd = Crowd(cap=8)
-    futures = [crowd.ask(value) for value in range(1, 6)]
-    crowd.release()
+def test_requests_that_come_during_a_run_share_the_next_one() -> None:
+    waiters = Waiters(max_windows=8)
+    futures = [waiters.ask(value) for value in range(1, 6)]
+    waiters.release()
     assert [future.result().item() for future in futures] == [2, 4, 6, 8, 10]
-    assert crowd.graph.batches == [1, 5]
+    assert waiters.graph.batches == [1, 5]
 
 
 def test_a_batch_holds_no_more_than_its_cap() -> None:
-    crowd = Crowd(cap=4)
-    pair, triple, single = crowd.ask(1, 2), crowd.ask(3, 4, 5), crowd.ask(6)
-    many = crowd.ask(*range(10, 13), 14, 15, 16)
-    crowd.release()
+    waiters = Waiters(max_windows=4)
+    pair, triple, single = waiters.ask(1, 2), waiters.ask(3, 4, 5), waiters.ask(6)
+    many = waiters.ask(*range(10, 13), 14, 15, 16)
+    waiters.release()
     assert pair.result().ravel().tolist() == [2, 4]
     assert triple.result().ravel().tolist() == [6, 8, 10]
     assert single.result().item() == 12
     assert len(many.result()) == 6
-    assert crowd.graph.batches == [1, 2, 4, 6]  # in turn: the single one does not overtake
+    assert waiters.graph.batches == [1, 2, 4, 6]  # in turn: the single one does not overtake
 
 
-def test_an_error_is_for_whom_it_concerns() -> None:
-    crowd = Crowd(cap=8)
-    good, bad, other = crowd.ask(1), crowd.ask(13), crowd.ask(2)
-    crowd.release()
+def test_an_error_reaches_only_the_request_that_caused_it() -> None:
+    waiters = Waiters(max_windows=8)
+    good, bad, other = waiters.ask(1), waiters.ask(13), waiters.ask(2)
+    waiters.release()
     assert (good.result().item(), other.result().item()) == (2, 4)
     with pytest.raises(ArithmeticError, match="thirteen"):
         bad.result()
-    assert ask(crowd.lane, 5).item() == 10
+    assert ask(waiters.batcher, 5).item() == 10
 
 
-def test_what_cannot_be_dealt_out_is_told_at_once() -> None:
-    crowd = Crowd(cap=8)
-    crowd.lane._run = lambda arrays: np.array(0.0)
-    futures = [crowd.ask(1), crowd.ask(2)]
-    crowd.release()
+def test_an_output_that_cannot_be_split_fails_every_request_of_its_batch() -> None:
+    waiters = Waiters(max_windows=8)
+    waiters.batcher._run = lambda arrays: np.array(0.0)
+    futures = [waiters.ask(1), waiters.ask(2)]
+    waiters.release()
     for future in futures:
         with pytest.raises((ValueError, IndexError)):
             future.result(timeout=10)
-    crowd.lane._run = crowd.graph
-    assert ask(crowd.lane, 5).item() == 10
+    waiters.batcher._run = waiters.graph
+    assert ask(waiters.batcher, 5).item() == 10
 
 
 @pytest.mark.parametrize("who", [0, 1, 2])
 def test_what_nobody_waits_for_is_not_run(who: int) -> None:
-    crowd = Crowd(cap=8)
-    watches = [Stopwatch(60) for _ in range(3)]
-    futures = [crowd.ask(value, watch=watch) for value, watch in enumerate(watches)]
+    waiters = Waiters(max_windows=8)
+    watches = [Stopwatch() for _ in range(3)]
+    futures = [waiters.ask(value, watch=watch) for value, watch in enumerate(watches)]
     watches[who].stop()
-    crowd.release()
+    waiters.release()
     for value, future in enumerate(futures):
         if value == who:
             with pytest.raises(DeadlineExceeded):
                 future.result()
         else:
             assert future.result().item() == 2 * value
-    assert crowd.graph.batches == [1, 2]
+    assert waiters.graph.batches == [1, 2]
 
 
-def test_the_lane_goes_on_when_all_have_left() -> None:
-    crowd = Crowd(cap=1)
-    watches = [Stopwatch(60) for _ in range(3)]
-    futures = [crowd.ask(1, watch=watch) for watch in watches]
+def test_the_batcher_goes_on_when_every_client_has_left() -> None:
+    waiters = Waiters(max_windows=1)
+    watches = [Stopwatch() for _ in range(3)]
+    futures = [waiters.ask(1, watch=watch) for watch in watches]
     for watch in watches:
         watch.stop()
-    crowd.release()
+    waiters.release()
     assert all(isinstance(future.exception(), DeadlineExceeded) for future in futures)
-    assert crowd.graph.batches == [1]
-    assert ask(crowd.lane, 4).item() == 8
+    assert waiters.graph.batches == [1]
+    assert ask(waiters.batcher, 4).item() == 8
 
 
 def test_under_load_everybody_gets_their_own() -> None:
     graph = Graph()
-    lane = Lane(graph, 4)
+    batcher = MicroBatcher(graph, 4)
     with ThreadPoolExecutor(12) as pool:
-        answers = pool.map(lambda value: ask(lane, value, -value).ravel().tolist(), range(100, 1100))
+        answers = pool.map(lambda value: ask(batcher, value, -value).ravel().tolist(), range(100, 1100))
         assert list(answers) == [[2 * value, -2 * value] for value in range(100, 1100)]
     assert max(graph.batches) <= 4
     assert sum(graph.batches) == 2000
@@ -169,8 +170,8 @@ def test_an_answer_does_not_depend_on_its_batch(
     samples = [predictor.decode(make_sample(seed)) for seed in range(24)]
 
     def answer(sample: dict[str, Array]) -> dict[str, float]:
-        watch = Stopwatch(60)
-        outputs = predictor.run_graphs([sample], watch.lap, lambda name, arrays: batching.encode(watch, name, arrays))
+        watch = Stopwatch()
+        outputs = predictor.run_graphs([sample], Hooks(encode=functools.partial(batching.encode, watch)))
         return predictor.answer_from(outputs)[0].by_label()
 
     with ThreadPoolExecutor(8) as pool:
@@ -181,18 +182,18 @@ def test_an_answer_does_not_depend_on_its_batch(
 
 
 @pytest.mark.parametrize(
-    ("text", "gpu", "caps"),
+    ("text", "gpu", "sizes"),
     [
         ("auto", False, {"image": 1, "text": 1}),
-        ("auto", True, {"image": GPU_CAP, "text": GPU_CAP}),
+        ("auto", True, {"image": GPU_BATCH_SIZE, "text": GPU_BATCH_SIZE}),
         ("off", True, {"image": 1, "text": 1}),
         ("8", False, {"image": 8, "text": 8}),
         ("text=16", True, {"image": 1, "text": 16}),
         (" image = 2 , text=1 ", False, {"image": 2, "text": 1}),
     ],
 )
-def test_caps_are_read(text: str, gpu: bool, caps: dict[str, int]) -> None:
-    assert parse_caps(text, NAMES, gpu=gpu) == caps
+def test_caps_are_read(text: str, gpu: bool, sizes: dict[str, int]) -> None:
+    assert parse_batch_sizes(text, NAMES, gpu=gpu) == sizes
 
 
 @pytest.mark.parametrize(
@@ -200,4 +201,4 @@ def test_caps_are_read(text: str, gpu: bool, caps: dict[str, int]) -> None:
 )
 def test_caps_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^MLA_BATCH="):
-        parse_caps(text, NAMES, gpu=False)
+        parse_batch_sizes(text, NAMES, gpu=False)

@@ -1,4 +1,4 @@
-"""The queue before the threads: it is bounded, in turn, and forgets whom nobody waits for."""
+"""The worker pool: a bounded queue in the order of arrival, which forgets requests whose client has left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from mla_serve.serve.problems import DeadlineExceeded, Overloaded, TooCostly, problem_response
-from mla_serve.serve.workers.threads import Bench, Stopwatch
+from mla_serve.serve.workers.stopwatch import Stopwatch
+from mla_serve.serve.workers.threads import WorkerPool
 
 
 async def stay() -> Message:
@@ -38,8 +39,8 @@ class Gate:
         return "held"
 
 
-def start(bench: Bench, job: Callable[[Stopwatch], Any], receive: Any = stay) -> asyncio.Task[Any]:
-    return asyncio.ensure_future(bench.run(job, Stopwatch(60.0), receive))
+def start(pool: WorkerPool, job: Callable[[Stopwatch], Any], receive: Any = stay) -> asyncio.Task[Any]:
+    return asyncio.ensure_future(pool.run(job, Stopwatch(), receive))
 
 
 async def settle() -> None:
@@ -49,28 +50,28 @@ async def settle() -> None:
 
 def test_what_does_not_fit_into_the_queue_is_refused() -> None:
     async def fill() -> None:
-        bench, gate = Bench(1, max_queue=2), Gate()
-        running = [start(bench, gate) for _ in range(3)]
+        pool, gate = WorkerPool(1, max_queue=2), Gate()
+        running = [start(pool, gate) for _ in range(3)]
         await settle()
-        assert bench.waiting == 2
+        assert pool.waiting == 2
         with pytest.raises(Overloaded, match="2 requests wait"):
-            await bench.run(gate, Stopwatch(60.0), stay)
+            await pool.run(gate, Stopwatch(), stay)
         gate.event.set()
         assert await asyncio.gather(*running) == ["held"] * 3
-        assert bench.waiting == 0
-        bench.check()
+        assert pool.waiting == 0
+        pool.check()
 
     asyncio.run(fill())
 
 
 def test_without_a_queue_an_idle_thread_still_works() -> None:
     async def ask() -> str:
-        return await Bench(1, max_queue=0).run(lambda _: "done", Stopwatch(60.0), stay)
+        return await WorkerPool(1, max_queue=0).run(lambda _: "done", Stopwatch(), stay)
 
     assert asyncio.run(ask()) == "done"
 
 
-def test_a_refusal_says_when_to_come_back() -> None:
+def test_a_refusal_has_a_retry_after() -> None:
     reply = problem_response(Overloaded("full"))
     assert reply.status_code == 503
     assert reply.headers["retry-after"] == "1"
@@ -81,7 +82,7 @@ def test_a_client_that_leaves_frees_its_place_and_its_memory() -> None:
         """What a request holds in memory."""
 
     async def leave() -> None:
-        bench, gate, ran = Bench(1, max_queue=1), Gate(), []
+        pool, gate, ran = WorkerPool(1, max_queue=1), Gate(), []
         gone = asyncio.Event()
 
         async def receive() -> Message:
@@ -91,18 +92,18 @@ def test_a_client_that_leaves_frees_its_place_and_its_memory() -> None:
         def job(watch: Stopwatch, body: Body) -> None:
             ran.append(body)
 
-        holder = start(bench, gate)
+        holder = start(pool, gate)
         await settle()
         body = Body()
         alive = weakref.ref(body)
-        leaver = start(bench, lambda watch, body=body: job(watch, body), receive)
+        leaver = start(pool, lambda watch, body=body: job(watch, body), receive)
         del body
         await settle()
-        assert bench.waiting == 1
+        assert pool.waiting == 1
         gone.set()
         await asyncio.wait([leaver])
         assert type(leaver.exception()) is ClientDisconnect
-        assert bench.waiting == 0
+        assert pool.waiting == 0
         del leaver  # its exception's traceback has the frames
         gc.collect()
         assert alive() is None
@@ -115,7 +116,12 @@ def test_a_client_that_leaves_frees_its_place_and_its_memory() -> None:
 
 def test_a_client_that_leaves_stops_what_runs_between_two_stages() -> None:
     async def leave() -> bool:
-        bench, inside, go_on, stopped = Bench(1, max_queue=1), threading.Event(), threading.Event(), threading.Event()
+        pool, inside, go_on, stopped = (
+            WorkerPool(1, max_queue=1),
+            threading.Event(),
+            threading.Event(),
+            threading.Event(),
+        )
 
         def job(watch: Stopwatch) -> None:
             inside.set()
@@ -131,7 +137,7 @@ def test_a_client_that_leaves_stops_what_runs_between_two_stages() -> None:
             return {"type": "http.disconnect"}
 
         with pytest.raises(ClientDisconnect):
-            await bench.run(job, Stopwatch(60.0), receive)
+            await pool.run(job, Stopwatch(), receive)
         go_on.set()
         return await asyncio.to_thread(stopped.wait, 30)
 
@@ -140,13 +146,13 @@ def test_a_client_that_leaves_stops_what_runs_between_two_stages() -> None:
 
 def test_the_deadline_drops_what_queues() -> None:
     async def be_late() -> None:
-        bench, gate, ran = Bench(1, max_queue=1), Gate(), []
-        holder = start(bench, gate)
+        pool, gate, ran = WorkerPool(1, max_queue=1), Gate(), []
+        holder = start(pool, gate)
         await settle()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await bench.run(ran.append, Stopwatch(60.0), stay)
-        assert bench.waiting == 0
+                await pool.run(ran.append, Stopwatch(), stay)
+        assert pool.waiting == 0
         gate.event.set()
         assert await holder == "held"
         assert not ran
@@ -158,17 +164,17 @@ def test_a_thread_that_does_not_come_back_keeps_its_place() -> None:
     """Otherwise late requests would pile up behind it."""
 
     async def be_stuck() -> None:
-        bench, gate = Bench(1, max_queue=0), Gate()
+        pool, gate = WorkerPool(1, max_queue=0), Gate()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await bench.run(gate, Stopwatch(60.0), stay)
+                await pool.run(gate, Stopwatch(), stay)
         with pytest.raises(Overloaded):
-            bench.check()
-        assert bench.longest() > 0
+            pool.check()
+        assert pool.longest() > 0
         gate.event.set()
-        while bench.longest():
+        while pool.longest():
             await asyncio.sleep(0.001)
-        bench.check()
+        pool.check()
 
     asyncio.run(be_stuck())
 
@@ -176,7 +182,7 @@ def test_a_thread_that_does_not_come_back_keeps_its_place() -> None:
 def test_a_bug_in_a_job_is_not_swallowed() -> None:
     async def fail() -> None:
         with pytest.raises(ZeroDivisionError):
-            await Bench(1, 0).run(lambda _: 1 // 0, Stopwatch(60.0), stay)
+            await WorkerPool(1, 0).run(lambda _: 1 // 0, Stopwatch(), stay)
 
     asyncio.run(fail())
 
@@ -185,7 +191,7 @@ def test_a_job_that_raises_what_no_future_takes_is_answered_all_the_same() -> No
     async def fail() -> None:
         with pytest.raises(RuntimeError, match="StopIteration"):
             async with asyncio.timeout(10):
-                await Bench(1, 0).run(lambda _: next(iter(())), Stopwatch(60.0), stay)
+                await WorkerPool(1, 0).run(lambda _: next(iter(())), Stopwatch(), stay)
 
     asyncio.run(fail())
 
@@ -199,14 +205,14 @@ def test_a_bad_request_frees_its_memory_without_a_collection() -> None:
     def refuse(watch: Stopwatch, body: Body) -> None:
         raise ValueError(f"{watch} cannot use {body}")
 
-    async def ask(bench: Bench, body: Body) -> None:
+    async def ask(pool: WorkerPool, body: Body) -> None:
         with contextlib.suppress(ValueError):
-            await bench.run(functools.partial(refuse, body=body), Stopwatch(60.0), stay)
+            await pool.run(functools.partial(refuse, body=body), Stopwatch(), stay)
 
     async def be_refused() -> None:
-        bench, body = Bench(1, 0), Body()
+        pool, body = WorkerPool(1, 0), Body()
         alive = weakref.ref(body)
-        await ask(bench, body)
+        await ask(pool, body)
         del body
         await settle()
         assert alive() is None
@@ -225,41 +231,39 @@ def test_a_thread_that_cannot_be_started_keeps_no_place(monkeypatch: pytest.Monk
         raise RuntimeError("can't start new thread")
 
     async def ask() -> None:
-        bench = Bench(1, 0)
+        pool = WorkerPool(1, 0)
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", refuse)
             with pytest.raises(RuntimeError, match="new thread"):
-                await bench.run(lambda _: "done", Stopwatch(60.0), stay)
-        assert await bench.run(lambda _: "done", Stopwatch(60.0), stay) == "done"
+                await pool.run(lambda _: "done", Stopwatch(), stay)
+        assert await pool.run(lambda _: "done", Stopwatch(), stay) == "done"
 
     asyncio.run(ask())
 
 
-def test_whatever_the_moment_of_leaving_no_place_is_lost_and_no_thread_dies() -> None:
+def test_clients_that_leave_at_any_moment_cost_no_place_and_no_thread() -> None:
     async def leave_at_any_time() -> None:
-        bench = Bench(2, max_queue=1000)
+        pool = WorkerPool(2, max_queue=1000)
         for turn in range(300):
-            tasks = [start(bench, lambda _: time.sleep(0.0002)) for _ in range(4)]
+            tasks = [start(pool, lambda _: time.sleep(0.0002)) for _ in range(4)]
             await asyncio.sleep(turn % 7 * 0.0001)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
         async with asyncio.timeout(10):
-            while bench.longest():
+            while pool.longest():
                 await asyncio.sleep(0.001)
-            bench.max_queue = 0
-            assert await asyncio.gather(*(start(bench, lambda _: "done") for _ in range(2))) == ["done"] * 2
-        assert bench.waiting == 0
+            pool.max_queue = 0
+            assert await asyncio.gather(*(start(pool, lambda _: "done") for _ in range(2))) == ["done"] * 2
+        assert pool.waiting == 0
 
     asyncio.run(leave_at_any_time())
 
 
 LEAVER = """
 import asyncio, time
-from mla_serve.serve.workers import threads
-from mla_serve.serve.workers.threads import Bench, Stopwatch
-
-threads.GOODBYE_S = 1000.0  # an idle thread is not waited for
+from mla_serve.serve.workers.stopwatch import Stopwatch
+from mla_serve.serve.workers.threads import WorkerPool
 
 def job(watch):
     time.sleep(0.5)
@@ -269,9 +273,9 @@ def job(watch):
 
 async def main():
     receive = asyncio.Event().wait
-    idle, busy = Bench(1, 1), Bench(1, 1)
-    await idle.run(lambda _: None, Stopwatch(60.0), receive)
-    task = asyncio.ensure_future(busy.run(job, Stopwatch(60.0), receive))
+    idle, busy = WorkerPool(1, 1), WorkerPool(1, 1)
+    await idle.run(lambda _: None, Stopwatch(), receive)
+    task = asyncio.ensure_future(busy.run(job, Stopwatch(), receive))
     await asyncio.sleep(0.1)
     task.cancel()
 
@@ -285,8 +289,29 @@ def test_the_process_ends_after_what_runs_and_not_in_the_midst_of_it() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "came to its next stage\n", "")
 
 
+STUCK = """
+import asyncio, time
+from mla_serve.serve.workers.stopwatch import Stopwatch
+from mla_serve.serve.workers.threads import WorkerPool, exit_despite_stuck_threads
+
+async def main():
+    task = asyncio.ensure_future(WorkerPool(1, 1).run(lambda _: time.sleep(1000), Stopwatch(), asyncio.Event().wait))
+    await asyncio.sleep(0.1)
+    task.cancel()
+
+asyncio.run(main())
+print("answered", flush=True)
+exit_despite_stuck_threads(0.1)
+"""
+
+
+def test_a_stuck_thread_does_not_keep_the_process() -> None:
+    ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "answered\n", "")
+
+
 def test_decoding_may_cost_so_much_and_no_more() -> None:
-    watch = Stopwatch(60.0, decoding_s=1e-9)
+    watch = Stopwatch(decoding_s=1e-9)
     with watch.decoding("image"):
         sum(range(1000))
     with pytest.raises(TooCostly, match=r"^audio: "), watch.decoding("audio"):
