@@ -28,7 +28,7 @@ from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, con
 from mla_serve.serve.http.fields import OPTIONS, Options, options_from, read_query
 from mla_serve.serve.http.guard import Guard, Keys, KeysFile, SecurityHeaders, parse_origins
 from mla_serve.serve.http.pages import add_pages
-from mla_serve.serve.metrics import meters, tally
+from mla_serve.serve.metrics import meters, metrics_buffer
 from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
@@ -37,7 +37,7 @@ from mla_serve.serve.problems import (
     to_problem,
 )
 from mla_serve.serve.settings import Settings
-from mla_serve.serve.tracing import tracing
+from mla_serve.serve.tracing import stage_spans
 from mla_serve.serve.workers.batching import Batching, parse_caps
 from mla_serve.serve.workers.threads import Bench, Stopwatch
 
@@ -125,7 +125,7 @@ class Answerer:
     def _tell(self, predictions: Sequence[Prediction]) -> None:
         """Leave what one run of the graphs said to be counted."""
         for each in predictions:
-            tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
+            metrics_buffer().add_answer(each.modalities, len(each.missing), len(self.predictor.classes))
 
     def _rule(self, options: Options) -> str:
         rule = options.fusion or DEFAULT_RULE
@@ -160,7 +160,7 @@ def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:
 
     Not the Answerer's own: it would be a circle, and what a worker froze is let go only without one.
     """
-    tally().ran(name, len(arrays))
+    metrics_buffer().add_run(name, len(arrays))
     return predictor.encode(name, arrays)
 
 
@@ -248,8 +248,8 @@ class Routes:
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
         watch = Stopwatch(self.settings.request_timeout_s, self.settings.max_decode_s)
         body = await self.bench.run(answer, watch, request.receive)
-        tally().timed(watch.laps)
-        tracing.stages(watch.laps)
+        metrics_buffer().add_stages(watch.laps)
+        stage_spans.add(watch.laps)
         return Response(body, headers=watch.header(), media_type=JSON)
 
 

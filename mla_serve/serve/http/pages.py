@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import html
-import importlib.util
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ BEGINNINGS = {
     b"ID3": "audio/mpeg",
     b"\xff\xfb": "audio/mpeg",
 }
-SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
+SWAGGER = {"swagger-ui-bundle.js": "js", "swagger-ui.css": "css"}
 
 
 def add_pages(app: FastAPI, bundle: Bundle) -> None:
@@ -131,12 +131,10 @@ async def _send_file(path: Path, _: Request) -> Response:
 
 
 def _swagger_assets() -> dict[str, Path]:
-    """Find the copy of Swagger UI that BentoML carries, without importing BentoML; empty when there is none."""
-    spec = importlib.util.find_spec("bentoml")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = {
-        kind: Path(folder, "_internal", "server", "static_content", name)
-        for folder in folders
-        for kind, name in SWAGGER.items()
-    }
-    return files if all(path.is_file() for path in files.values()) else {}
+    """Find the copy of Swagger UI among the files of the installed BentoML; empty when there is none."""
+    try:
+        installed = importlib.metadata.files("bentoml") or []
+    except importlib.metadata.PackageNotFoundError:
+        installed = []
+    found = {SWAGGER[path.name]: Path(str(path.locate())) for path in installed if path.name in SWAGGER}
+    return found if len(found) == len(SWAGGER) and all(path.is_file() for path in found.values()) else {}
