@@ -12,5 +12,6 @@ Changes to parts that BentoML and uvicorn do not promise to keep, one file each.
 arbiter          BentoML's main process: restarts dead workers at once, refuses to start in one line
 usage_reports    BENTOML_DO_NOT_TRACK takes effect under `bentoml serve` too
 uvicorn_config   the HTTP protocol that uvicorn uses, which BentoML cannot be told
+accept_evenly    the event loop that uvicorn runs on: connections are spread evenly over the workers
 connection       that protocol: limits on what comes before there is a request
 """

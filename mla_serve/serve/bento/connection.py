@@ -21,6 +21,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mla_serve.serve.bento.accept_evenly import ConnectionCounts
 from mla_serve.serve.bento.raw_response import refusal
 from mla_serve.serve.http.body_limits import GIVE_UP, LINGER_S
 from mla_serve.serve.problems import (
@@ -44,11 +45,14 @@ class Connection(HttpToolsProtocol):
     the body for another protocol, so the head is parsed a second time without that header.
     """
 
-    def __init__(self, *args: Any, settings: Settings, most: int, **kwargs: Any) -> None:
-        """Take uvicorn's arguments, the operator's limits and the largest number of connections of this worker."""
+    def __init__(
+        self, *args: Any, settings: Settings, most: int, counts: ConnectionCounts | None, **kwargs: Any
+    ) -> None:
+        """Take uvicorn's arguments, the operator's limits the largest number of connections, and where to count them."""
         super().__init__(*args, **kwargs)
         self._settings = settings
         self._most = most
+        self._counts = counts
         self._head_bytes = 0
         self._in_head = False
         self._in_body = False
@@ -62,6 +66,7 @@ class Connection(HttpToolsProtocol):
         """Wait for a head. If there are too many connections, close the one that has waited longest for a request."""
         super().connection_made(transport)
         _close_when_nothing_is_read(transport, self._settings.header_timeout_s)
+        self._count()
         if len(self.connections) > self._most:
             self._close_longest_idle()
         self._start_timer()
@@ -71,6 +76,7 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self._count()
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, as long as the head is not too large."""
@@ -173,6 +179,10 @@ class Connection(HttpToolsProtocol):
             return Overloaded(f"more than {MOST_PIPELINED} requests at once on one connection; wait for answers")
         return None
 
+    def _count(self) -> None:
+        if self._counts is not None:
+            self._counts.set(len(self.connections))
+
     def _is_idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
@@ -242,9 +252,12 @@ class Connection(HttpToolsProtocol):
         return self.timeout_keep_alive_task.when() - self.timeout_keep_alive if self.timeout_keep_alive_task else 0.0
 
 
-def protocol(settings: Settings, most: int) -> functools.partial[Connection]:
-    """Return what uvicorn calls for each connection. Args: most, connections of this worker."""
-    return functools.partial(Connection, settings=settings, most=most)
+def protocol(settings: Settings, most: int, counts: ConnectionCounts | None = None) -> functools.partial[Connection]:
+    """Return what uvicorn calls for each connection.
+
+    Args: most, connections of this worker; counts, is told their number.
+    """
+    return functools.partial(Connection, settings=settings, most=most, counts=counts)
 
 
 def _close_when_nothing_is_read(transport: asyncio.Transport, seconds: float) -> None:

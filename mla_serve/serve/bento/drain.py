@@ -39,13 +39,19 @@ ENDING = "the service is ending; send it again, to another instance or a little 
 class Drain:
     """Whether this worker is ending, and the steps of its end."""
 
-    def __init__(self, settings: Settings, exit_process: Callable[[int], object] = os._exit) -> None:
-        """Serve until `start` is called."""
+    def __init__(
+        self,
+        settings: Settings,
+        exit_process: Callable[[int], object] = os._exit,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Serve until `start` is called. Args: before, called at its beginning."""
         self.on = False
         self.accepted = 0
         self.answered = 0
         self._settings = settings
         self._exit_process = exit_process
+        self._before = before
         self._uvicorn_handler: Callable[[int, FrameType | None], object] | None = None
 
     def install(self) -> None:
@@ -61,6 +67,7 @@ class Drain:
         if self.on:
             return
         self.on = True
+        self._before()
         log.info("draining: no longer ready, answering what was accepted")
         settings = self._settings
         deadline = threading.Timer(settings.drain_s + settings.request_timeout_s + GRACE_S, self._exit_process, [code])

@@ -16,6 +16,7 @@ from mla_serve.serve.metrics import meters
 log = logging.getLogger("mla_serve")
 VARIABLE = "_MLA_SERVE_PATCHES"
 WITHOUT = {
+    "accept_evenly": "one worker may get all connections that are kept alive, and the others none",
     "arbiter": "a dead worker is replaced after ten seconds instead of one (in a container not at all), a port that is taken "
     "ends the start with a traceback, and connections that come while the service ends are reset",
     "connection": "uvicorn's slower parser is used, and MLA_MAX_HEADERS, MLA_MAX_URL_BYTES, MLA_HEADER_TIMEOUT_S and "

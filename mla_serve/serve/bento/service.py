@@ -21,7 +21,8 @@ from starlette.types import ASGIApp
 from mla_serve.bundle.runtime import DEVICES
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.serve import tracing
-from mla_serve.serve.bento import arbiter, logs, patches, run_folder, usage_reports, uvicorn_config
+from mla_serve.serve.bento import accept_evenly, arbiter, logs, patches, run_folder, usage_reports, uvicorn_config
+from mla_serve.serve.bento.accept_evenly import ConnectionCounts
 from mla_serve.serve.bento.cannot_serve import CannotServe
 from mla_serve.serve.bento.client_schema import client_routes
 from mla_serve.serve.bento.drain import Drain, Drained
@@ -45,6 +46,8 @@ class _Service(bentoml.Service["MlaServe"]):  # type: ignore[misc]  # bentoml lo
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Build the application of one worker. uvicorn chooses its protocol after that."""
+        if folder := run_folder.run_folder():
+            accept_evenly.counts = ConnectionCounts(folder / "connections", os.getpid())
         uvicorn_config.apply(**_uvicorn_options(settings))
         bentoml_app: ASGIApp = super().to_asgi(is_main)
         if model.keys is not None:
@@ -77,7 +80,11 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
         patches.report("connection", active=False)
         return {"http": "h11", "h11_max_incomplete_event_size": settings.max_header_bytes}
     patches.report("connection", active=True)
-    return {"http": protocol(settings, max(1, min(settings.max_connections, files - OTHER_FILES)))}
+    most = max(1, min(settings.max_connections, files - OTHER_FILES))
+    return {
+        "http": protocol(settings, most, accept_evenly.counts),
+        "loop": "mla_serve.serve.bento.accept_evenly:new_loop",
+    }
 
 
 usage_reports.apply()
@@ -85,7 +92,7 @@ run_folder.choose_folders()
 settings = _load_settings()
 logs.set_log_format(settings.log_format)
 model = CurrentModel(settings, run_folder.run_folder())
-drain = Drain(settings)
+drain = Drain(settings, before=accept_evenly.leave)
 
 
 @bentoml.asgi_app(model, path="/")

@@ -61,6 +61,18 @@ def test_sigterm_turns_readiness_off_before_uvicorn_stops_accepting(monkeypatch:
     assert passed_on == [True]
 
 
+def test_other_workers_accept_connections_once_a_worker_ends() -> None:
+    left: list[bool] = []
+    drain = Drain(Settings(drain_s=0.0), lambda _: None, before=lambda: left.append(drain.on))
+
+    async def stop() -> None:
+        drain.start()
+        drain.start()
+
+    asyncio.run(stop())
+    assert left == [True]
+
+
 def test_a_worker_whose_thread_does_not_come_back_is_replaced() -> None:
     """However well a file is crafted, it holds a worker no longer than that."""
     left: list[int] = []

@@ -76,12 +76,15 @@ def test_the_check_of_usage_reports_compares_with_the_variable(monkeypatch: pyte
         assert json.loads(os.environ[patches.VARIABLE])["usage_reports"]
 
 
-@pytest.mark.parametrize("missing", [("arbiter", "connection", "usage_reports"), ("uvicorn_config",)])
+@pytest.mark.parametrize(
+    "missing", [("arbiter", "connection", "usage_reports", "accept_evenly"), ("uvicorn_config", "accept_evenly")]
+)
 def test_the_service_answers_without_a_patch_and_says_so(
     missing: tuple[str, ...], tmp_path: Path, tiny_bundle: Path
 ) -> None:
+    """accept_evenly depends on what uvicorn_config and connection give it."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "sitecustomize.py").write_text("".join(LATER_VERSIONS[name] for name in missing))
+    (tmp_path / "run" / "sitecustomize.py").write_text("".join(LATER_VERSIONS.get(name, "") for name in missing))
     port = free_port()
     with (
         started(tmp_path / "run", port, MLA_MODEL=str(tiny_bundle)) as (process, log),
