@@ -22,6 +22,8 @@ OTHER_WHEEL := $(if $(filter gpu,$(RUNTIME)),onnxruntime,onnxruntime-gpu)
 
 BIN := .venv/bin
 SERVING := .venv-serving/bin
+OLDEST := .venv-serving-oldest/bin
+BENTOML_OLDEST := $(shell sed -n 's/.*"bentoml>=\([0-9.]*\).*/\1/p' pyproject.toml)
 DEPENDENCIES := pyproject.toml constraints.txt
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 AXE_CORE := 4.14.1
@@ -35,7 +37,7 @@ PYTEST := -m pytest -n $(JOBS) --dist loadfile
 test test-all test-serving: export OMP_NUM_THREADS = 1
 
 # An interpreter that is gone (Python was upgraded) takes its stamps with it.
-$(shell test -x $(BIN)/python || rm -f .venv/.stamp-* .venv/.runtime-*; test -x $(SERVING)/python || rm -f .venv-serving/.stamp)
+$(shell test -x $(BIN)/python || rm -f .venv/.stamp-* .venv/.runtime-*; test -x $(SERVING)/python || rm -f .venv-serving/.stamp; test -x $(OLDEST)/python || rm -f .venv-serving-oldest/.stamp)
 
 .PHONY: help
 help: ## list the targets
@@ -60,8 +62,9 @@ test-all: lint $(AXE) ## the same with the slow tests
 	$(BIN)/python $(PYTEST) -m '' $(ARGS)
 
 .PHONY: test-serving
-test-serving: .venv-serving/.stamp ## run the serving tests in .venv-serving, an environment without torch
+test-serving: .venv-serving/.stamp .venv-serving-oldest/.stamp ## run the serving tests without torch, and those of BentoML with its oldest version too
 	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks --ignore=tests/bulk/test_on_ray.py $(ARGS)
+	$(OLDEST)/python $(PYTEST) tests/serve/bento tests/serve/models tests/deploy tests/commands/test_serve.py
 
 SECONDS = 300
 .PHONY: hostile
@@ -163,11 +166,11 @@ clean: ## remove caches and build leftovers
 
 .PHONY: distclean
 distclean: clean ## remove the environments as well
-	@rm -rf .venv .venv-serving
+	@rm -rf .venv .venv-serving .venv-serving-oldest
 
 # Environments
 
-$(BIN)/python $(SERVING)/python:
+$(BIN)/python $(SERVING)/python $(OLDEST)/python:
 	@command -v $(PYTHON) > /dev/null || { echo 'mla_serve needs Python 3.11 or newer: there is no $(PYTHON) here; name one with PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mla_serve needs Python 3.11 or newer: $(PYTHON) is $$($(PYTHON) -V 2>&1); name another with PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
@@ -216,4 +219,11 @@ $(BIN)/python $(SERVING)/python:
 	@echo 'Setting up .venv-serving, without torch: once, a minute or two'
 	@$(SERVING)/python $(PIP_INSTALL) -e '.[cpu,serve,test]'
 	@! $(SERVING)/python -c 'import torch' 2> /dev/null || { echo 'torch got into .venv-serving: a serving dependency asks for it' >&2; exit 1; }
+	@touch $@
+
+# The oldest BentoML that pyproject.toml allows, everything else as in constraints.txt.
+.venv-serving-oldest/.stamp: $(DEPENDENCIES) | $(OLDEST)/python
+	@echo 'Setting up .venv-serving-oldest, with bentoml $(BENTOML_OLDEST): once, a minute or two'
+	@grep -v '^bentoml==' constraints.txt > .venv-serving-oldest/constraints.txt
+	@$(OLDEST)/python $(PIP_INSTALL:constraints.txt=.venv-serving-oldest/constraints.txt) -e '.[cpu,serve,test]' bentoml==$(BENTOML_OLDEST)
 	@touch $@

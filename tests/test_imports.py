@@ -51,6 +51,21 @@ MAY_KNOW = {  # room -> rooms of this package that it may import
     "export": {*CORE, "train"},
     "commands": {*CORE, "bulk", "client", "serve", "train", "export"},
 }
+BENTO = Path("mla_serve/serve/bento")
+# Parts that these libraries do not promise to keep. uvicorn.run and uvicorn.Config are public.
+INTERNALS = (
+    "_bentoml_impl",
+    "_bentoml_sdk",
+    "bentoml._internal",
+    "circus",
+    "prometheus_client.mmap_dict",
+    "prometheus_client.values",
+    "ray._private",
+    "uvicorn.config",
+    "uvicorn.loops",
+    "uvicorn.protocols",
+)
+INTERNAL_WORDS = ("bentoml._internal", '"_internal"', "MmapedDict", "_upper_bounds", "ray._private")
 SOURCES = sorted(
     path.relative_to(ROOT)
     for top in ("mla_serve", "export")
@@ -103,6 +118,11 @@ def place(path: Path, places: object) -> str:
     return max(names, key=len, default="")
 
 
+ALL = sorted(
+    {*SOURCES, *(path.relative_to(ROOT) for top in ("benchmarks", "deploy") for path in (ROOT / top).rglob("*.py"))}
+)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_heavy_packages_stay_where_they_belong(path: Path) -> None:
     allowed = MAY_IMPORT.get(place(path, MAY_IMPORT), set())
@@ -149,3 +169,11 @@ def test_a_room_knows_only_the_rooms_below_it(path: Path) -> None:
     room = (*module_name(path).split("."), "")[1]
     known = {name.split(".")[1] for name in ours(path) if "." in name}
     assert known - {room} <= MAY_KNOW.get(room, set())
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if BENTO not in path.parents], ids=str)
+def test_internals_of_libraries_are_touched_in_one_package(path: Path) -> None:
+    """A new version of BentoML, uvicorn, circus, prometheus_client or Ray can then break one package only."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert not [name for name in imported(path) if name.startswith(INTERNALS)]
+    assert not [word for word in INTERNAL_WORDS if word in text]

@@ -33,8 +33,8 @@ from benchmarks.shared import machine_in_full, write_whole
 from mla_serve.bundle.predictor import Hooks, Predictor
 from mla_serve.commands.tune_load import BOUNDARY, HEAD_END, form_request
 from mla_serve.console import console, main
-from mla_serve.serve.metrics import tally
-from mla_serve.serve.models.current_model import Mounted
+from mla_serve.serve.metrics import metrics_buffer
+from mla_serve.serve.models.current_model import CurrentModel
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
 
@@ -74,8 +74,8 @@ class Application:
         settings = Settings(model=config.model, device="cpu")
         self.predictor = open_predictor(settings)
         self.cases = cases_of(self.predictor.bundle)
-        self._application = Mounted(settings)
-        self._application.take(self.predictor)
+        self._application = CurrentModel(settings)
+        self._application.serve(self.predictor)
         self._bodies = {id(case): form_request(case.sample).partition(HEAD_END)[2] for case in self.cases}
 
     async def answer(self, case: Case) -> list[Message]:
@@ -142,7 +142,7 @@ def measure(config: ProfileConfig) -> tuple[Times, Times]:
         for number in range(config.rounds):
             stages = _round(config, application, server, runner, number)
             inside = parts(application.predictor, list(_cases(application, config, number)))
-            tally().count()  # as often as the service does, so that what it collects does not grow
+            metrics_buffer().flush()  # as often as the service does, so that what it collects does not grow
             if number:  # the first is the warm-up
                 _append(by_stage, stages)
                 _append(by_part, inside)

@@ -14,6 +14,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +33,7 @@ from mla_serve.errors import ConfigError, DataError, MlaServeError
 AUTO = "auto"  # address: the Ray that runs on this machine
 CLIENT = "ray://"
 REACH_S = 5.0
+STATUS_S = 60.0  # for Ray's own command, which takes seconds to be imported
 LEAVE_S = 60.0  # for a Ray that is started here to end
 STORE_BYTES = 256 * 2**20  # object store of a Ray that is started here: some slices and their answers
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -233,7 +236,7 @@ def _connected(address: str, workers: int | None) -> Iterator[None]:
     if address == LOCAL:
         options |= {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": STORE_BYTES}
     else:
-        _reach(_found() if address == AUTO else address)
+        _find_running() if address == AUTO else _reach(address)
     try:
         with _hushed():
             ray.init(address, **options)
@@ -277,13 +280,12 @@ def _reach(address: str) -> None:
         ) from None
 
 
-def _found() -> str:
-    """Return HOST:PORT of what Ray means by auto, which may be long gone. Raises: ConfigError when it knows of none."""
-    from ray._private.services import canonicalize_bootstrap_address  # nothing public says it without connecting
-
+def _find_running() -> None:
+    """Ask `ray status` with a time limit: ray.init would try for minutes to reach a Ray that is gone. Raises: ConfigError."""
+    command = [str(Path(sys.executable).with_name("ray")), "status"]
     try:
-        return str(canonicalize_bootstrap_address(AUTO))
-    except ConnectionError:
+        subprocess.run(command, capture_output=True, check=True, timeout=STATUS_S)
+    except (OSError, subprocess.SubprocessError):
         raise ConfigError("--ray auto: no Ray runs here; start one, or leave auto out to start one for this") from None
 
 

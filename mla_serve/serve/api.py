@@ -36,7 +36,7 @@ from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, bod
 from mla_serve.serve.http.fields import OPTIONS, Options, merge_options, options_from_query
 from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.http.pages import Page, all_pages, swagger_files
-from mla_serve.serve.metrics import meters, tally
+from mla_serve.serve.metrics import meters, metrics_buffer
 from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
@@ -45,7 +45,7 @@ from mla_serve.serve.problems import (
     to_problem,
 )
 from mla_serve.serve.settings import Settings
-from mla_serve.serve.tracing import tracing
+from mla_serve.serve.tracing import stage_spans
 from mla_serve.serve.workers.batching import Batching, parse_batch_sizes
 from mla_serve.serve.workers.stopwatch import Stopwatch
 from mla_serve.serve.workers.threads import WorkerPool
@@ -128,7 +128,7 @@ class Answerer:
     def _queue_for_metrics(self, predictions: Sequence[Prediction]) -> None:
         """Leave predictions to be counted once a second (metrics.py)."""
         for each in predictions:
-            tally().answered(each.modalities, len(each.missing), len(self.predictor.classes))
+            metrics_buffer().add_answer(each.modalities, len(each.missing), len(self.predictor.classes))
 
     def _decode_item(self, item: object, watch: Stopwatch) -> dict[str, Array] | Problem:
         watch.check()
@@ -159,7 +159,7 @@ def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:
     A function and not a method of Answerer, which would refer to itself through it. Objects that gc.freeze has frozen are
     freed only by their reference count, and a circle would keep an old model in memory.
     """
-    tally().ran(name, len(arrays))
+    metrics_buffer().add_run(name, len(arrays))
     return predictor.encode(name, arrays)
 
 
@@ -249,8 +249,8 @@ class Routes:
     async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
         watch = Stopwatch(self.settings.max_decode_s)
         body = await self.pool.run(answer, watch, request.receive)
-        tally().timed(watch.laps)
-        tracing.stages(watch.laps)
+        metrics_buffer().add_stages(watch.laps)
+        stage_spans.add(watch.laps)
         return Response(body, headers=watch.header(), media_type=JSON)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.serve.metrics import tally
+from mla_serve.serve.metrics import metrics_buffer
 
 HEADER = b"x-request-id"
 PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -58,7 +58,7 @@ class RequestIdMiddleware:
         finally:
             if scope["path"] not in NOT_LOGGED:
                 seconds = time.perf_counter() - start
-                tally().ended(self.name(scope["path"]), status, seconds)
+                metrics_buffer().add_request(self.name(scope["path"]), status, seconds)
                 if self.log:
                     self._write(scope, status, seconds)
             REQUEST_ID.reset(token)

@@ -1,8 +1,4 @@
-"""OpenTelemetry spans: only where somebody collects them, because spans cost a quarter of a request.
-
-Either OpenTelemetry's own variables say where to (OTEL_EXPORTER_OTLP_ENDPOINT), or BentoML's configuration does
-(tracing.exporter_type with a sample_rate).
-"""
+"""OpenTelemetry spans, where OTEL_EXPORTER_OTLP_ENDPOINT names a collector: spans cost a quarter of a request."""
 
 from __future__ import annotations
 
@@ -10,7 +6,9 @@ import importlib.util
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp
 
 from mla_serve.console import install_command
 from mla_serve.errors import ConfigError
@@ -22,38 +20,37 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 EXPORTER = "opentelemetry.exporter.otlp.proto.http"
-NOT_TRACED = "livez,readyz,healthz,metrics"
 
 
-class Tracing:
-    """Whether spans are made, and making those of a request's stages."""
+class StageSpans:
+    """The spans of the stages of requests."""
 
     def __init__(self) -> None:
-        """Make none."""
+        """Make none until `start` is called."""
         self._tracer: Tracer | None = None
 
     def start(self, provider: TracerProvider) -> None:
-        """Make them from now on."""
+        """Make spans from now on."""
         self._tracer = provider.get_tracer("mla_serve")
 
-    def stages(self, laps: Sequence[tuple[str, float]]) -> None:
-        """Make a span of each stage of the request that is being answered, the last of which has just ended."""
+    def add(self, stages: Sequence[tuple[str, float]]) -> None:
+        """Make a span of each stage (name, seconds) of the current request. The last stage has just ended."""
         if self._tracer is None:
             return
-        at = time.time_ns() - int(1e9 * sum(seconds for _, seconds in laps))
-        for name, seconds in laps:
+        at = time.time_ns() - int(1e9 * sum(seconds for _, seconds in stages))
+        for name, seconds in stages:
             span = self._tracer.start_span(name, start_time=at)
             at += int(1e9 * seconds)
             span.end(at)
 
 
-tracing = Tracing()
+stage_spans = StageSpans()
 
 
 def check(environment: Mapping[str, str]) -> None:
-    """Refuse what would be asked for in vain.
+    """Check that spans can be sent where the environment asks for them.
 
-    Raises: ConfigError when an endpoint is set and spans cannot be sent there.
+    Raises: ConfigError.
     """
     if not asked_for(environment):
         return
@@ -66,40 +63,35 @@ def check(environment: Mapping[str, str]) -> None:
         found = None
     if found is None:
         raise ConfigError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but what sends spans is not installed; "
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but the package that sends spans is not installed; "
             f"{install_command('otel')}, or unset it"
         )
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's variables ask for spans."""
+    """Whether the environment names a collector of spans."""
     off = (
         environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none"
     )
     return not off and any(environment.get(name) for name in ENDPOINTS)
 
 
-def provider() -> TracerProvider | None:
-    """Return what makes and sends spans, None where nobody collects them."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
+def traced(app: ASGIApp) -> ASGIApp:
+    """Wrap an application so that each request makes one span, with one below it for each stage.
 
-    if asked_for(os.environ):
-        BentoMLContainer.tracer_provider.set(_otlp_provider())
-    elif not (BentoMLContainer.tracing.exporter_type.get() and BentoMLContainer.tracing.sample_rate.get()):
-        return None
-    chosen: TracerProvider = BentoMLContainer.tracer_provider.get()
-    return chosen
+    Returns: the application as it is when nobody collects spans.
+    """
+    if not asked_for(os.environ):
+        return app
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-
-def middleware_options() -> dict[str, Any]:
-    """Return how BentoML's middleware shall trace: one span per request, and none for those who look after the service."""
-    from opentelemetry.util.http import parse_excluded_urls
-
-    return {"excluded_urls": parse_excluded_urls(NOT_TRACED), "exclude_spans": ["receive", "send"]}
+    provider = _otlp_provider()
+    stage_spans.start(provider)
+    return OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
 
 
 def _otlp_provider() -> TracerProvider:
-    """Send spans as OpenTelemetry's variables say: endpoint, headers, sampler, name of the service."""
+    """Make spans and send them. OpenTelemetry reads its variables itself: endpoint, headers, sampler, service name."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider

@@ -75,7 +75,7 @@ def test_pods_may_do_as_little_as_possible(variant: str) -> None:
     assert rights["readOnlyRootFilesystem"] is True
     assert rights["allowPrivilegeEscalation"] is False
     assert rights["capabilities"] == {"drop": ["ALL"]}
-    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp", "/run/metrics"]
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
     assert set(container["resources"]) == {"requests", "limits"}
     network = one(variant, "NetworkPolicy")["spec"]

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mla_serve.serve.bento.drain import GRACE_S
+from mla_serve.serve.bento.run_folder import METRICS
 from mla_serve.serve.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -39,6 +41,19 @@ def test_systemd_reads_its_unit(tmp_path: Path) -> None:
     unit.write_text(UNIT.replace("/opt/mla-serve/.venv/bin/python", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert [line for line in done.stderr.splitlines() if "mla-serve" in line] == []
+
+
+def test_the_files_of_metrics_are_kept_in_memory() -> None:
+    """On a full disk, writing to them would end the worker."""
+    (folder,) = re.findall(rf"{METRICS}=(\S+)", UNIT)
+    assert folder.startswith("/run/")
+    (pod,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / "deployment.yaml").read_text(encoding="utf-8"))
+    spec = pod["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (path,) = (each["value"] for each in container["env"] if each["name"] == METRICS)
+    (name,) = (mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == path)
+    (volume,) = (each for each in spec["volumes"] if each["name"] == name)
+    assert volume["emptyDir"]["medium"] == "Memory"
 
 
 def seconds(name: str, text: str) -> float:

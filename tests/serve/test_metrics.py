@@ -1,4 +1,4 @@
-"""What is counted: every answer once, under labels that no client can add to, and without the cost of counting."""
+"""Metrics: every answer is counted once, under labels that no client can add to."""
 
 from __future__ import annotations
 
@@ -10,29 +10,26 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.results import Opinion
 from mla_serve.inputs import Payload
 from mla_serve.serve import metrics
 from mla_serve.serve.api import create_app
-from mla_serve.serve.metrics import SHARES, count_forever, forget_dead_workers, meters, observe, pattern, tally
+from mla_serve.serve.metrics import flush_forever, forget_dead_workers, meters, metrics_buffer, pattern
 from mla_serve.serve.settings import Settings
 
 Series = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def series() -> Series:
-    """Read all series of this process, after counting what was left."""
+    """Read all series of this process, with what requests have added so far."""
     from prometheus_client import generate_latest
 
-    tally().count()
+    metrics_buffer().flush()
     found = {}
     for family in text_string_to_metric_families(generate_latest().decode()):
         for each in family.samples:
@@ -64,7 +61,7 @@ def send(client: TestClient, sample: Mapping[str, Payload]) -> Any:
     return client.post("/predict", files=parts)
 
 
-def test_every_subset_is_counted_once_with_what_each_modality_said(
+def test_every_subset_is_counted_once_with_the_answers_of_its_modalities(
     client: TestClient, predictor: Predictor, sample: dict[str, Payload], all_subsets: Callable[..., Any]
 ) -> None:
     growth, weights = Growth(), dict.fromkeys(predictor.names, 0.0)
@@ -95,7 +92,7 @@ def test_a_batch_counts_its_samples_and_its_size(client: TestClient, predictor: 
     assert growth("mla_problems_total", modality=text, problem="invalid-input") == 1
 
 
-def test_what_cannot_be_decoded_is_counted_by_reason(client: TestClient, predictor: Predictor) -> None:
+def test_an_undecodable_input_is_counted_by_reason(client: TestClient, predictor: Predictor) -> None:
     growth = Growth()
     audio = next(name for name, reader in predictor.bundle.inputs.items() if reader.kind == "audio")
     assert send(client, {audio: b"no sound at all"}).status_code == 415
@@ -103,7 +100,7 @@ def test_what_cannot_be_decoded_is_counted_by_reason(client: TestClient, predict
     assert growth("mla_stage_seconds_count", stage="fuse") == 0
 
 
-def test_no_label_is_a_clients(client: TestClient) -> None:
+def test_no_label_comes_from_a_client(client: TestClient) -> None:
     before = set(series())
     for field in ("evil", 'quo"te', "x" * 1000):
         assert send(client, {field: "x"}).status_code == 400
@@ -116,30 +113,25 @@ def test_no_label_is_a_clients(client: TestClient) -> None:
     }
 
 
-def test_many_modalities_are_counted_by_number() -> None:
+def test_patterns_of_many_modalities_are_named_by_number() -> None:
     names = [f"m{at}" for at in range(12)]
     assert pattern(names[:3], 12) == "3 of 12"
     assert pattern(names[:3], 10) == "m0+m1+m2"
 
 
-@given(st.lists(st.floats(-1, 3) | st.sampled_from([*SHARES, float("nan")]), max_size=30))
-def test_observing_many_at_once_is_observing_each(values: list[float]) -> None:
-    registry = CollectorRegistry()
-    one, all_ = (Histogram(name, "-", buckets=SHARES, registry=registry) for name in ("one", "all"))
-    for value in values:
-        if np.isfinite(value):
-            one.observe(value)
-    observe(all_, values)
-
-    def numbers(histogram: Histogram) -> list[float]:
-        return [each.value for each in histogram.collect()[0].samples if not each.name.endswith("_created")]
-
-    assert numbers(all_) == pytest.approx(numbers(one))
+def test_a_number_that_is_not_finite_is_not_observed() -> None:
+    growth = Growth()
+    for weight in (0.5, float("nan"), float("inf")):
+        opinion = Opinion(weight, 0.0, 0.0, "a", 1.0)
+        metrics_buffer().add_answer({"text": opinion}, 0, 2)
+    assert growth("mla_weight_count", modality="text") == 1
+    assert growth("mla_weight_sum", modality="text") == 0.5
+    assert growth("mla_entropy_count", modality="text") == 3
 
 
-def test_the_queue_is_looked_at() -> None:
+def test_the_length_of_the_queue_is_exported() -> None:
     async def look() -> None:
-        task = asyncio.ensure_future(count_forever(lambda: 7))
+        task = asyncio.ensure_future(flush_forever(lambda: 7))
         while series().get(("mla_queue_depth", ()), 0) != 7:
             await asyncio.sleep(0.05)
         task.cancel()
@@ -148,8 +140,8 @@ def test_the_queue_is_looked_at() -> None:
     meters().queue.set(0)
 
 
-def test_counting_goes_on_after_a_bug(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(metrics, "COUNT_S", 0.01)
+def test_flushing_goes_on_after_a_bug(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(metrics, "FLUSH_S", 0.01)
     seen: list[int] = []
 
     def waiting() -> int:
@@ -159,17 +151,17 @@ def test_counting_goes_on_after_a_bug(monkeypatch: pytest.MonkeyPatch, caplog: p
         return 0
 
     async def look() -> None:
-        task = asyncio.ensure_future(count_forever(waiting))
+        task = asyncio.ensure_future(flush_forever(waiting))
         while len(seen) < 2:
             assert not task.done()
             await asyncio.sleep(0.01)
         task.cancel()
 
     asyncio.run(asyncio.wait_for(look(), 30))
-    assert "not counted: ZeroDivisionError" in caplog.text
+    assert "the metrics of the last second are lost: ZeroDivisionError" in caplog.text
 
 
-def test_a_worker_that_was_killed_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_of_a_killed_worker_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     dead = tmp_path / f"gauge_livesum_{int(done.stdout)}.db"
     alive = tmp_path / f"gauge_livesum_{os.getpid()}.db"
@@ -180,4 +172,4 @@ def test_a_worker_that_was_killed_waits_for_nothing(tmp_path: Path, monkeypatch:
     forget_dead_workers()
     assert not dead.exists()
     assert alive.exists()
-    assert counter.exists()  # what it answered stays counted
+    assert counter.exists()  # its answers stay counted

@@ -1,1 +1,17 @@
-"""Everything that reaches into BentoML, uvicorn, circus or prometheus_client beyond their public interfaces."""
+"""BentoML and uvicorn: the service that BentoML runs, and every change to what they do otherwise.
+
+service          the BentoML service; what a worker does at its start and at its end
+router           which paths BentoML answers and which our application answers
+drain            the end of a worker: it answers the requests that it has accepted
+logs             the log as text or JSON
+run_folder       the folder of one running service: metrics, and a copy of the bundle
+client_schema    what bentoml.SyncHTTPClient learns about the service
+
+Changes to parts that BentoML and uvicorn do not promise to keep, one file each. patches.py checks that they took hold.
+
+arbiter          BentoML's main process: restarts dead workers at once, refuses to start in one line
+usage_reports    BENTOML_DO_NOT_TRACK takes effect under `bentoml serve` too
+uvicorn_config   the HTTP protocol that uvicorn uses, which BentoML cannot be told
+accept_evenly    the event loop that uvicorn runs on: connections are spread evenly over the workers
+connection       that protocol: limits on what comes before there is a request
+"""

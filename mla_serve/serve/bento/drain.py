@@ -1,10 +1,12 @@
-"""The end of a worker: say that it is near, answer what was accepted, go; and never hang.
+"""The end of a worker, without losing a request that it has accepted.
 
-uvicorn stops accepting as soon as SIGTERM comes, while a load balancer still sends. Here /readyz turns false first and
-every answer closes its connection; after `drain_s` uvicorn takes over and waits for the requests that are running.
-A thread that does not come back, and a client that does not read, are waited for no longer than a request may take.
+uvicorn stops accepting as soon as SIGTERM arrives, while a load balancer still sends requests. So there are two steps. First
+/readyz answers 503 and every answer closes its connection, so that balancers and clients go elsewhere. After `drain_s`
+uvicorn gets the signal, stops accepting and waits for the requests that are running. A timer ends the process when a thread
+does not come back or a client does not read, after the longest time that a request may take.
+
 The listening socket belongs to BentoML's main process, which ends last. From `drain_s` on that process answers new
-connections with 503; they would wait for nobody and be reset.
+connections with 503; otherwise they would wait in the socket's queue and be reset at the end.
 """
 
 from __future__ import annotations
@@ -21,66 +23,75 @@ from types import FrameType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mla_serve.serve.bento.connection import ENDING, LAST_REQUEST_S, Crowd, whole_answer
+from mla_serve.serve.bento.raw_response import problem_bytes
 from mla_serve.serve.http.body_limits import LINGER_S
 from mla_serve.serve.problems import PROBLEM_KINDS, Problem, Unavailable
 from mla_serve.serve.request_id import id_of
 from mla_serve.serve.settings import Settings
 
 log = logging.getLogger("mla_serve")
-GRACE_S = 5.0
-LOOK_S = 1.0
+GRACE_S = 5.0  # beyond the longest time that a request may take
+WATCH_S = 1.0
+LAST_CONNECTIONS_S = 0.5
+ENDING = "the service is ending; send it again, to another instance or a little later"
 
 
 class Drain:
-    """Whether this worker is on its way out, and how it goes."""
+    """Whether this worker is ending, and the steps of its end."""
 
-    def __init__(self, settings: Settings, leave: Callable[[int], object] = os._exit) -> None:
-        """Stay, for now."""
+    def __init__(
+        self,
+        settings: Settings,
+        exit_process: Callable[[int], object] = os._exit,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Serve until `start` is called. Args: before, called at its beginning."""
         self.on = False
         self.accepted = 0
         self.answered = 0
-        self.crowd: Crowd | None = None  # once there may be connections
         self._settings = settings
-        self._leave = leave
-        self._next: Callable[[int, FrameType | None], object] | None = None
+        self._exit_process = exit_process
+        self._before = before
+        self._uvicorn_handler: Callable[[int, FrameType | None], object] | None = None
 
     def install(self) -> None:
-        """Come before uvicorn when SIGTERM does. Call it in the main thread, with the loop running."""
+        """Handle SIGTERM before uvicorn does. Call it in the main thread, with the loop running."""
         loop = asyncio.get_running_loop()
         handler = signal.getsignal(signal.SIGTERM)
         if callable(handler):
-            self._next = handler
+            self._uvicorn_handler = handler
             signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(self.start))
 
     def start(self, code: int = 0) -> None:
-        """Begin to go; the second time changes nothing."""
+        """Begin to end; a second call changes nothing."""
         if self.on:
             return
         self.on = True
-        if self.crowd is not None:
-            self.crowd.leave()
+        self._before()
         log.info("draining: no longer ready, answering what was accepted")
         settings = self._settings
-        last = threading.Timer(settings.drain_s + settings.request_timeout_s + GRACE_S, self._leave, [code])
-        last.daemon = True
-        last.start()
-        asyncio.get_running_loop().call_later(settings.drain_s, self._hand_over)
+        deadline = threading.Timer(settings.drain_s + settings.request_timeout_s + GRACE_S, self._exit_process, [code])
+        deadline.daemon = True
+        deadline.start()
+        asyncio.get_running_loop().call_later(settings.drain_s, self._signal_uvicorn)
 
-    async def watch(self, longest: Callable[[], float]) -> None:
-        """Go when a thread does not come back: the others are answered, and BentoML starts a new worker."""
+    async def watch_threads(self, longest: Callable[[], float]) -> None:
+        """End this worker when a thread does not come back; the main process then starts a new one.
+
+        Args: longest, returns for how many seconds a thread has been busy.
+        """
         while longest() < self._settings.stuck_s:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(WATCH_S)
         log.critical("a thread has been busy for more than %g s; this worker is replaced", self._settings.stuck_s)
         self.start(1)
 
-    def _hand_over(self) -> None:
-        if self._next is not None:
-            self._next(signal.SIGTERM, None)
+    def _signal_uvicorn(self) -> None:
+        if self._uvicorn_handler is not None:
+            self._uvicorn_handler(signal.SIGTERM, None)
 
 
 class Drained:
-    """Count what was accepted and answered, and close connections while draining."""
+    """Count accepted and answered requests, and close connections while the worker is ending."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         """Wrap an application."""
@@ -104,7 +115,10 @@ class Drained:
 
 
 def refuse_new_connections(listener: socket.socket, seconds: float) -> Callable[[], None]:
-    """Answer 503, in a thread, to whoever connects after so many seconds; returns what ends that."""
+    """Answer 503, in a thread, to every connection that is made after so many seconds.
+
+    Returns: a function that ends the thread.
+    """
     own = socket.socket(fileno=os.dup(listener.fileno()))
     loop, end = asyncio.new_event_loop(), asyncio.Event()
 
@@ -116,7 +130,7 @@ def refuse_new_connections(listener: socket.socket, seconds: float) -> Callable[
     thread.start()
 
     def stop() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed where it could not listen
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it could not listen
             loop.call_soon_threadsafe(end.set)
         thread.join(2 * LINGER_S)
 
@@ -138,16 +152,16 @@ async def _refuse(listener: socket.socket, seconds: float, end: asyncio.Event) -
     await end.wait()
     server.close()
     if running:
-        await asyncio.wait(running, timeout=LAST_REQUEST_S)
+        await asyncio.wait(running, timeout=LAST_CONNECTIONS_S)
 
 
 async def _refuse_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read a head, answer, and let the client read that before the connection is closed."""
+    """Read a head, answer, and close the connection after the client has had time to read the answer."""
     with contextlib.closing(writer), contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
         async with asyncio.timeout(LINGER_S):
             await reader.readuntil(b"\r\n\r\n")
         kind = PROBLEM_KINDS[Unavailable]
-        writer.write(whole_answer(Problem(kind.type, kind.title, kind.status, ENDING, request_id=id_of(()))))
+        writer.write(problem_bytes(Problem(kind.type, kind.title, kind.status, ENDING, request_id=id_of(()))))
         writer.write_eof()
         async with asyncio.timeout(LINGER_S):
             while await reader.read(2**16):

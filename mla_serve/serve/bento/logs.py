@@ -1,7 +1,7 @@
-"""What the log looks like: BentoML's lines, or one JSON object per line.
+"""The format of the log: BentoML's lines, or one JSON object per line.
 
-Neither holds what a client sent. Of an exception the JSON has the type and the frames, never the message, which third
-parties like to fill with what they were given.
+Neither contains anything that a client sent. Of an exception the JSON has the type and the frames but not the message,
+because libraries put their input into messages.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import orjson
 
 from mla_serve.serve.request_id import REQUEST_ID
 
-LOGGERS = ("", "bentoml", "uvicorn.error", "circus")
+BENTOML_LOGGERS = ("", "bentoml", "uvicorn.error", "circus")  # those that BentoML gives handlers
 
 
 class JsonFormatter(logging.Formatter):
-    """One line per record: time, level, logger, process, message; request_id and the record's facts where there are."""
+    """One line per record: time, level, logger, process, message; request_id and the record's `facts` if there are any."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""
@@ -39,16 +39,11 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(content, default=repr).decode()
 
 
-def install(style: str) -> None:
-    """Write the log as `text` or `json`, in this process from now on and wherever BentoML sets its logging up later."""
+def set_log_format(style: str) -> None:
+    """Write the log as `text` or `json` from now on. Call it after BentoML has set up its logging."""
     logging.getLogger("mla_serve").setLevel(logging.INFO)
     if style != "json":
         return
-    from bentoml._internal.log import CLI_LOGGING_CONFIG, SERVER_LOGGING_CONFIG
-
-    for config in (CLI_LOGGING_CONFIG, SERVER_LOGGING_CONFIG):
-        for name in config["formatters"]:
-            config["formatters"][name] = {"()": JsonFormatter}
-    for name in LOGGERS:
+    for name in BENTOML_LOGGERS:
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(JsonFormatter())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import importlib.util
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,13 @@ def all_pages(bundle: Bundle, title: str) -> dict[str, Page]:
 
 
 def swagger_files() -> dict[str, Path]:
-    """Return BentoML's copy of Swagger UI by path, found without importing BentoML; empty where there is none."""
-    spec = importlib.util.find_spec("bentoml")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    found = [
-        Path(folder, "_internal", "server", "static_content", name) for folder in folders for name in SWAGGER.values()
-    ]
-    return {f"/docs/{path.name}": path for path in found} if all(path.is_file() for path in found) else {}
+    """Return the copy of Swagger UI among the files of the installed BentoML, by path; empty where there is none."""
+    try:
+        installed = importlib.metadata.files("bentoml") or []
+    except importlib.metadata.PackageNotFoundError:
+        installed = []
+    found = {f"/docs/{path.name}": Path(str(path.locate())) for path in installed if path.name in SWAGGER.values()}
+    return found if len(found) == len(SWAGGER) and all(path.is_file() for path in found.values()) else {}
 
 
 def _playground() -> dict[str, Page]:

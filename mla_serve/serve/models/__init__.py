@@ -1,1 +1,1 @@
-"""The model that is served: opened and proved right, swapped when MLA_MODEL changes."""
+"""The model that is served: opened and verified at the start, replaced when MLA_MODEL changes."""

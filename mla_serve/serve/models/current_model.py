@@ -1,10 +1,15 @@
-"""What BentoML mounts at /: the application of the model that is served now, which may be another one in a minute."""
+"""The application of the model that is served now. Another model may take its place while requests are running.
+
+The change (hot swap) is one assignment: requests that have begun keep the application that they began with, and new ones
+get the new one. The old application counts its requests, and closes its threads and graphs after the last of them.
+"""
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import MlaServeError
@@ -18,53 +23,53 @@ BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/schema
 ANY_OTHER_PATH = "/404"
 
 
-class Serving:
-    """The application of one model, and how many requests are in it."""
+class ModelApp:
+    """The application of one model, and the number of requests that it is answering."""
 
     def __init__(self, app: Application) -> None:
-        """Start with none."""
+        """Start without requests."""
         self.app = app
         self.paths = app.paths
         self.routes = app.routes
-        self.inside = 0
+        self.running = 0
         self.retired = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        self.inside += 1
+        self.running += 1
         try:
             await self.app(scope, receive, send)
         finally:
-            self.inside -= 1
-            self._end()
+            self.running -= 1
+            self._close_if_done()
 
     def retire(self) -> None:
-        """Let go of threads and graphs as soon as the last request is answered."""
+        """Close threads and graphs as soon as the last request is answered."""
         self.retired = True
-        self._end()
+        self._close_if_done()
 
-    def _end(self) -> None:
-        if self.retired and not self.inside:
+    def _close_if_done(self) -> None:
+        if self.retired and not self.running:
             self.routes.close()
 
 
-class Mounted:
-    """Nothing until a worker has verified its model, then the application of the newest model that works."""
+class CurrentModel:
+    """The application of the newest model that works; there is none until a worker has verified its model."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Start empty."""
+    def __init__(self, settings: Settings, run_folder: Path | None = None) -> None:
+        """Start without a model. Args: run_folder, where the workers of this service keep a copy of their bundle."""
         self.settings = settings
-        self.kept = KeptBundle.of_service()
+        self.kept = KeptBundle(run_folder / "bundle" if run_folder else None)
         self.seen: Fingerprint | None = None
-        """What lay in the bundle's folder before it was loaded."""
+        """The fingerprint of the bundle's folder before it was loaded."""
         self.failure: Exception | None = None
-        """Why the bundle that was kept is served, where it is."""
-        self._now: Serving | None = None
-        self._before: list[Serving] = []
+        """Why the kept copy of a bundle is served instead of MLA_MODEL, if it is."""
+        self._now: ModelApp | None = None
+        self._before: list[ModelApp] = []
 
     @functools.cached_property
     def keys(self) -> KeysFile | None:
-        """The keys of this worker, the same for every model: a file that cannot be used now refuses no model."""
+        """The API keys of this worker, shared by all its models: a file that cannot be used now prevents no new model."""
         path = self.settings.api_keys_file
         return KeysFile(path, must_be_usable=False) if path is not None else None
 
@@ -90,50 +95,50 @@ class Mounted:
 
     @property
     def providers(self) -> list[str]:
-        """onnxruntime's names of what the graphs run on."""
+        """onnxruntime's names of the devices that run the graphs."""
         return self._now.routes.answerer.predictor.providers if self._now else []
 
     def open(self) -> None:
-        """Load and verify the model and build the application; of a bundle that cannot be used, the one that others serve.
+        """Load and verify the model and build its application; if MLA_MODEL cannot be used, that of the kept copy.
 
         Raises: MlaServeError; OSError.
         """
         self.seen = fingerprint(self.settings.model)
         try:
             predictor = open_predictor(self.settings)
-            self.take(predictor)
+            self.serve(predictor)
         except (MlaServeError, OSError) as error:
             folder = self.kept.find()
             if folder is None:
                 raise
             self.failure = error
             predictor = open_predictor(self.settings, folder=folder)
-            self.take(predictor)
+            self.serve(predictor)
         self.kept.keep(predictor.bundle)
 
-    def take(self, predictor: Predictor) -> None:
-        """Serve this predictor from the next request on; those that are running end with the one before.
+    def serve(self, predictor: Predictor) -> None:
+        """Serve this predictor from the next request on; requests that are running end with the one before.
 
         Raises: ConfigError.
         """
-        serving, before = Serving(create_app(predictor, self.settings, self.keys)), self._now
-        self._now = serving
+        app, before = ModelApp(create_app(predictor, self.settings, self.keys)), self._now
+        self._now = app
         if before is not None:
             self._before.append(before)
             before.retire()
 
-    def note(self, refusal: dict[str, str] | None) -> None:
+    def set_refusal(self, refusal: dict[str, str] | None) -> None:
         """Show in /model why the newest bundle is not served."""
         if self._now is not None:
             self._now.routes.refusal = refusal
 
     def longest(self) -> float:
-        """Return for how many seconds a thread has been busy with one request, to this model or one before."""
-        self._before = [each for each in self._before if each.inside or each.routes.pool.longest()]
+        """Return for how many seconds a thread has been busy with one request to this model or an earlier one."""
+        self._before = [each for each in self._before if each.running or each.routes.pool.longest()]
         return max((each.routes.pool.longest() for each in (*self._before, self._now) if each), default=0.0)
 
     def name(self, path: str) -> str:
-        """Return a path, or one name for all that do not exist."""
+        """Return a path that exists as it is, and one name for all others."""
         return path if path in self.paths or path in BENTOML_PATHS else ANY_OTHER_PATH
 
     def waiting(self) -> int:
@@ -144,27 +149,3 @@ class Mounted:
         """Pass a request on."""
         assert self._now is not None, "BentoML takes no request before the service has been initialised"
         await self._now(scope, receive, send)
-
-
-class PastBentoML:
-    """Pass what is for our application straight to it, and the rest to BentoML's, which mounts it.
-
-    BentoML's layers cost a request half a millisecond, more than many a graph, and count what metrics.py counts. Every path
-    that does not exist goes there under one name: BentoML's metrics would keep each as a label.
-    """
-
-    def __init__(self, app: ASGIApp, mounted: Mounted, *, traced: bool = False) -> None:
-        """Wrap the whole of BentoML's application. Args: traced, that BentoML's tracing shall see every request."""
-        self.app = app
-        self.mounted = mounted
-        self.traced = traced
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, renamed if need be."""
-        path = scope.get("path")
-        if scope["type"] == "http" and path in self.mounted.paths and not self.traced:
-            await self.mounted(scope, receive, send)
-            return
-        if path is not None and self.mounted.name(path) != path:
-            scope = {**scope, "path": ANY_OTHER_PATH, "raw_path": ANY_OTHER_PATH.encode()}
-        await self.app(scope, receive, send)

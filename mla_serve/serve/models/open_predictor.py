@@ -1,4 +1,4 @@
-"""From settings to a predictor that has been proved right on this machine, and a copy of its bundle for later workers."""
+"""Open the predictor that the settings name, verify it on this machine, and keep a copy of its bundle for later workers."""
 
 from __future__ import annotations
 
@@ -34,24 +34,17 @@ def open_predictor(settings: Settings, providers: Sequence[str] | None = None, f
 
 
 class KeptBundle:
-    """A copy of the bundle that the workers serve, for one that starts while MLA_MODEL cannot be used.
+    """A copy of the bundle that the workers serve, for a worker that starts while MLA_MODEL cannot be used.
 
-    It lies in the folder that BentoML empties at each start and gives to all workers. A copy and no link: a file of the
-    bundle may be damaged in place.
+    It is a copy and not a link, because a file of the bundle may be damaged in place.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        """Keep bundles in a folder; None keeps none."""
+        """Keep bundles in a folder; None keeps no bundle."""
         self._folder = folder
 
-    @classmethod
-    def of_service(cls) -> KeptBundle:
-        """Use the folder of the service that this process is a worker of, if it is one."""
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        return cls(Path(folder) / "bundle" if folder else None)
-
     def keep(self, bundle: Bundle) -> None:
-        """Keep a bundle that works instead of the one before; without room for it none is kept, and the log says so."""
+        """Keep a verified bundle instead of the one before; where there is no room the log says so and nothing is kept."""
         if self._folder is None:
             return
         try:
@@ -69,7 +62,7 @@ class KeptBundle:
         return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def _write(self, bundle: Bundle, folder: Path) -> None:
-        """Write what was verified, not what lies there now."""
+        """Write the files that were verified, which MLA_MODEL may no longer contain."""
         target = folder / bundle.manifest.sha256
         if target.is_dir():
             os.utime(target)

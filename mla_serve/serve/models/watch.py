@@ -1,8 +1,8 @@
-"""A model that changes while it is served: look at MLA_MODEL now and then, take up what has been proved right.
+"""Watch MLA_MODEL while it is served, and serve a new bundle once it is verified (hot swap).
 
-A bundle that cannot be used leaves the one before it serving; /model, the log and a metric say so. Reading and
-verifying happen in a thread; each worker looks for itself, so for some seconds two models answer, each under its name.
-A bundle that was refused is tried again, ever more rarely: the disk or the memory may have failed, and not the bundle.
+If a new bundle cannot be used, the one before it is served on; /model, the log and a metric report it. Reading and
+verifying happen in a thread. Each worker watches for itself, so for some seconds two models answer, each under its name.
+A refused bundle is tried again after ever longer pauses: the disk or the memory may have failed, and not the bundle.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Fingerprint = tuple[str, tuple[tuple[str, int, int, int], ...]]
 
 
 class Served(Protocol):
-    """What is told of new bundles."""
+    """The part of CurrentModel that the watch uses."""
 
     @property
     def sha256(self) -> str:
         """The manifest's hash of the model that is served."""
 
-    def take(self, predictor: Predictor) -> None:
-        """Serve this from now on."""
+    def serve(self, predictor: Predictor) -> None:
+        """Serve this predictor from the next request on."""
 
-    def note(self, refusal: dict[str, str] | None) -> None:
-        """Show why the newest bundle is not served; None when it is."""
+    def set_refusal(self, refusal: dict[str, str] | None) -> None:
+        """Set why the newest bundle is not served; None when it is served."""
 
 
 class ModelWatch:
-    """Tell `served` of every new bundle: to take it when it works, to note why when it does not."""
+    """Look for new bundles: let `served` serve each that works, and report each that does not."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class ModelWatch:
         seen: Fingerprint | None = None,
         failure: Exception | None = None,
     ) -> None:
-        """Start from what is being served.
+        """Start from the bundle that is being served.
 
-        Args: kept, what works is kept there; seen, the folder's fingerprint before that was loaded, as it is now when left
-        out; failure, why what lies there is not what is served.
+        Args: kept, gets a copy of each bundle that works; seen, the fingerprint of the folder before the served bundle was
+        loaded, by default its fingerprint now; failure, why the kept copy is served instead of MLA_MODEL, if it is.
         """
         self._settings = settings
         self._served = served
@@ -76,28 +76,28 @@ class ModelWatch:
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
             try:
                 await self.look()
-            except Exception as error:  # looking goes on, whatever happens
+            except Exception as error:  # the watch goes on, whatever happens
                 log_bug(error)
 
     async def look(self) -> None:
-        """Look once, and act on what has changed."""
+        """Look once, and serve or refuse the bundle if it has changed."""
         seen = await asyncio.to_thread(fingerprint, self._settings.model)
         if seen == self._seen and time.monotonic() < self._again_at:
             return
         if seen != self._seen:
             self._pause, self._reported = AGAIN_S, ""
-        self._seen = seen  # taken before reading: what changes meanwhile is looked at again
+        self._seen = seen  # taken before the bundle is read, so that a change during that is seen at the next look
         try:
             predictor = await asyncio.to_thread(open_predictor, self._settings)
             self._accept(predictor)
-        except Exception as error:  # whatever it is, the old model serves on
+        except Exception as error:  # whatever it is, the old model is served on
             self._refuse(error)
         else:
             self._again_at, self._reported = float("inf"), ""
             await asyncio.to_thread(self._kept.keep, predictor.bundle)
 
     def _refuse(self, error: Exception) -> None:
-        """Try again later. Said is only what has not been said of this bundle."""
+        """Try again later. Each reason is reported once for a bundle."""
         self._again_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_AGAIN_S)
         if repr(error) != self._reported:
@@ -107,11 +107,11 @@ class ModelWatch:
     def _accept(self, predictor: Predictor) -> None:
         manifest = predictor.bundle.manifest
         if manifest.sha256 != self._served.sha256:
-            self._served.take(predictor)
-            log.info("took up %a, %s", manifest.name, manifest.sha256)
+            self._served.serve(predictor)
+            log.info("now serving %a, %s", manifest.name, manifest.sha256)
             meters().updates.labels("taken").inc()
         meters().update_refused.set(0)
-        self._served.note(None)
+        self._served.set_refusal(None)
 
     def _report(self, error: Exception) -> None:
         meters().updates.labels("refused").inc()
@@ -122,14 +122,14 @@ class ModelWatch:
         reason = str(error) if isinstance(error, MlaServeError) else "it cannot be loaded; the log says why"
         folder = str(_resolved(self._settings.model).parent) + os.sep
         given = str(self._settings.model.parent) + os.sep
-        reason = reason.replace(folder, "").replace(given, "")  # where things lie is the operator's business
-        self._served.note({"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason})
+        reason = reason.replace(folder, "").replace(given, "")  # clients need not know where the files are
+        self._served.set_refusal({"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason})
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Say which folder this is and what lies in it, without reading the files; it changes when anything does.
+    """Return the folder's real path and the size, time and inode of each file in it, without reading the files.
 
-    Without a manifest nothing else counts: a link to the root of a large disk shall not be walked every few seconds.
+    A folder without a manifest is not walked: MLA_MODEL might be a link to the root of a large disk.
     """
     resolved = _resolved(folder)
     found = []
@@ -145,5 +145,5 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def _resolved(folder: Path) -> Path:
-    """Follow links; one that goes round in a circle stays as it is, where Path.resolve raises RuntimeError."""
+    """Follow links. A circle of links stays as it is; Path.resolve raises RuntimeError for it."""
     return Path(os.path.realpath(folder))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import re
@@ -15,23 +14,24 @@ import pytest
 import uvicorn
 from prometheus_client import REGISTRY
 
-from mla_serve.serve.bento.connection import MOST_PIPELINED, Connection, Crowd
+from mla_serve.serve.bento.connection import MOST_PIPELINED, protocol
 from mla_serve.serve.http.body_limits import Deadline
-from mla_serve.serve.metrics import tally
+from mla_serve.serve.metrics import metrics_buffer
 from mla_serve.serve.settings import Settings
 
 LIMITS = Settings(max_url_bytes=100, max_headers=10, max_header_bytes=1000, header_timeout_s=0.3)
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Crowded(Crowd):
-    """The connections of the server that was started last."""
+class Last:
+    """The server that was started last."""
 
-    last: Crowd
+    server: uvicorn.Server
 
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        Crowded.last = self
+    @classmethod
+    def connections(cls) -> set[Any]:
+        """Return its connections."""
+        return cls.server.server_state.connections
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -57,11 +57,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 @contextlib.asynccontextmanager
 async def serving(settings: Settings = LIMITS, most: int = 100, app: Any = hello) -> AsyncIterator[int]:
     """Serve an application; yields the port."""
-    protocol: Any = functools.partial(Connection, settings=settings, crowd=Crowded(most))
+    limits: Any = protocol(settings, most)
     config = uvicorn.Config(
-        app, port=0, http=protocol, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=1
+        app, port=0, http=limits, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=1
     )
-    server = uvicorn.Server(config)
+    server = Last.server = uvicorn.Server(config)
     running = asyncio.ensure_future(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -253,15 +253,15 @@ def test_pipelined_requests_are_answered_in_order_wherever_their_bytes_are_split
 
 
 @pytest.mark.parametrize(
-    ("bad", "status", "slug"),
+    ("bad", "answers"),
     [
-        (b"not HTTP\r\n\r\n", 400, "malformed-request"),
-        (b"GET / HTTP/1.1\r\nX: " + b"y" * 5000 + b"\r\n\r\n", 431, "head-too-large"),
-        (b"POST /bad HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n", 400, "malformed-request"),
-        (b"GET / HT", 408, "head-too-slow"),
+        (b"not HTTP\r\n\r\n", [b"GET /1 ", b"POST /2 x"]),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 5000 + b"\r\n\r\n", [b"GET /1 ", b"POST /2 x"]),
+        (b"POST /bad HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n", []),  # the body is no body
     ],
 )
-def test_what_came_before_a_bad_request_is_answered_first(bad: bytes, status: int, slug: str) -> None:
+def test_a_bad_request_is_never_answered_before_an_earlier_one(bad: bytes, answers: list[bytes]) -> None:
+    """A problem in the place of an earlier answer would be taken for it. So the connection is closed without a problem."""
     let_go = asyncio.Event()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -278,11 +278,7 @@ def test_what_came_before_a_bad_request_is_answered_first(bad: bytes, status: in
             writer.close()
             return answer
 
-    answer = asyncio.run(send())
-    first, second, refusal = bodies(answer)
-    assert (first, second) == (b"GET /1 ", b"POST /2 x")
-    assert_problem(answer[answer.index(b"HTTP/1.1 4") :], status, slug)
-    assert json.loads(refusal)["status"] == status
+    assert bodies(asyncio.run(send())) == answers
 
 
 def test_a_body_that_breaks_off_its_encoding_is_refused_and_its_request_is_ended() -> None:
@@ -302,9 +298,7 @@ def test_a_body_that_breaks_off_its_encoding_is_refused_and_its_request_is_ended
 
 def test_no_more_than_a_hundred_requests_wait_on_one_connection() -> None:
     answer = ask(b"GET /a HTTP/1.1\r\n\r\n" * 5000, Settings(), echo)
-    assert answer.count(b"HTTP/1.1 200") == MOST_PIPELINED + 1
-    assert_problem(answer[answer.rindex(b"HTTP/1.1 ") :], 503, "overloaded")
-    assert b"retry-after: 1" in answer
+    assert bodies(answer) == [b"GET /a "] * (MOST_PIPELINED + 1)
 
 
 @pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])
@@ -355,7 +349,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_given_up() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=10)
             writer.write(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             await left.wait()
-            while Crowded.last.count:
+            while Last.connections():
                 await asyncio.sleep(0.05)
             writer.transport.abort()
             del reader
@@ -379,7 +373,7 @@ def test_a_client_that_reads_too_slowly_is_given_up_without_a_word_in_the_log(
         async with serving(app=Deadline(much, 0.2)) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=10)
             writer.write(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(3)))
-            while not started or Crowded.last.count:
+            while not started or Last.connections():
                 await asyncio.sleep(0.01)
             writer.transport.abort()
             del reader
@@ -407,7 +401,7 @@ def test_bad_heads_leave_nothing_in_the_log_but_are_counted(caplog: pytest.LogCa
     assert counted() == before + 30
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
     ended = {"endpoint": "none", "status": "400"}
-    tally().count()
+    metrics_buffer().flush()
     assert (REGISTRY.get_sample_value("mla_request_seconds_count", ended) or 0) >= 30
 
 
@@ -439,7 +433,7 @@ def test_a_client_that_is_still_sending_reads_why_it_is_refused() -> None:
         (b"", b"GET /1 HTTP/1.1\r\n\r\n", [b"HTTP/1.1 200"]),
         (b"GET /1 HTTP/1.1\r\n\r\n", b"GET /2 HTTP/1.1\r\n\r\n", [b"HTTP/1.1 200"] * 2),
         (b"GET /1 HT", b"TP/1.1\r\n\r\n", [b"HTTP/1.1 200"]),
-        (b"GET /1 HT", b"", [b"HTTP/1.1 503"]),
+        (b"GET /1 HT", b"", []),
         (b"GET /1 HTTP/1.1\r\n\r\n", b"", [b"HTTP/1.1 200"]),
         (b"", b"", []),
     ],
@@ -447,14 +441,14 @@ def test_a_client_that_is_still_sending_reads_why_it_is_refused() -> None:
 def test_a_request_that_is_on_its_way_when_the_worker_ends_is_answered(
     before: bytes, after: bytes, expected: list[bytes]
 ) -> None:
-    """Nobody can know that the connection which they have just made, or kept, is about to be closed."""
+    """A client cannot know that the connection which it has just made, or kept, is about to be closed."""
 
     async def send() -> bytes:
         async with serving(Settings(), app=echo) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(before)
             await asyncio.sleep(0.1)
-            for connection in list(Crowded.last.idle):
+            for connection in Last.connections():
                 connection.shutdown()
             await asyncio.sleep(0.1)
             writer.write(after)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,67 +19,8 @@ import pytest
 
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
-
-ROOT = Path(__file__).parents[3]
-BENTOML = ("bentoml", "serve", "mla_serve.serve.bento.service:MlaServe")
-MLA_SERVE = ("mla_serve", "serve")
-FAKE_TORCH = "import os, pathlib\npathlib.Path(os.environ['TORCH_WAS_IMPORTED']).touch()\nraise RuntimeError('torch')\n"
-PATIENCE_S = 90
-
-
-@contextlib.contextmanager
-def started(
-    folder: Path, port: int, start: Sequence[str] = BENTOML, **settings: str
-) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run `bentoml serve`, or another command; yields the process and the file that it logs to; nothing of it is left at the end."""
-    (folder / "torch").mkdir(parents=True)
-    (folder / "torch" / "__init__.py").write_text(FAKE_TORCH)
-    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith(("MLA_", "BENTOML_"))}
-    environment |= {
-        "PYTHONPATH": str(folder),
-        "TORCH_WAS_IMPORTED": str(folder / "torch-was-imported"),
-        "BENTOML_HOME": str(folder / "bentoml"),
-        "MLA_DEVICE": "cpu",
-        "MLA_WORKERS": "1",
-        **settings,
-    }
-    command = [sys.executable, "-m", *start, "--host", "127.0.0.1", "--port", str(port)]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process, log
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process and its children, gently first."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], log: Path, client: httpx.Client) -> None:
-    for _ in range(10 * PATIENCE_S):
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(httpx.TransportError):
-            if client.get("/readyz").status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"not ready after {PATIENCE_S} s: {log.read_text()}")
+from mla_serve.serve.bento import patches
+from tests.serve.bento.server import BENTOML, MLA_SERVE, PATIENCE_S, free_port, started, wait_until_ready
 
 
 class Server:
@@ -139,6 +79,44 @@ def test_every_route_is_there(server: Server) -> None:
     assert "bentoml" not in server.client.get("/").text.lower()
     assert server.client.post("/predict/batch", json={"samples": [{"text": "a"}]}).status_code == 200
     assert server.client.post("/embed", files=[("text", (None, "a"))]).status_code == 200
+
+
+def test_every_patch_is_in_force(server: Server) -> None:
+    """A version of BentoML or uvicorn that no longer has what is changed is found here."""
+    metrics = server.client.get("/metrics").text
+    for name in patches.WITHOUT:
+        assert f'mla_patch_active{{patch="{name}"}} 1.0' in metrics
+    assert "does not fit this version" not in server.log.read_text()
+
+
+CLIENT = """
+import json, sys, bentoml
+url, sample, *others = json.loads(sys.argv[1])
+with bentoml.SyncHTTPClient(url) as client:
+    print(json.dumps([client.predict(**sample, top_k=1)["label"], list(client.embed(**sample)["features"])]))
+    for text in others:
+        try:
+            print(client.predict(image=text))
+        except bentoml.exceptions.BentoMLException as error:
+            print(error)
+"""
+
+
+def test_bentomls_client_finds_the_routes_and_is_answered(
+    server: Server, predictor: Predictor, sample: dict[str, Payload]
+) -> None:
+    """Files are base64 in it: no string is a path on the server or a URL."""
+    secret, url = server.log.parent / "secret.png", str(server.client.base_url)
+    secret.write_bytes(next(value for value in sample.values() if isinstance(value, bytes)))
+    content = {
+        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value for name, value in sample.items()
+    }
+    wrong = [str(secret), secret.as_uri(), f"{url}/samples/0/image"]
+    command = [sys.executable, "-c", CLIENT, json.dumps([url, content, *wrong])]
+    answers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert json.loads(answers[0]) == [predictor.predict([sample])[0].label, list(sample)]
+    assert len(answers) == 1 + len(wrong)
+    assert all('"field":"image"' in answer for answer in answers[1:])
 
 
 def test_an_unknown_path_is_a_problem_and_no_label_of_a_metric(server: Server) -> None:

@@ -20,7 +20,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mla_serve.errors import BundleError
-from mla_serve.serve.models.current_model import Mounted
+from mla_serve.serve.models.current_model import CurrentModel
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.models.watch import LONGEST_AGAIN_S, ModelWatch, fingerprint
 from mla_serve.serve.settings import Settings
@@ -37,10 +37,10 @@ class Place:
         self.link = folder / "current"
         self.point(self.bundles[0])
         settings = Settings(model=self.link, device="cpu")
-        self.mounted = Mounted(settings)
-        self.mounted.open()
-        self.watch = ModelWatch(settings, self.mounted)
-        self.client = TestClient(self.mounted)
+        self.model = CurrentModel(settings)
+        self.model.open()
+        self.watch = ModelWatch(settings, self.model)
+        self.client = TestClient(self.model)
 
     def point(self, target: Path) -> None:
         new = self.folder / "new"
@@ -79,13 +79,13 @@ def test_a_keys_file_that_is_being_written_refuses_no_new_model(
 ) -> None:
     keys, key = tmp_path / "keys", "k" * 24
     keys.write_text(key)
-    mounted = Mounted(Settings(model=make_bundle(tmp_path / "one", seed=0), device="cpu", api_keys_file=keys))
-    mounted.open()
+    model = CurrentModel(Settings(model=make_bundle(tmp_path / "one", seed=0), device="cpu", api_keys_file=keys))
+    model.open()
     keys.write_text("")
-    mounted.take(open_predictor(Settings(model=make_bundle(tmp_path / "two", seed=1), device="cpu")))
-    client = TestClient(mounted)
+    model.serve(open_predictor(Settings(model=make_bundle(tmp_path / "two", seed=1), device="cpu")))
+    client = TestClient(model)
     monkeypatch.setattr("mla_serve.serve.http.guard.RELOAD_S", -1.0)
-    mounted.keys.reload()  # type: ignore[union-attr]
+    model.keys.reload()  # type: ignore[union-attr]
     assert client.get("/model", headers={"Authorization": f"Bearer {key}"}).status_code == 503
     keys.write_text(key)
     assert client.get("/model").status_code == 401
@@ -96,7 +96,7 @@ def test_a_request_that_is_running_ends_with_the_model_it_began_with(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside, go_on = threading.Event(), threading.Event()
-    predictor = place.mounted._now.routes.answerer.predictor  # type: ignore[union-attr]
+    predictor = place.model._now.routes.answerer.predictor  # type: ignore[union-attr]
     decode_one = predictor.decode_one
 
     def decode_slowly(name: str, payload: Any) -> Any:
@@ -118,7 +118,7 @@ def test_a_request_that_is_running_ends_with_the_model_it_began_with(
 
 
 def test_the_old_graphs_are_let_go_though_the_worker_froze_them(place: Place) -> None:
-    old = weakref.ref(place.mounted._now.routes.answerer.predictor)  # type: ignore[union-attr]
+    old = weakref.ref(place.model._now.routes.answerer.predictor)  # type: ignore[union-attr]
     gc.freeze()
     try:
         place.point(place.bundles[1])
@@ -297,12 +297,12 @@ def test_a_bundle_that_changes_while_a_worker_starts_is_noticed(place: Place, mo
         return predictor
 
     monkeypatch.setattr("mla_serve.serve.models.current_model.open_predictor", open_and_change)
-    mounted = Mounted(place.watch._settings)
-    mounted.open()
-    first = mounted.sha256
-    watch = ModelWatch(place.watch._settings, mounted, mounted.kept, mounted.seen, mounted.failure)
+    model = CurrentModel(place.watch._settings)
+    model.open()
+    first = model.sha256
+    watch = ModelWatch(place.watch._settings, model, model.kept, model.seen, model.failure)
     asyncio.run(watch.look())
-    assert mounted.sha256 != first
+    assert model.sha256 != first
 
 
 def test_a_thread_that_is_stuck_in_a_model_that_was_retired_is_still_seen(
@@ -311,21 +311,21 @@ def test_a_thread_that_is_stuck_in_a_model_that_was_retired_is_still_seen(
     """Its request has long been answered, with 504."""
     inside, go_on = threading.Event(), threading.Event()
     settings = Settings(model=place.link, device="cpu", request_timeout_s=0.2)
-    mounted = Mounted(settings)
-    mounted.open()
-    predictor = mounted.routes.answerer.predictor  # type: ignore[union-attr]
+    model = CurrentModel(settings)
+    model.open()
+    predictor = model.routes.answerer.predictor  # type: ignore[union-attr]
 
     def be_stuck(name: str, payload: Any) -> Any:
         inside.set()
         assert go_on.wait(30)
 
     monkeypatch.setattr(predictor, "decode_one", be_stuck)
-    assert TestClient(mounted).post("/predict", files=TEXT).status_code == 504
+    assert TestClient(model).post("/predict", files=TEXT).status_code == 504
     assert inside.is_set()
-    mounted.take(open_predictor(Settings(model=place.bundles[1], device="cpu")))
-    assert mounted.longest() > 0
+    model.serve(open_predictor(Settings(model=place.bundles[1], device="cpu")))
+    assert model.longest() > 0
     time.sleep(0.05)
-    assert mounted.longest() >= 0.05
+    assert model.longest() >= 0.05
     go_on.set()
 
 
@@ -360,11 +360,10 @@ def test_what_failed_for_a_moment_is_tried_again_ever_more_rarely(
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Be a worker of a service: return the folder that it shares with the others."""
+def shared(tmp_path: Path) -> Path:
+    """Return a folder that the workers of a service share."""
     folder = tmp_path / "shared"
     folder.mkdir()
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
     return folder
 
 
@@ -372,10 +371,10 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_worker_that_starts_while_the_bundle_is_broken_serves_what_the_others_do(
     shared: Path, place: Place, harm: Callable[[Path], None]
 ) -> None:
-    others = Mounted(place.watch._settings)
+    others = CurrentModel(place.watch._settings, shared)
     others.open()
     harm(place.bundles[0])
-    late = Mounted(place.watch._settings)
+    late = CurrentModel(place.watch._settings, shared)
     late.open()
     assert late.sha256 == others.sha256
     watch = ModelWatch(place.watch._settings, late, late.kept, late.seen, late.failure)
@@ -390,25 +389,25 @@ def test_a_worker_that_starts_while_the_bundle_is_broken_serves_what_the_others_
 
 
 def test_the_bundle_that_was_taken_last_is_kept_and_no_other(shared: Path, place: Place) -> None:
-    mounted = Mounted(place.watch._settings)
-    mounted.open()
-    watch = ModelWatch(place.watch._settings, mounted, mounted.kept, mounted.seen, mounted.failure)
+    model = CurrentModel(place.watch._settings, shared)
+    model.open()
+    watch = ModelWatch(place.watch._settings, model, model.kept, model.seen, model.failure)
     place.point(place.bundles[1])
     asyncio.run(watch.look())
-    assert [path.name for path in (shared / "bundle").iterdir()] == [mounted.sha256]
+    assert [path.name for path in (shared / "bundle").iterdir()] == [model.sha256]
     remove_all(place.bundles[1])
-    late = Mounted(place.watch._settings)
+    late = CurrentModel(place.watch._settings, shared)
     late.open()
-    assert late.sha256 == mounted.sha256
+    assert late.sha256 == model.sha256
 
 
 def test_a_copy_that_was_changed_is_not_served(shared: Path, place: Place) -> None:
-    mounted = Mounted(place.watch._settings)
-    mounted.open()
-    damage(shared / "bundle" / mounted.sha256)
+    model = CurrentModel(place.watch._settings, shared)
+    model.open()
+    damage(shared / "bundle" / model.sha256)
     remove_all(place.bundles[0])
     with pytest.raises(BundleError, match=r"audio\.onnx.*sha256"):
-        Mounted(place.watch._settings).open()
+        CurrentModel(place.watch._settings, shared).open()
 
 
 def test_without_room_for_a_copy_the_model_is_served(
@@ -417,11 +416,10 @@ def test_without_room_for_a_copy_the_model_is_served(
     def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    shutil.rmtree(shared / "bundle")
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    mounted = Mounted(place.watch._settings)
-    mounted.open()
-    assert mounted.is_open
+    model = CurrentModel(place.watch._settings, shared)
+    model.open()
+    assert model.is_open
     assert "no copy of the bundle is kept" in caplog.text
     assert list((shared / "bundle").iterdir()) == []
-    assert mounted.kept.find() is None
+    assert model.kept.find() is None

@@ -1,0 +1,35 @@
+"""What `bentoml.SyncHTTPClient(url)` learns about the service: the JSON form of our routes.
+
+The client asks /schema.json for routes and makes a method of each: `client.predict(text="seven", top_k=3)`. It then sends JSON
+to our own routes, within all their limits. No endpoint of BentoML's is added: its file fields take a JSON string for a path
+on the server, or fetch it as a URL. Here a file is a base64 string, and no string is ever a path or a URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mla_serve.inputs import Input
+from mla_serve.serve.http import openapi
+from mla_serve.serve.http.content_type import JSON
+
+
+def client_routes(inputs: Mapping[str, Input]) -> list[dict[str, Any]]:
+    """Describe /predict and /embed for BentoML's clients. Args: inputs, the modalities of the model; empty before it is open."""
+    if not inputs:
+        return []
+    return [
+        _route("predict", "Classify one sample.", openapi.sample_body(inputs, with_options=True)),
+        _route("embed", "Return the features of each modality.", openapi.sample_body(inputs, with_options=False)),
+    ]
+
+
+def _route(name: str, doc: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "route": f"/{name}",
+        "doc": doc,
+        "input": body["content"][JSON]["schema"],
+        "output": {"type": "object"},
+    }
