@@ -1,4 +1,4 @@
-"""A payload to look at or to listen to, as HTML with its content inside."""
+"""Payloads as HTML elements that hold their content: pictures, players, quoted text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from mla_serve.inputs import Payload
 
-LARGEST = 300_000  # bytes of a picture or sound that is shown
+LARGEST = 300_000  # bytes of a picture or recording that is shown
 NUMBERS, CHARACTERS = 12, 300  # of a vector or text that are shown
 PICTURES = {
     b"\x89PNG": "image/png",
@@ -21,7 +21,7 @@ SOUNDS = {b"RIFF": "audio/wav", b"fLaC": "audio/flac", b"OggS": "audio/ogg"}
 
 
 def media(name: str, kind: str, payload: Payload) -> str:
-    """Show one modality's payload."""
+    """Return the HTML of one payload."""
     if kind in ("image", "audio") and isinstance(payload, bytes):
         return _file(name, kind, payload)
     text = payload if isinstance(payload, str) else " ".join(f"{value:.3g}" for value in list(payload)[:NUMBERS])

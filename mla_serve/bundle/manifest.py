@@ -91,7 +91,7 @@ class Manifest(_Strict):
     tolerance: Positive
     parity: dict[str, Any]
     precision: dict[str, Any] = {}
-    """Where encoders are not fp32, or were tried so: what was tried, chosen and measured (export/precision.py)."""
+    """Where encoders are not fp32, or were tried so: what was tried, chosen and measured (export/choose_precision.py)."""
     metrics: dict[str, Any]
     training: dict[str, Any]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]

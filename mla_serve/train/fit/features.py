@@ -1,4 +1,4 @@
-"""Features and opinions of decoded rows, as they are and spoiled: what fusion, prediction sets and unfamiliarity are fitted on."""
+"""Features and logits of decoded rows, clean and corrupted: what everything after training is fitted on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One modality of the rows that have it: which rows those are (N,) bool, features (rows, D), logits (rows, C)."""
+    """One modality: present (N,) bool, which rows have it; features (rows, D) and logits (rows, C) of those."""
 
     present: Array
     features: Array
@@ -31,19 +31,17 @@ class Encoded:
 
 @torch.no_grad()
 def encode_column(strategy: Strategy, name: str, column: Column, device: torch.device) -> Encoded:
-    """Encode a modality; the features of a row's windows are averaged, as the predictor does."""
+    """Encode a modality. The features of a row's windows are averaged, as the predictor does."""
     strategy.eval()
     windows = torch.cat([strategy.encoders[name](part.to(device)).cpu() for part in column.windows.split(BATCH)])
-    sums = torch.zeros(len(column.count), windows.shape[1])
-    sums.index_add_(0, torch.repeat_interleave(column.count), windows)
-    features = (sums / column.count.clamp_min(1)[:, None])[column.present]
+    features = column.mean_by_row(windows)[column.present]
     head = strategy.heads[strategy.head_of[name]]
     logits: Tensor = head(features.to(device)).cpu()
     return Encoded(column.present.numpy(), features.numpy(), logits.numpy())
 
 
 def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
-    """Line up all modalities: logits (M, N, C), 0 where absent; present (M, N)."""
+    """Stack all modalities: logits (M, N, C), 0 where absent; present (M, N)."""
     present = np.stack([one.present for one in encoded.values()])
     logits = np.zeros((*present.shape, next(iter(encoded.values())).logits.shape[1]))
     for m, one in enumerate(encoded.values()):
@@ -51,7 +49,7 @@ def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
     return logits, present
 
 
-def spoil_column(
+def corrupt_column(
     rows: Sequence[Row],
     name: str,
     spec: Input,
@@ -59,7 +57,7 @@ def spoil_column(
     seed: int,
     encoder: Encoder | None = None,
 ) -> Column:
-    """Decode a modality of every row with a corruption, `choose`d for each, at a random severity."""
+    """Decode a modality of every row with a corruption, which `choose` draws for each, at a random severity."""
 
     def decode(number: int) -> Array:
         generator = np.random.default_rng([seed, number])
@@ -69,11 +67,11 @@ def spoil_column(
     return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
 
 
-def first_of(kind: str) -> Callable[[np.random.Generator], str]:
-    """Choose the corruption that fusion is fitted on."""
+def first_corruption(kind: str) -> Callable[[np.random.Generator], str]:
+    """Always choose the corruption that the fusion is fitted on."""
     return lambda generator: next(iter(CORRUPTIONS[kind]))  # noqa: ARG005
 
 
-def any_of(kind: str) -> Callable[[np.random.Generator], str]:
-    """Choose any corruption of a kind of input."""
+def any_corruption(kind: str) -> Callable[[np.random.Generator], str]:
+    """Choose any corruption of a kind of input, at random."""
     return lambda generator: str(generator.choice(list(CORRUPTIONS[kind])))

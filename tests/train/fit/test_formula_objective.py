@@ -20,7 +20,7 @@ from mla_serve.train.fit.formula import (
     fit,
     fit_discounts,
     fit_fusion,
-    listed_patterns,
+    list_patterns,
 )
 
 NAMES = ("a", "b", "c")
@@ -247,7 +247,7 @@ def test_evidence_has_zeros_for_what_is_missing_and_counts_every_row_alike() -> 
 
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_few_modalities_have_all_their_patterns_listed(count: int) -> None:
-    listed = listed_patterns(count)
+    listed = list_patterns(count)
     assert {tuple(one) for one in listed.tolist()} == {
         tuple(m in chosen for m in range(count)) for chosen in subsets(count)
     }
@@ -256,7 +256,7 @@ def test_few_modalities_have_all_their_patterns_listed(count: int) -> None:
 
 @pytest.mark.parametrize("count", [7, 12, 40, 70])
 def test_of_many_modalities_each_alone_all_together_and_a_sample_are_listed(count: int) -> None:
-    listed = listed_patterns(count)
+    listed = list_patterns(count)
     assert listed.dtype == bool
     assert len(listed) == count + 1 + max(PATTERNS_UP_TO - count - 1, count)
     np.testing.assert_array_equal(listed[:count], np.eye(count, dtype=bool))
@@ -265,7 +265,7 @@ def test_of_many_modalities_each_alone_all_together_and_a_sample_are_listed(coun
     assert set(sizes.tolist()) == set(range(2, count))
     often = np.bincount(sizes)[2:]
     assert often.max() - often.min() <= 1
-    np.testing.assert_array_equal(listed, listed_patterns(count))  # the same for everybody
+    np.testing.assert_array_equal(listed, list_patterns(count))  # the same for everybody
 
 
 def test_a_pattern_counts_from_two_rows_on() -> None:

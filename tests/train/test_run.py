@@ -25,12 +25,13 @@ from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluation.splits import evaluate_bundle
-from mla_serve.export.bundle import export_run
+from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
 from mla_serve.table import Row
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.plan import make_plan
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
 
 
@@ -48,7 +49,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> RunFolder:
         if record["epoch"] == stop_after:
             raise Interrupted
 
-    return pipeline.train(config, pipeline.plan(config), report)
+    return train_as_planned(config, make_plan(config), report)
 
 
 def weights(folder: Path, name: str = BEST) -> dict[str, torch.Tensor]:
@@ -174,7 +175,7 @@ def test_what_has_too_few_rows_is_said_before_training_and_on_the_card(tmp_path:
     one = {"label": "a", "text": "x", "numbers": [1, 2]}
     data = write_rows(tmp_path / "rows", train=[*rows, one], val=rows[:8], test=rows[:8])
     config = TrainConfig(data=data, runs=tmp_path / "runs", epochs=1, batch_size=8, width=8)
-    notes = pipeline.plan(config).notes
+    notes = make_plan(config).notes
     assert "numbers: only 1 training row has it; an encoder that normalises over its batch learns nothing" in "\n".join(
         notes
     )
@@ -193,7 +194,7 @@ def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refuse
     rows: list[dict[str, object]] = [{"label": "ab"[n % 2], "text": f"word {n}"} for n in range(24)]
     wide: list[dict[str, object]] = [{**row, "numbers": [1, 2]} for row in rows]
     data = write_rows(tmp_path / "one", train=[*rows, *wide[::2]], val=wide)
-    notes = pipeline.plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
+    notes = make_plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
     assert "numbers: all training rows that have it are of one class, 'a'; it tells nothing" in notes
     (data / "dataset.json").unlink()
     for name in ("image.png", "train.jsonl", "val.jsonl"):
@@ -202,7 +203,7 @@ def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refuse
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (data / "val.jsonl").write_text(json.dumps({**rows[0], "image": "image.png"}) + "\n")
     with pytest.raises(ConfigError, match=r"modality image: no training row has it; add rows, or leave it out with"):
-        pipeline.plan(TrainConfig(data=data, runs=tmp_path / "runs"))
+        make_plan(TrainConfig(data=data, runs=tmp_path / "runs"))
 
 
 @pytest.mark.parametrize("file", ["best.pt", "last.pt", "metrics.jsonl"])
@@ -225,8 +226,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     if file == "metrics.jsonl":
         (config.runs / "small").mkdir(parents=True)
         (config.runs / "small" / file).symlink_to("/dev/full")
-        monkeypatch.setattr(pipeline, "put_aside", lambda *_: None)
-        monkeypatch.setattr(pipeline, "check_places", lambda *_: [])
+        monkeypatch.setattr("mla_serve.train.run.put_aside", lambda *_: None)
+        monkeypatch.setattr("mla_serve.train.plan.check_paths", lambda *_: [])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(ConfigError, match=rf"small/{file}: cannot be written.*--resume goes on"):
@@ -267,9 +268,9 @@ def test_images_and_recordings_are_trained_on_as_files(tmp_path: Path) -> None:
             lines.append({"label": str(c), "image": f"{split}{number}.png", "audio": f"{split}{number}.wav"})
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     config = TrainConfig(data=folder, runs=tmp_path / "runs", epochs=6, batch_size=8, width=16)
-    planned = pipeline.plan(config)
+    planned = make_plan(config)
     assert any("validation" in note for note in planned.notes)
-    run = pipeline.train(config, planned, lambda record: None)
+    run = train_as_planned(config, planned, lambda record: None)
     manifest = export_run(run.path, tmp_path / "media_bundle")
     assert set(manifest.metrics["conditions"]) >= {"full", "image", "audio", "image+audio", "missing50"}
     assert manifest.modalities["audio"].input["rate"] == 8000
