@@ -115,7 +115,7 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
 def _write_graphs(
     strategy: Strategy, inputs: Mapping[str, Input], samples: list[dict[str, Payload]], staging: Path
 ) -> dict[str, Any]:
-    """Export every encoder and head, and compare each with torch; returns what the manifest says on it."""
+    """Export every encoder and head, and compare each with torch; returns the manifest's entry on parity."""
     differences = {}
     generator = np.random.default_rng(0)
     for name, spec in inputs.items():

@@ -43,13 +43,15 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
     )
 
 
-def _section(title: str, says: str, body: str) -> str:
-    return f'<section><h2>{html.escape(title)}</h2><p>{says}</p><div class="wide">{body}</div></section>'
+def _section(title: str, caption: str, body: str) -> str:
+    return f'<section><h2>{html.escape(title)}</h2><p>{caption}</p><div class="wide">{body}</div></section>'
 
 
 def _head(results: Results, kinds: Mapping[str, str]) -> str:
     metrics = results["metrics"]
-    cells = "".join(f"<div><b>{value}</b><span>{html.escape(says)}</span></div>" for value, says in _tiles(metrics))
+    cells = "".join(
+        f"<div><b>{value}</b><span>{html.escape(caption)}</span></div>" for value, caption in _tiles(metrics)
+    )
     warnings = "".join(f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith(DATA))
     return (
         f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
@@ -73,41 +75,41 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"{full['ece']:.1%} / {half['ece']:.1%}", "calibration error, all / half missing"),
     ]
     if "set_size" in half:
-        says = f"in a {metrics['asked_coverage']:.0%} prediction set, half missing; it contains the true one in {half['coverage']:.0%}"
-        tiles.append((f"{half['set_size']:.2f} labels", says))
+        caption = f"in a {metrics['asked_coverage']:.0%} prediction set, half missing; it contains the true one in {half['coverage']:.0%}"
+        tiles.append((f"{half['set_size']:.2f} labels", caption))
     return tiles
 
 
 def _patterns(results: Results) -> str:
-    says = "Accuracy for each set of modalities. Line: 95% of bootstrap resamples; mark: the paper’s rule."
+    caption = "Accuracy for each set of modalities. Line: 95% of bootstrap resamples; mark: the paper’s rule."
     drawing = charts.pattern_bars(results["metrics"]["conditions"], results["intervals"])
-    return _section("Accuracy by set of modalities", says, drawing)
+    return _section("Accuracy by set of modalities", caption, drawing)
 
 
 def _missing(results: Results) -> str:
-    says = "Each modality is dropped independently, but one at least is kept. Mean over random masks."
-    return _section("When modalities go missing", says, charts.missing_curves(results["missing_rates"]))
+    caption = "Each modality is dropped independently, but one at least is kept. Mean over random masks."
+    return _section("When modalities go missing", caption, charts.missing_curves(results["missing_rates"]))
 
 
 def _reliability(results: Results) -> str:
-    says = "Over all sets of modalities. On the diagonal, answers given with 80% are right in 80% of cases. The area of a dot shows how many answers it stands for."
+    caption = "Over all sets of modalities. On the diagonal, answers given with 80% are right in 80% of cases. The area of a dot shows how many answers it stands for."
     before, after = results["reliability"]["paper"], results["reliability"]["calibrated"]
     marks = ("Before: the paper’s rule", "After: calibrated")
-    return _section("Reliability of the probabilities", says, charts.reliability(before, after, marks))
+    return _section("Reliability of the probabilities", caption, charts.reliability(before, after, marks))
 
 
 def _learning(results: Results, kinds: Mapping[str, str]) -> str:
     if not results["epochs"]:
         return ""
-    says = "Validation accuracy of each modality alone (dotted: all together). Below: the part of the head’s step that is kept after the projection that protects the other modalities."
+    caption = "Validation accuracy of each modality alone (dotted: all together). Below: the part of the head’s step that is kept after the projection that protects the other modalities."
     names = [name for name in kinds if any(name in record["val"] for record in results["epochs"])]
-    return _section("Learning curves", says, charts.learning_curves(results["epochs"], names))
+    return _section("Learning curves", caption, charts.learning_curves(results["epochs"], names))
 
 
 def _corruptions(results: Results) -> str:
-    says = f"Accuracy over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its accuracy without that modality."
+    caption = f"Accuracy over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its accuracy without that modality."
     drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"])
-    return _section("When one modality is corrupted", says, drawing)
+    return _section("When one modality is corrupted", caption, drawing)
 
 
 def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
@@ -130,9 +132,9 @@ def _shade(count: int, total: int) -> str:
 def _wrongest(shown: Sequence[Case], kinds: Mapping[str, str]) -> str:
     if not shown:
         return ""
-    says = "With all modalities of a row; if there are few such answers, also with one modality alone."
+    caption = "With all modalities of a row; if there are few such answers, also with one modality alone."
     cards = "".join(_card(case, sample, kinds) for case, sample in shown)
-    return _section("Most confidently wrong", says, f'<div class="cards">{cards}</div>')
+    return _section("Most confidently wrong", caption, f'<div class="cards">{cards}</div>')
 
 
 def _card(case: Mapping[str, Any], sample: Mapping[str, Payload], kinds: Mapping[str, str]) -> str:

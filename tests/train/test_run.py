@@ -195,7 +195,7 @@ def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refuse
     wide: list[dict[str, object]] = [{**row, "numbers": [1, 2]} for row in rows]
     data = write_rows(tmp_path / "one", train=[*rows, *wide[::2]], val=wide)
     notes = make_plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
-    assert "numbers: all training rows that have it are of one class, 'a'; it tells nothing" in notes
+    assert "numbers: all training rows that have it are of one class, 'a'; nothing can be learned from it" in notes
     (data / "dataset.json").unlink()
     for name in ("image.png", "train.jsonl", "val.jsonl"):
         (data / name).touch()

@@ -57,7 +57,7 @@ def check_data(
     used = {name: kind for name, kind in kinds.items() if name not in constant}
     if not used:
         raise DataError(
-            f"every training row has the same {' and the same '.join(kinds)}: there is nothing to tell classes by; "
+            f"every training row has the same {' and the same '.join(kinds)}: no class can be told from another; "
             "check how the table was made"
         )
     numbers = {name: number_values([found.get(name) for _, _, found in printed], kind) for name, kind in used.items()}
@@ -113,7 +113,7 @@ def _note_classes(rows: Rows, classes: Sequence[str]) -> str:
         if 2 * len(few["with one training row"]) > len(classes)
         else ""
     )
-    return f"of {len(classes)} classes, {', '.join(parts)}: little is learned or known of them{looks}"
+    return f"of {len(classes)} classes, {', '.join(parts)}: they cannot be learned or measured well{looks}"
 
 
 def _note_spelling(classes: Sequence[str]) -> str:
@@ -130,7 +130,7 @@ def _note_spelling(classes: Sequence[str]) -> str:
 
 def _note_constant(constant: Mapping[str, int]) -> str:
     parts = [f"{name} is the same in all {count} training rows that have it" for name, count in constant.items()]
-    return f"{' and '.join(parts)}: it tells no class from another; leave it out with --modalities" if parts else ""
+    return f"{' and '.join(parts)}: nothing can be learned from it; leave it out with --modalities" if parts else ""
 
 
 def _note_copies(numbered: Sequence[NumberedRow], kinds: Mapping[str, str]) -> str:
@@ -147,7 +147,9 @@ def _note_copies(numbered: Sequence[NumberedRow], kinds: Mapping[str, str]) -> s
         splits.append(split)
         for one in rows:
             before |= {key: before.get(key, one) for key in _keys(one, kinds)}
-    advice = "unless new inputs repeat as well, numbers on them flatter; keep copies in one split, or in one group"
+    advice = (
+        "unless new inputs are copies as well, the measured accuracy is too high; keep copies in one split or group"
+    )
     return f"{', '.join(parts)}, equal or nearly so: {advice}" if parts else ""
 
 
@@ -191,7 +193,9 @@ def _note_groups(rows: Rows) -> str:
     ]
     if not parts:
         return ""
-    return f"{' and '.join(parts)} are of a group that train has too: on new groups, expect less than the numbers say"
+    return (
+        f"{' and '.join(parts)} are of a group that train has too: on new groups, expect lower accuracy than measured"
+    )
 
 
 def _listed(items: Iterable[str], between: str = ", ") -> str:

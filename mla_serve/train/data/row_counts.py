@@ -42,7 +42,9 @@ def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], 
             learned = "little can be learned from so few" if train > 1 else ONE_ROW
             notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
         elif len(labels) == 1:
-            notes.append(f"{name}: all training rows that have it are of one class, {short(*labels)}; it tells nothing")
+            notes.append(
+                f"{name}: all training rows that have it are of one class, {short(*labels)}; nothing can be learned from it"
+            )
         if val < MIN_ROWS_TO_FIT:
             notes.append(f"{name}: {_rows(val, 'validation')} it; {unfitted(val)}")
     return notes
@@ -54,4 +56,6 @@ def _rows(count: int, what: str) -> str:
 
 def unfitted(val: int) -> str:
     """Say what so few validation rows prevent."""
-    return "its probabilities are not calibrated and it is not measured alone" if not val else "too few to calibrate it"
+    return (
+        "its probabilities are not calibrated, and it is not measured alone" if not val else "too few to calibrate it"
+    )

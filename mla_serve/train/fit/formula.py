@@ -41,20 +41,19 @@ NEWTON_STEPS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Logits of labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), excess (M, N), weights (N,)."""
+    """Logits of labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), excess (M, N)."""
 
     logits: Array
     present: Array
     labels: Array
     excess: Array
-    weights: Array
 
     @classmethod
     def of(cls, logits: Array, present: Array, labels: Array, excess: Array | None = None) -> Evidence:
-        """Take rows of equal weight; without `excess` it is 0."""
+        """Take rows, with 0 for what is missing."""
         clean = np.where(present[..., None], logits, 0.0).astype(np.float64)
         excess = np.zeros(present.shape) if excess is None else np.where(present, excess, 0.0)
-        return cls(clean, present, labels, excess, np.ones(len(labels)))
+        return cls(clean, present, labels, excess)
 
     def rows(self, chosen: Array) -> Evidence:
         """Return the rows of an index or a mask."""
@@ -63,12 +62,7 @@ class Evidence:
             self.present[:, chosen],
             self.labels[chosen],
             self.excess[:, chosen],
-            self.weights[chosen],
         )
-
-    def times(self, weight: float) -> Evidence:
-        """Multiply the weight of every row."""
-        return dataclasses.replace(self, weights=self.weights * weight)
 
     def and_also(self, other: Evidence) -> Evidence:
         """Append the rows of another."""
@@ -77,13 +71,7 @@ class Evidence:
             np.concatenate([self.present, other.present], axis=1),
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.excess, other.excess], axis=1),
-            np.concatenate([self.weights, other.weights]),
         )
-
-
-def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, ...], ridge: float = RIDGE) -> Fusion:
-    """Fit to rows of equal weight: logits (M, B, C); present (M, B) bool; labels (B,)."""
-    return fit(Evidence.of(logits, present, labels), names, ridge)
 
 
 def fit(
@@ -141,8 +129,7 @@ class Objective:
         enough = usable.sum(axis=1) >= MIN_ROWS_TO_FIT
         self.patterns, usable = listed[enough], usable[enough]
         self.scales_by_size = 2 ** len(evidence.logits) - 1 > PATTERNS_UP_TO
-        counted = usable * evidence.weights
-        self.row_weights = counted / counted.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)
+        self.row_weights = usable / usable.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)
         self.log_scales = np.zeros(len(self.patterns))
         one = self.patterns.sum(axis=1, keepdims=True) == 1
         self.prior = np.where(one, 0.0, prior)[:, None]  # (K, 1, C), added to each pattern's sum

@@ -68,7 +68,7 @@ class JointSum(Strategy):
         return {name: batch.present[name] for name in unimodal}
 
     def fuse(self, batch: Batch, unimodal: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Sum the kept logits, the shared bias counted once: (B, C). And tell which rows have any: (B,) bool."""
+        """Sum the kept logits, the shared bias counted once. Returns: (B, C), and which rows have any (B,) bool."""
         bias = self.shared_bias()
         total = torch.zeros(len(batch.labels), self.classes, device=batch.labels.device) + bias
         for name, logits in unimodal.items():
