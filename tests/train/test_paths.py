@@ -118,11 +118,11 @@ def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys:
 INTERRUPT = """
 import os, signal, sys
 from mla_serve.train import loop
-keep = loop.Trainer._keep
+keep = loop.Trainer._save_checkpoints
 def stop(self, record):
     keep(self, record)
     os.kill(os.getpid(), signal.SIGINT)
-loop.Trainer._keep = stop
+loop.Trainer._save_checkpoints = stop
 sys.argv = ["mla-serve", *sys.argv[1:]]
 from mla_serve.__main__ import main
 main()

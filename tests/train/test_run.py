@@ -107,7 +107,7 @@ def test_the_whole_path_ends_in_a_bundle_that_says_what_torch_says(config: Train
     assert str(tmp_path) not in (tmp_path / "models" / "small" / "manifest.json").read_text()
 
 
-def test_no_training_row_leaves_the_house_unless_asked(config: TrainConfig, tmp_path: Path) -> None:
+def test_the_bundle_holds_no_training_row_unless_asked_for(config: TrainConfig, tmp_path: Path) -> None:
     manifest = export_run(train(config).path, tmp_path / "plain")
     assert manifest.golden_source == "generated"
     assert [set(golden.payloads) for golden in manifest.golden] == [{"text", "numbers"}] * 8 + [{"text"}, {"numbers"}]
@@ -118,15 +118,15 @@ def test_no_training_row_leaves_the_house_unless_asked(config: TrainConfig, tmp_
     assert not [path.name for path, content in files.items() if b'gruen 4"' in content or b"gruen 4<" in content]
     card = (tmp_path / "plain" / "MODEL_CARD.md").read_text()
     assert "`golden/` holds 10 generated payloads, none of the training data." in card
-    assert "`unfamiliar.npz`, by which unfamiliar input is told, holds features of" in card
-    assert "The tokenizer's vocabulary holds pieces of words" in card
+    assert "`unfamiliar.npz`, by which unfamiliar input is detected, holds features of" in card
+    assert "The tokenizer's vocabulary holds words and parts of words" in card
 
 
 def test_samples_puts_training_rows_into_the_bundle(config: TrainConfig, tmp_path: Path) -> None:
     manifest = export_run(train(dataclasses.replace(config, samples=True)).path, tmp_path / "bundle")
     assert manifest.golden_source == "training rows"
     assert {str(golden.payloads["text"]).split()[0] for golden in manifest.golden} == {"rot", "gruen", "blau"}
-    assert "shown to anyone who can call the service" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "anyone who can call the service can see them" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize("there", [("train",), ("train", "test")])

@@ -56,6 +56,4 @@ def _rows(count: int, what: str) -> str:
 
 def unfitted(val: int) -> str:
     """Say what so few validation rows prevent."""
-    return (
-        "its probabilities are not calibrated, and it is not measured alone" if not val else "too few to calibrate it"
-    )
+    return "its probabilities are not calibrated and it is not measured alone" if not val else "too few to calibrate it"
