@@ -1,1 +1,13 @@
-"""From a finished run to a bundle: one ONNX graph per encoder, one per head, checked against torch before it counts."""
+"""From a finished run to a bundle: one ONNX graph for each encoder and each head, compared with torch before it is kept.
+
+export_run         write the bundle of a run
+export_extension   write the bundle of a run that extends another bundle
+steps              what both share: graphs, golden payloads, measuring, the model card
+run_data           the data set of the run, read again
+graphs             torch modules to ONNX graphs, and their comparison
+choose_precision   the fastest precision of each encoder within a bound on accuracy
+quantise, timing   int8 and fp16 graphs; how many times faster they are
+report, page, charts, media   report.json and report.html
+card               MODEL_CARD.md
+check_gpu          compare a bundle on CUDA and on the CPU
+"""

@@ -1,4 +1,4 @@
-"""The model card: what the bundle is, how well it does, where it does badly, and whose data are in it."""
+"""The model card: what the bundle is, how well it does, where it does badly, and which data it contains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from mla_serve.bundle.manifest import Manifest
 from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.train.fit.formula import ENOUGH_ROWS
+from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
-RULES = (DEFAULT_RULE, "paper", "mean_logit")
+SHOWN_RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
 
 def model_card(manifest: Manifest, about: str | None) -> str:
@@ -27,7 +27,7 @@ def _head(manifest: Manifest) -> str:
 
 Classifies any non-empty subset of {", ".join(manifest.modalities)} into {len(manifest.classes)} classes:
 {", ".join(manifest.classes[:20])}{", ..." if len(manifest.classes) > 20 else ""}.
-A missing modality is left out: its graph is not run and it has no vote.
+A missing modality is left out: its graph is not run, and it has no weight in the fusion.
 
 | modality | kind | input | graphs |
 |---|---|---|---|
@@ -38,7 +38,7 @@ A missing modality is left out: its graph is not run and it has no vote.
 
 
 def _fusion(manifest: Manifest) -> str:
-    """Say of each modality how many rows it was learned and fitted from, and what was fitted."""
+    """List for each modality the rows that it was trained and fitted on, and its temperature."""
     fusion = manifest.fusion
     steps = [manifest.training, *manifest.training.get("extended", [])]
     train, val = (
@@ -56,10 +56,10 @@ Sharpness of the fusion {fusion.sharpness:.2f}."""
 
 
 def _temperature(value: float, rows: int | None) -> str:
-    if rows is not None and rows < ENOUGH_ROWS:
+    if rows is not None and rows < MIN_ROWS_TO_FIT:
         return f"{value:.2f}, not fitted: too few validation rows"
     if value == 1.0:
-        return "1.00, as in the paper: nothing else did better on validation"
+        return "1.00, as in the paper: no other value was better on validation"
     return f"{value:.2f}, fitted on validation"
 
 
@@ -74,13 +74,13 @@ def _results(manifest: Manifest) -> str:
         return "## Results\n\nNot measured: the data set was gone, changed or unreadable when the bundle was exported."
     metrics = manifest.metrics
     rows = "\n".join(_result_row(name, rules) for name, rules in metrics["conditions"].items())
-    head = " | ".join(f"{rule}: accuracy | NLL | ECE" for rule in RULES)
+    head = " | ".join(f"{rule}: accuracy | NLL | ECE" for rule in SHOWN_RULES)
     return f"""## Results
 
 Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
 {_measured_on(manifest)}
 They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
-expect less, and probabilities that are too sure.
+expect lower accuracy and over-confident probabilities.
 
 | available | {head} |
 |---|{"---|" * 9}
@@ -89,7 +89,7 @@ expect less, and probabilities that are too sure.
 
 
 def _measured_on(manifest: Manifest) -> str:
-    """Say how to measure again, and what the rows were used for before."""
+    """Return how to measure again, and what else the rows were used for."""
     metrics = manifest.metrics
     command = f"mla-serve evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
     parts = [] if metrics.get("held_out") else [f"`{command}` prints them again."]
@@ -103,12 +103,12 @@ def _measured_on(manifest: Manifest) -> str:
 
 
 def _result_row(name: str, rules: Mapping[str, Mapping[str, float]]) -> str:
-    cells = [f"{s['accuracy']:.3f} | {s['nll']:.3f} | {s['ece']:.3f}" for s in (rules[rule] for rule in RULES)]
+    cells = [f"{s['accuracy']:.3f} | {s['nll']:.3f} | {s['ece']:.3f}" for s in (rules[rule] for rule in SHOWN_RULES)]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _precision(manifest: Manifest) -> str:
-    """Tell what smaller precision cost and gained; empty where all is fp32 and nothing else was tried."""
+    """Report what a smaller precision cost and gained; empty if nothing but fp32 was tried."""
     facts = manifest.precision
     if not facts:
         return ""
@@ -121,7 +121,7 @@ def _precision(manifest: Manifest) -> str:
     return f"""## Precision
 
 Asked for: {facts["asked"]}, at a cost of at most {facts["loss"]:g} of accuracy. Scales of int8 are static,
-calibrated on training rows; heads, preprocessing and all that was fitted (temperatures, scores, references) are those of fp32, measured again below.
+measured on training rows. Heads, preprocessing and all that was fitted (temperatures, scores, references) are those of fp32, measured again below.
 Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxruntime {facts["onnxruntime"]}.
 
 | encoder | precision | times faster | bytes, fp32 | bytes |
@@ -147,26 +147,26 @@ def _change(found: Mapping[str, Any], condition: str, key: str) -> str:
 def _data(manifest: Manifest, about: str | None) -> str:
     text = about or "The training data's source and licence were not given (`--about FILE` puts them here)."
     held = {
-        "training rows": f"`golden/` holds {len(manifest.golden)} training rows as they were, replayed when the model starts and shown to anyone who can call the service.",
+        "training rows": f"`golden/` holds {len(manifest.golden)} training rows. They are replayed when the model starts, and anyone who can call the service can see them.",
         "generated": f"`golden/` holds {len(manifest.golden)} generated payloads, none of the training data.",
     }
     return f"## Data\n\n{text.strip()}\n\n{held[manifest.golden_source]}\n{_traces(manifest)}"
 
 
 def _traces(manifest: Manifest) -> str:
-    """Say what else of the training data is in the bundle's files."""
+    """Report what else of the training data is in the files of the bundle."""
     found = []
     if manifest.unfamiliar:
         found.append(
-            f"`{manifest.unfamiliar}`, by which unfamiliar input is told, holds features of up to a thousand training rows per "
+            f"`{manifest.unfamiliar}`, by which unfamiliar input is detected, holds features of up to a thousand training rows per "
             "modality, one vector each, or their means by class. A vector is not the row, but whoever has the file can test "
             "whether a given input was among the rows, and may recover parts of one."
         )
     if any("tokenizer" in modality.input for modality in manifest.modalities.values()):
         found.append(
-            "The tokenizer's vocabulary holds pieces of words, and words, that occur in the training texts at least three times."
+            "The tokenizer's vocabulary holds words and parts of words that occur in the training texts at least three times."
         )
-    where = "These files are read by the service and not handed out by it." if found else ""
+    where = "The service reads these files and does not give them out." if found else ""
     return "\n".join(part for part in (*found, where) if part)
 
 
@@ -203,7 +203,7 @@ Graphs in fp32 differ from torch by at most {parity:.1g} (absolute plus relative
 
 
 def _extended(manifest: Manifest) -> str:
-    """Tell which modalities were added later, and to what; empty where none were."""
+    """Report which modalities were added later, and to which bundle; empty if none were."""
     parts = []
     for step in manifest.training.get("extended", []):
         config = step["config"]
@@ -212,8 +212,8 @@ def _extended(manifest: Manifest) -> str:
         notes = "\n".join(f"- {note}" for note in step["notes"])
         parts.append(f"""## Added later: {", ".join(step["added"])}
 
-To {step["name"]} (sha256 {step["sha256"][:12]}), whose card is in `cards/`. Only what was added was trained, against that model's head, which stayed
-as it was; without it, answers are those of {step["name"]} to the bit. {settings}.
+To {step["name"]} (sha256 {step["sha256"][:12]}), whose card is in `cards/`. Only the added encoders were trained, against the fixed head of that
+model. Without the added modalities, answers are those of {step["name"]} to the bit. {settings}.
 Checkpoint of epoch {step["best"]["epoch"]:.0f}, picked on validation.
 {notes}
 """)

@@ -1,4 +1,4 @@
-"""The report's drawings as inline SVG: matplotlib draws, the page's CSS decides on colours, so that light and dark both read."""
+"""The charts of the report as inline SVG. matplotlib draws them; the CSS of the page sets their colours, light or dark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, FAINT, ACCENT = "#010203", "#040506", "#070809"  # stand for currentColor, var(--faint), var(--accent)
+INK, FAINT, ACCENT = "#010203", "#040506", "#070809"  # placeholders, replaced by COLOURS
 COLOURS = {INK: "currentColor", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -38,7 +38,7 @@ STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-LINES: Mapping[str, Mapping[str, Any]] = {
+LINE_STYLES: Mapping[str, Mapping[str, Any]] = {
     "calibrated": {"color": ACCENT, "linewidth": 2.4, "zorder": 4},
     "undiscounted": {"color": ACCENT, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 3},
     "paper": {"color": INK, "linewidth": 1.3, "zorder": 2},
@@ -46,12 +46,12 @@ LINES: Mapping[str, Mapping[str, Any]] = {
     "alone": {"color": FAINT, "linewidth": 1.2, "zorder": 1},
 }
 Scores = Mapping[str, Any]
-QUARTERS = (0, 0.25, 0.5, 0.75, 1)
-FEWEST = 10  # answers in a dot of the reliability diagram
+TICKS = (0, 0.25, 0.5, 0.75, 1)
+MIN_ANSWERS = 10  # in a dot of the reliability diagram
 
 
-def svg(figure: Figure, name: str, says: str) -> str:
-    """Write a figure as an <svg> element that takes its colours from the page; `says` is read to who cannot see it."""
+def svg(figure: Figure, name: str, label: str) -> str:
+    """Return a figure as an <svg> element with the colours of the page. Args: label, for screen readers."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(
@@ -65,7 +65,7 @@ def svg(figure: Figure, name: str, says: str) -> str:
         text = text.replace(stand_in, colour)
     size = re.search(r'<svg[^>]*?width="([\d.]+)pt"', text)
     wide = f' style="max-width:{float(size[1]) * 4 / 3:.0f}px"' if size else ""
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{says}"{wide}', text, count=1).replace(
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{label}"{wide}', text, count=1).replace(
         ' height="' + (re.search(r'height="([\d.]+pt)"', text) or [""] * 2)[1] + '"', "", 1
     )
 
@@ -76,7 +76,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **shar
 
 
 def pattern_bars(conditions: Scores, intervals: Scores) -> str:
-    """Accuracy of every availability pattern as bars, with intervals, and the paper's rule as a mark."""
+    """Draw the accuracy of every availability pattern as bars with intervals, and that of the paper's rule as marks."""
     names = [name for name in conditions if not name.startswith("missing") and name != "full"][::-1]
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 0.36 * len(names) + 0.7)
@@ -98,13 +98,15 @@ def pattern_bars(conditions: Scores, intervals: Scores) -> str:
 
 
 def missing_curves(curves: Scores) -> str:
-    """Accuracy and NLL against the share that is missing, a line per rule."""
+    """Draw accuracy and NLL against the missing rate, one line for each rule."""
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 3.2, 1, 2)
         for axes, (key, title) in zip(grid[0], (("accuracy", "Accuracy"), ("nll", "NLL, nats")), strict=True):
             for rule, by_rate in curves.items():
                 rates = [int(rate) for rate in by_rate]
-                axes.plot(rates, [s[key] for s in by_rate.values()], label=rule, **LINES.get(rule, {"color": FAINT}))
+                axes.plot(
+                    rates, [s[key] for s in by_rate.values()], label=rule, **LINE_STYLES.get(rule, {"color": FAINT})
+                )
             axes.set_title(title)
             axes.set_xlabel("% of modalities missing")
         grid[0, 0].yaxis.set_major_formatter("{x:.0%}")
@@ -113,12 +115,12 @@ def missing_curves(curves: Scores) -> str:
 
 
 def reliability(before: Sequence[Scores], after: Sequence[Scores], marks: Sequence[str]) -> str:
-    """How often it was right against how sure it was, by the paper's rule and calibrated; dots as large as their bins."""
+    """Draw accuracy against confidence, by the paper's rule and calibrated. The area of a dot shows how many answers."""
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 3.7, 1, 2, sharey=True)
         for axes, bins, title, colour in zip(grid[0], (before, after), marks, (INK, ACCENT), strict=True):
             total = sum(one["rows"] for one in bins)
-            bins = [one for one in bins if one["rows"] >= FEWEST]
+            bins = [one for one in bins if one["rows"] >= MIN_ANSWERS]
             axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
             axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=colour, linewidth=1.2)
             sizes = [12 + 500 * b["rows"] / total for b in bins]
@@ -132,24 +134,24 @@ def reliability(before: Sequence[Scores], after: Sequence[Scores], marks: Sequen
                 clip_on=False,
             )
             axes.set_title(title)
-            axes.set_xlabel("said")
-            axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=QUARTERS, yticks=QUARTERS)
+            axes.set_xlabel("confidence")
+            axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=TICKS, yticks=TICKS)
             axes.xaxis.set_major_formatter("{x:.0%}")
             axes.yaxis.set_major_formatter("{x:.0%}")
-        grid[0, 0].set_ylabel("was right")
+        grid[0, 0].set_ylabel("accuracy")
         figure.set_layout_engine("constrained", wspace=0.08)
         return svg(figure, "reliability", "reliability before and after calibration")
 
 
 def learning_curves(epochs: Sequence[Scores], names: Sequence[str]) -> str:
-    """Validation accuracy of each modality alone, and below it the share of the head's step that was kept."""
+    """Draw the validation accuracy of each modality alone, and below it the part of the head's step that was kept."""
     kept = [name for name in names if f"kept/{name}" in epochs[-1]]
     with mpl.rc_context(STYLE):
         rows = 2 if kept else 1
         figure, grid = _figure(8.6, 1.9 * rows + 0.3, rows, len(names), sharey="row", sharex=True)
         for column, name in enumerate(names):
             at = [record["epoch"] for record in epochs]
-            grid[0, column].plot(at, [r["val"].get(name, float("nan")) for r in epochs], **LINES["calibrated"])
+            grid[0, column].plot(at, [r["val"].get(name, float("nan")) for r in epochs], **LINE_STYLES["calibrated"])
             grid[0, column].plot(
                 at, [r["val"]["full"] for r in epochs], color=INK, linewidth=0.9, linestyle=(0, (1, 1.6))
             )
@@ -168,7 +170,7 @@ def learning_curves(epochs: Sequence[Scores], names: Sequence[str]) -> str:
 
 
 def corruption_curves(curves: Scores, without: Scores) -> str:
-    """Accuracy with one modality spoiled, a panel per corruption: alone, fused, and fused without it."""
+    """Draw accuracy against severity, a panel for each corruption of a modality: alone, fused, and fused without it."""
     columns = max(map(len, curves.values()))
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 1.75 * len(curves) + 0.4, len(curves), columns, sharex=True, sharey=True)
@@ -179,7 +181,7 @@ def corruption_curves(curves: Scores, without: Scores) -> str:
             for axes, (corruption, by_severity) in zip(grid[row], corruptions.items(), strict=False):
                 at = [int(severity) for severity in by_severity]
                 for rule in ("alone", "paper", "undiscounted", "calibrated"):
-                    axes.plot(at, [s[rule]["accuracy"] for s in by_severity.values()], label=rule, **LINES[rule])
+                    axes.plot(at, [s[rule]["accuracy"] for s in by_severity.values()], label=rule, **LINE_STYLES[rule])
                 if name in without:
                     level = without[name]["calibrated"]["accuracy"]
                     axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (5, 4)), label="without it")

@@ -1,4 +1,4 @@
-"""`make check-gpu`: run every graph of a bundle on CUDA and on the CPU, and compare."""
+"""`make check-gpu`: run every graph of a bundle on CUDA and on the CPU, and compare the outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLES = 7
 
 @dataclasses.dataclass(frozen=True)
 class CheckConfig:
-    """Compare what a bundle's graphs compute on CUDA with what they compute on the CPU."""
+    """Compare the outputs of a bundle's graphs on CUDA with those on the CPU."""
 
     model: Path = Path("models/digits")
     """Folder of the bundle."""
@@ -43,7 +43,7 @@ def _logits(predictor: Predictor, name: str, arrays: list[Array]) -> Array:
 
 
 def run(config: CheckConfig) -> None:
-    """Compare and print; raises when there is no CUDA, or when the two differ."""
+    """Compare and print. Raises: ConfigError without CUDA; BundleError when the outputs differ."""
     bundle = Bundle.load(config.model)
     on_cpu, on_gpu = Predictor(bundle), Predictor(bundle, DEVICES["cuda"])
     if on_gpu.providers[0] != DEVICES["cuda"][0]:

@@ -1,4 +1,4 @@
-"""Modules to ONNX graphs, and the check that a graph computes what its module computes."""
+"""Export torch modules as ONNX graphs, and compare each graph with its module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCHES = (1, 2, 7)
 def export_graph(module: nn.Module, example: Tensor, input_name: str, output_name: str, path: Path) -> None:
     """Write one graph with a dynamic batch axis and its weights inside.
 
-    Args: example (2 or more, ...): a batch of 1 would be baked in.
+    Args: example (2 or more, ...): a batch size of 1 would become a constant of the graph.
     """
     module.eval()
     size = sum(value.numel() * value.element_size() for value in (*module.parameters(), *module.buffers()))
@@ -57,7 +57,7 @@ def export_graph(module: nn.Module, example: Tensor, input_name: str, output_nam
 
 
 def forget_origin(model: onnx.ModelProto) -> None:
-    """Take out what an exporter notes on where each node comes from: stack traces, with the paths of this machine."""
+    """Remove the stack traces that the exporter stores with each node, because they contain paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")

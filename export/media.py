@@ -1,4 +1,4 @@
-"""Show one payload in a report: HTML that holds the content itself."""
+"""Payloads as HTML elements that hold their content: pictures, players, quoted text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import html
 from mla_serve.inputs import Payload
 from mla_serve.inputs.media.formats import media_type
 
-LARGEST = 300_000  # bytes of a picture or sound that is shown
-NUMBERS, CHARACTERS = 12, 300  # of a list or text that are shown
+LARGEST = 300_000  # bytes of a picture or recording that is shown
+NUMBERS, CHARACTERS = 12, 300  # of a vector or text that are shown
 
 
 def payload_as_html(name: str, payload: Payload) -> str:

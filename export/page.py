@@ -1,4 +1,4 @@
-"""report.html: one file, no network, light and dark, prints well."""
+"""Render report.html: one file without network access, for light and dark screens and for print."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mla_serve.inputs import Payload
 from mla_serve.train.data.checks import DATA
 
 STYLE = Path(__file__).with_name("report.css")
-MOST_CLASSES = 30  # in the confusion matrix
+MAX_CLASSES = 30  # in the confusion matrix
 COLUMNS = ("accuracy", "macro_f1", "nll", "brier", "ece", "coverage", "set_size")
 Case = tuple[Mapping[str, Any], Mapping[str, Payload]]
 Results = Mapping[str, Any]
 
 
 def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], shown: Sequence[Case]) -> str:
-    """Write the page. Args: shown, the most confidently wrong cases with their payloads; none when they may not be."""
+    """Return the page. Args: shown, the most confidently wrong cases with their payloads; empty if they must not be shown."""
     sections = [
         _head(results, kinds),
         _patterns(results),
@@ -43,13 +43,15 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
     )
 
 
-def _section(title: str, says: str, body: str) -> str:
-    return f'<section><h2>{html.escape(title)}</h2><p>{says}</p><div class="wide">{body}</div></section>'
+def _section(title: str, caption: str, body: str) -> str:
+    return f'<section><h2>{html.escape(title)}</h2><p>{caption}</p><div class="wide">{body}</div></section>'
 
 
 def _head(results: Results, kinds: Mapping[str, str]) -> str:
     metrics = results["metrics"]
-    cells = "".join(f"<div><b>{value}</b><span>{html.escape(says)}</span></div>" for value, says in _tiles(metrics))
+    cells = "".join(
+        f"<div><b>{value}</b><span>{html.escape(caption)}</span></div>" for value, caption in _tiles(metrics)
+    )
     warnings = "".join(f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith(DATA))
     return (
         f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
@@ -59,61 +61,61 @@ def _head(results: Results, kinds: Mapping[str, str]) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    """Return what training noted, and what was noted when modalities were added later."""
+    """Return the notes of training, and those of later extensions."""
     training = results["training"]
     return [note for step in (training, *training.get("extended", [])) for note in step.get("notes", [])]
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the figures to look at first, each with what it is."""
+    """Return the most important figures, each with its meaning."""
     full, half = (metrics["conditions"][name]["calibrated"] for name in ("full", "missing50"))
     tiles = [
-        (f"{full['accuracy']:.1%}", "right with all there is"),
-        (f"{half['accuracy']:.1%}", "right with half missing"),
+        (f"{full['accuracy']:.1%}", "accuracy with all modalities"),
+        (f"{half['accuracy']:.1%}", "accuracy with half of them missing"),
         (f"{full['ece']:.1%} / {half['ece']:.1%}", "calibration error, all / half missing"),
     ]
     if "set_size" in half:
-        says = f"in a {metrics['asked_coverage']:.0%} set, half missing; holds the true one {half['coverage']:.0%}"
-        tiles.append((f"{half['set_size']:.2f} labels", says))
+        caption = f"in a {metrics['asked_coverage']:.0%} prediction set, half missing; it contains the true one in {half['coverage']:.0%}"
+        tiles.append((f"{half['set_size']:.2f} labels", caption))
     return tiles
 
 
 def _patterns(results: Results) -> str:
-    says = "Accuracy by what is there. Line: 95% of bootstrap resamples; mark: the paper’s rule."
+    caption = "Accuracy for each set of modalities. Line: 95% of bootstrap resamples; mark: the paper’s rule."
     drawing = charts.pattern_bars(results["metrics"]["conditions"], results["intervals"])
-    return _section("What it knows from what it gets", says, drawing)
+    return _section("Accuracy by set of modalities", caption, drawing)
 
 
 def _missing(results: Results) -> str:
-    says = "Each is dropped independently, one at least stays; the mean over random masks."
-    return _section("When modalities go missing", says, charts.missing_curves(results["missing_rates"]))
+    caption = "Each modality is dropped independently, but one at least is kept. Mean over random masks."
+    return _section("When modalities go missing", caption, charts.missing_curves(results["missing_rates"]))
 
 
 def _reliability(results: Results) -> str:
-    says = "Over all availability patterns. On the diagonal, 80% is right 80% of the time; dots are as large as the share of answers."
+    caption = "Over all sets of modalities. On the diagonal, answers given with 80% are right in 80% of cases. The area of a dot shows how many answers it stands for."
     before, after = results["reliability"]["paper"], results["reliability"]["calibrated"]
     marks = ("Before: the paper’s rule", "After: calibrated")
-    return _section("Whether it means what it says", says, charts.reliability(before, after, marks))
+    return _section("Reliability of the probabilities", caption, charts.reliability(before, after, marks))
 
 
 def _learning(results: Results, kinds: Mapping[str, str]) -> str:
     if not results["epochs"]:
         return ""
-    says = "Validation accuracy of each modality alone (all together dotted); below, how much of the head’s step was left after protecting what the other modalities had learned."
+    caption = "Validation accuracy of each modality alone (dotted: all together). Below: the part of the head’s step that is kept after the projection that protects the other modalities."
     names = [name for name in kinds if any(name in record["val"] for record in results["epochs"])]
-    return _section("How it learned", says, charts.learning_curves(results["epochs"], names))
+    return _section("Learning curves", caption, charts.learning_curves(results["epochs"], names))
 
 
 def _corruptions(results: Results) -> str:
     if not results["corruptions"]:
         return ""
-    says = f"Accuracy over {results['corruption_rows']} rows, from unspoiled (0) to the fifth degree, with the other modalities as they were. A good fusion stays above the dashed line: what it would know without that modality."
+    caption = f"Accuracy over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its accuracy without that modality."
     drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"])
-    return _section("When one modality is spoiled", says, drawing)
+    return _section("When one modality is corrupted", caption, drawing)
 
 
 def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    if len(classes) > MOST_CLASSES:
+    if len(classes) > MAX_CLASSES:
         return ""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in classes)
     body = ""
@@ -121,7 +123,7 @@ def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
         cells = "".join(_shade(count, sum(row)) for count in row)
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
     table = f'<table class="confusion"><tr><th></th>{head}</tr>{body}</table>'
-    return _section("What it mistakes for what", "Rows are the truth, columns the answer, with all there is.", table)
+    return _section("Confusion matrix", "Rows: true class; columns: answer. With all modalities of a row.", table)
 
 
 def _shade(count: int, total: int) -> str:
@@ -132,15 +134,15 @@ def _shade(count: int, total: int) -> str:
 def _wrongest(shown: Sequence[Case]) -> str:
     if not shown:
         return ""
-    says = "With all that a row has; where those are few, with one modality alone."
+    caption = "With all modalities of a row; if there are few such answers, also with one modality alone."
     cards = "".join(_card(case, sample) for case, sample in shown)
-    return _section("Most confidently wrong", says, f'<div class="cards">{cards}</div>')
+    return _section("Most confidently wrong", caption, f'<div class="cards">{cards}</div>')
 
 
 def _card(case: Mapping[str, Any], sample: Mapping[str, Payload]) -> str:
     outputs = "".join(payload_as_html(name, sample[name]) for name in case["outputs"])
     return (
-        f"<figure>{outputs}<figcaption><b>{html.escape(case['answer'])}</b>, it said, {case['probability']:.0%} sure; it is "
+        f"<figure>{outputs}<figcaption><b>{html.escape(case['answer'])}</b> was answered with {case['probability']:.0%}; the truth is "
         f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['place'])}, from {html.escape(', '.join(case['outputs']))}</small></figcaption></figure>"
     )
 
@@ -166,10 +168,10 @@ def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules
         cells = "".join(f"<td>{one['lost']:+.3f}</td>" for one in scores.values())
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
     table = f"<table><tr><th></th>{head}</tr>{body}</table>"
-    return _section("What each modality is worth", "Accuracy that goes when it is left out.", table)
+    return _section("What each modality is worth", "Accuracy that is lost when it is left out.", table)
 
 
 def _configuration(results: Results) -> str:
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(results))
     text = json.dumps({"training": results["training"], "fusion": results["fusion"]}, indent=1, ensure_ascii=False)
-    return f"<section><h2>How it was made</h2><ul>{notes}</ul><details><summary>Full configuration</summary><pre>{html.escape(text)}</pre></details></section>"
+    return f"<section><h2>Training</h2><ul>{notes}</ul><details><summary>Full configuration</summary><pre>{html.escape(text)}</pre></details></section>"

@@ -1,4 +1,4 @@
-"""report.json and report.html: where the model is strong and where it is weak, for people to look at."""
+"""Write report.json and report.html: in which situations the model is strong, and in which it is weak."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_report(
 
 
 def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
-    """Measure all that the report shows beside the conditions."""
+    """Measure what the report shows in addition to the manifest's metrics."""
     outputs, labels = split_run.outputs, split_run.labels
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
     samples = split_run.samples()
@@ -73,7 +73,7 @@ def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
 
 
 def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[dict[str, float]]:
-    """Pool the answers to all availability patterns."""
+    """Return the reliability diagram over the answers to all availability patterns, or a sample of many."""
     log_p, labels = [], []
     for pattern in patterns(len(predictor.names))[:: max(1, len(patterns(len(predictor.names))) // POOLED)]:
         mask = pattern[:, None] & split_run.outputs.present[pattern].all(axis=0)
@@ -87,9 +87,9 @@ def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[d
 
 
 def _wrongest(predictor: Predictor, split_run: SplitRun) -> list[dict[str, Any]]:
-    """Find the most confidently wrong answers, with all that a row has, then with one modality alone if those are few.
+    """Find the most confident wrong answers: with all modalities of a row, then with one alone if there are too few.
 
-    The same word twice is one mistake, and shown once.
+    Rows with the same values count as one mistake.
     """
     outputs = split_run.outputs
     together = _wrong(predictor, split_run, outputs.present)
@@ -110,7 +110,7 @@ def _only(present: Array, m: int) -> Array:
 
 
 def _wrong(predictor: Predictor, split_run: SplitRun, mask: Array) -> list[dict[str, Any]]:
-    """Describe the wrong answers, the surest first."""
+    """Describe the wrong answers, the most confident first."""
     some = np.flatnonzero(mask.any(axis=0))
     if not len(some):
         return []

@@ -1,4 +1,4 @@
-"""The steps of writing a bundle that a new one and an extension share."""
+"""The steps that writing a new bundle and writing an extension share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mla_serve.bundle.manifest import Bundle, Manifest, Modality, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, score_split
 from mla_serve.export.card import model_card
-from mla_serve.export.data import run_own_split
+from mla_serve.export.choose_precision import PrecisionTarget
 from mla_serve.export.graphs import export_graph, largest_difference
-from mla_serve.export.precision import Wish
 from mla_serve.export.report import write_report
+from mla_serve.export.run_data import run_measured_split
 from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
@@ -27,15 +27,15 @@ from mla_serve.train.run_folder import RunFolder
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
-FP32 = Wish()
+FP32 = PrecisionTarget()
 RANDOM_SAMPLES = 8
-PATHS = ("data", "out", "runs", "about", "extend", "extends", "cache")
+PATH_SETTINGS = ("data", "out", "runs", "about", "extend", "extends", "cache")
 
 
 def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
-    """Measure the bundle on the run's own data where they still are, write the card, and seal the manifest."""
+    """Measure the bundle on the run's data if they are still there; write report, model card and the final manifest."""
     predictor = Predictor(Bundle.load(staging))
-    split_run = run_own_split(facts, data, predictor)
+    split_run = run_measured_split(facts, data, predictor)
     metrics = score_split(predictor, split_run, DRAWS, SHOWN_RULES) if split_run else {}
     if split_run and split_run.split == "val" and facts.get("held_out"):
         metrics["held_out"] = True
@@ -50,7 +50,7 @@ def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: Run
 
 
 def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:
-    """Return the manifest's entries of modalities, and the files that their inputs bring."""
+    """Return the manifest's entries of the modalities, and the files of their inputs, such as tokenizers."""
     listed, files = list_fields(inputs)
     modalities = {
         name: Modality(kind=spec.kind, input=listed[name], encoder=f"{name}.onnx", head=strategy.head_of[name])
@@ -60,21 +60,21 @@ def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[s
 
 
 def write_encoder(strategy: Strategy, name: str, spec: Input, windows: Array, staging: Path) -> float:
-    """Export an encoder; returns its largest difference to torch. Raises: BundleError when that is too large."""
+    """Export an encoder; returns its largest difference from torch. Raises: BundleError when that is too large."""
     path = staging / f"{name}.onnx"
     export_graph(strategy.encoders[name], torch.from_numpy(windows[:2]), spec.tensor, "features", path)
     return largest_difference(strategy.encoders[name], path, windows, TOLERANCE)
 
 
 def example_windows(name: str, spec: Input, samples: list[dict[str, Payload]], generator: np.random.Generator) -> Array:
-    """Decode the run's samples and as many generated ones: (N, *shape)."""
+    """Decode the samples of the run and some generated ones: (N, *shape)."""
     payloads = [sample[name] for sample in samples if name in sample]
     payloads += [spec.generate(generator) for _ in range(RANDOM_SAMPLES)]
     return np.concatenate([spec.decode(payload, name) for payload in payloads])
 
 
 def store(payload: Payload, name: str, staging: Path) -> str | list[float]:
-    """Keep bytes in a file of the bundle and return its name; text and numbers stand in the manifest themselves."""
+    """Return a payload as the manifest holds it: bytes are written to a file, whose name is returned."""
     if isinstance(payload, bytes):
         (staging / name).parent.mkdir(exist_ok=True)
         (staging / name).write_bytes(payload)
@@ -82,21 +82,21 @@ def store(payload: Payload, name: str, staging: Path) -> str | list[float]:
     return payload if isinstance(payload, str) else list(payload)
 
 
-def told(facts: dict[str, Any]) -> dict[str, Any]:
-    """Tell how the model was trained, without the paths of the machine that did it."""
-    config = {key: value for key, value in facts["config"].items() if key not in PATHS}
+def training_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return how the model was trained, without paths of the training machine."""
+    config = {key: value for key, value in facts["config"].items() if key not in PATH_SETTINGS}
     config["encoders"] = [_without_path(item) for item in config.get("encoders", [])]
     kept = {key: facts[key] for key in ("best", "notes", "versions", "machine")}
     return {"config": config} | kept | ({"rows": facts["rows"]} if "rows" in facts else {})
 
 
 def _without_path(item: str) -> str:
-    """Show NAME=hf:FOLDER without where the folder lies."""
+    """Return NAME=hf:FOLDER without the path of the folder."""
     name, mark, source = item.partition(f"={PREFIX}")
     return f"{name}{mark}{shown(source)}" if mark else item
 
 
 def package_versions() -> dict[str, str]:
-    """Return what wrote the graphs."""
+    """Return the versions of the packages that wrote the graphs."""
     packages = ("torch", "onnx", "numpy")
     return {"mla_serve": mla_serve.__version__, "python": platform.python_version()} | {p: version(p) for p in packages}

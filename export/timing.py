@@ -1,4 +1,4 @@
-"""How many times faster one graph is than another: interleaved, so that both meet the same weather."""
+"""How many times faster one graph is than another. The timings are interleaved, so that both meet the same load."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mla_serve.inputs import Array
 BATCHES = (1, 8)
 REPEATS = 15
 LEAST_SECONDS = 0.005  # of one timing
-VARIETY = 8  # different batches
+DIFFERENT_BATCHES = 8
 
 
 def times_faster(sessions: Mapping[str, Session], windows: Array) -> dict[str, dict[str, float]]:
-    """Time sessions of one thread against the first of them: {label: {batch size: how many times faster}}, medians.
+    """Time sessions of one thread against the first: {label: {batch size: how many times faster}}, medians.
 
-    On a CPU the processor time of the calling thread counts, which neighbours on the machine hardly disturb.
+    On a CPU the processor time of the calling thread is measured, which other processes hardly disturb.
     """
     first, *_ = sessions.values()
     clock = time.thread_time if first.providers[0] == "CPUExecutionProvider" else time.perf_counter
     ratios: dict[str, dict[str, float]] = {label: {} for label in sessions}
     for size in BATCHES:
-        batches = [windows[np.arange(at, at + size) % len(windows)] for at in range(0, VARIETY * size, size)]
-        runs = _enough(first, batches, clock)
+        batches = [windows[np.arange(at, at + size) % len(windows)] for at in range(0, DIFFERENT_BATCHES * size, size)]
+        runs = _count_runs(first, batches, clock)
         rounds = [
             {label: _seconds(session, batches, runs, clock) for label, session in sessions.items()}
             for _ in range(REPEATS + 1)
@@ -39,12 +39,12 @@ def times_faster(sessions: Mapping[str, Session], windows: Array) -> dict[str, d
 
 
 def overall(ratios: Mapping[str, float]) -> float:
-    """Sum a label's ratios up: their geometric mean."""
+    """Return the geometric mean of the ratios over the batch sizes."""
     return math.prod(ratios.values()) ** (1 / len(ratios))
 
 
-def _enough(session: Session, batches: list[Array], clock: Callable[[], float]) -> int:
-    """Count how often to go through the batches for a timing that the clock can resolve."""
+def _count_runs(session: Session, batches: list[Array], clock: Callable[[], float]) -> int:
+    """Return how often to run the batches so that the clock can resolve one timing."""
     session.run(batches[0])
     return max(1, math.ceil(LEAST_SECONDS / max(_seconds(session, batches, 1, clock), 1e-6)))
 

@@ -164,6 +164,19 @@ def test_a_part_of_serve_imports_only_those_above_it_in_the_list() -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("room", ["train"])
+def test_subpackages_form_no_circle(room: str) -> None:
+    """Neither between the packages in a room, nor with the modules that lie beside them."""
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name.startswith(f"mla_serve.{room}."):
+            part = name.split(".")[2]
+            known = {other.split(".")[2] for other in ours(path) if other.startswith(f"mla_serve.{room}.")}
+            graph.setdefault(part, set()).update(known - {part})
+    assert len(graph) > 5
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.name != "__main__.py"], ids=str)
 def test_a_room_knows_only_the_rooms_below_it(path: Path) -> None:
     room = (*module_name(path).split("."), "")[1]

@@ -102,8 +102,9 @@ def train_seed(config: PretrainedConfig, seed: int) -> Path:
     """Train, or go on with training, and export; returns the folder of the bundle."""
     import torch
 
-    from mla_serve.export.bundle import export_run
-    from mla_serve.train import pipeline
+    from mla_serve.export.export_run import export_run
+    from mla_serve.train.plan import make_plan
+    from mla_serve.train.run import train_as_planned
 
     bundle = config.work / "models" / f"seed{seed}"
     if bundle.exists():
@@ -114,7 +115,7 @@ def train_seed(config: PretrainedConfig, seed: int) -> Path:
         modalities=(IMAGE, TEXT), encoders=(f"{IMAGE}={config.image}", f"{TEXT}={config.text}"), image_size=config.image_size,
         epochs=config.epochs, seed=seed,
     )  # fmt: skip
-    folder = pipeline.train(training, pipeline.plan(training), lambda _: None)
+    folder = train_as_planned(training, make_plan(training), lambda _: None)
     export_run(folder.path, bundle, data=config.work / "no report")
     return bundle
 

@@ -174,11 +174,11 @@ def train_cell(cell: Cell, work: Path) -> None:
     import torch
 
     from benchmarks import mla_up_front
-    from mla_serve.train import pipeline
+    from mla_serve.train.allocator import keep_freed_memory
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.fit.after_training import class_shares
-    from mla_serve.train.loop import Diverged, opinions
-    from mla_serve.train.memory import keep_freed_memory
+    from mla_serve.train.fit.after_training import class_prior
+    from mla_serve.train.loop import Diverged, modality_logits
+    from mla_serve.train.plan import make_plan
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -188,7 +188,7 @@ def train_cell(cell: Cell, work: Path) -> None:
         encoders=cell.encoders, image_size=cell.image_size,
         **VARIANTS.get(cell.strategy, {"strategy": cell.strategy}),  # type: ignore[arg-type]
     )  # fmt: skip
-    plan = pipeline.plan(config)
+    plan = make_plan(config)
     trainer, samples = _trainer(plan, config, cell, work)
     before, began = (
         status_mb("self", "VmHWM"),
@@ -206,9 +206,9 @@ def train_cell(cell: Cell, work: Path) -> None:
         return
     cost = {"train_seconds": time.process_time() - began, "peak_mb": status_mb("self", "VmHWM") - before}
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
-    shares = class_shares(samples["train"], len(plan.recipe.classes))
+    shares = class_prior(samples["train"], len(plan.recipe.classes))
     scored: dict[str, tuple[Array, Array]] = {
-        split: opinions(strategy, samples[split], trainer.device) for split in ("val", "test")
+        split: modality_logits(strategy, samples[split], trainer.device) for split in ("val", "test")
     }
     fitted = _fit(*scored["val"], samples["val"].labels.numpy(), names, plan.rows["val"], shares)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
@@ -236,7 +236,7 @@ def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mappi
     from mla_serve.train.run_folder import RunFolder
 
     strategy, device = plan.build(cell.seed), torch.device("cpu")
-    plan.set_backbone(strategy, work / "features", device)
+    plan.load_backbones(strategy, work / "features", device)
     encoders, recipe = dict(strategy.encoders.items()), plan.recipe
     samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes, encoders) for split in plan.rows}
     folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
@@ -253,15 +253,15 @@ def _fit(
 ) -> Fusion:
     """Fit the calibrated rule; where classes are unbalanced, in the form that cross-validation chooses, as training does."""
     from mla_serve.train.data.folds import make_folds
-    from mla_serve.train.fit.choose import choose, unbalanced
+    from mla_serve.train.fit.cross_validate import choose_setting, unbalanced
     from mla_serve.train.fit.formula import Evidence, fit
 
     evidence = Evidence.of(logits, present, labels)
     if not unbalanced(shares):
         return fit(evidence, names)
     folds = make_folds(rows, seed=0)
-    setting, _ = choose(evidence, evidence, names, folds.number, shares)
-    return dataclasses.replace(setting.formula(evidence, evidence, names), prior=shares)
+    setting, _ = choose_setting(evidence, names, folds.number, shares)
+    return dataclasses.replace(setting.formula(evidence, names), prior=shares)
 
 
 def _conditions(logits: Any, present: Any, labels: Any, fusion: Any, masks: Any, draws: int = 0) -> dict[str, Any]:

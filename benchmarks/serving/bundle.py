@@ -37,9 +37,10 @@ def resnet18_bundle(work: Path) -> Path:
 
 def _build(run: Path, out: Path) -> None:
     """Write the run folder of a training that never was, and export it."""
-    from mla_serve.export.bundle import export_run
+    from mla_serve.export.export_run import export_run
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.run_folder import BEST, RUN, Recipe, RunFolder
+    from mla_serve.train.recipe import Recipe
+    from mla_serve.train.run_folder import BEST, RUN, RunFolder
     from mla_serve.train.strategies import Options
 
     folder, inputs = RunFolder(run), _inputs()

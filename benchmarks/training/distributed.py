@@ -27,10 +27,10 @@ from rich.progress import track
 
 from benchmarks.shared import write_results
 from mla_serve.console import console, main
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
 from mla_serve.train.distributed import collectives
+from mla_serve.train.plan import count_steps, make_plan
 from mla_serve.train.strategies import Strategy
 
 CPU = torch.device("cpu")
@@ -67,15 +67,15 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
     training = TrainConfig(
         config.data, augment=False, norm="group", precision="fp32", device="cpu", encoders=config.encoders
     )
-    with collectives.group(CPU):
-        planned = collectives.from_main(lambda: pipeline.plan(training))
+    with collectives.process_group(CPU):
+        planned = collectives.from_main(lambda: make_plan(training))
         samples = decode_rows(planned.rows["train"], planned.recipe.inputs, planned.recipe.classes)
         strategy = planned.build(0)
         for name, encoder in strategy.encoders.items():
             encoder.measure(samples.columns[name].windows)
         strategy.to(memory_format=torch.channels_last)
-        collectives.convert(strategy, CPU)
-        strategy.prepare(pipeline.total_steps(training, planned), len(samples))
+        collectives.convert_layers(strategy, CPU, batch_normalised=[])
+        strategy.prepare(count_steps(training, planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
         records = [

@@ -132,8 +132,8 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     from mla_serve.evaluation.scores import evaluate
     from mla_serve.fusion.formula import Fusion
     from mla_serve.train.data.samples import TrainingBatch
-    from mla_serve.train.loop import opinions
-    from mla_serve.train.run_folder import Recipe
+    from mla_serve.train.loop import modality_logits
+    from mla_serve.train.recipe import Recipe
     from mla_serve.train.strategies import Options
 
     torch.set_num_threads(workload.threads)
@@ -158,7 +158,7 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
         return strategy.step(TrainingBatch(samples, torch.arange(rows), generator, device, augment=False))
 
     def validate() -> object:
-        logits, present = opinions(strategy, samples, device)
+        logits, present = modality_logits(strategy, samples, device)
         return evaluate(logits, present, samples.labels.numpy(), Fusion.paper(tuple(inputs)), ["paper"])
 
     return train_step, validate

@@ -29,11 +29,12 @@ from rich.progress import track
 
 from benchmarks.shared import write_results
 from mla_serve.console import console, main
-from mla_serve.train import pipeline
+from mla_serve.train.allocator import keep_freed_memory
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
-from mla_serve.train.memory import keep_freed_memory
-from mla_serve.train.run_folder import Recipe
+from mla_serve.train.device import pick_precision
+from mla_serve.train.plan import make_plan
+from mla_serve.train.recipe import Recipe
 
 Step = Callable[[TrainingBatch], object]
 CPU = torch.device("cpu")
@@ -117,7 +118,7 @@ def time_loop(name: str, config: SpeedConfig, pipe: Connection) -> None:
     """Take as many steps of a loop as are asked for, and answer with samples per second, for as long as one asks."""
     torch.set_num_threads(1)
     training = TrainConfig(data=config.data)
-    plan = pipeline.plan(training)
+    plan = make_plan(training)
     samples = decode_rows(plan.rows["train"], plan.recipe.inputs, plan.recipe.classes)
     step = LOOPS[name](plan.recipe, (config.repeats + 1) * config.steps)
     batches = endless_batches(samples, training.batch_size)
@@ -140,7 +141,7 @@ def markdown(rates: dict[str, list[float]]) -> str:
         spread = f"{ratios.min():.2f}-{ratios.max():.2f}"
         lines.append(f"| {name} | {np.median(values):.0f} | {np.median(ratios):.2f} ({spread}) |")
     has = torch.cpu.get_capabilities()
-    bf16 = "with" if pipeline.pick_precision("auto", CPU) == "bf16" else "without"
+    bf16 = "with" if pick_precision("auto", CPU) == "bf16" else "without"
     return "\n".join(
         [
             "# Training speed\n",

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from mla_serve.console import command_line, console, errors
 from mla_serve.evaluation.draw import measured
 
-RULES = ("calibrated", "paper")
+SHOWN_RULES = ("calibrated", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,33 +24,37 @@ class ExportConfig:
     out: Path | None = None
     """Folder that the bundle is written to. Default: models/NAME."""
     precision: Literal["fp32", "fp16", "int8", "auto"] = "fp32"
-    """Of the encoders. int8: static scales, calibrated on training rows; convolutions only where that is faster on this
-    processor. auto: the fastest of fp32 and int8, encoder by encoder. fp16 is for CUDA; on a CPU it gains no time."""
+    """Precision of the encoders. int8: with static scales, measured on training rows; convolutions only where that is
+    faster on this processor. auto: the fastest of fp32 and int8, for each encoder. fp16 is for CUDA; it is no faster on
+    a CPU."""
     precision_loss: float = 0.01
-    """Accuracy that a smaller precision may cost on validation, and on test where there is one; more is refused."""
+    """Accuracy that a smaller precision may cost, on validation rows and on test rows. If it costs more, nothing is
+    exported."""
     data: Path | None = None
-    """Folder of the run's data set, if it is no longer where training found it."""
+    """Folder of the run's data set, if it has moved since training."""
     base: Path | None = None
-    """Folder of the bundle that the run extends, if it is no longer where training found it."""
+    """Folder of the bundle that the run extends, if it has moved since training."""
     json: bool = False
     """Print the manifest of the bundle as JSON."""
 
 
 def run(config: ExportConfig) -> None:
-    """Export, and say where to."""
-    from mla_serve.export.bundle import check_out, export_run
-    from mla_serve.export.data import read_own
-    from mla_serve.export.precision import Wish
+    """Export, and print what was written and how well it does."""
+    from mla_serve.export.choose_precision import PrecisionTarget
+    from mla_serve.export.export_run import check_out, export_run
+    from mla_serve.export.run_data import read_table_again
     from mla_serve.train.run_folder import RunFolder
 
     facts = RunFolder(config.run).read_json()
     out = config.out or Path("models") / facts["name"]
     if config.data:
-        read_own(facts, config.data)
+        read_table_again(facts, config.data)
     note = check_out(config.run, facts, out, config.data or Path(facts["data"]), config.base)
     if note:
         errors.print(note, style="dim", soft_wrap=True)
-    manifest = export_run(config.run, out, Wish(config.precision, config.precision_loss), config.data, config.base)
+    manifest = export_run(
+        config.run, out, PrecisionTarget(config.precision, config.precision_loss), config.data, config.base
+    )
     if config.json:
         print(manifest.model_dump_json(indent=1))
         return
@@ -59,16 +63,16 @@ def run(config: ExportConfig) -> None:
         table.add_row(name, f"{(out / f'{name}.onnx').stat().st_size:,}", f"{difference:.1g}")
     console.print(table)
     if manifest.precision:
-        console.print(_chosen(manifest.precision))
+        console.print(_precision_table(manifest.precision))
     if manifest.metrics:
-        console.print(measured(manifest.metrics, RULES))
+        console.print(measured(manifest.metrics, SHOWN_RULES))
     else:
         again = command_line("export", str(config.run))
         console.print(f"not measured; with the data set: {again} --data DIR", soft_wrap=True)
 
 
-def _chosen(precision: dict[str, Any]) -> RichTable:
-    """Draw what was tried for each encoder: the chosen one is marked."""
+def _precision_table(precision: dict[str, Any]) -> RichTable:
+    """List the precisions that were tried for each encoder, with the chosen one in bold."""
     title = f"precision {precision['asked']}, timed on {precision['processor']}; accuracy and ECE on validation"
     table = RichTable("encoder", "precision", "times faster, 1", "8", "bytes", "alone", "full", "ECE", title=title)
     for name, encoder in precision["encoders"].items():

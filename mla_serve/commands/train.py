@@ -16,10 +16,10 @@ from mla_serve.output.replacing import exclusive
 from mla_serve.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from mla_serve.train.pipeline import Plan
+    from mla_serve.train.plan import Plan
     from mla_serve.train.run_folder import RunFolder
 
-RULES = ("calibrated",)
+SHOWN_RULES = ("calibrated",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrainFlags(TrainConfig):
     """Train encoders for every modality of a table and one shared head, and export them as a bundle that can be served."""
 
     json: bool = False
-    """Print the manifest of the bundle as JSON; what happens meanwhile goes to standard error."""
+    """Print the manifest of the bundle as JSON. All other output goes to standard error."""
 
     @property
     def resume_flags(self) -> tuple[str, ...]:
@@ -36,30 +36,30 @@ class TrainFlags(TrainConfig):
 
 
 def run(flags: TrainFlags) -> None:
-    """Train, export, and say how well it went and how to serve it."""
+    """Train and export, and print the results and how to serve the bundle."""
     with contextlib.ExitStack() as held:
         _run(flags, held)
 
 
 def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
-    """Run, and hold the run's folder until `held` is closed."""
+    """Train and export. Args: held, closes the lock on the run's folder."""
     import torch
 
-    from mla_serve.export.bundle import export_run
-    from mla_serve.train import pipeline
+    from mla_serve.export.export_run import export_run
+    from mla_serve.train.allocator import keep_freed_memory
     from mla_serve.train.distributed import collectives
-    from mla_serve.train.extend import plan
-    from mla_serve.train.memory import keep_freed_memory
-    from mla_serve.train.places import bundle_folder
+    from mla_serve.train.extend.plan import plan_extension
+    from mla_serve.train.paths import bundle_folder
+    from mla_serve.train.plan import make_plan
 
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = _screen(flags.json, collectives.is_main())
     keep_freed_memory()
-    torch.set_num_threads(config.threads or collectives.threads())
-    with collectives.group(_device(config)) as launch:
-        planned = collectives.from_main(lambda: plan.plan(config) if config.extend else pipeline.plan(config))
+    torch.set_num_threads(config.threads or collectives.default_threads())
+    with collectives.process_group(_device(config)) as launch:
+        planned = collectives.from_main(lambda: plan_extension(config) if config.extend else make_plan(config))
         collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))
-        _announce(screen, planned, collectives.world())
+        _print_plan(screen, planned, collectives.world_size())
         folder = _train(config, planned, screen, launch)
     if not collectives.is_main():
         return
@@ -70,34 +70,34 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
         print(manifest.model_dump_json(indent=1))
         return
     if manifest.metrics:
-        screen.print(measured(manifest.metrics, RULES))
+        screen.print(measured(manifest.metrics, SHOWN_RULES))
     serve = command_line("serve", "--model", str(out))
     make = f"\n\n(or: make serve MODEL={out})" if in_clone() else ""
     screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}{make}", soft_wrap=True)
 
 
 def _device(config: TrainConfig) -> Any:
-    from mla_serve.train import pipeline
+    from mla_serve.train.device import pick_device
     from mla_serve.train.distributed import collectives
 
     try:
-        return pipeline.pick_device(config.device)
+        return pick_device(config.device)
     except ConfigError as error:
-        raise collectives.told_once(error) from None
+        raise collectives.reported_once(error) from None
 
 
 def _screen(json: bool, main: bool) -> Console:
-    """Return where to say what happens: of several processes one speaks."""
+    """Return where to print progress. Of several processes only the main one prints."""
     if not main:
         return Console(quiet=True)
     return errors if json else console
 
 
-def _announce(screen: Console, planned: Plan, processes: int) -> None:
-    """Say what will be trained, on what, and by how many processes."""
+def _print_plan(screen: Console, planned: Plan, processes: int) -> None:
+    """Print what will be trained, on which data, and by how many processes."""
     from mla_serve.train.data.checks import DATA
 
-    for note in (*planned.announced, *planned.notes):
+    for note in (*planned.replaced, *planned.notes):
         style = "yellow" if note.startswith(DATA) else "dim"
         screen.print(note, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
     recipe = planned.recipe
@@ -110,14 +110,15 @@ def _announce(screen: Console, planned: Plan, processes: int) -> None:
 
 def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None) -> RunFolder:
     """Train, with a progress bar and a line for each epoch."""
-    from mla_serve.train import pipeline
+    from mla_serve.train.plan import count_steps
+    from mla_serve.train.run import train_as_planned
 
     with _progress(screen) as progress:
-        task = progress.add_task("training", total=pipeline.total_steps(config, planned))
-        return pipeline.train(
+        task = progress.add_task("training", total=count_steps(config, planned))
+        return train_as_planned(
             config,
             planned,
-            lambda record: progress.console.print(_line(record)),
+            lambda record: progress.console.print(_epoch_line(record)),
             lambda: progress.advance(task),
             launch,
         )
@@ -128,8 +129,8 @@ def _progress(screen: Console) -> rich.progress.Progress:
     return rich.progress.Progress(*columns, console=screen, transient=True)
 
 
-def _line(record: dict[str, Any]) -> str:
-    """Write one epoch in one line: loss and validation accuracy of each modality alone, and of all together."""
+def _epoch_line(record: dict[str, Any]) -> str:
+    """Format one epoch: loss and validation accuracy of each modality alone, and accuracy of all together."""
     parts = []
     for key, loss in record.items():
         if key.startswith("loss/"):

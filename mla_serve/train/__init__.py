@@ -1,1 +1,11 @@
-"""The training wing: torch lives here and in export/, nowhere else."""
+"""From a table to a finished run. Only here and in export/ is torch imported. In the order of a run:
+
+config          the settings
+plan            read the table, choose inputs and encoders, check the rows       paths, data/, pretrained/, recipe, device
+recipe          what fixes the modules                                           encoders/, strategies/
+run             begin or resume, train, fit, write run.json                      run_folder, golden_samples, allocator
+loop            epochs, validation, checkpoints                                  data/samples
+strategies/     how a batch changes encoders and heads                           distributed/
+fit/            what is fitted afterwards: fusion, prediction sets, references
+extend/         the same for modalities that are added to a finished bundle
+"""

@@ -1,4 +1,4 @@
-"""What a training run may be told: one frozen dataclass, from which the flags are generated."""
+"""The settings of a training run: one frozen dataclass, from which the flags of `mla-serve train` are generated."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ class TrainConfig:
     data: Path | None = None
     """Folder with train/val/test tables (.jsonl, .csv or .parquet). Without it, a generated data set is used: keypad."""
     extend: Path | None = None
-    """Folder of a bundle to add to: train an encoder for what the table has and the bundle lacks, against the bundle's
-    head, and write a new bundle that answers as before without it."""
+    """Folder of a bundle to add modalities to. Encoders are trained for the modalities that the table has and the bundle
+    lacks, against the head of the bundle. The new bundle answers as the old one where the new modality is missing."""
     name: str | None = None
     """Name of the model. Default: that of the data folder, or keypad; with --extend that of the bundle and _extended."""
     out: Path | None = None
     """Folder that the bundle is written to. Default: models/NAME."""
     runs: Path = Path("runs")
-    """Folder in which runs/NAME keeps configuration, checkpoints and metrics."""
+    """Folder of all runs: RUNS/NAME holds configuration, checkpoints and metrics."""
     strategy: str = "mla"
     """Training strategy: mla, ensemble, joint_concat, joint_dropout, ogm_ge, qmf, joint_sum, joint_unimodal, mmpareto,
     dus or mib."""
     epochs: int | None = None
     """Passes over the training rows. Default: 30, or 12 for the generated data."""
     seed: int = 0
-    """Fixes everything random."""
+    """Seed of all random numbers: the same seed gives the same model."""
     modalities: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
     """Modalities to use, in this order; with --extend those to add. Default: all that the table has."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     resume: bool = False
-    """Go on with the unfinished run of this name, bit for bit as if it had not been interrupted."""
+    """Resume the unfinished run of this name. The result is the same, to the bit, as without the interruption."""
     samples: bool = False
-    """Put up to ten training rows into the bundle as they are, in place of generated samples, and the worst mistakes on
-    test rows into its report. Anyone who can call the service can see those training rows."""
+    """Put up to ten training rows into the bundle instead of generated samples, and the worst mistakes on test rows into
+    its report. Anyone who can call the service can see those training rows."""
     about: Path | None = None
     """Markdown file on the data's source and licence, quoted in the model card."""
 
@@ -56,7 +56,7 @@ class TrainConfig:
     lora_rank: int = 8
     """Rank of the matrices of lora."""
     cache: Path | None = None
-    """Folder that keeps what frozen encoders said of each sample, for any later run. Default: features in --runs."""
+    """Folder for the features that frozen encoders compute; later runs reuse them. Default: features in --runs."""
     width: int = 128
     """Number of features, D."""
     batch_size: int = 64
@@ -66,49 +66,48 @@ class TrainConfig:
     weight_decay: float = 0.05
     """Decoupled weight decay."""
     label_smoothing: float = 0.05
-    """Share of the target that is spread over all classes."""
+    """Part of the target that is spread over all classes."""
     optimizer: str = "adamw"
     """adamw or sgd."""
     hgm: str | None = None
-    """Of mla and dus: head gradient modification: epoch (the default: the recursive projector, reset each epoch), never
-    (the same, never reset), a number (reset every so many turns), others (project out the running means of the others),
-    or off."""
+    """Head gradient modification, of mla and dus: epoch (default: reset the projector each epoch), no-reset, N (reset
+    every N turns), others (project out the other modalities' running means), off."""
     heads: str | None = None
-    """Of mla and dus: shared (the default) or separate."""
+    """Heads, of mla and dus: shared (the default) or separate."""
     turns: str | None = None
-    """Of mla and dus: all (the default), shuffled (in an order drawn for each batch), or weak: a modality far ahead sits
-    out every second batch."""
+    """Order of the modalities' turns, of mla and dus: all (the default), shuffled (an order drawn for each batch), or
+    weak (a modality far ahead of the others skips every second batch)."""
     augment: tyro.conf.FlagConversionOff[bool | None] = None
-    """Vary training samples at random. Default: yes, but not the generated data, whose samples are spoiled already."""
+    """Augment training samples. Default: yes, except for the generated data, which is corrupted already."""
     precision: str = "auto"
-    """fp32, bf16 (the encoders' convolutions and products, while training), or auto: bf16 where the processor has it.
-    Of training alone: what the exported graphs compute in is --precision of export."""
+    """Precision of training: fp32, bf16 (of the encoders' convolutions and matrix products), or auto: bf16 where the
+    processor supports it. The precision of the exported graphs is --precision of export."""
     norm: str | None = None
-    """What the built-in encoders normalise over while training: batch, or group, in which a sample does not see its
-    batch. Default: batch; group under torchrun on the CPU."""
+    """Normalisation layers of the built-in encoders: batch, or group, which normalises each sample by itself.
+    Default: batch; group under torchrun on the CPU."""
     image_size: int | None = None
     """Side of the square that images are cropped to, in pixels. Default: from the data, at most 96."""
     audio_rate: int | None = None
-    """Sampling rate in Hz. Default: the data's, at most 16000."""
+    """Sampling rate in Hz. Default: that of the data, at most 16000."""
     audio_seconds: float | None = None
-    """Length of a window. Default: that of nearly all recordings, at most 10."""
+    """Length of a window in seconds. Default: long enough for nearly all recordings, at most 10."""
     transliterate: tyro.conf.FlagConversionOff[bool | None] = None
-    """Bring texts to Latin letters. Default: when the training texts mix scripts."""
+    """Transliterate texts to Latin letters. Default: if the training texts mix scripts."""
     threads: int | None = None
-    """CPU threads. Default: all cores; under torchrun this process's share of them."""
+    """CPU threads. Default: all cores; under torchrun, the cores divided by the processes."""
 
     @property
     def passes(self) -> int:
-        """Passes over the training rows, as told or by default."""
+        """Number of epochs: --epochs, or its default."""
         return (30 if self.data else 12) if self.epochs is None else self.epochs
 
     @property
     def augments(self) -> bool:
-        """Whether training samples are varied, as told or by default."""
+        """Whether training samples are augmented: --augment, or its default."""
         return self.data is not None if self.augment is None else self.augment
 
     def check(self) -> None:
-        """Refuse what cannot be trained, before anything is read.
+        """Refuse settings out of range, before anything is read.
 
         Raises: ConfigError.
         """

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, the checkpoint that validation prefers, resuming."""
+"""The training loop: epochs, validation, the best checkpoint, resuming."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy
 
 EVALUATION_BATCH = 256
-MEASURED = 10_000  # windows that normalisation is measured on
+MEASURED = 10_000  # windows by which the encoders' normalisation is measured
 Report = Callable[[dict[str, Any]], None]
 
 
 @torch.no_grad()
-def opinions(strategy: Strategy, samples: Samples, device: torch.device) -> tuple[Array, Array]:
-    """Return every modality's logits on decoded rows, windows averaged: (M, N, C) float32, 0 where absent; (M, N) bool."""
+def modality_logits(strategy: Strategy, samples: Samples, device: torch.device) -> tuple[Array, Array]:
+    """Return the logits of every modality for decoded rows, averaged over windows.
+
+    Returns: logits (M, N, C) float32, 0 where absent; present (M, N) bool.
+    """
     strategy.eval()
     logits = [_column_logits(strategy, name, samples.columns[name], device) for name in strategy.encoders]
     present = [samples.columns[name].present.numpy() for name in strategy.encoders]
@@ -36,12 +39,8 @@ def opinions(strategy: Strategy, samples: Samples, device: torch.device) -> tupl
 
 
 def _column_logits(strategy: Strategy, name: str, column: Column, device: torch.device) -> Tensor:
-    windows = torch.cat(
-        [strategy.logits(name, part.to(device)).cpu() for part in column.windows.split(EVALUATION_BATCH)]
-    )
-    sums = torch.zeros(len(column.count), windows.shape[1])
-    sums.index_add_(0, torch.repeat_interleave(column.count), windows)
-    return sums / column.count.clamp_min(1)[:, None]
+    parts = column.windows.split(EVALUATION_BATCH)
+    return column.mean_by_row(torch.cat([strategy.logits(name, part.to(device)).cpu() for part in parts]))
 
 
 class Diverged(ConfigError):
@@ -49,7 +48,7 @@ class Diverged(ConfigError):
 
 
 class Trainer:
-    """Train a strategy on decoded rows, an epoch at a time; all that is random follows from (seed, epoch)."""
+    """Train a strategy on decoded rows, epoch by epoch. All random numbers follow from the seed and the epoch."""
 
     def __init__(
         self,
@@ -63,8 +62,10 @@ class Trainer:
         augment: bool,
         device: torch.device,
     ) -> None:
-        """Take freshly built modules and the splits train and val, val on rank 0 alone."""
-        self.strategy = collectives.convert(strategy.to(device, memory_format=torch.channels_last), device)
+        """Take freshly built modules and the splits train and val; val on rank 0 only."""
+        batch_normalised = [n for n, encoder in strategy.encoders.items() if encoder.normalises_over_batch]
+        strategy = strategy.to(device, memory_format=torch.channels_last)
+        self.strategy = collectives.convert_layers(strategy, device, batch_normalised)
         self.samples, self.folder = samples, folder
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.augment, self.device = augment, device
@@ -74,13 +75,13 @@ class Trainer:
         strategy.prepare(epochs * batches_per_epoch(rows, batch_size), rows)
 
     def measure(self) -> None:
-        """Set each encoder's normalisation from the training rows."""
+        """Set the normalisation of each encoder from training rows, before the first step."""
         for name, encoder in self.strategy.encoders.items():
             encoder.measure(self.samples["train"].columns[name].windows[:MEASURED].to(self.device))
-        collectives.agree_on(self.strategy.state_dict())
+        collectives.broadcast(self.strategy.state_dict())
 
     def resume(self) -> None:
-        """Take up the last checkpoint."""
+        """Continue from the last checkpoint."""
         state = collectives.from_main(lambda: self.folder.load(LAST))
         self.strategy.load_state_dict(state["weights"])
         self.strategy.load_training_state(state["training"])
@@ -90,16 +91,16 @@ class Trainer:
             self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
 
     def run(self, report: Report, step: Callable[[], None] = lambda: None) -> None:
-        """Train to the last epoch; `report` gets each epoch's record, `step` is called after each batch.
+        """Train to the last epoch. `report` is called with the record of each epoch, `step` after each batch.
 
-        Rank 0 validates, writes, reports and ends with the best weights; the others have the last ones.
+        Rank 0 validates, writes and reports. It ends with the best weights, the other processes with the last ones.
         """
         while self.epoch < self.epochs:
             record = {"epoch": self.epoch + 1, **self._train_epoch(step)}
             self.epoch += 1
             if collectives.is_main():
                 record |= self._validate()
-                self._keep(record)
+                self._save_checkpoints(record)
                 report(record)
         if collectives.is_main():
             self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
@@ -118,7 +119,7 @@ class Trainer:
                 step()
         means = {key: float(np.mean(values)) for key, values in logged.items()}
         if not all(map(math.isfinite, means.values())):
-            raise collectives.told_once(
+            raise collectives.reported_once(
                 Diverged(
                     f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr, resume from the last one"
                 )
@@ -126,12 +127,12 @@ class Trainer:
         return means
 
     def _seed(self, stream: str) -> int:
-        """Derive the seed of one stream of random numbers in this epoch."""
+        """Derive the seed of one stream of random numbers for this epoch."""
         entropy = [self.seed, self.epoch, *stream.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
     def _validate(self) -> dict[str, Any]:
-        logits, present = opinions(self.strategy, self.samples["val"], self.device)
+        logits, present = modality_logits(self.strategy, self.samples["val"], self.device)
         fusion = Fusion.paper(tuple(self.strategy.encoders))
         fusion = dataclasses.replace(fusion, native=self.strategy.native, bias=self.strategy.native_bias())
         results = evaluate(logits, present, self.samples["val"].labels.numpy(), fusion, ["native"])
@@ -141,8 +142,8 @@ class Trainer:
         nll = [rules["native"]["nll"] for rules in results.values()]
         return {"val": accuracy, "accuracy": float(np.mean(list(accuracy.values()))), "nll": float(np.mean(nll))}
 
-    def _keep(self, record: dict[str, Any]) -> None:
-        """Write the checkpoint; keep it as the best one if validation says so: accuracy over patterns, then NLL."""
+    def _save_checkpoints(self, record: dict[str, Any]) -> None:
+        """Save this epoch, also as the best one if its accuracy over patterns is highest, or equal with a lower NLL."""
         weights = self.strategy.state_dict()
         better = (record["accuracy"], -record["nll"]) > (self.best["accuracy"], -self.best["nll"])
         record["best"] = better

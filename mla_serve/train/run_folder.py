@@ -1,4 +1,7 @@
-"""The run folder: what a training run was told, what it learned, and what export needs. Every file is written whole."""
+"""The run folder: the settings of a run, its checkpoints and metrics, and what export needs.
+
+Every file is written to a temporary name and renamed, so that none is ever half written.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,24 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Fusion
-from mla_serve.inputs import INPUTS, Input, Payload, list_fields
+from mla_serve.inputs import INPUTS, Payload, list_fields
 from mla_serve.output.targets import write_errors
-from mla_serve.train.encoders import ENCODERS, Encoder
-from mla_serve.train.encoders.blocks import group_normed
-from mla_serve.train.pretrained.encoders import make_pretrained
 from mla_serve.train.pretrained.settings import Pretrained
-from mla_serve.train.strategies import STRATEGIES, Options, Strategy
+from mla_serve.train.recipe import Recipe
+from mla_serve.train.strategies import Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
-UNFAMILIAR, LAUNCH = "unfamiliar.npz", "launch"
-PROBE = 1_000_000  # bytes, more than a checkpoint that failed may have left room for
+REFERENCES, LAUNCH = "unfamiliar.npz", "launch"
+PROBE = 1_000_000  # bytes, more than a failed checkpoint may have left free
 FULL_ADVICE = "make room there; what was written before is kept, and the same command with --resume goes on"
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint. Raises: OSError, also where torch says "unexpected pos" of a full disk."""
+    """Write a checkpoint. Raises: OSError, also on a full disk, where torch raises RuntimeError("unexpected pos")."""
     try:
         torch.save(state, path)
     except RuntimeError as error:
-        with path.open("ab") as file:  # fails for the reason that torch does not tell
+        with path.open("ab") as file:  # fails with the reason that torch hides
             file.write(bytes(PROBE))
             file.flush()
             os.fsync(file.fileno())
@@ -42,56 +43,15 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def backbone_file(name: str) -> str:
-    """Name the file of a frozen backbone's weights, which no checkpoint repeats."""
+    """Name the file of a frozen backbone's weights, which the checkpoints leave out."""
     return f"{name}.backbone.pt"
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Everything that fixes the modules: classes, inputs, encoders by name, width, strategy and its options.
-
-    pretrained: the settings of the encoders that are, by modality; norm: what the others normalise over.
-    """
-
-    classes: tuple[str, ...]
-    inputs: Mapping[str, Input]
-    encoders: Mapping[str, str]
-    width: int
-    strategy: str
-    options: Options
-    pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
-    norm: str = "batch"
-
-    def build(self, seed: int = 0) -> Strategy:
-        """Make the modules, freshly initialised.
-
-        Raises: ConfigError for an unknown encoder or strategy.
-        """
-        if self.strategy not in STRATEGIES:
-            raise ConfigError(f"--strategy {self.strategy}: expected one of {', '.join(STRATEGIES)}")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return STRATEGIES[self.strategy].build(self.make_encoders(), len(self.classes), self.options)
-
-    def make_encoders(self) -> dict[str, Encoder]:
-        """Make the encoders alone, by torch's global random numbers. Raises: ConfigError for an unknown one."""
-        return {name: self._encoder(name) for name in self.inputs}
-
-    def _encoder(self, name: str) -> Encoder:
-        kind, chosen = self.inputs[name].kind, self.encoders[name]
-        if name in self.pretrained:
-            return make_pretrained(self.inputs[name], self.width, self.pretrained[name])
-        if chosen not in ENCODERS[kind]:
-            raise ConfigError(f"--encoders {name}={chosen}: expected one of {', '.join(ENCODERS[kind])} for {kind}")
-        encoder = ENCODERS[kind][chosen](self.inputs[name], self.width)
-        return group_normed(encoder) if self.norm == "group" else encoder
 
 
 class RunFolder:
     """Read and write runs/NAME."""
 
     def __init__(self, path: Path) -> None:
-        """Take a folder that exists or will be made."""
+        """Use a folder that exists or will be made."""
         self.path = path
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -112,7 +72,7 @@ class RunFolder:
             file.write(line + "\n")
 
     def _write_whole(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write beside the file, then rename; one of before is kept when it fails. Raises: ConfigError."""
+        """Write beside the file, then rename. If that fails, the old file is kept. Raises: ConfigError."""
         target = self.path / name
         temporary = target.with_name(f".{target.name}.tmp")
         with write_errors(target, FULL_ADVICE):
@@ -148,12 +108,12 @@ class RunFolder:
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
 
     def read_launch(self) -> str | None:
-        """Return which call of torchrun began the run; none where it was begun without."""
+        """Return the call of torchrun that began the run; None if it was begun without torchrun."""
         path = self.path / LAUNCH
         return path.read_text() if path.exists() else None
 
     def write_recipe(self, recipe: Recipe) -> dict[str, Any]:
-        """Store the files that inputs bring, and return the recipe as JSON fields."""
+        """Store the files of the inputs, such as tokenizers, and return the recipe as JSON fields."""
         listed, files = list_fields(recipe.inputs)
         inputs = {name: {"kind": recipe.inputs[name].kind, "fields": fields} for name, fields in listed.items()}
         for filename, content in files.items():
@@ -172,7 +132,7 @@ class RunFolder:
         return Recipe(**(fields | {"classes": tuple(fields["classes"])} | built))
 
     def restore(self, strategy: Strategy) -> Strategy:
-        """Give a freshly built strategy the weights that validation preferred, and its encoders their final form."""
+        """Load the best weights into a freshly built strategy, and turn its encoders into those that are exported."""
         strategy.load_state_dict(self.load(BEST)["weights"])
         for name, encoder in strategy.encoders.items():
             strategy.encoders[name] = encoder.finished(functools.partial(self.load, backbone_file(name)))
@@ -183,7 +143,7 @@ class RunFolder:
         return Fusion(**self.read_json()["fusion"])
 
     def write_samples(self, samples: list[dict[str, Payload]]) -> None:
-        """Keep the raw payloads of the golden samples: bytes in files, the rest in samples.json."""
+        """Store the payloads of the golden samples: bytes in files, the rest in samples.json."""
         index: list[dict[str, Any]] = []
         for number, sample in enumerate(samples):
             entry: dict[str, Any] = {}
@@ -196,7 +156,7 @@ class RunFolder:
         self.write_json("samples.json", {"samples": index})
 
     def read_samples(self) -> list[dict[str, Payload]]:
-        """Return what `write_samples` kept."""
+        """Return what `write_samples` stored."""
         return [
             {
                 name: (self.path / value["file"]).read_bytes() if isinstance(value, dict) else value

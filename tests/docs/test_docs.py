@@ -50,7 +50,7 @@ NOT_RUN = {
     "python3 -m venv": "makes an environment",
     "mla-serve evaluate": "needs the data set, which is not in the repository",
     "import json\nfrom pathlib import Path\n\nfrom datasets import": "needs `datasets` and the network; compiled, and see the stand-in below",
-    "mla-serve train --modalities image audio": "takes minutes of all cores; tests/export/test_extend.py extends a bundle",
+    "mla-serve train --modalities image audio": "takes minutes of all cores; tests/export/test_export_extension.py extends a bundle",
     "torchrun": "trains for minutes on all cores; tests/train/distributed/test_distributed.py runs these commands on a small table",
     "mkdir -p ~/": "writes into the home folder; tests/commands/test_commands.py looks at the script",
 }

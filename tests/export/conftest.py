@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.plan import make_plan
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import RunFolder
 
 WORDS = ("rot", "gruen", "blau")
@@ -40,4 +41,4 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("stripes")
     data = write_stripes(folder / "data", {"train": 45, "val": 24, "test": 24})
     config = TrainConfig(data=data, name="stripes", runs=folder / "runs", epochs=5, batch_size=15, width=16, lr=0.01)
-    return pipeline.train(config, pipeline.plan(config), lambda record: None)
+    return train_as_planned(config, make_plan(config), lambda record: None)

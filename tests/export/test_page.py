@@ -12,7 +12,7 @@ import pytest
 
 from mla_serve.export import report
 from mla_serve.export.media import LARGEST, payload_as_html
-from mla_serve.export.page import MOST_CLASSES, render
+from mla_serve.export.page import MAX_CLASSES, render
 
 KINDS = {"word": "text", "<b>": "vector"}
 RULES = ("calibrated", "paper", "undiscounted")
@@ -50,14 +50,14 @@ def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
     assert not re.search(r"<(script|i|b>b|em>|marquee|u)>", page.replace("<em>test</em>", ""))
     assert '<p class="warning">data: 3 rows have a copy &lt;u&gt;' in page
     assert "+0.250" in page
-    assert "How it learned" not in page
+    assert "Learning curves" not in page
     assert page.count('class="warning"') == 1
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    many = [str(number) for number in range(MOST_CLASSES + 1)]
+    many = [str(number) for number in range(MAX_CLASSES + 1)]
     page = render(results(leave_one_out={}), many, KINDS, [])
-    assert "What it mistakes" not in page
+    assert "Confusion matrix" not in page
     assert "Most confidently wrong" not in page
     assert "What each modality is worth" not in page
 

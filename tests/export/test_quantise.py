@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mla_serve.bundle.runtime import DEVICES, Session, open_session
-from mla_serve.export.quantise import behind_training, kinds_of, to_fp16, to_int8
+from mla_serve.export.quantise import operator_groups, to_fp16, to_int8, trained_nodes
 from mla_serve.inputs import Array
 
 FIXED = {"front.kernel"}
@@ -144,10 +144,10 @@ def test_convolutions_are_left_alone_where_only_linear_layers_are_asked_for() ->
 
 def test_what_comes_after_a_trained_weight_is_told_from_what_comes_before() -> None:
     model = onnx.load_from_string(GRAPH)
-    assert [node.name for node in behind_training(model, FIXED)] == ["conv", "relu", "pool", "linear"]
-    assert len(behind_training(model, set())) == 8
-    assert kinds_of(GRAPH, FIXED) == ["linear", "convolutions"]
-    assert kinds_of(GRAPH, FIXED | {"body.weight"}) == ["linear"]
+    assert [node.name for node in trained_nodes(model, FIXED)] == ["conv", "relu", "pool", "linear"]
+    assert len(trained_nodes(model, set())) == 8
+    assert operator_groups(GRAPH, FIXED) == ["linear", "convolutions"]
+    assert operator_groups(GRAPH, FIXED | {"body.weight"}) == ["linear"]
 
 
 @each

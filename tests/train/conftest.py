@@ -11,7 +11,7 @@ import torch
 
 from mla_serve.inputs import VectorInput
 from mla_serve.train.data.samples import Column, Samples
-from mla_serve.train.run_folder import Recipe
+from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
 
 CLASSES, SIZE, WIDTH = 3, 6, 8
@@ -24,7 +24,7 @@ class FixedBatch:
         self.samples, self.rows = samples, rows
         self.labels = samples.labels[rows]
         self.present: Mapping[str, torch.Tensor] = {n: c.present[rows] for n, c in samples.columns.items()}
-        self.whole = self.present
+        self.present_everywhere = self.present
 
     def inputs(self, name: str) -> torch.Tensor:
         column = self.samples.columns[name]

@@ -203,7 +203,7 @@ def test_the_work_of_a_step_is_linear_in_the_number_of_modalities(
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("hgm", ["epoch", "never", "others", "5"])
+@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "others", "5"])
 def test_the_heads_step_is_nearly_orthogonal_to_the_previous_turns_mean(
     hgm: str, optimizer: str, make_strategy: Make, make_samples: MakeSamples
 ) -> None:
@@ -280,8 +280,8 @@ def test_a_concat_heads_slices_sum_to_the_head_on_concatenated_features(
     batch = FixedBatch(samples, torch.arange(len(samples)))
     features = torch.cat([strategy.encoders[n](batch.inputs(n)) for n in "ab"], dim=1)
     weight = torch.cat([strategy.heads[f"head_{n}"].weight for n in "ab"], dim=1)
-    opinions = strategy.opinions(batch)
-    joint, outputs = strategy.fuse(batch, opinions, strategy.kept(batch, opinions))
+    unimodal = strategy.unimodal_logits(batch)
+    joint, outputs = strategy.fuse(batch, unimodal, strategy.kept(batch, unimodal))
     torch.testing.assert_close(joint, features @ weight.T + strategy.shared_bias())
     assert outputs.all()
 
@@ -291,10 +291,10 @@ def test_a_missing_modality_counts_as_zero_features_in_a_concat_head(
 ) -> None:
     strategy, samples = make_strategy("joint_concat").eval(), make_samples(missing=0.5)
     batch = FixedBatch(samples, torch.arange(len(samples)))
-    opinions = strategy.opinions(batch)
-    joint, _ = strategy.fuse(batch, opinions, strategy.kept(batch, opinions))
+    unimodal = strategy.unimodal_logits(batch)
+    joint, _ = strategy.fuse(batch, unimodal, strategy.kept(batch, unimodal))
     only_a = batch.present["a"] & ~batch.present["b"]
-    torch.testing.assert_close(joint[only_a], opinions["a"][only_a[batch.present["a"]]])
+    torch.testing.assert_close(joint[only_a], unimodal["a"][only_a[batch.present["a"]]])
     assert only_a.any()
 
 
@@ -309,7 +309,7 @@ def test_joint_dropout_leaves_every_row_something(make_strategy: Make, make_samp
     strategy, samples = make_strategy("joint_dropout", names=("a", "b", "c")), make_samples(("a", "b", "c"), rows=300)
     batch = FixedBatch(samples, torch.arange(300))
     torch.manual_seed(0)
-    kept = strategy.kept(batch, strategy.opinions(batch))
+    kept = strategy.kept(batch, strategy.unimodal_logits(batch))
     shares = torch.stack([rows.float().mean() for rows in kept.values()])
     assert torch.stack(list(kept.values())).any(dim=0).all()
     assert ((shares > 0.55) & (shares < 0.75)).all()
@@ -352,7 +352,7 @@ def test_mmpareto_averages_agreeing_gradients_and_shortens_opposed_ones() -> Non
 
 def test_dus_draws_fewer_rows_for_the_modality_that_is_ahead(make_strategy: Make) -> None:
     strategy = make_strategy("dus")
-    strategy.sure = {"a": 0.9, "b": 0.3}
+    strategy.confidence = {"a": 0.9, "b": 0.3}
     assert strategy.rows_for("b", 64) == 64
     assert 16 <= strategy.rows_for("a", 64) < 64
 

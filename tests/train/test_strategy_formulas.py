@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import VectorInput
 from mla_serve.train.data.samples import Samples
-from mla_serve.train.distributed.batch_share import Share
+from mla_serve.train.distributed.local_rows import LocalRows
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.strategies import STRATEGIES, Options, Part, Strategy
 from mla_serve.train.strategies.mib import Bottleneck
@@ -130,7 +130,7 @@ def doubled(tensors: list[Tensor]) -> None:
 
 
 def learn(strategy: Strategy, batch: Any) -> dict[str, float]:
-    logged: dict[str, float] = strategy.learn(batch, strategy.opinions(batch))  # type: ignore[operator]
+    logged: dict[str, float] = strategy.learn(batch, strategy.unimodal_logits(batch))  # type: ignore[operator]
     return logged
 
 
@@ -287,7 +287,7 @@ def test_mmpareto_combines_gradients_that_are_summed_over_the_processes(
     strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
     alone = gradients_in(strategy)
     strategy.zero_grad()
-    monkeypatch.setattr("mla_serve.train.distributed.collectives.sum_", doubled)
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.all_reduce", doubled)
     strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
     assert_same(gradients_in(strategy), {name: 2 * value for name, value in alone.items()}, rtol=1e-3)
 
@@ -340,9 +340,9 @@ def test_mmpareto_takes_the_own_gradient_where_the_two_cancel_out_and_nothing_wh
     assert _combine([torch.zeros(2)], [torch.zeros(2)])[0].tolist() == [0, 0]
 
 
-def confidence(strategy: Strategy, batch: Any, opinions: Mapping[str, Tensor]) -> dict[str, float]:
+def confidence(strategy: Strategy, batch: Any, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
     """Compute the mean probability of the truth, with each slice's share of the bias."""
-    bias = strategy.shared_bias() / len(opinions)  # type: ignore[operator]
+    bias = strategy.shared_bias() / len(unimodal)  # type: ignore[operator]
     sure = {}
     for name, head in heads_of(strategy).items():
         p = (strategy.encoders[name](batch.inputs(name)) @ head.weight.T + bias).softmax(1)
@@ -355,16 +355,16 @@ def test_ogm_slows_a_modality_by_how_far_its_confidence_is_ahead_of_the_others(
     names: tuple[str, ...], make_samples: MakeSamples
 ) -> None:
     strategy, batch = make("ogm_ge", names), batch_of(make_samples(names), {"b": [0, 4, 5]})
-    opinions = strategy.opinions(batch)  # type: ignore[operator]
-    sure = confidence(strategy, batch, opinions)
+    unimodal = strategy.unimodal_logits(batch)  # type: ignore[operator]
+    sure = confidence(strategy, batch, unimodal)
     expected = {}
     for name, own in sure.items():
         others = [value for other, value in sure.items() if other != name]
         rho = own / (sum(others) / len(others))
         expected[name] = 1 - math.tanh(0.3 * rho) if rho > 1 else 1.0
-    assert strategy.scales(batch, opinions) == pytest.approx(expected)  # type: ignore[operator]
+    assert strategy.scales(batch, unimodal) == pytest.approx(expected)  # type: ignore[operator]
     assert 0 < sum(value < 1 for value in expected.values()) < len(names)
-    assert make("ogm_ge", ("a",)).scales(batch, {"a": opinions["a"]}) == {"a": 1.0}  # type: ignore[operator]
+    assert make("ogm_ge", ("a",)).scales(batch, {"a": unimodal["a"]}) == {"a": 1.0}  # type: ignore[operator]
 
 
 def test_ogm_scales_the_gradient_of_the_encoder_that_is_ahead_and_adds_noise_of_its_spread(
@@ -484,14 +484,14 @@ def test_qmf_lines_values_up_over_the_processes_by_each_modalitys_rows(
     make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategy, batch = make("qmf"), batch_of(make_samples(), MISSING)
-    opinions, totals = strategy.opinions(batch), []  # type: ignore[operator]
+    unimodal, totals = strategy.unimodal_logits(batch), []  # type: ignore[operator]
 
-    def lined_up(values: Tensor, share: Share) -> Tensor:
-        totals.append((len(values), share.total))
+    def gather_rows(values: Tensor, local: LocalRows) -> Tensor:
+        totals.append((len(values), local.total))
         return values
 
-    monkeypatch.setattr("mla_serve.train.distributed.collectives.lined_up", lined_up)
-    strategy.learn(batch, opinions)  # type: ignore[operator]
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.gather_rows", gather_rows)
+    strategy.learn(batch, unimodal)  # type: ignore[operator]
     assert totals == [(20, 20)] * 3 + [(21, 21)] * 3  # rows, energies and losses
 
 
@@ -531,7 +531,7 @@ def test_dus_draws_fewer_rows_the_further_a_modality_is_ahead(
     sure: dict[str, float], count: int, expected: int
 ) -> None:
     strategy = make("dus", ("a", "b", "c"))
-    strategy.sure = sure
+    strategy.confidence = sure
     assert strategy.rows_for("a", count) == expected  # type: ignore[operator]
 
 
@@ -547,7 +547,7 @@ def test_dus_follows_the_probability_of_the_truth_after_each_turn(make_samples: 
     for schedule in strategy.schedules.values():
         for group in schedule.optimizer.param_groups:
             group["lr"] = 0.0
-    before, batch = dict(strategy.sure), batch_of(samples)  # type: ignore[arg-type]
+    before, batch = dict(strategy.confidence), batch_of(samples)  # type: ignore[arg-type]
     for name in "ab":
         drawn = strategy.rows_for(name, 24) if name == "a" else None  # type: ignore[operator]
         strategy._turn(name, strategy.part(batch, name))  # type: ignore[operator]
@@ -555,12 +555,12 @@ def test_dus_follows_the_probability_of_the_truth_after_each_turn(make_samples: 
         p = strategy.logits(name, batch.inputs(name)[:count]).softmax(1)
         truth = p[torch.arange(count), batch.labels[:count]].mean().item()
         expected[name] = 0.9 * before[name] + 0.1 * truth
-        assert strategy.sure[name] == pytest.approx(expected[name])  # type: ignore[index]
+        assert strategy.confidence[name] == pytest.approx(expected[name])  # type: ignore[index]
 
 
 def test_a_turn_of_dus_learns_from_the_first_of_the_rows_alone(make_samples: MakeSamples) -> None:
     strategy, batch = make("dus"), batch_of(make_samples(), {"a": [0, 5]})
-    strategy.sure = {"a": 0.9, "b": 0.3}
+    strategy.confidence = {"a": 0.9, "b": 0.3}
     count = round(22 * (1 - math.tanh(0.5)))
     rows = [row for row in range(24) if row not in (0, 5)][:count]
     logits = strategy.logits("a", batch.inputs("a")[:count])
@@ -655,19 +655,21 @@ def test_mib_weighs_a_process_by_its_share_of_the_rows(
 ) -> None:
     """The divergence that is logged is a sum over processes; one that has half of the rows adds half of its own."""
     strategy, batch = make("mib").train(), batch_of(make_samples())
-    opinions = strategy.opinions(batch)  # type: ignore[operator]
+    unimodal = strategy.unimodal_logits(batch)  # type: ignore[operator]
     whole = sum(float(strategy.encoders[name].divergence.detach()) for name in "ab")
-    monkeypatch.setattr("mla_serve.train.distributed.collectives.share", lambda there: Share(torch.arange(24), 48))
-    assert strategy.learn(batch, opinions)["divergence"] == pytest.approx(whole / 2)  # type: ignore[operator]
+    monkeypatch.setattr(
+        "mla_serve.train.distributed.collectives.local_rows", lambda there: LocalRows(torch.arange(24), 48)
+    )
+    assert strategy.learn(batch, unimodal)["divergence"] == pytest.approx(whole / 2)  # type: ignore[operator]
 
 
 def test_the_first_rows_of_a_part_are_those_of_the_batch_that_this_process_has() -> None:
     windows, labels = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2])
-    first = Part(windows, labels, Share(torch.tensor([0, 2, 4]), 6)).first(3)
+    first = Part(windows, labels, LocalRows(torch.tensor([0, 2, 4]), 6)).first(3)
     assert torch.equal(first.windows, windows[:2])
     assert torch.equal(first.labels, labels[:2])
-    assert first.share.at.tolist() == [0, 2]
-    assert first.share.total == 3
+    assert first.local.positions.tolist() == [0, 2]
+    assert first.local.total == 3
 
 
 class NormalisingEncoder(LinearEncoder):
@@ -749,7 +751,7 @@ def test_a_turn_of_mla_takes_the_step_of_gradients_that_are_summed_over_the_proc
 ) -> None:
     moved = []
     for sum_ in (lambda tensors: None, doubled):
-        monkeypatch.setattr("mla_serve.train.distributed.collectives.sum_", sum_)
+        monkeypatch.setattr("mla_serve.train.distributed.collectives.all_reduce", sum_)
         strategy = make("mla", ("a",))
         before = {key: value.detach().clone() for key, value in strategy.named_parameters()}
         strategy.step(batch_of(make_samples(("a",))))
@@ -829,8 +831,8 @@ def test_a_head_is_protected_where_several_modalities_share_it(
 @pytest.mark.parametrize(
     ("option", "value", "choices"),
     [
-        ("hgm", "sometimes", "off, epoch, never, others or a number of turns"),
-        ("hgm", "-3", "off, epoch, never, others or a number of turns"),
+        ("hgm", "sometimes", "off, epoch, no-reset, others or a number of turns"),
+        ("hgm", "-3", "off, epoch, no-reset, others or a number of turns"),
         ("heads", "both", "shared or separate"),
         ("turns", "random", "all, shuffled or weak"),
     ],
@@ -975,8 +977,8 @@ def test_a_part_has_the_windows_and_labels_of_the_rows_that_have_the_modality(ma
     rows = [row for row in range(24) if row not in (0, 5)]
     assert torch.equal(part.windows, batch.inputs("a"))
     assert part.labels.tolist() == batch.labels[rows].tolist()
-    assert part.share.total == 22
-    assert part.share.at.tolist() == list(range(22))
+    assert part.local.total == 22
+    assert part.local.positions.tolist() == list(range(22))
 
 
 def test_a_process_adds_to_the_mean_loss_by_its_share_of_the_rows() -> None:
@@ -992,7 +994,7 @@ def test_a_process_adds_to_the_mean_loss_by_its_share_of_the_rows() -> None:
 def test_gradients_and_the_loss_are_summed_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes with the same rows: sums are twice what one has."""
     strategy, windows = make("joint_sum"), torch.randn(4, SIZE)
-    monkeypatch.setattr("mla_serve.train.distributed.collectives.sum_", doubled)
+    monkeypatch.setattr("mla_serve.train.distributed.collectives.all_reduce", doubled)
 
     def loss() -> Tensor:
         return sum((strategy.logits(name, windows).square().mean() for name in "ab"), torch.zeros(()))

@@ -1,4 +1,4 @@
-"""Folds of validation rows that share no group, where the data allow it."""
+"""Cross-validation folds that share no group, where the data allow it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FOLDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Folds:
-    """number (N,): the fold of each row; note: which groups were kept together."""
+    """number (N,): the fold of each row; note: says which groups were kept together."""
 
     number: Array
     note: str
 
 
 def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
-    """Split rows into folds of like size; rows that share a group stay together.
+    """Split rows into folds of similar size, so that rows that share a group are in the same fold.
 
-    Where all groups together leave fewer parts than folds, or one of over half of the rows, those of one modality at a
-    time are tried, in order; then none.
+    First the groups of all modalities are kept together. If that leaves fewer parts than folds, or one part with more than
+    half of the rows, the groups of one modality at a time are tried, in order. If none works, folds are random.
     """
     generator = np.random.default_rng(seed)
     count = max(2, min(count, len(rows)))
@@ -36,7 +36,8 @@ def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
         sizes = np.bincount(part)
         if len(sizes) >= count and 2 * sizes.max() <= len(rows):
             return Folds(
-                _deal(part, sizes, count, generator), f"cross-validation: no {' or '.join(names)} group in two folds"
+                _assign_folds(part, sizes, count, generator),
+                f"cross-validation: no {' or '.join(names)} group in two folds",
             )
     number = generator.permutation(len(rows)) % count
     why = "every way to keep its groups apart leaves too few parts" if grouped else "the rows have no groups"
@@ -44,7 +45,7 @@ def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
 
 
 def shared_groups(train: Sequence[Row], val: Sequence[Row]) -> dict[str, float]:
-    """Return, by modality, the share of validation's values whose group occurs in training too."""
+    """Return, by modality, the fraction of validation values whose group occurs in training too."""
     known: defaultdict[str, set[str]] = defaultdict(set)
     for row in train:
         for name, group in row.groups.items():
@@ -58,7 +59,7 @@ def shared_groups(train: Sequence[Row], val: Sequence[Row]) -> dict[str, float]:
 
 
 def _parts(rows: Sequence[Row], names: Sequence[str]) -> Array:
-    """Number the connected parts: rows that share a group of a named modality, (N,)."""
+    """Number the connected components of rows that share a group of a named modality: (N,)."""
     label = np.arange(len(rows))
     members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -74,8 +75,8 @@ def _parts(rows: Sequence[Row], names: Sequence[str]) -> Array:
     return np.unique(label, return_inverse=True)[1]
 
 
-def _deal(part: Array, sizes: Array, count: int, generator: np.random.Generator) -> Array:
-    """Put the parts, the largest first, each into the smallest fold."""
+def _assign_folds(part: Array, sizes: Array, count: int, generator: np.random.Generator) -> Array:
+    """Put each part into the fold that is smallest so far, the largest part first: (N,)."""
     order = np.lexsort([generator.random(len(sizes)), -sizes])
     fold, filled = np.zeros(len(sizes), dtype=int), np.zeros(count, dtype=int)
     for one in order:

@@ -1,11 +1,11 @@
-"""The built-in data set: ten digits, seen, heard and read, generated here without any download.
+"""The generated data set: ten digits as image, sound and word, made without any download.
 
     image  a handwritten digit of scikit-learn (8 x 8), enlarged to 28 x 28, bright on black; noise, a covered patch
     audio  the tone of that key of a telephone, 0.3 to 0.6 s; noise, gaps, its two parts unequally loud
     text   the number word in one of 35 languages; typing errors
 
-How much each modality of a row is spoiled is drawn independently, from untouched to all but destroyed, and written
-down in `meta.noise`: a model that weighs its modalities well follows it. No source image is in two splits.
+Each modality of a row is corrupted independently, from not at all to almost destroyed. `meta.noise` says how much, so it
+is known which modality a good fusion should trust. No source image is in two splits.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mla_serve.errors import ConfigError, DataError
+from mla_serve.train.data.keypad_tables import TONES, WORDS
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -41,62 +42,6 @@ ABOUT = (
     "meta.noise says how much, 0 to 1."
 )
 
-# ITU-T Q.23: the low and the high frequency of each key, Hz.
-TONES: Mapping[int, tuple[float, float]] = {
-    0: (941.0, 1336.0),
-    1: (697.0, 1209.0),
-    2: (697.0, 1336.0),
-    3: (697.0, 1477.0),
-    4: (770.0, 1209.0),
-    5: (770.0, 1336.0),
-    6: (770.0, 1477.0),
-    7: (852.0, 1209.0),
-    8: (852.0, 1336.0),
-    9: (852.0, 1477.0),
-}
-
-# ISO 639-3 code -> the words for 0 to 9, as one counts. (The look-alikes are meant: dotless i, U+2019 in Ukrainian.)
-WORDS: Mapping[str, tuple[str, ...]] = {
-    language: tuple(words.split())
-    for language, words in {
-        "amh": "ዜሮ አንድ ሁለት ሦስት አራት አምስት ስድስት ሰባት ስምንት ዘጠኝ",
-        "ara": "صفر واحد اثنان ثلاثة أربعة خمسة ستة سبعة ثمانية تسعة",
-        "ben": "শূন্য এক দুই তিন চার পাঁচ ছয় সাত আট নয়",
-        "bul": "нула едно две три четири пет шест седем осем девет",
-        "ces": "nula jedna dva tři čtyři pět šest sedm osm devět",
-        "cmn": "零 一 二 三 四 五 六 七 八 九",
-        "dan": "nul en to tre fire fem seks syv otte ni",
-        "deu": "null eins zwei drei vier fünf sechs sieben acht neun",
-        "ell": "μηδέν ένα δύο τρία τέσσερα πέντε έξι επτά οκτώ εννέα",
-        "eng": "zero one two three four five six seven eight nine",
-        "fas": "صفر یک دو سه چهار پنج شش هفت هشت نه",
-        "fin": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän",
-        "fra": "zéro un deux trois quatre cinq six sept huit neuf",
-        "heb": "אפס אחת שתיים שלוש ארבע חמש שש שבע שמונה תשע",
-        "hin": "शून्य एक दो तीन चार पाँच छह सात आठ नौ",
-        "hun": "nulla egy kettő három négy öt hat hét nyolc kilenc",
-        "hye": "զրո մեկ երկու երեք չորս հինգ վեց յոթ ութ ինը",
-        "ind": "nol satu dua tiga empat lima enam tujuh delapan sembilan",
-        "ita": "zero uno due tre quattro cinque sei sette otto nove",
-        "jpn": "ゼロ いち に さん よん ご ろく なな はち きゅう",
-        "kat": "ნული ერთი ორი სამი ოთხი ხუთი ექვსი შვიდი რვა ცხრა",
-        "kor": "영 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉",
-        "nld": "nul een twee drie vier vijf zes zeven acht negen",
-        "pol": "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć",
-        "por": "zero um dois três quatro cinco seis sete oito nove",
-        "ron": "zero unu doi trei patru cinci șase șapte opt nouă",
-        "rus": "ноль один два три четыре пять шесть семь восемь девять",
-        "spa": "cero uno dos tres cuatro cinco seis siete ocho nueve",
-        "swa": "sifuri moja mbili tatu nne tano sita saba nane tisa",
-        "swe": "noll ett två tre fyra fem sex sju åtta nio",
-        "tam": "சுழியம் ஒன்று இரண்டு மூன்று நான்கு ஐந்து ஆறு ஏழு எட்டு ஒன்பது",
-        "tha": "ศูนย์ หนึ่ง สอง สาม สี่ ห้า หก เจ็ด แปด เก้า",
-        "tur": "sıfır bir iki üç dört beş altı yedi sekiz dokuz",
-        "ukr": "нуль один два три чотири п’ять шість сім вісім дев’ять",
-        "vie": "không một hai ba bốn năm sáu bảy tám chín",
-    }.items()
-}
-
 
 def make_keypad(folder: Path, seed: int = 0, rows: Mapping[str, int] = ROWS) -> Path:
     """Write the data set into a new folder and return it; the same seed and rows give the same bytes.
@@ -108,7 +53,7 @@ def make_keypad(folder: Path, seed: int = 0, rows: Mapping[str, int] = ROWS) -> 
     Raises: DataError when the folder exists; ConfigError for unusable seed or rows, or without scikit-learn.
     """
     _check(folder, seed, rows)
-    sources = _share_sources(seed, rows)
+    sources = _split_sources(seed, rows)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     try:
@@ -126,7 +71,7 @@ def make_keypad(folder: Path, seed: int = 0, rows: Mapping[str, int] = ROWS) -> 
 
 
 def _publish(draft: Path, folder: Path) -> None:
-    """Give the finished folder its name. Raises: DataError when another process was faster."""
+    """Rename the finished folder. Raises: DataError when another process was faster."""
     try:
         draft.rename(folder)
     except OSError as error:
@@ -169,12 +114,12 @@ def _write_split(
 
 
 def _draw_strength(generator: np.random.Generator) -> float:
-    """Draw how much to spoil, 0 (nothing) to 1: often little, sometimes nearly all."""
+    """Draw how much to corrupt, 0 (not at all) to 1: often little, sometimes almost all."""
     return round(float(generator.beta(0.6, 0.9)), 3)
 
 
 def _draw_present(generator: np.random.Generator) -> dict[str, list[str]]:
-    """Drop each modality at each rate, one at least is kept: rate in percent -> modalities left."""
+    """Drop each modality at each rate, but keep at least one: rate in percent -> modalities left."""
     masks = {}
     for rate in MISSING_RATES:
         kept = generator.random(len(MODALITIES)) >= rate / 100
@@ -193,28 +138,28 @@ def _digits() -> tuple[Array, Indices]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ConfigError(
-            "the built-in data set needs scikit-learn; pip install scikit-learn, or give --data"
+            "the generated data set needs scikit-learn; pip install scikit-learn, or give --data"
         ) from error
     bunch = load_digits()
     return bunch.images / 16.0, bunch.target
 
 
-def _share_sources(seed: int, rows: Mapping[str, int]) -> dict[str, dict[int, Indices]]:
-    """Share the images of each class out among the splits, in proportion to their rows: split -> label -> indices."""
+def _split_sources(seed: int, rows: Mapping[str, int]) -> dict[str, dict[int, Indices]]:
+    """Divide the images of each class among the splits, in proportion to their rows: split -> label -> indices."""
     _, labels = _digits()
     generator = np.random.default_rng([seed, 0])
     ends = np.cumsum(list(rows.values())) / sum(rows.values())
-    shares: dict[str, dict[int, Indices]] = {split: {} for split in rows}
+    sources: dict[str, dict[int, Indices]] = {split: {} for split in rows}
     for label in range(10):
         order = generator.permutation(np.flatnonzero(labels == label))
         cuts = np.round(ends[:-1] * len(order)).astype(int)
         for split, part in zip(rows, np.split(order, cuts), strict=True):
-            shares[split][label] = part
-    if not all(len(part) for share in shares.values() for part in share.values()):
+            sources[split][label] = part
+    if not all(len(part) for by_label in sources.values() for part in by_label.values()):
         raise ConfigError(
             f"got rows {dict(rows)}, too unequal for 1797 images to reach every split; choose closer numbers"
         )
-    return shares
+    return sources
 
 
 def spoil_image(image: Array, strength: float, generator: np.random.Generator) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Hold out validation rows where the table has none."""
+"""Hold out validation rows if the table has none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Row
 from mla_serve.table.faults import abbreviate
 
+VALIDATION_FRACTION = 0.2  # of the training rows
+
 
 def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:
-    """Hold out a part of the training rows, by class, and where possible without sharing a group.
+    """Hold out a part of the training rows, stratified by class and, where possible, by group.
 
-    Rows that share any (modality, group) are one component and stay together. Where one component holds over half of
+    Rows that share a group of any modality form one component and stay together. If one component holds more than half of
     the rows, or no choice of components comes near the fraction, the groups of one modality at a time are tried, in
-    order; then no groups at all.
+    order. If none works, groups are ignored.
 
-    Args: rows; fraction of them to hold out, between 0 and 1; seed, the same gives the same split.
-    Returns: train, val (both in the order given; every class remains in train), and a note that says what was done.
+    Args: fraction of the rows to hold out, between 0 and 1; seed, the same seed gives the same split.
+    Returns: train, val (both in the order given; every class remains in train), and a note on how it was done.
     Raises: ConfigError for a fraction out of range; DataError when no class has a second row.
     """
     if not 0 < fraction < 1:
@@ -38,7 +40,7 @@ def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[t
 
 
 def _targets(totals: Counter[str], fraction: float, generator: random.Random) -> dict[str, int]:
-    """Return how many rows of each class to hold out, rounded to the right sum; one row of each at least is left."""
+    """Return how many rows of each class to hold out. The sum is as asked, and at least one row of each class is left."""
     exact = {label: fraction * count for label, count in sorted(totals.items())}
     targets = {label: math.floor(share) for label, share in exact.items()}
     wanted = max(1, round(sum(exact.values())))
@@ -60,7 +62,7 @@ def _hold_out_groups(
     grouped: Sequence[str],
     generator: random.Random,
 ) -> tuple[set[int], str]:
-    """Try all groups together, then one modality at a time; return the rows held out (none: no way) and a note."""
+    """Try all groups together, then one modality at a time. Returns: the rows held out, empty if none works; a note."""
     failed: list[str] = []
     for names in [list(grouped), *([name] for name in grouped if len(grouped) > 1)] if grouped else []:
         parts = _components(rows, names)
@@ -75,7 +77,7 @@ def _hold_out_groups(
 
 
 def _components(rows: Sequence[Row], names: Sequence[str]) -> list[list[int]]:
-    """Return the row numbers of each component: rows connected through a shared group of a named modality."""
+    """Return the row numbers of each connected component of rows that share a group of a named modality."""
     parent = list(range(len(rows)))
 
     def root(index: int) -> int:

@@ -1,9 +1,15 @@
-"""Training by several processes that torchrun starts: each takes its part of every batch, gradients are summed over all.
+"""Operations over the processes that torchrun starts: sums, means and broadcasts.
 
-Summed in one explicit all-reduce, not by DistributedDataParallel: a turn is one encoder and one head out of many, a
-process may hold no row of a modality, means over rows weigh a process by its rows, and some strategies change gradients
-between backward and step. DDP averages processes as if they had equally many rows, hooks one forward of one module, and
-has to be told each time what took no part. In one process nothing here changes a bit.
+Every process takes its rows of every batch, and gradients are summed over the processes. The result equals that of one
+process because each loss is a mean over the rows of ALL processes: a process divides the sum over its rows by the number
+of rows of all, so that the sum of the processes' losses, and of their gradients, is the loss of the whole batch. The same
+holds for every other mean that training uses (`row_mean`): sums and counts are added up, never means.
+
+The gradients are summed in one explicit all-reduce instead of by DistributedDataParallel. A turn trains one encoder and
+one head out of many, a process may hold no row of a modality, and some strategies change gradients between backward and
+step. DDP averages the processes as if they had equally many rows, and it hooks one forward pass of one module.
+
+In one process no function here changes a bit.
 """
 
 from __future__ import annotations
@@ -22,14 +28,16 @@ from torch import Tensor, nn
 
 from mla_serve.console import INTERRUPTED, USAGE
 from mla_serve.errors import ConfigError
-from mla_serve.train.distributed.batch_share import Share, row_dropout
+from mla_serve.train.distributed.local_rows import LocalRows, use_row_dropout
 from mla_serve.train.distributed.rendezvous import name_attempt, name_call
-from mla_serve.train.encoders.base import Encoder
 
 T = TypeVar("T")
-PATIENCE = datetime.timedelta(hours=6)  # others wait while rank 0 reads and checks the data; torchrun notices the dead
-SETTLE = 0.5  # seconds in which gloo's threads let go of their last tensors: where Python ends meanwhile, they abort it
-GRACE = 30.0  # seconds in which torchrun ends those who have lost a process
+PATIENCE = datetime.timedelta(hours=6)  # others wait while rank 0 reads and checks the data; torchrun notices dead ones
+SETTLE_S = 0.5  # gloo's threads release their last tensors meanwhile; if Python ended first, they would abort it
+GRACE_S = 30.0  # torchrun ends the remaining processes within this time after one has died
+
+
+# ---- which process is this
 
 
 def launched() -> bool:
@@ -38,17 +46,27 @@ def launched() -> bool:
 
 
 def is_main() -> bool:
-    """Whether this is the process that reads, writes and speaks."""
+    """Whether this is rank 0, the process that reads, writes and prints."""
     return not launched() or os.environ["RANK"] == "0"
 
 
-def threads() -> int:
-    """Return this process's share of the cores."""
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def default_threads() -> int:
+    """Return the cores of this machine divided by its processes, one at least."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1") if launched() else 1))
 
 
-def own_device(device: torch.device) -> torch.device:
-    """Return the device of this process: under torchrun each has a GPU of its own.
+def local_device(device: torch.device) -> torch.device:
+    """Return the device of this process: under torchrun each process has a GPU of its own.
 
     Raises: ConfigError.
     """
@@ -63,9 +81,12 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
+# ---- joining and failing together
+
+
 @contextlib.contextmanager
-def group(device: torch.device) -> Iterator[str | None]:
-    """Be one of the processes that torchrun started, until the end of the block.
+def process_group(device: torch.device) -> Iterator[str | None]:
+    """Join the other processes that torchrun started, until the end of the block.
 
     Yields: the name of this call of torchrun, the same after its restarts; None without torchrun.
     """
@@ -75,7 +96,7 @@ def group(device: torch.device) -> Iterator[str | None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _others():
+    with _waiting_for_torchrun():
         store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
         own = dist.PrefixStore(name_attempt(store, rank, world), store)
         dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=PATIENCE)
@@ -86,98 +107,95 @@ def group(device: torch.device) -> Iterator[str | None]:
             raise
         sys.exit(INTERRUPTED)
     finally:
-        time.sleep(SETTLE)
+        time.sleep(SETTLE_S)
         dist.destroy_process_group()
 
 
-def world() -> int:
-    """Return the number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Return this process's number among them."""
-    return dist.get_rank() if dist.is_initialized() else 0
+@contextlib.contextmanager
+def _waiting_for_torchrun() -> Iterator[None]:
+    """Wait for torchrun's signal where another process has died: torchrun, or that process, prints the reason."""
+    try:
+        yield
+    except RuntimeError as error:
+        time.sleep(GRACE_S)
+        raise ConfigError(f"another process of this run cannot be reached ({error}); start the run again") from None
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Make something on rank 0 while the others wait, and give it to all. An error there ends all; it alone is told."""
-    if world() == 1:
+    """Make something on rank 0 while the others wait, and send it to all. An error there ends all; rank 0 reports it."""
+    if world_size() == 1:
         return make()
-    box: list[T | None] = [None, None]  # the second says whether there is a first
+    box: list[T | None] = [None, None]  # what was made, and whether it was made
     try:
         if is_main():
             box = [make(), True]  # type: ignore[list-item]
     except Exception:
-        _hand_out(box)
+        _broadcast_objects(box)
         raise
-    _hand_out(box)
+    _broadcast_objects(box)
     if not box[1]:
         sys.exit(USAGE)
     return box[0]  # type: ignore[return-value]
 
 
 def main_first(make: Callable[[], T]) -> T:
-    """Make something on rank 0, then on the others, who find on disk what it left there."""
+    """Make something on rank 0 first, then on the others, which then find on disk what rank 0 has stored there."""
     made: list[T] = []
     from_main(lambda: made.append(make()))
     return made[0] if made else make()
 
 
-def _hand_out(box: list[T | None]) -> None:
-    with _others():
+def _broadcast_objects(box: list[T | None]) -> None:
+    with _waiting_for_torchrun():
         dist.broadcast_object_list(box)
 
 
-def told_once(error: Exception) -> BaseException:
-    """Return what to raise for an error that all processes meet alike: rank 0 tells it, the others end in silence."""
+def reported_once(error: Exception) -> BaseException:
+    """Return what to raise for an error that every process meets: the error on rank 0, a silent exit on the others."""
     return error if is_main() else SystemExit(USAGE)
 
 
-@contextlib.contextmanager
-def _others() -> Iterator[None]:
-    """Wait for torchrun's signal where another process has gone: torchrun, or that process, says why it went."""
-    try:
-        yield
-    except RuntimeError as error:
-        time.sleep(GRACE)
-        raise ConfigError(f"another process of this run cannot be reached ({error}); start the run again") from None
+# ---- rows of a batch
 
 
-def own(rows: Tensor) -> Tensor:
-    """Return this process's part of a batch's rows."""
-    return rows[rank() :: world()]
+def local_part(rows: Tensor) -> Tensor:
+    """Return the rows of a batch that belong to this process."""
+    return rows[rank() :: world_size()]
 
 
-def share(there: Tensor) -> Share:
-    """Say which of a batch's rows that count are this process's.
+def local_rows(counted: Tensor) -> LocalRows:
+    """Return which of the rows that count belong to this process.
 
-    Args: there (B,) bool on the CPU, the whole batch's rows that count.
+    Args: counted (B,) bool on the CPU, which rows of the whole batch count, such as those that have a modality.
     """
-    return Share(own(there.cumsum(0) - 1)[own(there)], int(there.sum()))
+    return LocalRows(local_part(counted.cumsum(0) - 1)[local_part(counted)], int(counted.sum()))
 
 
-def agree_on_random() -> None:
-    """Bring torch's generator to where rank 0's is, before something is drawn that must be the same for all."""
-    if world() > 1:
-        state = torch.get_rng_state()
-        with _others():
-            dist.broadcast(state, 0)
-        torch.set_rng_state(state)
+def row_mean(values: Tensor) -> Tensor:
+    """Return the mean over the rows of all processes: (rows, ...) -> (...)."""
+    if world_size() == 1:
+        return values.mean(0)
+    total = values.sum(0)
+    flat = _all_reduced(torch.cat([total.reshape(-1), total.new_tensor([len(values)])]))
+    return (flat[:-1] / flat[-1]).view_as(total)
+
+
+def gather_rows(values: Tensor, local: LocalRows) -> Tensor:
+    """Return a value for each row of the whole batch: (rows,) -> (total,). Those of other processes have no gradient."""
+    if world_size() == 1:
+        return values
+    mine = values.new_zeros(local.total).index_copy(0, local.positions.to(values.device), values)
+    everyones = _all_reduced(mine.detach().clone())
+    return mine + (everyones - mine.detach())
+
+
+# ---- sums and copies
 
 
 @torch.no_grad()
-def agree_on(state: Mapping[str, Tensor]) -> None:
-    """Replace the tensors by those of rank 0."""
-    for tensor in state.values() if world() > 1 else ():
-        with _others():
-            dist.broadcast(tensor, 0)
-
-
-@torch.no_grad()
-def sum_(tensors: Sequence[Tensor]) -> None:
+def all_reduce(tensors: Sequence[Tensor]) -> None:
     """Replace tensors by their sums over the processes, all in one message."""
-    if world() == 1 or not tensors:
+    if world_size() == 1 or not tensors:
         return
     flat = _all_reduced(torch.cat([tensor.reshape(-1) for tensor in tensors]))
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
@@ -185,51 +203,50 @@ def sum_(tensors: Sequence[Tensor]) -> None:
 
 
 def sum_values(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the sums of numbers over the processes, which all have the same keys."""
+    """Return the sums of numbers over the processes. All processes have the same keys."""
     sums = torch.tensor(list(values.values()), dtype=torch.float64)
-    sum_([sums])
+    all_reduce([sums])
     return dict(zip(values, sums.tolist(), strict=True))
 
 
-def row_mean(values: Tensor) -> Tensor:
-    """Return the mean over all processes' rows: (rows, ...) -> (...)."""
-    if world() == 1:
-        return values.mean(0)
-    total = values.sum(0)
-    flat = _all_reduced(torch.cat([total.reshape(-1), total.new_tensor([len(values)])]))
-    return (flat[:-1] / flat[-1]).view_as(total)
-
-
-def lined_up(values: Tensor, share: Share) -> Tensor:
-    """Return a value for each row of the whole batch, those of other processes as constants: (rows,) -> (total,)."""
-    if world() == 1:
-        return values
-    mine = values.new_zeros(share.total).index_copy(0, share.at.to(values.device), values)
-    everyones = _all_reduced(mine.detach().clone())
-    return mine + (everyones - mine.detach())
-
-
 def _all_reduced(flat: Tensor) -> Tensor:
-    with _others():
+    with _waiting_for_torchrun():
         dist.all_reduce(flat)
     return flat
 
 
-def convert(module: nn.Module, device: torch.device) -> nn.Module:
-    """Let layers that look at, or draw for, all rows of a batch do so across processes.
+@torch.no_grad()
+def broadcast(state: Mapping[str, Tensor]) -> None:
+    """Replace the tensors by those of rank 0."""
+    for tensor in state.values() if world_size() > 1 else ():
+        with _waiting_for_torchrun():
+            dist.broadcast(tensor, 0)
 
-    Raises: ConfigError for batch normalisation on the CPU, which has no such form.
+
+def sync_random_state() -> None:
+    """Set torch's generator to the state of rank 0, before something is drawn that must be the same for all."""
+    if world_size() > 1:
+        state = torch.get_rng_state()
+        with _waiting_for_torchrun():
+            dist.broadcast(state, 0)
+        torch.set_rng_state(state)
+
+
+def convert_layers(module: nn.Module, device: torch.device, batch_normalised: Sequence[str]) -> nn.Module:
+    """Replace the layers that depend on all rows of a batch by forms that work across processes.
+
+    Args: batch_normalised, the modalities whose encoders use batch normalisation.
+    Raises: ConfigError for batch normalisation on the CPU, where torch cannot synchronise it.
     """
-    if world() == 1:
+    if world_size() == 1:
         return module
-    row_dropout(module)
-    encoders = {name: part for name, part in module.named_modules() if isinstance(part, Encoder)}
-    normalising = [name for name, encoder in encoders.items() if encoder.normalises_over_batch]
-    if normalising and device.type != "cuda":
-        raise told_once(
+    use_row_dropout(module)
+    if batch_normalised and device.type != "cuda":
+        raise reported_once(
             ConfigError(
-                f"{normalising[0]}: batch normalisation would differ from process to process, and on the CPU torch has no "
-                "other; use --norm group (of a pretrained encoder --tune frozen), CUDA, one process, or an encoder without it"
+                f"{batch_normalised[0]}: batch normalisation would differ between the processes, and on the CPU torch "
+                "cannot synchronise it; use --norm group (of a pretrained encoder --tune frozen), CUDA, one process, or "
+                "an encoder without it"
             )
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(module)

@@ -22,7 +22,7 @@ from mla_serve.inputs.audio import PADDING, UNKNOWN
 from mla_serve.inputs.media.library import library_call
 from mla_serve.inputs.media.sound_headers import complete_header
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.distributed.batch_share import per_row
+from mla_serve.train.distributed.local_rows import draw_per_row
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.blocks import conv_block, resnet18, uniform
 
@@ -123,8 +123,8 @@ class SpecAugment(nn.Module):
 
 def _stripe(batch: int, size: int, longest: int) -> Tensor:
     """1 everywhere but on one random interval of each row: (B, size)."""
-    length = per_row(lambda n: torch.rand(n, 1), batch) * longest
-    start = per_row(lambda n: torch.rand(n, 1), batch) * (size - length)
+    length = draw_per_row(lambda n: torch.rand(n, 1), batch) * longest
+    start = draw_per_row(lambda n: torch.rand(n, 1), batch) * (size - length)
     at = torch.arange(size)[None]
     return 1.0 - ((at >= start) & (at < start + length)).float()
 

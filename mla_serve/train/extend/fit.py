@@ -1,8 +1,10 @@
-"""What is fitted for a modality that is added to a bundle: its temperature, discount, share and reference, and the scales
-and scores of the patterns that contain it. All that is used without it stays as it was, to the bit.
+"""Fit the parameters of modalities that are added to a bundle. Answers without the added modalities stay as they were.
 
-Where patterns are too many to have values of their own, those that contain the added modality share some, under keys of
-their own ("text:3", see fusion.pattern_keys).
+Fitted are the temperature, discount, static weight and reference of each added modality, and the scales and prediction-set
+scores of the patterns that contain one. The old parameters are held, and new ones are stored under keys of their own.
+
+Where there are too many patterns for parameters of their own, the patterns with the added modality that have the same size
+share some, under keys such as "text:3" (see pattern_keys in mla_serve/fusion/formula.py).
 """
 
 from __future__ import annotations
@@ -24,16 +26,16 @@ from mla_serve.table import Row, read_payload
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.after_training import (
-    Spoiler,
-    Trust,
+    Corruptor,
+    Fitted,
     cross_fitted_scores,
     encode_samples,
-    fit_familiar,
-    fit_shares,
+    fit_references,
+    fit_static_weights,
     gather,
 )
-from mla_serve.train.fit.choose import Setting, held_out, mixed, most_cautious
-from mla_serve.train.fit.features import any_of, first_of
+from mla_serve.train.fit.cross_validate import Setting, held_out, mix_rows, most_cautious
+from mla_serve.train.fit.features import any_corruption, first_corruption
 from mla_serve.train.fit.formula import (
     BOUND,
     MOST_DISCOUNT,
@@ -41,7 +43,7 @@ from mla_serve.train.fit.formula import (
     RIDGE,
     Evidence,
     Objective,
-    listed_patterns,
+    list_patterns,
 )
 from mla_serve.train.strategies import Strategy
 
@@ -49,7 +51,7 @@ BATCH = 128
 Scores = dict[str, dict[str, list[float]]]
 
 
-def establish_added(
+def fit_added(
     strategy: Strategy,
     base: Bundle,
     inputs: Mapping[str, Input],
@@ -57,35 +59,37 @@ def establish_added(
     rows: Mapping[str, Sequence[Row]],
     device: torch.device,
     seed: int,
-) -> Trust:
+) -> Fitted:
     """Fit everything for trained encoders that are added to a bundle.
 
-    Args: inputs, those added; samples and rows, the splits train and val: all rows have something that is added, and
-    the bundle's own modalities where the table has them.
-    Returns: the whole fusion and the scores of all patterns; the references of what is added alone.
+    Args: inputs, the added ones; samples and rows, the splits train and val. Every row has an added modality; some have
+    modalities of the bundle too.
+    Returns: the whole fusion and the scores of all patterns, but the references of the added modalities only.
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
-    spoil = Spoiler(strategy, inputs, rows["val"], device, seed)
-    references, notes = fit_familiar(train, samples["train"], val, spoil(any_of, 1))
+    corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
+    references, notes = fit_references(train, samples["train"], val, corrupt(any_corruption, 1))
     labels, outputs = samples["val"].labels.numpy(), run_graphs(base, rows["val"])
-    clean, worse = (_beside(outputs, gather(one, labels, references)) for one in (val, spoil(first_of, 2)))
-    spoiled = mixed(clean, worse, np.random.default_rng(seed))
+    clean, all_corrupted = (
+        _append(outputs, gather(one, labels, references)) for one in (val, corrupt(first_corruption, 2))
+    )
+    corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
-    addition = Addition(base.fusion, tuple(inputs))
-    ridge, how = addition.choose(clean, folds.number)
-    fusion = addition.share(clean, addition.fit(clean, spoiled, ridge))
+    extension = FusionExtension(base.fusion, tuple(inputs))
+    ridge, how = extension.choose_ridge(clean, folds.number)
+    fusion = extension.with_static_weights(clean, extension.fit(clean, corrupted, ridge))
 
     def refit(kept: Array) -> Fusion:
-        return addition.fit(clean.rows(kept), spoiled.rows(kept), ridge)
+        return extension.fit(clean.rows(kept), corrupted.rows(kept), ridge)
 
     rules = tuple(base.prediction_sets.scores)
-    scores = cross_fitted_scores(clean, addition.names, fusion, folds, refit, seed, rules, addition.listed)
-    notes = [*notes, how, folds.note, *addition.missing(clean)]
-    return Trust(fusion, addition.merge(base.manifest.conformal, scores), references, notes)
+    scores = cross_fitted_scores(clean, extension.names, fusion, folds, refit, seed, rules, extension.listed)
+    notes = [*notes, how, folds.note, *extension.never_together(clean)]
+    return Fitted(fusion, extension.merge(base.manifest.conformal, scores), references, notes)
 
 
 def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
-    """Run the bundle's own graphs on what the rows have of its modalities, which may be nothing."""
+    """Run the graphs of the bundle on the rows. A row may have none of its modalities."""
     predictor = Predictor(base)
 
     def decode(row: Row) -> dict[str, Array]:
@@ -96,8 +100,8 @@ def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
     return concatenate([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
 
 
-def _beside(outputs: GraphOutputs, added: Evidence) -> Evidence:
-    """Put the bundle's opinions before those that are added."""
+def _append(outputs: GraphOutputs, added: Evidence) -> Evidence:
+    """Append the logits of the added modalities to those of the bundle."""
     return Evidence.of(
         np.concatenate([outputs.logits, added.logits]),
         np.concatenate([outputs.present, added.present]),
@@ -106,23 +110,23 @@ def _beside(outputs: GraphOutputs, added: Evidence) -> Evidence:
     )
 
 
-class Addition:
-    """A fusion that was fitted before, and modalities that are added to it."""
+class FusionExtension:
+    """The fusion of a bundle, with modalities that are added to it."""
 
     def __init__(self, base: Fusion, added: Sequence[str]) -> None:
-        """Take the fusion of a bundle and the names of what is added, which come last."""
+        """Take the fusion of a bundle and the names of the added modalities, which come last."""
         self.added = tuple(added)
         self.names = (*base.temperatures, *self.added)
         self.start = dataclasses.replace(base, temperatures={**base.temperatures, **dict.fromkeys(self.added, 1.0)})
         self.listed = added_patterns(len(base.temperatures), len(self.added))
-        self.pooled = 2 ** len(self.names) - 1 > PATTERNS_UP_TO
+        self.scales_by_size = 2 ** len(self.names) - 1 > PATTERNS_UP_TO
 
-    def fit(self, clean: Evidence, spoiled: Evidence, ridge: float) -> Fusion:
-        """Fit what belongs to the added modalities, then their discounts on rows and spoiled copies alike."""
-        return self._with_discounts(clean.and_also(spoiled), self.formula(clean, ridge))
+    def fit(self, clean: Evidence, corrupted: Evidence, ridge: float) -> Fusion:
+        """Fit the parameters of the added modalities, then their discounts on clean and corrupted rows."""
+        return self._with_discounts(clean.and_also(corrupted), self.formula(clean, ridge))
 
     def formula(self, clean: Evidence, ridge: float) -> Fusion:
-        """Fit the added temperatures and the scales of the patterns with them; at an infinite ridge all are 1."""
+        """Fit the added temperatures and the scales of the patterns with them. At an infinite ridge all are 1."""
         objective = Objective(clean, ridge, self.start, self.listed)
         if np.isinf(ridge):
             return self._with_scales(self.start, objective)
@@ -143,7 +147,7 @@ class Addition:
     def _search(
         self, objective: Callable[[Array], tuple[float, Array]], held: Array, bounds: tuple[float, float]
     ) -> Array:
-        """Minimise over the entries of the added modalities; the others are held."""
+        """Minimise over the entries of the added modalities, with the others held."""
         free = np.array([name in self.added for name in self.names] + [False] * (len(held) - len(self.names)))
 
         def partial(values: Array) -> tuple[float, Array]:
@@ -157,7 +161,7 @@ class Addition:
         return found
 
     def _with_scales(self, fusion: Fusion, objective: Objective) -> Fusion:
-        """Put the scales of the objective's patterns beside those that were there."""
+        """Add the scales of the objective's patterns to the old ones."""
         by_key: defaultdict[str, list[float]] = defaultdict(list)
         for pattern, value in zip(objective.patterns, objective.log_scales, strict=True):
             for key in self._keys(pattern):
@@ -167,40 +171,40 @@ class Addition:
 
     def _keys(self, pattern: Array) -> list[str]:
         chosen = [name for name, there in zip(self.names, pattern, strict=True) if there]
-        return self._shared(len(chosen)) if self.pooled else [pattern_name(chosen)]
+        return self._keys_by_size(len(chosen)) if self.scales_by_size else [pattern_name(chosen)]
 
-    def _shared(self, size: int | str) -> list[str]:
+    def _keys_by_size(self, size: int | str) -> list[str]:
         return [f"{name}:{size}" for name in self.added]
 
-    def choose(self, clean: Evidence, fold: Array) -> tuple[float, str]:
-        """Cross-validate the ridge as choose.choose does, over the patterns with something added.
+    def choose_ridge(self, clean: Evidence, fold: Array) -> tuple[float, str]:
+        """Cross-validate the ridge as cross_validate.choose_setting does, over the patterns with an added modality.
 
-        Returns: the ridge, infinite where nothing is better than the paper's point, and a note.
+        Returns: the ridge, infinite where nothing is better than the paper's rule, and a note.
         """
 
         def loss(setting: Setting) -> Array:
             return held_out(clean, fold, self.listed, lambda kept: self.formula(clean.rows(kept), setting.ridge))
 
-        setting, says = most_cautious(loss)
-        return setting.ridge, f"fusion with {' and '.join(self.added)}: {says}"
+        setting, note = most_cautious(loss)
+        return setting.ridge, f"fusion with {' and '.join(self.added)}: {note}"
 
-    def share(self, clean: Evidence, fusion: Fusion) -> Fusion:
-        """Weigh the added modalities for the rule `static`, where the others have weights too."""
+    def with_static_weights(self, clean: Evidence, fusion: Fusion) -> Fusion:
+        """Add the weights of the added modalities for the rule `static`, if the bundle has such weights."""
         if not fusion.shares:
             return fusion
-        found = fit_shares(clean, self.names)
+        found = fit_static_weights(clean, self.names)
         return dataclasses.replace(fusion, shares={**fusion.shares, **{name: found[name] for name in self.added}})
 
     def merge(self, before: Mapping[str, Mapping[str, list[float]]], found: Scores) -> Scores:
-        """Put the scores of the patterns with the added modalities beside those that were there."""
+        """Add the scores of the patterns with the added modalities to the old ones."""
         merged = {rule: dict(patterns) for rule, patterns in before.items()}
         for rule, patterns in found.items():
             for key, values in patterns.items():
-                merged[rule] |= dict.fromkeys(self._shared(key) if key.isdigit() else [key], values)
+                merged[rule] |= dict.fromkeys(self._keys_by_size(key) if key.isdigit() else [key], values)
         return merged
 
-    def missing(self, clean: Evidence) -> list[str]:
-        """Say which modalities never come together with an added one in validation."""
+    def never_together(self, clean: Evidence) -> list[str]:
+        """Note the modalities that no validation row has together with an added one."""
         notes = []
         for name in self.added:
             there = clean.present[self.names.index(name)]
@@ -215,7 +219,7 @@ class Addition:
 
 
 def added_patterns(old: int, added: int) -> Array:
-    """List the patterns that contain something added: (K, old + added), all of them or a sample."""
-    before = np.concatenate([np.zeros((1, old), dtype=bool), listed_patterns(old)])
-    listed: Array = np.unique([np.concatenate([b, a]) for a in listed_patterns(added) for b in before], axis=0)
+    """List the patterns that contain an added modality, all of them or a sample: (K, old + added)."""
+    before = np.concatenate([np.zeros((1, old), dtype=bool), list_patterns(old)])
+    listed: Array = np.unique([np.concatenate([b, a]) for a in list_patterns(added) for b in before], axis=0)
     return listed

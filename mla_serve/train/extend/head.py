@@ -1,4 +1,4 @@
-"""The head of a bundle, read out of its graph, and the strategy that trains encoders against it while it stays as it is."""
+"""The head of a bundle, read from its graph, and the strategy that trains encoders against this fixed head."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from mla_serve.bundle.runtime import DEVICES, open_session
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.fusion.formula import Array
 from mla_serve.train.encoders import Encoder
-from mla_serve.train.run_folder import Recipe
+from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
 from mla_serve.train.strategies.base import Batch, Schedule
 
-LATE = "late"
-CLOSE = 1e-4
+FIXED_HEAD = "fixed_head"
+"""The strategy in the recipe of an extension; runs of older versions have "late"."""
+TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """The head that all modalities of a bundle share: its name, weight (C, D) and bias (C,), float32."""
+    """The head that all modalities of a bundle share: name, weight (C, D) and bias (C,), float32."""
 
     name: str
     weight: Array
@@ -74,12 +75,12 @@ def _linear(graph: onnx.GraphProto, path: str) -> tuple[Array, Array]:
 
 
 def _gemm(node: onnx.NodeProto, numbers: Mapping[str, Array]) -> tuple[Array, Array]:
-    told = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if told.get("transA", 0):
+    settings = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if settings.get("transA", 0):
         raise ValueError("its input is transposed")
-    weight = numbers[node.input[1]] if told.get("transB", 0) else numbers[node.input[1]].T
+    weight = numbers[node.input[1]] if settings.get("transB", 0) else numbers[node.input[1]].T
     bias = numbers[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight))
-    return _shaped(weight * told.get("alpha", 1.0), bias * told.get("beta", 1.0))
+    return _shaped(weight * settings.get("alpha", 1.0), bias * settings.get("beta", 1.0))
 
 
 def _shaped(weight: Array, bias: Array) -> tuple[Array, Array]:
@@ -87,21 +88,21 @@ def _shaped(weight: Array, bias: Array) -> tuple[Array, Array]:
 
 
 def _compare(graph: bytes, weight: Array, bias: Array, path: str) -> None:
-    """Make sure that what was read is what the graph computes. Raises: BundleError."""
+    """Check that the graph computes what was read from it. Raises: BundleError."""
     features = np.random.default_rng(0).standard_normal((4, weight.shape[1])).astype(np.float32)
     given = open_session(graph, DEVICES["cpu"], threads=1).run(features)
     expected = features @ weight.T + bias
-    if given.shape != expected.shape or not np.allclose(given, expected, CLOSE, CLOSE):
+    if given.shape != expected.shape or not np.allclose(given, expected, TOLERANCE, TOLERANCE):
         raise BundleError(
-            f"{path}: does not compute what its weights say; expected a linear layer; export the bundle again"
+            f"{path}: does not compute features @ weight + bias; expected a linear layer; export the bundle again"
         )
 
 
-class Late(Strategy):
-    """Each encoder by itself, against a head that does not learn."""
+class FixedHead(Strategy):
+    """Each encoder by itself, with a head that does not learn."""
 
     def __init__(self, encoders: Mapping[str, Encoder], head: Head, options: Options) -> None:
-        """Take freshly built encoders as wide as the head's features."""
+        """Take freshly built encoders with the width of the head."""
         linear = nn.Linear(head.weight.shape[1], len(head.weight))
         linear.load_state_dict({"weight": torch.tensor(head.weight), "bias": torch.tensor(head.bias)})
         super().__init__(
@@ -109,16 +110,16 @@ class Late(Strategy):
         )
 
     def prepare(self, total_steps: int, rows: int) -> None:  # noqa: ARG002
-        """Give each encoder its own optimiser, and the head none."""
+        """Give each encoder an optimiser, and the head none."""
         self.schedules = {name: Schedule(encoder, self.options, total_steps) for name, encoder in self.encoders.items()}
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """Give every modality its turn; one with too few rows is skipped."""
+        """Train every modality in turn. One with too few rows in this batch is skipped."""
         logged: dict[str, Any] = {}
         for name in self.usable(batch):
             part = self.part(batch, name)
             logits = self.heads[self.head_of[name]](self.encode(name, part))
-            loss = self.mean_loss(logits, part.labels, part.share.total)
+            loss = self.mean_loss(logits, part.labels, part.local.total)
             logged[f"loss/{name}"] = self.set_gradients(loss, self.encoders[name])
             self.schedules[name].step()
         for schedule in self.schedules.values():
@@ -126,8 +127,8 @@ class Late(Strategy):
         return logged
 
 
-def build_late(recipe: Recipe, head: Head, seed: int = 0) -> Late:
-    """Make the added encoders, freshly initialised, and the head as it was read."""
+def build_fixed_head(recipe: Recipe, head: Head, seed: int = 0) -> FixedHead:
+    """Make the added encoders, freshly initialised, and the head of the bundle."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Late(recipe.make_encoders(), head, recipe.options)
+        return FixedHead(recipe.make_encoders(), head, recipe.options)

@@ -1,7 +1,7 @@
-"""Add modalities to a bundle: train their encoders alone, against the bundle's head, which stays as it is.
+"""Plan an extension: encoders for new modalities, trained against the head of a bundle, which does not change.
 
-The bundle answers as before wherever the new modality is missing: its graphs are copied, and what was fitted for them is
-kept (extend_fit.py). Nothing of it is changed in place.
+The new bundle answers as the old one wherever the new modalities are missing: the graphs are copied, and the fitted
+parameters are kept (fit.py). The old bundle itself is only read.
 """
 
 from __future__ import annotations
@@ -18,48 +18,43 @@ from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
 from mla_serve.table import Row, Table
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.counts import check_modalities
+from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
-from mla_serve.train.data.split import split_validation
-from mla_serve.train.extend.fit import establish_added
-from mla_serve.train.extend.head import LATE, Head, build_late, read_head
-from mla_serve.train.fit.after_training import Trust
-from mla_serve.train.pipeline import (
-    VALIDATION_SHARE,
+from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.extend.fit import fit_added
+from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
+from mla_serve.train.fit.after_training import Fitted
+from mla_serve.train.paths import check_paths
+from mla_serve.train.plan import (
     Plan,
     check_pretrained,
-    choose_readers,
+    choose_all_inputs,
     decode_and_check,
-    make_recipe,
-    pick_encoders,
+    keep_modalities,
     read_data,
-    with_any,
 )
-from mla_serve.train.places import check_places
+from mla_serve.train.recipe import make_recipe, pick_encoders
 from mla_serve.train.strategies import Strategy
 
-FIXED = ("strategy", "width", "hgm", "heads", "turns")
-"""Flags that the bundle has settled."""
+FIXED_FLAGS = ("strategy", "width", "hgm", "heads", "turns")
+"""Flags that cannot be given, because the head of the bundle decides them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Extension(Plan):
-    """A plan for what is added: base, the verified bundle; head, the one that its modalities share.
-
-    The recipe is that of the added modalities alone.
-    """
+    """A plan for the added modalities, whose recipe it holds. base: the verified bundle. head: the head of the bundle."""
 
     base: Bundle
     head: Head
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """The bundle's modalities, then those that are added."""
+        """The modalities of the bundle, then the added ones."""
         return {**self.base.inputs, **self.recipe.inputs}
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """Which bundle is extended, and where it lies."""
+        """Name, hash and folder of the bundle that is extended, and the added modalities."""
         manifest = self.base.manifest
         return {
             "extends": {
@@ -71,18 +66,18 @@ class Extension(Plan):
         }
 
     def build(self, seed: int) -> Strategy:
-        """Make the added encoders, freshly initialised, and the bundle's head."""
-        return build_late(self.recipe, self.head, seed)
+        """Make the added encoders, freshly initialised, and the head of the bundle."""
+        return build_fixed_head(self.recipe, self.head, seed)
 
-    def establish(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Trust:
-        """Fit on validation what belongs to the added modalities."""
-        return establish_added(strategy, self.base, self.recipe.inputs, samples, self.rows, device, seed)
+    def fit(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Fitted:
+        """Fit the parameters of the added modalities on validation rows."""
+        return fit_added(strategy, self.base, self.recipe.inputs, samples, self.rows, device, seed)
 
 
-def plan(config: TrainConfig) -> Extension:
-    """Read and check the bundle and the data, and choose inputs and encoders for what is added.
+def plan_extension(config: TrainConfig) -> Extension:
+    """Read and check the bundle and the data, and choose inputs and encoders for the added modalities.
 
-    Raises: ConfigError, DataError, BundleError; nothing has been written then but the generated data set.
+    Raises: ConfigError, DataError, BundleError. Nothing has been written then, except the generated data set.
     """
     assert config.extend is not None
     config.check()
@@ -91,38 +86,39 @@ def plan(config: TrainConfig) -> Extension:
     head = read_head(base)
     name = config.name or f"{base.manifest.name}_extended"
     _check_name(name, base)
-    announced = check_places(config, name, {"the folder of the extended bundle": config.extend})
+    replaced = check_paths(config, name, {"the folder of the extended bundle": config.extend})
     Predictor(base).verify()
     table = read_data(config)
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
     rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
-    inputs, pretrained = choose_readers(rows["train"], kinds, encoders, config)
+    inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     notes += decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes)
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
-    recipe = make_recipe(classes, inputs, encoders, pretrained, width, LATE, config)
+    settings = {name: loaded.settings for name, loaded in pretrained.items()}
+    recipe = make_recipe(classes, inputs, encoders, settings, width, FIXED_HEAD, config)
     planned = Extension(
-        name, table, rows, recipe, notes, base, head, pretrained=pretrained, announced=announced, held_out=held_out
+        name, table, rows, recipe, notes, base, head, pretrained=pretrained, replaced=replaced, held_out=held_out
     )
     planned.build(config.seed)
     return planned
 
 
 def _check_flags(config: TrainConfig) -> None:
-    """Refuse flags on what the bundle has settled."""
+    """Refuse flags that the bundle decides. Raises: ConfigError."""
     defaults = TrainConfig()
-    for flag in FIXED:
+    for flag in FIXED_FLAGS:
         if getattr(config, flag) != getattr(defaults, flag):
             raise ConfigError(
-                f"--{flag} {getattr(config, flag)}: does not go with --extend, where the bundle's head stays as it is; "
-                "leave it out, or train a model anew"
+                f"--{flag} {getattr(config, flag)}: does not go with --extend, which keeps the head of the bundle; "
+                "leave it out, or train a new model"
             )
 
 
 def _check_name(name: str, base: Bundle) -> None:
-    """Refuse the name of the bundle, whose run would be taken for that of the extension."""
+    """Refuse the name of the bundle: its run folder would be mistaken for that of the extension. Raises: ConfigError."""
     if name == base.manifest.name:
         raise ConfigError(
             f"--name {name}: that is the name of the extended bundle; choose another, such as {name}_extended"
@@ -130,7 +126,7 @@ def _check_name(name: str, base: Bundle) -> None:
 
 
 def _added(table: Table, base: Bundle, asked: Sequence[str]) -> dict[str, str]:
-    """Return what the table has and the bundle lacks: {name: kind}."""
+    """Return the modalities that the table has and the bundle lacks: {name: kind}. Raises: ConfigError."""
     old = base.manifest.modalities
     for name in old.keys() & table.modalities.keys():
         if old[name].kind != table.modalities[name]:
@@ -143,8 +139,8 @@ def _added(table: Table, base: Bundle, asked: Sequence[str]) -> dict[str, str]:
         raise ConfigError(f"--modalities {' '.join(unknown)}: the table has {', '.join(table.modalities)}")
     if clash := [name for name in names if name in old]:
         raise ConfigError(
-            f"--modalities {' '.join(clash)}: the bundle has that already; name what to add alone, the others are read "
-            "where rows have them. Another source of the same kind needs a column of another name"
+            f"--modalities {' '.join(clash)}: the bundle has that already; name only what to add, the other columns "
+            "are read where rows have them. Another source of the same kind needs a column of another name"
         )
     added = {name: table.modalities[name] for name in names or table.modalities if name not in old}
     if not added:
@@ -156,25 +152,25 @@ def _added(table: Table, base: Bundle, asked: Sequence[str]) -> dict[str, str]:
 
 
 def _check_classes(table: Table, base: Bundle) -> None:
-    """Refuse labels that the head has no logit for."""
+    """Refuse labels without a logit in the head. Raises: DataError."""
     known = base.manifest.classes
     if unknown := sorted({row.label for rows in table.splits.values() for row in rows} - set(known)):
         raise DataError(
             f"labels that the bundle does not know: {', '.join(unknown[:20])}; it knows {', '.join(known)}; correct them, "
-            "or train a model anew"
+            "or train a new model"
         )
 
 
 def _rows(
     table: Table, base: Bundle, added: Mapping[str, str], config: TrainConfig
 ) -> tuple[dict[str, Sequence[Row]], list[str], list[str] | None]:
-    """Keep the rows that have something that is added, with the bundle's own modalities beside it.
+    """Keep the rows with an added modality, and their values of the modalities of the bundle.
 
-    Returns: the rows, notes on them, and the ids of those that were held out for validation, if it had to be.
+    Returns: the rows, notes on them, and the ids of the rows that were held out for validation; None if none were.
     """
     used = {**{name: modality.kind for name, modality in base.manifest.modalities.items()}, **added}
     rows: dict[str, Sequence[Row]] = {
-        split: [row for row in with_any(table.splits[split], used) if row.values.keys() & added.keys()]
+        split: [row for row in keep_modalities(table.splits[split], used) if row.values.keys() & added.keys()]
         for split in table.splits
     }
     counted = (f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows)
@@ -182,10 +178,10 @@ def _rows(
     _check_each(rows["train"], "train", added)
     held_out = None
     if "val" not in rows:
-        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_SHARE, config.seed)
+        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_FRACTION, config.seed)
         notes += [
             note,
-            "validation was split off here: where the bundle was trained on these rows, its own opinions on them are too sure",
+            "validation rows were held out now: if the bundle was trained on these rows, it is over-confident on them",
         ]
         held_out = [row.id for row in rows["val"]]
     _check_each(rows["val"], "val", added)
@@ -194,6 +190,6 @@ def _rows(
 
 
 def _check_each(rows: Sequence[Row], split: str, added: Mapping[str, str]) -> None:
-    """Refuse a split without any value of an added modality."""
+    """Refuse a split without any value of an added modality. Raises: ConfigError."""
     if lacking := [name for name in added if not any(name in row.values for row in rows)]:
         raise ConfigError(f"modality {lacking[0]}: no row of {split} has it; expected some; add them")

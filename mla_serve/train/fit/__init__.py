@@ -1,1 +1,8 @@
-"""What is fitted on validation rows after training: fusion, prediction sets, references for unfamiliar input."""
+"""What is fitted after training, on validation rows and on corrupted copies of them.
+
+after_training   the order of the steps
+features         features and logits of all rows
+novelty          the reference by which unfamiliar input is detected
+cross_validate   which regularisation of the fusion to use
+formula          the parameters of the fusion
+"""

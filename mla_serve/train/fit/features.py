@@ -1,4 +1,4 @@
-"""Features and opinions of decoded rows, as they are and spoiled: what fusion, prediction sets and unfamiliarity are fitted on."""
+"""Features and logits of decoded rows, clean and corrupted: what everything after training is fitted on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Choice = Callable[[np.random.Generator], str | None]
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One modality of the rows that have it: which rows those are (N,) bool, features (rows, D), logits (rows, C)."""
+    """One modality: present (N,) bool, which rows have it; features (rows, D) and logits (rows, C) of those."""
 
     present: Array
     features: Array
@@ -33,19 +33,17 @@ class Encoded:
 
 @torch.no_grad()
 def encode_column(strategy: Strategy, name: str, column: Column, device: torch.device) -> Encoded:
-    """Encode a modality; the features of a row's windows are averaged, as the predictor does."""
+    """Encode a modality. The features of a row's windows are averaged, as the predictor does."""
     strategy.eval()
     windows = torch.cat([strategy.encoders[name](part.to(device)).cpu() for part in column.windows.split(BATCH)])
-    sums = torch.zeros(len(column.count), windows.shape[1])
-    sums.index_add_(0, torch.repeat_interleave(column.count), windows)
-    features = (sums / column.count.clamp_min(1)[:, None])[column.present]
+    features = column.mean_by_row(windows)[column.present]
     head = strategy.heads[strategy.head_of[name]]
     logits: Tensor = head(features.to(device)).cpu()
     return Encoded(column.present.numpy(), features.numpy(), logits.numpy())
 
 
 def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
-    """Line up all modalities: logits (M, N, C), 0 where absent; present (M, N)."""
+    """Stack all modalities: logits (M, N, C), 0 where absent; present (M, N)."""
     present = np.stack([one.present for one in encoded.values()])
     logits = np.zeros((*present.shape, next(iter(encoded.values())).logits.shape[1]))
     for m, one in enumerate(encoded.values()):
@@ -53,7 +51,7 @@ def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
     return logits, present
 
 
-def spoil_column(
+def corrupt_column(
     rows: Sequence[Row],
     name: str,
     spec: Input,
@@ -61,7 +59,7 @@ def spoil_column(
     seed: int,
     encoder: Encoder | None = None,
 ) -> Column:
-    """Decode a modality of every row with a corruption, `choose`d for each, at a random severity."""
+    """Decode a modality of every row with a corruption, which `choose` draws for each, at a random severity."""
 
     def decode(number: int) -> Array:
         generator = np.random.default_rng([seed, number])
@@ -71,13 +69,13 @@ def spoil_column(
     return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
 
 
-def first_of(spec: Input) -> Choice:
+def first_corruption(spec: Input) -> Choice:
     """Choose the corruption that fusion is fitted on; None for a kind without corruptions."""
     first = next(iter(spec.corruptions), None)
     return lambda generator: first  # noqa: ARG005
 
 
-def any_of(spec: Input) -> Choice:
+def any_corruption(spec: Input) -> Choice:
     """Choose any corruption of a kind of input; None for a kind without corruptions."""
     names = list(spec.corruptions)
     return lambda generator: str(generator.choice(names)) if names else None

@@ -1,9 +1,23 @@
-"""Fit the fusion formula on validation: temperatures, sharpness, one scale per availability pattern.
+"""Fit the parameters of the fusion formula on validation rows.
 
-The NLL averaged over availability patterns, plus a ridge on the log-parameters toward the paper's point. Temperatures and
-sharpness are searched with their gradient; for each candidate the best scale of every pattern is one convex problem in
-one number, solved for all patterns at once by Newton's method. (By the envelope theorem the gradient may take the scales
-as given.)
+The formula (mla_serve/fusion/formula.py) for a pattern S of present modalities, with logits z_m and log prior l:
+
+    z'_m = (z_m - l) / T_m        w_m = softmax over m in S of (-tau H(z'_m))        z = s_S sum of w_m z'_m + l
+
+Where the prior is not counted once, l = 0. Each z_m is log prior plus evidence. Averaging keeps the prior whole but shrinks
+the evidence, and a scale s_S that undoes this would scale the prior too. So the prior is subtracted before and added once
+after the sum. A modality alone keeps it inside: l is tempered and scaled with the rest, which leaves its ranking as it is.
+
+Fitted are the temperatures T_m, the sharpness tau and one scale s_S for each pattern, by minimising
+
+    mean over patterns S of [ mean NLL of the rows that have S + ridge (log s_S)^2 ] + ridge (sum (log T_m)^2 + (log tau)^2)
+
+The ridge pulls all parameters to 1, the paper's rule. Each pattern weighs the same, and each row the same within a pattern.
+Temperatures and sharpness are searched by L-BFGS with the gradient below. For each candidate, the best scale of every
+pattern is a problem in one variable, solved for all patterns at once by Newton's method; by the envelope theorem the
+gradient may treat these scales as constants.
+
+The discounts d_m, in T_m exp(d_m excess), are fitted afterwards with everything else held.
 """
 
 from __future__ import annotations
@@ -16,45 +30,39 @@ import numpy as np
 from scipy.optimize import minimize
 
 from mla_serve.fusion.formula import Array, Fusion, log_softmax, pattern_name
+from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
-RIDGE = 1e-3  # on the squared log-parameters, toward the paper's point
-PATTERNS_UP_TO = 64  # beyond, patterns are sampled and scales shared by the number present
+RIDGE = 1e-3  # on the squared log-parameters
+PATTERNS_UP_TO = 64  # of more, a sample is used, and patterns of the same size share a scale
 BOUND = 4.0  # |log parameter|
 MOST_DISCOUNT = 3.0
 NEWTON_STEPS = 12
-ENOUGH_ROWS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Opinions on labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), excess (M, N), weights (N,)."""
+    """Logits of labelled rows: logits (M, N, C), present (M, N) bool, labels (N,), excess (M, N)."""
 
     logits: Array
     present: Array
     labels: Array
     excess: Array
-    weights: Array
 
     @classmethod
     def of(cls, logits: Array, present: Array, labels: Array, excess: Array | None = None) -> Evidence:
-        """Take rows that all count alike; excess 0 when left out."""
+        """Take rows, with 0 for what is missing."""
         clean = np.where(present[..., None], logits, 0.0).astype(np.float64)
         excess = np.zeros(present.shape) if excess is None else np.where(present, excess, 0.0)
-        return cls(clean, present, labels, excess, np.ones(len(labels)))
+        return cls(clean, present, labels, excess)
 
     def rows(self, chosen: Array) -> Evidence:
-        """Return some of the rows, by index or by mask."""
+        """Return the rows of an index or a mask."""
         return Evidence(
             self.logits[:, chosen],
             self.present[:, chosen],
             self.labels[chosen],
             self.excess[:, chosen],
-            self.weights[chosen],
         )
-
-    def times(self, weight: float) -> Evidence:
-        """Let every row count so much."""
-        return dataclasses.replace(self, weights=self.weights * weight)
 
     def and_also(self, other: Evidence) -> Evidence:
         """Append the rows of another."""
@@ -63,13 +71,7 @@ class Evidence:
             np.concatenate([self.present, other.present], axis=1),
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.excess, other.excess], axis=1),
-            np.concatenate([self.weights, other.weights]),
         )
-
-
-def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, ...], ridge: float = RIDGE) -> Fusion:
-    """Fit on rows that all count alike: logits (M, B, C); present (M, B) bool; labels (B,)."""
-    return fit(Evidence.of(logits, present, labels), names, ridge)
 
 
 def fit(
@@ -79,9 +81,9 @@ def fit(
     start: Fusion | None = None,
     prior: Sequence[float] = (),
 ) -> Fusion:
-    """Minimise the NLL, averaged over availability patterns, plus the ridge.
+    """Fit temperatures, sharpness and scales.
 
-    Args: start, where to search from; prior, each class's share where it is to count once, see fusion.py.
+    Args: start, where the search begins; prior, the frequency of each class if it is to be counted once.
     """
     paper = dataclasses.replace(Fusion.paper(names), prior=prior, prior_once=bool(prior))
     objective = Objective(evidence, ridge, paper)
@@ -97,7 +99,7 @@ def fit(
 
 
 def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ridge: float = RIDGE) -> Fusion:
-    """Choose, all else given, how fast each modality's opinion flattens as its input gets unfamiliar."""
+    """Fit how fast the probabilities of each modality flatten as its input becomes unfamiliar, with all else held."""
     objective = Objective(evidence, ridge, fusion)
     bounds = [(0.0, MOST_DISCOUNT)] * len(names)
     found = minimize(
@@ -107,26 +109,31 @@ def fit_discounts(evidence: Evidence, names: tuple[str, ...], fusion: Fusion, ri
 
 
 class Objective:
-    """The NLL over patterns as a function of log-temperatures and log-sharpness, or of the discounts."""
+    """The objective and its gradient, by log-temperatures and log-sharpness, or by the discounts.
+
+    K patterns have enough rows. row_weights (K, N) sums to 1. log_scales (K,) belongs to the last candidate.
+    """
 
     def __init__(
         self, evidence: Evidence, ridge: float, fusion: Fusion | None = None, listed: Array | None = None
     ) -> None:
-        """Take fusion for its prior, and where the discounts are searched; listed (K, M), the patterns that count."""
+        """Take the rows.
+
+        Args: fusion, for its prior, and what is held while the discounts are searched; listed (K, M), the patterns.
+        """
         prior = np.broadcast_to(fusion.subtracted_log_prior() if fusion else 0.0, evidence.logits.shape[2:])
         apart = np.where(evidence.present[..., None], evidence.logits - prior, 0.0)
         self.evidence, self.ridge, self.fusion = dataclasses.replace(evidence, logits=apart), ridge, fusion
-        listed = listed_patterns(len(evidence.logits)) if listed is None else listed
+        listed = list_patterns(len(evidence.logits)) if listed is None else listed
         usable = np.array([evidence.present[pattern].all(axis=0) for pattern in listed])
-        enough = usable.sum(axis=1) >= ENOUGH_ROWS
+        enough = usable.sum(axis=1) >= MIN_ROWS_TO_FIT
         self.patterns, usable = listed[enough], usable[enough]
-        self.shared = 2 ** len(evidence.logits) - 1 > PATTERNS_UP_TO
-        counted = usable * evidence.weights
-        self.share = counted / counted.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)  # (K, N), sums to 1
+        self.scales_by_size = 2 ** len(evidence.logits) - 1 > PATTERNS_UP_TO
+        self.row_weights = usable / usable.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)
         self.log_scales = np.zeros(len(self.patterns))
         one = self.patterns.sum(axis=1, keepdims=True) == 1
-        self.prior = np.where(one, 0.0, prior)[:, None]  # (K, 1, C), what is added to each pattern's sum
-        self.lone = (self.patterns & one)[..., None] * prior  # (K, M, C), what an opinion alone keeps
+        self.prior = np.where(one, 0.0, prior)[:, None]  # (K, 1, C), added to each pattern's sum
+        self.lone = (self.patterns & one)[..., None] * prior  # (K, M, C), the prior that a modality alone keeps inside
 
     def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
         """Return the penalised NLL at theta (M + 1,) with the best scales, and its gradient."""
@@ -136,7 +143,7 @@ class Objective:
         return nll + self.ridge * float(np.square(theta).sum()), gradient
 
     def discounts_value_and_gradient(self, discounts: Array) -> tuple[float, Array]:
-        """The same at discounts (M,), temperatures, sharpness and scales being those of `fusion`."""
+        """Return the same at discounts (M,), with temperatures, sharpness and scales of `fusion`."""
         assert self.fusion is not None
         self.log_scales = np.log(self.fusion.scale(self.patterns.T))
         temperature = self.fusion.column(self.fusion.temperatures, 1.0) * np.exp(
@@ -147,15 +154,15 @@ class Objective:
         return nll + self.ridge * float(np.square(discounts).sum()), gradient
 
     def scales(self, names: tuple[str, ...]) -> dict[str, float]:
-        """Return the scales of the last candidate, by pattern or by number."""
-        keys = [_key(pattern, names, self.shared) for pattern in self.patterns]
+        """Return the scales of the last candidate, by pattern, or by size where patterns share them."""
+        keys = [_key(pattern, names, self.scales_by_size) for pattern in self.patterns]
         by_key: dict[str, list[float]] = {}
         for key, value in zip(keys, self.log_scales, strict=True):
             by_key.setdefault(key, []).append(value)
         return {key: float(np.exp(np.mean(values))) for key, values in by_key.items()}
 
     def _fused(self, temperature: Array, sharpness: float, *, fit_scales: bool) -> tuple[float, Array, float]:
-        """NLL; its derivative by each opinion's log-temperature (M, N); and by the log-sharpness.
+        """Return the NLL, its derivative by each log-temperature (M, N), and by the log-sharpness.
 
         Args: temperature (M, N) or (M, 1).
         """
@@ -171,12 +178,12 @@ class Objective:
             self.log_scales = self._best_scales(mixed)
         log_q = log_softmax(np.exp(self.log_scales)[:, None, None] * mixed + self.prior)
         rows = np.arange(len(self.evidence.labels))
-        nll = -float((self.share * log_q[:, rows, self.evidence.labels]).sum())
+        nll = -float((self.row_weights * log_q[:, rows, self.evidence.labels]).sum())
         if fit_scales:
             nll += self.ridge * float(np.square(self.log_scales).sum()) / max(len(self.patterns), 1)
         slope = np.exp(log_q)
         slope[:, rows, self.evidence.labels] -= 1
-        slope *= self.share[..., None] * np.exp(self.log_scales)[:, None, None]
+        slope *= self.row_weights[..., None] * np.exp(self.log_scales)[:, None, None]
         along = np.einsum("knc,mnc->kmn", slope, tempered, optimize=True)
         along += np.einsum("knc,kmc->kmn", slope, self.lone, optimize=True) / temperature
         by_weight = weights * (along - (weights * along).sum(axis=1, keepdims=True))
@@ -186,9 +193,9 @@ class Objective:
     def _best_scales(self, mixed: Array) -> Array:
         """Find for every pattern the u that minimises NLL(exp(u) z + log prior) + ridge u^2: mixed (K, N, C) -> (K,).
 
-        Newton's method in u, from the last candidate's; the curvature is kept positive, each step at most 1.
+        Newton's method in u, started at the last candidate's u. The curvature is kept positive and each step is at most 1.
         """
-        share = self.share * max(len(self.patterns), 1)
+        row_weights = self.row_weights * max(len(self.patterns), 1)
         own = mixed[:, np.arange(len(self.evidence.labels)), self.evidence.labels]
         u = self.log_scales
         for _ in range(NEWTON_STEPS):
@@ -196,26 +203,26 @@ class Objective:
             scaled = scale[..., None] * mixed
             p = np.exp(log_softmax(scaled + self.prior))
             expected = np.einsum("knc,knc->kn", p, scaled)
-            slope = (share * (expected - scale * own)).sum(axis=1)
-            spread = (share * (np.einsum("knc,knc,knc->kn", p, scaled, scaled) - np.square(expected))).sum(axis=1)
+            slope = (row_weights * (expected - scale * own)).sum(axis=1)
+            spread = (row_weights * (np.einsum("knc,knc,knc->kn", p, scaled, scaled) - np.square(expected))).sum(axis=1)
             curvature = np.maximum(spread + np.maximum(slope, 0.0) + 2 * self.ridge, 1e-8)
             step = np.clip((slope + 2 * self.ridge * u) / curvature, -1.0, 1.0)
             u = np.clip(u - step, -BOUND, BOUND)
-            if np.abs(step).max(initial=0.0) < 1e-7:  # no pattern at all where validation is too small
+            if np.abs(step).max(initial=0.0) < 1e-7:  # initial, because K may be 0
                 break
         return u
 
 
 def _weights(scores: Array, patterns: Array) -> Array:
-    """Softmax over each pattern's modalities: (M, N), (K, M) -> (K, M, N), 0 where absent."""
+    """Take the softmax over each pattern's modalities: (M, N), (K, M) -> (K, M, N), 0 where absent."""
     chosen = np.where(patterns[..., None], scores, -np.inf)
     weights = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     normalised: Array = weights / weights.sum(axis=1, keepdims=True)
     return normalised
 
 
-def listed_patterns(count: int) -> Array:
-    """List all availability patterns (K, M), or a fixed random sample with every size in it."""
+def list_patterns(count: int) -> Array:
+    """List all availability patterns (K, M), or a fixed random sample that has every size."""
     if 2**count - 1 <= PATTERNS_UP_TO:
         return np.array([p for p in itertools.product([False, True], repeat=count) if any(p)])
     generator = np.random.default_rng(0)
@@ -225,6 +232,6 @@ def listed_patterns(count: int) -> Array:
     return np.concatenate([singles, np.array(mixed), full])
 
 
-def _key(pattern: Array, names: tuple[str, ...], shared: bool) -> str:
+def _key(pattern: Array, names: tuple[str, ...], by_size: bool) -> str:
     chosen = [name for name, there in zip(names, pattern, strict=True) if there]
-    return str(len(chosen)) if shared else pattern_name(chosen)
+    return str(len(chosen)) if by_size else pattern_name(chosen)

@@ -1,11 +1,21 @@
-"""Pretrained encoders: any transformers model that reads images, sounds or texts, frozen, fine-tuned or by LoRA.
+"""Pretrained encoders: transformers models of images, sounds or texts; frozen, fine-tuned, or fine-tuned by LoRA.
 
-Its preprocessing is read from its own configuration. What decodes goes into the input, which serving shares; what
-computes goes into the encoder, and so into the graph; both are held against the transformers processor on real samples
-before anything is trained. Only this package imports transformers and peft, and only when it is used.
+The preprocessing is read from the model's own configuration. Decoding becomes the input, which serving uses too. Numeric
+steps become a part of the encoder, and so of the graph. Both are compared with the transformers processor on real samples
+before training begins. Only this package imports transformers and peft, and only when it is used.
+
+load         load a model and its preprocessing, and refuse what cannot be used
+source       find and load the weights
+processors   read the processor: the input that decodes, and the settings of the front
+fronts       the numeric part of the preprocessing, as torch modules
+backbone     front, transformers model and pooling: windows to one vector
+check        compare input, front and features with the processor
+encoders     the encoders that strategies train
+cache        features of frozen encoders on disk
+settings     what rebuilds an encoder without the folder it came from
 """
 
 PREFIX = "hf:"
 """Marks a pretrained encoder where encoders are named: text=hf:NAME_OR_FOLDER."""
 TUNES = ("frozen", "lora", "full")
-"""What training may do to the weights, the cautious first."""
+"""How the pretrained weights are trained, the default first."""

@@ -1,4 +1,4 @@
-"""A transformers model behind its preprocessing, one vector of features for each window."""
+"""A transformers model with its preprocessing: one vector of features for each window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.pretrained.source import build_model
 
 CLASS_TOKEN = ("vit", "deit", "vit_msn", "beit", "data2vec-vision")
-"""Models whose pooler few checkpoints have trained: the class token is what is used of them."""
+"""Models whose pooler is untrained in most checkpoints; their class token is used instead."""
 
 
 class Backbone(nn.Module):
@@ -30,7 +30,7 @@ class Backbone(nn.Module):
 
     @classmethod
     def build(cls, settings: Pretrained) -> Backbone:
-        """Make one from settings alone, its weights to be loaded."""
+        """Make one from settings alone; the weights are loaded later."""
         return cls(build_model(dict(settings.config)), settings.front, settings.pooling)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         return self.run(given, real)
 
     def prepare(self, windows: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Compute the model's arguments, in fp32: half precision has no room for a log-mel spectrum."""
+        """Compute the model's arguments, in fp32: half precision has too little range for a log-mel spectrum."""
         device = windows.device.type
         if torch.is_autocast_enabled(device):  # an exported graph has no such case
             with torch.autocast(device, enabled=False):
@@ -47,24 +47,24 @@ class Backbone(nn.Module):
         return self.front(windows)
 
     def run(self, given: Mapping[str, Tensor], real: Tensor | None) -> Tensor:
-        """Run the model on its arguments and pool what it says."""
+        """Run the model on its arguments and pool its output."""
         return POOL[self.pooling](self.model(**given), real)
 
 
 def _pooler(output: Any, _: Tensor | None) -> Tensor:
-    """The model's own: of convolutions the mean over the picture, of CLIP and DINOv2 the class token, normalised."""
+    """Use the model's own pooling: for convolutions the mean over the picture, for CLIP and DINOv2 the class token."""
     pooled: Tensor = output.pooler_output.flatten(1)
     return pooled
 
 
 def _first(output: Any, _: Tensor | None) -> Tensor:
-    """The class token."""
+    """Use the class token."""
     states: Tensor = output.last_hidden_state
     return states[:, 0]
 
 
 def _mean(output: Any, real: Tensor | None) -> Tensor:
-    """The mean over the real steps."""
+    """Average over the real steps."""
     states: Tensor = output.last_hidden_state
     if real is None:
         return states.mean(dim=1)
@@ -76,7 +76,7 @@ POOL = {"pooler": _pooler, "class token": _first, "mean": _mean}
 
 
 def pick_pooling(kind: str, model: nn.Module) -> str:
-    """Choose what is customary: the mean over tokens or steps; of images and spectrogram transformers one token."""
+    """Choose the usual pooling: the mean over tokens or steps; for images and spectrogram transformers one token."""
     model_type = model.config.model_type
     if kind == "text":
         return "mean"

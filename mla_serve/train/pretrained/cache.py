@@ -1,7 +1,7 @@
-"""Features on disk, by the content that they were computed from: what a frozen encoder said is computed once.
+"""Features of frozen encoders on disk, by the hash of the content, so that each is computed once.
 
-A part is two arrays, NAME.keys.npy (n, 32) and NAME.features.npy (n, size), where NAME is the hash of the keys. The keys
-are written last, so a part that has them is whole; features stay on disk until they are asked for.
+A part of the cache is two arrays, NAME.keys.npy (n, 32) and NAME.features.npy (n, size), where NAME is the hash of the
+keys. The keys are written last, so a part that has keys is complete. Features stay on disk until they are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class FeatureCache:
     """Features (size,) float32 of one encoder, by sha256."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        """Take the folder of this encoder, which need not exist yet."""
+        """Use the folder of this encoder, which need not exist yet."""
         self.folder, self.size = folder, size
         self._parts: list[Array] = []
         self._at: dict[bytes, tuple[int, int]] = {}
@@ -31,15 +31,15 @@ class FeatureCache:
             self._open(path)
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether a content's features are there."""
+        """Whether the features of a content are stored."""
         return key in self._at
 
     def __len__(self) -> int:
-        """Count the contents."""
+        """Return the number of contents."""
         return len(self._at)
 
     def get(self, keys: Sequence[bytes]) -> Array:
-        """Return the features of contents that are there: (len(keys), size)."""
+        """Return the features of stored contents: (len(keys), size)."""
         found = np.empty((len(keys), self.size), np.float32)
         for row, key in enumerate(keys):
             part, at = self._at[key]
@@ -47,7 +47,7 @@ class FeatureCache:
         return found
 
     def put(self, keys: Sequence[bytes], features: Array) -> None:
-        """Keep features (len(keys), size)."""
+        """Store features (len(keys), size)."""
         if not keys:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,14 +58,14 @@ class FeatureCache:
         self._open(self.folder / f"{stem}.keys.npy")
 
     def _open(self, path: Path) -> None:
-        """Take up a part. One that is damaged is left aside, and computed anew when it is asked for."""
+        """Open a part. A damaged one is ignored, and its features are computed again when they are needed."""
         try:
             digests = np.load(path)
             features = np.load(path.with_name(path.name.replace(".keys.", ".features.")), mmap_mode="r")
             if digests.shape != (len(features), 32) or features.shape[1:] != (self.size,):
                 raise ValueError(f"shapes {digests.shape} and {features.shape}")
         except (OSError, ValueError, EOFError) as error:
-            log.warning("%s: left aside, it is damaged (%s); its features are computed anew", path, error)
+            log.warning("%s: ignored, it is damaged (%s); its features are computed again", path, error)
             return
         for at, digest in enumerate(digests):
             self._at[digest.tobytes()] = (len(self._parts), at)
@@ -73,7 +73,7 @@ class FeatureCache:
 
 
 def _write(path: Path, content: Array) -> None:
-    """Write an array whole: to a temporary name, that no other process writes to, then renamed."""
+    """Write an array to a temporary name that no other process uses, then rename it."""
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp.npy")
     np.save(temporary, content)
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Hold an input, its front and the pooled features against the transformers processor, on real samples."""
+"""Compare an input, its front and the pooled features with the transformers processor, on real samples."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mla_serve.train.pretrained.backbone import Backbone
 from mla_serve.train.pretrained.source import quietly
 
 TOLERANCE = {"image": 1e-4, "audio": 2e-2, "text": 0.0}
-"""Largest difference of what the model is given; a log-mel cell near its floor is computed to two digits in fp32."""
-FEATURES = 2e-3
-"""Largest difference of the features, relative to the largest of a sample."""
+"""Largest allowed difference of the model's arguments. In fp32, a log-mel cell near its floor has two exact digits."""
+FEATURE_TOLERANCE = 2e-3
+"""Largest allowed difference of the features, relative to the largest feature of a sample."""
 
 
 @torch.no_grad()
 def check_preprocessing(
     source: str, spec: Input, backbone: Backbone, processor: Any, payloads: Sequence[Payload]
 ) -> float:
-    """Compare, payload by payload, what we give the model and what comes out.
+    """Compare the model's arguments and features with those of its processor, payload by payload.
 
     Returns: the largest relative difference of the features.
-    Raises: ConfigError when it is beyond tolerance, or the model refuses what its processor gives.
+    Raises: ConfigError when a difference is too large, or the model rejects the arguments of its processor.
     """
     worst = 0.0
     for payload in payloads:
@@ -40,8 +40,8 @@ def check_preprocessing(
             except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
                 raise ConfigError(f"hf:{source}: the model refuses what its processor gives ({error})") from error
             difference = float((ours - theirs).abs().max() / (1e-3 + theirs.abs().max()))
-            if not difference <= FEATURES:
-                raise _differs(source, f"the features differ by {difference:.2g}, allowed is {FEATURES:g}")
+            if not difference <= FEATURE_TOLERANCE:
+                raise _differs(source, f"the features differ by {difference:.2g}, allowed is {FEATURE_TOLERANCE:g}")
             worst = max(worst, difference)
     return worst
 
@@ -66,7 +66,7 @@ def _differs(source: str, how: str) -> ConfigError:
 
 
 def _real(expected: dict[str, Tensor], ours: Tensor | None) -> Tensor | None:
-    """Say which steps are real, by the processor's own mask where it has one for steps."""
+    """Return which steps are real, by the processor's own mask if it has one for steps."""
     return expected["attention_mask"].bool() if "input_ids" in expected else ours
 
 

@@ -1,8 +1,8 @@
-"""Pretrained encoders as strategies see them.
+"""The pretrained encoders that strategies train.
 
-Frozen: in training its windows are what the backbone says of them, computed once, and all there is to learn is the
-projection; the backbone comes back for the export. Whole: backbone and projection, both trained, or the backbone's
-low-rank matrices alone; and what is exported, in every case.
+FrozenEncoder: the features of the backbone are computed once, and only a projection is trained on them. At export it is
+replaced by a CompleteEncoder. CompleteEncoder: backbone and projection are both trained, or only the low-rank matrices
+(LoRA) in the backbone. It is what is exported in every case.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.pretrained.source import quietly
 
 BATCH = 32  # windows that go through a frozen backbone together
-MEASURED = 256  # windows that are standardised by, where each costs a pass through the backbone
+MEASURED = 256  # windows by which features are standardised, where each needs a pass through the backbone
 DROPOUT = {"frozen": 0.5, "lora": 0.1, "full": 0.1}
-"""Of the features before the projection. Frozen ones are not augmented: with .5, MVSA's texts come to what the best ridge
-of a logistic regression does on them (validation .72, NLL .68; with .1 .69 and .76)."""
-LEAST = 0.01  # of the average deviation: what a feature is divided by at least
+"""Of the features before the projection. Frozen features are not augmented. With .5, the texts of MVSA-Single reach the
+accuracy of a logistic regression with the best ridge (validation .72, NLL .68; with .1 only .69 and .76)."""
+MIN_STD = 0.01  # of the average deviation; no feature is divided by less
 SPEED = {"full": 0.02, "lora": 0.25}
-"""How fast what is pretrained learns, of --lr: its whole weights, or low-rank matrices beside them."""
-ALPHA = 2  # of LoRA's scale alpha / rank, in ranks
+"""Factor on --lr for the pretrained part: all weights, or the low-rank matrices of LoRA."""
+ALPHA = 2  # LoRA's alpha, in multiples of the rank
 
 
 class Projection(nn.Module):
@@ -49,10 +49,10 @@ class Projection(nn.Module):
         self.end = nn.Sequential(nn.Dropout(DROPOUT[settings.tune]), nn.Linear(settings.size, width))
 
     def measure(self, features: Tensor) -> None:
-        """Take mean and standard deviation per feature; one that hardly varies is not blown up."""
+        """Set mean and standard deviation of each feature. A feature that hardly varies is not blown up."""
         std = features.double().std(0, correction=0)
         self.mean.copy_(features.double().mean(0))
-        self.std.copy_(std.clamp_min(max(LEAST * float(std.mean()), 1e-6)))
+        self.std.copy_(std.clamp_min(max(MIN_STD * float(std.mean()), 1e-6)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Project (B, size)."""
@@ -60,17 +60,17 @@ class Projection(nn.Module):
         return projected
 
 
-class Extractor:
-    """A frozen backbone and what it said before. No module, so that no strategy trains, saves or counts it."""
+class FeatureExtractor:
+    """A frozen backbone with a cache of its features. Not a module, so that no strategy trains, saves or counts it."""
 
     def __init__(self, backbone: nn.Module, settings: Pretrained, cache: Path | None, device: torch.device) -> None:
-        """Take the folder of caches, or None to compute anew each time."""
+        """Take the folder of all caches, or None to compute without a cache."""
         self.backbone = backbone.eval().requires_grad_(False).to(device)
         self.device, self.size = device, settings.size
         self.cache = FeatureCache(cache / _fingerprint(settings), settings.size) if cache else None
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Return the features (N, size) of decoded windows (N, *shape), each different one computed once."""
+        """Return the features (N, size) of decoded windows (N, *shape). Equal windows are computed once."""
         keys = [hashlib.sha256(np.ascontiguousarray(window).tobytes()).digest() for window in windows.numpy()]
         new = {key: at for at, key in enumerate(keys) if self.cache is None or key not in self.cache}
         computed = self._compute(windows[list(new.values())])
@@ -86,10 +86,10 @@ class Extractor:
         return torch.cat([torch.empty(0, self.size), *parts])
 
 
-class Frozen(Encoder):
-    """The projection alone; its windows in training are the features that `precompute` returns."""
+class FrozenEncoder(Encoder):
+    """The projection alone. In training its windows are the features that `precompute` returns."""
 
-    extractor: Extractor
+    extractor: FeatureExtractor
 
     def __init__(self, spec: Input, width: int, settings: Pretrained) -> None:
         """Build the projection."""
@@ -98,16 +98,16 @@ class Frozen(Encoder):
         self.end = Projection(settings, width)
 
     def set_backbone(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
-        """Take up the backbone that computes the features, and the folder where they are kept."""
-        self.extractor = Extractor(backbone, self.settings, cache, device)
+        """Take the backbone that computes the features, and the folder of their cache."""
+        self.extractor = FeatureExtractor(backbone, self.settings, cache, device)
 
     def precompute(self, windows: Tensor) -> Tensor:
-        """Return what the backbone says of decoded windows: (N, size)."""
+        """Return the backbone's features of decoded windows: (N, size)."""
         return self.extractor(windows)
 
     @property
     def precomputes(self) -> bool:
-        """Yes."""
+        """True: features are computed once, before training."""
         return True
 
     def measure(self, windows: Tensor) -> None:
@@ -120,18 +120,18 @@ class Frozen(Encoder):
         return features
 
     def finished(self, weights: Weights) -> Encoder:
-        """Return the whole encoder."""
-        whole = Whole(self.spec, self.width, self.settings)
+        """Return the complete encoder, which takes decoded windows."""
+        whole = CompleteEncoder(self.spec, self.width, self.settings)
         whole.backbone.load_state_dict(weights())
         whole.end = self.end
         return whole.eval()
 
 
-class Whole(Encoder):
+class CompleteEncoder(Encoder):
     """Backbone and projection."""
 
     def __init__(self, spec: Input, width: int, settings: Pretrained) -> None:
-        """Build from settings; the backbone's weights are to be adopted or loaded."""
+        """Build from settings; the weights of the backbone are adopted or loaded later."""
         super().__init__(spec, width)
         self.settings = settings
         self.backbone = Backbone.build(settings)
@@ -146,15 +146,15 @@ class Whole(Encoder):
             own[_key_in(own, name)].copy_(value)
 
     def measure(self, windows: Tensor) -> None:
-        """Standardise by what the pretrained weights say."""
+        """Standardise by the features of the pretrained weights."""
         training = self.training
         self.eval()
         with torch.no_grad():
             self.end.measure(torch.cat([self.backbone(part) for part in windows[:MEASURED].split(BATCH)]))
         self.train(training)
 
-    def train(self, mode: bool = True) -> Whole:
-        """Train, but for what a frozen layer keeps count of."""
+    def train(self, mode: bool = True) -> CompleteEncoder:
+        """Switch to training, except the running statistics of batch norms that LoRA keeps frozen."""
         super().train(mode)
         for module in self.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and self.settings.tune == "lora":
@@ -167,7 +167,7 @@ class Whole(Encoder):
         return self.settings.tune == "full" and super().normalises_over_batch
 
     def relative_learning_rates(self) -> Mapping[int, float]:
-        """Let what is pretrained learn more slowly."""
+        """Let the pretrained part learn more slowly."""
         speed = SPEED.get(self.settings.tune, 1.0)
         return {id(parameter): speed for parameter in self.backbone.parameters()}
 
@@ -177,25 +177,25 @@ class Whole(Encoder):
         return features
 
     def finished(self, weights: Weights) -> Encoder:  # noqa: ARG002
-        """Merge low-rank matrices into the layers that they stand beside."""
+        """Merge the low-rank matrices into their layers."""
         if self.settings.tune == "lora":
             self.backbone.model = self.backbone.model.merge_and_unload()
         return self
 
 
 def make_pretrained(spec: Input, width: int, settings: Pretrained) -> Encoder:
-    """Build the encoder for training, its backbone's weights to be adopted."""
-    return (Frozen if settings.tune == "frozen" else Whole)(spec, width, settings)
+    """Build the encoder for training; the weights of its backbone are adopted later."""
+    return (FrozenEncoder if settings.tune == "frozen" else CompleteEncoder)(spec, width, settings)
 
 
 def _fingerprint(settings: Pretrained) -> str:
-    """Hash what features depend on, beside the windows."""
+    """Return the hash of everything that features depend on, except the windows."""
     parts = [settings.weights, dict(settings.front), settings.pooling, dict(settings.config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _with_lora(model: nn.Module, settings: Pretrained) -> Any:
-    """Put low-rank matrices beside every linear layer; all else is frozen."""
+    """Add low-rank matrices to every linear layer, and freeze everything else."""
     import peft
 
     config = peft.LoraConfig(
@@ -206,12 +206,12 @@ def _with_lora(model: nn.Module, settings: Pretrained) -> Any:
 
 
 def _key_in(own: Mapping[str, Any], name: str) -> str:
-    """Find a pretrained weight beside low-rank matrices, where its layer has become base_layer."""
+    """Return the key of a pretrained weight. Where LoRA has wrapped its layer, the layer is called base_layer."""
     inside = name.replace("model.", "model.model.", 1)
     stem, _, leaf = inside.rpartition(".")
     return next(key for key in (name, inside, f"{stem}.base_layer.{leaf}") if key in own)
 
 
 def linear_layers(model: nn.Module) -> Iterator[str]:
-    """Name the layers that LoRA could stand beside."""
+    """Yield the names of the layers that LoRA can extend."""
     return (name for name, module in model.named_modules() if isinstance(module, nn.Linear))

@@ -1,7 +1,7 @@
-"""The numeric part of preprocessing, as modules: decoded windows in, what a transformers model takes out.
+"""The numeric part of preprocessing, as torch modules (fronts): decoded windows in, a transformers model's arguments out.
 
-A front returns the model's arguments and which steps of its output are real, (B, steps) bool, or None where all are.
-A new one is a class and a line in FRONTS. Constants are float64 until they are complete.
+A front also returns which steps of the model's output are real, (B, steps) bool, or None where all are. A new front is a
+class and a line in FRONTS. Constants are computed in float64 and rounded at the end.
 """
 
 from __future__ import annotations

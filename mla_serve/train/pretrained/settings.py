@@ -1,4 +1,4 @@
-"""What rebuilds a pretrained encoder without the folder that it came from; kept in the recipe of a run."""
+"""The settings that rebuild a pretrained encoder without the folder it came from. The recipe of a run holds them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mla_serve.train.pretrained import PREFIX
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """One encoder: plain values only, so that it can stand in JSON.
+    """One encoder, in plain values that JSON can hold.
 
-    source, as it may be shown; tune, one of TUNES; rank of the LoRA matrices; config, that of the transformers model;
-    front, the numbers of its preprocessing, by which fronts.py computes; pooling, how one vector is made of its output;
-    size of that vector; weights, the sha256 of what was loaded.
+    source: without local paths. tune: one of TUNES. rank: of the LoRA matrices. config: of the transformers model. front:
+    the settings of a front in fronts.py. pooling: how its output becomes one vector. size: of that vector. weights: the
+    sha256 of the loaded weights.
     """
 
     source: str
@@ -30,13 +30,13 @@ class Pretrained:
 
     @property
     def note(self) -> str:
-        """Say what it is in a line."""
+        """Describe the encoder in one line."""
         tune = f"{self.tune} of rank {self.rank}" if self.tune == "lora" else self.tune
         return f"{PREFIX}{self.source}, {tune}, {self.size} features by {self.pooling}, weights {self.weights[:12]}"
 
 
 def shown(source: str) -> str:
-    """Name a source without the path of this machine: an owner/name as it is, of a folder its own name."""
+    """Return a source without local paths: owner/name as it is, of a folder its last name."""
     path = PurePath(source)
     is_name = len(path.parts) <= 2 and not source.startswith((".", "~", "/"))
     return source if is_name else path.name

@@ -1,4 +1,4 @@
-"""Find a pretrained model and load its weights, or say why it cannot be used."""
+"""Find a pretrained model and load its weights, or refuse it with the reason."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mla_serve.errors import ConfigError
 READS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}
 """The main input of a transformers model -> the kind of modality that it reads."""
 TOWERS = {"image": "vision", "audio": "audio", "text": "text"}
-"""What a model of several kinds calls the part for one: vision_config, vision_model."""
-NO_CHANCE = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
-"""Options that some audio models have: randomness that no seed of ours reaches, beside our own augmentation."""
+"""Name of the part for one kind in a model of several kinds, as in vision_config and vision_model."""
+RANDOMNESS_OFF = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
+"""Options of some audio models, switched off: their randomness follows no seed of ours, and we augment ourselves."""
 T = TypeVar("T")
 
 
@@ -38,7 +38,7 @@ def load_model(source: str, kind: str) -> nn.Module:
     tower = TOWERS.get(kind, "")
     is_tower = hasattr(getattr(config, f"{tower}_config", None), "model_type")
     _check_kind(source, kind, getattr(config, f"{tower}_config") if is_tower else config)
-    for option, value in NO_CHANCE.items():
+    for option, value in RANDOMNESS_OFF.items():
         if hasattr(config, option):
             setattr(config, option, value)
     model, info = fetch(
@@ -65,7 +65,7 @@ def load_model(source: str, kind: str) -> nn.Module:
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
-    """Make a model from the configuration alone, its weights to be loaded."""
+    """Make a model from its configuration alone; the weights are loaded later."""
     require_extra("hf")
     import transformers
 
@@ -74,7 +74,7 @@ def build_model(config: dict[str, Any]) -> nn.Module:
 
 
 def _encoder_of(model: nn.Module) -> nn.Module:
-    """Return the encoder of a model that generates by a decoder, too; else the model."""
+    """Return the encoder of an encoder-decoder model; any other model as it is."""
     encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
     return encoder
 
@@ -97,7 +97,7 @@ def fetch(call: Callable[..., T], source: str, **options: Any) -> T:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep progress bars and advice of transformers off the screen."""
+    """Suppress the progress bars and warnings of transformers."""
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -121,7 +121,7 @@ def hash_weights(model: nn.Module) -> str:
 
 
 def _check_exists(source: str) -> None:
-    """Refuse what can only be a folder, and is none. A plain owner/name is left to the hub."""
+    """Refuse a path that is not a folder. A plain owner/name is looked up on the hub later. Raises: ConfigError."""
     if not source:
         raise ConfigError("hf: names no model; expected hf:FOLDER that save_pretrained wrote, or hf:NAME on the hub")
     path = Path(source)
@@ -130,7 +130,7 @@ def _check_exists(source: str) -> None:
 
 
 def _check_kind(source: str, kind: str, config: Any) -> None:
-    """Refuse a model that reads something else."""
+    """Refuse a model that reads another kind of input. Raises: ConfigError."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:

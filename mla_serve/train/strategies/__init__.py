@@ -1,4 +1,11 @@
-"""Training strategies behind one interface. A new one is a class and a line in STRATEGIES."""
+"""Training strategies: how a mini-batch changes encoders and heads. A new one is a class and a line in STRATEGIES.
+
+base            the interface; optimisers, learning rates, checkpoints
+mla, hgm        turns with a shared head, and the projection that protects it; the ensemble
+dus             turns of different length
+joint           one loss on fused logits: joint_sum, joint_concat, joint_dropout, joint_unimodal
+ogm_ge, qmf, mib, mmpareto   variants of joint training from the literature
+"""
 
 from mla_serve.train.strategies.base import Batch, Options, Part, Strategy
 from mla_serve.train.strategies.dus import Dus

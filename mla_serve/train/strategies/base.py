@@ -1,4 +1,4 @@
-"""The interface of a training strategy, and what all of them share: optimisers, schedules, checkpoints."""
+"""The interface of a training strategy, and what all strategies share: optimisers, schedules, checkpoints."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ import torch
 from torch import Tensor, nn
 
 from mla_serve.train.distributed import collectives
-from mla_serve.train.distributed.batch_share import Share
+from mla_serve.train.distributed.local_rows import LocalRows
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.encoders.base import at_least_float32
 
 
 class Batch(Protocol):
-    """One mini-batch of B rows, each with some of the modalities; of several processes each has a part of the rows."""
+    """One mini-batch: B rows, each with some of the modalities. Of several processes, each has B of the batch's rows."""
 
     rows: Tensor
-    """(B,) int64, the rows' numbers in the training split."""
+    """(B,) int64, positions of the rows in the training split."""
     labels: Tensor
     """(B,) int64."""
     present: Mapping[str, Tensor]
     """{modality: (B,) bool}."""
-    whole: Mapping[str, Tensor]
-    """{modality: bool}, on the CPU: `present` for all processes' rows together."""
+    present_everywhere: Mapping[str, Tensor]
+    """{modality: bool}, on the CPU: `present` of the rows of all processes together."""
 
     def inputs(self, name: str) -> Tensor:
-        """Load, augment and move the windows of the rows that have `name`, when they are asked for: (rows, *shape).
+        """Load, augment and move the windows of the rows that have `name`: (rows, *shape).
 
-        Where other processes have such rows and this one has none, the first of theirs.
+        Nothing is loaded before this call, so that a turn needs memory for its own modality only. Where this process has
+        no such row, but others have, it returns the first of theirs.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """This process's rows of a batch that have one modality.
+    """The rows of a batch that have one modality, those of this process.
 
-    windows (rows, *shape), one that does not count where there are none; labels (rows,); share, which of all processes'
-    rows they are.
+    windows (rows, *shape), or one window that does not count where there is no such row; labels (rows,); local, which of
+    the rows of all processes they are.
     """
 
     windows: Tensor
     labels: Tensor
-    share: Share
+    local: LocalRows
 
     def first(self, count: int) -> Part:
-        """Return what is among the first `count` rows of the whole batch."""
-        share = self.share.first(count)
-        return Part(self.windows[: len(share.lent)], self.labels[: len(share.at)], share)
+        """Return those among the first `count` of all processes' rows."""
+        local = self.local.first(count)
+        return Part(self.windows[: len(local.encoded)], self.labels[: len(local.positions)], local)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What strategies may be told; see TrainConfig for the meaning of each."""
+    """The options of strategies; TrainConfig says what each means."""
 
     lr: float = 2e-3
     weight_decay: float = 0.01
@@ -70,12 +71,12 @@ class Options:
 class Strategy(nn.Module, abc.ABC):
     """Encoders, heads and the rule by which a mini-batch changes them.
 
-    `heads` maps head names to linear layers (D -> C), `head_of` maps each modality to its head's name. `takes` names
-    the options that are this strategy's own; `native` is the fusion rule that it was made for, a key of RULES, and
-    `native_bias` what every head's logits share and a sum of them must count once.
+    heads: head name -> linear layer (D -> C). head_of: modality -> head name. own_options: the options that only this
+    strategy has. native: the fusion rule that belongs to the strategy, a key of mla_serve.fusion.rules.RULES.
+    native_bias: the bias that all heads share, which a sum of their logits must count once.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset()
+    own_options: ClassVar[frozenset[str]] = frozenset()
     native: ClassVar[str] = "paper"
 
     def __init__(
@@ -108,70 +109,74 @@ class Strategy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def step(self, batch: Batch) -> dict[str, float]:
-        """Learn from one mini-batch; returns what to log, losses by modality among it."""
+        """Learn from one mini-batch; returns numbers to log, such as the loss of each modality."""
 
     def prepare(self, total_steps: int, rows: int) -> None:  # noqa: ARG002
         """Make optimisers and schedules for a run of total_steps batches over `rows` rows. Default: one for everything."""
         self.schedules = {"all": Schedule(self, self.options, total_steps)}
 
     def start_epoch(self) -> None:
-        """Do what is due at the start of an epoch. Default: nothing."""
+        """Prepare an epoch. Default: nothing to do."""
 
     def training_state(self) -> dict[str, Any]:
         """Return everything beside the weights that a resumed run needs."""
         return {"schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()}}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take up what `training_state` returned."""
+        """Restore what `training_state` returned."""
         for name, schedule in self.schedules.items():
             schedule.load_state_dict(state["schedules"][name])
 
     def native_bias(self) -> list[float]:
-        """Return the bias (C) that all heads share; empty when they do not."""
+        """Return the bias (C) that all heads share; empty if they share none."""
         return []
 
     def features(self, name: str, windows: Tensor) -> Tensor:
-        """Encode windows (B, *shape): (B, D) float32; while training, in the precision that was asked for."""
+        """Encode windows (B, *shape): (B, D) float32. While training, convolutions and products use --precision."""
         lower = self.encoders[name].training and self.options.precision == "bf16"
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=lower):
             features: Tensor = self.encoders[name](windows)
         return at_least_float32(features)
 
     def logits(self, name: str, windows: Tensor) -> Tensor:
-        """Return one modality's opinion of windows (B, *shape): (B, C)."""
+        """Return the logits of one modality for windows (B, *shape): (B, C)."""
         logits: Tensor = self.heads[self.head_of[name]](self.features(name, windows))
         return logits
 
     def part(self, batch: Batch, name: str) -> Part:
-        """Take out of a batch the rows that have a modality."""
-        return Part(batch.inputs(name), batch.labels[batch.present[name]], collectives.share(batch.whole[name]))
+        """Take the rows that have a modality from a batch."""
+        local = collectives.local_rows(batch.present_everywhere[name])
+        return Part(batch.inputs(name), batch.labels[batch.present[name]], local)
 
     def encode(self, name: str, part: Part) -> Tensor:
-        """Encode the rows that count, to learn from them: (rows, D)."""
-        with part.share.encoding():
+        """Encode the rows to learn from them: (rows, D). A window that does not count is encoded and dropped."""
+        with part.local.encoding():
             return self.features(name, part.windows)[: len(part.labels)]
 
     def mean_loss(self, logits: Tensor, labels: Tensor, total: int) -> Tensor:
-        """Return what these rows (rows, C) add to the mean loss over the `total` rows of all processes."""
+        """Return the part of the mean loss over all processes' `total` rows that these rows (rows, C) contribute.
+
+        The sum over the processes is the mean loss over the batch, as one process computes it.
+        """
         if not len(labels):
-            return logits.sum()  # zero, and has gradients
+            return logits.sum()  # zero, with gradients of zero, so that every process takes part in the all-reduce
         loss: Tensor = self.loss(logits, labels)
         return loss * (len(labels) / total)
 
     def set_gradients(self, loss: Tensor, *modules: nn.Module) -> float:
-        """Set the gradients of modules, all when left out, to those of the sum of all processes' losses; returns the sum."""
+        """Set the gradients of the modules (default: all) to those of the sum of the processes' losses; returns that sum."""
         loss.backward()
         total = loss.detach().clone()
         own = [parameter for module in modules or (self,) for parameter in module.parameters()]
-        collectives.sum_([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
+        collectives.all_reduce([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
         return total.item()
 
     def usable(self, batch: Batch) -> list[str]:
-        """List the modalities that have rows enough in a batch: two where the encoder normalises over it."""
+        """List the modalities with enough rows in a batch: one, or two if the encoder normalises over the batch."""
         return [
             name
             for name, encoder in self.encoders.items()
-            if int(batch.whole[name].sum()) >= (2 if encoder.normalises_over_batch else 1)
+            if int(batch.present_everywhere[name].sum()) >= (2 if encoder.normalises_over_batch else 1)
         ]
 
 
@@ -191,7 +196,7 @@ class Schedule:
 
     def advance(self) -> None:
         """Move the learning rate on by one batch."""
-        # torch warns when a rate moves before the first step; a turn without rows is no fault.
+        # torch warns if the rate changes before the first step. Here that is no fault: a modality may lack rows.
         self.optimizer._opt_called = True
         self._scheduler.step()
 
@@ -201,7 +206,7 @@ class Schedule:
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+        """Restore a saved state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["schedule"])
 
@@ -214,7 +219,7 @@ def _optimizer(module: nn.Module, options: Options) -> torch.optim.Optimizer:
 
 
 def _by_speed(module: nn.Module) -> list[dict[str, Any]]:
-    """Group the parameters that are trained by how fast they learn."""
+    """Group the trained parameters by the factor on their learning rate."""
     encoders = [part for part in module.modules() if isinstance(part, Encoder)]
     speeds = {key: speed for encoder in encoders for key, speed in encoder.relative_learning_rates().items()}
     groups: dict[float, list[nn.Parameter]] = {}

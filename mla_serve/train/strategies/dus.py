@@ -1,4 +1,12 @@
-"""DUS: on MLA's loop, a modality that is ahead draws fewer rows. arXiv 2503.03792."""
+"""DUS: MLA's turns, but a modality that is ahead learns from fewer rows. arXiv 2503.03792.
+
+With s_m the running mean of the probability that modality m gives the true class, and n the rows of the batch that have it,
+the next turn of m uses
+
+    n_m = clip(n (1 - beta tanh(s_m / mean(s) - 1)), n / 4, n)
+
+of them. beta = 1 and the lower bound n / 4 are ours.
+"""
 
 from __future__ import annotations
 
@@ -11,45 +19,43 @@ from mla_serve.train.distributed import collectives
 from mla_serve.train.strategies.base import Part
 from mla_serve.train.strategies.mla import MOMENTUM, Mla
 
-BETA = 1.0  # ours
-LEAST = 0.25  # of the batch; ours
+BETA = 1.0
+LEAST = 0.25  # of the rows
 
 
 class Dus(Mla):
-    """The next turn of m draws n_m = clip(n (1 - beta tanh(s_m / mean(s) - 1)), n / 4, n) rows, s_m the running mean of
-    the probability that m gives the truth.
-    """
+    """MLA with fewer rows for modalities that are ahead. `confidence` holds s_m."""
 
     def prepare(self, total_steps: int, rows: int) -> None:
-        """Start with every modality alike."""
+        """Start with no confidence measured."""
         super().prepare(total_steps, rows)
-        self.sure: dict[str, float] = {}
+        self.confidence: dict[str, float] = {}
 
     def _turn(self, name: str, part: Part) -> dict[str, float]:
-        rows = self.rows_for(name, part.share.total)
+        rows = self.rows_for(name, part.local.total)
         part = part.first(rows)
         logged = super()._turn(name, part)
         with torch.no_grad():
             self.encoders[name].eval()
-            chances = self.logits(name, part.windows)[: len(part.labels)].softmax(1)
-            p = collectives.row_mean(chances.gather(1, part.labels[:, None]).squeeze(1)).item()
+            probabilities = self.logits(name, part.windows)[: len(part.labels)].softmax(1)
+            p = collectives.row_mean(probabilities.gather(1, part.labels[:, None]).squeeze(1)).item()
             self.encoders[name].train(self.training)
-        self.sure[name] = MOMENTUM * self.sure.get(name, p) + (1 - MOMENTUM) * p
+        self.confidence[name] = MOMENTUM * self.confidence.get(name, p) + (1 - MOMENTUM) * p
         return logged | {f"rows/{name}": float(rows)}
 
     def rows_for(self, name: str, count: int) -> int:
-        """Return how many of a batch's rows a modality draws, two at least."""
-        if not self.sure.get(name):
+        """Return how many of `count` rows a modality uses, two at least."""
+        if not self.confidence.get(name):
             return count  # it has had no turn yet, or is never right
-        ahead = self.sure[name] / (sum(self.sure.values()) / len(self.sure)) - 1
-        share = max(1 - BETA * math.tanh(ahead), LEAST)
-        return min(count, max(2, round(share * count)))
+        ahead = self.confidence[name] / (sum(self.confidence.values()) / len(self.confidence)) - 1
+        fraction = max(1 - BETA * math.tanh(ahead), LEAST)
+        return min(count, max(2, round(fraction * count)))
 
     def training_state(self) -> dict[str, Any]:
-        """Return the running means too."""
-        return super().training_state() | {"sure": self.sure}
+        """Return the confidences too."""
+        return super().training_state() | {"sure": self.confidence}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take up what `training_state` returned."""
+        """Restore what `training_state` returned."""
         super().load_training_state(state)
-        self.sure = state["sure"]
+        self.confidence = state["sure"]

@@ -1,4 +1,10 @@
-"""Joint training: one loss on the logits of all modalities together, in the forms that people usually pick."""
+"""Joint training: one loss on the fused logits of all modalities, in four usual forms.
+
+joint_sum       z = sum of W_m h_m + b_m over the modalities that a row has
+joint_concat    z = W [h_1; ...; h_M] + b, that is sum of W_m h_m, + b once; a missing modality's features are zeros
+joint_dropout   joint_concat, with whole modalities left out at random in training
+joint_unimodal  CE of joint logits + sum over m of CE of modality m alone, on heads of its own
+"""
 
 from __future__ import annotations
 
@@ -12,26 +18,26 @@ from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Strategy
 
-KEEP = 0.6  # share of the rows in which joint_dropout leaves a modality in; ours
+KEEP = 0.6  # probability with which joint_dropout keeps a modality of a row; ours
 
 
 class JointSum(Strategy):
-    """Sum of the modalities' logits, each from a head of its own."""
+    """The sum of the modalities' logits, each from a head of its own."""
 
     native: ClassVar[str] = "sum_logit"
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities at once."""
-        opinions = self.opinions(batch)
-        if opinions:
-            logged = self.learn(batch, opinions)
+        logits = self.unimodal_logits(batch)
+        if logits:
+            logged = self.learn(batch, logits)
             self.schedules["all"].step()
         else:
             logged = {}
         self.schedules["all"].advance()
         return logged
 
-    def opinions(self, batch: Batch) -> dict[str, Tensor]:
+    def unimodal_logits(self, batch: Batch) -> dict[str, Tensor]:
         """Return each usable modality's logits for the rows that have it: {name: (rows, C)}."""
         return {name: self.heads[self.head_of[name]](features) for name, features in self.all_features(batch).items()}
 
@@ -39,55 +45,58 @@ class JointSum(Strategy):
         """Return each usable modality's features of the rows that have it: {name: (rows, D)}."""
         return {name: self.encode(name, self.part(batch, name)) for name in self.usable(batch)}
 
-    def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Set the gradients; returns what to log."""
-        joint, outputs = self.fuse(batch, opinions, self.kept(batch, opinions))
-        loss = self.joint_loss(batch, joint, outputs, opinions)
-        return {"loss/joint": self.set_gradients(loss)} | self.unimodal_losses(batch, opinions)
+    def learn(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
+        """Set the gradients; returns numbers to log."""
+        joint, has_any = self.fuse(batch, unimodal, self.kept(batch, unimodal))
+        loss = self.joint_loss(batch, joint, has_any, unimodal)
+        return {"loss/joint": self.set_gradients(loss)} | self.unimodal_losses(batch, unimodal)
 
-    def joint_loss(self, batch: Batch, joint: Tensor, outputs: Tensor, names: Iterable[str]) -> Tensor:
-        """Return what this process adds to the mean loss over all rows that any of the modalities is heard of."""
-        total = int(torch.stack([batch.whole[name] for name in names]).any(dim=0).sum())
-        return self.mean_loss(joint[outputs], batch.labels[outputs], total)
+    def joint_loss(self, batch: Batch, joint: Tensor, has_any: Tensor, names: Iterable[str]) -> Tensor:
+        """Return this process's part of the mean joint loss over the rows that have any of the modalities `names`.
+
+        Args: joint (B, C); has_any (B,) bool, the rows of this process that have logits.
+        """
+        total = int(torch.stack([batch.present_everywhere[name] for name in names]).any(dim=0).sum())
+        return self.mean_loss(joint[has_any], batch.labels[has_any], total)
 
     def own_loss(self, batch: Batch, name: str, logits: Tensor) -> Tensor:
-        """Return what this process adds to the mean loss over all rows that have a modality."""
-        return self.mean_loss(logits, batch.labels[batch.present[name]], int(batch.whole[name].sum()))
+        """Return this process's part of the mean loss of one modality over the rows that have it."""
+        return self.mean_loss(logits, batch.labels[batch.present[name]], int(batch.present_everywhere[name].sum()))
 
-    def kept(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Say which rows each modality counts in: {name: (B,) bool}. Default: those that have it."""
-        return {name: batch.present[name] for name in opinions}
+    def kept(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the rows in which each modality counts: {name: (B,) bool}. Default: those that have it."""
+        return {name: batch.present[name] for name in unimodal}
 
-    def fuse(self, batch: Batch, opinions: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Sum the opinions where they are kept, the shared bias counted once: (B, C), and which rows have any (B,)."""
+    def fuse(self, batch: Batch, unimodal: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum the kept logits, the shared bias counted once. Returns: (B, C), and which rows have any (B,) bool."""
         bias = self.shared_bias()
         total = torch.zeros(len(batch.labels), self.classes, device=batch.labels.device) + bias
-        for name, logits in opinions.items():
+        for name, logits in unimodal.items():
             rows = batch.present[name].nonzero().squeeze(1)
             total = total.index_add(0, rows, (logits - bias) * kept[name][rows][:, None])
         return total, torch.stack(list(kept.values())).any(dim=0)
 
     def shared_bias(self) -> Tensor:
-        """Return the bias that all heads have in common (C), zeros when they have none."""
+        """Return the bias that all heads share (C); zeros if they share none."""
         return torch.zeros(self.classes)
 
     @torch.no_grad()
-    def unimodal_losses(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return each modality's own loss, to be logged."""
+    def unimodal_losses(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return each modality's own loss, for the log."""
         return collectives.sum_values(
-            {f"loss/{name}": self.own_loss(batch, name, logits).item() for name, logits in opinions.items()}
+            {f"loss/{name}": self.own_loss(batch, name, logits).item() for name, logits in unimodal.items()}
         )
 
 
 class JointConcat(JointSum):
-    """One linear head on the concatenated features; a missing modality's features are zeros.
+    """One linear head on the concatenated features.
 
-    The head is kept as slices W_m with one bias that all of them share, so that each slice is an opinion of its own.
+    The head is kept as slices W_m with one bias that all of them share, so that each modality has logits of its own.
     """
 
     @classmethod
     def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
-        """Make the slices and tie their bias."""
+        """Make the slices, with one common bias."""
         strategy = super().build(encoders, classes, options)
         bias = nn.Parameter(torch.zeros(classes))
         for head in strategy.heads.values():
@@ -105,23 +114,24 @@ class JointConcat(JointSum):
 
 
 class JointDropout(JointConcat):
-    """Joint training with whole modalities dropped at random: what most people would do about missing ones.
+    """Joint training with whole modalities dropped at random, the usual way to prepare for missing ones.
 
-    Each modality is kept with probability KEEP, row by row; a row that would lose all keeps them.
+    Each modality of each row is kept with probability KEEP. A row that would lose all of them keeps all.
     """
 
-    def kept(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Drop at random from torch's generator, which the training loop seeds."""
-        collectives.agree_on_random()
-        present = super().kept(batch, opinions)
-        share = collectives.share(torch.ones(len(next(iter(batch.whole.values()))), dtype=torch.bool))
-        drawn = {name: rows & (share.draw(torch.rand) < KEEP).to(rows.device) for name, rows in present.items()}
+    def kept(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Drop at random, by torch's generator, which the training loop seeds."""
+        collectives.sync_random_state()
+        present = super().kept(batch, unimodal)
+        everywhere = next(iter(batch.present_everywhere.values()))
+        local = collectives.local_rows(torch.ones(len(everywhere), dtype=torch.bool))
+        drawn = {name: rows & (local.draw(torch.rand) < KEEP).to(rows.device) for name, rows in present.items()}
         empty = ~torch.stack(list(drawn.values())).any(dim=0)
         return {name: rows | (present[name] & empty) for name, rows in drawn.items()}
 
 
 class JointUnimodal(JointSum):
-    """Joint loss on a head of its own, and a loss for each modality on its head; only those heads are exported."""
+    """A joint loss on a joint head, and a loss for each modality on its own head. Only the modalities' heads are exported."""
 
     native: ClassVar[str] = "mean_logit"
 
@@ -132,12 +142,12 @@ class JointUnimodal(JointSum):
         head_of: Mapping[str, str],
         options: Options,
     ) -> None:
-        """Take freshly built modules, and add the joint head, as slices."""
+        """Take freshly built modules, and add the joint head, as one slice for each modality."""
         super().__init__(encoders, heads, head_of, options)
         self.joint = nn.ModuleDict({name: nn.Linear(self.width, self.classes) for name in self.encoders})
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """Learn from all modalities at once, and from each alone."""
+        """Learn from all modalities together and from each alone."""
         features = self.all_features(batch)
         logged: dict[str, float] = {}
         if features:
@@ -150,12 +160,12 @@ class JointUnimodal(JointSum):
         return logged
 
     def losses(self, batch: Batch, features: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what this process adds to the joint loss, and to each modality's own."""
+        """Return this process's parts of the joint loss and of each modality's own loss."""
         slices = {name: self.joint[name](h) for name, h in features.items()}
-        joint, outputs = self.fuse(batch, slices, self.kept(batch, slices))
+        joint, has_any = self.fuse(batch, slices, self.kept(batch, slices))
         alone = {name: self.own_loss(batch, name, self.heads[self.head_of[name]](h)) for name, h in features.items()}
-        return self.joint_loss(batch, joint, outputs, features), alone
+        return self.joint_loss(batch, joint, has_any, features), alone
 
     def backward(self, joint: Tensor, alone: Mapping[str, Tensor]) -> None:
-        """Set the gradients: of the plain sum of the losses."""
+        """Set the gradients to those of the plain sum of the losses."""
         self.set_gradients(joint + torch.stack(list(alone.values())).sum())

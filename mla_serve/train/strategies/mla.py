@@ -1,6 +1,14 @@
-"""MLA: alternating unimodal adaptation with one shared, protected head; and the ensemble, which is MLA without either.
+"""MLA: the modalities are trained in turns, with one shared, protected head. And the ensemble: separate heads.
 
-Source: Zhang, Yoon, Bansal, Yao, CVPR 2024, arXiv 2311.10707.
+For every mini-batch, in turn for each modality m:  h = encoder_m(x_m), z = W h + b, loss = CE(z, y);  step of encoder_m;
+step dW of the head, replaced by dW P (see hgm.py for P). Every encoder and the head have an optimiser of their own, so
+nothing outside the turn moves, in spite of momentum and weight decay. Learning rates advance once per batch.
+
+A modality is loaded and encoded inside its own turn, so a step needs the memory of the largest modality, not of all.
+
+Source: Zhang, Yoon, Bansal, Yao, CVPR 2024, arXiv 2311.10707. Deviations: rows that lack a modality take no part in its
+turn (the paper has complete rows); the projection is applied to the step instead of the gradient, see hgm.py. The orders
+`shuffled` and `weak` are ours.
 """
 
 from __future__ import annotations
@@ -13,32 +21,28 @@ import torch
 from torch import nn
 
 from mla_serve.errors import ConfigError
-from mla_serve.train.balancing import make_projector, project_step
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
+from mla_serve.train.strategies.hgm import MODES, canonical, make_projector, project_step
 
 SHARED = "head"
-HGM = ("off", "epoch", "never", "others")
 HEADS = ("shared", "separate")
 TURNS = ("all", "shuffled", "weak")
 MOMENTUM = 0.9
-STRONG = 0.5  # ours: with turns = weak, a modality below half of the mean loss sits out every second batch
+STRONG = 0.5  # with turns = weak, a modality with less than half of the mean loss skips every second batch
 
 
 class Mla(Strategy):
-    """In turn for each modality: its encoder alone, the shared head, the head's step projected, the optimiser.
+    """Turns of one encoder and the head. `running` is the running mean of each modality's loss."""
 
-    A modality is encoded inside its own turn, so peak memory is that of the largest one, not of their sum.
-    """
-
-    takes: ClassVar[frozenset[str]] = frozenset({"hgm", "heads", "turns"})
+    own_options: ClassVar[frozenset[str]] = frozenset({"hgm", "heads", "turns"})
 
     @classmethod
     def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
         """Make one head for all, or one for each modality."""
-        if options.hgm not in HGM and not options.hgm.isdigit():
-            raise ConfigError(f"--hgm {options.hgm}: expected one of {', '.join(HGM)} or a number of turns")
+        if canonical(options.hgm) not in MODES and not options.hgm.isdigit():
+            raise ConfigError(f"--hgm {options.hgm}: expected one of {', '.join(MODES)} or a number of turns")
         for flag, value, choices in (("heads", options.heads, HEADS), ("turns", options.turns, TURNS)):
             if value not in choices:
                 raise ConfigError(f"--{flag} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
@@ -57,15 +61,15 @@ class Mla(Strategy):
         self.batches = 0
 
     def start_epoch(self) -> None:
-        """Reset the projector where that is the rule."""
+        """Reset the projector if it is to be reset each epoch."""
         if self.projector:
             self.projector.start_epoch()
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """Give every modality its turn; one with too few rows is skipped."""
+        """Train every modality in turn. One with too few rows in this batch is skipped."""
         logged: dict[str, float] = {}
         for name in self._order(self.usable(batch)):
-            if not self._sits_out(name):
+            if not self._skips(name):
                 logged |= self._turn(name, self.part(batch, name))
                 loss = logged[f"loss/{name}"]
                 self.running[name] = MOMENTUM * self.running.get(name, loss) + (1 - MOMENTUM) * loss
@@ -75,14 +79,14 @@ class Mla(Strategy):
         return logged
 
     def _order(self, names: list[str]) -> list[str]:
-        """Return who has the first turn, and the next: as the table names them, or drawn anew for each batch."""
+        """Return the order of the turns: that of the table, or a new random one for each batch."""
         if self.options.turns != "shuffled":
             return names
-        collectives.agree_on_random()
+        collectives.sync_random_state()
         return [names[i] for i in torch.randperm(len(names)).tolist()]
 
-    def _sits_out(self, name: str) -> bool:
-        """Whether the schedule passes a strong modality over in this batch."""
+    def _skips(self, name: str) -> bool:
+        """Whether a modality has no turn in this batch, because it is far ahead of the others."""
         if self.options.turns != "weak" or self.batches % 2 == 0 or len(self.running) < len(self.encoders):
             return False
         return self.running[name] < STRONG * sum(self.running.values()) / len(self.running)
@@ -90,7 +94,7 @@ class Mla(Strategy):
     def _turn(self, name: str, part: Part) -> dict[str, float]:
         head = self.heads[self.head_of[name]]
         features = self.encode(name, part)
-        loss = self.mean_loss(head(features), part.labels, part.share.total)
+        loss = self.mean_loss(head(features), part.labels, part.local.total)
         logged = {f"loss/{name}": self.set_gradients(loss, self.encoders[name], head)}
         before = head.weight.detach().clone()
         self.schedules[name].step()
@@ -106,7 +110,7 @@ class Mla(Strategy):
         return super().training_state() | {"projector": projector, "running": self.running, "batches": self.batches}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take up what `training_state` returned."""
+        """Restore what `training_state` returned."""
         super().load_training_state(state)
         self.running, self.batches = state["running"], state["batches"]
         if self.projector:
@@ -114,12 +118,12 @@ class Mla(Strategy):
 
 
 class Ensemble(Mla):
-    """Separate encoders, separate heads, no interaction: the baseline to beat."""
+    """Separate encoders and separate heads, without any interaction. The baseline that every strategy must beat."""
 
-    takes: ClassVar[frozenset[str]] = frozenset()
+    own_options: ClassVar[frozenset[str]] = frozenset()
     native: ClassVar[str] = "mean_prob"
 
     @classmethod
     def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
-        """Build MLA with separate heads, of which none needs protection."""
+        """Build MLA with separate heads. They need no projection."""
         return super().build(encoders, classes, dataclasses.replace(options, heads="separate"))

@@ -1,4 +1,14 @@
-"""OGM-GE: slow the modality that is ahead, and shake it. Peng, Wei, Deng, Wang, Hu, CVPR 2022."""
+"""OGM-GE: joint training that slows down the modality that is ahead. Peng, Wei, Deng, Wang, Hu, CVPR 2022.
+
+On-the-fly gradient modulation with generalisation enhancement: with rho_m the mean probability that modality m alone gives
+the true class, divided by the mean of the others' probabilities, the gradient g of encoder m becomes
+
+    g (1 - tanh(alpha rho_m)) + noise from N(0, std(g)^2)    where rho_m > 1;    g elsewhere.
+
+A modality alone means its slice of the joint head plus the bias divided by the number of modalities. Defined on plain SGD:
+Adam divides the factor out again. Deviation: with missing modalities, the probability is a mean over the rows that have
+the modality; the paper sums over all rows.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +25,13 @@ ALPHA = 0.3
 
 
 class OgmGe(JointConcat):
-    """Joint training; where a modality's confidence in the truth is rho > 1 times the mean of the others', its encoder's
-    gradient is scaled by 1 - tanh(alpha rho) and given noise N(0, std(g)).
+    """Joint training with scaled and noisy encoder gradients."""
 
-    Made for plain SGD: Adam divides the scale out again. With missing rows, confidence is a mean over the rows that have
-    the modality, not a sum over all.
-    """
-
-    def learn(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Set the joint gradients, then modulate each encoder's."""
-        logged = super().learn(batch, opinions)
-        collectives.agree_on_random()
-        for name, scale in self.scales(batch, opinions).items():
+    def learn(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
+        """Set the joint gradients, then modulate those of each encoder."""
+        logged = super().learn(batch, unimodal)
+        collectives.sync_random_state()
+        for name, scale in self.scales(batch, unimodal).items():
             for parameter in self.encoders[name].parameters():
                 if parameter.grad is not None and scale < 1:
                     noise = torch.randn(parameter.grad.shape).to(parameter.grad) * parameter.grad.std(correction=0)
@@ -34,16 +39,18 @@ class OgmGe(JointConcat):
         return logged
 
     @torch.no_grad()
-    def scales(self, batch: Batch, opinions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return each encoder's factor, 1 where it is not ahead."""
-        share = self.shared_bias() * (1 - 1 / len(opinions))
-        sure = {}
-        for name, logits in opinions.items():
+    def scales(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the factor of each encoder's gradient, 1 where its modality is not ahead."""
+        others_bias = self.shared_bias() * (1 - 1 / len(unimodal))
+        confidence = {}
+        for name, logits in unimodal.items():
             truth = batch.labels[batch.present[name]][:, None]
-            sure[name] = float(collectives.row_mean((logits - share).softmax(1).gather(1, truth).squeeze(1)))
+            confidence[name] = float(
+                collectives.row_mean((logits - others_bias).softmax(1).gather(1, truth).squeeze(1))
+            )
         scales = {}
-        for name, own in sure.items():
-            others = [value for other, value in sure.items() if other != name]
+        for name, own in confidence.items():
+            others = [value for other, value in confidence.items() if other != name]
             rho = own * len(others) / sum(others) if others else 0.0
             scales[name] = float(1 - torch.tanh(torch.tensor(ALPHA * rho))) if rho > 1 else 1.0
         return scales

@@ -14,11 +14,11 @@ import soundfile
 from PIL import Image
 from rich.console import Console
 
-from mla_serve.commands.train import _announce
+from mla_serve.commands.train import _print_plan
 from mla_serve.errors import DataError
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.checks import DATA
+from mla_serve.train.plan import make_plan
 
 Array = np.ndarray[Any, Any]
 Cells = dict[str, Any]
@@ -35,7 +35,7 @@ def write(folder: Path, splits: Mapping[str, Sequence[Cells]], options: Cells | 
 
 def said(config: TrainConfig) -> list[str]:
     """Return the notes on the data."""
-    return [note for note in pipeline.plan(config).notes if note.startswith(DATA)]
+    return [note for note in make_plan(config).notes if note.startswith(DATA)]
 
 
 def vectors(count: int, seed: int = 0, size: int = 10, classes: int = 3) -> list[Cells]:
@@ -178,7 +178,7 @@ def test_a_modality_that_never_changes_is_named_and_where_all_are_so_training_is
     assert note.startswith("data: text is the same in all 45 training rows that have it")
     only = [{"label": row["label"], "text": "n/a"} for row in rows]
     with pytest.raises(DataError, match="every training row has the same text"):
-        pipeline.plan(write(tmp_path / "all", {"train": only[:45], "val": only[45:]}))
+        make_plan(write(tmp_path / "all", {"train": only[:45], "val": only[45:]}))
 
 
 def test_classes_with_few_rows_are_told_in_one_line(tmp_path: Path) -> None:
@@ -197,9 +197,9 @@ def test_classes_with_few_rows_are_told_in_one_line(tmp_path: Path) -> None:
 def test_what_is_said_is_printed_as_it_stands_in_one_line(tmp_path: Path) -> None:
     rows = vectors(30)
     rows += [{**row, "label": label} for row, label in zip(vectors(2, seed=1), ["[red]", ":dog:"], strict=True)]
-    planned = pipeline.plan(write(tmp_path / "d", {"train": rows, "val": vectors(15, seed=2)}))
+    planned = make_plan(write(tmp_path / "d", {"train": rows, "val": vectors(15, seed=2)}))
     screen = Console(file=io.StringIO(), width=40)
-    _announce(screen, planned, processes=1)
+    _print_plan(screen, planned, processes=1)
     (line,) = (line for line in screen.file.getvalue().splitlines() if line.startswith(DATA))  # type: ignore[attr-defined]
     assert "2 with one training row (':dog:', '[red]')" in line
 
@@ -208,14 +208,14 @@ def test_one_class_alone_is_refused_also_where_it_is_chosen_so(tmp_path: Path) -
     rows = [*[{**row, "label": "a"} for row in vectors(20)], {"label": "b", "text": "words"}]
     config = write(tmp_path / "d", {"train": rows, "val": vectors(4, classes=1)})
     with pytest.raises(DataError, match="20 training rows that can be used are of one class, 'a'"):
-        pipeline.plan(TrainConfig(data=config.data, runs=config.runs, modalities=("numbers",)))
+        make_plan(TrainConfig(data=config.data, runs=config.runs, modalities=("numbers",)))
 
 
 def test_a_label_of_its_own_for_every_row_is_refused(tmp_path: Path) -> None:
     rows = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(20))]
     val = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(5, seed=1))]
     with pytest.raises(DataError, match="each of the 20 training rows has a label of its own"):
-        pipeline.plan(write(tmp_path / "d", {"train": rows, "val": val}))
+        make_plan(write(tmp_path / "d", {"train": rows, "val": val}))
 
 
 def test_a_column_of_numbers_as_label_is_doubted(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_files_that_cannot_be_read_are_listed_all_at_once(tmp_path: Path) -> Non
     for number in (3, 7):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
     with pytest.raises(DataError) as caught:
-        pipeline.plan(write(tmp_path, {"train": rows[:8], "val": rows[8:]}))
+        make_plan(write(tmp_path, {"train": rows[:8], "val": rows[8:]}))
     first, *lines = str(caught.value).splitlines()
     assert "2 values that cannot be decoded" in first
     assert len(lines) == 2

@@ -18,7 +18,8 @@ from mla_serve.table import check_rows, read_table
 
 pytest.importorskip("sklearn")
 from mla_serve.train.data import keypad
-from mla_serve.train.data.keypad import TONES, WORDS, make_keypad, spoil_image, spoil_tone, spoil_word
+from mla_serve.train.data.keypad import make_keypad, spoil_image, spoil_tone, spoil_word
+from mla_serve.train.data.keypad_tables import TONES, WORDS
 
 ROWS = {"train": 60, "val": 20, "test": 20}
 

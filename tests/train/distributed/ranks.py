@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from mla_serve.inputs import AudioInput, ImageInput, Input, VectorInput
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Column, Samples, training_batches
 from mla_serve.train.distributed import collectives
-from mla_serve.train.distributed.batch_share import per_row
-from mla_serve.train.run_folder import Recipe
+from mla_serve.train.distributed.local_rows import draw_per_row
+from mla_serve.train.plan import make_plan
+from mla_serve.train.recipe import Recipe
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.strategies import STRATEGIES, Options, mla
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ INPUTS: dict[str, Input] = {
 INPUTS["rare"] = VectorInput(6)
 SGD = {"optimizer": "sgd", "lr": 0.05}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in STRATEGIES} | {
-    **{f"mla hgm={hgm}": ("mla", {"hgm": hgm}) for hgm in ("off", "never", "others", "3")},
+    **{f"mla hgm={hgm}": ("mla", {"hgm": hgm}) for hgm in ("off", "no-reset", "others", "3")},
     "mla turns=shuffled": ("mla", {"turns": "shuffled"}),
     "mla turns=weak": ("mla", {"turns": "weak"}),
     "mla sgd": ("mla", SGD),
@@ -81,7 +82,7 @@ def train_steps(case: str, augment: bool = False) -> dict[str, Any]:
     for name, encoder in strategy.encoders.items():
         encoder.measure(samples.columns[name].windows)
     strategy.to(torch.get_default_dtype())
-    collectives.convert(strategy, CPU)
+    collectives.convert_layers(strategy, CPU, batch_normalised=[])
     strategy.prepare(5 * EPOCHS, ROWS)
     strategy.train()
     records: list[dict[str, float]] = []
@@ -92,7 +93,7 @@ def train_steps(case: str, augment: bool = False) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(epoch)
         for batch in training_batches(samples, BATCH, generator, CPU, augment):
             records.append(strategy.step(batch))
-            rare.append(int(batch.whole["rare"].sum()))
+            rare.append(int(batch.present_everywhere["rare"].sum()))
     projector = getattr(strategy, "projector", None)
     return {
         "records": records,
@@ -106,27 +107,27 @@ def reductions(out: Path) -> dict[str, Any]:
     """Apply every function of the module to what differs by rank; rank 0 has no value, rank 1 no row."""
     rank = collectives.rank()
     own, values = torch.full((2, 3), float(rank + 1)), torch.arange(float(rank))
-    collectives.sum_([own])
+    collectives.all_reduce([own])
     there = torch.arange(7) % 2 == 0
-    share = collectives.share(there)
-    learned = (10.0 * torch.arange(4)[share.at]).requires_grad_()
-    everyones = collectives.lined_up(learned, share)
+    local = collectives.local_rows(there)
+    learned = (10.0 * torch.arange(4)[local.positions]).requires_grad_()
+    everyones = collectives.gather_rows(learned, local)
     everyones.sum().backward()
     torch.manual_seed(rank)
-    collectives.agree_on_random()
+    collectives.sync_random_state()
     state = {"weight": torch.full((2,), float(rank))}
-    collectives.agree_on(state)
-    with share.encoding():
-        drawn = per_row(torch.rand, len(share.lent))
+    collectives.broadcast(state)
+    with local.encoding():
+        drawn = draw_per_row(torch.rand, len(local.encoded))
     return {
         "sum": own.tolist(),
         "values": collectives.sum_values({"a": 1.0, "b": float(rank)}),
         "mean": collectives.row_mean(values).item(),
-        "rows": collectives.own(torch.arange(7)).tolist(),
-        "at": share.at.tolist(),
+        "rows": collectives.local_part(torch.arange(7)).tolist(),
+        "at": local.positions.tolist(),
         "lined up": everyones.tolist(),
         "gradient": learned.grad.tolist() if learned.grad is not None else None,
-        "drawn": dict(zip(share.lent.tolist(), drawn.tolist(), strict=True)),
+        "drawn": dict(zip(local.encoded.tolist(), drawn.tolist(), strict=True)),
         "weight": state["weight"].tolist(),
         "made": collectives.from_main(lambda: rank),
         "found": collectives.main_first(lambda: find_or_leave(out / "left")),
@@ -166,9 +167,9 @@ def run(data: Path, runs: Path, kills: list[str], launch: str | None) -> None:
         die_where_told()
 
     config = TrainConfig(data=data, name="small", runs=runs, epochs=4, batch_size=16, width=16, device="cpu")
-    planned = collectives.from_main(lambda: pipeline.plan(config))
+    planned = collectives.from_main(lambda: make_plan(config))
     die_where_told()
-    pipeline.train(config, planned, lambda record: print(f"epoch {record['epoch']}", flush=True), step, launch)
+    train_as_planned(config, planned, lambda record: print(f"epoch {record['epoch']}", flush=True), step, launch)
 
 
 def alone() -> None:
@@ -180,7 +181,7 @@ def alone() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with collectives.group(CPU) as launch:
+    with collectives.process_group(CPU) as launch:
         if sys.argv[1] == "losses":
             losses(Path(sys.argv[2]))
         elif sys.argv[1] == "alone":

@@ -15,10 +15,10 @@ import torch
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.errors import ConfigError
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.device import pick_norm
 from mla_serve.train.distributed import collectives
-from mla_serve.train.distributed.batch_share import RowDropout, Share, per_row, row_dropout
+from mla_serve.train.distributed.local_rows import LocalRows, RowDropout, draw_per_row, use_row_dropout
 from mla_serve.train.distributed.rendezvous import name_attempt, name_call
 from mla_serve.train.encoders.blocks import group_normed
 from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
@@ -26,7 +26,7 @@ from mla_serve.train.strategies import STRATEGIES
 from tests.train.distributed.launch import ENVIRONMENT, torchrun
 
 RANKS = str(Path(__file__).with_name("ranks.py"))
-CASES = [*STRATEGIES, *(f"mla hgm={hgm}" for hgm in ("off", "never", "others", "3"))]
+CASES = [*STRATEGIES, *(f"mla hgm={hgm}" for hgm in ("off", "no-reset", "others", "3"))]
 CASES += ["mla turns=shuffled", "mla turns=weak", "mla sgd"]
 
 
@@ -149,14 +149,14 @@ def test_one_process_writes_and_speaks_and_the_bundle_answers(write_table: Calla
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--norm", "batch"), "batch normalisation would differ from process to process"),
+        (("--norm", "batch"), "batch normalisation would differ between the processes"),
         (("--strategy", "hope"), "--strategy hope: expected one of"),
         (("--epoch", "1"), "perhaps you meant"),
         (("--device", "tpu9"), "expected cpu, cuda or auto"),
         (("--weight-decay", "1e20", "--optimizer", "sgd", "--batch-size", "8"), "the loss is no longer finite"),
     ],
 )
-def test_what_the_user_can_mend_is_told_once(
+def test_an_error_of_the_user_is_reported_once(
     flags: tuple[str, ...], message: str, write_table: Callable[..., Path], tmp_path: Path
 ) -> None:
     done = torchrun("-m", "mla_serve.train", "--data", write_table(), *flags, cwd=tmp_path)
@@ -189,30 +189,30 @@ def test_processes_meet_although_dead_ones_have_been_there() -> None:
 
 
 def test_a_share_is_what_one_process_would_have_drawn() -> None:
-    share = Share(torch.tensor([1, 4]), 6)
+    local = LocalRows(torch.tensor([1, 4]), 6)
     torch.manual_seed(0)
     whole = torch.rand(6, 2)
     torch.manual_seed(0)
-    assert torch.equal(share.draw(lambda n: torch.rand(n, 2)), whole[[1, 4]])
+    assert torch.equal(local.draw(lambda n: torch.rand(n, 2)), whole[[1, 4]])
     torch.manual_seed(0)
-    with share.encoding():
-        assert torch.equal(per_row(lambda n: torch.rand(n, 2), 2), whole[[1, 4]])
-    assert share.weight == pytest.approx(1 / 3)
-    assert (share.first(3).at.tolist(), share.first(3).total) == ([1], 3)
-    assert share.first(1).lent.tolist() == [0]
+    with local.encoding():
+        assert torch.equal(draw_per_row(lambda n: torch.rand(n, 2), 2), whole[[1, 4]])
+    assert local.weight == pytest.approx(1 / 3)
+    assert (local.first(3).positions.tolist(), local.first(3).total) == ([1], 3)
+    assert local.first(1).encoded.tolist() == [0]
 
 
 def test_row_dropout_drops_what_dropout_drops() -> None:
     x = torch.randn(6, 3, 4)
     plain, ours = torch.nn.Sequential(torch.nn.Dropout(0.4)), torch.nn.Sequential(torch.nn.Dropout(0.4))
-    row_dropout(ours)
+    use_row_dropout(ours)
     assert isinstance(ours[0], RowDropout)
     torch.manual_seed(0)
     whole = plain(x)
     torch.manual_seed(0)
     assert torch.equal(ours(x), whole)
     torch.manual_seed(0)
-    with Share(torch.tensor([0, 5]), 6).encoding():
+    with LocalRows(torch.tensor([0, 5]), 6).encoding():
         assert torch.equal(ours(x[[0, 5]]), whole[[0, 5]])
     assert torch.equal(ours.eval()(x), x)
 
@@ -226,11 +226,11 @@ def test_with_group_normalisation_a_sample_does_not_see_its_batch() -> None:
 
 
 def test_without_torchrun_nothing_is_shared_and_norm_is_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (collectives.world(), collectives.rank(), collectives.is_main()) == (1, 0, True)
-    assert pipeline.pick_norm(TrainConfig(device="cpu")) == "batch"
+    assert (collectives.world_size(), collectives.rank(), collectives.is_main()) == (1, 0, True)
+    assert pick_norm(TrainConfig(device="cpu")) == "batch"
     for key, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(key, value)
-    assert pipeline.pick_norm(TrainConfig(device="cpu")) == "group"
+    assert pick_norm(TrainConfig(device="cpu")) == "group"
     assert not collectives.is_main()
 
 
@@ -238,9 +238,9 @@ def test_each_process_gets_a_gpu_of_its_own_or_none(monkeypatch: pytest.MonkeyPa
     for key, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert collectives.own_device(torch.device("cuda")) == torch.device("cuda", 1)
+    assert collectives.local_device(torch.device("cuda")) == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match="a GPU of its own"):
-        collectives.own_device(torch.device("cuda", 0))
+        collectives.local_device(torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="--nproc-per-node=1 or fewer"):
-        collectives.own_device(torch.device("cuda"))
+        collectives.local_device(torch.device("cuda"))

@@ -23,14 +23,15 @@ from mla_serve.fusion.formula import Fusion, pattern_name
 from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import VectorInput
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples
-from mla_serve.train.extend import plan
-from mla_serve.train.extend.fit import Addition, added_patterns
-from mla_serve.train.extend.head import Head, build_late, read_head
+from mla_serve.train.extend.fit import FusionExtension, added_patterns
+from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
+from mla_serve.train.extend.plan import plan_extension
 from mla_serve.train.fit.formula import Evidence
-from mla_serve.train.run_folder import Recipe
+from mla_serve.train.plan import make_plan
+from mla_serve.train.recipe import Recipe
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.strategies import Options
 
 CLASSES = ("red", "green", "blue")
@@ -128,8 +129,8 @@ def test_the_encoder_learns_and_the_head_does_not(make_samples: Callable[..., Sa
     from mla_serve.train.data.samples import training_batches
 
     head = Head("head", W.T, B)
-    recipe = Recipe(CLASSES, {"a": VectorInput(6)}, {"a": "small"}, D, "late", Options(weight_decay=0.1))
-    late = build_late(recipe, head)
+    recipe = Recipe(CLASSES, {"a": VectorInput(6)}, {"a": "small"}, D, FIXED_HEAD, Options(weight_decay=0.1))
+    late = build_fixed_head(recipe, head)
     samples = make_samples(("a",), rows=60)
     late.prepare(100, 60)
     late.train()
@@ -166,8 +167,10 @@ BASES = (
 @pytest.mark.parametrize("base", BASES)
 def test_what_was_fitted_before_stays_and_the_new_is_fitted(base: Fusion) -> None:
     count = len(base.temperatures) + 1
-    addition = Addition(base, ["late"])
-    fusion = addition.share(evidence(count), addition.fit(evidence(count), evidence(count, seed=1), 1e-2))
+    extension = FusionExtension(base, ["late"])
+    fusion = extension.with_static_weights(
+        evidence(count), extension.fit(evidence(count), evidence(count, seed=1), 1e-2)
+    )
     for field in ("temperatures", "scales", "discounts", "shares"):
         before, after = dict(getattr(base, field)), dict(getattr(fusion, field))
         assert {key: after[key] for key in before} == before
@@ -181,9 +184,9 @@ def test_what_was_fitted_before_stays_and_the_new_is_fitted(base: Fusion) -> Non
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_handful_of_rows_is_fitted_without_a_pattern_that_has_enough(rows: int) -> None:
-    addition, few = Addition(BASES[0], ["late"]), evidence(3, rows)
-    ridge, _ = addition.choose(few, np.arange(rows))
-    fusion = addition.fit(few, few, ridge)
+    extension, few = FusionExtension(BASES[0], ["late"]), evidence(3, rows)
+    ridge, _ = extension.choose_ridge(few, np.arange(rows))
+    fusion = extension.fit(few, few, ridge)
     assert np.isfinite([*fusion.temperatures.values(), *fusion.scales.values(), *fusion.discounts.values()]).all()
 
 
@@ -192,8 +195,8 @@ def test_a_handful_of_rows_is_fitted_without_a_pattern_that_has_enough(rows: int
 def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: int, classes: int) -> None:
     generator = np.random.default_rng(seed)
     count = len(base.temperatures)
-    addition = Addition(base, ["late"])
-    fusion = addition.fit(evidence(count + 1, 20), evidence(count + 1, 20, seed=1), np.inf)
+    extension = FusionExtension(base, ["late"])
+    fusion = extension.fit(evidence(count + 1, 20), evidence(count + 1, 20, seed=1), np.inf)
     logits = 10 * generator.normal(size=(count, rows, classes)).astype(np.float32)
     present = generator.random((count, rows)) < 0.6
     present[generator.integers(count), ~present.any(axis=0)] = True
@@ -214,8 +217,10 @@ def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: 
 def test_scores_of_old_patterns_are_found_where_they_were() -> None:
     base = Fusion({"a": 1.0, "b": 1.0})
     before = {"paper": {"a": [0.1], "2": [0.2], "1": [0.3]}}
-    merged = Addition(base, ["late"]).merge(before, {"paper": {"late": [0.4], "2": [0.5], "3": [0.6]}})
-    again = Addition(Fusion(dict.fromkeys(("a", "b", "late"), 1.0)), ["later"]).merge(merged, {"paper": {"2": [0.7]}})
+    merged = FusionExtension(base, ["late"]).merge(before, {"paper": {"late": [0.4], "2": [0.5], "3": [0.6]}})
+    again = FusionExtension(Fusion(dict.fromkeys(("a", "b", "late"), 1.0)), ["later"]).merge(
+        merged, {"paper": {"2": [0.7]}}
+    )
     found, was = PredictionSets(again), PredictionSets(before)
     for pattern in (["a"], ["b"], ["a", "b"]):
         assert found.scores_of("paper", pattern) == was.scores_of("paper", pattern)
@@ -260,7 +265,7 @@ def test_flags_that_do_not_fit_are_refused_before_anything_is_written(
     if isinstance(flags.get("out"), Path):
         flags = {"out": tmp_path / str(flags["out"])}
     with pytest.raises(error) as caught:
-        plan.plan(config(old, write_late(), tmp_path, **flags))
+        plan_extension(config(old, write_late(), tmp_path, **flags))
     assert says in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
@@ -270,7 +275,7 @@ def test_bundles_and_tables_that_do_not_fit_are_refused(
 ) -> None:
     def refusal(bundle: Path, data: Path) -> str:
         with pytest.raises(MlaServeError) as caught:
-            plan.plan(config(bundle, data, tmp_path))
+            plan_extension(config(bundle, data, tmp_path))
         return str(caught.value)
 
     good = write_late()
@@ -292,7 +297,7 @@ def test_a_split_without_the_new_modality_is_refused(
     data = write_late()
     (data / "val.jsonl").write_text('{"label": "red", "words": "abc"}\n{"label": "green", "words": "abc"}\n')
     with pytest.raises(ConfigError, match=r"modality late: no row of val has it"):
-        plan.plan(config(old, data, tmp_path))
+        plan_extension(config(old, data, tmp_path))
 
 
 def test_several_heads_are_refused_and_a_faulty_row_is_named(
@@ -302,10 +307,10 @@ def test_several_heads_are_refused_and_a_faulty_row_is_named(
     lines = (data / "val.jsonl").read_text().splitlines()
     (data / "val.jsonl").write_text("\n".join([*lines, json.dumps({"label": "red", "words": " ", "late": [1.0]})]))
     with pytest.raises(DataError, match="late: expected 6 numbers"):
-        plan.plan(config(old, data, tmp_path))
+        plan_extension(config(old, data, tmp_path))
     change_manifest(old, lambda manifest: manifest["heads"].update(second="head.onnx"))
     with pytest.raises(ConfigError, match=r"the bundle has 2 heads, head, second.*--heads shared"):
-        plan.plan(config(old, data, tmp_path))
+        plan_extension(config(old, data, tmp_path))
     assert Bundle.load(old).manifest.heads.keys() == {"head", "second"}
 
 
@@ -321,7 +326,7 @@ def test_a_resumed_extension_ends_where_an_uninterrupted_one_does(
             if stop and record["epoch"] == 1:
                 raise KeyboardInterrupt
 
-        return pipeline.train(told, plan.plan(told), report).path
+        return train_as_planned(told, plan_extension(told), report).path
 
     whole = train("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -343,10 +348,10 @@ def test_an_extension_is_resumed_where_its_bundle_was_moved_to(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.train(told, plan.plan(told), stop)
+        train_as_planned(told, plan_extension(told), stop)
     moved = old.rename(tmp_path / "moved")
     told = dataclasses.replace(told, extend=moved, resume=True)
-    run = pipeline.train(told, plan.plan(told), lambda record: None)
+    run = train_as_planned(told, plan_extension(told), lambda record: None)
     assert json.loads((run.path / "run.json").read_text())["config"]["extends"]["folder"] == str(moved)
 
 
@@ -355,11 +360,11 @@ def test_an_extension_of_another_bundle_is_not_resumed(
 ) -> None:
     data = write_late()
     told = config(old, data, tmp_path, epochs=1, batch_size=10, name="same")
-    pipeline.train(told, plan.plan(told), lambda record: None)
+    train_as_planned(told, plan_extension(told), lambda record: None)
     other = make_bundle(tmp_path / "another", {"numbers": "vector", "words": "text"}, seed=4)
     told = dataclasses.replace(told, extend=other, resume=True)
     with pytest.raises(ConfigError, match="--resume: extends changed"):
-        pipeline.train(told, plan.plan(told), lambda record: None)
+        train_as_planned(told, plan_extension(told), lambda record: None)
     told = dataclasses.replace(told, extend=None)
     with pytest.raises(ConfigError, match="--resume: extends changed"):
-        pipeline.train(told, pipeline.plan(told), lambda record: None)
+        train_as_planned(told, make_plan(told), lambda record: None)

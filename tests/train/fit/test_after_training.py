@@ -12,7 +12,7 @@ from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row
 from mla_serve.train.data.folds import make_folds, shared_groups
-from mla_serve.train.fit.choose import RIDGES, choose, mixed
+from mla_serve.train.fit.cross_validate import RIDGES, choose_setting, mix_rows
 from mla_serve.train.fit.formula import Evidence, fit, fit_discounts
 
 NAMES = ("a", "b")
@@ -34,7 +34,7 @@ def row(number: int, **groups: str) -> Row:
 
 
 def test_where_calibration_helps_it_is_chosen() -> None:
-    setting, note = choose(evidence(), evidence(), NAMES, np.arange(400) % 5)
+    setting, note = choose_setting(evidence(), NAMES, np.arange(400) % 5)
     assert setting.ridge < max(RIDGES)
     assert "held-out NLL" in note
 
@@ -42,7 +42,7 @@ def test_where_calibration_helps_it_is_chosen() -> None:
 def test_logits_that_are_far_too_sure_are_corrected_on_rows_of_the_same_source() -> None:
     """Nothing holds the fit back because validation looks like training: here that is right."""
     clean, fresh = evidence(rows=4000, sharpen=8.0), evidence(rows=4000, sharpen=8.0, seed=1)
-    setting, _ = choose(clean, clean, NAMES, np.arange(4000) % 5)
+    setting, _ = choose_setting(clean, NAMES, np.arange(4000) % 5)
     assert setting.ridge < max(RIDGES)
 
     def measure(fusion: Fusion) -> dict[str, float]:
@@ -58,9 +58,9 @@ def test_where_it_does_not_help_the_papers_rule_stays() -> None:
     labels = generator.integers(0, 4, 60)
     likelihood = 2.0 * (generator.normal(size=(1, 60, 4)) + 2.0 * np.eye(4)[labels])  # log-posteriors as they should be
     clean = Evidence.of(likelihood, np.ones((1, 60), dtype=bool), labels)
-    setting, note = choose(clean, clean, ("a",), np.arange(60) % 5)
+    setting, note = choose_setting(clean, ("a",), np.arange(60) % 5)
     assert np.isinf(setting.ridge)
-    assert "the paper's point" in note
+    assert "the paper's rule" in note
     assert setting.fit(clean, clean, ("a",)).temperatures == {"a": 1.0}
 
 
@@ -70,28 +70,28 @@ def test_the_prior_is_counted_once_where_classes_are_unbalanced_and_it_pays() ->
     labels = generator.choice(3, 600, p=prior)
     seen = generator.normal(size=(2, 600, 3)) + np.eye(3)[labels]
     clean = Evidence.of(np.log(prior) + seen, np.ones((2, 600), dtype=bool), labels)
-    setting, note = choose(clean, clean, NAMES, np.arange(600) % 5, prior.tolist())
+    setting, note = choose_setting(clean, NAMES, np.arange(600) % 5, prior.tolist())
     assert setting.prior == tuple(prior)
     assert "prior counted once" in note
     assert setting.fit(clean, clean, NAMES).prior_once
-    balanced, _ = choose(clean, clean, NAMES, np.arange(600) % 5, [0.35, 0.35, 0.3])
+    balanced, _ = choose_setting(clean, NAMES, np.arange(600) % 5, [0.35, 0.35, 0.3])
     assert not balanced.prior
 
 
-def test_discounts_go_to_what_strain_spoils() -> None:
+def test_discounts_go_to_the_modality_whose_excess_comes_with_errors() -> None:
     both = evidence(sharpen=1.0).and_also(evidence(sharpen=1.0, noise=0.9, seed=1))
     fusion = fit_discounts(both, NAMES, Fusion.paper(NAMES))
     assert fusion.discounts["b"] > 0.2
     assert fusion.discounts["a"] == pytest.approx(0.1, abs=0.1)
 
 
-def test_a_mixture_spoils_some_modalities_and_not_others() -> None:
-    clean, spoiled = evidence(), evidence(noise=0.9, seed=1)
-    mixture = mixed(clean, spoiled, np.random.default_rng(0))
+def test_mixed_copies_corrupt_about_half_of_the_modalities() -> None:
+    clean, corrupted = evidence(), evidence(noise=0.9, seed=1)
+    mixture = mix_rows(clean, corrupted, np.random.default_rng(0))
     same = (mixture.logits == clean.logits).all(axis=2)
     assert same.mean() == pytest.approx(0.5, abs=0.05)
-    np.testing.assert_array_equal(mixture.logits[~same], spoiled.logits[~same])
-    np.testing.assert_array_equal(mixture.excess[~same], spoiled.excess[~same])
+    np.testing.assert_array_equal(mixture.logits[~same], corrupted.logits[~same])
+    np.testing.assert_array_equal(mixture.excess[~same], corrupted.excess[~same])
 
 
 def test_folds_keep_groups_together_and_say_so() -> None:

@@ -9,7 +9,11 @@ from scipy.optimize import check_grad
 from mla_serve.evaluation.scores import patterns, score
 from mla_serve.fusion.formula import Array, Fusion, log_softmax
 from mla_serve.fusion.rules import fuse
-from mla_serve.train.fit.formula import Evidence, Objective, fit, fit_fusion, listed_patterns
+from mla_serve.train.fit.formula import Evidence, Objective, fit, list_patterns
+
+
+def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, ...]) -> Fusion:
+    return fit(Evidence.of(logits, present, labels), names)
 
 
 def opinions(
@@ -89,7 +93,7 @@ def test_many_modalities_share_scales_by_number() -> None:
 
 @pytest.mark.parametrize("count", [7, 12, 40])
 def test_where_patterns_are_sampled_every_size_is_there(count: int) -> None:
-    listed = listed_patterns(count)
+    listed = list_patterns(count)
     assert len(listed) < 200
     assert set(listed.sum(axis=1).tolist()) == set(range(1, count + 1))
 

@@ -19,8 +19,7 @@ from mla_serve.train.fit.formula import (
     Objective,
     fit,
     fit_discounts,
-    fit_fusion,
-    listed_patterns,
+    list_patterns,
 )
 
 NAMES = ("a", "b", "c")
@@ -28,15 +27,14 @@ PRIOR = (0.6, 0.25, 0.1, 0.05)
 
 
 def evidence(rows: int = 40, count: int = 3, missing: float = 0.3, seed: int = 0) -> Evidence:
-    """Opinions of different worth, some of them missing, on rows that do not count alike."""
+    """Logits of modalities of different accuracy, some of them missing."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 4, rows)
     sharpness = np.array([1.0, 3.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0])[:count, None, None]
     logits = sharpness * (generator.normal(size=(count, rows, 4)) + 1.2 * np.eye(4)[labels])
     present = generator.random((count, rows)) >= missing
     present[generator.integers(0, count, rows), np.arange(rows)] = True
-    made = Evidence.of(logits, present, labels, 3 * generator.random((count, rows)))
-    return dataclasses.replace(made, weights=generator.uniform(0.5, 2, rows))
+    return Evidence.of(logits, present, labels, 3 * generator.random((count, rows)))
 
 
 def subsets(count: int) -> list[list[int]]:
@@ -44,7 +42,7 @@ def subsets(count: int) -> list[list[int]]:
 
 
 def mean_loss(given: Evidence, fusion: Fusion, excess: bool) -> float:
-    """Average the NLL of `fuse` over the patterns that two rows or more can be judged by, each by its rows' weights."""
+    """Average the NLL of `fuse` over the patterns that at least two rows have."""
     names, losses = list(fusion.temperatures), []
     for chosen in subsets(len(names)):
         usable = given.present[chosen].all(axis=0)
@@ -53,7 +51,7 @@ def mean_loss(given: Evidence, fusion: Fusion, excess: bool) -> float:
             mask[chosen] = True
             log_p = fuse(given.logits, mask, fusion, excess=given.excess if excess else None).log_probabilities
             own = log_p[np.arange(len(given.labels)), given.labels]
-            losses.append(-np.average(own[usable], weights=given.weights[usable]))
+            losses.append(-np.mean(own[usable]))
     return float(np.mean(losses))
 
 
@@ -206,34 +204,19 @@ def test_discounts_do_not_leave_their_bounds() -> None:
     assert fit_discounts(weak, ("a",), Fusion({"a": 1.0}), ridge=0.0).discounts["a"] == 0
 
 
-def test_rows_count_by_their_weights() -> None:
-    given = evidence(rows=30)
-    twice = dataclasses.replace(given, weights=np.r_[np.full(10, 2.0), np.ones(20)])
-    repeated = dataclasses.replace(given, weights=np.ones(30)).and_also(
-        dataclasses.replace(given, weights=np.ones(30)).rows(np.arange(10))
-    )
-    at = np.array([0.3, -0.1, 0.2, 0.1])
-    values = [Objective(one, 0.01, Fusion.paper(NAMES)).value_and_gradient(at)[0] for one in (twice, repeated)]
-    assert values[0] == pytest.approx(values[1])
-    assert Objective(given.times(7.0), 0.01, Fusion.paper(NAMES)).value_and_gradient(at)[0] == pytest.approx(
-        Objective(given, 0.01, Fusion.paper(NAMES)).value_and_gradient(at)[0]
-    )
-
-
-def test_rows_are_chosen_weighed_and_appended_with_all_that_belongs_to_them() -> None:
+def test_rows_are_chosen_and_appended_in_all_fields() -> None:
     given, fields = evidence(rows=12), ("logits", "present", "excess")
     some = given.rows(np.array([7, 2]))
-    both = given.times(3.0).and_also(some)
+    both = given.and_also(some)
     for field in fields:
         value = getattr(given, field)
         np.testing.assert_array_equal(getattr(some, field), value[:, [7, 2]])
         np.testing.assert_array_equal(getattr(both, field), np.concatenate([value, value[:, [7, 2]]], axis=1))
     np.testing.assert_array_equal(some.labels, given.labels[[7, 2]])
     np.testing.assert_array_equal(both.labels, np.r_[given.labels, given.labels[[7, 2]]])
-    np.testing.assert_allclose(both.weights, np.r_[3 * given.weights, given.weights[[7, 2]]])
 
 
-def test_evidence_has_zeros_for_what_is_missing_and_counts_every_row_alike() -> None:
+def test_evidence_has_zeros_where_a_modality_is_missing() -> None:
     present = np.array([[True, False], [True, True]])
     logits, excess = np.full((2, 2, 3), np.nan, dtype=np.float32), np.full((2, 2), np.nan)
     logits[present], excess[present] = 2.0, 0.5
@@ -241,13 +224,12 @@ def test_evidence_has_zeros_for_what_is_missing_and_counts_every_row_alike() -> 
     assert given.logits.dtype == np.float64
     np.testing.assert_array_equal(given.logits, np.where(present[..., None], 2.0, 0.0) * np.ones(3))
     np.testing.assert_array_equal(given.excess, np.where(present, 0.5, 0.0))
-    np.testing.assert_array_equal(given.weights, [1, 1])
     np.testing.assert_array_equal(Evidence.of(logits, present, np.array([0, 1])).excess, np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_few_modalities_have_all_their_patterns_listed(count: int) -> None:
-    listed = listed_patterns(count)
+    listed = list_patterns(count)
     assert {tuple(one) for one in listed.tolist()} == {
         tuple(m in chosen for m in range(count)) for chosen in subsets(count)
     }
@@ -256,7 +238,7 @@ def test_few_modalities_have_all_their_patterns_listed(count: int) -> None:
 
 @pytest.mark.parametrize("count", [7, 12, 40, 70])
 def test_of_many_modalities_each_alone_all_together_and_a_sample_are_listed(count: int) -> None:
-    listed = listed_patterns(count)
+    listed = list_patterns(count)
     assert listed.dtype == bool
     assert len(listed) == count + 1 + max(PATTERNS_UP_TO - count - 1, count)
     np.testing.assert_array_equal(listed[:count], np.eye(count, dtype=bool))
@@ -265,7 +247,7 @@ def test_of_many_modalities_each_alone_all_together_and_a_sample_are_listed(coun
     assert set(sizes.tolist()) == set(range(2, count))
     often = np.bincount(sizes)[2:]
     assert often.max() - often.min() <= 1
-    np.testing.assert_array_equal(listed, listed_patterns(count))  # the same for everybody
+    np.testing.assert_array_equal(listed, list_patterns(count))  # the same for everybody
 
 
 def test_a_pattern_counts_from_two_rows_on() -> None:
@@ -322,13 +304,6 @@ def test_without_a_fusion_there_is_no_prior() -> None:
     given, at = evidence(), np.array([0.1, 0.2, 0.3, 0.4])
     plain, paper = Objective(given, 0.01), Objective(given, 0.01, Fusion.paper(NAMES))
     assert plain.value_and_gradient(at)[0] == pytest.approx(paper.value_and_gradient(at)[0])
-
-
-def test_fit_fusion_counts_every_row_alike() -> None:
-    given = evidence(rows=60)
-    fusion = fit_fusion(given.logits, given.present, given.labels, NAMES, ridge=0.05)
-    assert fusion == fit(Evidence.of(given.logits, given.present, given.labels), NAMES, 0.05)
-    assert fusion != fit(Evidence.of(given.logits, given.present, given.labels), NAMES)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 300.0])

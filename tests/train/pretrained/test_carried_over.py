@@ -15,7 +15,7 @@ from PIL import Image
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import INPUTS, TextInput
 from mla_serve.inputs.audio import PADDING
-from mla_serve.train.pretrained.encoders import Frozen
+from mla_serve.train.pretrained.encoders import FrozenEncoder
 from tests.train.pretrained.zoo import KINDS, PAYLOADS, TEXTS, Zoo, make_constant, make_image, make_sound
 
 QUICK = ("resnet", "vit", "ast", "wav2vec2_masked", "whisper", "bert")  # each way to decode and each front, once
@@ -88,7 +88,7 @@ SILENT: dict[str, list[bytes]] = {
 def test_the_graph_computes_what_torch_computes(name: str, zoo: Zoo, tmp_path: Path) -> None:
     loaded, kind = zoo.load(name), KINDS[name]
     assert "as transformers computes it" in loaded.check(PAYLOADS[kind])
-    encoder = Frozen(loaded.spec, 6, loaded.settings)
+    encoder = FrozenEncoder(loaded.spec, 6, loaded.settings)
     encoder.set_backbone(loaded.backbone, None, torch.device("cpu"))
     windows = np.concatenate([loaded.spec.decode(payload, kind) for payload in (*PAYLOADS[kind], *SILENT[kind])])
     encoder.measure(encoder.precompute(torch.from_numpy(windows)))

@@ -11,9 +11,10 @@ import pytest
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.export.bundle import export_run
-from mla_serve.train import pipeline
+from mla_serve.export.export_run import export_run
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.plan import make_plan
+from mla_serve.train.run import train_as_planned
 
 GLAD = ("what a wonderful day", "I love this so much", "best meal ever, thank you", "she laughed with joy")
 SAD = ("this is terrible news", "I hate waiting for hours", "worst service ever", "he cried all night")
@@ -42,7 +43,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     config = TrainConfig(
         data=folder, runs=folder / "runs", encoders=encoders, epochs=20, batch_size=4, width=16, device="cpu"
     )
-    run = pipeline.train(config, pipeline.plan(config), lambda record: None)
+    run = train_as_planned(config, make_plan(config), lambda record: None)
     export_run(run.path, folder / "bundle")
     return Predictor(Bundle.load(folder / "bundle"))
 

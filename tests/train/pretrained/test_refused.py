@@ -14,8 +14,8 @@ import pytest
 
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export.graphs import export_graph
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.plan import make_plan
 from mla_serve.train.pretrained import fronts
 from tests.train.pretrained.zoo import KINDS, PAYLOADS, Zoo
 
@@ -131,7 +131,7 @@ def test_training_without_pretrained_encoders_imports_no_transformers(
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", forbid)
-    pipeline.plan(TrainConfig(data=table, runs=tmp_path, width=8))
+    make_plan(TrainConfig(data=table, runs=tmp_path, width=8))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_training_without_pretrained_encoders_imports_no_transformers(
 )
 def test_flags_that_do_not_fit_are_refused(flags: dict[str, Any], message: str, table: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        pipeline.plan(TrainConfig(data=table, runs=tmp_path, **flags))
+        make_plan(TrainConfig(data=table, runs=tmp_path, **flags))
 
 
 def test_lora_without_linear_layers_is_refused(zoo: Zoo) -> None:
@@ -158,7 +158,7 @@ def test_a_model_beyond_one_graph_is_refused_before_and_at_export(
 ) -> None:
     loaded = zoo.load("bert")
     monkeypatch.setattr("mla_serve.export.graphs.LARGEST", 1000)
-    monkeypatch.setattr("mla_serve.train.pretrained.read.LARGEST", 1000)
+    monkeypatch.setattr("mla_serve.train.pretrained.load.LARGEST", 1000)
     with pytest.raises(ConfigError, match="GB of weights, but one ONNX graph holds"):
         zoo.load("bert")
     example = loaded.backbone.front.forward  # never run: the size is looked at first
@@ -170,4 +170,4 @@ def test_a_model_beyond_one_graph_is_refused_before_and_at_export(
 def test_a_vector_has_no_pretrained_encoder(write_table: Callable[..., Path], zoo: Zoo, tmp_path: Path) -> None:
     config = TrainConfig(data=write_table(), runs=tmp_path / "runs", encoders=(f"numbers=hf:{zoo.folder('bert')}",))
     with pytest.raises(ConfigError, match="read image, audio, text, not vector"):
-        pipeline.plan(config)
+        make_plan(config)

@@ -1,4 +1,4 @@
-"""Frozen, by LoRA and whole: what moves and what does not, what is computed once, and bundles at the end."""
+"""FrozenEncoder, by LoRA and whole: what moves and what does not, what is computed once, and bundles at the end."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from mla_serve.bundle.manifest import Bundle, Manifest
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.export.bundle import export_run
+from mla_serve.export.export_run import export_run
 from mla_serve.table import read_payload, read_table
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import decode_rows, training_batches
-from mla_serve.train.extend import plan
+from mla_serve.train.extend.plan import plan_extension
+from mla_serve.train.plan import make_plan
 from mla_serve.train.pretrained.backbone import Backbone
 from mla_serve.train.pretrained.cache import FeatureCache
-from mla_serve.train.pretrained.encoders import SPEED, Whole
+from mla_serve.train.pretrained.encoders import SPEED, CompleteEncoder
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
 from mla_serve.train.strategies import STRATEGIES
 from tests.train.pretrained.zoo import KINDS, PAYLOADS, Zoo
@@ -52,7 +53,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> RunFolder:
         if record["epoch"] == stop_after:
             raise Interrupted
 
-    return pipeline.train(config, pipeline.plan(config), report)
+    return train_as_planned(config, make_plan(config), report)
 
 
 @pytest.fixture(scope="session")
@@ -130,12 +131,12 @@ def test_a_frozen_backbone_is_bitwise_unchanged_and_always_in_evaluation_mode(
         epochs=2,
         width=8,
     )
-    planned = pipeline.plan(config)
+    planned = make_plan(config)
     backbone = planned.pretrained["image"].backbone
     before = copy.deepcopy(backbone.state_dict())
     modes: list[bool] = []
     backbone.register_forward_pre_hook(lambda module, _: modes.append(any(m.training for m in module.modules())))
-    pipeline.train(config, planned, lambda record: None)
+    train_as_planned(config, planned, lambda record: None)
     assert modes
     assert not any(modes)
     assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
@@ -147,10 +148,10 @@ def test_a_frozen_backbone_is_bitwise_unchanged_and_always_in_evaluation_mode(
 def test_a_second_run_does_not_ask_the_backbone_again(
     config: TrainConfig, finished: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = pipeline.plan(dataclasses.replace(config, name="again"))
+    planned = make_plan(dataclasses.replace(config, name="again"))
     for loaded in planned.pretrained.values():
         loaded.backbone.register_forward_pre_hook(lambda *_: pytest.fail("the backbone was asked"))
-    again = pipeline.train(dataclasses.replace(config, name="again"), planned, lambda record: None)
+    again = train_as_planned(dataclasses.replace(config, name="again"), planned, lambda record: None)
     assert all(torch.equal(value, weights(finished)[key]) for key, value in weights(again).items())
 
 
@@ -171,10 +172,10 @@ def test_another_preprocessing_or_other_weights_have_another_cache(zoo: Zoo, tmp
 
 def use(zoo: Zoo, name: str, cache: Path, kind: str | None = None) -> Any:
     """Ask a frozen encoder about every payload of its kind."""
-    from mla_serve.train.pretrained.encoders import Frozen
+    from mla_serve.train.pretrained.encoders import FrozenEncoder
 
     loaded = zoo.load(name, kind=kind)
-    encoder = Frozen(loaded.spec, 4, loaded.settings)
+    encoder = FrozenEncoder(loaded.spec, 4, loaded.settings)
     encoder.set_backbone(loaded.backbone, cache, CPU)
     windows = [loaded.spec.decode(one, "field") for one in PAYLOADS[loaded.spec.kind]]
     encoder.precompute(torch.from_numpy(np.concatenate(windows)))
@@ -185,10 +186,10 @@ def test_equal_content_is_computed_once_even_without_a_cache(zoo: Zoo) -> None:
     loaded = zoo.load("bert")
     seen: list[int] = []
     loaded.backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    from mla_serve.train.pretrained.encoders import Extractor
+    from mla_serve.train.pretrained.encoders import FeatureExtractor
 
     windows = torch.from_numpy(loaded.spec.decode("one", "text")).repeat(50, 1)
-    features = Extractor(loaded.backbone, loaded.settings, None, CPU)(windows)
+    features = FeatureExtractor(loaded.backbone, loaded.settings, None, CPU)(windows)
     assert seen == [1]
     assert features.shape == (50, 32)
 
@@ -215,9 +216,9 @@ def test_a_damaged_part_of_the_cache_is_left_aside_and_computed_anew(
 
 def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mla_serve.train.data.samples.CHUNK", 5)
-    planned = pipeline.plan(config)
+    planned = make_plan(config)
     strategy = planned.build(0)
-    planned.set_backbone(strategy, None, CPU)
+    planned.load_backbones(strategy, None, CPU)
     largest: list[int] = []
     for loaded in planned.pretrained.values():
         loaded.backbone.register_forward_pre_hook(lambda _, given: largest.append(len(given[0])))
@@ -225,15 +226,15 @@ def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, mo
     samples = decode_rows(rows, planned.inputs, planned.recipe.classes, dict(strategy.encoders.items()))
     assert max(largest) <= 5 * planned.inputs["audio"].max_windows  # type: ignore[attr-defined]
     for name, column in samples.columns.items():
-        assert column.fixed
+        assert column.precomputed
         assert column.windows.shape == (int(column.count.sum()), 32)
         assert [int(there) for there in column.present] == [int(name in row.values) for row in rows]
 
 
 def test_augmentation_leaves_frozen_modalities_alone(config: TrainConfig) -> None:
-    planned = pipeline.plan(config)
+    planned = make_plan(config)
     strategy = planned.build(0)
-    planned.set_backbone(strategy, config.runs / "features", CPU)
+    planned.load_backbones(strategy, config.runs / "features", CPU)
     samples = decode_rows(
         planned.rows["train"], planned.inputs, planned.recipe.classes, dict(strategy.encoders.items())
     )
@@ -286,7 +287,7 @@ def test_every_strategy_trains_a_frozen_a_tuned_and_an_ordinary_encoder(
 @pytest.mark.parametrize("name", ["bert", "vit", "whisper"])
 def test_merged_low_rank_matrices_say_what_they_said_beside_the_layers(name: str, zoo: Zoo) -> None:
     loaded = zoo.load(name, tune="lora")
-    encoder = Whole(loaded.spec, 6, loaded.settings)
+    encoder = CompleteEncoder(loaded.spec, 6, loaded.settings)
     encoder.set_backbone(loaded.backbone, None, CPU)
     windows = torch.from_numpy(loaded.spec.decode(PAYLOADS[KINDS[name]][0], "field")).repeat(
         2, *[1] * len(loaded.spec.shape)
@@ -312,7 +313,7 @@ def test_low_rank_matrices_and_whole_weights_learn_at_rates_of_their_own(zoo: Zo
 
     for tune in ("lora", "full"):
         loaded = zoo.load("bert", tune=tune)
-        encoder = Whole(loaded.spec, 6, loaded.settings)
+        encoder = CompleteEncoder(loaded.spec, 6, loaded.settings)
         groups = {
             group["speed"]: group["params"] for group in Schedule(encoder, Options(lr=0.1), 100).optimizer.param_groups
         }
@@ -329,7 +330,7 @@ def test_with_lora_batch_statistics_stand_still() -> None:
     """No model of the zoo has both linear layers and batch norms, so one is put in."""
     from mla_serve.train.pretrained.settings import Pretrained
 
-    whole = Whole.__new__(Whole)
+    whole = CompleteEncoder.__new__(CompleteEncoder)
     nn.Module.__init__(whole)
     whole.settings = Pretrained("", "lora", 4, {}, {}, "mean", 4, "")
     whole.backbone = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))  # type: ignore[assignment]
@@ -392,7 +393,7 @@ def test_a_pretrained_encoder_is_added_to_a_bundle(
         extend=bundle[0], data=data, runs=tmp_path, name="more", epochs=3, batch_size=12, device="cpu",
         encoders=(f"title=hf:{zoo.folder('mpnet')}",), out=tmp_path / "more_bundle",
     )  # fmt: skip
-    folder = pipeline.train(more, plan.plan(more), lambda record: None)
+    folder = train_as_planned(more, plan_extension(more), lambda record: None)
     manifest = export_run(folder.path, tmp_path / "more_bundle")
     assert "title" in manifest.modalities
     text = {"text": "rrrrr 3"}

@@ -17,7 +17,7 @@ import transformers
 from PIL import Image
 
 from mla_serve.inputs import AudioInput, ImageInput
-from mla_serve.train.pretrained.read import Loaded, load_pretrained
+from mla_serve.train.pretrained.load import Loaded, load_pretrained
 from mla_serve.train.pretrained.source import quietly
 
 KINDS = {

@@ -25,12 +25,13 @@ from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
-from mla_serve.export.bundle import export_run
+from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
 from mla_serve.table import Row
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.plan import make_plan
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
 
 
@@ -48,7 +49,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> RunFolder:
         if record["epoch"] == stop_after:
             raise Interrupted
 
-    return pipeline.train(config, pipeline.plan(config), report)
+    return train_as_planned(config, make_plan(config), report)
 
 
 def weights(folder: Path, name: str = BEST) -> dict[str, torch.Tensor]:
@@ -107,7 +108,7 @@ def test_the_whole_path_ends_in_a_bundle_that_says_what_torch_says(config: Train
     assert str(tmp_path) not in (tmp_path / "models" / "small" / "manifest.json").read_text()
 
 
-def test_no_training_row_leaves_the_house_unless_asked(config: TrainConfig, tmp_path: Path) -> None:
+def test_the_bundle_holds_no_training_row_unless_asked_for(config: TrainConfig, tmp_path: Path) -> None:
     manifest = export_run(train(config).path, tmp_path / "plain")
     assert manifest.golden_source == "generated"
     assert [set(golden.payloads) for golden in manifest.golden] == [{"text", "numbers"}] * 8 + [{"text"}, {"numbers"}]
@@ -118,15 +119,15 @@ def test_no_training_row_leaves_the_house_unless_asked(config: TrainConfig, tmp_
     assert not [path.name for path, content in files.items() if b'gruen 4"' in content or b"gruen 4<" in content]
     card = (tmp_path / "plain" / "MODEL_CARD.md").read_text()
     assert "`golden/` holds 10 generated payloads, none of the training data." in card
-    assert "`unfamiliar.npz`, by which unfamiliar input is told, holds features of" in card
-    assert "The tokenizer's vocabulary holds pieces of words" in card
+    assert "`unfamiliar.npz`, by which unfamiliar input is detected, holds features of" in card
+    assert "The tokenizer's vocabulary holds words and parts of words" in card
 
 
 def test_samples_puts_training_rows_into_the_bundle(config: TrainConfig, tmp_path: Path) -> None:
     manifest = export_run(train(dataclasses.replace(config, samples=True)).path, tmp_path / "bundle")
     assert manifest.golden_source == "training rows"
     assert {str(golden.payloads["text"]).split()[0] for golden in manifest.golden} == {"rot", "gruen", "blau"}
-    assert "shown to anyone who can call the service" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "anyone who can call the service can see them" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize("there", [("train",), ("train", "test")])
@@ -175,7 +176,7 @@ def test_what_has_too_few_rows_is_said_before_training_and_on_the_card(tmp_path:
     one = {"label": "a", "text": "x", "numbers": [1, 2]}
     data = write_rows(tmp_path / "rows", train=[*rows, one], val=rows[:8], test=rows[:8])
     config = TrainConfig(data=data, runs=tmp_path / "runs", epochs=1, batch_size=8, width=8)
-    notes = pipeline.plan(config).notes
+    notes = make_plan(config).notes
     assert "numbers: only 1 training row has it; an encoder that normalises over its batch learns nothing" in "\n".join(
         notes
     )
@@ -194,8 +195,8 @@ def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refuse
     rows: list[dict[str, object]] = [{"label": "ab"[n % 2], "text": f"word {n}"} for n in range(24)]
     wide: list[dict[str, object]] = [{**row, "numbers": [1, 2]} for row in rows]
     data = write_rows(tmp_path / "one", train=[*rows, *wide[::2]], val=wide)
-    notes = pipeline.plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
-    assert "numbers: all training rows that have it are of one class, 'a'; it tells nothing" in notes
+    notes = make_plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
+    assert "numbers: all training rows that have it are of one class, 'a'; nothing can be learned from it" in notes
     (data / "dataset.json").unlink()
     for name in ("image.png", "train.jsonl", "val.jsonl"):
         (data / name).touch()
@@ -203,7 +204,7 @@ def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refuse
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (data / "val.jsonl").write_text(json.dumps({**rows[0], "image": "image.png"}) + "\n")
     with pytest.raises(ConfigError, match=r"modality image: no training row has it; add rows, or leave it out with"):
-        pipeline.plan(TrainConfig(data=data, runs=tmp_path / "runs"))
+        make_plan(TrainConfig(data=data, runs=tmp_path / "runs"))
 
 
 @pytest.mark.parametrize("file", ["best.pt", "last.pt", "metrics.jsonl"])
@@ -226,8 +227,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     if file == "metrics.jsonl":
         (config.runs / "small").mkdir(parents=True)
         (config.runs / "small" / file).symlink_to("/dev/full")
-        monkeypatch.setattr(pipeline, "move_to_backup", lambda *_: None)
-        monkeypatch.setattr(pipeline, "check_places", lambda *_: [])
+        monkeypatch.setattr("mla_serve.train.run.move_to_backup", lambda *_: None)
+        monkeypatch.setattr("mla_serve.train.plan.check_paths", lambda *_: [])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(ConfigError, match=rf"small/{file}: cannot be written.*--resume goes on"):
@@ -268,9 +269,9 @@ def test_images_and_recordings_are_trained_on_as_files(tmp_path: Path) -> None:
             lines.append({"label": str(c), "image": f"{split}{number}.png", "audio": f"{split}{number}.wav"})
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     config = TrainConfig(data=folder, runs=tmp_path / "runs", epochs=6, batch_size=8, width=16)
-    planned = pipeline.plan(config)
+    planned = make_plan(config)
     assert any("validation" in note for note in planned.notes)
-    run = pipeline.train(config, planned, lambda record: None)
+    run = train_as_planned(config, planned, lambda record: None)
     manifest = export_run(run.path, tmp_path / "media_bundle")
     assert set(manifest.metrics["conditions"]) >= {"full", "image", "audio", "image+audio", "missing50"}
     assert manifest.modalities["audio"].input["rate"] == 8000

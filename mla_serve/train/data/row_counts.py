@@ -1,4 +1,4 @@
-"""How many rows each modality has, and what that means for what can be learned and fitted."""
+"""How many rows each modality has, and what cannot be learned or fitted from so few."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row
 from mla_serve.table.faults import abbreviate
-from mla_serve.train.fit.formula import ENOUGH_ROWS
 
 FEW = 10  # training rows
-ALONE = "an encoder that normalises over its batch learns nothing from one; add rows, or leave it out with --modalities"
-Counts = Mapping[str, Mapping[str, int]]
+MIN_ROWS_TO_FIT = 2
+"""Validation rows below which nothing is fitted for a modality or a combination of modalities."""
+ONE_ROW = (
+    "an encoder that normalises over its batch learns nothing from one; add rows, or leave it out with --modalities"
+)
 
 
 def count_rows(rows: Mapping[str, Sequence[Row]], names: Collection[str]) -> dict[str, dict[str, int]]:
@@ -22,10 +24,10 @@ def count_rows(rows: Mapping[str, Sequence[Row]], names: Collection[str]) -> dic
 
 
 def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], *, held_out: bool) -> list[str]:
-    """Say, a line each, for which modalities too little can be learned or fitted.
+    """Return a note on each modality from which too little can be learned or fitted.
 
-    Args: held_out, whether validation was made of training rows.
-    Raises: ConfigError for a modality without a training row, of which nothing can be learned.
+    Args: held_out, whether the validation rows were taken from the training rows.
+    Raises: ConfigError for a modality without a training row.
     """
     counts, notes = count_rows(rows, names), []
     for name in names:
@@ -37,13 +39,13 @@ def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], 
             )
         labels = {row.label for row in rows["train"] if name in row.values}
         if train < FEW:
-            learned = "little can be learned from so few" if train > 1 else ALONE
+            learned = "little can be learned from so few" if train > 1 else ONE_ROW
             notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
         elif len(labels) == 1:
             notes.append(
-                f"{name}: all training rows that have it are of one class, {abbreviate(*labels)}; it tells nothing"
+                f"{name}: all training rows that have it are of one class, {abbreviate(*labels)}; nothing can be learned from it"
             )
-        if val < ENOUGH_ROWS:
+        if val < MIN_ROWS_TO_FIT:
             notes.append(f"{name}: {_rows(val, 'validation')} it; {unfitted(val)}")
     return notes
 
@@ -53,5 +55,5 @@ def _rows(count: int, what: str) -> str:
 
 
 def unfitted(val: int) -> str:
-    """Say what is not known of a modality that so few validation rows have."""
+    """Say what so few validation rows prevent."""
     return "its probabilities are not calibrated and it is not measured alone" if not val else "too few to calibrate it"

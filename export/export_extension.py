@@ -1,4 +1,4 @@
-"""Write the bundle of an extension: the old graphs and files byte for byte, the added encoders beside them."""
+"""Write the bundle of an extension: copies of the old graphs and files, and the added encoders."""
 
 from __future__ import annotations
 
@@ -17,47 +17,61 @@ from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.results import Prediction
 from mla_serve.errors import BundleError, ConfigError
+from mla_serve.export.choose_precision import PrecisionTarget
 from mla_serve.export.graphs import largest_difference
-from mla_serve.export.precision import Wish
-from mla_serve.export.steps import example_windows, finish, list_inputs, package_versions, store, told, write_encoder
+from mla_serve.export.steps import (
+    example_windows,
+    finish,
+    list_inputs,
+    package_versions,
+    store,
+    training_facts,
+    write_encoder,
+)
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
 from mla_serve.output.replacing import staging_folder
-from mla_serve.train.extend.head import build_late, read_head
-from mla_serve.train.run_folder import UNFAMILIAR, Recipe, RunFolder
+from mla_serve.train.extend.head import build_fixed_head, read_head
+from mla_serve.train.recipe import Recipe
+from mla_serve.train.run_folder import REFERENCES, RunFolder
 from mla_serve.train.strategies import Strategy
 
-MADE_ANEW = ("MODEL_CARD.md", "report.html", "report.json")
-SAMPLES = 3  # golden samples on which old and new are compared, under every rule and subset
-SUBSETS = 2**12 - 1  # all of twelve modalities; of more, the smallest
+REWRITTEN = ("MODEL_CARD.md", "report.html", "report.json")
+SAMPLES = 3  # golden samples on which the old and the new bundle are compared
+SUBSETS = 2**12 - 1  # all subsets of twelve modalities; of more, the smallest subsets
 COVERAGE = 0.9
 Sample = Mapping[str, Payload]
 
 
 def export_extension(
-    folder: RunFolder, facts: Mapping[str, Any], out: Path, wish: Wish, data: Path, base_folder: Path | None = None
+    folder: RunFolder,
+    facts: Mapping[str, Any],
+    out: Path,
+    target: PrecisionTarget,
+    data: Path,
+    base_folder: Path | None = None,
 ) -> Manifest:
-    """Write the bundle of a finished extension to `out`, replacing an older one only when all checks have passed.
+    """Write the bundle of a finished extension to `out`.
 
-    Args: base_folder, where the extended bundle lies; where training found it when left out.
+    Args: base_folder, the folder of the extended bundle. Default: where it was in training.
     Raises: BundleError when the extended bundle is no longer what it was, a graph differs from torch, or answers
     without the added modalities differ from before; ConfigError for a smaller precision.
     """
-    if wish.precision != "fp32":
+    if target.precision != "fp32":
         raise ConfigError(
-            f"--precision {wish.precision}: an extended bundle keeps its graphs as they are; leave it out"
+            f"--precision {target.precision}: an extended bundle keeps its graphs as they are; leave it out"
         )
     base = _base(facts["config"]["extends"], base_folder)
     recipe = folder.read_recipe()
-    strategy = folder.restore(build_late(recipe, read_head(base)))
+    strategy = folder.restore(build_fixed_head(recipe, read_head(base)))
     samples = folder.read_samples()
     with staging_folder(out, facts["name"]) as staging:
         _copy(base, staging)
         modalities = _write_inputs(strategy, recipe, base, staging)
         differences = _write_graphs(strategy, recipe, base, samples, staging)
-        added = (folder.path / UNFAMILIAR).read_bytes()
-        unfamiliar = base.manifest.unfamiliar or UNFAMILIAR
+        added = (folder.path / REFERENCES).read_bytes()
+        unfamiliar = base.manifest.unfamiliar or REFERENCES
         (staging / unfamiliar).write_bytes(_joined(base.read(unfamiliar) if base.manifest.unfamiliar else None, added))
         golden = _write_golden(strategy, recipe, base, samples, folder.read_fusion(), staging)
         fields = base.manifest.model_dump() | {
@@ -82,9 +96,9 @@ def export_extension(
 
 
 def _base(extends: Mapping[str, Any], moved: Path | None) -> Bundle:
-    """Load the bundle that was extended, from where it was or has been moved to.
+    """Load the bundle that was extended.
 
-    Raises: ConfigError when it is not there; BundleError when it is not the one that it was.
+    Raises: ConfigError when it is not there; BundleError when its files have changed since.
     """
     folder = moved or Path(extends["folder"])
     if not folder.is_dir():
@@ -95,23 +109,23 @@ def _base(extends: Mapping[str, Any], moved: Path | None) -> Bundle:
     base = Bundle.load(folder)
     if base.manifest.sha256 != extends["sha256"]:
         raise BundleError(
-            f"{base.folder}: it is not the bundle that was extended, or was replaced since; "
-            "name the right one with --base, or extend it again"
+            f"{base.folder}: not the bundle that was extended, or replaced since; "
+            "give the right folder with --base, or extend it again"
         )
     return base
 
 
 def _copy(base: Bundle, staging: Path) -> None:
-    """Copy what stays as it is, and keep the old card, which says where the data come from."""
+    """Copy the files that stay, and the old card, which names the source of the data."""
     for name in base.manifest.files:
         target = staging / (f"cards/{base.manifest.name}.md" if name == "MODEL_CARD.md" else name)
-        if name == "MODEL_CARD.md" or name not in MADE_ANEW:
+        if name == "MODEL_CARD.md" or name not in REWRITTEN:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(base.read(name))
 
 
 def _write_inputs(strategy: Strategy, recipe: Recipe, base: Bundle, staging: Path) -> dict[str, Modality]:
-    """Write the files that the added inputs bring, under names that are free; return the entries of the manifest."""
+    """Write the files of the added inputs under unused names; return their entries in the manifest."""
     modalities, files = list_inputs(strategy, recipe.inputs)
     renamed = {name: f"{'_'.join(recipe.inputs)}.{name}" if name in base.manifest.files else name for name in files}
     for name, content in files.items():
@@ -144,7 +158,7 @@ def _write_graphs(
 
 
 def _joined(before: bytes | None, added: bytes) -> bytes:
-    """Put the arrays of the added references beside those that were there, which keep every bit."""
+    """Join the arrays of the old and the added references. The old ones keep every bit."""
     arrays: dict[str, Array] = {}
     for content in (before, added):
         if content:
@@ -159,7 +173,7 @@ def _joined(before: bytes | None, added: bytes) -> bytes:
 def _write_golden(
     strategy: Strategy, recipe: Recipe, base: Bundle, samples: Sequence[Sample], fusion: Fusion, staging: Path
 ) -> list[Golden]:
-    """Write samples with the added modalities: their opinions by torch, those of the others by the bundle's graphs."""
+    """Write samples with the added modalities. Their logits come from torch, those of the others from the old graphs."""
     predictor = Predictor(base)
     golden = []
     numbers = (n for n in itertools.count() if not list(staging.glob(f"golden/{n}[.-]*")))
@@ -179,7 +193,7 @@ def _write_golden(
 
 
 def _source(before: Manifest, facts: Mapping[str, Any]) -> str:
-    """Say whose the golden samples are: training rows, if any of them are."""
+    """Return the source of the golden samples: "training rows" if any of them is one."""
     return "training rows" if "training rows" in (before.golden_source, facts["golden_source"]) else "generated"
 
 
@@ -188,14 +202,14 @@ def _parity(before: Mapping[str, Any], differences: Mapping[str, float]) -> dict
 
 
 def _training(before: Manifest, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep how the bundle was trained, and say what was added to it, how, and what it was called."""
+    """Append this extension, and the name of the bundle, to the facts on its training."""
     extends = {key: value for key, value in facts["config"]["extends"].items() if key != "folder"}
-    step = extends | told(dict(facts))
+    step = extends | training_facts(dict(facts))
     return {**before.training, "extended": [*before.training.get("extended", []), step]}
 
 
 def check_unchanged(old: Predictor, new: Predictor) -> None:
-    """Make sure that answers without what was added are those of before, to the bit, under every rule and subset.
+    """Check that answers without the added modalities equal the old ones to the bit, under every rule and subset.
 
     Raises: BundleError.
     """
@@ -203,7 +217,7 @@ def check_unchanged(old: Predictor, new: Predictor) -> None:
     every = itertools.chain.from_iterable(itertools.combinations(old.names, size) for size in sizes)
     subsets = list(itertools.islice(every, SUBSETS))
     for sample in _whole_samples(old):
-        before, after = (_heard(predictor, sample, subsets) for predictor in (old, new))
+        before, after = (_run_subsets(predictor, sample, subsets) for predictor in (old, new))
         for rule in RULES:
             pairs = zip(_answers(old, before, rule), _answers(new, after, rule), strict=True)
             for names, (was, now) in zip(subsets, pairs, strict=True):
@@ -212,15 +226,15 @@ def check_unchanged(old: Predictor, new: Predictor) -> None:
 
 
 def _whole_samples(predictor: Predictor) -> list[dict[str, Payload]]:
-    """Return golden samples, with generated payloads in the place of what they lack."""
+    """Return golden samples, with generated payloads for the modalities that they lack."""
     golden = predictor.bundle.golden_samples()[:SAMPLES] or [{}]
     generator = np.random.default_rng(0)
     inputs = predictor.bundle.inputs
     return [{name: reader.generate(generator) for name, reader in inputs.items()} | sample for sample in golden]
 
 
-def _heard(predictor: Predictor, sample: Sample, subsets: Sequence[Sequence[str]]) -> GraphOutputs:
-    """Run the graphs on a sample; returns what would be heard of each subset of it."""
+def _run_subsets(predictor: Predictor, sample: Sample, subsets: Sequence[Sequence[str]]) -> GraphOutputs:
+    """Run the graphs on a sample; returns their outputs for each subset of its modalities."""
     one = predictor.run_graphs([predictor.decode(sample)])
     present = np.array([[name in names for names in subsets] for name in predictor.names])
     return GraphOutputs(

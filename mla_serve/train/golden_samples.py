@@ -1,4 +1,4 @@
-"""The golden samples of a bundle, which are replayed at start and shown to whoever can call the service."""
+"""The golden samples of a bundle: replayed when a model starts, and shown to whoever can call the service."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, read_payload
 
-GOLDEN, TOGETHER = 10, 3  # samples in all, and with every modality, at least
+SAMPLES, COMPLETE = 10, 3  # samples in all; samples with every modality, at least
 
 
 def pick_rows(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str, Payload]]:
-    """Pick one row of each of the first classes, the most complete."""
+    """Pick one row of each of the first ten classes, the one with the most modalities."""
     fullest: dict[str, Row] = {}
     for row in rows:
         if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
             fullest[row.label] = row
-    chosen = [fullest[label] for label in sorted(fullest)[:GOLDEN]]
+    chosen = [fullest[label] for label in sorted(fullest)[:SAMPLES]]
     return [{name: read_payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
 
 
 def make_samples(
     inputs: Mapping[str, Input], generator: np.random.Generator, alone: Collection[str]
 ) -> list[dict[str, Payload]]:
-    """Make payloads that come from nobody's data: all modalities together, then each of `alone` by itself.
+    """Generate payloads that contain no training data: some with all modalities, then each of `alone` by itself.
 
-    Every other one is larger than what the model sees, so that resizing, resampling and cutting are replayed too.
+    Every second one is larger than what the model reads, so that resizing, resampling and cutting are replayed too.
 
     Args: alone, the modalities that were trained; those of an extended bundle have samples of their own there.
     """
-    together = max(TOGETHER, GOLDEN - len(alone))
-    samples = [{name: _make(spec, n, generator) for name, spec in inputs.items()} for n in range(together)]
+    complete = max(COMPLETE, SAMPLES - len(alone))
+    samples = [{name: _make(spec, n, generator) for name, spec in inputs.items()} for n in range(complete)]
     return samples + [{name: _make(inputs[name], n, generator)} for n, name in enumerate(alone)]
 
 

@@ -1,7 +1,7 @@
-"""Choose a precision for every encoder: timed on this processor, held to a bound on accuracy on validation and test.
+"""Choose a precision for every encoder: the fastest on this processor that keeps accuracy within a bound.
 
-Heads stay fp32: one small product that takes microseconds. What was fitted on fp32 opinions (temperatures, conformal
-scores, the references for unfamiliar input) is kept, and measured again through the smaller graphs.
+Heads stay fp32: each is one small product that takes microseconds. All that was fitted on fp32 logits (temperatures,
+conformal scores, the references for unfamiliar input) is kept, and measured again with the smaller graphs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mla_serve.bundle.runtime import DEVICES, cuda_is_there, open_session, runti
 from mla_serve.errors import BundleError, ConfigError, NotFinite
 from mla_serve.evaluation.scores import evaluate
 from mla_serve.evaluation.splits import run_split
-from mla_serve.export.data import Rows
-from mla_serve.export.quantise import kinds_of, to_fp16, to_int8
+from mla_serve.export.quantise import operator_groups, to_fp16, to_int8
+from mla_serve.export.run_data import RunRows
 from mla_serve.export.timing import overall, times_faster
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array
@@ -30,16 +30,16 @@ from mla_serve.table import Row, Table, read_payload
 
 Precision = Literal["fp32", "fp16", "int8", "auto"]
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2e-2}  # of a golden probability, on whatever machine serves
-CALIBRATION_ROWS = 256
+SCALE_ROWS = 256  # training rows by which int8 scales are measured
 VALIDATION_ROWS = 2000
-WORTH = 1.05  # times faster; with less, `auto` keeps fp32
-SHOWN = ("accuracy", "nll", "ece")
+MIN_SPEEDUP = 1.05  # times faster; with less, `auto` keeps fp32
+SHOWN_SCORES = ("accuracy", "nll", "ece")
 Scores = dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
-    """What was asked for: a precision, and the accuracy that it may cost, a fraction of the rows."""
+class PrecisionTarget:
+    """The precision that was asked for, and the accuracy that it may cost, as a fraction of the rows."""
 
     precision: Precision = "fp32"
     loss: float = 0.01
@@ -53,14 +53,17 @@ class Wish:
 
 
 class Trial:
-    """A bundle whose encoders are tried out: its folder, the validation rows, and what was heard of them so far."""
+    """A bundle whose encoders are replaced one by one, and the validation rows by which they are judged.
 
-    def __init__(self, staging: Path, manifest: Manifest, rows: Rows) -> None:
+    outputs: the logits and more of these rows with the encoders chosen so far. before: the scores in fp32.
+    """
+
+    def __init__(self, staging: Path, manifest: Manifest, rows: RunRows) -> None:
         """Take a complete bundle in fp32."""
         self.staging, self.manifest, self.rows = staging, manifest, rows
         predictor = self.open()
         self.inputs = predictor.bundle.inputs
-        val = _some(rows.val, VALIDATION_ROWS)
+        val = _sample_rows(rows.val, VALIDATION_ROWS)
         self.samples = [
             predictor.decode({name: read_payload(row.values[name]) for name in predictor.names if name in row.values})
             for row in val
@@ -70,19 +73,19 @@ class Trial:
         self.before = scores(predictor, self.outputs, self.labels)
 
     def open(self) -> Predictor:
-        """Open the bundle as it stands in the folder."""
+        """Open the bundle in its present state."""
         self.manifest = write_manifest(self.staging, self.manifest)
         return Predictor(Bundle.load(self.staging))
 
     def windows(self, name: str) -> Array:
-        """Decode training rows to calibrate with and to time on: (N, *shape)."""
-        rows = _some([row for row in self.rows.train if name in row.values], CALIBRATION_ROWS)
+        """Decode training rows to measure int8 scales and times on: (N, *shape)."""
+        rows = _sample_rows([row for row in self.rows.train if name in row.values], SCALE_ROWS)
         return np.concatenate([self.inputs[name].decode(read_payload(row.values[name]), name) for row in rows])
 
-    def put(self, name: str, graph: bytes) -> tuple[GraphOutputs, Scores]:
-        """Put a graph in the place of a modality's encoder, and hear the validation rows through it.
+    def replace_encoder(self, name: str, graph: bytes) -> tuple[GraphOutputs, Scores]:
+        """Replace a modality's encoder and run the validation rows through the new one.
 
-        One that does not give numbers for every row, as when half precision overflows, counts as saying nothing.
+        If its output is not finite for every row, as when half precision overflows, its logits count as 0.
         """
         (self.staging / self.manifest.modalities[name].encoder).write_bytes(graph)
         predictor = self.open()
@@ -98,8 +101,10 @@ class Trial:
         return outputs, scores(predictor, outputs, self.labels)
 
 
-def lower(staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]], rows: Rows, wish: Wish) -> Manifest:
-    """Replace the encoders of a bundle by the fastest of the precision asked for that keep within the bound.
+def export_smaller(
+    staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]], rows: RunRows, target: PrecisionTarget
+) -> Manifest:
+    """Replace every encoder of a bundle by the fastest candidate whose accuracy is within the bound.
 
     Args: staging, a complete bundle in fp32; fixed, modality -> the names of its encoder's buffers.
     Returns: the manifest as written; `precision` holds what was tried, chosen and measured.
@@ -110,17 +115,17 @@ def lower(staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]
     measured: dict[str, dict[str, Any]] = {"val": {"rows": len(trial.labels), "before": trial.before}}
     if has_test:
         measured["test"] = _on_test(trial.open(), rows.table, "before")
-    encoders = {name: _choose(trial, name, fixed[name], wish) for name in manifest.modalities}
+    encoders = {name: _choose_for(trial, name, fixed[name], target) for name in manifest.modalities}
     predictor = trial.open()
     measured["val"]["after"] = scores(predictor, trial.outputs, trial.labels)
     if has_test:
         measured["test"] |= _on_test(predictor, rows.table, "after")
     for split, found in measured.items():
-        _check_loss(split, found["before"], found["after"], ["full"], wish)
-    golden, difference = _golden_again(predictor)
+        _check_loss(split, found["before"], found["after"], ["full"], target)
+    golden, difference = _recompute_golden(predictor)
     facts = {
-        "asked": wish.precision,
-        "loss": wish.loss,
+        "asked": target.precision,
+        "loss": target.loss,
         "processor": processor(),
         "onnxruntime": runtime_version(),
         "fitted_on": "fp32",
@@ -133,18 +138,18 @@ def lower(staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]
     return write_manifest(staging, trial.manifest.model_copy(update=update))
 
 
-def _choose(trial: Trial, name: str, fixed: Collection[str], wish: Wish) -> dict[str, Any]:
-    """Try the candidates for one encoder, leave the best in the folder, and tell what was found."""
+def _choose_for(trial: Trial, name: str, fixed: Collection[str], target: PrecisionTarget) -> dict[str, Any]:
+    """Try the candidates for one encoder and write the best one into the bundle; returns the results of all."""
     windows = trial.windows(name)
-    graphs = _candidates((trial.staging / trial.manifest.modalities[name].encoder).read_bytes(), fixed, windows, wish)
-    providers = DEVICES["cuda" if wish.precision == "fp16" and cuda_is_there() else "cpu"]
+    graphs = _candidates((trial.staging / trial.manifest.modalities[name].encoder).read_bytes(), fixed, windows, target)
+    providers = DEVICES["cuda" if target.precision == "fp16" and cuda_is_there() else "cpu"]
     speeds = times_faster({label: open_session(graph, providers, 1) for label, graph in graphs.items()}, windows)
-    tried = {label: trial.put(name, graph) for label, graph in graphs.items()}
+    tried = {label: trial.replace_encoder(name, graph) for label, graph in graphs.items()}
     conditions = [condition for condition in ("full", name) if condition in trial.before]
     lost = {label: max(_losses(trial.before, found, conditions)) for label, (_, found) in tried.items()}
-    chosen = pick({label: overall(speeds[label]) for label in graphs}, lost, wish)
-    _check_loss("val", trial.before, tried[chosen][1], conditions, wish)
-    trial.outputs, _ = trial.put(name, graphs[chosen])
+    chosen = pick_fastest({label: overall(speeds[label]) for label in graphs}, lost, target)
+    _check_loss("val", trial.before, tried[chosen][1], conditions, target)
+    trial.outputs, _ = trial.replace_encoder(name, graphs[chosen])
     return {
         "chosen": chosen,
         "tried": {
@@ -159,34 +164,36 @@ def _choose(trial: Trial, name: str, fixed: Collection[str], wish: Wish) -> dict
     }
 
 
-def pick(speeds: Mapping[str, float], lost: Mapping[str, float], wish: Wish) -> str:
-    """Pick the fastest candidate that keeps within the bound; `auto` keeps fp32 unless another is worth it.
+def pick_fastest(speeds: Mapping[str, float], lost: Mapping[str, float], target: PrecisionTarget) -> str:
+    """Pick the fastest candidate within the bound. `auto` keeps fp32 unless another is at least MIN_SPEEDUP times faster.
 
-    Args: speeds, label -> how many times faster than fp32; lost, label -> accuracy.
-    Returns: the label; that of the smallest loss where none keeps within the bound, which is for the caller to refuse.
+    Args: speeds, label -> how many times faster than fp32; lost, label -> loss of accuracy.
+    Returns: the label. If none is within the bound, that of the smallest loss, which the caller must refuse.
     """
     smaller = [label for label in speeds if label != "fp32"]
-    within = [label for label in smaller if lost[label] <= wish.loss]
+    within = [label for label in smaller if lost[label] <= target.loss]
     best = max(within, key=lambda label: speeds[label], default="fp32")
-    if not smaller or (wish.precision == "auto" and speeds[best] < WORTH):
+    if not smaller or (target.precision == "auto" and speeds[best] < MIN_SPEEDUP):
         return "fp32"
-    return best if within or wish.precision == "auto" else min(smaller, key=lambda label: lost[label])
+    return best if within or target.precision == "auto" else min(smaller, key=lambda label: lost[label])
 
 
-def _candidates(graph: bytes, fixed: Collection[str], windows: Array, wish: Wish) -> dict[str, bytes]:
-    """Make the graphs to choose from, fp32 first: {label: graph}."""
-    if wish.precision == "fp16":
+def _candidates(graph: bytes, fixed: Collection[str], windows: Array, target: PrecisionTarget) -> dict[str, bytes]:
+    """Make the candidates, fp32 first: {label: graph}."""
+    if target.precision == "fp16":
         return {"fp32": graph, "fp16": to_fp16(graph, fixed)}
-    return {"fp32": graph} | {f"int8 {kind}": to_int8(graph, fixed, windows, kind) for kind in kinds_of(graph, fixed)}
+    return {"fp32": graph} | {
+        f"int8 {group}": to_int8(graph, fixed, windows, group) for group in operator_groups(graph, fixed)
+    }
 
 
 def scores(predictor: Predictor, outputs: GraphOutputs, labels: Array) -> Scores:
-    """Score what was heard with all that each row has, and with each modality alone: {condition: {score: value}}."""
+    """Score the rows with all their modalities, and with each modality alone: {condition: {score: value}}."""
     found = evaluate(
         outputs.logits, outputs.present, labels, predictor.bundle.fusion, (DEFAULT_RULE,), excess=outputs.excess
     )
     shown = [condition for condition in ("full", *predictor.names) if condition in found]
-    return {condition: {key: found[condition][DEFAULT_RULE][key] for key in SHOWN} for condition in shown}
+    return {condition: {key: found[condition][DEFAULT_RULE][key] for key in SHOWN_SCORES} for condition in shown}
 
 
 def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
@@ -198,20 +205,23 @@ def _losses(before: Scores, after: Scores, conditions: Sequence[str]) -> list[fl
     return [before[condition]["accuracy"] - after[condition]["accuracy"] for condition in conditions]
 
 
-def _check_loss(split: str, before: Scores, after: Scores, conditions: Sequence[str], wish: Wish) -> None:
-    """Refuse a loss beyond the bound. Raises: BundleError."""
+def _check_loss(split: str, before: Scores, after: Scores, conditions: Sequence[str], target: PrecisionTarget) -> None:
+    """Refuse a loss of accuracy beyond the bound. Raises: BundleError."""
     for condition, lost in zip(conditions, _losses(before, after, conditions), strict=True):
-        if lost > wish.loss:
+        if lost > target.loss:
             old, new = before[condition]["accuracy"], after[condition]["accuracy"]
             raise BundleError(
-                f"--precision {wish.precision}: accuracy on {split} ({condition}) falls from {old:.4f} to {new:.4f}, more "
-                f"than --precision-loss {wish.loss:g} allows; nothing was exported. Allow more, or use --precision auto, "
+                f"--precision {target.precision}: accuracy on {split} ({condition}) falls from {old:.4f} to {new:.4f}, more "
+                f"than --precision-loss {target.loss:g} allows; nothing was exported. Allow more, or use --precision auto, "
                 "which leaves such an encoder in fp32"
             )
 
 
-def _golden_again(predictor: Predictor) -> tuple[list[Any], float]:
-    """Say of the golden samples what the smaller graphs say, so that another machine is held to that; and how far off."""
+def _recompute_golden(predictor: Predictor) -> tuple[list[Any], float]:
+    """Return the golden samples with the probabilities of the smaller graphs, and the largest change.
+
+    A service compares its own probabilities with these when it starts.
+    """
     golden, expected = predictor.bundle.manifest.golden, predictor.bundle.golden_probabilities()
     if not golden:
         return golden, 0.0
@@ -220,13 +230,13 @@ def _golden_again(predictor: Predictor) -> tuple[list[Any], float]:
     return again, float(np.abs(given - expected).max())
 
 
-def _some(rows: Sequence[Row], most: int) -> list[Row]:
-    """Pick rows at random, the same each time."""
+def _sample_rows(rows: Sequence[Row], most: int) -> list[Row]:
+    """Draw rows at random, the same ones each time."""
     return [rows[at] for at in np.sort(np.random.default_rng(0).permutation(len(rows))[:most])]
 
 
 def processor() -> str:
-    """Tell what decides whether int8 pays: the architecture, and whether it multiplies int8 in one instruction."""
+    """Describe what decides whether int8 is faster: the architecture, and its instructions for int8."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:

@@ -16,7 +16,6 @@ from mla_serve.commands.export import run as export
 from mla_serve.commands.train import TrainFlags
 from mla_serve.commands.train import run as train
 from mla_serve.errors import ConfigError
-from mla_serve.train import pipeline
 from tests.test_output import tree
 
 Make = Callable[..., Path]
@@ -71,7 +70,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
 def test_nothing_is_lost_and_nothing_is_trained(
     work: Path, flags: dict[str, object], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "train", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr("mla_serve.train.run.train_as_planned", lambda *_: pytest.fail("it was trained"))
     before = tree(work)
     with pytest.raises(ConfigError) as refused:
         train(TrainFlags(**{**FLAGS, **flags}))  # type: ignore[arg-type]
@@ -119,11 +118,11 @@ def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys:
 INTERRUPT = """
 import os, signal, sys
 from mla_serve.train import loop
-keep = loop.Trainer._keep
+keep = loop.Trainer._save_checkpoints
 def stop(self, record):
     keep(self, record)
     os.kill(os.getpid(), signal.SIGINT)
-loop.Trainer._keep = stop
+loop.Trainer._save_checkpoints = stop
 sys.argv = ["mla-serve", *sys.argv[1:]]
 from mla_serve.__main__ import main
 main()

@@ -1,4 +1,7 @@
-"""Assemble a bundle from a run: graphs, parity, golden samples, metrics, model card. Nothing appears unless all is well."""
+"""Write the bundle of a run: graphs, golden samples, metrics, model card.
+
+The bundle is written to a folder beside the target, and takes its place only when every check has passed.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ import torch
 from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError
-from mla_serve.export.data import read_rows
+from mla_serve.export.choose_precision import TOLERANCE as GOLDEN_TOLERANCE
+from mla_serve.export.choose_precision import PrecisionTarget, export_smaller
 from mla_serve.export.graphs import export_graph, largest_difference
-from mla_serve.export.precision import TOLERANCE as GOLDEN_TOLERANCE
-from mla_serve.export.precision import Wish, lower
+from mla_serve.export.run_data import read_rows_again
 from mla_serve.export.steps import (
     FP32,
     RANDOM_SAMPLES,
@@ -27,7 +30,7 @@ from mla_serve.export.steps import (
     list_inputs,
     package_versions,
     store,
-    told,
+    training_facts,
     write_encoder,
 )
 from mla_serve.fusion.formula import Fusion
@@ -35,29 +38,32 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input, Payload
 from mla_serve.output.replacing import staging_folder
 from mla_serve.output.targets import bundle_called, check_target
-from mla_serve.train.run_folder import UNFAMILIAR, RunFolder
+from mla_serve.train.run_folder import REFERENCES, RunFolder
 from mla_serve.train.strategies import Strategy
 
 
-def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None, base: Path | None = None) -> Manifest:
-    """Write the bundle of a finished run to `out`; an older one of its name is kept as NAME.old.
+def export_run(
+    run: Path, out: Path, target: PrecisionTarget = FP32, data: Path | None = None, base: Path | None = None
+) -> Manifest:
+    """Write the bundle of a finished run to `out`. An older bundle of the same name is kept as NAME.old.
 
-    Args: data, the folder of the run's data set, and base, that of the bundle it extends, if not where training found it.
-    Raises: BundleError when a graph differs from torch, or accuracy falls by more than was wished for; ConfigError when
-    the run is not finished, something else lies at `out`, or a smaller precision is wished for without the data.
+    Args: data, the folder of the run's data set; base, the folder of the bundle that it extends. Default: where they were
+    in training.
+    Raises: BundleError when a graph differs from torch, or a smaller precision costs more accuracy than allowed;
+    ConfigError when the run is not finished, something else is at `out`, or a smaller precision lacks the data.
     """
-    wish.check()
+    target.check()
     folder = RunFolder(run)
     facts = folder.read_json()
     data = data or Path(facts["data"])
     check_out(run, facts, out, data, base)
     if "extends" in facts["config"]:
-        from mla_serve.export.extend import export_extension
+        from mla_serve.export.export_extension import export_extension
 
-        return export_extension(folder, facts, out, wish, data, base)
+        return export_extension(folder, facts, out, target, data, base)
     if base:
-        raise ConfigError(f"--base {base}: {run} extends no bundle; leave it out")
-    rows = None if wish.precision == "fp32" else read_rows(facts, data)
+        raise ConfigError(f"--base {base}: {run} is not an extension of a bundle; leave it out")
+    rows = None if target.precision == "fp32" else read_rows_again(facts, data)
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())
     samples = folder.read_samples()
@@ -66,9 +72,9 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
         for name, content in files.items():
             (staging / name).write_bytes(content)
         heads = {head: f"{head}.onnx" for head in strategy.heads}
-        known = (folder.path / UNFAMILIAR).is_file()  # runs of an older version have none
-        if known:
-            (staging / UNFAMILIAR).write_bytes((folder.path / UNFAMILIAR).read_bytes())
+        has_references = (folder.path / REFERENCES).is_file()  # runs of an older version have none
+        if has_references:
+            (staging / REFERENCES).write_bytes((folder.path / REFERENCES).read_bytes())
         parity = _write_graphs(strategy, recipe.inputs, samples, staging)
         fusion = folder.read_fusion()
         manifest = Manifest(
@@ -80,25 +86,25 @@ def export_run(run: Path, out: Path, wish: Wish = FP32, data: Path | None = None
             heads=heads,
             fusion=FusionParameters(**dataclasses.asdict(fusion)),
             conformal=facts.get("conformal", {}),
-            unfamiliar=UNFAMILIAR if known else None,
+            unfamiliar=REFERENCES if has_references else None,
             golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
             golden_source=facts["golden_source"],
             tolerance=GOLDEN_TOLERANCE["fp32"],
             parity=parity,
             metrics={},
-            training=told(facts),
+            training=training_facts(facts),
             files={},
         )
         manifest = write_manifest(staging, manifest)
         Predictor(Bundle.load(staging)).verify()
         if rows:
             fixed = {name: {n for n, _ in encoder.named_buffers()} for name, encoder in strategy.encoders.items()}
-            manifest = lower(staging, manifest, fixed, rows, wish)
+            manifest = export_smaller(staging, manifest, fixed, rows, target)
         return finish(staging, manifest, facts, folder, data)
 
 
 def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: Path | None) -> str | None:
-    """Refuse to write where something else lies; returns a note on what is replaced. Raises: ConfigError."""
+    """Refuse a target that holds something else; returns a note if a bundle is replaced. Raises: ConfigError."""
     extended = base or facts["config"].get("extends", {}).get("folder")
     read = {
         "the folder of the run": run,
@@ -110,7 +116,7 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
 def _write_graphs(
     strategy: Strategy, inputs: Mapping[str, Input], samples: list[dict[str, Payload]], staging: Path
 ) -> dict[str, Any]:
-    """Export every encoder and head, each compared with torch on real and on random samples."""
+    """Export every encoder and head, and compare each with torch; returns the manifest's entry on parity."""
     differences = {}
     generator = np.random.default_rng(0)
     for name, spec in inputs.items():
@@ -128,7 +134,7 @@ def _write_graphs(
 def _write_golden(
     strategy: Strategy, inputs: Mapping[str, Input], samples: list[dict[str, Payload]], fusion: Fusion, staging: Path
 ) -> list[Golden]:
-    """Write the samples' payloads and what torch and the fusion say of them."""
+    """Write the payloads of the golden samples, with the probabilities that torch and the fusion give."""
     golden = []
     for number, sample in enumerate(samples):
         logits = {

@@ -1,4 +1,4 @@
-"""The run's data set at the time of the export: the rows that it was trained, validated and is measured on."""
+"""The data set of a run, read again at export: the rows of training and validation, and those to measure on."""
 
 from __future__ import annotations
 
@@ -12,46 +12,43 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.evaluation.splits import SplitRun, run_rows
 from mla_serve.table import Row, Table, read_table
-from mla_serve.train.data.split import split_validation
-from mla_serve.train.pipeline import VALIDATION_SHARE
+from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
 
 log = logging.getLogger("mla_serve")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """What the run was trained on: the whole table, and its rows for training and validation."""
+class RunRows:
+    """The whole table of a run, and its rows for training and validation."""
 
     table: Table
     train: Sequence[Row]
     val: Sequence[Row]
 
 
-def read_own(facts: Mapping[str, Any], data: Path) -> Table:
+def read_table_again(facts: Mapping[str, Any], data: Path) -> Table:
     """Read a run's data set again. Raises: ConfigError when it is gone or changed."""
     advice = "--data DIR says where the data are now; --precision fp32 needs none"
     if not data.is_dir():
         raise ConfigError(f"{data}: no such folder, but the bundle is measured on it; {advice}")
     table = read_table(data)
     if table.fingerprint != facts["config"]["fingerprint"]:
-        raise ConfigError(
-            f"{data}: not the tables that the run was trained on, they have another fingerprint; {advice}"
-        )
+        raise ConfigError(f"{data}: not the tables that the run was trained on: their fingerprint differs; {advice}")
     return table
 
 
-def read_rows(facts: Mapping[str, Any], data: Path) -> Rows:
+def read_rows_again(facts: Mapping[str, Any], data: Path) -> RunRows:
     """Read a run's data set again and split it as training did.
 
-    Raises: ConfigError when it is gone or changed, for nothing could be calibrated and measured then.
+    Raises: ConfigError when it is gone or changed: a smaller precision needs it to set int8 scales and to be measured.
     """
-    table = read_own(facts, data)
+    table = read_table_again(facts, data)
     train, val = split_again(facts, table, facts["recipe"]["inputs"])
-    return Rows(table, train, val)
+    return RunRows(table, train, val)
 
 
 def split_again(facts: Mapping[str, Any], table: Table, names: Collection[str]) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Return the rows for training and validation that have one of the modalities, as the run had them."""
+    """Return the rows for training and validation that have one of the modalities, split as in the run."""
     train, val = (
         [row for row in table.splits.get(split, ()) if row.values.keys() & set(names)] for split in ("train", "val")
     )
@@ -59,19 +56,19 @@ def split_again(facts: Mapping[str, Any], table: Table, names: Collection[str]) 
     if held_out is None and val:
         return train, val
     if held_out is None:  # a run of an older version
-        held = split_validation(train, VALIDATION_SHARE, facts["config"]["seed"])
+        held = split_validation(train, VALIDATION_FRACTION, facts["config"]["seed"])
         return held[0], held[1]
     chosen = set(held_out)
     return [row for row in train if row.id not in chosen], [row for row in train if row.id in chosen]
 
 
-def run_own_split(facts: Mapping[str, Any], data: Path, predictor: Predictor) -> SplitRun | None:
-    """Run what a bundle is measured on through it: test, or validation where there is no test.
+def run_measured_split(facts: Mapping[str, Any], data: Path, predictor: Predictor) -> SplitRun | None:
+    """Run the test rows through a bundle, or the validation rows if there are no test rows.
 
-    Returns: None, and a warning in the log, where the data set is gone, changed or can no longer be read.
+    Returns: None, with a warning in the log, where the data set is gone, changed or can no longer be read.
     """
     try:
-        table = read_own(facts, data)
+        table = read_table_again(facts, data)
         rows = {"test": table.splits.get("test", ()), "val": split_again(facts, table, predictor.names)[1]}
         split = "test" if any(row.values.keys() & set(predictor.names) for row in rows["test"]) else "val"
         return run_rows(predictor, rows[split], split, table.fingerprint)

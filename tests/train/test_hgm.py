@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from mla_serve.train.balancing import ALPHA, OthersProjector, RecursiveProjector, make_projector, project_step
+from mla_serve.train.strategies.hgm import (
+    ALPHA,
+    OthersProjector,
+    RecursiveProjector,
+    canonical,
+    make_projector,
+    project_step,
+)
 
 WIDTH = 12
 
@@ -22,7 +29,7 @@ def feed(projector: RecursiveProjector, turns: int, seed: int = 0) -> torch.Tens
 
 @pytest.mark.parametrize("turns", [1, 2, 7, 40])
 def test_p_equals_its_closed_form(turns: int) -> None:
-    projector = RecursiveProjector(WIDTH, "never")
+    projector = RecursiveProjector(WIDTH, "no-reset")
     means = feed(projector, turns)
     identity = torch.eye(WIDTH, dtype=torch.float64)
     closed = ALPHA * torch.linalg.inv(ALPHA * identity + means.T @ means)
@@ -30,7 +37,7 @@ def test_p_equals_its_closed_form(turns: int) -> None:
 
 
 def test_p_is_symmetric_with_eigenvalues_in_zero_to_one() -> None:
-    projector = RecursiveProjector(WIDTH, "never")
+    projector = RecursiveProjector(WIDTH, "no-reset")
     feed(projector, 300)
     torch.testing.assert_close(projector.matrix, projector.matrix.T, atol=1e-10, rtol=0)
     eigenvalues = torch.linalg.eigvalsh(projector.matrix)
@@ -76,14 +83,14 @@ def test_the_bias_and_the_place_of_the_weight_are_kept() -> None:
     assert weight.data_ptr() == place
 
 
-def test_reset_each_epoch_forgets_and_never_does_not() -> None:
-    epoch, never = RecursiveProjector(WIDTH, "epoch"), RecursiveProjector(WIDTH, "never")
-    for projector in (epoch, never):
+def test_the_projector_is_reset_each_epoch_only_if_asked_for() -> None:
+    epoch, no_reset = RecursiveProjector(WIDTH, "epoch"), RecursiveProjector(WIDTH, "no-reset")
+    for projector in (epoch, no_reset):
         feed(projector, 5)
         projector.start_epoch()
     identity = torch.eye(WIDTH, dtype=torch.float64)
     torch.testing.assert_close(epoch.turn("a"), identity)
-    assert not torch.allclose(never.turn("a"), identity)
+    assert not torch.allclose(no_reset.turn("a"), identity)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 4])
@@ -111,7 +118,7 @@ def test_others_projects_out_exactly_the_other_means() -> None:
     assert (matrix @ means["a"].double().mean(0)).norm() > 0.1
 
 
-@pytest.mark.parametrize("hgm", ["epoch", "never", "3", "others"])
+@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "3", "others"])
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(hgm: str) -> None:
     first, second = make_projector(hgm, WIDTH), make_projector(hgm, WIDTH)
     assert first is not None
@@ -127,7 +134,7 @@ def test_off_is_none() -> None:
     assert make_projector("off", WIDTH) is None
 
 
-@pytest.mark.parametrize("hgm", ["epoch", "never", "2", "others"])
+@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "2", "others"])
 def test_before_anything_was_seen_a_step_is_kept_whole(hgm: str) -> None:
     projector = make_projector(hgm, WIDTH)
     assert projector is not None
@@ -136,7 +143,7 @@ def test_before_anything_was_seen_a_step_is_kept_whole(hgm: str) -> None:
 
 def test_each_option_builds_what_it_names() -> None:
     assert isinstance(make_projector("others", WIDTH), OthersProjector)
-    for hgm, reset in (("epoch", "epoch"), ("never", "never"), ("12", 12)):
+    for hgm, reset in (("epoch", "epoch"), ("no-reset", "no-reset"), ("12", 12)):
         projector = make_projector(hgm, WIDTH)
         assert isinstance(projector, RecursiveProjector)
         assert projector.reset == reset
@@ -192,3 +199,10 @@ def test_the_step_that_is_applied_is_the_optimisers_step_times_p(size: float) ->
 def test_without_a_step_nothing_was_kept() -> None:
     weight = torch.ones(3, WIDTH)
     assert project_step(weight, weight.clone(), torch.eye(WIDTH, dtype=torch.float64)) == 0
+
+
+def test_the_older_name_of_no_reset_still_works() -> None:
+    projector = make_projector("never", WIDTH)
+    assert isinstance(projector, RecursiveProjector)
+    assert projector.reset == "no-reset"
+    assert (canonical("never"), canonical("9"), canonical(None)) == ("no-reset", "9", None)

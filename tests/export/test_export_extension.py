@@ -19,17 +19,17 @@ from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.evaluation.splits import run_split, score_split
-from mla_serve.export.bundle import export_run
-from mla_serve.export.extend import check_unchanged
-from mla_serve.export.precision import Wish
+from mla_serve.export.choose_precision import PrecisionTarget
+from mla_serve.export.export_extension import check_unchanged
+from mla_serve.export.export_run import export_run
 from mla_serve.fusion.formula import pattern_name
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import Payload
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.extend import plan
+from mla_serve.train.extend.plan import plan_extension
 from mla_serve.train.fit.novelty import fit_reference
+from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import RunFolder
 
 CLASSES = ("red", "green", "blue")
@@ -85,7 +85,7 @@ def config(old: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def new(config: TrainConfig) -> Path:
-    run = pipeline.train(config, plan.plan(config), lambda record: None)
+    run = train_as_planned(config, plan_extension(config), lambda record: None)
     assert config.out is not None
     export_run(run.path, config.out)
     return config.out
@@ -169,7 +169,7 @@ def test_the_extended_bundle_is_not_touched_and_its_run_can_be_exported_again(
     with pytest.raises(ConfigError, match="is the folder of the extended bundle"):
         export_run(run, old)
     with pytest.raises(ConfigError, match=r"--precision int8: an extended bundle keeps its graphs"):
-        export_run(run, tmp_path / "small", Wish("int8"))
+        export_run(run, tmp_path / "small", PrecisionTarget("int8"))
     assert digest(old) == before
     assert not (tmp_path / "small").exists()
 
@@ -245,7 +245,7 @@ def test_an_extended_bundle_is_extended_again(new: Path, config: TrainConfig, tm
     kinds = {"numbers": "vector", "words": "text", "colour": "text", "smell": "vector", "note": "text"}
     (data / "dataset.json").write_text(json.dumps({"modalities": kinds}))
     told = dataclasses.replace(config, extend=new, data=data, name="newer", out=tmp_path / "newer", epochs=3)
-    run = pipeline.train(told, plan.plan(told), lambda record: None)
+    run = train_as_planned(told, plan_extension(told), lambda record: None)
     manifest = export_run(run.path, tmp_path / "newer")
     before, after = (Predictor(Bundle.load(folder)) for folder in (new, tmp_path / "newer"))
     assert list(after.names) == [*OLD, "colour", "smell", "note"]

@@ -1,6 +1,6 @@
-"""From a model's own processor: the input that decodes for it, and the settings of the front that computes.
+"""Read a model's own processor: the input that decodes for the model, and the settings of its front.
 
-What cannot be carried over exactly is refused with the reason. One function for each kind of modality.
+A processor that cannot be reproduced exactly is refused with the reason. One function for each kind of modality.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ IMAGE_FACTS = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "default_to_square", "data_format"),
     *("input_data_format", "return_tensors", "device", "disable_grouping", "auto_map"),
 }
-WARPED_FROM = 384  # ConvNeXT's processor does not crop from this side on
+WARPED_FROM = 384  # pixels; for sides of at least this length ConvNeXT's processor does not crop
 SHORTEST_TEXT = 16  # tokens
-NEARLY_ALL = 0.99  # of the training texts are not cut, if the model reads as much
+NEARLY_ALL = 0.99  # of the training texts are not cut, if the model reads that many tokens
 POSITIONS_FROM_2 = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "roberta-prelayernorm")
 """Text models whose first two positions are not for tokens."""
 NO_LIMIT = 100_000  # tokenizers without a length of their own say 10 ** 30
@@ -61,7 +61,7 @@ def read_image(source: str, model: nn.Module, draft: ImageInput) -> Read:
 
 
 def _geometry(source: str, facts: Mapping[str, Any]) -> dict[str, int]:
-    """Tell how images are resized and cropped, as fields of an ImageInput."""
+    """Return how images are resized and cropped, as fields of an ImageInput."""
     size, crop = dict(facts["size"]), dict(facts["crop_size"]) if facts.get("do_center_crop") else {}
     if facts.get("crop_pct") and facts["image_processor_type"].startswith("ConvNext") and "shortest_edge" in size:
         side = int(size["shortest_edge"])
@@ -90,7 +90,7 @@ def _per_channel(value: float | Sequence[float]) -> list[float]:
 
 
 def read_audio(source: str, model: nn.Module, draft: AudioInput) -> Read:
-    """Read a feature extractor of wav2vec 2.0's, AST's or Whisper's kind."""
+    """Read a feature extractor like that of wav2vec 2.0, AST or Whisper."""
     from transformers import AutoFeatureExtractor
 
     processor = fetch(AutoFeatureExtractor.from_pretrained, source)
@@ -153,7 +153,7 @@ AUDIO = {"Wav2Vec2FeatureExtractor": _wave, "ASTFeatureExtractor": _fbank, "Whis
 
 
 def read_text(source: str, model: nn.Module, texts: Sequence[str]) -> Read:
-    """Read a tokenizer; its length is what nearly all training texts need, or the model's if that is less."""
+    """Read a tokenizer. Its length is what nearly all training texts need, or the limit of the model if that is less."""
     from transformers import AutoTokenizer
 
     tokenizer = fetch(AutoTokenizer.from_pretrained, source)

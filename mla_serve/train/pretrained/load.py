@@ -1,4 +1,4 @@
-"""Read the pretrained encoders that training was told to use: settings, inputs and backbones, checked."""
+"""Load the pretrained encoders of --encoders: settings, inputs and weights, checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mla_serve.train.pretrained import PREFIX, TUNES
 from mla_serve.train.pretrained.backbone import Backbone, pick_pooling
 from mla_serve.train.pretrained.check import check_preprocessing
 from mla_serve.train.pretrained.encoders import linear_layers
-from mla_serve.train.pretrained.readers import read_audio, read_image, read_text
+from mla_serve.train.pretrained.processors import read_audio, read_image, read_text
 from mla_serve.train.pretrained.settings import Pretrained, shown
 from mla_serve.train.pretrained.source import hash_weights, load_model
 
@@ -29,7 +29,7 @@ READERS: dict[str, Callable[..., Any]] = {"image": read_image, "audio": read_aud
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """One encoder, ready: what rebuilds it, what decodes for it, the weights, and what it was checked against."""
+    """One loaded encoder: the settings that rebuild it, its input, its weights, and the processor to compare with."""
 
     settings: Pretrained
     spec: Input
@@ -38,27 +38,30 @@ class Loaded:
     source: str
 
     def check(self, payloads: Sequence[Payload]) -> str:
-        """Hold it against its processor on samples of the data, a text too long and generated ones; returns a note."""
+        """Compare it with its processor on samples of the data, on a text that is too long, and on generated samples.
+
+        Returns: a note. Raises: ConfigError where they differ.
+        """
         generator = np.random.default_rng(0)
         generated = [self.spec.generate(generator) for _ in range(CHECKED)]
         long, cut = [], ""
         if isinstance(self.spec, TextInput):
             long = [(" ".join(map(str, payloads)) * self.spec.length)[: self.spec.max_characters]]
             cut = f", texts cut at {self.spec.length} tokens"
-        some = [*payloads[:CHECKED], *long, *generated]
-        worst = check_preprocessing(self.source, self.spec, self.backbone, self.processor, some)
-        return f"{self.settings.note}{cut}; as transformers computes it to {worst:.1g} of a feature on some samples"
+        compared = [*payloads[:CHECKED], *long, *generated]
+        worst = check_preprocessing(self.source, self.spec, self.backbone, self.processor, compared)
+        return f"{self.settings.note}{cut}; features differ from those of transformers by at most {worst:.1g}, relative"
 
 
 def load_pretrained(source: str, tune: str, rank: int, kind: str, draft: Input | Sequence[str]) -> Loaded:
     """Load one encoder.
 
-    Args: draft, the input that the data suggest, or of a text the training texts.
+    Args: draft, the input that was chosen from the data; for a text the training texts.
     Raises: ConfigError when it cannot be used, with the reason.
     """
     if kind not in READERS:
         raise ConfigError(f"{PREFIX}{source}: pretrained encoders read {', '.join(READERS)}, not {kind}")
-    if source.startswith("~"):  # the shell leaves it as it is, behind text=hf:
+    if source.startswith("~"):  # the shell does not expand it after text=hf:
         source = str(Path(source).expanduser())
     model = load_model(source, kind)
     weights = hash_weights(model)
@@ -73,13 +76,13 @@ def load_pretrained(source: str, tune: str, rank: int, kind: str, draft: Input |
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """Return a transformers configuration as JSON holds it, without where it came from."""
+    """Return a transformers configuration as JSON fields, without its origin."""
     fields: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     return {key: value for key, value in fields.items() if key not in ("_name_or_path", "transformers_version")}
 
 
 def _check_size(source: str, backbone: Backbone) -> None:
-    """Refuse what does not fit one ONNX graph, before it is trained."""
+    """Refuse, before training, a model that does not fit into one ONNX graph. Raises: ConfigError."""
     size = sum(value.numel() * value.element_size() for value in backbone.state_dict().values())
     if size > LARGEST:
         raise ConfigError(
@@ -90,7 +93,7 @@ def _check_size(source: str, backbone: Backbone) -> None:
 
 @torch.no_grad()
 def _measure_size(source: str, backbone: Backbone, spec: Input) -> int:
-    """Return the number of features that a backbone gives."""
+    """Return the number of features of a backbone. Raises: ConfigError if it does not give one vector."""
     window = torch.from_numpy(spec.decode(spec.generate(np.random.default_rng(0)), spec.kind))
     try:
         return int(backbone(window).shape[1])
@@ -103,7 +106,7 @@ def _measure_size(source: str, backbone: Backbone, spec: Input) -> int:
 
 
 def pick_tunes(config: TrainConfig, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Return how each pretrained encoder is trained, as told or frozen.
+    """Return how each pretrained encoder is trained: as in --tune, or frozen.
 
     Raises: ConfigError.
     """

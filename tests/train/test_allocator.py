@@ -9,7 +9,7 @@ SCRIPT = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "kept":
-    from mla_serve.train.memory import keep_freed_memory
+    from mla_serve.train.allocator import keep_freed_memory
     keep_freed_memory()
 np.ones(2**23)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

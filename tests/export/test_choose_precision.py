@@ -20,15 +20,15 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError
-from mla_serve.export import precision
-from mla_serve.export.bundle import export_run
-from mla_serve.export.data import read_rows
-from mla_serve.export.precision import WORTH, Wish, pick
+from mla_serve.export import choose_precision
+from mla_serve.export.choose_precision import MIN_SPEEDUP, PrecisionTarget, pick_fastest
+from mla_serve.export.export_run import export_run
+from mla_serve.export.run_data import read_rows_again
 from mla_serve.export.timing import BATCHES, overall, times_faster
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.inputs import Array
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.plan import make_plan
 from mla_serve.train.run_folder import RunFolder
 from tests.load.service import serving
 
@@ -56,7 +56,7 @@ def fast_export(plain: Path) -> Iterator[None]:
         return Bundle.load(plain).manifest.parity
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mla_serve.export.bundle._write_graphs", copy_graphs)
+        patch.setattr("mla_serve.export.export_run._write_graphs", copy_graphs)
         patch.setattr("mla_serve.export.steps.write_report", lambda *_, **__: None)
         yield
 
@@ -66,7 +66,7 @@ def quantised(
     finished_run: RunFolder, fast_export: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Manifest, Path]:
     out = tmp_path_factory.mktemp("models") / "stripes"
-    return export_run(finished_run.path, out, Wish("int8", 0.1)), out
+    return export_run(finished_run.path, out, PrecisionTarget("int8", 0.1)), out
 
 
 @given(found=found, loss=st.floats(0, 0.3))
@@ -74,11 +74,11 @@ def test_auto_takes_nothing_slower_and_nothing_that_costs_too_much(
     found: Mapping[str, tuple[float, float]], loss: float
 ) -> None:
     speeds, lost = ({label: pair[at] for label, pair in found.items()} for at in (0, 1))
-    best = pick(speeds, lost, Wish("auto", loss))
+    best = pick_fastest(speeds, lost, PrecisionTarget("auto", loss))
     assert lost[best] <= loss
-    assert best == "fp32" or speeds[best] >= WORTH
+    assert best == "fp32" or speeds[best] >= MIN_SPEEDUP
     within = [speed for label, speed in speeds.items() if lost[label] <= loss]
-    assert speeds[best] == max(within) or (best == "fp32" and max(within) < WORTH)
+    assert speeds[best] == max(within) or (best == "fp32" and max(within) < MIN_SPEEDUP)
 
 
 @given(found=found, loss=st.floats(0, 0.3))
@@ -86,7 +86,7 @@ def test_int8_takes_the_fastest_within_the_bound_or_else_what_is_refused(
     found: Mapping[str, tuple[float, float]], loss: float
 ) -> None:
     speeds, lost = ({label: pair[at] for label, pair in found.items()} for at in (0, 1))
-    best = pick(speeds, lost, Wish("int8", loss))
+    best = pick_fastest(speeds, lost, PrecisionTarget("int8", loss))
     within = [label for label in LABELS[1:] if lost[label] <= loss]
     if within:
         assert best in within
@@ -96,7 +96,7 @@ def test_int8_takes_the_fastest_within_the_bound_or_else_what_is_refused(
 
 
 def test_an_encoder_with_nothing_to_quantise_stays_as_it_is() -> None:
-    assert pick({"fp32": 1.0}, {"fp32": 0.0}, Wish("int8")) == "fp32"
+    assert pick_fastest({"fp32": 1.0}, {"fp32": 0.0}, PrecisionTarget("int8")) == "fp32"
 
 
 class Clocked:
@@ -145,7 +145,7 @@ def test_a_quantised_bundle_says_what_was_done_and_reads_back(quantised: tuple[M
 def test_a_quantised_bundle_replays_its_own_answers(quantised: tuple[Manifest, Path]) -> None:
     manifest, out = quantised
     assert Predictor(Bundle.load(out)).verify() < 1e-6
-    assert manifest.tolerance == precision.TOLERANCE["int8"]
+    assert manifest.tolerance == choose_precision.TOLERANCE["int8"]
     assert manifest.precision["golden_difference"] > 0
 
 
@@ -155,7 +155,7 @@ def test_golden_answers_are_recorded_as_they_will_be_replayed_also_of_unfamiliar
     only_zeros = Reference("mahalanobis", np.zeros((1, width)), np.zeros(width), np.eye(width), QUANTILES)
     predictor.bundle.references = References({"vector": only_zeros})
     predictor.bundle.fusion = dataclasses.replace(predictor.bundle.fusion, discounts={"vector": 1.0})
-    golden, difference = precision._golden_again(predictor)
+    golden, difference = choose_precision._recompute_golden(predictor)
     assert difference < 1e-6
     np.testing.assert_allclose([one.probabilities for one in golden], predictor.replay())
 
@@ -205,10 +205,10 @@ def _filled(graph: bytes, value: float) -> bytes:
 def test_a_loss_above_the_bound_is_refused_and_leaves_nothing(
     finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "to_int8", deaf)
+    monkeypatch.setattr(choose_precision, "to_int8", deaf)
     models = tmp_path / "models"
     with pytest.raises(BundleError, match=r"accuracy on val .* falls from .* to .*--precision-loss 0\.01") as caught:
-        export_run(finished_run.path, models / "stripes", Wish("int8"))
+        export_run(finished_run.path, models / "stripes", PrecisionTarget("int8"))
     assert "nothing was exported" in str(caught.value)
     assert list(models.iterdir()) == []
 
@@ -217,33 +217,33 @@ def test_a_loss_on_test_alone_is_refused_too(
     finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = [{"full": {"accuracy": accuracy, "ece": 0.0, "nll": 0.0}} for accuracy in (0.9, 0.8)]
-    monkeypatch.setattr(precision, "_on_test", lambda *given: {"rows": 10, given[-1]: scores.pop(0)})
+    monkeypatch.setattr(choose_precision, "_on_test", lambda *given: {"rows": 10, given[-1]: scores.pop(0)})
     with pytest.raises(BundleError, match=r"accuracy on test \(full\) falls from 0\.9000 to 0\.8000"):
-        export_run(finished_run.path, tmp_path / "models" / "stripes", Wish("int8", 0.05))
+        export_run(finished_run.path, tmp_path / "models" / "stripes", PrecisionTarget("int8", 0.05))
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_graph_that_overflows_says_nothing_and_is_refused(
     finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "to_int8", lambda graph, *_: _filled(graph, np.inf))
+    monkeypatch.setattr(choose_precision, "to_int8", lambda graph, *_: _filled(graph, np.inf))
     with pytest.raises(BundleError, match=r"accuracy on val .* falls"):
-        export_run(finished_run.path, tmp_path / "models" / "stripes", Wish("int8"))
+        export_run(finished_run.path, tmp_path / "models" / "stripes", PrecisionTarget("int8"))
 
 
 def test_auto_leaves_an_encoder_that_loses_too_much_in_fp32(
     finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "to_int8", deaf)
-    manifest = export_run(finished_run.path, tmp_path / "models" / "stripes", Wish("auto"))
+    monkeypatch.setattr(choose_precision, "to_int8", deaf)
+    manifest = export_run(finished_run.path, tmp_path / "models" / "stripes", PrecisionTarget("auto"))
     assert {encoder["chosen"] for encoder in manifest.precision["encoders"].values()} == {"fp32"}
-    assert manifest.tolerance == precision.TOLERANCE["fp32"]
+    assert manifest.tolerance == choose_precision.TOLERANCE["fp32"]
     before, after = (manifest.precision["measured"]["val"][when] for when in ("before", "after"))
     assert before == after
 
 
 def test_fp16_is_exported_and_runs_where_there_is_no_gpu(finished_run: RunFolder, tmp_path: Path) -> None:
-    manifest = export_run(finished_run.path, tmp_path / "half", Wish("fp16", 0.1))
+    manifest = export_run(finished_run.path, tmp_path / "half", PrecisionTarget("fp16", 0.1))
     assert {encoder["chosen"] for encoder in manifest.precision["encoders"].values()} == {"fp16"}
     assert Predictor(Bundle.load(tmp_path / "half")).verify() < 1e-3
 
@@ -253,12 +253,12 @@ def test_data_that_moved_are_found_and_data_that_are_gone_or_changed_are_told(
 ) -> None:
     facts = finished_run.read_json()
     moved = shutil.copytree(facts["data"], tmp_path / "moved")
-    assert len(read_rows(facts, moved).train) == 45
+    assert len(read_rows_again(facts, moved).train) == 45
     with pytest.raises(ConfigError, match=r"no such folder.*--data DIR"):
-        export_run(finished_run.path, tmp_path / "out", Wish("int8"), tmp_path / "nowhere")
+        export_run(finished_run.path, tmp_path / "out", PrecisionTarget("int8"), tmp_path / "nowhere")
     (moved / "val.jsonl").write_text('{"label": "rot", "text": "rot"}\n')
     with pytest.raises(ConfigError, match=r"another fingerprint.*--precision fp32 needs none"):
-        export_run(finished_run.path, tmp_path / "out", Wish("int8"), moved)
+        export_run(finished_run.path, tmp_path / "out", PrecisionTarget("int8"), moved)
     for folder in (moved, tmp_path / "nowhere"):  # fp32 needs no data, but what is named must be the run's own
         with pytest.raises(ConfigError, match=r"--data DIR"):
             export(ExportConfig(finished_run.path, tmp_path / "out", data=folder))
@@ -269,12 +269,12 @@ def test_validation_rows_that_training_held_out_are_held_out_again(finished_run:
     data = shutil.copytree(finished_run.read_json()["data"], tmp_path / "data")
     (data / "val.jsonl").unlink()
     config = TrainConfig(data=data, runs=tmp_path / "runs", seed=3)
-    planned = pipeline.plan(config)
+    planned = make_plan(config)
     facts = {
         "config": {"fingerprint": planned.table.fingerprint, "seed": 3},
         "recipe": {"inputs": {"image": {}, "text": {}}},
     }
-    rows = read_rows(facts, data)
+    rows = read_rows_again(facts, data)
     assert [row.id for row in rows.train] == [row.id for row in planned.rows["train"]]
     assert [row.id for row in rows.val] == [row.id for row in planned.rows["val"]]
 
@@ -282,7 +282,7 @@ def test_validation_rows_that_training_held_out_are_held_out_again(finished_run:
 @pytest.mark.parametrize("loss", [-0.1, 1.0, float("nan")])
 def test_a_bound_that_is_no_fraction_is_refused(finished_run: RunFolder, tmp_path: Path, loss: float) -> None:
     with pytest.raises(ConfigError, match=r"--precision-loss .*expected a fraction"):
-        export_run(finished_run.path, tmp_path / "out", Wish("int8", loss))
+        export_run(finished_run.path, tmp_path / "out", PrecisionTarget("int8", loss))
     assert not (tmp_path / "out").exists()
 
 

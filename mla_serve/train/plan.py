@@ -1,0 +1,183 @@
+"""From a configuration to a plan: read the table, choose inputs and encoders, check all of it. Nothing is trained yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mla_serve.errors import ConfigError
+from mla_serve.inputs import Input, Payload
+from mla_serve.table import Row, Table, check_rows, read_payload, read_table
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.data.checks import Rows, check_data
+from mla_serve.train.data.choose_inputs import choose_inputs
+from mla_serve.train.data.duplicates import Fingerprint, fingerprint
+from mla_serve.train.data.keypad import make_keypad
+from mla_serve.train.data.row_counts import check_modalities
+from mla_serve.train.data.samples import Samples, batches_per_epoch
+from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.fit.after_training import Fitted, fit_after_training
+from mla_serve.train.paths import check_paths, default_name, generated_folder
+from mla_serve.train.pretrained import PREFIX
+from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
+from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
+from mla_serve.train.strategies import Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that is known before the first step: the checked data and the recipe."""
+
+    name: str
+    table: Table
+    rows: Mapping[str, Sequence[Row]]
+    recipe: Recipe
+    notes: list[str]
+    pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
+    replaced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+    """Notes on the folders that will be replaced. They are shown before training and not stored."""
+    held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
+    """The ids of the training rows that were held out for validation; None where the table has validation rows."""
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """All modalities of the bundle to be exported."""
+        return self.recipe.inputs
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Facts about the bundle that is extended; empty for a new model."""
+        return {}
+
+    def build(self, seed: int) -> Strategy:
+        """Make the modules, freshly initialised; `load_backbones` gives pretrained encoders their weights."""
+        return self.recipe.build(seed)
+
+    def load_backbones(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
+        """Give pretrained encoders their weights."""
+        for name, loaded in self.pretrained.items():
+            strategy.encoders[name].set_backbone(loaded.backbone, cache, device)
+
+    def fit(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Fitted:
+        """Fit the fusion and all else that is fitted on validation rows after training."""
+        return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed)
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Read and check the data, and choose inputs and encoders.
+
+    Raises: ConfigError, DataError. Nothing has been written then, except the generated data set.
+    """
+    config.check()
+    name = config.name or default_name(config)
+    replaced = check_paths(config, name)
+    table = read_data(config)
+    kinds = _pick_kinds(table, config.modalities)
+    rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
+    notes = [*table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
+    held_out = None
+    if not rows.get("val"):
+        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_FRACTION, config.seed)
+        notes.append(note)
+        held_out = [row.id for row in rows["val"]]
+    notes += check_modalities(rows, kinds, held_out=held_out is not None)
+    encoders = pick_encoders(kinds, config)
+    inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
+    notes += decode_and_check(table, rows, inputs, table.classes)
+    notes += check_pretrained(rows["train"], pretrained)
+    settings = {name: loaded.settings for name, loaded in pretrained.items()}
+    recipe = make_recipe(table.classes, inputs, encoders, settings, config.width, config.strategy, config)
+    recipe.build()
+    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, replaced=replaced, held_out=held_out)
+
+
+def count_steps(config: TrainConfig, planned: Plan) -> int:
+    """Count the batches of a whole run."""
+    return config.passes * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
+
+
+def read_data(config: TrainConfig) -> Table:
+    """Read the table of --data, or the generated one, which is made at its first use."""
+    folder = generated_folder(config)
+    return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)))
+
+
+def _pick_kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:
+    """Return the modalities to use, those of --modalities or all of the table: {name: kind}. Raises: ConfigError."""
+    names = [name for item in asked for name in item.split(",") if name] or list(table.modalities)
+    unknown = [name for name in names if name not in table.modalities]
+    if unknown:
+        raise ConfigError(f"--modalities {' '.join(unknown)}: the table has {', '.join(table.modalities)}")
+    return {name: table.modalities[name] for name in names}
+
+
+def keep_modalities(rows: Sequence[Row], names: Mapping[str, str]) -> list[Row]:
+    """Keep only the values of the named modalities, and only the rows that have one."""
+    kept = []
+    for row in rows:
+        values = {name: value for name, value in row.values.items() if name in names}
+        present = {rate: chosen & values.keys() for rate, chosen in row.present.items()}
+        if values:
+            kept.append(dataclasses.replace(row, values=values, present=present))
+    return kept
+
+
+def choose_all_inputs(
+    rows: Sequence[Row], kinds: Mapping[str, str], encoders: Mapping[str, str], config: TrainConfig
+) -> tuple[dict[str, Input], dict[str, Loaded]]:
+    """Choose every modality's input, from the data or as its pretrained encoder needs it.
+
+    Args: kinds, {name: kind}.
+    Returns: {name: input}, and the pretrained encoders by modality.
+    Raises: ConfigError when a pretrained encoder cannot be used.
+    """
+    tunes = pick_tunes(config, encoders)
+    from_data = {name: kind for name, kind in kinds.items() if name not in tunes or kind != "text"}
+    inputs = choose_inputs(rows, from_data, config)
+    pretrained = {}
+    for name, tune in tunes.items():
+        texts = [str(row.values[name]) for row in rows if name in row.values]
+        source, draft = encoders[name].removeprefix(PREFIX), inputs.get(name, texts)
+        pretrained[name] = load_pretrained(source, tune, config.lora_rank, kinds[name], draft)
+        inputs[name] = pretrained[name].spec
+    return {name: inputs[name] for name in kinds}, pretrained
+
+
+def decode_and_check(table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str]) -> list[str]:
+    """Decode every value of the table once, and return notes on what may be wrong with the rows.
+
+    Args: rows, those to be used, by split; inputs, of the modalities to be used.
+    Raises: DataError when a value cannot be decoded, or nothing can be learned from the rows.
+    """
+
+    def decode(modality: str, value: Payload) -> Fingerprint | None:
+        spec = inputs.get(modality)
+        return fingerprint(spec.kind, value, spec.decode(value, modality)) if spec else None
+
+    decoded = check_rows(table, list(table.splits), decode)
+
+    def fingerprints(row: Row) -> dict[str, Fingerprint]:
+        return {name: one for name, one in decoded[row.place].items() if one}
+
+    return check_data(rows, {name: spec.kind for name, spec in inputs.items()}, fingerprints, classes)
+
+
+def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:
+    """Compare pretrained encoders with their transformers processors on some rows; returns notes.
+
+    Raises: ConfigError where they differ.
+    """
+    notes = []
+    for name, loaded in pretrained.items():
+        some = itertools.islice((row for row in rows if name in row.values), CHECKED)
+        notes.append(f"{name}: {loaded.check([read_payload(row.values[name]) for row in some])}")
+        if loaded.settings.tune == "frozen":
+            notes.append(
+                f"{name}: not augmented, because the features of a frozen encoder are computed once per sample"
+            )
+    return notes

@@ -1,0 +1,182 @@
+"""From a plan to a finished run folder: begin or resume the run, train, fit the fusion, write run.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import platform
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mla_serve import __version__
+from mla_serve.errors import ConfigError
+from mla_serve.output.replacing import move_to_backup
+from mla_serve.output.targets import RUN_FOLDER
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.data.row_counts import count_rows
+from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.device import pick_device
+from mla_serve.train.distributed import collectives
+from mla_serve.train.golden_samples import make_samples, pick_rows
+from mla_serve.train.loop import Report, Trainer
+from mla_serve.train.paths import cache_folder
+from mla_serve.train.plan import Plan
+from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
+from mla_serve.train.strategies import Strategy
+from mla_serve.train.strategies.hgm import canonical
+
+FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend", "cache")
+"""Flags that may differ when a run is resumed, because they do not change what is learned."""
+
+
+def train_as_planned(
+    config: TrainConfig,
+    planned: Plan,
+    report: Report,
+    step: Callable[[], None] = lambda: None,
+    launch: str | None = None,
+) -> RunFolder:
+    """Train as planned into runs/NAME, and fit the fusion on validation rows.
+
+    Of several processes, rank 0 alone validates, fits and writes.
+
+    Args: launch, the name of this call of torchrun. If the same call began the run, this is a restart: it resumes.
+    Raises: ConfigError when --resume is given and the settings differ from those of the run.
+    """
+    folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)
+    strategy = planned.build(config.seed)
+
+    def read() -> dict[str, Samples]:
+        planned.load_backbones(strategy, cache_folder(config), device)
+        splits = ("train", "val") if collectives.is_main() else ("train",)
+        return {split: _decode(planned, strategy, split) for split in splits}
+
+    samples = collectives.main_first(read) if planned.pretrained else read()
+    trainer = Trainer(
+        strategy,
+        samples,
+        folder,
+        epochs=config.passes,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=config.augments,
+        device=device,
+    )
+    _start(config, planned, folder, trainer, launch)
+    trainer.run(report, step)
+    if collectives.is_main():
+        _finish(config, planned, folder, trainer, samples)
+    return folder
+
+
+def _decode(planned: Plan, strategy: Strategy, split: str) -> Samples:
+    recipe = planned.recipe
+    return decode_rows(planned.rows[split], recipe.inputs, recipe.classes, dict(strategy.encoders.items()))
+
+
+def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:
+    """Resume the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
+    settings = _to_json(dataclasses.asdict(config))
+    settings |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
+    settings |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
+    settings["hgm"] = canonical(config.hgm)
+    settings |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
+    if collectives.from_main(lambda: _resume_or_begin(config.resume, settings, planned.origin, folder, launch)):
+        trainer.resume()
+        return
+    if collectives.is_main():
+        for name, loaded in planned.pretrained.items():
+            if loaded.settings.tune == "frozen":
+                folder.save(backbone_file(name), loaded.backbone.state_dict())
+    trainer.measure()
+
+
+def _resume_or_begin(
+    resume: bool, settings: Mapping[str, Any], origin: Mapping[str, Any], folder: RunFolder, launch: str | None
+) -> bool:
+    """Decide whether to resume from the checkpoint, after --resume or a restart by torchrun; if not, begin the folder.
+
+    Args: origin, is written again when a run is resumed: the bundle that is extended may have been moved.
+    Returns: True to resume.
+    Raises: ConfigError when the checkpoint was made with other settings.
+    """
+    restarted = launch is not None and folder.read_launch() == launch
+    if (resume or restarted) and (folder.path / LAST).exists():
+        begun = folder.read_json("config.json")
+        # A run of an older version has fewer settings: the missing ones had their defaults.
+        before = _to_json(dataclasses.asdict(TrainConfig())) | {"norm": "batch"} | begun
+        before["hgm"] = canonical(before["hgm"])
+        changed = [
+            key
+            for key in {**before, **settings}
+            if key not in FREE_TO_CHANGE and _without_folder(settings.get(key)) != _without_folder(before.get(key))
+        ]
+        if changed:
+            raise ConfigError(
+                f"--resume: {', '.join(changed)} changed since {folder.path} was begun; give the same, or start anew"
+            )
+        folder.write_json("config.json", {**begun, **origin})
+        return True
+    if restarted:
+        (folder.path / METRICS).unlink(missing_ok=True)
+    else:
+        move_to_backup("--runs", folder.path, RUN_FOLDER)
+    folder.write_json("config.json", settings)
+    if launch:
+        folder.write_bytes(LAUNCH, launch.encode())
+    return False
+
+
+def _without_folder(setting: object) -> object:
+    """Leave out where the extended bundle lies, which may change."""
+    if isinstance(setting, dict):
+        return {key: value for key, value in setting.items() if key != "folder"}
+    return setting
+
+
+def _to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        for key, value in fields.items()
+    }
+
+
+def _finish(
+    config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, samples: Mapping[str, Samples]
+) -> None:
+    """Fit on validation rows, store the golden samples, and write run.json, which makes the run complete."""
+    fitted = planned.fit(trainer.strategy, samples, trainer.device, config.seed)
+    folder.write_bytes(REFERENCES, fitted.references.to_bytes())
+    packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
+    folder.write_samples(
+        pick_rows(planned.rows["train"], planned.inputs)
+        if config.samples
+        else make_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
+    )
+    if config.about:
+        folder.write_bytes("about.md", config.about.read_bytes())
+    folder.write_json(
+        RUN,
+        {
+            "name": planned.name,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "recipe": folder.write_recipe(planned.recipe),
+            "config": folder.read_json("config.json"),
+            "data": str(planned.table.folder.resolve()),
+            "held_out": planned.held_out,
+            "rows": count_rows(planned.rows, planned.recipe.inputs),
+            "fusion": dataclasses.asdict(fitted.fusion),
+            "conformal": fitted.conformal,
+            "best": trainer.best,
+            "notes": [*planned.notes, *fitted.notes],
+            "golden_source": "training rows" if config.samples else "generated",
+            "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
+            "processes": collectives.world_size(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        },
+    )
