@@ -248,7 +248,7 @@ def test_fp16_is_exported_and_runs_where_there_is_no_gpu(finished_run: RunFolder
     assert Predictor(Bundle.load(tmp_path / "half")).verify() < 1e-3
 
 
-def test_data_that_moved_are_found_and_data_that_are_gone_or_changed_are_told(
+def test_data_that_moved_are_found_and_missing_or_changed_data_are_refused(
     finished_run: RunFolder, tmp_path: Path
 ) -> None:
     facts = finished_run.read_json()
@@ -257,7 +257,7 @@ def test_data_that_moved_are_found_and_data_that_are_gone_or_changed_are_told(
     with pytest.raises(ConfigError, match=r"no such folder.*--data DIR"):
         export_run(finished_run.path, tmp_path / "out", PrecisionTarget("int8"), tmp_path / "nowhere")
     (moved / "val.jsonl").write_text('{"label": "rot", "text": "rot"}\n')
-    with pytest.raises(ConfigError, match=r"another fingerprint.*--precision fp32 needs none"):
+    with pytest.raises(ConfigError, match=r"their fingerprint differs.*--precision fp32 needs none"):
         export_run(finished_run.path, tmp_path / "out", PrecisionTarget("int8"), moved)
     for folder in (moved, tmp_path / "nowhere"):  # fp32 needs no data, but what is named must be the run's own
         with pytest.raises(ConfigError, match=r"--data DIR"):

@@ -204,12 +204,12 @@ def test_a_run_whose_bundle_was_replaced_is_not_exported(
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(BundleError, match=r"was replaced since; name the right one with --base"):
+    with pytest.raises(BundleError, match=r"or replaced since; give the right folder with --base"):
         export_run(run, tmp_path / "again")
 
 
 def test_a_base_for_a_run_that_extends_nothing_is_refused(finished_run: RunFolder, old: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--base .*: .* extends no bundle; leave it out"):
+    with pytest.raises(ConfigError, match=r"--base .*: .* is not an extension of a bundle; leave it out"):
         export_run(finished_run.path, tmp_path / "out", base=old)
     assert not (tmp_path / "out").exists()
 
