@@ -26,14 +26,15 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.client import Client
 from mla_serve.commands import evaluate, predict
 from mla_serve.errors import InputError
-from mla_serve.export.bundle import export_run
+from mla_serve.export.export_run import export_run
 from mla_serve.inputs import INPUTS, Input
 from mla_serve.serve.api import create_app
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
-from mla_serve.train import pipeline
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders import ENCODERS, Encoder
+from mla_serve.train.plan import make_plan
+from mla_serve.train.run import train_as_planned
 from tests.inputs.made_up import BlobInput, PairInput
 
 CLASSES = ("left", "right")
@@ -101,7 +102,7 @@ def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(
         data=table, name="pairs", runs=folder / "runs", epochs=1, batch_size=8, width=8, augment=True, samples=True
     )
-    run = pipeline.train(config, pipeline.plan(config), lambda record: None)
+    run = train_as_planned(config, make_plan(config), lambda record: None)
     export_run(run.path, folder / "pairs", data=table)
     return folder / "pairs"
 

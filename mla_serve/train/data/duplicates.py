@@ -47,7 +47,8 @@ def fingerprint(kind: str, value: Payload, windows: Array) -> Fingerprint:
     """Return the fingerprint of a value. Args: kind of its modality; windows (W, *shape), the value decoded."""
     if kind == "text":
         return Fingerprint(_digest(fold_text(str(value)).encode()))
-    return Fingerprint(_digest(np.ascontiguousarray(windows).tobytes()), SKETCHES[kind](windows))
+    sketch = SKETCHES[kind](windows) if kind in SKETCHES else None  # of another kind, only equal values are found
+    return Fingerprint(_digest(np.ascontiguousarray(windows).tobytes()), sketch)
 
 
 def fold_text(text: str) -> str:
