@@ -123,6 +123,7 @@ class MetricsBuffer:
 
     def __init__(self) -> None:
         """Start empty."""
+        self.observe: Callable[[Histogram, Sequence[float]], None] = observe_each
         self._answers: collections.deque[tuple[Mapping[str, Opinion], int, int]] = collections.deque()
         self._stages: collections.deque[Stages] = collections.deque()
         self._runs: collections.deque[tuple[str, float]] = collections.deque()
@@ -146,24 +147,38 @@ class MetricsBuffer:
 
     def flush(self) -> None:
         """Write everything that was added to the metrics."""
-        for opinions, missing, classes in _take_all(self._answers):
-            self._write_answer(opinions, missing, classes)
-        for endpoint, status, seconds in _take_all(self._requests):
-            meters().request.labels(endpoint, str(status)).observe(seconds)
-        for stages in _take_all(self._stages):
-            for name, seconds in stages:
-                meters().stage.labels(name).observe(seconds)
-        for name, size in _take_all(self._runs):
-            meters().batch.labels(name).observe(size)
+        self._write_answers(_take_all(self._answers))
+        requests = [((endpoint, str(status)), seconds) for endpoint, status, seconds in _take_all(self._requests)]
+        self._write(meters().request, requests)
+        stages = [((name,), seconds) for stages in _take_all(self._stages) for name, seconds in stages]
+        self._write(meters().stage, stages)
+        self._write(meters().batch, [((name,), size) for name, size in _take_all(self._runs)])
 
-    def _write_answer(self, opinions: Mapping[str, Opinion], missing: int, classes: int) -> None:
-        meters().samples.labels(pattern(tuple(opinions), len(opinions) + missing)).inc()
-        largest = math.log(max(classes, 2))
-        for name, opinion in opinions.items():
-            _observe_finite(meters().weight.labels(name), opinion.weight)
-            _observe_finite(meters().entropy.labels(name), opinion.entropy / largest)
-            if opinion.unfamiliarity is not None:
-                _observe_finite(meters().unfamiliarity.labels(name), opinion.unfamiliarity)
+    def _write_answers(self, answers: Sequence[tuple[Mapping[str, Opinion], int, int]]) -> None:
+        patterns = collections.Counter((tuple(opinions), missing) for opinions, missing, _ in answers)
+        for (present, missing), count in patterns.items():
+            meters().samples.labels(pattern(present, len(present) + missing)).inc(count)
+        each = [(name, opinion, classes) for opinions, _, classes in answers for name, opinion in opinions.items()]
+        self._write(meters().weight, [((name,), opinion.weight) for name, opinion, _ in each])
+        shares = [((name,), opinion.entropy / math.log(max(classes, 2))) for name, opinion, classes in each]
+        self._write(meters().entropy, shares)
+        known = [((name,), opinion.unfamiliarity) for name, opinion, _ in each if opinion.unfamiliarity is not None]
+        self._write(meters().unfamiliarity, known)
+
+    def _write(self, histogram: Histogram, values: Sequence[tuple[tuple[str, ...], float]]) -> None:
+        """Write (labels, value) pairs. NaN and infinity belong to no bucket, and would make the sum useless."""
+        by_labels: dict[tuple[str, ...], list[float]] = collections.defaultdict(list)
+        for labels, value in values:
+            if math.isfinite(value):
+                by_labels[labels].append(value)
+        for labels, group in by_labels.items():
+            self.observe(histogram.labels(*labels), group)
+
+
+def observe_each(histogram: Histogram, values: Sequence[float]) -> None:
+    """Observe one value after the other."""
+    for value in values:
+        histogram.observe(value)
 
 
 @functools.cache
@@ -211,12 +226,6 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _observe_finite(histogram: Histogram, value: float) -> None:
-    """Observe a number; NaN and infinity belong to no bucket, and would make the sum useless."""
-    if math.isfinite(value):
-        histogram.observe(value)
 
 
 def _take_all(values: collections.deque[T]) -> list[T]:

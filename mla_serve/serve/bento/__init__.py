@@ -7,11 +7,12 @@ logs             the log as text or JSON
 run_folder       the folder of one running service: metrics, and a copy of the bundle
 client_schema    what bentoml.SyncHTTPClient learns about the service
 
-Changes to parts that BentoML and uvicorn do not promise to keep, one file each. patches.py checks that they took hold.
+Uses of parts that BentoML, uvicorn and prometheus_client do not promise to keep, one file each. patches.py checks that they took hold.
 
 arbiter          BentoML's main process: restarts dead workers at once, refuses to start in one line
 usage_reports    BENTOML_DO_NOT_TRACK takes effect under `bentoml serve` too
 uvicorn_config   the HTTP protocol that uvicorn uses, which BentoML cannot be told
 accept_evenly    the event loop that uvicorn runs on: connections are spread evenly over the workers
 connection       that protocol: limits on what comes before there is a request
+histograms       many values are added to a metric at once (prometheus_client)
 """

@@ -21,7 +21,16 @@ from starlette.types import ASGIApp
 from mla_serve.bundle.runtime import DEVICES
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.serve import tracing
-from mla_serve.serve.bento import accept_evenly, arbiter, logs, patches, run_folder, usage_reports, uvicorn_config
+from mla_serve.serve.bento import (
+    accept_evenly,
+    arbiter,
+    histograms,
+    logs,
+    patches,
+    run_folder,
+    usage_reports,
+    uvicorn_config,
+)
 from mla_serve.serve.bento.accept_evenly import ConnectionCounts
 from mla_serve.serve.bento.cannot_serve import CannotServe
 from mla_serve.serve.bento.client_schema import client_routes
@@ -130,6 +139,7 @@ class MlaServe:
             return []
         meters().update_refused.set(0)
         forget_dead_workers()
+        histograms.apply()
         patches.publish()
         drain.install()
         duties = [drain.watch_threads(model.longest), flush_forever(model.waiting)]

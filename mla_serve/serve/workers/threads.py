@@ -11,6 +11,7 @@ between two stages once it runs. Dropped work lets go of the request's body at o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -40,39 +41,61 @@ class _Job(Generic[Result]):
     frames that hold the future that holds the error is a circle, which stays until the next garbage collection.
     """
 
-    def __init__(self, work: Callable[[Stopwatch], Result], watch: Stopwatch) -> None:
+    def __init__(self, work: Callable[[Stopwatch], Result], watch: Stopwatch, loop: asyncio.AbstractEventLoop) -> None:
         self._work: Callable[[Stopwatch], Result] | None = work
         self._watch = watch
-        self.result: asyncio.Future[Result] | None = None
+        self._loop = loop
+        self._context = contextvars.copy_context()  # has the id of the request, which log lines bear
+        self._outcome: tuple[Result | None, BaseException | None] = (None, None)
+        self.result: asyncio.Future[Result] = loop.create_future()
         self.began: float | None = None
         self.client_left = False
 
-    def run(self) -> Result:
-        """Do the work, in a thread."""
+    def run(self) -> None:
+        """Do the work, in a thread, and keep what came of it."""
         self.began = time.monotonic()
-        self._watch.lap("queue")  # raises if the job was dropped
-        assert self._work is not None
         try:
-            return self._work(self._watch)
+            self._outcome = self._context.run(self._run_work), None
         except MlaServeError as error:
             # Nobody reads its traceback, whose frames would keep the body until the event loop has answered.
             error.__context__ = None
-            raise error.with_traceback(None) from None
+            self._outcome = None, error.with_traceback(None)
         except StopIteration as error:  # no asyncio future takes it, so the client would wait for nothing
-            raise RuntimeError(f"StopIteration: {error}") from error
+            self._outcome = None, RuntimeError(f"StopIteration: {error}")
+        except BaseException as error:
+            self._outcome = None, error
+
+    def report(self) -> None:
+        """Let the event loop hand the outcome to whoever waits for it."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _run_work(self) -> Result:
+        self._watch.lap("queue")  # raises if the job was dropped
+        assert self._work is not None
+        return self._work(self._watch)
+
+    def _deliver(self) -> None:
+        (result, error), self._outcome = self._outcome, (None, None)
+        if self._work is None or self.result.done():
+            return
+        if error is None:
+            self.result.set_result(result)  # type: ignore[arg-type]
+        else:
+            self.result.set_exception(error)
 
     def drop(self) -> None:
         """Forget the work and its result, and stop the work at its next stage if it runs."""
         self._watch.stop()
-        self._work = self.result = None
+        self._work = None
+        del self.result
 
     async def cancel_when_client_left(self, receive: Receive) -> None:
         """Give the result up as soon as the client is gone."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self.client_left = True
-        if self.result is not None:
-            self.result.cancel()
+        self.result.cancel()
 
 
 class WorkerPool:
@@ -106,8 +129,8 @@ class WorkerPool:
         """
         self.check()
         loop = asyncio.get_running_loop()
-        job = _Job(work, watch)
-        job.result = self._submit(job, loop)
+        job = _Job(work, watch, loop)
+        self._submit(job)
         leaving: list[asyncio.Task[None]] = []
         look = loop.call_later(
             LOOK_AFTER_S, lambda: leaving.append(loop.create_task(job.cancel_when_client_left(receive)))
@@ -135,20 +158,19 @@ class WorkerPool:
         """Take no more jobs; those that run come to their end."""
         self._executor.shutdown(wait=False)
 
-    def _submit(self, job: _Job[Result], loop: asyncio.AbstractEventLoop) -> asyncio.Future[Result]:
-        """Queue a job under the context of its request, which has the id that log lines bear."""
+    def _submit(self, job: _Job[Any]) -> None:
+        """Queue a job. `loop.run_in_executor` would pass the result through two futures, at twice the cost."""
         self._unfinished[job] = None
         try:
-            return loop.run_in_executor(self._executor, contextvars.copy_context().run, self._run, job)
+            self._executor.submit(self._run, job)
         except RuntimeError:  # no thread can be started, where the number of processes is bounded
             self._drop(job)
             raise
 
-    def _run(self, job: _Job[Result]) -> Result:
-        try:
-            return job.run()
-        finally:
-            self._unfinished.pop(job, None)
+    def _run(self, job: _Job[Any]) -> None:
+        job.run()
+        self._unfinished.pop(job, None)  # before the report: its client may send the next request at once
+        job.report()
 
     def _drop(self, job: _Job[Any]) -> None:
         """Let a job go. One that never ran gives its place back; a thread keeps the place until it comes back."""

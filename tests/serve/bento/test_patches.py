@@ -28,6 +28,13 @@ LATER_VERSIONS = {
     "usage_reports": (
         "from bentoml._internal.utils.analytics import usage_stats\nusage_stats.do_not_track = lambda: True\n"
     ),
+    "histograms": (
+        "import sys, prometheus_client\n"
+        "def get(self):\n"
+        "    ours = sys._getframe(1).f_globals['__name__'] == 'mla_serve.serve.bento.histograms'\n"
+        "    return None if ours else self.__dict__['_total']\n"
+        "prometheus_client.Histogram._sum = property(get, lambda self, value: self.__dict__.update(_total=value))\n"
+    ),
     "connection": "import uvicorn.protocols.http.httptools_impl as impl\ndel impl.HttpToolsProtocol\n",
     "uvicorn_config": (
         "import types, uvicorn\n"
@@ -77,7 +84,8 @@ def test_the_check_of_usage_reports_compares_with_the_variable(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "missing", [("arbiter", "connection", "usage_reports", "accept_evenly"), ("uvicorn_config", "accept_evenly")]
+    "missing",
+    [("arbiter", "connection", "usage_reports", "accept_evenly"), ("uvicorn_config", "accept_evenly", "histograms")],
 )
 def test_the_service_answers_without_a_patch_and_says_so(
     missing: tuple[str, ...], tmp_path: Path, tiny_bundle: Path
