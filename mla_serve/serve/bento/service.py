@@ -45,7 +45,6 @@ from mla_serve.serve.models.watch import ModelWatch
 from mla_serve.serve.request_id import RequestIdMiddleware
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown
 from mla_serve.serve.workers.batching import parse_batch_sizes
-from mla_serve.serve.workers.threads import exit_despite_stuck_threads
 
 log = logging.getLogger("mla_serve")
 OTHER_FILES = 200  # that a worker has open beside its connections
@@ -156,7 +155,6 @@ class MlaServe:
     def log_drained(self) -> None:
         """Write to the log how many requests were accepted and answered. BentoML calls it after the last answer."""
         metrics_buffer().flush()
-        exit_despite_stuck_threads()
         log.info("drained: accepted %d, answered %d requests", drain.accepted, drain.answered)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]

@@ -292,7 +292,8 @@ def test_the_process_ends_after_what_runs_and_not_in_the_midst_of_it() -> None:
 STUCK = """
 import asyncio, time
 from mla_serve.serve.workers.stopwatch import Stopwatch
-from mla_serve.serve.workers.threads import WorkerPool, exit_despite_stuck_threads
+from mla_serve.serve.workers import threads
+from mla_serve.serve.workers.threads import WorkerPool
 
 async def main():
     task = asyncio.ensure_future(WorkerPool(1, 1).run(lambda _: time.sleep(1000), Stopwatch(), asyncio.Event().wait))
@@ -301,13 +302,13 @@ async def main():
 
 asyncio.run(main())
 print("answered", flush=True)
-exit_despite_stuck_threads(0.1)
+threads.EXIT_S = 0.1
 """
 
 
 def test_a_stuck_thread_does_not_keep_the_process() -> None:
     ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "answered\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "answered\n", "")
 
 
 def test_decoding_may_cost_so_much_and_no_more() -> None:
