@@ -14,12 +14,12 @@ evaluation/    measure a bundle on a labelled table
 output/        where commands write, and what they may replace
 client/        the Python client of the service
 bulk/          classify tables of any size
-serve/         the HTTP service; the only room that imports BentoML
+serve/         the HTTP service; the only package that imports BentoML
 train/         training; imports PyTorch
 export/        a run -> a bundle (in a clone the folder export/ beside this one)
 commands/      one file per command of `mla-serve`; __main__.py lists them
 
-Rooms import only what stands above them; docs/explanation/architecture.md draws the layers. tests/test_imports.py checks them.
+A package imports only what stands above it; docs/explanation/architecture.md draws the layers. tests/test_imports.py checks them.
 """
 
 import os

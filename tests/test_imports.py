@@ -1,6 +1,6 @@
 """Who may import whom. Read from the sources, so that it holds for code that no test happens to run.
 
-The layers, from the bottom. A module imports its own layer's room and the layers below, never one above:
+The layers, from the bottom. A module imports its own package and those below it, never one above:
 
     errors, telemetry, console
     inputs   fusion
@@ -27,13 +27,13 @@ MAY_IMPORT = {
     "mla_serve/commands/train.py": {"torch"},
     "mla_serve/train": {"torch"},
     "mla_serve/train/pretrained": {"torch", "transformers", "peft"},
-    "mla_serve/serve": {"bentoml"},
+    "mla_serve/serve/bento": {"bentoml"},
     "mla_serve/bundle/runtime.py": {"onnxruntime"},
     "export": {"torch"},
 }
 LOWEST = {"errors", "telemetry", "console"}
 CORE = {*LOWEST, "inputs", "fusion", "bundle", "table", "evaluation", "output"}
-MAY_KNOW = {  # room -> rooms of this package that it may import
+MAY_KNOW = {  # package -> packages that it may import
     "": {"telemetry"},
     "errors": set(),
     "telemetry": set(),
@@ -143,7 +143,7 @@ def test_there_is_no_circle_of_imports() -> None:
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-def rooms_of_serve() -> list[str]:
+def parts_of_serve() -> list[str]:
     """Read the parts of serve in the order of its docstring; a file directly in serve/ is a part of its own."""
     text = ast.get_docstring(ast.parse((ROOT / "mla_serve/serve/__init__.py").read_text(encoding="utf-8"))) or ""
     return re.findall(r"^(\w+)/?  ", text, re.MULTILINE)
@@ -151,37 +151,37 @@ def rooms_of_serve() -> list[str]:
 
 def test_a_part_of_serve_imports_only_those_above_it_in_the_list() -> None:
     """So there is no circle between them."""
-    rooms = rooms_of_serve()
+    parts = parts_of_serve()
     found = {name.split(".")[2] for name in MODULES if name.startswith("mla_serve.serve.")}
-    assert sorted(found | {"web"}) == sorted(rooms)
+    assert sorted(found | {"web"}) == sorted(parts)
     wrong = [
         f"{name} imports {other}"
         for name, path in MODULES.items()
         for other in ours(path)
         if name.startswith("mla_serve.serve.") and other.startswith("mla_serve.serve.")
-        if rooms.index(other.split(".")[2]) > rooms.index(name.split(".")[2])
+        if parts.index(other.split(".")[2]) > parts.index(name.split(".")[2])
     ]
     assert wrong == []
 
 
-@pytest.mark.parametrize("room", ["train"])
-def test_subpackages_form_no_circle(room: str) -> None:
-    """Neither between the packages in a room, nor with the modules that lie beside them."""
+@pytest.mark.parametrize("package", ["train"])
+def test_subpackages_form_no_circle(package: str) -> None:
+    """Neither between the packages in a package, nor with the modules that lie beside them."""
     graph: dict[str, set[str]] = {}
     for name, path in MODULES.items():
-        if name.startswith(f"mla_serve.{room}."):
+        if name.startswith(f"mla_serve.{package}."):
             part = name.split(".")[2]
-            known = {other.split(".")[2] for other in ours(path) if other.startswith(f"mla_serve.{room}.")}
+            known = {other.split(".")[2] for other in ours(path) if other.startswith(f"mla_serve.{package}.")}
             graph.setdefault(part, set()).update(known - {part})
     assert len(graph) > 5
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.name != "__main__.py"], ids=str)
-def test_a_room_knows_only_the_rooms_below_it(path: Path) -> None:
-    room = (*module_name(path).split("."), "")[1]
+def test_a_package_imports_only_those_below_it(path: Path) -> None:
+    package = (*module_name(path).split("."), "")[1]
     known = {name.split(".")[1] for name in ours(path) if "." in name}
-    assert known - {room} <= MAY_KNOW.get(room, set())
+    assert known - {package} <= MAY_KNOW.get(package, set())
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if BENTO not in path.parents], ids=str)

@@ -1,4 +1,4 @@
-"""The systems that are compared: how each is started, in which dialect it is asked, which settings are tried out first."""
+"""The systems that are compared: how each is started, how its requests are written, which settings are tried out first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class System:
         return QUIET | ours | usual | dict(settings)
 
     def questions(self, cases: Sequence[Case], seed: int, labels: bool = True) -> Iterator[Question]:
-        """Ask the same cases in the same order as every system, in this one's dialect."""
+        """Ask the same cases in the same order as every system, written as it reads them."""
         written = {id(case): self._question(case, labels and self.checks_labels) for case in cases}
         return (written[id(case)] for case in shuffled(cases, seed))
 
