@@ -19,6 +19,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.strategies import STRATEGIES, Part, Strategy
+from mla_serve.train.strategies.joint import JointSum
 
 spec = importlib.util.spec_from_file_location("train_conftest", Path(__file__).with_name("conftest.py"))
 assert spec is not None
@@ -385,3 +386,12 @@ def test_with_turns_shuffled_each_modality_is_sometimes_the_first(
         for turns in ("all", "shuffled")
     }
     assert first == {"all": {"loss/a"}, "shuffled": {"loss/a", "loss/b"}}
+
+
+@every_strategy
+def test_the_shared_bias_is_where_the_heads_are(name: str, make_strategy: Make) -> None:
+    """Zeros on the CPU cannot be added to logits on a GPU. The device `meta` stands for one here."""
+    strategy = make_strategy(name)
+    if isinstance(strategy, JointSum):
+        strategy.heads.to("meta")
+        assert strategy.shared_bias().device.type == "meta"

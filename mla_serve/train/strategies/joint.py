@@ -78,7 +78,8 @@ class JointSum(Strategy):
 
     def shared_bias(self) -> Tensor:
         """Return the bias that all heads share (C); zeros if they share none."""
-        return torch.zeros(self.classes)
+        weight: Tensor = next(iter(self.heads.values())).weight
+        return torch.zeros(self.classes, device=weight.device)
 
     @torch.no_grad()
     def unimodal_losses(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
