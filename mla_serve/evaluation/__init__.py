@@ -3,6 +3,5 @@
 splits       run one split through the graphs and score it
 scores       accuracy, NLL, ECE and others, and the conditions
 analysis     curves over missing rates, leave one modality out, bootstrap intervals, confusion, corruption
-corruptions  corrupt inputs in five degrees of severity
 draw         the table for the terminal
 """

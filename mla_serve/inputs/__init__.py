@@ -1,7 +1,11 @@
 """Payload to array: one frozen dataclass per kind of input, used by training and serving alike.
 
+An input decodes only. What is computed from there on, such as a log-mel spectrogram, is a part of the encoder and so of its
+graph (train/encoders).
+
 A new kind is a subclass of `Input` and an entry in INPUTS, and for training an encoder in train/encoders. How it is read
-from tables, sent by clients and asked for on the page follows from `sent_as`. tests/train/test_new_kind.py shows it.
+from tables, sent by clients and asked for on the page follows from `sent_as`. CONTRIBUTING.md lists every step, and
+tests/train/test_new_kind.py shows them.
 """
 
 from mla_serve.inputs.audio import AudioInput

@@ -51,7 +51,8 @@ class ImageInput(Input):
     """PNG, JPEG, WebP, AVIF, GIF (first frame), BMP or TIFF, upright by its EXIF tag, brought to the target's size.
 
     Fields: width, height in pixels; channels 1 (grey) or 3 (RGB); background, the brightness (0-255) behind
-    transparent pixels; max_pixels, refused from the header before anything is decoded.
+    transparent pixels; max_pixels, of which more are refused from the header before anything is decoded. A service may have
+    another limit on them: MLA_MAX_PIXELS.
 
     By default an image is cropped to the target's aspect ratio and resized in one step. Pretrained models resize first and
     crop the middle then: with short_side, to so many pixels on the shorter side; with stretch_width and stretch_height, to

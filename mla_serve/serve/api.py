@@ -31,8 +31,9 @@ from mla_serve.errors import ConfigError, MlaServeError, NotFinite
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.http import forms, json_body, openapi
-from mla_serve.serve.http.body_limits import BodyLimit, Deadline, cost_of_body
+from mla_serve.serve.http.body_limits import BodyLimit, cost_of_body
 from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, body_content_type
+from mla_serve.serve.http.deadline import Deadline
 from mla_serve.serve.http.fields import OPTIONS, Options, merge_options, options_from_query
 from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.http.pages import Page, all_pages, swagger_files

@@ -13,7 +13,7 @@ from mla_serve.errors import BundleError
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import VectorInput
 from mla_serve.train.encoders import ENCODERS
-from mla_serve.train.encoders.audio import LogMel
+from mla_serve.train.encoders.log_mel import LogMel
 
 FEATURES = np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)
 

@@ -1,7 +1,7 @@
 """Run mutmut over the modules that decide answers, and say which mutants no test noticed.
 
 python -m tests.mutation                   all modules; goes on where it was stopped
-python -m tests.mutation fusion hgm        those whose path contains one of the words
+python -m tests.mutation fusion joint      those whose path contains one of the words
 python -m tests.mutation --report          what is known so far, without running anything
 python -m tests.mutation --again fusion    forget what is known of them first
 

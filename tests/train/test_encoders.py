@@ -9,8 +9,9 @@ import torch
 from mla_serve.inputs import INPUTS, AudioInput, ImageInput, Input, TextInput, VectorInput
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders import ENCODERS, Encoder, default_encoder
-from mla_serve.train.encoders.audio import LogMel, SmallAudio
+from mla_serve.train.encoders.audio import SmallAudio
 from mla_serve.train.encoders.image import SmallImage
+from mla_serve.train.encoders.log_mel import LogMel
 from mla_serve.train.encoders.text import SmallText, train_tokenizer
 
 WIDTH = 16

@@ -23,7 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from mla_serve.serve.bento.accept_evenly import ConnectionCounts
 from mla_serve.serve.bento.raw_response import refusal
-from mla_serve.serve.http.body_limits import GIVE_UP, LINGER_S
+from mla_serve.serve.http.body_limits import LINGER_S
+from mla_serve.serve.http.deadline import GIVE_UP
 from mla_serve.serve.problems import (
     HeadTooLarge,
     HeadTooSlow,

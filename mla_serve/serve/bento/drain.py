@@ -5,8 +5,8 @@ uvicorn stops accepting as soon as SIGTERM arrives, while a load balancer still 
 uvicorn gets the signal, stops accepting and waits for the requests that are running. A timer ends the process when a thread
 does not come back or a client does not read, after the longest time that a request may take.
 
-The listening socket belongs to BentoML's main process, which ends last. From `drain_s` on that process answers new
-connections with 503; otherwise they would wait in the socket's queue and be reset at the end.
+The listening socket belongs to BentoML's main process (arbiter.py), which ends last. From `drain_s` on that process answers
+new connections with 503; otherwise they would wait in the socket's queue and be reset at the end.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ content_type  the Content-Type header of a body or of one part
 fields        the rules for fields and options that hold for forms, JSON and the query string
 forms         form bodies -> payloads and options
 json_body     JSON bodies -> payloads and options
-body_limits   what a request may cost: the bytes of its body, memory, time
+body_limits   how large a body may be, and how much memory all bodies together may take
+deadline      how long a request may take
 guard         API keys, CORS origins, security headers
 openapi       GET /model, curl examples, the OpenAPI schemas
 pages         the playground, its samples, /docs, the explanation of each problem

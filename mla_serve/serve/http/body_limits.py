@@ -1,6 +1,6 @@
-"""What one request may cost: the bytes of its body, the memory of all bodies together, and its time.
+"""What a request may send: the bytes of its body, and the memory that all bodies take together.
 
-The limits are layers of pure ASGI. A body is counted while it streams through them and is not buffered here, so a declared
+BodyLimit is a layer of pure ASGI. A body is counted while it streams through it and is not buffered here, so a declared
 Content-Length and a chunked body are limited alike. `receive` raises TooLarge into the application, which answers 413.
 
 An answer may be ready before the whole body has arrived: too large, a wrong key, an unknown path. Closing the connection
@@ -16,15 +16,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mla_serve.errors import ConfigError, TooLarge
 from mla_serve.serve.metrics import meters
-from mla_serve.serve.problems import DeadlineExceeded, Overloaded, problem_response
+from mla_serve.serve.problems import Overloaded
 
 LINGER_S = 3.0
-GIVE_UP = "mla_serve.give_up"  # ASGI extension of a scope; its `call` closes the connection at once and logs nothing
 # How many bytes of memory one byte of a body may take (tests/serve/http/test_memory.py measures it). Python stores a text
 # that has one character beyond U+FFFF with four bytes for each character, beside the body and the pieces in which it
 # arrived. A form costs less: only the forms that a thread works on are decoded.
@@ -142,52 +140,6 @@ class _LimitedBody:
                 while self.more:
                     self.more = (await self._receive()).get("more_body", False)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class Deadline:
-    """Answer 504 when a request takes longer than `seconds`, and 500 when the application fails.
-
-    This is the one clock of a request. When it runs out, the application is cancelled where it waits: for the body, for a
-    place in the queue, or for the thread that computes the answer, whose stopwatch the cancellation stops (workers/). If an
-    answer has begun, there can be no other: the client takes it too slowly, and its connection is closed.
-    """
-
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        """Wrap an application whose work ends when it is cancelled."""
-        self.app = app
-        self.seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on under a time limit."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        failure: Exception
-        try:
-            async with asyncio.timeout(self.seconds) as clock:
-                await self.app(scope, receive, watched_send)
-            return
-        except ClientDisconnect:
-            return
-        except TimeoutError as error:
-            give_up = scope.get("extensions", {}).get(GIVE_UP, {}).get("call")
-            if started and clock.expired() and give_up is not None:
-                give_up()
-                return
-            late = DeadlineExceeded(f"no answer within {self.seconds:g} s; send less at once, or try again later")
-            failure = late if clock.expired() else error
-        except Exception as error:
-            failure = error
-        if started:
-            raise failure
-        await problem_response(failure)(scope, receive, send)
 
 
 def cost_of_body(scope: Scope) -> int:

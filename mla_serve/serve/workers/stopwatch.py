@@ -13,7 +13,7 @@ class Stopwatch:
     """The stages of one request. Its work runs in a thread; the event loop stops it from outside.
 
     A thread cannot be killed, so the work has to look: it calls `lap` or `check` between two stages, which raise once
-    `stop` was called. The deadline of a request has one home, `Deadline` in http/body_limits.py: when it passes, the
+    `stop` was called. The deadline of a request has one home, `Deadline` in http/deadline.py: when it passes, the
     wait for the answer is cancelled, and that calls `stop`.
     """
 

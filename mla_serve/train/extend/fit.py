@@ -28,7 +28,6 @@ from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.after_training import (
     Corruptor,
     Fitted,
-    cross_fitted_scores,
     encode_samples,
     fit_references,
     fit_static_weights,
@@ -45,6 +44,7 @@ from mla_serve.train.fit.formula import (
     Objective,
     list_patterns,
 )
+from mla_serve.train.fit.prediction_sets import cross_fitted_scores
 from mla_serve.train.strategies import Strategy
 
 BATCH = 128

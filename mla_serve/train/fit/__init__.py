@@ -5,4 +5,5 @@ features         features and logits of all rows
 novelty          the reference by which unfamiliar input is detected
 cross_validate   which regularisation of the fusion to use
 formula          the parameters of the fusion
+prediction_sets  the scores by which prediction sets are chosen
 """

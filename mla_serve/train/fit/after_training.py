@@ -1,11 +1,4 @@
-"""Fit everything that follows training: the fusion, the scores of prediction sets, the references for unfamiliar input.
-
-The scores of prediction sets are cross-fitted. A conformal score must come from a model that has not been fitted on the
-row (exchangeability with new rows). Holding out rows for it would leave fewer for the fusion. So the validation rows are
-split into folds; for each fold the fusion is fitted on the other folds, and the rows of the fold are scored by it. The
-fusion that is exported is fitted on all rows. Groups, such as speakers, are never in two folds where that can be avoided.
-(Cross-conformal prediction: Vovk, Annals of Mathematics and Artificial Intelligence 2015.)
-"""
+"""Fit everything that follows training: the fusion, the scores of prediction sets, the references for unfamiliar input."""
 
 from __future__ import annotations
 
@@ -17,11 +10,9 @@ import torch
 
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.novelty import References
-from mla_serve.fusion.prediction_sets import scores, tabulate_scores
-from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row
-from mla_serve.train.data.folds import Folds, make_folds
+from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.cross_validate import choose_setting, mix_rows
 from mla_serve.train.fit.features import (
@@ -33,8 +24,9 @@ from mla_serve.train.fit.features import (
     first_corruption,
     stack,
 )
-from mla_serve.train.fit.formula import Evidence, list_patterns
+from mla_serve.train.fit.formula import Evidence
 from mla_serve.train.fit.novelty import FLOATS, fit_reference
+from mla_serve.train.fit.prediction_sets import cross_fitted_scores
 from mla_serve.train.strategies import Strategy
 
 ALL_FLOATS = 440_000  # in the references of all modalities together
@@ -152,55 +144,3 @@ def fit_static_weights(clean: Evidence, names: Sequence[str]) -> dict[str, float
         odds = accuracy / (1 - accuracy) * (1 - chance) / chance
         weights[name] = float(max(np.log(odds), 0.05))
     return weights
-
-
-def cross_fitted_scores(
-    clean: Evidence,
-    names: Sequence[str],
-    fusion: Fusion,
-    folds: Folds,
-    refit: Callable[[Array], Fusion],
-    seed: int,
-    rules: Sequence[str] = tuple(RULES),
-    listed: Array | None = None,
-) -> dict[str, dict[str, list[float]]]:
-    """Score each row's label under every rule and pattern, by a fusion that was fitted on the other folds.
-
-    Args: refit(kept), fits to the rows of a mask; listed (K, M), the patterns; default: all, or a sample of many, which
-    is then pooled by size.
-    """
-    sampled = list_patterns(len(names))
-    by_size = len(sampled) < 2 ** len(names) - 1
-    listed = sampled if listed is None else listed
-    found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in rules for p in listed}
-    for number in np.unique(folds.number):
-        own = folds.number == number
-        refitted = refit(~own)
-        parameters = ("temperatures", "sharpness", "scales", "discounts")
-        fitted = dataclasses.replace(fusion, **{key: getattr(refitted, key) for key in parameters})
-        part = clean.rows(own)
-        for pattern in listed:
-            usable = part.present[pattern].all(axis=0)
-            if usable.any():
-                _score(part.rows(usable), pattern, names, fitted, np.flatnonzero(own)[usable], found, rules)
-    return tabulate_scores(found, np.random.default_rng(seed), by_size=by_size)
-
-
-def _score(
-    part: Evidence,
-    pattern: Array,
-    names: Sequence[str],
-    fusion: Fusion,
-    at: Array,
-    found: dict[tuple[str, tuple[str, ...]], Array],
-    rules: Sequence[str],
-) -> None:
-    """Write the scores of some rows under one pattern into `found`, at their positions `at`."""
-    mask = np.repeat(pattern[:, None], len(part.labels), axis=1)
-    for rule in rules:
-        log_p = fuse(part.logits, mask, fusion, rule, part.excess).log_probabilities
-        found[rule, _names(pattern, names)][at] = scores(log_p[np.arange(len(log_p)), part.labels])
-
-
-def _names(pattern: Array, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name, there in zip(names, pattern, strict=True) if there)

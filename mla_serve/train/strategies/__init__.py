@@ -1,9 +1,10 @@
 """Training strategies: how a mini-batch changes encoders and heads. A new one is a class and a line in STRATEGIES.
 
-base            the interface; optimisers, learning rates, checkpoints
-mla, hgm        turns with a shared head, and the projection that protects it; the ensemble
-dus             turns of different length
-joint           one loss on fused logits: joint_sum, joint_concat, joint_dropout, joint_unimodal
+base             the interface; optimisers, learning rates, checkpoints
+mla              turns with a shared head; the ensemble
+head_projection  --hgm: keeps the turn of one modality from undoing the others' in the shared head
+dus              turns of different length
+joint            one loss on fused logits: joint_sum, joint_concat, joint_dropout, joint_unimodal
 ogm_ge, qmf, mib, mmpareto   variants of joint training from the literature
 """
 

@@ -1,14 +1,15 @@
 """MLA: the modalities are trained in turns, with one shared, protected head. And the ensemble: separate heads.
 
 For every mini-batch, in turn for each modality m:  h = encoder_m(x_m), z = W h + b, loss = CE(z, y);  step of encoder_m;
-step dW of the head, replaced by dW P (see hgm.py for P). Every encoder and the head have an optimiser of their own, so
-nothing outside the turn moves, in spite of momentum and weight decay. Learning rates advance once per batch.
+step dW of the head, replaced by dW P (head_projection.py explains P; `--hgm off` leaves dW as it is). Every encoder and the
+head have an optimiser of their own, so nothing outside the turn moves, in spite of momentum and weight decay. Learning
+rates advance once per batch.
 
 A modality is loaded and encoded inside its own turn, so a step needs the memory of the largest modality, not of all.
 
 Source: Zhang, Yoon, Bansal, Yao, CVPR 2024, arXiv 2311.10707. Deviations: rows that lack a modality take no part in its
-turn (the paper has complete rows); the projection is applied to the step instead of the gradient, see hgm.py. The orders
-`shuffled` and `weak` are ours.
+turn (the paper has complete rows); the projection is applied to the step instead of the gradient (head_projection.py). The
+orders `shuffled` and `weak` are ours.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
-from mla_serve.train.strategies.hgm import MODES, canonical, make_projector, project_step
+from mla_serve.train.strategies.head_projection import MODES, canonical, make_projector, project_step
 
 SHARED = "head"
 HEADS = ("shared", "separate")

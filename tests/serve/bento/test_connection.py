@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from mla_serve.serve.bento.connection import MOST_PIPELINED, protocol
-from mla_serve.serve.http.body_limits import Deadline
+from mla_serve.serve.http.deadline import Deadline
 from mla_serve.serve.metrics import metrics_buffer
 from mla_serve.serve.settings import Settings
 

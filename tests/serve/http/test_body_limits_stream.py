@@ -15,13 +15,12 @@ from mla_serve.errors import ConfigError, TooLarge
 from mla_serve.serve.http.body_limits import (
     COST_OF_FORM,
     COST_OF_OTHER,
-    GIVE_UP,
     BodyLimit,
     BodyMemory,
-    Deadline,
     check_held,
     cost_of_body,
 )
+from mla_serve.serve.http.deadline import GIVE_UP, Deadline
 from mla_serve.serve.metrics import meters
 from mla_serve.serve.problems import Overloaded
 

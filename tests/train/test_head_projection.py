@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mla_serve.train.strategies.hgm import (
+from mla_serve.train.strategies.head_projection import (
     ALPHA,
     OthersProjector,
     RecursiveProjector,
