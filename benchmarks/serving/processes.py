@@ -70,7 +70,7 @@ class ProcessTree:
         found = []
         for process in self.processes:
             with contextlib.suppress(psutil.Error):
-                if "_bentoml_impl.worker.service" in process.cmdline():
+                if any(part.endswith("worker.service") for part in process.cmdline()):
                     found.append(status_mb(process.pid, "VmRSS"))
         return sum(found) / len(found) if found else 0.0
 
