@@ -11,8 +11,9 @@ model, however badly calibrated: a worse model only gives larger sets. With few 
 gives the guarantee, and the set holds all labels.
 
 The guarantee holds on average over rows. To make it hold for each availability pattern too, the scores are kept by
-pattern (Mondrian conformal prediction), and by fusion rule, because each gives other probabilities. A pattern that has
-fewer than ENOUGH validation rows uses the scores of all patterns of its size instead.
+pattern (Mondrian conformal prediction), and by fusion rule, because each gives other probabilities. A pattern with few
+validation rows uses the scores of all patterns of its size instead. train/fit/prediction_sets.py computes the scores that
+a bundle keeps.
 
 Sources: Vovk et al., Algorithmic Learning in a Random World, 2005; Sadinle, Lei, Wasserman, JASA 2019 (LAC, this score).
 """
@@ -25,11 +26,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mla_serve.fusion.formula import Array, pattern_keys, pattern_name
-
-ENOUGH = 50
-"""A pattern with fewer scores than this uses the scores of all patterns of its size."""
-DIGITS = 4  # significant digits of a stored score
+from mla_serve.fusion.formula import Array, pattern_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,43 +68,3 @@ def threshold(sorted_scores: Sequence[float], coverage: float) -> float:
     # The margin keeps a product such as 100 * 0.9 = 90.00000000000001 from being rounded up by one.
     rank = math.ceil((len(sorted_scores) + 1) * coverage - 1e-9)
     return math.inf if rank > len(sorted_scores) else sorted_scores[max(rank, 1) - 1]
-
-
-def rounded_scores(values: Array) -> list[float]:
-    """Sort scores and round them to DIGITS digits for storing: up, because a lower threshold would lose coverage."""
-    if not len(values):
-        return []
-    power = 10.0 ** (DIGITS - np.ceil(np.log10(np.maximum(values, 1e-12))))
-    rounded = np.ceil(np.sort(values) * np.sort(power)[::-1]) / np.sort(power)[::-1]
-    return [float(f"{value:.{DIGITS}g}") for value in np.maximum(rounded, 0.0)]
-
-
-def tabulate_scores(
-    true_scores: Mapping[tuple[str, tuple[str, ...]], Array], generator: np.random.Generator, *, by_size: bool = False
-) -> dict[str, dict[str, list[float]]]:
-    """Arrange the scores of the true labels by rule and pattern, for storing in a bundle.
-
-    Args: true_scores, {(rule, pattern): scores (B,), NaN in rows that lack a modality of the pattern}; by_size, pool all
-    patterns, because not every pattern is listed.
-
-    The pool of a size holds one score per row, of a pattern drawn at random. With several scores of one row the pool
-    would not be exchangeable with a new row, which has one pattern.
-    """
-    table: dict[str, dict[str, list[float]]] = {}
-    for (rule, pattern), values in true_scores.items():
-        there = values[~np.isnan(values)]
-        entry = table.setdefault(rule, {})
-        if len(there) >= ENOUGH and not by_size:
-            entry[pattern_name(pattern)] = rounded_scores(there)
-        elif str(len(pattern)) not in entry:
-            alike = [v for (r, p), v in true_scores.items() if r == rule and len(p) == len(pattern)]
-            entry[str(len(pattern))] = rounded_scores(_one_of_each_column(np.array(alike), generator))
-    return table
-
-
-def _one_of_each_column(values: Array, generator: np.random.Generator) -> Array:
-    """Draw one value that is not NaN from each column, leaving out columns without any: (K, B) -> (at most B,)."""
-    order = np.where(np.isnan(values), -1.0, generator.random(values.shape))
-    picked = values[order.argmax(axis=0), np.arange(values.shape[1])]
-    there: Array = picked[~np.isnan(picked)]
-    return there

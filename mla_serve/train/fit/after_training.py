@@ -1,4 +1,4 @@
-"""Fit everything that follows training: the fusion, the scores of prediction sets, the references for unfamiliar input."""
+"""Fit everything that follows training: the references for unfamiliar input, the fusion, the scores of prediction sets."""
 
 from __future__ import annotations
 
