@@ -1,15 +1,13 @@
-"""The REST API of one model: its routes, its layers, and what a thread does for a request.
+"""The REST API of one model: its routes, and the layers that a request passes before it gets to one.
 
 A request to /predict goes through the layers (`_layers`: headers, CORS, body limit, key, deadline) to its handler in
-`Routes`. The handler reads the body on the event loop and hands the rest to a thread of the worker pool: parse the fields,
-let the predictor decode, encode and fuse them, write the JSON (`Answerer`). One call takes a sample through the predictor;
-the request's stopwatch and the micro-batches take part in it by hooks.
+`Routes`. The handler receives the body on the event loop (http/read_sample.py). A thread of the worker pool does the rest:
+parse the fields, let the predictor decode, encode and fuse them, and write the JSON (answerer.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,29 +23,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
 from mla_serve.bundle.manifest import Bundle
-from mla_serve.bundle.predictor import Hooks, Predictor
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
-from mla_serve.errors import ConfigError, MlaServeError, NotFinite
-from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.inputs import Array, Payload
-from mla_serve.serve.http import forms, json_body, openapi
+from mla_serve.errors import ConfigError, MlaServeError
+from mla_serve.serve.answerer import Answerer
+from mla_serve.serve.http import json_body, openapi
 from mla_serve.serve.http.body_limits import BodyLimit, cost_of_body
-from mla_serve.serve.http.content_type import JSON, URLENCODED, ContentType, body_content_type
+from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.http.deadline import Deadline
-from mla_serve.serve.http.fields import OPTIONS, Options, merge_options, options_from_query
+from mla_serve.serve.http.fields import OPTIONS, merge_options, options_from_query
 from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.http.pages import Page, all_pages, swagger_files
-from mla_serve.serve.metrics import meters, metrics_buffer
+from mla_serve.serve.http.read_sample import SampleAndOptions, receive_sample
+from mla_serve.serve.metrics import metrics_buffer
 from mla_serve.serve.problems import (
     Problem,
     answer_http_error,
     answer_package_error,
     problem_response,
-    to_problem,
 )
 from mla_serve.serve.settings import Settings
 from mla_serve.serve.tracing import stage_spans
-from mla_serve.serve.workers.batching import Batching, parse_batch_sizes
 from mla_serve.serve.workers.stopwatch import Stopwatch
 from mla_serve.serve.workers.threads import WorkerPool
 
@@ -62,7 +58,6 @@ EXPOSED_HEADERS = (
     "Allow",
     "WWW-Authenticate",
 )  # that scripts of other origins may read
-SampleAndOptions = tuple[dict[str, Payload], Options]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,90 +73,6 @@ class BatchAnswer:
 
     results: list[Prediction | Refusal]
     model: ModelId
-
-
-class Answerer:
-    """Compute the bodies of replies. Its methods run in threads."""
-
-    def __init__(self, predictor: Predictor, settings: Settings) -> None:
-        """Answer with this predictor, within the operator's limits.
-
-        Raises: ConfigError when MLA_BATCH does not fit the model.
-        """
-        self.predictor = predictor
-        self.settings = settings
-        self.batch_sizes = parse_batch_sizes(settings.batch, predictor.names, gpu=settings.uses_gpu)
-        self._batching = Batching(functools.partial(_encode, predictor), self.batch_sizes)
-        manifest = predictor.bundle.manifest
-        self.model = ModelId(manifest.name, manifest.sha256)
-        meters().expect(predictor.names)
-
-    def predict(self, sample: Mapping[str, Payload], options: Options, watch: Stopwatch) -> bytes:
-        """Classify one sample."""
-        prediction = self.predictor.predict_one(sample, *_arguments(options), self._hooks(watch))
-        self._queue_for_metrics([prediction])
-        return orjson.dumps({**vars(prediction), "model": self.model})
-
-    def embed(self, sample: Mapping[str, Payload], watch: Stopwatch) -> bytes:
-        """Encode one sample."""
-        features = self.predictor.embed(sample, self._hooks(watch))
-        lists = {name: row.tolist() for name, row in features.items()}
-        return orjson.dumps({"features": lists, "model": self.model})
-
-    def predict_batch(self, items: Sequence[Any], options: Options, watch: Stopwatch) -> bytes:
-        """Classify many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
-        arguments = _arguments(options)
-        self.predictor.check_options(*arguments)
-        decoded = [self._decode_item(item, watch) for item in items]
-        watch.lap("decode")
-        good = [arrays for arrays in decoded if not isinstance(arrays, Problem)]
-        answers = self.predictor.predict_decoded(good, *arguments, self._hooks(watch))
-        self._queue_for_metrics([each for each in answers if isinstance(each, Prediction)])
-        rest = iter(answers)
-        results = [_batch_result(item if isinstance(item, Problem) else next(rest)) for item in decoded]
-        watch.lap("fuse")
-        return orjson.dumps({"results": results, "model": self.model})
-
-    def _hooks(self, watch: Stopwatch) -> Hooks:
-        """Let a request's stopwatch time and stop the predictor, and share runs of graphs with other requests."""
-        return Hooks(watch.lap, watch.decoding, functools.partial(self._batching.encode, watch))
-
-    def _queue_for_metrics(self, predictions: Sequence[Prediction]) -> None:
-        """Leave predictions to be counted once a second (metrics.py)."""
-        for each in predictions:
-            metrics_buffer().add_answer(each.modalities, len(each.missing), len(self.predictor.classes))
-
-    def _decode_item(self, item: object, watch: Stopwatch) -> dict[str, Array] | Problem:
-        watch.check()
-        try:
-            limit = self.settings.max_part_bytes
-            sample = json_body.sample_from_json(item, self.predictor.bundle.inputs, limit)
-            with watch.decoding(next(iter(sample), "samples")):
-                return self.predictor.decode(sample)
-        except Exception as error:  # a bug in a decoder must not fail the other samples
-            return to_problem(error)
-
-
-def _arguments(options: Options) -> tuple[str, int | None, float | None]:
-    """Return the options as the predictor takes them: fusion rule, top_k, coverage."""
-    return options.fusion or DEFAULT_RULE, options.top_k, options.coverage
-
-
-def _batch_result(result: Prediction | NotFinite | Problem) -> Prediction | dict[str, Any]:
-    """Return what stands in a batch's results: a prediction, or the problem of a sample that cannot be used."""
-    if isinstance(result, Prediction):
-        return result
-    return {"problem": (to_problem(result) if isinstance(result, NotFinite) else result).to_dict()}
-
-
-def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:
-    """Run a modality's graph, for one request or several.
-
-    A function and not a method of Answerer, which would refer to itself through it. Objects that gc.freeze has frozen are
-    freed only by their reference count, and a circle would keep an old model in memory.
-    """
-    metrics_buffer().add_run(name, len(arrays))
-    return predictor.encode(name, arrays)
 
 
 class Routes:
@@ -184,6 +95,20 @@ class Routes:
         """Classify one sample from any non-empty subset of its modalities."""
         read = await self._read_sample(request, OPTIONS)
         return await self._reply(request, lambda watch: self.answerer.predict(*read(), watch))
+
+    async def _read_sample(self, request: Request, known: tuple[str, ...]) -> Callable[[], SampleAndOptions]:
+        """Receive a sample with the options that are known; returns a function that parses them, for a thread to call."""
+        query = options_from_query(request.scope["query_string"], known)
+        self.pool.check()  # before the body is read
+        return await receive_sample(request, self.inputs, query, known, self.settings)
+
+    async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
+        """Compute the body of the reply in a thread, and send it with the times of its stages."""
+        watch = Stopwatch(self.settings.max_decode_s)
+        body = await self.pool.run(answer, watch, request.receive)
+        metrics_buffer().add_stages(watch.laps)
+        stage_spans.add(watch.laps)
+        return Response(body, headers=watch.header(), media_type=JSON)
 
     async def embed(self, request: Request) -> Response:
         """Return the encoder's features of each modality that was sent."""
@@ -218,47 +143,11 @@ class Routes:
         self.pool.close()
         del self.answerer
 
-    async def _read_sample(self, request: Request, options: tuple[str, ...]) -> Callable[[], SampleAndOptions]:
-        """Receive a sample and its options; returns a function that parses them, which belongs into a thread."""
-        query = options_from_query(request.scope["query_string"], options)
-        self.pool.check()  # before the body is read
-        kind = body_content_type(request)
-        known, limit = (*self.inputs, *options), self.settings.max_part_bytes
-        if kind.is_json:
-            body = await request.body()
-            return lambda: self._read_json(body, kind, query, options)
-        if kind.media_type == URLENCODED:
-            body = await request.body()
-            return lambda: self._read_parts(forms.read_urlencoded(body, kind.codec(), known, limit), query)
-        example = functools.partial(openapi.curl, self.inputs, request.scope["path"])
-        parts = await forms.read_form(request, known, example, limit)
-        return lambda: self._read_parts(parts, query)
 
-    def _read_parts(self, parts: list[forms.Part], query: Mapping[str, Any]) -> SampleAndOptions:
-        sample = forms.sample_from_form(parts, self.inputs, self.settings.max_part_bytes)
-        return sample, merge_options(query, forms.options_from_form(parts))
+class DirectHandlers:
+    """Call the handlers of samples without FastAPI's routing, which costs a request a fifth of a millisecond.
 
-    def _read_json(
-        self, body: bytes, kind: ContentType, query: Mapping[str, Any], options: tuple[str, ...]
-    ) -> SampleAndOptions:
-        example = f'{{"{next(iter(self.inputs))}": ...}}'
-        content = json_body.parse_object(body, kind, self.settings.max_json_values, example)
-        sample, given = json_body.split_options(content, tuple(self.inputs), options)
-        payloads = json_body.sample_from_json(sample, self.inputs, self.settings.max_part_bytes)
-        return payloads, merge_options(query, given)
-
-    async def _reply(self, request: Request, answer: Callable[[Stopwatch], bytes]) -> Response:
-        watch = Stopwatch(self.settings.max_decode_s)
-        body = await self.pool.run(answer, watch, request.receive)
-        metrics_buffer().add_stages(watch.laps)
-        stage_spans.add(watch.laps)
-        return Response(body, headers=watch.header(), media_type=JSON)
-
-
-class PastFastAPI:
-    """Call what answers samples straight away: FastAPI's own way there costs a request a fifth of a millisecond.
-
-    FastAPI keeps the routes for what they say in the OpenAPI and for any other method.
+    FastAPI has these routes too: it describes them in the OpenAPI document, and answers every other method with 405.
     """
 
     def __init__(self, app: ASGIApp, handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
@@ -327,7 +216,7 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     """List the layers that a request passes, from the inside out."""
     by_path = {BATCH_PATH: settings.max_batch_body_bytes}
     layers: list[Callable[[ASGIApp], ASGIApp]] = [
-        lambda app: PastFastAPI(app, routes.by_path),
+        lambda app: DirectHandlers(app, routes.by_path),
         lambda app: Deadline(app, settings.request_timeout_s),
     ]
     if keys is not None:

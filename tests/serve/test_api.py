@@ -24,7 +24,8 @@ from mla_serve.errors import ConfigError
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Payload
-from mla_serve.serve.api import SAMPLE_PROBLEMS, Answerer, create_app
+from mla_serve.serve.answerer import Answerer
+from mla_serve.serve.api import SAMPLE_PROBLEMS, create_app
 from mla_serve.serve.http.body_limits import BodyLimit
 from mla_serve.serve.http.fields import OPTIONS
 from mla_serve.serve.http.guard import KeysFile

@@ -7,6 +7,7 @@ json_body     JSON bodies -> payloads and options
 body_limits   how large a body may be, and how much memory all bodies together may take
 deadline      how long a request may take
 guard         API keys, CORS origins, security headers
+read_sample   the sample and the options of one request, from a form or from JSON
 openapi       GET /model, curl examples, the OpenAPI schemas
 pages         the playground, its samples, /docs, the explanation of each problem
 """
