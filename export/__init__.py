@@ -2,7 +2,8 @@
 
 export_run         write the bundle of a run
 export_extension   write the bundle of a run that extends another bundle
-steps              what both share: graphs, golden payloads, measuring, the model card
+steps              what both write: encoders, inputs, payloads, facts on the training
+finish             measure the bundle; write the report, the model card and the final manifest
 run_data           the data set of the run, read again
 graphs             torch modules to ONNX graphs, and their comparison
 choose_precision   the fastest precision of each encoder within a bound on accuracy

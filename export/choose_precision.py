@@ -52,6 +52,9 @@ class PrecisionTarget:
             )
 
 
+FP32 = PrecisionTarget()
+
+
 class Trial:
     """A bundle whose encoders are replaced one by one, and the validation rows by which they are judged.
 

@@ -18,10 +18,10 @@ from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.results import Prediction
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export.choose_precision import PrecisionTarget
+from mla_serve.export.finish import finish_bundle
 from mla_serve.export.graphs import largest_difference
 from mla_serve.export.steps import (
     example_windows,
-    finish,
     list_inputs,
     package_versions,
     store,
@@ -92,7 +92,7 @@ def export_extension(
         predictor = Predictor(Bundle.load(staging))
         predictor.verify()
         check_unchanged(Predictor(base), predictor)
-        return finish(staging, manifest, dict(facts), folder, data)
+        return finish_bundle(staging, manifest, dict(facts), folder, data)
 
 
 def _base(extends: Mapping[str, Any], moved: Path | None) -> Bundle:

@@ -17,16 +17,15 @@ import torch
 from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError
+from mla_serve.export.choose_precision import FP32, PrecisionTarget, export_smaller
 from mla_serve.export.choose_precision import TOLERANCE as GOLDEN_TOLERANCE
-from mla_serve.export.choose_precision import PrecisionTarget, export_smaller
+from mla_serve.export.finish import finish_bundle
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.export.run_data import read_rows_again
 from mla_serve.export.steps import (
-    FP32,
     RANDOM_SAMPLES,
     TOLERANCE,
     example_windows,
-    finish,
     list_inputs,
     package_versions,
     store,
@@ -100,7 +99,7 @@ def export_run(
         if rows:
             fixed = {name: {n for n, _ in encoder.named_buffers()} for name, encoder in strategy.encoders.items()}
             manifest = export_smaller(staging, manifest, fixed, rows, target)
-        return finish(staging, manifest, facts, folder, data)
+        return finish_bundle(staging, manifest, facts, folder, data)
 
 
 def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: Path | None) -> str | None:

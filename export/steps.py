@@ -1,4 +1,4 @@
-"""The steps that writing a new bundle and writing an extension share."""
+"""Write the parts of a bundle that a new one and an extension share: encoders, inputs, payloads, facts on the training."""
 
 from __future__ import annotations
 
@@ -12,41 +12,16 @@ import numpy as np
 import torch
 
 import mla_serve
-from mla_serve.bundle.manifest import Bundle, Manifest, Modality, write_manifest
-from mla_serve.bundle.predictor import Predictor
-from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, score_split
-from mla_serve.export.card import model_card
-from mla_serve.export.choose_precision import PrecisionTarget
+from mla_serve.bundle.manifest import Modality
 from mla_serve.export.graphs import export_graph, largest_difference
-from mla_serve.export.report import write_report
-from mla_serve.export.run_data import run_measured_split
 from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
-from mla_serve.train.run_folder import RunFolder
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
-FP32 = PrecisionTarget()
 RANDOM_SAMPLES = 8
 PATH_SETTINGS = ("data", "out", "runs", "about", "extend", "extends", "cache")
-
-
-def finish(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
-    """Measure the bundle on the run's data if they are still there; write report, model card and the final manifest."""
-    predictor = Predictor(Bundle.load(staging))
-    split_run = run_measured_split(facts, data, predictor)
-    metrics = score_split(predictor, split_run, DRAWS, SHOWN_RULES) if split_run else {}
-    if split_run and split_run.split == "val" and facts.get("held_out"):
-        metrics["held_out"] = True
-    manifest = manifest.model_copy(update={"metrics": metrics})
-    if split_run:
-        may_show = facts["golden_source"] != "generated"
-        write_report(staging, predictor, split_run, manifest, folder.read_metrics(), samples=may_show)
-    about = folder.path / "about.md"
-    card = model_card(manifest, about.read_text(encoding="utf-8") if about.exists() else None)
-    (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-    return write_manifest(staging, manifest)
 
 
 def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:

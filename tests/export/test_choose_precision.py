@@ -57,7 +57,7 @@ def fast_export(plain: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mla_serve.export.export_run._write_graphs", copy_graphs)
-        patch.setattr("mla_serve.export.steps.write_report", lambda *_, **__: None)
+        patch.setattr("mla_serve.export.finish.write_report", lambda *_, **__: None)
         yield
 
 

@@ -1,0 +1,31 @@
+"""Finish a bundle whose graphs are written: measure it, and write the report, the model card and the final manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, score_split
+from mla_serve.export.card import model_card
+from mla_serve.export.report import write_report
+from mla_serve.export.run_data import run_measured_split
+from mla_serve.train.run_folder import RunFolder
+
+
+def finish_bundle(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
+    """Measure the bundle on the run's data if they are still there; write report, model card and the final manifest."""
+    predictor = Predictor(Bundle.load(staging))
+    split_run = run_measured_split(facts, data, predictor)
+    metrics = score_split(predictor, split_run, DRAWS, SHOWN_RULES) if split_run else {}
+    if split_run and split_run.split == "val" and facts.get("held_out"):
+        metrics["held_out"] = True
+    manifest = manifest.model_copy(update={"metrics": metrics})
+    if split_run:
+        may_show = facts["golden_source"] != "generated"
+        write_report(staging, predictor, split_run, manifest, folder.read_metrics(), samples=may_show)
+    about = folder.path / "about.md"
+    card = model_card(manifest, about.read_text(encoding="utf-8") if about.exists() else None)
+    (staging / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    return write_manifest(staging, manifest)
