@@ -29,7 +29,8 @@ faults    the faults that were found, reported together as file:line: message
 dataset   the rows by split, and reading their files
 """
 
-from mla_serve.table.dataset import Row, Table, check_rows, read_payload
+from mla_serve.table.dataset import Row, Table, read_payload
+from mla_serve.table.decode import check_rows
 from mla_serve.table.read import read_table
 
 __all__ = ["Row", "Table", "check_rows", "read_payload", "read_table"]

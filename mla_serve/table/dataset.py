@@ -1,16 +1,14 @@
-"""A data set that has been read: rows in splits."""
+"""A data set that has been read: the names of its splits, its rows, and the payloads of a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from mla_serve.errors import DataError, InputError
+from mla_serve.errors import DataError
 from mla_serve.inputs import Payload
-from mla_serve.table.faults import Place, format_faults, format_place, join_names
+from mla_serve.table.faults import Place
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {
@@ -22,7 +20,6 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 """Other common names of splits -> the names used here."""
-T = TypeVar("T")
 
 Value = Path | str | tuple[float, ...]
 """The absolute path of a file, a text, or the numbers of a vector."""
@@ -48,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A data set without structural faults; the content of its media files is not checked (see check_rows).
+    """A data set without structural faults; the content of its media files is not checked (see decode.py).
 
     modalities: those that occur, name -> kind, in a stable order: image, audio, text, then as declared.
     splits: name -> rows in the order of the table; a missing split has no key.
@@ -85,46 +82,3 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from error
-
-
-def check_rows(table: Table, splits: Sequence[str], decode: Callable[[str, Payload], T]) -> dict[Place, dict[str, T]]:
-    """Decode every value of the named splits once, in threads, and list the rows that fail.
-
-    Args: decode(modality, payload) returns anything, or raises InputError.
-    Returns: place of a row -> modality -> what `decode` returned.
-    Raises: DataError with the number of faulty values and the first 20 of them in the order of the tables: table and
-            line, modality, file, reason.
-    """
-    if unknown := [split for split in splits if split not in table.splits]:
-        have = join_names(table.splits)
-        raise DataError(f"{table.folder}: got the split {unknown[0]!r}, expected some of {have}; choose those")
-
-    def check(row: Row) -> tuple[dict[str, T], list[str]]:
-        return _decode_row(table.folder, row, decode)
-
-    rows = _in_order(table, splits)
-    with ThreadPoolExecutor() as pool:
-        checked = list(pool.map(check, rows))
-    if found := [line for _, lines in checked for line in lines]:
-        raise DataError(format_faults(table.folder, found, "value", "that cannot be decoded; repair or remove them"))
-    return {row.place: decoded for row, (decoded, _) in zip(rows, checked, strict=True)}
-
-
-def _in_order(table: Table, splits: Sequence[str]) -> list[Row]:
-    """Return the rows of these splits in the order of the tables; one table may hold several splits."""
-    rows = [row for split in splits for row in table.splits[split]]
-    files = list(dict.fromkeys(row.place[0] for row in rows))
-    return sorted(rows, key=lambda row: (files.index(row.place[0]), row.place[1]))
-
-
-def _decode_row(folder: Path, row: Row, decode: Callable[[str, Payload], T]) -> tuple[dict[str, T], list[str]]:
-    """Return the decoded values of a row, and one line for each value that cannot be decoded."""
-    decoded, found = {}, []
-    for modality, value in row.values.items():
-        try:
-            decoded[modality] = decode(modality, read_payload(value))
-        except (InputError, DataError) as error:
-            file = f" ({value.relative_to(folder).as_posix()})" if isinstance(value, Path) else ""
-            reason = error.message if isinstance(error, InputError) else str(error)
-            found.append(f"{format_place(row.place)}: {modality}{file}: {reason}")
-    return decoded, found
