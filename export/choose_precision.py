@@ -29,7 +29,7 @@ from mla_serve.inputs import Array
 from mla_serve.table import Row, Table, read_payload
 
 Precision = Literal["fp32", "fp16", "int8", "auto"]
-TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2e-2}  # of a golden probability, on whatever machine serves
+GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2e-2}  # of a golden probability, on whatever machine serves
 SCALE_ROWS = 256  # training rows by which int8 scales are measured
 VALIDATION_ROWS = 2000
 MIN_SPEEDUP = 1.05  # times faster; with less, `auto` keeps fp32
@@ -136,7 +136,7 @@ def export_smaller(
         "encoders": encoders,
         "measured": measured,
     }
-    tolerance = max(TOLERANCE[one["chosen"].split()[0]] for one in encoders.values())
+    tolerance = max(GOLDEN_TOLERANCE[one["chosen"].split()[0]] for one in encoders.values())
     update = {"precision": facts, "golden": golden, "tolerance": tolerance}
     return write_manifest(staging, trial.manifest.model_copy(update=update))
 

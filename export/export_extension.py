@@ -24,7 +24,7 @@ from mla_serve.export.steps import (
     example_windows,
     list_inputs,
     package_versions,
-    store,
+    store_payload,
     training_facts,
     write_encoder,
 )
@@ -65,7 +65,7 @@ def export_extension(
     base = _base(facts["config"]["extends"], base_folder)
     recipe = folder.read_recipe()
     strategy = folder.restore(build_fixed_head(recipe, read_head(base)))
-    samples = folder.read_samples()
+    samples = folder.read_golden_samples()
     with staging_folder(out, facts["name"]) as staging:
         _copy(base, staging)
         modalities = _write_inputs(strategy, recipe, base, staging)
@@ -187,7 +187,7 @@ def _write_golden(
                 own[m, 0] = strategy.logits(name, windows).mean(0).numpy()
         present = np.array([[name in sample] for name in fusion.temperatures])
         log_p = fuse(np.concatenate([outputs.logits, own]), present, fusion).log_probabilities[0]
-        payloads = {n: store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
+        payloads = {n: store_payload(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
         golden.append(Golden(payloads=payloads, probabilities=np.exp(log_p).tolist()))
     return golden
 

@@ -17,8 +17,7 @@ import torch
 from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError
-from mla_serve.export.choose_precision import FP32, PrecisionTarget, export_smaller
-from mla_serve.export.choose_precision import TOLERANCE as GOLDEN_TOLERANCE
+from mla_serve.export.choose_precision import FP32, GOLDEN_TOLERANCE, PrecisionTarget, export_smaller
 from mla_serve.export.finish import finish_bundle
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.export.run_data import read_rows_again
@@ -28,7 +27,7 @@ from mla_serve.export.steps import (
     example_windows,
     list_inputs,
     package_versions,
-    store,
+    store_payload,
     training_facts,
     write_encoder,
 )
@@ -65,7 +64,7 @@ def export_run(
     rows = None if target.precision == "fp32" else read_rows_again(facts, data)
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())
-    samples = folder.read_samples()
+    samples = folder.read_golden_samples()
     with staging_folder(out, facts["name"]) as staging:
         modalities, files = list_inputs(strategy, recipe.inputs)
         for name, content in files.items():
@@ -142,6 +141,6 @@ def _write_golden(
         stacked = np.stack([logits.get(n, np.zeros(strategy.classes, np.float32)) for n in inputs])[:, None]
         present = np.array([[n in sample] for n in inputs])
         p = np.exp(fuse(stacked, present, fusion).log_probabilities[0])
-        payloads = {n: store(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
+        payloads = {n: store_payload(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
         golden.append(Golden(payloads=payloads, probabilities=p.tolist()))
     return golden

@@ -48,7 +48,7 @@ def example_windows(name: str, spec: Input, samples: list[dict[str, Payload]], g
     return np.concatenate([spec.decode(payload, name) for payload in payloads])
 
 
-def store(payload: Payload, name: str, staging: Path) -> str | list[float]:
+def store_payload(payload: Payload, name: str, staging: Path) -> str | list[float]:
     """Return a payload as the manifest holds it: bytes are written to a file, whose name is returned."""
     if isinstance(payload, bytes):
         (staging / name).parent.mkdir(exist_ok=True)

@@ -50,7 +50,7 @@ def _build(run: Path, out: Path) -> None:
         head.weight.data *= DECISIVE
     folder.save(BEST, {"weights": strategy.state_dict()})
     generator = np.random.default_rng(SEED)
-    folder.write_samples(
+    folder.write_golden_samples(
         [{name: reader.generate(generator) for name, reader in inputs.items()} for _ in range(SAMPLES)]
     )
     encoders = tuple(f"{name}={encoder}" for name, encoder in ENCODERS.items())

@@ -92,7 +92,7 @@ class Manifest(_Strict):
     tolerance: Positive
     parity: dict[str, Any]
     precision: dict[str, Any] = {}
-    """The precisions that were tried for the encoders, measured and chosen (export/precision.py); empty for plain fp32."""
+    """The precisions that were tried for the encoders, measured and chosen (export/choose_precision.py); empty for plain fp32."""
     metrics: dict[str, Any]
     training: dict[str, Any]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]

@@ -337,7 +337,7 @@ class Predictor:
         ]
 
     def replay(self) -> Array:
-        """Predict the golden samples like torch at export, without excess: probabilities (B, C).
+        """Predict the golden samples by the default rule without excess, as the export did: probabilities (B, C).
 
         Raises: BundleError when a sample cannot be read, or gives no finite logits.
         """
@@ -352,8 +352,9 @@ class Predictor:
             raise BundleError(f"{folder}: a golden sample cannot be read ({error}); export it again") from None
 
     def verify(self) -> float:
-        """Replay the golden samples, which also warms up every graph; return the largest difference to torch.
+        """Replay the golden samples, which also warms up every graph.
 
+        Returns: the largest difference from their probabilities at export.
         Raises: BundleError when it exceeds the manifest's tolerance, or a sample cannot be read.
         """
         if not self.bundle.manifest.golden:

@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         limits = {name: getattr(self, name) for name in ("max_pixels", "max_seconds", "max_characters")}
         return {name: value for name, value in limits.items() if value is not None}
 
-    def limit(self, reader: Input) -> Input:
+    def with_limits(self, reader: Input) -> Input:
         """Return an input with the operator's limits in place of the bundle's."""
         fields = {field.name for field in dataclasses.fields(reader)}
         changes = {name: value for name, value in self.input_limits.items() if name in fields}

@@ -1,4 +1,4 @@
-"""The golden samples of a bundle: replayed when a model starts, and shown to whoever can call the service."""
+"""Choose the golden samples of a bundle. A service replays them when it starts, and shows them to whoever can call it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mla_serve.table import Row, read_payload
 SAMPLES, COMPLETE = 10, 3  # samples in all; samples with every modality, at least
 
 
-def pick_rows(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str, Payload]]:
-    """Pick one row of each of the first ten classes, the one with the most modalities."""
+def pick_golden_samples(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str, Payload]]:
+    """Return the payloads of one training row of each of the first ten classes, the row with the most modalities."""
     fullest: dict[str, Row] = {}
     for row in rows:
         if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
@@ -22,7 +22,7 @@ def pick_rows(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str
     return [{name: read_payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
 
 
-def make_samples(
+def generate_golden_samples(
     inputs: Mapping[str, Input], generator: np.random.Generator, alone: Collection[str]
 ) -> list[dict[str, Payload]]:
     """Generate payloads that contain no training data: some with all modalities, then each of `alone` by itself.

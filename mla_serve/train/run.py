@@ -22,7 +22,7 @@ from mla_serve.train.data.row_counts import count_rows
 from mla_serve.train.data.samples import Samples, decode_rows
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
-from mla_serve.train.golden_samples import make_samples, pick_rows
+from mla_serve.train.golden_samples import generate_golden_samples, pick_golden_samples
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan
@@ -153,10 +153,10 @@ def _finish(
     fitted = planned.fit(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(REFERENCES, fitted.references.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
-    folder.write_samples(
-        pick_rows(planned.rows["train"], planned.inputs)
+    folder.write_golden_samples(
+        pick_golden_samples(planned.rows["train"], planned.inputs)
         if config.samples
-        else make_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
+        else generate_golden_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
     )
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())

@@ -142,7 +142,7 @@ class RunFolder:
         """Return the fitted fusion of a finished run."""
         return Fusion(**self.read_json()["fusion"])
 
-    def write_samples(self, samples: list[dict[str, Payload]]) -> None:
+    def write_golden_samples(self, samples: list[dict[str, Payload]]) -> None:
         """Store the payloads of the golden samples: bytes in files, the rest in samples.json."""
         index: list[dict[str, Any]] = []
         for number, sample in enumerate(samples):
@@ -155,8 +155,8 @@ class RunFolder:
             index.append(entry)
         self.write_json("samples.json", {"samples": index})
 
-    def read_samples(self) -> list[dict[str, Payload]]:
-        """Return what `write_samples` stored."""
+    def read_golden_samples(self) -> list[dict[str, Payload]]:
+        """Return what `write_golden_samples` stored."""
         return [
             {
                 name: (self.path / value["file"]).read_bytes() if isinstance(value, dict) else value

@@ -145,7 +145,7 @@ def test_a_quantised_bundle_says_what_was_done_and_reads_back(quantised: tuple[M
 def test_a_quantised_bundle_replays_its_own_answers(quantised: tuple[Manifest, Path]) -> None:
     manifest, out = quantised
     assert Predictor(Bundle.load(out)).verify() < 1e-6
-    assert manifest.tolerance == choose_precision.TOLERANCE["int8"]
+    assert manifest.tolerance == choose_precision.GOLDEN_TOLERANCE["int8"]
     assert manifest.precision["golden_difference"] > 0
 
 
@@ -237,7 +237,7 @@ def test_auto_leaves_an_encoder_that_loses_too_much_in_fp32(
     monkeypatch.setattr(choose_precision, "to_int8", deaf)
     manifest = export_run(finished_run.path, tmp_path / "models" / "stripes", PrecisionTarget("auto"))
     assert {encoder["chosen"] for encoder in manifest.precision["encoders"].values()} == {"fp32"}
-    assert manifest.tolerance == choose_precision.TOLERANCE["fp32"]
+    assert manifest.tolerance == choose_precision.GOLDEN_TOLERANCE["fp32"]
     before, after = (manifest.precision["measured"]["val"][when] for when in ("before", "after"))
     assert before == after
 

@@ -19,7 +19,9 @@ log = logging.getLogger("mla_serve")
 
 
 def open_predictor(settings: Settings, providers: Sequence[str] | None = None, folder: Path | None = None) -> Predictor:
-    """Load the bundle, open its graphs, replay its golden samples, and put the operator's limits on its inputs.
+    """Load the bundle, open its graphs, replay its golden samples, then put the operator's limits on its inputs.
+
+    The limits come last: a golden sample may exceed them, and must be read all the same.
 
     Args: providers, onnxruntime's names; those of the settings when left out, and so is the bundle's folder.
     Raises: ConfigError or BundleError, in one line that says what to do.
@@ -29,7 +31,7 @@ def open_predictor(settings: Settings, providers: Sequence[str] | None = None, f
     chosen = settings.providers if providers is None else providers
     predictor = Predictor(bundle, chosen, settings.graph_threads, spin=settings.spin)
     predictor.verify()
-    bundle.inputs = {name: settings.limit(reader) for name, reader in bundle.inputs.items()}
+    bundle.inputs = {name: settings.with_limits(reader) for name, reader in bundle.inputs.items()}
     return predictor
 
 
