@@ -17,7 +17,7 @@ from mla_serve.errors import NotFinite
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.serve.http import json_body
-from mla_serve.serve.http.fields import Options
+from mla_serve.serve.http.options import Options
 from mla_serve.serve.metrics import meters, metrics_buffer
 from mla_serve.serve.problems import Problem, to_problem
 from mla_serve.serve.settings import Settings

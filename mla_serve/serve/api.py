@@ -31,8 +31,8 @@ from mla_serve.serve.http import json_body, openapi
 from mla_serve.serve.http.body_limits import BodyLimit, cost_of_body
 from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.http.deadline import Deadline
-from mla_serve.serve.http.fields import OPTIONS, merge_options, options_from_query
 from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
+from mla_serve.serve.http.options import OPTIONS, merge_options, options_from_query
 from mla_serve.serve.http.pages import Page, all_pages, swagger_files
 from mla_serve.serve.http.read_sample import SampleAndOptions, receive_sample
 from mla_serve.serve.metrics import metrics_buffer

@@ -27,8 +27,8 @@ from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.answerer import Answerer
 from mla_serve.serve.api import SAMPLE_PROBLEMS, create_app
 from mla_serve.serve.http.body_limits import BodyLimit
-from mla_serve.serve.http.fields import OPTIONS
 from mla_serve.serve.http.guard import KeysFile
+from mla_serve.serve.http.options import OPTIONS
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import PROBLEM_KINDS, DeadlineExceeded, ProblemKind, to_problem
 from mla_serve.serve.settings import Settings, load_settings, warn_of_unknown

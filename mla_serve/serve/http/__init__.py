@@ -1,7 +1,8 @@
 """HTTP: from the bytes of a request to payloads and options, limits and keys, what the service says of itself.
 
 content_type  the Content-Type header of a body or of one part
-fields        the rules for fields and options that hold for forms, JSON and the query string
+fields        the rules for fields that hold for forms, JSON and the query string
+options       the options of a request, from the URL or the body
 forms         form bodies -> payloads and options
 json_body     JSON bodies -> payloads and options
 body_limits   how large a body may be, and how much memory all bodies together may take

@@ -1,18 +1,16 @@
-"""The rules for fields and options that hold alike for a form, for JSON and for the query string.
+"""The rules for fields that hold alike for a form, for JSON and for the query string.
 
-Every name must be known and may occur once. A field that is empty, null or NaN counts as not sent. An option stands in the
-URL or in the body, not in both. No field is ever taken as a path or fetched as a URL.
+Every name must be known and may occur once. A field that is empty, null or NaN counts as not sent. No field is ever taken
+as a path or fetched as a URL.
 
-form          forms.py                 each part, or each pair of a urlencoded body
-JSON          json_body.py             each member of the object
-query string  options_from_query here  each pair; options only
+form          forms.py      each part, or each pair of a urlencoded body
+JSON          json_body.py  each member of the object
+query string  options.py    each pair; options only
 """
 
 from __future__ import annotations
 
 import base64
-import dataclasses
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -22,54 +20,9 @@ from mla_serve.inputs import Input, Payload
 from mla_serve.serve.problems import MalformedRequest
 
 BODY = "body"
-QUERY = "query"
-# A float has 17 significant digits. Python would parse millions, slowly.
-MAX_NUMBER_LENGTH = 100
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-NUMBER_OPTIONS = {"top_k": "a whole number from 1", "coverage": "a number between 0 and 1, such as 0.9"}
 DATA_URL = "data:"
 MAX_EMPTY_FIELDS = 100  # empty fields beyond the known ones; each costs time
 EXPECTED_VALUES = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The options of a request: labels to list, fusion rule, coverage of the prediction set; None takes the default."""
-
-    top_k: int | None = None
-    fusion: str | None = None
-    coverage: float | None = None
-
-
-OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
-
-
-def merge_options(query: Mapping[str, Any], body: Mapping[str, Any]) -> Options:
-    """Check the options of a request and merge those of its URL with those of its body.
-
-    Raises: InputError for an option that is in both, or that has a value of the wrong type or range.
-    """
-    for name in query:
-        if name in body:
-            raise InputError(name, "the option stands in the URL and in the body; send it once")
-    values = {**query, **body}
-    return Options(_top_k(values.get("top_k")), _fusion(values.get("fusion")), _coverage(values.get("coverage")))
-
-
-def options_from_query(query: bytes, known: Collection[str]) -> dict[str, Any]:
-    """Read the options in a query string.
-
-    Raises: UnknownField for anything else, since URLs are logged and a user's text must not be; InputError.
-    """
-    found: dict[str, str] = {}
-    for name, value in parse_urlencoded(query, "utf-8", QUERY, len(known)):
-        if name not in known:
-            options = f"the URL takes {', '.join(known)}; send everything else in the body"
-            raise UnknownField(name[:100], options if known else "the URL of this path takes no options; leave it out")
-        if value:
-            check_not_repeated(name, found)
-            found[name] = value
-    return parse_number_options(found)
 
 
 def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
@@ -186,52 +139,3 @@ def json_type(value: object) -> str:
         return "null"
     names: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), "a number")
-
-
-def parse_number_options(options: Mapping[str, str]) -> dict[str, Any]:
-    """Parse the numbers among options that were sent as text, in the URL or in a form: 3, 3.0, +3, .5, 1e-5.
-
-    Raises: InputError.
-    """
-    return {name: _number_of_text(name, text) if name in NUMBER_OPTIONS else text for name, text in options.items()}
-
-
-def _number_of_text(name: str, text: str) -> float:
-    stripped = text.strip()
-    if len(stripped) > MAX_NUMBER_LENGTH or not NUMBER.fullmatch(stripped):
-        raise InputError(name, f"got {_short(text)}; send {NUMBER_OPTIONS[name]}")
-    return float(stripped)
-
-
-def _top_k(value: Any) -> int | None:
-    if value is None:
-        return None
-    number = _number("top_k", value)
-    if number < 1 or not number.is_integer():
-        raise InputError("top_k", f"got {_short(value)}; send {NUMBER_OPTIONS['top_k']}")
-    return int(number)
-
-
-def _coverage(value: Any) -> float | None:
-    if value is None:
-        return None
-    number = _number("coverage", value)
-    if not 0 < number < 1:
-        raise InputError("coverage", f"got {_short(value)}; send {NUMBER_OPTIONS['coverage']}")
-    return number
-
-
-def _fusion(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value and value.strip()
-    raise InputError("fusion", f"expected the name of a rule, got {json_type(value)}; GET /model lists the rules")
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(name, f"got {json_type(value)}; send {NUMBER_OPTIONS[name]}")
-    return float(value)
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:22]

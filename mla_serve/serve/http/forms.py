@@ -33,15 +33,14 @@ from mla_serve.serve.http.fields import (
     BODY,
     DATA_URL,
     MAX_EMPTY_FIELDS,
-    OPTIONS,
     check_known,
     check_not_repeated,
     decode_base64,
-    parse_number_options,
     parse_urlencoded,
     part_too_large,
     without_empty,
 )
+from mla_serve.serve.http.options import OPTIONS, parse_number_options
 from mla_serve.serve.problems import MalformedRequest
 
 UNTYPED = ContentType()

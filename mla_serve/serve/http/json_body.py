@@ -28,13 +28,13 @@ from mla_serve.inputs import Input, Payload
 from mla_serve.serve.http.content_type import FIELD, ContentType, body_content_type
 from mla_serve.serve.http.fields import (
     BODY,
-    OPTIONS,
     check_known,
     json_type,
     payload_from_json,
     repeated_field,
     without_empty,
 )
+from mla_serve.serve.http.options import OPTIONS
 from mla_serve.serve.problems import MalformedRequest
 
 MAX_EXACT_DIGITS = 18  # an integer with more digits becomes a float, as orjson reads it

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from mla_serve.inputs import Input, Payload
 from mla_serve.serve.http import forms, json_body, openapi
 from mla_serve.serve.http.content_type import URLENCODED, ContentType, body_content_type
-from mla_serve.serve.http.fields import Options, merge_options
+from mla_serve.serve.http.options import Options, merge_options
 from mla_serve.serve.settings import Settings
 
 SampleAndOptions = tuple[dict[str, Payload], Options]

@@ -21,8 +21,8 @@ from mla_serve.errors import InputError
 from mla_serve.inputs import Payload, VectorInput
 from mla_serve.serve.api import create_app
 from mla_serve.serve.http.content_type import ContentType
-from mla_serve.serve.http.fields import merge_options, parse_number_options
 from mla_serve.serve.http.json_body import parse_object
+from mla_serve.serve.http.options import merge_options, parse_number_options
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
 
