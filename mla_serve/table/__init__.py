@@ -19,14 +19,15 @@ dataset.json:
 Only `label` and one value in one modality are required. An empty or absent value is a missing modality. A vector is a list
 of numbers; in a .csv cell it is written as [1, 2.5], 1 2.5 or 1;2.5.
 
-read      find the tables of a folder and take them through the steps below
-formats   .jsonl, .csv, .parquet -> lines of cells
-records   lines -> records, each with its place (file and line) and its split
-options   dataset.json
-cells     what counts as empty; how a cell is read
-rows      records -> rows: each is checked, then all against each other
-faults    the faults that were found, reported together as file:line: message
-dataset   the rows by split, and reading their files
+read         find the tables of a folder and take them through the steps below
+formats      .jsonl, .csv, .parquet -> lines of cells
+records      lines -> records, each with its place (file and line) and its split
+declaration  dataset.json
+cells        what counts as empty; how a cell is read
+rows         records -> rows: each is checked, then all against each other
+faults       the faults that were found, reported together as file:line: message
+dataset      the rows by split, and reading their files
+decode       decode every value once, and list those that cannot be decoded
 """
 
 from mla_serve.table.dataset import Row, Table, read_payload

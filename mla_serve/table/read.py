@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mla_serve.errors import DataError
 from mla_serve.table.dataset import SPLITS, Table, read_bytes, split_named
+from mla_serve.table.declaration import DATASET_JSON, parse_declaration
 from mla_serve.table.faults import Faults, join_names
 from mla_serve.table.formats import READERS
-from mla_serve.table.options import OPTIONS_FILE, parse_options
 from mla_serve.table.records import check_columns, describe_renamed_splits, read_records
 from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths
 
@@ -32,13 +32,13 @@ def read_table(folder: Path) -> Table:
     folder = folder.resolve()
     tables = {path.name: read_bytes(path) for path in _find_tables(folder)}
     unread = _find_unread(folder, tables)
-    declaration = {OPTIONS_FILE: read_bytes(folder / OPTIONS_FILE)} if (folder / OPTIONS_FILE).is_file() else {}
-    faults = Faults(folder, [OPTIONS_FILE, *tables])
-    options = parse_options(declaration.get(OPTIONS_FILE), faults)
+    declared = {DATASET_JSON: read_bytes(folder / DATASET_JSON)} if (folder / DATASET_JSON).is_file() else {}
+    faults = Faults(folder, [DATASET_JSON, *tables])
+    declaration = parse_declaration(declared.get(DATASET_JSON), faults)
     records = read_records(tables, faults)
-    check_columns(records, options, faults)
-    modalities = {name: kind for name, kind in options.kinds.items() if any(record.has(name) for record in records)}
-    built = [(record, build_row(record, options, modalities, folder, faults)) for record in records]
+    check_columns(records, declaration, faults)
+    modalities = {name: kind for name, kind in declaration.kinds.items() if any(record.has(name) for record in records)}
+    built = [(record, build_row(record, declaration, modalities, folder, faults)) for record in records]
     classes = check_classes(built, faults)
     check_ids(built, faults)
     check_lengths(built, faults)
@@ -46,7 +46,7 @@ def read_table(folder: Path) -> Table:
     splits = {split: tuple(row for record, row in built if record.split == split) for split in SPLITS}
     found = {split: rows for split, rows in splits.items() if rows}
     notes = (*describe_renamed_splits(records), *unread)
-    return Table(folder, modalities, found, classes, _fingerprint(tables | declaration), notes)
+    return Table(folder, modalities, found, classes, _fingerprint(tables | declared), notes)
 
 
 def _find_tables(folder: Path) -> list[Path]:
@@ -70,7 +70,7 @@ def _find_tables(folder: Path) -> list[Path]:
 def _find_unread(folder: Path, tables: Collection[str]) -> list[str]:
     """Describe the files that look like tables and are not read."""
     names = [path.name for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in (*READERS, *UNREAD)]
-    unread = [name for name in names if name not in tables and name != OPTIONS_FILE]
+    unread = [name for name in names if name not in tables and name != DATASET_JSON]
     rule = "tables are train, val and test, of .jsonl, .csv or .parquet"
     return [f"not read: {join_names(unread)}; {rule}"] if unread else []
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.dataset import SPLITS, split_named
+from mla_serve.table.declaration import WHOLE_FILE, Declaration
 from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import READERS, Cells
-from mla_serve.table.options import WHOLE_FILE, Options
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def describe_renamed_splits(records: list[Record]) -> list[str]:
     return notes + [f"split {given!r}, of {count} rows, is read as {split}" for (given, split), count in counts.items()]
 
 
-def check_columns(records: list[Record], options: Options, faults: Faults) -> None:
+def check_columns(records: list[Record], declaration: Declaration, faults: Faults) -> None:
     """Add faults for declared modalities without training rows, and for group columns that do not exist."""
     train = [record for record in records if record.split == "train"]
-    for name in options.declared:
+    for name in declaration.declared:
         if train and not any(record.has(name) for record in train):
             faults.add(
                 WHOLE_FILE, f"modalities: no row of train has a value for {name!r}; add some, or do not declare it"
             )
-    for column in dict.fromkeys(options.groups.values()):
+    for column in dict.fromkeys(declaration.groups.values()):
         if records and not any(record.has(column) for record in records):
             faults.add(WHOLE_FILE, f"group: no row has a value at {column!r}; correct its spelling or remove it")

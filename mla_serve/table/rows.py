@@ -9,16 +9,18 @@ from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing, read_cell, read_name, read_present
 from mla_serve.table.dataset import Row, Value
+from mla_serve.table.declaration import Declaration
 from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, format_place, join_names
 from mla_serve.table.formats import Cells
-from mla_serve.table.options import Options
 from mla_serve.table.records import Record
 
 BuiltRows = Sequence[tuple[Record, Row]]
 MANY = 10  # training rows; if each of so many has a different label, the labels are no classes
 
 
-def build_row(record: Record, options: Options, modalities: Mapping[str, str], folder: Path, faults: Faults) -> Row:
+def build_row(
+    record: Record, declaration: Declaration, modalities: Mapping[str, str], folder: Path, faults: Faults
+) -> Row:
     """Read the cells of a row; cells that cannot be used become faults and are left out.
 
     Args: modalities, those of the whole table.
@@ -31,11 +33,11 @@ def build_row(record: Record, options: Options, modalities: Mapping[str, str], f
         name = read_name(cells["id"]) if record.has("id") else name
     with faults.collecting(place, "label"):
         label = _read_label(cells)
-    values = _read_values(record, options.kinds, folder, faults)
+    values = _read_values(record, declaration.kinds, folder, faults)
     with faults.collecting(place, "present"):
-        present = read_present(cells.get("present"), options.kinds, values)
+        present = read_present(cells.get("present"), declaration.kinds, values)
     with faults.collecting(place, "group"):
-        columns = {modality: column for modality, column in options.groups.items() if modality in modalities}
+        columns = {modality: column for modality, column in declaration.groups.items() if modality in modalities}
         groups = _read_groups(cells, columns)
     return Row(name, label, values, present, groups, place)
 

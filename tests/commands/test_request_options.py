@@ -13,7 +13,7 @@ from mla_serve.client import AsyncClient, Client
 from mla_serve.commands.sample_flags import SampleFlags
 from mla_serve.serve.http.openapi import option_schemas
 from mla_serve.serve.http.options import OPTIONS
-from mla_serve.table.options import RESERVED
+from mla_serve.table.declaration import RESERVED
 
 REST = (Path(__file__).parents[2] / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
 PLACES: dict[str, Collection[str]] = {

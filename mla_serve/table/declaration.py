@@ -12,8 +12,8 @@ from mla_serve.inputs import INPUTS
 from mla_serve.inputs.base import NAME_PATTERN
 from mla_serve.table.faults import Faults, InvalidValue, abbreviate, join_names
 
-OPTIONS_FILE = "dataset.json"
-WHOLE_FILE = (OPTIONS_FILE, 0)
+DATASET_JSON = "dataset.json"
+WHOLE_FILE = (DATASET_JSON, 0)
 KNOWN_ENTRIES = ("modalities", "group", "about")
 STANDARD_KINDS = {"image": "image", "audio": "audio", "text": "text"}
 RESERVED = ("id", "label", "split", "present", "head", "top_k", "coverage", "fusion", "model")
@@ -21,7 +21,7 @@ RESERVED = ("id", "label", "split", "present", "head", "top_k", "coverage", "fus
 
 
 @dataclass(frozen=True)
-class Options:
+class Declaration:
     """The content of dataset.json.
 
     kinds: modality -> kind, the standard ones first; declared: the modalities that it declares; groups: modality -> column.
@@ -32,7 +32,7 @@ class Options:
     groups: Mapping[str, str]
 
 
-def parse_options(data: bytes | None, faults: Faults) -> Options:
+def parse_declaration(data: bytes | None, faults: Faults) -> Declaration:
     """Read dataset.json; entries that cannot be used become faults and are left out."""
     given = {} if data is None else _parse_object(data, faults)
     for name in [name for name in given if name not in KNOWN_ENTRIES]:
@@ -42,7 +42,7 @@ def parse_options(data: bytes | None, faults: Faults) -> Options:
         )
     declared = _parse_modalities(given.get("modalities", {}), faults)
     kinds = {**STANDARD_KINDS, **declared}
-    return Options(kinds, tuple(declared), _parse_groups(given.get("group", {}), kinds, faults))
+    return Declaration(kinds, tuple(declared), _parse_groups(given.get("group", {}), kinds, faults))
 
 
 def _parse_object(data: bytes, faults: Faults) -> dict[str, Any]:

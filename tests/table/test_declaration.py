@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mla_serve.table import read_table
-from mla_serve.table.options import RESERVED
+from mla_serve.table.declaration import RESERVED
 
 Make = Callable[..., Path]
 Splits = dict[str, list[dict[str, Any]]]
