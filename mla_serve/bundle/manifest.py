@@ -125,7 +125,7 @@ class Bundle:
         folder = Path(folder)
         manifest = _read_manifest(folder)
         files = {name: _read_verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
-        _check_references(manifest)
+        _check_consistency(manifest)
         return cls(folder, manifest, files)
 
     def read(self, name: str) -> bytes:
@@ -236,7 +236,7 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _check_references(manifest: Manifest) -> None:
+def _check_consistency(manifest: Manifest) -> None:
     """Refuse a manifest whose parts contradict each other. Raises: BundleError."""
     names = set(manifest.modalities)
     graphs = {modality.encoder for modality in manifest.modalities.values()} | set(manifest.heads.values())

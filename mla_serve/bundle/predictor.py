@@ -43,7 +43,7 @@ NO_HOOKS = Hooks()
 
 
 def _finite(name: str, rows: Array) -> Array:
-    """Return what a graph made of a modality (B, ...). Raises: NotFinite, where that cannot be an answer's reason."""
+    """Return the output of a modality's graph (B, ...). Raises: NotFinite, naming the rows that hold infinity or NaN."""
     if not np.isfinite(rows).all():
         raise NotFinite(name, np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)).tolist())
     return rows
@@ -160,7 +160,7 @@ class Predictor:
     def run_graphs(self, samples: Sequence[Mapping[str, Array]], hooks: Hooks = NO_HOOKS) -> GraphOutputs:
         """Run the graphs that the decoded samples need, and no other.
 
-        Raises: NotFinite, naming the modality and the samples: the others' modalities do not answer in its place.
+        Raises: NotFinite, naming the modality and the samples. Their other modalities do not answer instead.
         """
         encode = hooks.encode or self.encode
         shape = len(self.names), len(samples)
@@ -222,7 +222,7 @@ class Predictor:
         coverage: float | None = None,
         hooks: Hooks = NO_HOOKS,
     ) -> Prediction:
-        """Decode, encode and fuse one sample, under the hooks of whoever asks for it.
+        """Decode, encode and fuse one sample; call the hooks on the way.
 
         Raises: as `predict`, the options before the sample; what the hooks raise.
         """

@@ -1,9 +1,14 @@
-"""Every rule that fuses the logits of the modalities. A new rule is a function and its entry in RULES.
+"""Every rule that fuses the logits of the modalities, in RULES. A new rule is a function here and its entry there,
+and one in TEMPERED if it divides the logits by the fitted temperatures.
+
+REST, the command line and the page offer whatever is in RULES. A bundle offers prediction sets for the rules that were in
+RULES when it was trained.
 
 A rule takes logits (M, B, C) with zeros where absent, present (M, B) bool, the fitted parameters, and the excess (M, B) of
 novelty.py. Symbols: B batch, M modalities, C classes.
 
-`calibrated` is the whole formula of formula.py. Special cases of it, apart from the prior in `product_prior`:
+`calibrated` is the whole formula, and `undiscounted` the formula without discounts; both are in formula.py. Special cases
+of the formula, apart from the prior in `product_prior`:
 
     undiscounted              d = 0
     paper                     T = tau = s = 1, d = 0, b = 0

@@ -78,7 +78,7 @@ class BatchAnswer:
 class Routes:
     """The handlers of the routes: read the request, compute the answer in a thread, send it."""
 
-    refusal: dict[str, str] | None = None
+    update_refused: dict[str, str] | None = None
     """Why a newer bundle is not served; None if there is none."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
@@ -132,7 +132,7 @@ class Routes:
 
     async def model(self) -> Response:
         """Describe the model: classes, modalities and how to send them, limits, metrics, hashes."""
-        description = dataclasses.replace(self.description, update_refused=self.refusal)
+        description = dataclasses.replace(self.description, update_refused=self.update_refused)
         return Response(orjson.dumps(description), media_type=JSON)
 
     def close(self) -> None:

@@ -200,7 +200,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
 }
 
 # Headers that tell a program what to do, without reading the problem.
-ADVICE: dict[int, dict[str, str]] = {
+ADVICE_HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
 }
@@ -237,7 +237,7 @@ def to_problem(error: Exception) -> Problem:
 def problem_response(error: Exception, headers: dict[str, str] | None = None) -> Response:
     """Return the answer to a request that ended with this exception."""
     problem = to_problem(error)
-    return _response(problem, (headers or {}) | ADVICE.get(problem.status, {}))
+    return _response(problem, (headers or {}) | ADVICE_HEADERS.get(problem.status, {}))
 
 
 def _response(problem: Problem, headers: dict[str, str]) -> Response:

@@ -45,7 +45,8 @@ def train_as_planned(
 
     Of several processes, rank 0 alone validates, fits and writes.
 
-    Args: launch, the name of this call of torchrun. If the same call began the run, this is a restart: it resumes.
+    Args: report, called with the record of each epoch; step, called after each batch; launch, the name of this call of
+    torchrun. If the same call began the run, this is a restart: it resumes.
     Raises: ConfigError when --resume is given and the settings differ from those of the run.
     """
     folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)

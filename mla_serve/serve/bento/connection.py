@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
     def __init__(
         self, *args: Any, settings: Settings, most: int, counts: ConnectionCounts | None, **kwargs: Any
     ) -> None:
-        """Take uvicorn's arguments, the operator's limits the largest number of connections, and where to count them."""
+        """Take uvicorn's arguments, the operator's limits, the largest number of connections, and where to count them."""
         super().__init__(*args, **kwargs)
         self._settings = settings
         self._most = most

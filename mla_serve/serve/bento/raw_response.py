@@ -10,7 +10,7 @@ import orjson
 
 from mla_serve.serve.http.guard import HEADERS as SECURITY_HEADERS
 from mla_serve.serve.metrics import metrics_buffer
-from mla_serve.serve.problems import ADVICE, MEDIA_TYPE, Problem, to_problem
+from mla_serve.serve.problems import ADVICE_HEADERS, MEDIA_TYPE, Problem, to_problem
 from mla_serve.serve.request_id import HEADER, id_of
 
 NO_ENDPOINT = "none"  # in the place of a path in metrics
@@ -25,7 +25,7 @@ def problem_bytes(problem: Problem) -> bytes:
         b"connection": b"close",
         HEADER: (problem.request_id or "").encode(),
         **dict(SECURITY_HEADERS),
-        **{name.lower().encode(): value.encode() for name, value in ADVICE.get(problem.status, {}).items()},
+        **{name.lower().encode(): value.encode() for name, value in ADVICE_HEADERS.get(problem.status, {}).items()},
     }
     status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
     return b"".join((status, *(b"%b: %b\r\n" % field for field in fields.items()), b"\r\n", body))

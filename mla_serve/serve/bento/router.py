@@ -21,7 +21,7 @@ class Router:
         self.model = model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; a path that does not exist under one name for all of them."""
+        """Pass a request on. All paths that do not exist get the same name."""
         path = scope.get("path")
         if scope["type"] == "lifespan" or path in BENTOML_PATHS:
             await self.bentoml(scope, receive, send)

@@ -54,7 +54,10 @@ class _Service(bentoml.Service["MlaServe"]):  # type: ignore[misc]  # bentoml lo
     """A BentoML service with our application beside BentoML's own paths, and a schema for BentoML's clients."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Build the application of one worker. uvicorn chooses its protocol after that."""
+        """Build the application of one worker. uvicorn chooses its protocol after that.
+
+        A request passes drain.py, request_id.py and router.py, which gives it to BentoML or, through tracing.py, to the model.
+        """
         if folder := run_folder.run_folder():
             accept_evenly.counts = ConnectionCounts(folder / "connections", os.getpid())
         uvicorn_config.apply(**_uvicorn_options(settings))

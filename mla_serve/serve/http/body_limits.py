@@ -97,7 +97,7 @@ class _LimitedBody:
         self.received = 0
         self.held = 0
         self.more = chunked or self.declared > 0
-        self.early = False
+        self.early = False  # whether the answer began before the body was complete
 
     async def receive(self) -> Message:
         """Receive the next piece of the body.

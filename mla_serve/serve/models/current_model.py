@@ -130,7 +130,7 @@ class CurrentModel:
     def set_refusal(self, refusal: dict[str, str] | None) -> None:
         """Show in /model why the newest bundle is not served."""
         if self._now is not None:
-            self._now.routes.refusal = refusal
+            self._now.routes.update_refused = refusal
 
     def longest(self) -> float:
         """Return for how many seconds a thread has been busy with one request to this model or an earlier one."""
