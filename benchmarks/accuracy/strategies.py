@@ -254,7 +254,8 @@ def _fit(
     """Fit the calibrated rule; where classes are unbalanced, in the form that cross-validation chooses, as training does."""
     from mla_serve.train.data.folds import make_folds
     from mla_serve.train.fit.cross_validate import choose_setting, unbalanced
-    from mla_serve.train.fit.formula import Evidence, fit
+    from mla_serve.train.fit.evidence import Evidence
+    from mla_serve.train.fit.formula import fit
 
     evidence = Evidence.of(logits, present, labels)
     if not unbalanced(shares):

@@ -28,7 +28,8 @@ from rich.progress import track
 from benchmarks.shared import write_results
 from mla_serve.console import console, main
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
+from mla_serve.train.data.batches import TrainingBatch, training_batches
+from mla_serve.train.data.samples import Samples, decode_rows
 from mla_serve.train.distributed import collectives
 from mla_serve.train.plan import count_steps, make_plan
 from mla_serve.train.strategies import Strategy

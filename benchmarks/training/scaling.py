@@ -131,7 +131,7 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     from benchmarks import mla_up_front
     from mla_serve.evaluation.scores import evaluate
     from mla_serve.fusion.formula import Fusion
-    from mla_serve.train.data.samples import TrainingBatch
+    from mla_serve.train.data.batches import TrainingBatch
     from mla_serve.train.loop import modality_logits
     from mla_serve.train.recipe import Recipe
     from mla_serve.train.strategies import Options

@@ -31,7 +31,8 @@ from benchmarks.shared import write_results
 from mla_serve.console import console, main
 from mla_serve.train.allocator import keep_freed_memory
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.samples import Samples, TrainingBatch, decode_rows, training_batches
+from mla_serve.train.data.batches import TrainingBatch, training_batches
+from mla_serve.train.data.samples import Samples, decode_rows
 from mla_serve.train.device import pick_precision
 from mla_serve.train.plan import make_plan
 from mla_serve.train.recipe import Recipe

@@ -18,8 +18,8 @@ from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.table import Row, read_payload, read_table
-from mla_serve.table.dataset import split_named
 from mla_serve.table.faults import format_place
+from mla_serve.table.split_names import split_named
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 BATCH = 128

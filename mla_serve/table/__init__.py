@@ -22,6 +22,7 @@ of numbers; in a .csv cell it is written as [1, 2.5], 1 2.5 or 1;2.5.
 read         find the tables of a folder and take them through the steps below
 formats      .jsonl, .csv, .parquet -> lines of cells
 records      lines -> records, each with its place (file and line) and its split
+split_names  the names of splits
 declaration  dataset.json
 cells        what counts as empty; how a cell is read
 rows         records -> rows: each is checked, then all against each other

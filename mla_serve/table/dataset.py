@@ -1,4 +1,4 @@
-"""A data set that has been read: the names of its splits, its rows, and the payloads of a row."""
+"""A data set that has been read: its rows by split, and the payloads of a row."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from pathlib import Path
 from mla_serve.errors import DataError
 from mla_serve.inputs import Payload
 from mla_serve.table.faults import Place
-
-SPLITS = ("train", "val", "test")
-SPLIT_ALIASES = {
-    "training": "train",
-    "validation": "val",
-    "valid": "val",
-    "dev": "val",
-    "eval": "val",
-    "testing": "test",
-}
-"""Other common names of splits -> the names used here."""
 
 Value = Path | str | tuple[float, ...]
 """The absolute path of a file, a text, or the numbers of a vector."""
@@ -60,12 +49,6 @@ class Table:
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
-
-
-def split_named(name: str) -> str | None:
-    """Return the split that a name stands for, such as val for "Validation"; None for any other name."""
-    plain = name.strip().lower()
-    return plain if plain in SPLITS else SPLIT_ALIASES.get(plain)
 
 
 def read_payload(value: Value) -> Payload:

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mla_serve.errors import DataError
-from mla_serve.table.dataset import SPLITS, Table, read_bytes, split_named
+from mla_serve.table.dataset import Table, read_bytes
 from mla_serve.table.declaration import DATASET_JSON, parse_declaration
 from mla_serve.table.faults import Faults, join_names
 from mla_serve.table.formats import READERS
 from mla_serve.table.records import check_columns, describe_renamed_splits, read_records
 from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths
+from mla_serve.table.split_names import SPLITS, split_named
 
 UNREAD = (".json", ".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather", ".gz")
 """Suffixes of tables that are of no format that is read."""

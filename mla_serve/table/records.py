@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing
-from mla_serve.table.dataset import SPLITS, split_named
 from mla_serve.table.declaration import WHOLE_FILE, Declaration
 from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import READERS, Cells
+from mla_serve.table.split_names import SPLITS, split_named
 
 
 @dataclass(frozen=True)

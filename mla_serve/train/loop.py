@@ -16,7 +16,8 @@ from torch import Tensor
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.scores import evaluate
 from mla_serve.fusion.formula import Array, Fusion
-from mla_serve.train.data.samples import Column, Samples, batches_per_epoch, training_batches
+from mla_serve.train.data.batches import batches_per_epoch, training_batches
+from mla_serve.train.data.samples import Column, Samples
 from mla_serve.train.distributed import collectives
 from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy

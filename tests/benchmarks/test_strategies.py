@@ -27,7 +27,8 @@ from benchmarks.accuracy.strategies_report import (
 from benchmarks.mla_up_front import NAME, UpFront
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row
-from mla_serve.train.data.samples import Samples, TrainingBatch
+from mla_serve.train.data.batches import TrainingBatch
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.strategies import STRATEGIES, Strategy
 
 Make = Callable[..., Strategy]

@@ -34,16 +34,9 @@ from mla_serve.train.fit.after_training import (
     gather,
 )
 from mla_serve.train.fit.cross_validate import Setting, held_out, mix_rows, most_cautious
+from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.features import any_corruption, first_corruption
-from mla_serve.train.fit.formula import (
-    BOUND,
-    MOST_DISCOUNT,
-    PATTERNS_UP_TO,
-    RIDGE,
-    Evidence,
-    Objective,
-    list_patterns,
-)
+from mla_serve.train.fit.formula import BOUND, MOST_DISCOUNT, PATTERNS_UP_TO, RIDGE, Objective, list_patterns
 from mla_serve.train.fit.prediction_sets import cross_fitted_scores
 from mla_serve.train.strategies import Strategy
 

@@ -2,6 +2,7 @@
 
 after_training   the order of the steps
 features         features and logits of all rows
+evidence         the logits of labelled rows
 novelty          the reference by which unfamiliar input is detected
 cross_validate   which regularisation of the fusion to use
 formula          the parameters of the fusion

@@ -15,6 +15,7 @@ from mla_serve.table import Row
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.cross_validate import choose_setting, mix_rows
+from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.features import (
     Choice,
     Encoded,
@@ -24,7 +25,6 @@ from mla_serve.train.fit.features import (
     first_corruption,
     stack,
 )
-from mla_serve.train.fit.formula import Evidence
 from mla_serve.train.fit.novelty import FLOATS, fit_reference
 from mla_serve.train.fit.prediction_sets import cross_fitted_scores
 from mla_serve.train.strategies import Strategy

@@ -19,7 +19,8 @@ import numpy as np
 from mla_serve.evaluation.scores import patterns
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.rules import fuse
-from mla_serve.train.fit.formula import Evidence, fit, fit_discounts
+from mla_serve.train.fit.evidence import Evidence
+from mla_serve.train.fit.formula import fit, fit_discounts
 
 RIDGES = (1e-1, 1e-2, 1e-3)
 UNBALANCED = 1.5  # the largest class has this many times the rows of the smallest: then the prior may matter

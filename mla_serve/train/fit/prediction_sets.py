@@ -18,7 +18,8 @@ from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.fusion.prediction_sets import scores
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.train.data.folds import Folds
-from mla_serve.train.fit.formula import Evidence, list_patterns
+from mla_serve.train.fit.evidence import Evidence
+from mla_serve.train.fit.formula import list_patterns
 
 ENOUGH = 50
 """A pattern with fewer scores than this uses the scores of all patterns of its size."""

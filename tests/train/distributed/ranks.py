@@ -17,7 +17,8 @@ import torch
 
 from mla_serve.inputs import AudioInput, ImageInput, Input, VectorInput
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.samples import Column, Samples, training_batches
+from mla_serve.train.data.batches import training_batches
+from mla_serve.train.data.samples import Column, Samples
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.local_rows import draw_per_row
 from mla_serve.train.plan import make_plan

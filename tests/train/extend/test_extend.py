@@ -28,7 +28,7 @@ from mla_serve.train.data.samples import Samples
 from mla_serve.train.extend.fit import FusionExtension, added_patterns
 from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
 from mla_serve.train.extend.plan import plan_extension
-from mla_serve.train.fit.formula import Evidence
+from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.plan import make_plan
 from mla_serve.train.recipe import Recipe
 from mla_serve.train.run import train_as_planned
@@ -126,7 +126,7 @@ def test_a_head_that_is_more_than_linear_is_refused() -> None:
 
 
 def test_the_encoder_learns_and_the_head_does_not(make_samples: Callable[..., Samples]) -> None:
-    from mla_serve.train.data.samples import training_batches
+    from mla_serve.train.data.batches import training_batches
 
     head = Head("head", W.T, B)
     recipe = Recipe(CLASSES, {"a": VectorInput(6)}, {"a": "small"}, D, FIXED_HEAD, Options(weight_decay=0.1))

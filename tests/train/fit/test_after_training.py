@@ -13,7 +13,8 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row
 from mla_serve.train.data.folds import make_folds, shared_groups
 from mla_serve.train.fit.cross_validate import RIDGES, choose_setting, mix_rows
-from mla_serve.train.fit.formula import Evidence, fit, fit_discounts
+from mla_serve.train.fit.evidence import Evidence
+from mla_serve.train.fit.formula import fit, fit_discounts
 
 NAMES = ("a", "b")
 

@@ -9,7 +9,8 @@ from scipy.optimize import check_grad
 from mla_serve.evaluation.scores import patterns, score
 from mla_serve.fusion.formula import Array, Fusion, log_softmax
 from mla_serve.fusion.rules import fuse
-from mla_serve.train.fit.formula import Evidence, Objective, fit, list_patterns
+from mla_serve.train.fit.evidence import Evidence
+from mla_serve.train.fit.formula import Objective, fit, list_patterns
 
 
 def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, ...]) -> Fusion:

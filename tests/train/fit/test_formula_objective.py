@@ -10,12 +10,12 @@ from scipy.optimize import minimize_scalar
 
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.rules import fuse
+from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.formula import (
     BOUND,
     MOST_DISCOUNT,
     PATTERNS_UP_TO,
     RIDGE,
-    Evidence,
     Objective,
     fit,
     fit_discounts,

@@ -19,7 +19,8 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.export.export_run import export_run
 from mla_serve.table import read_payload, read_table
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.samples import decode_rows, training_batches
+from mla_serve.train.data.batches import training_batches
+from mla_serve.train.data.samples import decode_rows
 from mla_serve.train.extend.plan import plan_extension
 from mla_serve.train.plan import make_plan
 from mla_serve.train.pretrained.backbone import Backbone
