@@ -24,7 +24,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "bentoml", "onnxruntime", "transformers", "peft")
 MAY_IMPORT = {
-    "mla_serve/commands/train.py": {"torch"},
     "mla_serve/train": {"torch"},
     "mla_serve/train/pretrained": {"torch", "transformers", "peft"},
     "mla_serve/serve/bento": {"bentoml"},

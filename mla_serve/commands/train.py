@@ -43,10 +43,9 @@ def run(flags: TrainFlags) -> None:
 
 def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     """Train and export. Args: held, closes the lock on the run's folder."""
-    import torch
-
     from mla_serve.export.export_run import export_run
     from mla_serve.train.allocator import keep_freed_memory
+    from mla_serve.train.device import set_threads
     from mla_serve.train.distributed import collectives
     from mla_serve.train.extend.plan import plan_extension
     from mla_serve.train.paths import bundle_folder
@@ -55,7 +54,7 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     config = TrainConfig(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(TrainConfig)})
     screen = _screen(flags.json, collectives.is_main())
     keep_freed_memory()
-    torch.set_num_threads(config.threads or collectives.default_threads())
+    set_threads(config.threads)
     with collectives.process_group(_device(config)) as launch:
         planned = collectives.from_main(lambda: plan_extension(config) if config.extend else make_plan(config))
         collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))

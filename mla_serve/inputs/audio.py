@@ -14,8 +14,8 @@ from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
 from mla_serve.inputs.corruptions import band_limit, clipping, reverberation, sound_noise
 from mla_serve.inputs.media.formats import describe, recognise
-from mla_serve.inputs.media.library import library_call, no_output, short_reason
 from mla_serve.inputs.media.metered import QuietFile
+from mla_serve.inputs.media.safe_calls import library_call, no_output, short_reason
 from mla_serve.inputs.media.sound_headers import complete_header
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "VOC")

@@ -18,8 +18,8 @@ from mla_serve.inputs.corruptions import blur, image_noise, jpeg_compression, oc
 from mla_serve.inputs.media.avif import as_still, read_streams
 from mla_serve.inputs.media.cut import READ_IN_PART, TooLittle, load_cut
 from mla_serve.inputs.media.formats import AVIF, HEIC, describe, recognise
-from mla_serve.inputs.media.library import library_call, no_output
 from mla_serve.inputs.media.metered import MeteredFile
+from mla_serve.inputs.media.safe_calls import library_call, no_output
 
 
 def _read_heif_too() -> tuple[str, ...]:

@@ -26,6 +26,11 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name}: expected cpu, cuda or auto") from None
 
 
+def set_threads(threads: int | None) -> None:
+    """Let torch use so many threads; None: the processor cores, divided among the processes of this machine."""
+    torch.set_num_threads(threads or collectives.default_threads())
+
+
 def pick_precision(name: str, device: torch.device) -> str:
     """Return fp32 or bf16 for a --precision flag: auto is bf16 where the device multiplies bf16 faster than fp32."""
     if name != "auto":

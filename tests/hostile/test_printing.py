@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from mla_serve.inputs.media.library import no_output
+from mla_serve.inputs.media.safe_calls import no_output
 
 
 def test_a_process_that_decodes_the_corpus_prints_nothing() -> None:
@@ -18,7 +18,7 @@ def test_a_process_that_decodes_the_corpus_prints_nothing() -> None:
 def test_what_python_prints_meanwhile_is_seen() -> None:
     code = (
         "import ctypes, sys\n"
-        "from mla_serve.inputs.media.library import no_output\n"
+        "from mla_serve.inputs.media.safe_calls import no_output\n"
         "with no_output:\n"
         "    with no_output:\n"
         "        pass\n"

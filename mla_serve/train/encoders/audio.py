@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mla_serve.errors import ConfigError, InputError
 from mla_serve.inputs import AudioInput
 from mla_serve.inputs.audio import PADDING, UNKNOWN
-from mla_serve.inputs.media.library import library_call
+from mla_serve.inputs.media.safe_calls import library_call
 from mla_serve.inputs.media.sound_headers import complete_header
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.distributed.local_rows import draw_per_row

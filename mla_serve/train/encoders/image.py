@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mla_serve.errors import ConfigError, InputError
 from mla_serve.inputs import ImageInput
-from mla_serve.inputs.media.library import library_call
+from mla_serve.inputs.media.safe_calls import library_call
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.blocks import conv_block, resnet18, uniform
