@@ -1,4 +1,8 @@
-"""Write the bundle of an extension: copies of the old graphs and files, and the added encoders."""
+"""Write the bundle of an extension: copy the old graphs and files, and add the new encoders.
+
+The result is refused unless answers without the added modalities equal the old ones to the bit (`check_unchanged`).
+mla_serve/train/extend/__init__.py lists everything that keeps them equal.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ train/         training; imports PyTorch
 export/        a run -> a bundle (in a clone the folder export/ beside this one)
 commands/      one file per command of `mla-serve`; __main__.py lists them
 
-A package imports only what stands above it; docs/explanation/architecture.md draws the layers. tests/test_imports.py checks them.
+A package imports only what stands above it in this list. docs/explanation/architecture.md draws the layers. tests/test_imports.py checks them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What every kind of input has in common, and what it may override."""
+"""The interface of a kind of input, and what a kind may override. CONTRIBUTING.md says how to add one."""
 
 from __future__ import annotations
 

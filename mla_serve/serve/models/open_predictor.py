@@ -1,4 +1,7 @@
-"""Open the predictor that the settings name, verify it on this machine, and keep a copy of its bundle for later workers."""
+"""Open the predictor that the settings name, verify it on this machine, and keep a copy of its bundle for later workers.
+
+`Predictor.verify` in bundle/predictor.py replays the golden samples.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What every encoder has in common, and what the default encoder of a kind decides for all encoders of that kind."""
+"""The interface of an encoder, and what the default encoder of a kind decides for all encoders of that kind.
+
+CONTRIBUTING.md says how to add one; ENCODERS in __init__.py lists them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The interface of a training strategy, and what all strategies share: optimisers, schedules, checkpoints."""
+"""The interface of a training strategy, and what all strategies share: optimisers, schedules, checkpoints.
+
+CONTRIBUTING.md says how to add one; STRATEGIES in __init__.py lists them.
+"""
 
 from __future__ import annotations
 
