@@ -69,7 +69,7 @@ class Meters:
         by = ["modality"]
         self.patch: Gauge = Gauge(
             "mla_patch_active",
-            "1 where a change to BentoML or uvicorn took hold, 0 where this version no longer has what is changed.",
+            "1 where a change to BentoML, uvicorn or prometheus_client took hold, 0 where this version no longer has what is changed.",
             ["patch"],
             multiprocess_mode="livemin",
         )

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from mla_serve.serve.bento import patches, usage_reports
 from tests.serve.bento.server import free_port, started, wait_until_ready
 
-# What a test puts into sitecustomize.py, as a later version of BentoML or uvicorn might be.
+# What a test puts into sitecustomize.py, as a later version of BentoML, uvicorn or prometheus_client might be.
 LATER_VERSIONS = {
     "arbiter": (
         "import types, bentoml._internal.utils.circus as circus\n"

@@ -82,7 +82,7 @@ def test_every_route_is_there(server: Server) -> None:
 
 
 def test_every_patch_is_in_force(server: Server) -> None:
-    """A version of BentoML or uvicorn that no longer has what is changed is found here."""
+    """A version of BentoML, uvicorn or prometheus_client that no longer has what is changed is found here."""
     metrics = server.client.get("/metrics").text
     for name in patches.WITHOUT:
         assert f'mla_patch_active{{patch="{name}"}} 1.0' in metrics
