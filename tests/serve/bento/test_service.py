@@ -287,7 +287,10 @@ def test_with_keys_nothing_but_the_open_pages_answers_a_stranger(tmp_path: Path,
 
 
 def test_while_it_ends_the_service_answers_that_it_does(tmp_path: Path, tiny_bundle: Path) -> None:
-    """Until the last worker has gone; then nobody listens any more, and nobody waits in vain."""
+    """Until the last worker has gone; then nobody listens any more, and nobody waits in vain.
+
+    For a moment the worker still accepts and the main process already refuses, so a 200 may follow the first 503.
+    """
     port = free_port()
     answers: list[int] = []
     with (
@@ -307,8 +310,8 @@ def test_while_it_ends_the_service_answers_that_it_does(tmp_path: Path, tiny_bun
                 assert reply.headers["retry-after"] == "1"
                 assert reply.headers["connection"] == "close"
         assert process.wait(PATIENCE_S) == 0
-    assert answers == sorted(answers)
     assert set(answers) == {200, 503}
+    assert answers[-1] == 503
     assert "Traceback" not in log.read_text()
 
 
