@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mla_serve.errors import DataError
 from mla_serve.inputs import Payload
-from mla_serve.table.faults import Place
+from mla_serve.table.faults import Faults, Place
 
 Value = Path | str | tuple[float, ...]
 """The absolute path of a file, a text, or the numbers of a vector."""
@@ -41,6 +41,7 @@ class Table:
     classes: the labels of train, sorted, as numbers where all are integers.
     fingerprint: sha256 of the tables and dataset.json, not of the media.
     notes: a line for each split that has another name, and for each file that was not read.
+    faults: those found so far, all of rows and values that were left out; decoding adds to them.
     """
 
     folder: Path
@@ -49,6 +50,21 @@ class Table:
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    faults: Faults = field(default_factory=Faults, compare=False, repr=False)
+
+
+def leave_out(rows: Iterable[Row], faults: Faults) -> tuple[Row, ...]:
+    """Leave out the rows and values at fault, as the policy says, and the rows of which nothing remains then."""
+    bad, values = faults.left_out(), faults.left_out_values()
+    kept = (_without(row, values.get(row.place, frozenset())) for row in rows if row.place not in bad)
+    return tuple(row for row in kept if row.values)
+
+
+def _without(row: Row, modalities: frozenset[str]) -> Row:
+    """Return the row without these modalities. A mask that keeps none of the others is replaced by one that keeps all."""
+    values = {name: value for name, value in row.values.items() if name not in modalities}
+    present = {rate: names - modalities or frozenset(values) for rate, names in row.present.items()}
+    return replace(row, values=values, present=present) if modalities else row
 
 
 def read_payload(value: Value) -> Payload:

@@ -1,15 +1,19 @@
-"""The faults of a data set, collected with their places and reported all at once."""
+"""The faults of a data set: collected with their places, reported all at once, or left out if that is asked for."""
 
 from __future__ import annotations
 
+import csv
+import itertools
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 from mla_serve.errors import DataError
 
 MOST_SHOWN = 20
+LIST_COLUMNS = ("file", "line", "column", "fault")
 
 Place = tuple[str, int]
 """File name and line; in .parquet the row, from 1; 0 means the whole file."""
@@ -23,32 +27,155 @@ class BrokenTable(InvalidValue):
     """A fault after which no further row of the table can be read."""
 
 
-class Faults:
-    """Collects faults; `raise_if_any` reports them in the order of the files."""
+@dataclass(frozen=True)
+class FaultPolicy:
+    """What to do with faults.
 
-    def __init__(self, folder: Path, files: Sequence[str]) -> None:
+    skip_bad: leave out the rows with faults. skip_bad_values: leave out only the value at fault, and keep the rest of its
+    row. Without either, any fault is an error. show: number of faults in the message. faults_file: CSV file for the whole
+    list; another file of that name is never replaced.
+    """
+
+    skip_bad: bool = False
+    skip_bad_values: bool = False
+    show: int = MOST_SHOWN
+    faults_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: the message says what stands there, what was expected and what to do.
+
+    column: "" where a whole row or file is at fault. modality: where only this value of the row is at fault. also: further
+    rows with the same fault.
+    """
+
+    place: Place
+    column: str
+    message: str
+    modality: str | None = None
+    also: tuple[Place, ...] = ()
+    broken: bool = False
+    """No further row of the table can be read, so that nothing can be left out instead."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Return all rows with this fault."""
+        return (self.place, *self.also)
+
+    def __str__(self) -> str:
+        """Format as train.csv:3: image: no file ..."""
+        return ": ".join([format_place(self.place), *([self.column] if self.column else []), self.message])
+
+
+class Faults:
+    """Collects faults. `raise_if_any` reports those that the policy does not leave out, in the order of the files."""
+
+    def __init__(self, folder: Path = Path(), files: Sequence[str] = (), policy: FaultPolicy = FaultPolicy()) -> None:
         self.folder = folder
         self.files = files
-        self.found: list[tuple[Place, str]] = []
+        self.policy = policy
+        self.found: list[Fault] = []
 
-    def add(self, place: Place, message: str) -> None:
-        """Add a fault."""
-        self.found.append((place, message))
+    def add(self, place: Place, message: str, column: str = "", *, also: Sequence[Place] = ()) -> None:
+        """Add a fault of a row, or of a file (line 0). Args: also, further rows with the same fault."""
+        self.found.append(Fault(place, column, message, also=tuple(also)))
+
+    def add_broken(self, place: Place, message: str) -> None:
+        """Add a fault after which no further row of the table can be read."""
+        self.found.append(Fault(place, "", message, broken=True))
+
+    def add_value(self, place: Place, modality: str, message: str, column: str | None = None) -> None:
+        """Add a fault of one value. Args: column, its name in the table, if that is not the name of the modality."""
+        self.found.append(Fault(place, column or modality, message, modality))
 
     @contextmanager
-    def collecting(self, place: Place, field: str) -> Iterator[None]:
-        """Add an InvalidValue that is raised in the block as a fault, and continue after the block."""
+    def collecting(self, place: Place, field: str, modality: str | None = None) -> Iterator[None]:
+        """Add an InvalidValue that is raised in the block as a fault, and continue after the block.
+
+        Args: field, the column; modality, where only the value of this modality is at fault then.
+        """
         try:
             yield
         except InvalidValue as error:
-            self.add(place, f"{field}: {error}")
+            self.found.append(Fault(place, field, str(error), modality))
 
     def raise_if_any(self) -> None:
-        """Raise DataError if there is any fault."""
-        if self.found:
-            found = sorted(self.found, key=lambda fault: (self.files.index(fault[0][0]), fault[0][1]))
-            lines = [f"{format_place(place)}: {message}" for place, message in found]
-            raise DataError(format_faults(self.folder, lines, "fault", "in the data set"))
+        """Raise DataError if there is any fault that the policy does not leave out. Write the list of all faults."""
+        if refused := [fault for fault in self._sorted() if not self._skipped(fault)]:
+            raise DataError(self._refusal(refused, self.write_list()))
+
+    def left_out(self) -> frozenset[Place]:
+        """Return the rows to leave out. Values that are left out may leave nothing of further rows."""
+        rows = [fault for fault in self.found if not self._skips_value(fault)]
+        return frozenset(place for fault in rows for place in fault.places)
+
+    def left_out_values(self) -> dict[Place, frozenset[str]]:
+        """Return the modalities to leave out of rows that are kept: {place: modalities}."""
+        rows, values = self.left_out(), dict[Place, frozenset[str]]()
+        for fault in self.found:
+            if fault.modality is not None and fault.place not in rows:
+                values[fault.place] = values.get(fault.place, frozenset()) | {fault.modality}
+        return values
+
+    def write_list(self) -> str:
+        """Write all faults to the file of the policy, one line for each row, and return a sentence that says where."""
+        path = self.policy.faults_file
+        if path is None or not self.found:
+            return ""
+        rows = [(*place, fault.column, fault.message) for fault in self._sorted() for place in fault.places]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path = _free_path(path)
+            with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                csv.writer(file).writerows([LIST_COLUMNS, *rows])
+        except OSError as error:
+            return f"the whole list could not be written to {path} ({error.strerror})"
+        return f"the whole list: {path}"
+
+    def _skips_value(self, fault: Fault) -> bool:
+        return fault.modality is not None and self.policy.skip_bad_values
+
+    def _skipped(self, fault: Fault) -> bool:
+        """Return whether the policy leaves the fault out. What concerns a whole file cannot be left out."""
+        rows = fault.place[1] > 0 and not fault.broken
+        return rows and (self.policy.skip_bad or self._skips_value(fault))
+
+    def _sorted(self) -> list[Fault]:
+        order = {name: number for number, name in enumerate(self.files)}
+        return sorted(self.found, key=lambda fault: (order.get(fault.place[0], len(order)), fault.place[1]))
+
+    def _refusal(self, refused: Sequence[Fault], listed: str) -> str:
+        show = self.policy.show
+        lines = format_faults(self.folder, [str(fault) for fault in refused], "fault", "in the data set", show)
+        columns = Counter(fault.column or "the whole row" for fault in refused)
+        counts = [f"by column: {', '.join(f'{column} {count}' for column, count in columns.most_common())}"]
+        return "\n".join([lines, *(counts if len(refused) > show else []), *self._advice(refused, listed)])
+
+    def _advice(self, refused: Sequence[Fault], listed: str) -> list[str]:
+        """Return where the whole list is, and how to go on without what is at fault."""
+        advice = [listed] if listed else []
+        if all(fault.place[1] > 0 and not fault.broken for fault in refused):
+            rows = len({place for fault in refused for place in fault.places})
+            ways = f"--skip-bad to leave out {'this row' if rows == 1 else f'these {rows} rows'}"
+            if any(fault.modality for fault in refused):
+                ways += ", or --skip-bad-values to leave out only the values at fault"
+            advice.append(f"correct {'it' if len(refused) == 1 else 'them'}, or add {ways}")
+        return advice
+
+
+def _free_path(path: Path) -> Path:
+    """Return the path, with a number where it is taken by anything else than a list of faults."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists() or _is_list(free))
+
+
+def _is_list(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.readline().strip() == ",".join(LIST_COLUMNS).encode()
+    except OSError:
+        return False
 
 
 def format_place(place: Place) -> str:
@@ -58,11 +185,11 @@ def format_place(place: Place) -> str:
     return f"{file}:{unit}{line}" if line else file
 
 
-def format_faults(folder: Path, found: Sequence[str], noun: str, rest: str) -> str:
-    """Format the number of faults and the first 20 of them."""
+def format_faults(folder: Path, found: Sequence[str], noun: str, rest: str, show: int = MOST_SHOWN) -> str:
+    """Format the number of faults and the first of them."""
     count = f"{len(found)} {noun}{'s' if len(found) > 1 else ''} {rest}"
-    more = f"; the first {MOST_SHOWN}" if len(found) > MOST_SHOWN else ""
-    return "\n  ".join([f"{folder}: {count}{more}:", *found[:MOST_SHOWN]])
+    more = f"; the first {show}" if len(found) > show else ""
+    return "\n  ".join([f"{folder}: {count}{more}:", *found[:show]])
 
 
 def abbreviate(value: object) -> str:
@@ -73,4 +200,4 @@ def abbreviate(value: object) -> str:
 
 def join_names(names: Collection[str]) -> str:
     """Join the first ten names with commas."""
-    return ", ".join([*islice(names, 10), *(["..."] if len(names) > 10 else [])]) or "none"
+    return ", ".join([*itertools.islice(names, 10), *(["..."] if len(names) > 10 else [])]) or "none"

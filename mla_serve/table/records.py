@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import WHOLE_FILE, Declaration
-from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, join_names
+from mla_serve.table.faults import BrokenTable, Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import READERS, Cells
 from mla_serve.table.split_names import SPLITS, split_named
 
@@ -49,7 +49,9 @@ def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
     rows: dict[Place, Cells] = {}
     lines = list(READERS[Path(name).suffix.lower()](io.BytesIO(data)))
     for line, cells in lines:
-        if isinstance(cells, InvalidValue):
+        if isinstance(cells, BrokenTable):
+            faults.add_broken((name, line), str(cells))
+        elif isinstance(cells, InvalidValue):
             faults.add((name, line), str(cells))
         else:
             rows[name, line] = cells

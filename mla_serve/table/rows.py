@@ -53,7 +53,7 @@ def _read_values(record: Record, kinds: Mapping[str, str], folder: Path, faults:
     given = [name for name in kinds if record.has(name)]
     values = {}
     for name in given:
-        with faults.collecting(record.place, name):
+        with faults.collecting(record.place, name, modality=name):
             values[name] = read_cell(kinds[name], record.cells[name], folder)
     if not given:
         faults.add(record.place, f"no modality at all; fill one of {join_names(kinds)}, or remove the row")
@@ -87,14 +87,14 @@ def check_classes(built: BuiltRows, faults: Faults) -> tuple[str, ...]:
 
 def _add_unknown_labels(unknown: Sequence[tuple[Place, str]], classes: Sequence[str], faults: Faults) -> None:
     """Add a fault for each label that train lacks, once per file, at its first row."""
-    counts = Counter((place[0], label) for place, label in unknown)
-    first: dict[tuple[str, str], Place] = {}
+    places: dict[tuple[str, str], list[Place]] = {}
     for place, label in unknown:
-        first.setdefault((place[0], label), place)
-    for (file, label), place in first.items():
-        rows = f" ({counts[file, label]} rows)" if counts[file, label] > 1 else ""
+        places.setdefault((place[0], label), []).append(place)
+    for (_, label), (first, *others) in places.items():
+        rows = f" ({1 + len(others)} rows)" if others else ""
         expected = f"is not in train, which has {join_names(classes)}"
-        faults.add(place, f"label: {abbreviate(label)}{rows} {expected}; correct it or add rows there")
+        message = f"{abbreviate(label)}{rows} {expected}; correct it or add rows there"
+        faults.add(first, message, "label", also=others)
 
 
 def _sorted_classes(labels: set[str]) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def check_ids(built: BuiltRows, faults: Faults) -> None:
         place = first.setdefault((record.split, row.id), record.place)
         if place != record.place:
             before = f"{abbreviate(row.id)} was given before in split {record.split}, at {format_place(place)}"
-            faults.add(record.place, f"id: {before}; make it unique")
+            faults.add(record.place, f"{before}; make it unique", "id")
 
 
 def check_lengths(built: BuiltRows, faults: Faults) -> None:
@@ -126,4 +126,4 @@ def check_lengths(built: BuiltRows, faults: Faults) -> None:
         usual = Counter(length for _, name, length in vectors if name == modality).most_common(1)[0][0]
         for place, name, length in vectors:
             if name == modality and length != usual:
-                faults.add(place, f"{name}: expected {usual} numbers as in most rows, got {length}; correct it")
+                faults.add_value(place, name, f"expected {usual} numbers as in most rows, got {length}; correct it")

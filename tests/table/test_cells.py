@@ -9,7 +9,16 @@ import pytest
 
 from mla_serve.errors import DataError
 from mla_serve.table.cells import find_cell, is_missing, read_cell, read_name, read_present
-from mla_serve.table.faults import MOST_SHOWN, Faults, InvalidValue, abbreviate, format_faults, format_place, join_names
+from mla_serve.table.faults import (
+    MOST_SHOWN,
+    Fault,
+    Faults,
+    InvalidValue,
+    abbreviate,
+    format_faults,
+    format_place,
+    join_names,
+)
 
 
 @pytest.mark.parametrize("cell", [None, "", "  ", "\n\t", [], "[]", " [] "])
@@ -150,6 +159,6 @@ def test_a_fault_is_noted_with_its_field_and_reading_goes_on() -> None:
     faults = Faults(Path("D"), ["a.csv"])
     with faults.collecting(("a.csv", 2), "label"):
         raise InvalidValue("missing")
-    assert faults.found == [(("a.csv", 2), "label: missing")]
+    assert faults.found == [Fault(("a.csv", 2), "label", "missing")]
     with pytest.raises(KeyError), faults.collecting(("a.csv", 2), "label"):
         raise KeyError("a bug")
