@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 import mla_serve
-from mla_serve.bundle.manifest import Modality
+from mla_serve.bundle.manifest import Modality, StoredPayload
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import Array, Input, Payload, list_fields
+from mla_serve.inputs.columns import to_json_cells
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
 from mla_serve.train.strategies import Strategy
@@ -48,12 +49,14 @@ def example_windows(name: str, spec: Input, samples: list[dict[str, Payload]], g
     return np.concatenate([spec.decode(payload, name) for payload in payloads])
 
 
-def store_payload(payload: Payload, name: str, staging: Path) -> str | list[float]:
+def store_payload(payload: Payload, name: str, staging: Path) -> StoredPayload:
     """Return a payload as the manifest holds it: bytes are written to a file, whose name is returned."""
     if isinstance(payload, bytes):
         (staging / name).parent.mkdir(exist_ok=True)
         (staging / name).write_bytes(payload)
         return name
+    if isinstance(payload, Mapping):
+        return to_json_cells(payload)
     return payload if isinstance(payload, str) else list(payload)
 
 

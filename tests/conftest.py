@@ -21,7 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.inputs import Array, AudioInput, ImageInput, Input, Payload, TextInput, VectorInput
+from mla_serve.inputs import Array, AudioInput, ColumnsInput, ImageInput, Input, Payload, TextInput, VectorInput
+from mla_serve.inputs.columns import Column
 from mla_serve.output.replacing import staging_folder
 
 CLASSES = ("red", "green", "blue")
@@ -40,26 +41,36 @@ def letters_tokenizer() -> str:
     return str(tokenizer.to_str())
 
 
+COLUMNS = (
+    Column("price", "number", low=1.0, high=250.0, middle=20.0, spread=40.0),
+    Column("colour", "category", ("red", "green", "blue")),
+    Column("size", "category", ("S", "M", "L")),
+    Column("listed", "date", low=19_000.0, high=20_000.0, spread=300.0),
+    Column("in stock", "yes_no"),
+)
 INPUTS: dict[str, Callable[[], Input]] = {
     "image": lambda: ImageInput(width=8, height=8, channels=1, max_pixels=1_000_000),
     "audio": lambda: AudioInput(rate=1000, window=500, hop=250, max_seconds=10.0),
     "text": lambda: TextInput(tokenizer=letters_tokenizer(), length=12, max_characters=200),
     "vector": lambda: VectorInput(size=4),
+    "columns": lambda: ColumnsInput(COLUMNS),
 }
 
 
 def encoder_graph(reader: Input, generator: np.random.Generator, features: int = FEATURES) -> bytes:
-    """Make an encoder: flatten, scale and multiply by random weights: (B, *shape) -> (B, D)."""
+    """Make an encoder: flatten, scale and multiply by random weights: (B, *shape) -> (B, D). NaN counts as 0."""
     size = int(np.prod(reader.shape))
     scale = SCALES[reader.dtype]
     weights = generator.standard_normal((size, features)).astype(np.float32) * np.float32(scale * 2 / size**0.5)
     nodes = [
         helper.make_node("Cast", [reader.tensor], ["cast"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["cast"], ["flat"], axis=1),
-        helper.make_node("MatMul", ["flat", "weights"], ["features"]),
+        helper.make_node("IsNaN", ["flat"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "flat"], ["filled"]),
+        helper.make_node("MatMul", ["filled", "weights"], ["features"]),
     ]
     given = helper.make_tensor_value_info(reader.tensor, TYPES[reader.dtype], ["batch", *reader.shape])
-    return _model(nodes, given, ("features", features), {"weights": weights})
+    return _model(nodes, given, ("features", features), {"weights": weights, "zero": np.zeros(1, np.float32)})
 
 
 def head_graph(generator: np.random.Generator, classes: int, features: int = FEATURES) -> bytes:

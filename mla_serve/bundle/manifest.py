@@ -61,14 +61,17 @@ class FusionParameters(_Strict):
     bias: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
 
+StoredPayload = str | list[float] | dict[str, bool | float | str | None]
+
+
 class Golden(_Strict):
     """One sample that is replayed at start.
 
-    payloads: by modality, a text, a list of numbers, or the name of a file of the bundle.
+    payloads: by modality, a text, a list of numbers, cells by column, or the name of a file of the bundle.
     probabilities: (C,), from torch at export, or from the exported graphs when their precision is not fp32.
     """
 
-    payloads: dict[Name, str | list[float]]
+    payloads: dict[Name, StoredPayload]
     probabilities: list[float]
 
 
@@ -143,7 +146,7 @@ class Bundle:
         """Return the probabilities of the golden samples at export: (B, C)."""
         return np.array([golden.probabilities for golden in self.manifest.golden])
 
-    def _golden_payload(self, name: str, value: str | list[float]) -> Payload:
+    def _golden_payload(self, name: str, value: StoredPayload) -> Payload:
         in_file = self.inputs[name].sent_as == "file"
         return self.read(str(value)) if in_file else value
 

@@ -9,11 +9,27 @@ tests/train/test_new_kind.py shows them.
 """
 
 from mla_serve.inputs.audio import AudioInput
-from mla_serve.inputs.base import Array, Input, Payload, list_fields
+from mla_serve.inputs.base import Array, Cell, Input, Payload, list_fields
+from mla_serve.inputs.columns import Column, ColumnsInput
 from mla_serve.inputs.image import ImageInput
 from mla_serve.inputs.text import TextInput
 from mla_serve.inputs.vector import VectorInput
 
-INPUTS: dict[str, type[Input]] = {cls.kind: cls for cls in (ImageInput, AudioInput, TextInput, VectorInput)}
+INPUTS: dict[str, type[Input]] = {
+    cls.kind: cls for cls in (ImageInput, AudioInput, TextInput, VectorInput, ColumnsInput)
+}
 
-__all__ = ["INPUTS", "Array", "AudioInput", "ImageInput", "Input", "Payload", "TextInput", "VectorInput", "list_fields"]
+__all__ = [
+    "INPUTS",
+    "Array",
+    "AudioInput",
+    "Cell",
+    "Column",
+    "ColumnsInput",
+    "ImageInput",
+    "Input",
+    "Payload",
+    "TextInput",
+    "VectorInput",
+    "list_fields",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -14,10 +15,12 @@ from mla_serve.errors import BundleError
 
 T = TypeVar("T")
 Array = NDArray[Any]
-SentAs = Literal["file", "text", "numbers"]
+SentAs = Literal["file", "text", "numbers", "cells"]
 Corruptions = Mapping[str, Callable[..., Any]]
-Payload = bytes | str | Sequence[float]
-"""The value of one modality: the bytes of a file, a text, or a list of numbers."""
+Cell = float | bool | str | datetime.datetime | None
+"""One cell of a row of a table; in JSON, a date is ISO 8601 text."""
+Payload = bytes | str | Sequence[float] | Mapping[str, Cell]
+"""The value of one modality: the bytes of a file, a text, a list of numbers, or cells by the name of their column."""
 LARGER = 1.7  # times the size that the model sees: what `generate_large` makes
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"  # of modalities
 
@@ -113,14 +116,16 @@ class Input(abc.ABC):
         specs = {spec.name: spec for spec in dataclasses.fields(cls)}
         needed = {name for name, spec in specs.items() if "later" not in spec.metadata}
         if not needed <= set(fields) <= set(specs):
-            raise BundleError(
-                f"{cls.kind} input: expected the fields {sorted(specs)}, got {sorted(fields)}; "
-                "the bundle was written by another version, export it again"
-            )
+            raise unknown_fields(f"{cls.kind} input: expected the fields {sorted(specs)}, got {sorted(fields)}")
         values = {
             name: read(value).decode() if "file" in specs[name].metadata else value for name, value in fields.items()
         }
         return cls(**values)
+
+
+def unknown_fields(message: str) -> BundleError:
+    """Return the error for fields that this version does not know."""
+    return BundleError(f"{message}; the bundle was written by another version, export it again")
 
 
 def list_fields(inputs: Mapping[str, Input]) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:

@@ -1,14 +1,15 @@
 """Ways to spoil an input on purpose, each in five degrees: fusion is fitted on spoiled copies, evaluation measures on them.
 
-Every function takes the values, the severity (1 to 5), a generator, and for sounds the rate in Hz. The kinds of input list
+Every function takes the values, the severity (1 to 5), a generator, for sounds the rate in Hz, for columns their layout. The kinds of input list
 theirs in `Input.corruptions`. Source of the kinds and of the five degrees: Hendrycks and Dietterich, ICLR 2019,
 arXiv 1903.12261.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image, ImageFilter
 from mla_serve.inputs.base import Array
 
 SEVERITIES = (1, 2, 3, 4, 5)
+SHARES = (0.1, 0.25, 0.5, 0.7, 0.9)  # of the numbers or cells that are spoiled
 Generator = np.random.Generator
 
 
@@ -148,5 +150,48 @@ def vector_noise(values: Array, severity: int, generator: Generator) -> Array:
 
 def zeroed_numbers(values: Array, severity: int, generator: Generator) -> Array:
     """Set 10 to 90 % of the numbers to 0."""
-    share = (0.1, 0.25, 0.5, 0.7, 0.9)[severity - 1]
-    return np.where(generator.random(values.shape) < share, 0.0, values)
+    return np.where(generator.random(values.shape) < SHARES[severity - 1], 0.0, values)
+
+
+# ---- columns: (P,) float32 with NaN where a cell is missing
+
+
+@dataclasses.dataclass(frozen=True)
+class CellLayout:
+    """What the numbers of a decoded row mean.
+
+    cells: where the numbers of each cell stand. spread (P,): of each number in training, 0 where noise makes no sense.
+    unknown (P,): what an unknown category is decoded into, NaN where there is no category.
+    """
+
+    cells: Sequence[slice]
+    spread: Array
+    unknown: Array
+
+
+def missing_cells(values: Array, severity: int, generator: Generator, layout: CellLayout) -> Array:
+    """Empty 10 to 90 % of the cells that are there; one at least is emptied and one at least stays."""
+    emptied = values.copy()
+    there = [cell for cell in layout.cells if not np.isnan(values[cell]).any()]
+    for number in _pick(len(there), severity, generator)[: len(there) - 1]:
+        emptied[there[number]] = np.nan
+    return emptied
+
+
+def number_noise(values: Array, severity: int, generator: Generator, layout: CellLayout) -> Array:
+    """Add noise of 10 to 200 % of the spread in training to numbers, and to dates in days."""
+    return np.add(values, (0.1, 0.25, 0.5, 1.0, 2.0)[severity - 1] * generator.normal(0, layout.spread))
+
+
+def unknown_categories(values: Array, severity: int, generator: Generator, layout: CellLayout) -> Array:
+    """Replace 10 to 90 % of the categories that are there by an unknown one, one at least."""
+    replaced = values.copy()
+    there = np.flatnonzero(~np.isnan(layout.unknown) & ~np.isnan(values))
+    chosen = there[_pick(len(there), severity, generator)]
+    replaced[chosen] = layout.unknown[chosen]
+    return replaced
+
+
+def _pick(count: int, severity: int, generator: Generator) -> Array:
+    """Pick a share of `count` cells, one at least."""
+    return generator.permutation(count)[: max(1, round(SHARES[severity - 1] * count))]

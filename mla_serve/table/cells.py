@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PureWindowsPath
 
-from mla_serve.inputs import INPUTS
+from mla_serve.inputs import INPUTS, Cell
 from mla_serve.inputs.base import SentAs
+from mla_serve.inputs.columns import is_missing_cell
 from mla_serve.table.dataset import Value
 from mla_serve.table.faults import InvalidValue, abbreviate, join_names
 
@@ -78,10 +80,22 @@ def _split_numbers(text: str) -> object:
     return [float(number) for part in text.split(";") for number in part.split() or [part]]  # "1;;3" lacks one
 
 
+def _read_cells(cell: object, _folder: Path) -> dict[str, Cell]:
+    """Return the cells of an object, or of JSON text with one, that are not missing."""
+    given = _read_object(cell, '{"price": 12.5, ...}')
+    cells = {name: value for name, value in given.items() if not is_missing_cell(value)}
+    wrong = [name for name, value in cells.items() if not isinstance(value, str | int | float | datetime.datetime)]
+    if wrong or not cells:
+        problem = f"got {abbreviate(given[wrong[0]])} as {wrong[0]!r}" if wrong else "got nothing but missing cells"
+        raise InvalidValue(f"expected numbers, texts, dates or true and false, {problem}; correct it")
+    return cells  # type: ignore[return-value]  # checked above
+
+
 CELL_READERS: Mapping[SentAs, Callable[[object, Path], Value]] = {
     "file": _read_file,
     "text": _read_text,
     "numbers": _read_numbers,
+    "cells": _read_cells,
 }
 
 
@@ -96,7 +110,7 @@ def read_present(cell: object, kinds: Collection[str], values: Collection[str]) 
     Args: kinds, all modalities of the table; values, those of the row.
     """
     masks = {}
-    for rate, names in {} if is_missing(cell) else _read_object(cell).items():
+    for rate, names in {} if is_missing(cell) else _read_object(cell, '{"20": ["image", ...], ...}').items():
         if names is None:  # Parquet gives every row every key of a struct
             continue
         if not isinstance(names, list) or not all(isinstance(name, str) and name in kinds for name in names):
@@ -109,13 +123,11 @@ def read_present(cell: object, kinds: Collection[str], values: Collection[str]) 
     return masks
 
 
-def _read_object(cell: object) -> dict[str, object]:
+def _read_object(cell: object, example: str) -> dict[str, object]:
     try:
         given = json.loads(cell) if isinstance(cell, str) else cell
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
-        raise InvalidValue(
-            f'expected {{"20": ["image", ...], ...}}, got {abbreviate(cell)}; correct it or leave it empty'
-        )
+        raise InvalidValue(f"expected {example}, got {abbreviate(cell)}; correct it or leave it empty")
     return given

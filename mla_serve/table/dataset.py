@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mla_serve.errors import DataError
-from mla_serve.inputs import Payload
+from mla_serve.inputs import Cell, Payload
 from mla_serve.table.faults import Faults, Place
 
-Value = Path | str | tuple[float, ...]
-"""The absolute path of a file, a text, or the numbers of a vector."""
+Value = Path | str | tuple[float, ...] | Mapping[str, Cell]
+"""The absolute path of a file, a text, the numbers of a vector, or cells by the name of their column."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _without(row: Row, modalities: frozenset[str]) -> Row:
 
 
 def read_payload(value: Value) -> Payload:
-    """Return what `Input.decode` takes: the bytes of a file, the text or the numbers themselves.
+    """Return what `Input.decode` takes: the bytes of a file, the text, the numbers or the cells themselves.
 
     Raises: DataError when the file can no longer be read.
     """

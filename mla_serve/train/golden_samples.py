@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from mla_serve.inputs import Input, Payload
+from mla_serve.inputs.columns import to_json_cells
 from mla_serve.table import Row, read_payload
 
 SAMPLES, COMPLETE = 10, 3  # samples in all; samples with every modality, at least
@@ -19,7 +20,12 @@ def pick_golden_samples(rows: Sequence[Row], inputs: Mapping[str, Input]) -> lis
         if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
             fullest[row.label] = row
     chosen = [fullest[label] for label in sorted(fullest)[:SAMPLES]]
-    return [{name: read_payload(row.values[name]) for name in inputs if name in row.values} for row in chosen]
+    return [{name: _as_json(read_payload(row.values[name])) for name in inputs if name in row.values} for row in chosen]
+
+
+def _as_json(payload: Payload) -> Payload:
+    """Write the dates of cells as text; a run stores the samples as JSON."""
+    return to_json_cells(payload) if isinstance(payload, Mapping) else payload
 
 
 def generate_golden_samples(

@@ -1,6 +1,7 @@
 """What every kind of input promises."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mla_serve.errors import BundleError, InputError
-from mla_serve.inputs import INPUTS, AudioInput, ImageInput, Input, TextInput, VectorInput
+from mla_serve.inputs import INPUTS, Array, AudioInput, Column, ColumnsInput, ImageInput, Input, TextInput, VectorInput
 
 TOKENIZER = json.dumps(
     {
@@ -28,8 +29,19 @@ EXAMPLES: dict[str, Input] = {
     "audio": AudioInput(8000, 2000, 1000),
     "text": TextInput(TOKENIZER, 8),
     "vector": VectorInput(5),
+    "columns": ColumnsInput((Column("price", "number", low=1, high=9), Column("colour", "category", ("red",)))),
 }
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=2)
+)
+CELLS = st.dictionaries(st.sampled_from(["price", "colour"]), JSON, max_size=2) | st.dictionaries(st.text(), JSON)
 every_kind = pytest.mark.parametrize("kind", sorted(INPUTS))
+
+
+def assert_usable(windows: Array, kind: str) -> None:
+    """Check that no number is infinite, and that only a cell of columns is NaN, which means that it is missing."""
+    assert not np.isinf(windows).any()
+    assert kind == "columns" or not np.isnan(windows).any()
 
 
 def test_every_registered_kind_has_an_example() -> None:
@@ -77,7 +89,7 @@ def test_fields_of_another_version_are_refused(kind: str) -> None:
 
 @every_kind
 def test_an_empty_payload_is_an_error_that_names_the_field(kind: str) -> None:
-    empty: dict[str, object] = {"image": b"", "audio": b"", "text": " ", "vector": []}
+    empty: dict[str, object] = {"image": b"", "audio": b"", "text": " ", "vector": [], "columns": {}}
     with pytest.raises(InputError) as caught:
         EXAMPLES[kind].decode(empty[kind], "rear_camera")  # type: ignore[arg-type]
     assert caught.value.field == "rear_camera"
@@ -85,15 +97,15 @@ def test_an_empty_payload_is_an_error_that_names_the_field(kind: str) -> None:
 
 @every_kind
 @settings(max_examples=60, deadline=None)
-@given(payload=st.binary(max_size=400) | st.text(max_size=60) | st.lists(st.floats(), max_size=6))
-def test_whatever_is_sent_gives_an_array_or_an_input_error(kind: str, payload: bytes | str | list[float]) -> None:
+@given(payload=st.binary(max_size=400) | st.text(max_size=60) | st.lists(st.floats(), max_size=6) | CELLS)
+def test_whatever_is_sent_gives_an_array_or_an_input_error(kind: str, payload: Any) -> None:
     spec = EXAMPLES[kind]
     try:
         windows = spec.decode(payload, "field")
     except InputError:
         return
     assert windows.shape[1:] == spec.shape
-    assert np.isfinite(windows).all()
+    assert_usable(windows, kind)
 
 
 @every_kind
@@ -110,4 +122,4 @@ def test_a_damaged_payload_gives_an_array_or_an_input_error(kind: str, data: st.
         windows = spec.decode(damaged, "field")
     except InputError:
         return
-    assert np.isfinite(windows).all()
+    assert_usable(windows, kind)

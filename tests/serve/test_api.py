@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Payload
+from mla_serve.inputs.base import SentAs
 from mla_serve.serve.answerer import Answerer
 from mla_serve.serve.api import SAMPLE_PROBLEMS, create_app
 from mla_serve.serve.http.body_limits import BodyLimit
@@ -655,7 +656,7 @@ def test_a_stopwatch_that_is_stopped_ends_the_work_at_its_next_stage() -> None:
 
 def test_every_kind_of_input_declares_how_it_is_sent() -> None:
     for reader in INPUTS.values():
-        assert reader.sent_as in ("file", "text", "numbers")
+        assert reader.sent_as in get_args(SentAs)
         assert bool(reader.formats) == (reader.sent_as == "file")
 
 

@@ -77,7 +77,7 @@ RULE = f"at most 64 of a-z, 0-9 and _, a letter first; not {', '.join(RESERVED)}
         ({"modalities": [1]}, 'modalities: expected {"name": "kind"}, got [1]; correct it'),
         (
             {"modalities": {"v": "smell"}},
-            "modalities: v: unknown kind 'smell'; expected one of image, audio, text, vector",
+            "modalities: v: unknown kind 'smell'; expected one of image, audio, text, vector, columns",
         ),
         (
             {"modalities": {"A": "text"}},

@@ -22,7 +22,12 @@ from mla_serve.serve.problems import MalformedRequest
 BODY = "body"
 DATA_URL = "data:"
 MAX_EMPTY_FIELDS = 100  # empty fields beyond the known ones; each costs time
-EXPECTED_VALUES = {"file": "the file's content in base64", "text": "a string", "numbers": "a list of numbers"}
+EXPECTED_VALUES = {
+    "file": "the file's content in base64",
+    "text": "a string",
+    "numbers": "a list of numbers",
+    "cells": "an object of cells",
+}
 
 
 def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:

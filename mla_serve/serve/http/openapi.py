@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from mla_serve import __version__
 from mla_serve.bundle.manifest import Bundle
@@ -14,6 +14,7 @@ from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import WHEELS
 from mla_serve.fusion.rules import DEFAULT_RULE, RULES
 from mla_serve.inputs import Input
+from mla_serve.inputs.base import SentAs
 from mla_serve.serve.http.content_type import JSON, MULTIPART
 from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
@@ -27,7 +28,7 @@ class ModalityDescription:
     """How one modality is sent: its kind, formats, shape and every field that decoding depends on."""
 
     kind: str
-    sent_as: Literal["file", "text", "numbers"]
+    sent_as: SentAs
     formats: list[str]
     shape: list[int]
     input: dict[str, Any]

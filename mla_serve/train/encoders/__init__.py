@@ -6,6 +6,7 @@ input and augments training samples, for pretrained encoders too.
 
 from mla_serve.train.encoders.audio import AudioResNet18, SmallAudio
 from mla_serve.train.encoders.base import Encoder
+from mla_serve.train.encoders.columns import SmallColumns
 from mla_serve.train.encoders.image import ImageResNet18, SmallImage
 from mla_serve.train.encoders.text import SmallText
 from mla_serve.train.encoders.vector import SmallVector
@@ -15,6 +16,7 @@ ENCODERS: dict[str, dict[str, type[Encoder]]] = {
     "audio": {"small": SmallAudio, "resnet18": AudioResNet18},
     "text": {"small": SmallText},
     "vector": {"small": SmallVector},
+    "columns": {"small": SmallColumns},
 }
 
 
