@@ -10,8 +10,10 @@ from pathlib import Path, PureWindowsPath
 
 from mla_serve.inputs import INPUTS
 from mla_serve.inputs.base import SentAs
-from mla_serve.table.dataset import Value
 from mla_serve.table.faults import InvalidValue, abbreviate, join_names
+
+Value = Path | bytes | str | tuple[float, ...]
+"""The absolute path of a file, its content where the table holds it, a text, or the numbers of a vector."""
 
 
 def is_missing(cell: object) -> bool:
