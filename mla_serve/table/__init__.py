@@ -19,7 +19,10 @@ dataset.json:
 Only `label` and one value in one modality are required. An empty or absent value is a missing modality. A vector is a list
 of numbers; in a .csv cell it is written as [1, 2.5], 1 2.5 or 1;2.5.
 
-read         find the tables of a folder and take them through the steps below
+read         find the tables of a folder, and take their lines through the steps below
+build        lines -> a checked table: the steps in their order
+options      what the caller decides
+schema       what each column is; kept with the model
 formats      .jsonl, .csv, .parquet -> lines of cells
 records      lines -> records, each with its place (file and line) and its split
 split_names  the names of splits
@@ -31,8 +34,21 @@ dataset      the rows by split, and reading their files
 decode       decode every value once, and list those that cannot be decoded
 """
 
+from mla_serve.table.build import table_from_lines
 from mla_serve.table.dataset import Row, Table, read_payload
 from mla_serve.table.decode import check_rows
+from mla_serve.table.options import TableOptions
 from mla_serve.table.read import read_table
+from mla_serve.table.schema import ColumnRole, Schema
 
-__all__ = ["Row", "Table", "check_rows", "read_payload", "read_table"]
+__all__ = [
+    "ColumnRole",
+    "Row",
+    "Schema",
+    "Table",
+    "TableOptions",
+    "check_rows",
+    "read_payload",
+    "read_table",
+    "table_from_lines",
+]

@@ -12,8 +12,10 @@ from pathlib import Path, PureWindowsPath
 from mla_serve.inputs import INPUTS, Cell
 from mla_serve.inputs.base import SentAs
 from mla_serve.inputs.columns import is_missing_cell
-from mla_serve.table.dataset import Value
 from mla_serve.table.faults import InvalidValue, abbreviate, join_names
+
+Value = Path | bytes | str | tuple[float, ...] | Mapping[str, Cell]
+"""The absolute path of a file, its content where the table holds it, a text, the numbers of a vector, or cells by column."""
 
 
 def is_missing(cell: object) -> bool:

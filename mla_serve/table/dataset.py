@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mla_serve.errors import DataError
-from mla_serve.inputs import Cell, Payload
+from mla_serve.inputs import Payload
+from mla_serve.table.cells import Value
 from mla_serve.table.faults import Faults, Place
-
-Value = Path | str | tuple[float, ...] | Mapping[str, Cell]
-"""The absolute path of a file, a text, the numbers of a vector, or cells by the name of their column."""
+from mla_serve.table.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Table:
     fingerprint: sha256 of the tables and dataset.json, not of the media.
     notes: a line for each split that has another name, and for each file that was not read.
     faults: those found so far, all of rows and values that were left out; decoding adds to them.
+    schema: what each column is, so that later tables are read alike.
     """
 
     folder: Path
@@ -50,6 +50,7 @@ class Table:
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    schema: Schema = field(default=Schema(), compare=False)
     faults: Faults = field(default_factory=Faults, compare=False, repr=False)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mla_serve.errors import DataError
+from mla_serve.table.build import table_from_lines
 from mla_serve.table.dataset import Table, read_bytes
-from mla_serve.table.declaration import DATASET_JSON, parse_declaration
-from mla_serve.table.faults import Faults, join_names
+from mla_serve.table.declaration import DATASET_JSON
+from mla_serve.table.faults import join_names
 from mla_serve.table.formats import READERS
-from mla_serve.table.records import check_columns, describe_renamed_splits, read_records
-from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths
+from mla_serve.table.options import TableOptions
 from mla_serve.table.split_names import SPLITS, split_named
 
 UNREAD = (".json", ".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather", ".gz")
@@ -24,30 +26,18 @@ EXPECTED = (
 )
 
 
-def read_table(folder: Path) -> Table:
+def read_table(path: Path, options: TableOptions = TableOptions()) -> Table:  # noqa: B008 (frozen)
     """Read a data set folder and check its structure.
 
     Raises: DataError with the number of faults and the first 20 of them, with table and line (.parquet: row), from 1;
             ConfigError when a .parquet table is given and pyarrow is not installed.
     """
-    folder = folder.resolve()
-    tables = {path.name: read_bytes(path) for path in _find_tables(folder)}
-    unread = _find_unread(folder, tables)
+    folder = path.resolve()
+    tables = {table.name: read_bytes(table) for table in _find_tables(folder)}
     declared = {DATASET_JSON: read_bytes(folder / DATASET_JSON)} if (folder / DATASET_JSON).is_file() else {}
-    faults = Faults(folder, [DATASET_JSON, *tables])
-    declaration = parse_declaration(declared.get(DATASET_JSON), faults)
-    records = read_records(tables, faults)
-    check_columns(records, declaration, faults)
-    modalities = {name: kind for name, kind in declaration.kinds.items() if any(record.has(name) for record in records)}
-    built = [(record, build_row(record, declaration, modalities, folder, faults)) for record in records]
-    classes = check_classes(built, faults)
-    check_ids(built, faults)
-    check_lengths(built, faults)
-    faults.raise_if_any()
-    splits = {split: tuple(row for record, row in built if record.split == split) for split in SPLITS}
-    found = {split: rows for split, rows in splits.items() if rows}
-    notes = (*describe_renamed_splits(records), *unread)
-    return Table(folder, modalities, found, classes, _fingerprint(tables | declared), notes)
+    lines = {name: list(READERS[Path(name).suffix.lower()](io.BytesIO(data))) for name, data in tables.items()}
+    table = table_from_lines(lines, folder, _fingerprint(tables | declared), options, declared.get(DATASET_JSON))
+    return dataclasses.replace(table, notes=(*table.notes, *_find_unread(folder, tables)))
 
 
 def _find_tables(folder: Path) -> list[Path]:

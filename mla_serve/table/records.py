@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import WHOLE_FILE, Declaration
 from mla_serve.table.faults import BrokenTable, Faults, InvalidValue, Place, abbreviate, join_names
-from mla_serve.table.formats import READERS, Cells
+from mla_serve.table.formats import Cells, Line
 from mla_serve.table.split_names import SPLITS, split_named
 
 
@@ -29,12 +28,12 @@ class Record:
         return not is_missing(find_cell(self.cells, column))
 
 
-def read_records(tables: Mapping[str, bytes], faults: Faults) -> list[Record]:
-    """Read all tables, name -> content; rows that cannot be read become faults and are left out."""
+def read_records(tables: Mapping[str, Sequence[Line]], faults: Faults) -> list[Record]:
+    """Read all tables, name -> lines; rows that cannot be read become faults and are left out."""
     records = []
     numbers: Counter[str] = Counter()
-    for name, data in tables.items():
-        rows = _read_rows(name, data, faults)
+    for name, lines in tables.items():
+        rows = _read_rows(name, lines, faults)
         split = _split_of_table(name, rows, len(tables) == 1, faults)
         for place, cells in rows.items():
             with faults.collecting(place, "split"):
@@ -44,10 +43,9 @@ def read_records(tables: Mapping[str, bytes], faults: Faults) -> list[Record]:
     return records
 
 
-def _read_rows(name: str, data: bytes, faults: Faults) -> dict[Place, Cells]:
+def _read_rows(name: str, lines: Sequence[Line], faults: Faults) -> dict[Place, Cells]:
     """Read one table. If it has no label column, that is its only fault."""
     rows: dict[Place, Cells] = {}
-    lines = list(READERS[Path(name).suffix.lower()](io.BytesIO(data)))
     for line, cells in lines:
         if isinstance(cells, BrokenTable):
             faults.add_broken((name, line), str(cells))

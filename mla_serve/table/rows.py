@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mla_serve.table.cells import find_cell, is_missing, read_cell, read_name, read_present
-from mla_serve.table.dataset import Row, Value
+from mla_serve.table.cells import Value, find_cell, is_missing, read_cell, read_name, read_present
+from mla_serve.table.dataset import Row
 from mla_serve.table.declaration import Declaration
 from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, format_place, join_names
 from mla_serve.table.formats import Cells

@@ -1,0 +1,32 @@
+"""What the caller of `read_table` decides: flags of `mla-serve train`, arguments of `mla_serve.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is read. Options overrule dataset.json, which overrules what is inferred from the cells.
+
+    label: column of the classes; None: a column with a usual name, such as `label` or `category`.
+    kinds: column -> what it holds, one of COLUMN_KINDS in schema.py.
+    group: column whose values are kept on one side of a split.
+    val, test: share of the rows for validation and test, where the table names no splits; None: the default.
+    seed: of the split.
+    skip_bad: leave out rows with faults; skip_bad_values: leave out only the values with faults.
+    show: number of faults in a message; faults_file: where the whole list is written.
+    """
+
+    label: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    skip_bad: bool = False
+    skip_bad_values: bool = False
+    show: int = 20
+    faults_file: Path | None = None
