@@ -1,0 +1,324 @@
+"""`make bench-table`: a table of files, texts and columns, beside scikit-learn and Ludwig, with and without missing modalities.
+
+All three get the same rows, the same frozen features of pictures and texts, and the same cells. mla_serve is trained and
+exported by seed, and asked through its bundle. The recipes of scikit-learn (stacked.py) are fitted on training and
+validation rows together, because they choose nothing on validation. Ludwig (ludwig_peer.py) runs in an environment of
+its own, which --ludwig names. Missing modalities are drawn at random, the same draws for all. The test split is asked
+once.
+
+    python -m benchmarks.accuracy.table --data DIR --label category --encoders image=hf:FOLDER name=hf:FOLDER
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from benchmarks.accuracy.stacked import Part, Stacked
+from benchmarks.accuracy.strategies_report import interval
+from benchmarks.shared import machine, write_results
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.console import console, main
+from mla_serve.evaluation.scores import conditions, score
+from mla_serve.evaluation.splits import run_rows
+from mla_serve.fusion.formula import Array
+from mla_serve.fusion.rules import fuse
+from mla_serve.table import Row, Table, TableOptions, read_table
+from mla_serve.train.config import TrainConfig
+
+OURS, IMPUTED, DROPPED, LUDWIG = "mla_serve", "stacked", "stacked, rows dropped", "ludwig"
+FEATURES, ROWS, MASKS = "features.npz", "rows.json", "masks.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class TableConfig:
+    """Compare on one table."""
+
+    data: Path
+    """Folder with the splits train, val and test."""
+    label: str
+    """Column of the classes."""
+    encoders: tuple[str, ...] = ()
+    """Encoders by modality, as of `mla-serve train`. Pictures, recordings and texts need hf:FOLDER here."""
+    seeds: int = 3
+    """Models of each kind, one for each seed."""
+    draws: int = 20
+    """Random draws of missing modalities to average over."""
+    ludwig: Path | None = None
+    """Python of an environment with Ludwig; without it, Ludwig is left out."""
+    work: Path = Path("runs/bench-table")
+    """Folder of runs, bundles and finished seeds."""
+    out: Path = Path("benchmarks/accuracy")
+    """Folder that table.json and .md are written to."""
+
+
+def read_splits(config: TableConfig) -> Table:
+    """Read the three splits."""
+    return read_table(config.data, TableOptions(label=config.label))
+
+
+def train_and_export(config: TableConfig, seed: int) -> tuple[Path, Any]:
+    """Train and export one model, unless its bundle is there; returns the bundle and the plan."""
+    from mla_serve.export.export_run import export_run
+    from mla_serve.train.plan import make_plan
+    from mla_serve.train.run import train_as_planned
+
+    bundle = config.work / "models" / f"seed{seed}"
+    training = TrainConfig(
+        data=_without_test(config), label=config.label, name=f"seed{seed}", runs=config.work / "runs",
+        encoders=config.encoders, seed=seed, out=bundle, resume=True,
+    )  # fmt: skip
+    planned = make_plan(training)
+    if not bundle.exists():
+        folder = train_as_planned(training, planned, lambda _: None)
+        export_run(folder.path, bundle)
+    return bundle, planned
+
+
+def _without_test(config: TableConfig) -> Path:
+    """Make a folder of links to everything but the test rows, so that training and export cannot see them."""
+    folder = config.work / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in config.data.resolve().iterdir():
+        if (path.is_dir() or path.stem in ("train", "val")) and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def frozen_features(planned: Any, rows: Sequence[Row], work: Path) -> dict[str, Array]:
+    """Return the features (N, D) of the modalities with a frozen encoder, averaged over windows."""
+    import torch
+
+    from mla_serve.train.data.samples import decode_rows
+
+    strategy = planned.build(0)
+    planned.load_backbones(strategy, work / "features", torch.device("cpu"))
+    frozen = {name: strategy.encoders[name] for name in planned.pretrained}
+    samples = decode_rows(rows, {name: planned.inputs[name] for name in frozen}, planned.recipe.classes, frozen)
+    return {name: column.mean_by_row(column.windows[:]).numpy() for name, column in samples.columns.items()}
+
+
+def make_parts(planned: Any, rows: Sequence[Row], features: Mapping[str, Array]) -> dict[str, Part]:
+    """Collect what the recipes of scikit-learn take."""
+    parts = {}
+    for name, spec in planned.inputs.items():
+        present = np.array([name in row.values for row in rows])
+        texts = [str(row.values.get(name, "")) for row in rows] if spec.sent_as == "text" else None
+        cells = _frame(spec, [row.values.get(name, {}) for row in rows]) if spec.sent_as == "cells" else None
+        parts[name] = Part(present, features.get(name), texts, cells)
+    return parts
+
+
+def _frame(spec: Any, rows: Sequence[Any]) -> Any:
+    """Write the cells as a DataFrame: categories as objects, all others as numbers."""
+    import pandas as pd
+
+    columns = {}
+    for column in spec.columns:
+        cells = [row.get(column.name) for row in rows]
+        if column.type == "category":
+            columns[column.name] = pd.Series([None if cell is None else str(cell) for cell in cells], dtype=object)
+        else:
+            columns[column.name] = pd.Series([_number(cell) for cell in cells], dtype=float)
+    return pd.DataFrame(columns)
+
+
+def _number(cell: Any) -> float:
+    return float("nan") if cell is None else cell.timestamp() if hasattr(cell, "timestamp") else float(cell)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The test rows and the masks of every condition: labels (B,), {condition: masks (K, M, B)}."""
+
+    rows: Sequence[Row]
+    names: tuple[str, ...]
+    labels: Array
+    masks: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, table: Table, names: Sequence[str], draws: int) -> Asked:
+        """Draw the masks: everything, missing at random, and every modality alone."""
+        rows = table.splits["test"]
+        present = np.array([[name in row.values for row in rows] for name in names])
+        drawn = {
+            condition: np.array(masks)
+            for condition, masks in conditions(present, names, {}, draws)
+            if "+" not in condition
+        }
+        index = {label: c for c, label in enumerate(table.classes)}
+        return cls(rows, tuple(names), np.array([index[row.label] for row in rows]), drawn)
+
+
+Answers = Mapping[str, Sequence[Array]]
+"""{condition: log-probabilities (rows that have something, C), of each draw}."""
+
+
+def ask_ours(bundle: Path, asked: Asked, fingerprint: str) -> Answers:
+    """Ask a bundle under every condition."""
+    predictor = Predictor(Bundle.load(bundle))
+    outputs = run_rows(predictor, asked.rows, "test", fingerprint).outputs
+    fusion = predictor.bundle.fusion
+    order = [asked.names.index(name) for name in predictor.names]
+    found = {}
+    for condition, masks in asked.masks.items():
+        found[condition] = []
+        for mask in masks:
+            there = mask.any(axis=0)
+            given = mask[order][:, there]
+            excess = outputs.excess[:, there]
+            found[condition].append(fuse(outputs.logits[:, there], given, fusion, excess=excess).log_probabilities)
+    return found
+
+
+def ask_stacked(parts: Mapping[str, Part], labels: Array, test: Mapping[str, Part], asked: Asked, seed: int) -> dict[str, Answers]:
+    """Fit both recipes and ask them."""
+    found: dict[str, Answers] = {}
+    for name, dropped in ((IMPUTED, False), (DROPPED, True)):
+        recipe = Stacked(seed, dropped).fit(parts, labels)
+        answers = recipe.answers(test)
+        found[name] = {
+            condition: [_masked(recipe, answers, asked, mask) for mask in masks]
+            for condition, masks in asked.masks.items()
+        }
+    return found
+
+
+def _masked(recipe: Stacked, answers: Any, asked: Asked, mask: Array) -> Array:
+    given = recipe.predict(answers, dict(zip(asked.names, mask, strict=True)))
+    there: Array = given[mask.any(axis=0)]
+    return there
+
+
+def ask_ludwig(config: TableConfig, planned: Any, table: Table, features: Mapping[str, Array], asked: Asked, seed: int) -> Answers:
+    """Train Ludwig in its own environment, unless it has answered before, and read its answers."""
+    folder = config.work / f"ludwig{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "answers.npz").exists():
+        rows = [row for split in ("train", "val", "test") for row in table.splits[split]]
+        cells = [name for name, spec in planned.inputs.items() if spec.sent_as == "cells"]
+        listed = [
+            {"split": split, "label": row.label, "cells": {c: _plain(v) for name in cells for c, v in row.values.get(name, {}).items()}}  # type: ignore[union-attr]
+            for split in ("train", "val", "test")
+            for row in table.splits[split]
+        ]  # fmt: skip
+        columns = {
+            name: [(column.name, column.type) for column in planned.inputs[name].columns] for name in cells
+        }
+        (folder / ROWS).write_text(json.dumps({"rows": listed, "columns": columns, "names": asked.names, "seed": seed, "classes": table.classes}))
+        np.savez(folder / FEATURES, **{name: features[name] for name in features}, **{f"{name} present": np.array([name in row.values for row in rows]) for name in features})  # type: ignore[arg-type]
+        np.savez(folder / MASKS, **asked.masks)  # type: ignore[arg-type]
+        script = Path(__file__).with_name("ludwig_peer.py").resolve()
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        environment.pop("PYTHONPATH", None)
+        subprocess.run([str(config.ludwig), str(script), "."], cwd=folder, env=environment, check=True)
+    answers = np.load(folder / "answers.npz")
+    return {
+        condition: [answers[f"{condition} {k}"] for k in range(len(masks))]
+        for condition, masks in asked.masks.items()
+    }
+
+
+def _plain(cell: Any) -> Any:
+    return cell if isinstance(cell, str) else _number(cell)
+
+
+def measure_seed(config: TableConfig, seed: int, table: Table) -> dict[str, Answers]:
+    """Train everything with one seed and ask it."""
+    bundle, planned = train_and_export(config, seed)
+    asked = Asked.of(table, list(planned.inputs), config.draws)
+    splits = ("train", "val", "test")
+    features = {split: frozen_features(planned, table.splits[split], config.work) for split in splits}
+    fitted = [row for split in ("train", "val") for row in table.splits[split]]
+    together = {name: np.concatenate([features["train"][name], features["val"][name]]) for name in features["train"]}
+    index = {label: c for c, label in enumerate(table.classes)}
+    labels = np.array([index[row.label] for row in fitted])
+    parts, test = make_parts(planned, fitted, together), make_parts(planned, asked.rows, features["test"])
+    found = {OURS: ask_ours(bundle, asked, table.fingerprint)} | ask_stacked(parts, labels, test, asked, seed)
+    if config.ludwig:
+        everything = {name: np.concatenate([features[split][name] for split in splits]) for name in features["train"]}
+        found[LUDWIG] = ask_ludwig(config, planned, table, everything, asked, seed)
+    return found
+
+
+def right_by_row(asked: Asked, condition: str, answers: Sequence[Array]) -> Array:
+    """Return for each row the share of draws in which it is answered rightly, (B,); NaN where nothing is there."""
+    right = np.full((len(answers), len(asked.labels)), np.nan)
+    for k, (mask, log_p) in enumerate(zip(asked.masks[condition], answers, strict=True)):
+        there = mask.any(axis=0)
+        right[k, there] = log_p.argmax(axis=1) == asked.labels[there]
+    shares: Array = right.mean(axis=0)
+    return shares
+
+
+def summarise(asked: Asked, seeds: Sequence[Mapping[str, Answers]]) -> dict[str, Any]:
+    """Score every system under every condition, and compare it with mla_serve over seeds and rows."""
+    found: dict[str, Any] = {}
+    for condition, masks in asked.masks.items():
+        found[condition] = {}
+        ours = np.array([right_by_row(asked, condition, one[OURS][condition]) for one in seeds])
+        kept = ~np.isnan(ours).any(axis=0)
+        for system in seeds[0]:
+            scores = [
+                [score(log_p, asked.labels[mask.any(axis=0)]) for mask, log_p in zip(masks, one[system][condition], strict=True)]
+                for one in seeds
+            ]  # fmt: skip
+            by_seed = {
+                key: [float(np.mean([each[key] for each in drawn])) for drawn in scores]
+                for key in ("accuracy", "macro_f1", "nll", "ece")
+            }
+            theirs = np.array([right_by_row(asked, condition, one[system][condition]) for one in seeds])
+            found[condition][system] = by_seed | {"ours_minus": interval(ours[:, kept], theirs[:, kept])}
+    return found
+
+
+def markdown(config: TableConfig, table: Table, asked: Asked, found: Mapping[str, Any]) -> str:
+    """Write the table of accuracies and the differences."""
+    systems = list(next(iter(found.values())))
+    counts = ", ".join(f"{len(table.splits[split])} {split}" for split in ("train", "val", "test"))
+    lines = [
+        f"# {config.data.name}: beside a stacked recipe of scikit-learn{' and Ludwig' if LUDWIG in systems else ''}\n",
+        f"{counts} rows, {len(table.classes)} classes. Accuracy on test in per cent (NLL in nats), mean and standard",
+        f"deviation of {config.seeds} seeds; {config.draws} draws of missing modalities. The peers use the same frozen features and",
+        f"cells. {machine()}. `make bench-table`\n",
+        f"| sent | {' | '.join(systems)} |",
+        "|---" * (len(systems) + 1) + "|",
+    ]
+    for condition, by_system in found.items():
+        cells = [
+            f"{100 * np.mean(one['accuracy']):.1f} ± {100 * np.std(one['accuracy'], ddof=1 if config.seeds > 1 else 0):.1f} ({np.mean(one['nll']):.3f})"
+            for one in by_system.values()
+        ]
+        lines.append(f"| {condition} | {' | '.join(cells)} |")
+    lines += ["", "mla_serve minus the peer, in points of accuracy, with 95 % intervals (bootstrap over seeds and rows):\n"]
+    lines += [f"| sent | {' | '.join(systems[1:])} |", "|---" * len(systems) + "|"]
+    for condition, by_system in found.items():
+        cells = [
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*by_system[system]["ours_minus"]) for system in systems[1:]
+        ]
+        lines.append(f"| {condition} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def run(config: TableConfig) -> None:
+    """Train what is missing, ask the test split, and write the tables."""
+    table = read_splits(config)
+    seeds = [measure_seed(config, seed, table) for seed in track(range(config.seeds), "seeds", console=console)]
+    names = list(Bundle.load(config.work / "models" / "seed0").manifest.modalities)
+    asked = Asked.of(table, names, config.draws)
+    found = summarise(asked, seeds)
+    write_results(config.out, "table", found, markdown(config, table, asked, found))
+    console.print(f"{config.out}/table.md and .json are written")
+
+
+if __name__ == "__main__":
+    main(run, TableConfig, needs="train")
