@@ -12,7 +12,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.evaluation.splits import SplitRun, run_rows
 from mla_serve.table import Row, Table, read_table
-from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
+from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 
 log = logging.getLogger("mla_serve")
 

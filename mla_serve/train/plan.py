@@ -13,6 +13,7 @@ import torch
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, Table, check_rows, read_payload, read_table
+from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
 from mla_serve.train.data.checks import Rows, check_data
@@ -21,7 +22,6 @@ from mla_serve.train.data.duplicates import Fingerprint, fingerprint
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
-from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
 from mla_serve.train.paths import check_paths, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX

@@ -17,10 +17,10 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
 from mla_serve.table import Row, Table
+from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
-from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.extend.fit import fit_added
 from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
 from mla_serve.train.fit.after_training import Fitted

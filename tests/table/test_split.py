@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Row
-from mla_serve.train.data.split import split_validation
+from mla_serve.table.split import split_validation
 
 
 def row(index: int, label: str, groups: Mapping[str, str] | None = None) -> Row:
