@@ -1,12 +1,14 @@
-"""Turn the values of a caller into parts of a form: paths, bytes, images, arrays, texts, numbers.
+"""Turn the values of a caller into parts of a form: paths, bytes, images, arrays, texts, numbers, cells.
 
 The client does not need numpy or Pillow. They are imported only for an array or an image, so that they are installed then.
 """
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
+import math
 import operator
 import os
 import struct
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     File = str | bytes | os.PathLike[str] | IO[bytes]
-    Value = File | Image | Array | tuple[Array, int] | Sequence[float] | float
+    Value = File | Image | Array | tuple[Array, int] | Sequence[float] | float | Mapping[str, Any]
 else:
     Value = Any
 
@@ -45,6 +47,7 @@ EXPECTED = {
     "file": ("a file", "send a path, bytes or a file opened in binary mode"),
     "text": ("a text", "send a str"),
     "numbers": ("numbers", "send a list such as [0.5, -1]"),
+    "cells": ("cells by the name of their column", "send a dict such as {'price': 12.5}"),
 }
 """By kind, or else by how the kind is sent: what a message calls the value, and what to send."""
 
@@ -73,9 +76,11 @@ def drop_missing(sample: Mapping[str, Value | None]) -> dict[str, Value]:
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a value means "missing": None, blank text, an empty list, NaN, and NaT and NA of pandas."""
+    """Return whether a value means "missing": None, blank text, an empty list, NaN, NaT and NA of pandas, cells that all are."""
     if value is None or type(value).__name__ == "NAType":
         return True
+    if isinstance(value, Mapping):
+        return all(map(is_missing, value.values()))
     if isinstance(value, str | list):
         return value == [] or (isinstance(value, str) and not value.strip())
     if hasattr(value, "__len__") or hasattr(value, "read") or _is_image(value):
@@ -127,14 +132,20 @@ def _text(name: str, value: Any, modality: Modality) -> str:
         except UnicodeDecodeError as error:
             raise InputError(name, f"expected UTF-8, got other bytes (at {error.start}); decode the text") from None
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
-        return value
+        return _checked_text(name, value)
     if modality.sent_as == "numbers":
         return json.dumps(_numbers(name, value, modality))
+    if modality.sent_as == "cells":
+        return json.dumps(_cells(name, value, modality), ensure_ascii=False)
     raise _wrong_type(name, value, modality)
+
+
+def _checked_text(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
+    return text
 
 
 def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
@@ -151,6 +162,37 @@ def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
         return [float(number) for number in ([value] if single else value)]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise _wrong_type(name, value, modality) from None
+
+
+def _cells(name: str, value: Any, modality: Modality) -> dict[str, bool | float | str | None]:
+    """Read a dict, or a row of a DataFrame, as cells that JSON can hold."""
+    if not hasattr(value, "items"):
+        raise _wrong_type(name, value, modality)
+    return {str(column): _cell(f"{name}.{column}", cell) for column, cell in value.items()}
+
+
+def _cell(field: str, cell: Any) -> bool | float | str | None:
+    """Return one cell as JSON can hold it: a date as ISO 8601, a number of numpy or decimal as Python's own."""
+    if is_missing(cell):
+        return None
+    if getattr(cell, "ndim", None) == 0 and hasattr(cell, "item"):
+        is_date = getattr(getattr(cell, "dtype", None), "kind", "") == "M"
+        cell = str(cell) if is_date else cell.item()  # datetime64[ns] would become a whole number
+    if isinstance(cell, datetime.date):
+        return cell.isoformat()
+    if isinstance(cell, str):
+        return _checked_text(field, cell)
+    if isinstance(cell, bool | int):
+        return cell
+    try:
+        number = float(cell)  # also a Decimal
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            field, f"expected a number, a text, a date, True or False, got {_type_name(cell)}; send one"
+        ) from None
+    if not math.isfinite(number):
+        raise InputError(field, f"expected a finite number, got {number}; send None if it is not known")
+    return number
 
 
 def _file(name: str, value: Any, modality: Modality | None) -> bytes:

@@ -25,7 +25,7 @@ OPTIONAL_ADDRESS = tyro.constructors.PrimitiveConstructorSpec[str | None](
     is_instance=lambda given: given is None or isinstance(given, str),
     str_from_instance=lambda given: [str(given)],
 )
-ONE_SAMPLE_FLAGS = ("image", "audio", "text", "input", "top_k", "json")
+ONE_SAMPLE_FLAGS = ("image", "audio", "text", "columns", "input", "top_k", "json")
 
 
 @dataclasses.dataclass(frozen=True)
