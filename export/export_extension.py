@@ -91,6 +91,7 @@ def export_extension(
             "parity": _parity(base.manifest.parity, differences),
             "metrics": {},
             "training": _training(base.manifest, facts),
+            "table": facts.get("table", {}),
         }
         manifest = write_manifest(staging, Manifest.model_validate(fields))
         predictor = Predictor(Bundle.load(staging))

@@ -91,6 +91,7 @@ def export_run(
             parity=parity,
             metrics={},
             training=training_facts(facts),
+            table=facts.get("table", {}),
             files={},
         )
         manifest = write_manifest(staging, manifest)

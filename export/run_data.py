@@ -11,7 +11,7 @@ from typing import Any
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.evaluation.splits import SplitRun, run_rows
-from mla_serve.table import Row, Table, read_table
+from mla_serve.table import Row, Schema, Table, TableOptions, read_table
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 
 log = logging.getLogger("mla_serve")
@@ -29,12 +29,23 @@ class RunRows:
 def read_table_again(facts: Mapping[str, Any], data: Path) -> Table:
     """Read a run's data set again. Raises: ConfigError when it is gone or changed."""
     advice = "--data DIR says where the data are now; --precision fp32 needs none"
-    if not data.is_dir():
-        raise ConfigError(f"{data}: no such folder, but the bundle is measured on it; {advice}")
-    table = read_table(data)
+    if not data.exists():
+        raise ConfigError(f"{data}: no such table or folder, but the bundle is measured on it; {advice}")
+    table = read_table(data, _options(facts))
     if table.fingerprint != facts["config"]["fingerprint"]:
         raise ConfigError(f"{data}: not the tables that the run was trained on: their fingerprint differs; {advice}")
     return table
+
+
+def _options(facts: Mapping[str, Any]) -> TableOptions:
+    """Return how the run read its table; a run of an older version has no schema."""
+    config, table = facts["config"], facts.get("table")
+    return TableOptions(
+        group=config.get("group"),
+        skip_bad=config.get("skip_bad", False),
+        skip_bad_values=config.get("skip_bad_values", False),
+        schema=Schema.from_dict(table) if table else None,
+    )
 
 
 def read_rows_again(facts: Mapping[str, Any], data: Path) -> RunRows:

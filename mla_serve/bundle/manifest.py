@@ -98,6 +98,9 @@ class Manifest(_Strict):
     """The precisions that were tried for the encoders, measured and chosen (export/choose_precision.py); empty for plain fp32."""
     metrics: dict[str, Any]
     training: dict[str, Any]
+    table: dict[str, Any] = {}
+    """What each column of the training table is (table/schema.py), so that other tables are read alike. Empty in bundles of
+    older versions: columns are then read by the names of modalities."""
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     sha256: str = ""
 

@@ -17,7 +17,7 @@ from mla_serve.evaluation import analysis
 from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.table import Row, read_payload, read_table
+from mla_serve.table import Row, Schema, TableOptions, read_payload, read_table
 from mla_serve.table.faults import format_place
 from mla_serve.table.split_names import split_named
 
@@ -44,7 +44,8 @@ class SplitRun:
 
 def run_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> SplitRun:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
-    table = read_table(data)
+    known = predictor.bundle.manifest.table
+    table = read_table(data, TableOptions(schema=Schema.from_dict(known) if known else None))
     split = (split_named(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")

@@ -72,7 +72,7 @@ def _find_columns(
     records = read_records(tables, said.split, faults)
     if not records:
         faults.raise_if_any()
-    schema = options.schema or find_schema(records, said, folder, faults)
+    schema = _with_label(options.schema, records) if options.schema else find_schema(records, said, folder, faults)
     if schema.label is None:
         faults.raise_if_any()
     label = schema.label or ""
@@ -80,6 +80,12 @@ def _find_columns(
     labelled = [record for record in with_label if not is_missing(record.cells.get(label))]
     notes = describe_renamed_splits(records, said.split) + _describe_unlabelled(with_label, label)
     return _Lines(labelled, said, schema, notes)
+
+
+def _with_label(schema: Schema, records: Sequence[Record]) -> Schema:
+    """Read `label` as the label where a table lacks the column that training had."""
+    lacking = not any(schema.label in record.cells for record in records)
+    return replace(schema, label="label") if lacking and any("label" in record.cells for record in records) else schema
 
 
 def _describe_unlabelled(records: Sequence[Record], label: str) -> list[str]:
@@ -127,8 +133,9 @@ def _split(
     if all(records[row.place].split != UNSPLIT for row in rows):
         found = {split: tuple(row for row in rows if records[row.place].split == split) for split in SPLITS}
         return {split: kept for split, kept in found.items() if kept}, schema, []
-    if options.schema is not None:
-        return _split_again(rows, records, schema, fingerprint)
+    before = options.schema or options.known
+    if before and (before is options.schema or before.fingerprint == fingerprint):
+        return _split_again(rows, records, schema, before, fingerprint)
     val, test = (SHARE if share is None else share for share in (options.val, options.test))
     splits, note = split_rows(rows, val, test, options.seed)
     numbers = {split: tuple(records[row.place].number for row in splits.get(split, ())) for split in ("val", "test")}
@@ -136,12 +143,16 @@ def _split(
 
 
 def _split_again(
-    rows: Sequence[Row], records: Mapping[tuple[str, int], Record], schema: Schema, fingerprint: str
+    rows: Sequence[Row], records: Mapping[tuple[str, int], Record], schema: Schema, before: Schema, fingerprint: str
 ) -> tuple[Splits, Schema, list[str]]:
-    """Split the table of training as training did; of any other table without splits all rows are test rows."""
-    if fingerprint != schema.fingerprint:
+    """Split the table of training as training did; of any other table without splits all rows are test rows.
+
+    Args: schema, to be returned; before, that of the training.
+    """
+    if fingerprint != before.fingerprint:
         return {"test": tuple(rows)}, schema, ["the table names no splits: all its rows are test rows"]
-    split_of = {number: split for split, numbers in schema.held_out.items() for number in numbers}
+    split_of = {number: split for split, numbers in before.held_out.items() for number in numbers}
+    schema = replace(schema, fingerprint=fingerprint, held_out=before.held_out)
     found = {
         split: tuple(row for row in rows if split_of.get(records[row.place].number, "train") == split)
         for split in SPLITS

@@ -22,6 +22,7 @@ class TableOptions:
     skip_bad: leave out rows with faults; skip_bad_values: leave out only the values with faults.
     show: number of faults in a message; faults_file: where the whole list is written.
     schema: read the columns as they were at training, and infer nothing.
+    known: read these columns as they were at training, and infer the others.
     """
 
     label: str | None = None
@@ -35,6 +36,7 @@ class TableOptions:
     show: int = 20
     faults_file: Path | None = None
     schema: Schema | None = None
+    known: Schema | None = None
 
     @property
     def policy(self) -> FaultPolicy:

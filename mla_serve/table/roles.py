@@ -71,7 +71,8 @@ def find_schema(records: Sequence[Record], said: Said, folder: Path, faults: Fau
     _check_options(columns, said.options)
     label = _find_label(columns, said, place, faults)
     roles = [_find_role(column, label, said, place, faults) for column in columns.values()]
-    schema = Schema(label, tuple(_name_modalities([role for role in roles if role], said.declaration)))
+    taken = {*said.declaration.modalities, *(said.options.known.modalities if said.options.known else ())}
+    schema = Schema(label, tuple(_name_modalities([role for role in roles if role], taken)))
     _check_declared(records, schema, said, faults)
     return schema
 
@@ -109,12 +110,18 @@ def _find_label(columns: Mapping[str, Column], said: Said, place: Place, faults:
 
 def _find_role(column: Column, label: str | None, said: Said, place: Place, faults: Faults) -> ColumnRole | None:
     """Return the role of a column; None for one that became a fault."""
-    known = _role_by_name(column, label, said)
-    if known:
-        return known
+    decided = _known_role(column, said.options.known) or _role_by_name(column, label, said)
+    if decided:
+        return decided
     with faults.collecting(place, column.name):
         return _declared_role(column, said) or _standard_role(column) or infer_role(column)
     return None
+
+
+def _known_role(column: Column, known: Schema | None) -> ColumnRole | None:
+    """Return the role that a column has in a model, if it is part of a modality there."""
+    roles = known.roles if known else ()
+    return next((role for role in roles if role.column == column.name and role.modality), None)
 
 
 def _role_by_name(column: Column, label: str | None, said: Said) -> ColumnRole | None:
@@ -156,14 +163,15 @@ def _standard_role(column: Column) -> ColumnRole | None:
     return replace(force_role(column, kind), modality=kind) if kind and column.cells else None
 
 
-def _name_modalities(roles: Sequence[ColumnRole], declaration: Declaration) -> list[ColumnRole]:
-    """Give each column with values the modality that it is part of."""
-    taken = {*declaration.modalities, *(role.modality for role in roles if role.modality), COLUMNS}
+def _name_modalities(roles: Sequence[ColumnRole], taken: Collection[str]) -> list[ColumnRole]:
+    """Give each column with values the modality that it is part of. Args: taken, names that cannot be given again."""
+    together = COLUMNS if COLUMNS not in taken else f"{COLUMNS}_2"
+    taken = {*taken, *(role.modality for role in roles if role.modality), COLUMNS, together}
     named = []
     for role in roles:
         modality = role.modality
         if modality is None and role.role in CELL_KINDS:
-            modality = COLUMNS
+            modality = together
         elif modality is None and role.role in ("image", "audio", "text", "vector"):
             modality = _free_name(role, taken)
             taken.add(modality)

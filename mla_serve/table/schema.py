@@ -120,7 +120,7 @@ class Schema:
         grouped: dict[str, dict[str, Cell]] = {}
         faults = []
         for role in self.roles:
-            cell = find_cell(cells, role.column)
+            cell = self._find_cell(cells, role)
             if role.modality is None or _is_missing(role, cell):
                 continue
             try:
@@ -133,6 +133,12 @@ class Schema:
             except InvalidValue as error:
                 faults.append(CellFault(role.column, role.modality, str(error)))
         return Sample({**values, **{name: found for name, found in grouped.items() if found}}, faults)
+
+    def _find_cell(self, cells: Cells, role: ColumnRole) -> object:
+        """Return the cell of a column, or else that of a column called as its modality."""
+        cell = find_cell(cells, role.column)
+        alone = cell is None and role.modality and role.role not in CELL_KINDS
+        return find_cell(cells, role.modality) if alone and role.modality else cell
 
 
 def _is_missing(role: ColumnRole, cell: object) -> bool:

@@ -11,6 +11,7 @@ import tyro
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs.base import NAME_PATTERN
+from mla_serve.table.options import TableOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,27 @@ class TrainConfig:
 
     data: Path | None = None
     """Folder with train/val/test tables (.jsonl, .csv or .parquet). Without it, a generated data set is used: keypad."""
+
+    label: str | None = None
+    """Column of the classes. Default: label, or the only column of a usual name such as target, class or category."""
+    kinds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN=KIND [...]")] = ()
+    """What columns hold, where the table is understood wrongly: image, audio, text, vector, number, category, date,
+    yes_no, id or ignore."""
+    group: str | None = None
+    """Column of the subjects, such as persons or sessions: rows of one subject stay on one side of a split."""
+    val_share: float | None = None
+    """Share of the rows for validation, if the table does not say which. Default: 0.15, or 0.2 of a table train."""
+    test_share: float | None = None
+    """Share of the rows for test, if the table names no splits. Default: 0.15."""
+    skip_bad: bool = False
+    """Leave out rows with faults, and classes of one row, instead of refusing them."""
+    skip_bad_values: bool = False
+    """Leave out only the values with faults: that modality or cell is then missing."""
+    show: int = 20
+    """Number of faults that are printed."""
+    faults_file: Path | None = None
+    """File for the whole list of faults, as CSV."""
+
     extend: Path | None = None
     """Folder of a bundle to add modalities to. Encoders are trained for the modalities that the table has and the bundle
     lacks, against the head of the bundle. The new bundle answers as the old one where the new modality is missing."""
@@ -105,6 +127,25 @@ class TrainConfig:
     def augments(self) -> bool:
         """Whether training samples are augmented: --augment, or its default."""
         return self.data is not None if self.augment is None else self.augment
+
+    @property
+    def table_options(self) -> TableOptions:
+        """How the table is read. Raises: ConfigError."""
+        pairs = [item.rpartition("=") for item in self.kinds]
+        if wrong := [item for item, pair in zip(self.kinds, pairs, strict=True) if not pair[0]]:
+            raise ConfigError(f"--kinds {wrong[0]}: expected COLUMN=KIND, such as brand=text")
+        return TableOptions(
+            self.label,
+            {column: kind for column, _, kind in pairs},
+            self.group,
+            self.val_share,
+            self.test_share,
+            self.seed,
+            self.skip_bad,
+            self.skip_bad_values,
+            self.show,
+            self.faults_file,
+        )
 
     def check(self) -> None:
         """Refuse settings out of range, before anything is read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def default_name(config: TrainConfig) -> str:
     """Return the name of the model where --name is left out. Raises: ConfigError where the data folder has no name."""
     if config.data is None:
         return "keypad"
-    name = config.data.resolve().name.lower()
+    path = config.data.resolve()
+    name = re.sub(r"[^a-z0-9_-]+", "_", path.stem.lower()).strip("_-") if path.is_file() else path.name.lower()
     if not name:
         raise ConfigError(f"--data {config.data}: gives the model no name; give one with --name")
     return name

@@ -12,7 +12,7 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
-from mla_serve.table import Row, Table, check_rows, read_payload, read_table
+from mla_serve.table import Row, Schema, Table, check_rows, read_payload, read_table
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
@@ -80,10 +80,12 @@ def make_plan(config: TrainConfig) -> Plan:
     table = read_data(config)
     kinds = _pick_kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
-    notes = [*table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
+    notes = [*table.schema.describe(), *table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
     held_out = None
     if not rows.get("val"):
-        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_FRACTION, config.seed)
+        rows["train"], rows["val"], note = split_validation(
+            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
+        )
         notes.append(note)
         held_out = [row.id for row in rows["val"]]
     notes += check_modalities(rows, kinds, held_out=held_out is not None)
@@ -102,10 +104,14 @@ def count_steps(config: TrainConfig, planned: Plan) -> int:
     return config.passes * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
 
 
-def read_data(config: TrainConfig) -> Table:
-    """Read the table of --data, or the generated one, which is made at its first use."""
+def read_data(config: TrainConfig, known: Schema | None = None) -> Table:
+    """Read the table of --data, or the generated one, which is made at its first use.
+
+    Args: known, what the columns are that a model was trained with.
+    """
     folder = generated_folder(config)
-    return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)))
+    path = config.data or (folder if folder.exists() else make_keypad(folder, config.seed))
+    return read_table(path, dataclasses.replace(config.table_options, known=known))
 
 
 def _pick_kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:

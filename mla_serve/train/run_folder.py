@@ -19,6 +19,7 @@ import torch
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Fusion
 from mla_serve.inputs import INPUTS, Payload, list_fields
+from mla_serve.inputs.columns import to_json_cells
 from mla_serve.output.targets import write_errors
 from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.recipe import Recipe
@@ -152,15 +153,19 @@ class RunFolder:
                 if isinstance(value, bytes):
                     entry[name] = {"file": f"{SAMPLES}/{number}.{name}"}
                     self.write_bytes(entry[name]["file"], value)
+                elif isinstance(value, Mapping):
+                    entry[name] = {"cells": to_json_cells(value)}
             index.append(entry)
         self.write_json("samples.json", {"samples": index})
 
     def read_golden_samples(self) -> list[dict[str, Payload]]:
         """Return what `write_golden_samples` stored."""
         return [
-            {
-                name: (self.path / value["file"]).read_bytes() if isinstance(value, dict) else value
-                for name, value in entry.items()
-            }
+            {name: self._read_golden_payload(value) for name, value in entry.items()}
             for entry in self.read_json("samples.json")["samples"]
         ]
+
+    def _read_golden_payload(self, value: Any) -> Payload:
+        if not isinstance(value, dict):
+            return value  # type: ignore[no-any-return]  # text or numbers, as they were written
+        return (self.path / value["file"]).read_bytes() if "file" in value else value["cells"]

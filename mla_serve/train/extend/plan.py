@@ -16,7 +16,7 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
-from mla_serve.table import Row, Table
+from mla_serve.table import Row, Schema, Table
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.row_counts import check_modalities
@@ -88,7 +88,8 @@ def plan_extension(config: TrainConfig) -> Extension:
     _check_name(name, base)
     replaced = check_paths(config, name, {"the folder of the extended bundle": config.extend})
     Predictor(base).verify()
-    table = read_data(config)
+    known = base.manifest.table
+    table = read_data(config, Schema.from_dict(known) if known else None)
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
     rows, notes, held_out = _rows(table, base, kinds, config)
@@ -174,11 +175,13 @@ def _rows(
         for split in table.splits
     }
     counted = (f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows)
-    notes = [*table.notes, *counted]
+    notes = [*table.schema.describe(), *table.notes, *counted]
     _check_each(rows["train"], "train", added)
     held_out = None
     if "val" not in rows:
-        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_FRACTION, config.seed)
+        rows["train"], rows["val"], note = split_validation(
+            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
+        )
         notes += [
             note,
             "validation rows were held out now: if the bundle was trained on these rows, it is over-confident on them",
