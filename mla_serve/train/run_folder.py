@@ -167,5 +167,5 @@ class RunFolder:
 
     def _read_golden_payload(self, value: Any) -> Payload:
         if not isinstance(value, dict):
-            return value  # type: ignore[no-any-return]  # text or numbers, as they were written
+            return value  # text or numbers, as they were written
         return (self.path / value["file"]).read_bytes() if "file" in value else value["cells"]
