@@ -36,11 +36,11 @@ def find_label(columns: Columns, asked: str | None) -> str:
     if len(usual) == 1:
         return usual[0]
     found = (
-        f"the columns {join_names(usual)} might all be"
+        f"{join_names(usual)} might each be the column of the classes"
         if usual
-        else "no column is called 'label'; it has no usual name of"
+        else "no column is called label, or has another usual name of the column of the classes"
     )
-    raise InvalidValue(f"{found} the column of the classes; it has: {join_names(columns)}; {_candidates(columns)}")
+    raise InvalidValue(f"{found}; it has: {join_names(columns)}; {_candidates(columns)}")
 
 
 def _candidates(columns: Columns) -> str:
