@@ -6,7 +6,7 @@ import dataclasses
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -14,15 +14,18 @@ from pathlib import Path
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from mla_serve import __version__
-from mla_serve.bulk.parts import ANSWERS, Parts
+from mla_serve.bulk.own_columns import ALL, find_bytes, take_columns
+from mla_serve.bulk.parts import Parts
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Slice, Source
+from mla_serve.bulk.writers import ANSWERS, WRITERS
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.runtime import cores
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.output.targets import check_target
+from mla_serve.table.faults import join_names
 
 SLICE_ROWS = 256
 QUEUED_SLICES = 2  # per process, so that none waits for the next one to be read
@@ -30,32 +33,41 @@ QUEUED_SLICES = 2  # per process, so that none waits for the next one to be read
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """The work done: rows of the table, rows with an error, rows classified by this command, its duration in seconds."""
+    """The work done: rows of the table, rows with an error, rows that were answered although a modality could not be read,
+    rows classified by this command, its duration in seconds.
+    """
 
     rows: int
     bad: int
+    partial: int
     new: int
     seconds: float
 
 
-def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None) -> Scored:
-    """Classify every row of a table and write a Parquet file. Continues an interrupted call with the same arguments.
+def score_table(
+    table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None, *, flat: bool = False
+) -> Scored:
+    """Classify every row of a table and write a file: Parquet, CSV or JSON Lines, by its suffix.
+
+    Continues an interrupted call with the same arguments.
 
     An older file of answers is kept as OUT.old; anything else there is refused.
 
-    Args: workers, number of processes, by default one per core; ray, the address of a Ray to use, see on_ray.py.
+    Args: workers, number of processes, by default one per core; ray, the address of a Ray to use, see on_ray.py; flat,
+    whether the probability of each class gets a column of its own.
     Raises: ConfigError or DataError before the first row; DataError when a process dies, a part cannot be written or the
     table cannot be read to its end. Finished parts are kept then.
     """
-    if out.suffix.lower() != ".parquet":
-        raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
+    if out.suffix.lower() not in WRITERS:
+        raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(WRITERS)}")
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; give the name of a file")
     note = check_target("--out", out, ANSWERS, {"the folder of the model": ask.model}, {"the table": table})
     source, bundle = Source.of(table), Bundle.load(ask.model)
     Predictor(bundle).check_options(ask.rule, None, ask.coverage)
+    _check_keep(source, ask.keep, out)
     parts = Parts(out)
-    asked = {"fusion": ask.rule, "coverage": ask.coverage}
+    asked = {"fusion": ask.rule, "coverage": ask.coverage, "keep": list(ask.keep)}
     parts.begin(
         {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": SLICE_ROWS, "version": __version__}
     )
@@ -77,7 +89,27 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
     if not rows:
         parts.discard()
         raise DataError(f"--table {table}: holds no rows; fill it")
-    return Scored(rows, parts.finish(count), new, time.perf_counter() - began)
+    joined = parts.finish(count, flat=flat)
+    return Scored(rows, joined.bad, joined.partial, new, time.perf_counter() - began)
+
+
+def _check_keep(source: Source, keep: Sequence[str], out: Path) -> None:
+    """Refuse columns that the first rows of the table lack, and bytes where only Parquet holds them. Raises: ConfigError."""
+    first = next(source.slices(SLICE_ROWS), None) if keep else None
+    if first is None:
+        return
+    if ALL in keep and len(keep) > 1:
+        raise ConfigError(f"--keep {' '.join(keep)}: give {ALL} alone, or columns")
+    have, own = take_columns(first.lines, [ALL]), take_columns(first.lines, keep)
+    if unknown := [name for name, cells in own.items() if name not in have and cells.null_count == len(cells)]:
+        raise ConfigError(
+            f"--keep {unknown[0]}: no such column; the table has {join_names(have)}; correct its spelling"
+        )
+    if out.suffix.lower() != ".parquet" and (column := find_bytes(own)):
+        raise ConfigError(
+            f"--keep: the column {column} holds bytes, which {out.suffix} cannot hold; name the columns without it, or "
+            "write a .parquet file"
+        )
 
 
 def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Iterator[tuple[int, int, bool]]:
