@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mla_serve.table.cells import Value, is_missing
-from mla_serve.table.dataset import Row, Table, leave_out
+from mla_serve.table.check_files import check_files
+from mla_serve.table.dataset import Row, Table, describe_lost_classes, leave_out
 from mla_serve.table.declaration import DATASET_JSON, STANDARD_KINDS, Declaration, parse_declaration
 from mla_serve.table.faults import Faults, format_place
 from mla_serve.table.formats import Line
@@ -60,7 +61,8 @@ def table_from_lines(
     hints = find_leaks(splits, modalities)
     if schema.held_out and not lines.said.group_columns:
         hints += find_shared_values(splits, modalities)
-    notes = (*lines.notes, *said, *hints)
+    lost = describe_lost_classes((row for _, row in built), classes)
+    notes = (*lines.notes, *said, *lost, *hints)
     return Table(folder, modalities, splits, classes, fingerprint, notes, schema, faults)
 
 
@@ -108,17 +110,25 @@ def _build(lines: _Lines, modalities: Mapping[str, str], folder: Path, faults: F
     groups = said.groups(modalities)
     known = {**STANDARD_KINDS, **said.declaration.modalities, **modalities}
     built = [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
-    bad = faults.left_out() if said.options.skip_bad else frozenset()
-    good = [(record, row) for record, row in built if record.place not in bad]
+    good = _leave_out(built, faults)
+    check_ids(good, faults)
+    check_lengths(good, faults)
+    good = _leave_out(good, faults)
     if said.options.schema is None:
         if any(record.split == UNSPLIT for record, _ in built):
             check_singles([row for _, row in good], faults)
         else:
             check_classes([(record.split, row) for record, row in good], faults)
-    check_ids(built, faults)
-    check_lengths(built, faults)
+    if faults.refuses:
+        check_files([row for _, row in built], modalities, folder, faults)
     faults.raise_if_any()
     return [(record, replace(row, values=_in_order(row, modalities))) for record, row in built]
+
+
+def _leave_out(built: Built, faults: Faults) -> list[tuple[Record, Row]]:
+    """Leave out what is at fault, as the policy says; nothing if it refuses faults."""
+    kept = {row.place: row for row in leave_out([row for _, row in built], faults)}
+    return [(record, kept[row.place]) for record, row in built if row.place in kept]
 
 
 def _in_order(row: Row, modalities: Mapping[str, str]) -> dict[str, Value]:

@@ -137,7 +137,8 @@ class Faults:
         if bad:
             notes.append(f"{len(bad)} of {len(bad) + len(kept)} rows left out because of faults{_examples(rows)}")
         if values:
-            notes.append(f"{len(values)} values left out because of faults, their rows are used{_examples(values)}")
+            what = "1 value" if len(values) == 1 else f"{len(values)} values"
+            notes.append(f"{what} left out because of faults, the rest of the row is used{_examples(values)}")
         if len(bad) > len(kept):
             notes.append("more than half of the rows are left out: is the table read as it is meant?")
         return notes + ([self.write_list()] if notes and self.policy.faults_file else [])

@@ -40,7 +40,10 @@ def build_row(
             label = read_label(cells[schema.label])
     values = _read_values(record, schema, folder, faults)
     with faults.collecting(place, "present"):
-        present = read_present(cells.get("present") if schema.has("present") else None, known, values)
+        given = [
+            role.modality for role in schema.roles if role.modality and record.has(role.column)
+        ]  # with those at fault
+        present = read_present(cells.get("present") if schema.has("present") else None, known, given)
     with faults.collecting(place, "group"):
         grouped = _read_groups(cells, groups)
     return Row(name, label, values, present, grouped, place)
