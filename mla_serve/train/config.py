@@ -11,6 +11,7 @@ import tyro
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs.base import NAME_PATTERN
+from mla_serve.table.faults import MOST_SHOWN
 from mla_serve.table.options import TableOptions
 
 
@@ -33,13 +34,12 @@ class TrainConfig:
     test_share: float | None = None
     """Share of the rows for test, if the table names no splits. Default: 0.15."""
     skip_bad: bool = False
-    """Leave out rows with faults, and classes of one row, instead of refusing them."""
+    """Train without the rows that have faults, and without classes of one row. How many, and where they are, is printed,
+    and all faults are listed in RUNS/NAME.faults.csv. Default: any fault is an error."""
     skip_bad_values: bool = False
-    """Leave out only the values with faults: that modality or cell is then missing."""
-    show: int = 20
-    """Number of faults that are printed."""
-    faults_file: Path | None = None
-    """File for the whole list of faults, as CSV."""
+    """Train without the values that have faults, such as a broken picture. The rest of the row is used."""
+    show: int = MOST_SHOWN
+    """Number of faults in an error message."""
 
     extend: Path | None = None
     """Folder of a bundle to add modalities to. Encoders are trained for the modalities that the table has and the bundle
@@ -144,7 +144,6 @@ class TrainConfig:
             self.skip_bad,
             self.skip_bad_values,
             self.show,
-            self.faults_file,
         )
 
     def check(self) -> None:
@@ -156,6 +155,7 @@ class TrainConfig:
             ("epochs", self.passes, 1),
             ("batch-size", self.batch_size, 2),
             ("width", self.width, 2),
+            ("show", self.show, 0),
         ):
             if value < low:
                 raise ConfigError(f"--{flag} {value}: expected a whole number of at least {low}")

@@ -13,10 +13,11 @@ import torch
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, Schema, Table, check_rows, read_payload, read_table
+from mla_serve.table.dataset import describe_left_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
-from mla_serve.train.data.checks import Rows, check_data
+from mla_serve.train.data.checks import DATA, Rows, check_data
 from mla_serve.train.data.choose_inputs import choose_inputs
 from mla_serve.train.data.duplicates import Fingerprint, fingerprint
 from mla_serve.train.data.keypad import make_keypad
@@ -92,6 +93,7 @@ def make_plan(config: TrainConfig) -> Plan:
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     notes += decode_and_check(table, rows, inputs, table.classes)
+    notes += [DATA + note for note in describe_left_out(table)]
     notes += check_pretrained(rows["train"], pretrained)
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(table.classes, inputs, encoders, settings, config.width, config.strategy, config)
@@ -111,7 +113,8 @@ def read_data(config: TrainConfig, known: Schema | None = None) -> Table:
     """
     folder = generated_folder(config)
     path = config.data or (folder if folder.exists() else make_keypad(folder, config.seed))
-    return read_table(path, dataclasses.replace(config.table_options, known=known))
+    listed = config.runs / f"{config.name or default_name(config)}.faults.csv"
+    return read_table(path, dataclasses.replace(config.table_options, known=known, faults_file=listed))
 
 
 def _pick_kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:

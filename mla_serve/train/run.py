@@ -30,7 +30,7 @@ from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, REFERENCES, RUN, R
 from mla_serve.train.strategies import Strategy
 from mla_serve.train.strategies.head_projection import canonical
 
-FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend", "cache")
+FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "show", "samples", "data", "extend", "cache")
 """Flags that may differ when a run is resumed, because they do not change what is learned."""
 
 

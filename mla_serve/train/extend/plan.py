@@ -17,8 +17,10 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
 from mla_serve.table import Row, Schema, Table
+from mla_serve.table.dataset import describe_left_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.data.checks import DATA
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.extend.fit import fit_added
@@ -96,6 +98,7 @@ def plan_extension(config: TrainConfig) -> Extension:
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     notes += decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes)
+    notes += [DATA + note for note in describe_left_out(table)]
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
