@@ -82,7 +82,7 @@ def run_measured_split(facts: Mapping[str, Any], data: Path, predictor: Predicto
         table = read_table_again(facts, data)
         rows = {"test": table.splits.get("test", ()), "val": split_again(facts, table, predictor.names)[1]}
         split = "test" if any(row.values.keys() & set(predictor.names) for row in rows["test"]) else "val"
-        return run_rows(predictor, rows[split], split, table.fingerprint)
+        return run_rows(predictor, rows[split], split, table.fingerprint, table.faults)
     except MlaServeError as error:
         log.warning("the bundle is not measured: %s", error)
         return None

@@ -48,4 +48,5 @@ def describe_undecodable(error: InputError | DataError, value: Value, folder: Pa
     reason = error.message if isinstance(error, InputError) else str(error)
     if not isinstance(value, Path):
         return reason
-    return f"{abbreviate(value.relative_to(folder).as_posix())}: {reason.removeprefix(f'{value}: ')}"
+    path = value.relative_to(folder) if value.is_relative_to(folder) else value
+    return f"{abbreviate(path.as_posix())}: {reason.removeprefix(f'{value}: ')}"
