@@ -180,12 +180,19 @@ class Faults:
         """Return where the whole list is, and how to go on without what is at fault."""
         advice = [listed] if listed else []
         if all(fault.place[1] > 0 and not fault.broken for fault in refused):
-            rows = len({place for fault in refused for place in fault.places})
-            ways = f"--skip-bad to leave out {'this row' if rows == 1 else f'these {rows} rows'}"
-            if any(fault.modality for fault in refused):
-                ways += ", or --skip-bad-values to leave out only the values at fault"
-            advice.append(f"correct {'it' if len(refused) == 1 else 'them'}, or add {ways}")
+            advice.append(f"correct {'it' if len(refused) == 1 else 'them'}, or add {_ways(refused)}")
         return advice
+
+
+def _ways(faults: Sequence[Fault]) -> str:
+    """Return the flags that leave faults out."""
+    rows = len({place for fault in faults for place in fault.places})
+    values = [fault for fault in faults if fault.modality is not None]
+    ways = f"--skip-bad to leave out {'this row' if rows == 1 else f'these {rows} rows'}"
+    if len(values) == len(faults):
+        return f"{ways}, or --skip-bad-values to leave out only {'this value' if len(values) == 1 else 'these values'}"
+    good = len({fault.place for fault in values})
+    return f"{ways}; --skip-bad-values beside it uses what is good of {good} of them" if values else ways
 
 
 def _count_columns(faults: Sequence[Fault]) -> str:

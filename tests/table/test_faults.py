@@ -134,7 +134,7 @@ def test_the_first_twenty_faults_and_the_count_of_all(tmp_path: Path, make: Make
     assert [f"train.jsonl:{line}: image" in message for line in (3, 22, 23)] == [True, True, False]
     assert message.splitlines()[21:] == [
         "by column: image 33",
-        "correct them, or add --skip-bad to leave out these 33 rows, or --skip-bad-values to leave out only the values at fault",
+        "correct them, or add --skip-bad to leave out these 33 rows, or --skip-bad-values to leave out only these values",
     ]
 
 
