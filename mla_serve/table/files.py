@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
@@ -78,8 +79,17 @@ def _why_not_found(text: str, folder: Path) -> str:
     given = abbreviate(text)
     if is_url(text.strip()):
         return f"{given} is a web address, and nothing is fetched; download the file and write its path"
-    if _path_inside(text, folder) is None:
+    inside = _path_inside(text, folder)
+    if inside is None:
         return f"the path {given} leaves the folder; expected one inside it; copy the file there"
+    try:
+        if stat.S_ISDIR((folder / inside).stat().st_mode):
+            return f"{given} is a folder, expected a file; name the file in it, or leave the cell empty"
+    except PermissionError:
+        return f"{given} lies in a folder that may not be read; change its permissions"
+    except (OSError, ValueError):
+        if os.path.islink(folder / inside):  # noqa: PTH114 (is_symlink may raise)
+            return f"{given} is a link that leads to no file; correct the link, or leave the cell empty"
     return f"no file {given} in the folder; put it there, or leave the cell empty"
 
 

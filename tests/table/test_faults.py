@@ -19,7 +19,9 @@ Fault = Callable[[Path], str]
 
 ROW_FAULTS: dict[str, tuple[Cells, str]] = {
     "no such file": ({"image": "gone.png"}, "image: no file 'gone.png' in the folder"),
-    "a folder": ({"image": "sub"}, "image: no file 'sub'"),
+    "a folder": ({"image": "sub"}, "image: 'sub' is a folder, expected a file"),
+    "a link to itself": ({"image": "loop"}, "image: 'loop' is a link that leads to no file"),
+    "a link to nothing": ({"image": "broken"}, "image: 'broken' is a link that leads to no file"),
     "name too long": ({"image": "x" * 5000}, "image: no file"),
     "NUL in a path": ({"image": "a\0b"}, "image: no file"),
     "parent folder": ({"image": "../secret.png"}, "leaves the folder"),
@@ -57,6 +59,8 @@ def test_a_faulty_row_is_told_with_its_line(tmp_path: Path, name: str, make: Mak
     good = [{"label": label, "text": "x", "v": [1.0, 2.0, 3.0], "who": "w"} for label in "abab"]
     rows = [{**good[0], "id": "first"}, good[1], {"label": "a", "text": "x", **change}, *good[2:]]
     (tmp_path / "sub").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "broken").symlink_to("nothing")
     message = fault(make(tmp_path, {"train": rows}, {"modalities": {"v": "vector"}, "group": "who"}))
     assert f"train.jsonl:3: {expected}" in message or ("train.jsonl:3: " in message and expected in message)
     assert "1 fault in the data set" in message
