@@ -34,7 +34,8 @@ class Column:
 
     values: the categories, the most frequent first. A category that is not among them is decoded as unknown.
     low, high: the range of a number, or of a date in days since 1970; None for other types.
-    middle: the median of a number. A number is decoded as its distance from it, so that float32 tells ids of 1e9 apart.
+    middle: a number is decoded as its distance from it. It is 0, or the median where all numbers of training are close to
+    each other and far from 0, so that float32 tells ids of 1e9 apart.
     spread: the standard deviation of a number, or of a date in days.
     """
 
@@ -198,10 +199,11 @@ class ColumnsInput(Input):
             raise unknown_fields("columns input: its columns have other fields than this version knows") from None
 
     def _spoil(self, window: Array, corruption: str, severity: int, generator: np.random.Generator) -> None:
-        window[...] = self.corruptions[corruption](window, severity, generator, self._layout)
+        window[...] = self.corruptions[corruption](window, severity, generator, self.layout)
 
     @functools.cached_property
-    def _layout(self) -> CellLayout:
+    def layout(self) -> CellLayout:
+        """What the numbers of a decoded row mean."""
         spread, unknown = np.zeros(self.shape), np.full(self.shape, np.nan)
         for column in self.columns:
             first = self.slices[column.name].start
