@@ -31,6 +31,7 @@ from PIL import Image
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.inputs import Column, ColumnsInput
 from mla_serve.serve.api import create_app
 from mla_serve.serve.settings import Settings
 
@@ -78,6 +79,16 @@ def cases() -> list[Any]:
     return found
 
 
+SHOP = ColumnsInput(
+    (
+        Column("price", "number", low=1.0, high=250.0, middle=20.0, spread=40.0),
+        Column("brand", "category", ("Acme", "Other")),
+        Column("listed", "date", low=19_000.0, high=20_000.0, spread=300.0),
+        Column("in stock", "yes_no"),
+    )
+)
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
     """Lay out what a reader has in a clone: models/digits, or where that is not there one that reads and says as much."""
@@ -92,6 +103,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..
         target = make_bundle(folder / "models" / "digits", kinds, [str(digit) for digit in range(10)], golden=8)
         for kind in ("image", "audio"):
             shutil.copy(target / "golden" / f"7-{kind}", target / "golden" / f"7.{kind}")
+    make_bundle(folder / "models" / "shop", {"columns": "columns"}, inputs={"columns": SHOP})
     for number, label in enumerate(("cat", "dog") * 5):
         (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(folder / "photos" / label / f"{number}.png")
@@ -124,9 +136,17 @@ def address(workplace: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def shop_address(workplace: Path) -> Iterator[str]:
+    """Serve a model of products, which has columns."""
+    with serving(workplace / "models" / "shop") as address:
+        yield address
+
+
 @pytest.mark.parametrize(("language", "content"), cases())
-def test_a_block_runs(workplace: Path, address: str, language: str, content: str) -> None:
-    output = run_block(language, content.replace(ADDRESS, address), workplace)
+def test_a_block_runs(workplace: Path, address: str, shop_address: str, language: str, content: str) -> None:
+    served = shop_address if "columns" in content else address
+    output = run_block(language, content.replace(ADDRESS, served), workplace)
     if "curl" in content:
         assert ("/problems/" in output) == ("no image" in content or "image=sieben" in content), output
 
