@@ -29,8 +29,8 @@ class RunRows:
 def read_table_again(facts: Mapping[str, Any], data: Path) -> Table:
     """Read a run's data set again. Raises: ConfigError when it is gone or changed."""
     advice = "--data DIR says where the data are now; --precision fp32 needs none"
-    if not data.is_dir():
-        raise ConfigError(f"{data}: no such folder, but the bundle is measured on it; {advice}")
+    if not data.exists():
+        raise ConfigError(f"{data}: does not exist, but the bundle is measured on it; {advice}")
     table = read_table(data)
     if table.fingerprint != facts["config"]["fingerprint"]:
         raise ConfigError(f"{data}: not the tables that the run was trained on: their fingerprint differs; {advice}")

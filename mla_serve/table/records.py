@@ -11,7 +11,7 @@ from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import WHOLE_FILE, Declaration
 from mla_serve.table.faults import BrokenTable, Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import Cells, Line
-from mla_serve.table.split_names import SPLITS, split_named
+from mla_serve.table.split_names import SPLITS, split_named, split_of_table
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _read_rows(name: str, lines: Sequence[Line], faults: Faults) -> dict[Place, 
 
 def _split_of_table(name: str, rows: Mapping[Place, Cells], alone: bool, faults: Faults) -> str | None:
     """Return the split that the name of a table stands for; None if every row names its own."""
-    split = split_named(Path(name).stem)
+    split = split_of_table(name, loose=not alone)
     if alone and any("split" in cells for cells in rows.values()):
         return None
     if rows and split is None:
@@ -83,7 +83,8 @@ def _split_of_row(cells: Cells) -> str:
 
 def describe_renamed_splits(records: list[Record]) -> list[str]:
     """Describe the splits that have another name, as names of tables or in the column `split`."""
-    stems = {record.place[0]: record.split for record in records if split_named(Path(record.place[0]).stem)}
+    names = dict.fromkeys(record.place[0] for record in records)
+    stems = {name: split for name in names if (split := split_of_table(name, loose=len(names) > 1))}
     notes = [f"{name} is read as {split}" for name, split in stems.items() if Path(name).stem.lower() not in SPLITS]
     counts = Counter(
         (str(record.cells["split"]).strip(), record.split)

@@ -168,7 +168,7 @@ def _finish(
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "recipe": folder.write_recipe(planned.recipe),
             "config": folder.read_json("config.json"),
-            "data": str(planned.table.folder.resolve()),
+            "data": str((config.data or planned.table.folder).resolve()),
             "held_out": planned.held_out,
             "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": dataclasses.asdict(fitted.fusion),
