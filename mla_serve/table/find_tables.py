@@ -12,7 +12,7 @@ from mla_serve.errors import DataError
 from mla_serve.table.declaration import DATASET_JSON
 from mla_serve.table.faults import join_names
 from mla_serve.table.formats import suffix_of
-from mla_serve.table.split_names import SPLITS, is_shard, split_of_table, stem_of
+from mla_serve.table.split_names import SPLITS, is_shard, split_named, split_of_table, stem_of
 
 AMBIGUOUS = (".json", ".txt", ".json.gz", ".txt.gz")
 """Suffixes of tables that other files have, too. In a folder such a file counts if it is called like a split, or is alone."""
@@ -114,14 +114,20 @@ def _same_table(paths: Sequence[Path]) -> bool:
 
 
 def _in_folders(folder: Path) -> list[TableFile]:
-    """Return tables in subfolders: those of a Hugging Face repository, or train/metadata.csv and its like."""
-    found = [
-        path
-        for depth in range(2, DEEPEST + 1)
-        for path in sorted(folder.glob("/".join(["[!.]*"] * depth)))
-        if suffix_of(path) and suffix_of(path) not in AMBIGUOUS and path.is_file()
-    ]
-    return _by_split(folder, found, loose=False)
+    """Return tables in subfolders: those of a Hugging Face repository, or train/metadata.csv and its like.
+
+    Raises: DataError when there are several data sets.
+    """
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for depth in range(2, DEEPEST + 1):
+        for path in sorted(folder.glob("/".join(["[!.]*"] * depth))):
+            if suffix_of(path) and suffix_of(path) not in AMBIGUOUS and path.is_file():
+                found[path.parent.parent if split_named(path.parent.name) else path.parent].append(path)
+    data_sets = {inside: tables for inside, paths in found.items() if (tables := _by_split(folder, paths, loose=False))}
+    if len(data_sets) > 1:
+        names = join_names([inside.relative_to(folder).as_posix() for inside in data_sets])
+        raise DataError(f"{folder}: holds several data sets: {names}; choose one: --data {next(iter(data_sets))}")
+    return next(iter(data_sets.values()), [])
 
 
 def _saved_dataset(folder: Path) -> list[TableFile]:

@@ -174,6 +174,12 @@ def test_file_names_of_metadata_get_the_folder_of_the_table(tmp_path: Path) -> N
     }
 
 
+def test_several_data_sets_in_one_folder_are_listed(tmp_path: Path) -> None:
+    put(tmp_path, "a/train.csv", "a/test.csv", "b/train/metadata.csv", "c/other.csv")
+    with pytest.raises(DataError, match=r"holds several data sets: a, b; choose one: --data .*/a$"):
+        read_lines(tmp_path)
+
+
 def test_files_that_spark_wrote_are_one_table(tmp_path: Path) -> None:
     for number in range(2):
         write_parquet(tmp_path / f"part-0000{number}.parquet", ROWS[number : number + 1])

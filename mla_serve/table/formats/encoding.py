@@ -53,9 +53,9 @@ def find_encoding(stream: BinaryIO, say: Say) -> str:
 
 def _check_utf8(stream: BinaryIO, say: Say) -> str:
     """Return utf-8-sig or cp1252, whichever the content is. Raises: UnknownEncoding."""
-    good, bad, undefined = _count(stream)
-    if not bad:
+    if _is_utf8(stream):
         return "utf-8-sig"
+    good, bad, undefined = _count(stream)
     line, column, given, reason = _find_bad_line(stream)
     if good > bad:
         raise UnknownEncoding((line, BrokenTable(f"not UTF-8 ({reason} at byte {column}); save the table as UTF-8")))
@@ -66,6 +66,21 @@ def _check_utf8(stream: BinaryIO, say: Say) -> str:
     example = f", which gives {found[0]!r} in line {line}" if found else ""
     say(f"is not UTF-8; it is read as Windows-1252{example}; if that is wrong, save it as UTF-8")
     return "cp1252"
+
+
+def _is_utf8(stream: BinaryIO) -> bool:
+    """Return whether a stream is UTF-8 to its end, and rewind it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    stream.seek(0)
+    try:
+        while chunk := stream.read(CHUNK):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    finally:
+        stream.seek(0)
+    return True
 
 
 def _count(stream: BinaryIO) -> tuple[int, int, int]:
