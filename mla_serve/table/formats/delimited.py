@@ -88,4 +88,4 @@ def _drop_empty_end(lines: Iterator[Line], say: Say) -> Iterator[Line]:
         else:
             held.append(line)
     if held:
-        say(f"{len(held)} rows at its end, from line {held[0][0]} on, are empty and left out")
+        say(f"its end is empty and left out: {len(held)} rows from line {held[0][0]} on")

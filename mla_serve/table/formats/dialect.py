@@ -70,9 +70,9 @@ class Fit:
 
     @property
     def common_width(self) -> int:
-        """The number of cells that all rows of the second half of the sample have; 0 if they differ."""
-        end = set(self.widths[1:][len(self.widths) // 2 :] or self.widths[-1:])
-        return end.pop() if len(end) == 1 else 0
+        """The number of cells that the last rows of the sample have, half of them, and two at least; 0 if they differ."""
+        end = self.widths[max(1, len(self.widths) // 2) :]
+        return end[0] if len(end) > 1 and len(set(end)) == 1 else 0
 
 
 def find_dialect(sample: str, cut: bool, usual: str) -> Dialect:

@@ -34,7 +34,10 @@ def read_excel(stream: BinaryIO, say: Say = say_nothing) -> Generator[Line, None
     except BrokenTable as error:
         yield 0, error
     except (InvalidFileException, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
-        yield 0, BrokenTable(f"not readable as an .xlsx workbook ({error}); save it again, or as CSV")
+        yield (
+            0,
+            BrokenTable(f"not readable as an .xlsx workbook ({error}); save it as .xlsx without a password, or as CSV"),
+        )
 
 
 def _read_book(book: Any, say: Say) -> Iterator[Line]:

@@ -117,7 +117,7 @@ def test_a_table_as_german_excel_writes_it(read: Read) -> None:
     assert notes == [
         "is not UTF-8; it is read as Windows-1252, which gives 'Größe' in line 1; if that is wrong, save it as UTF-8",
         "its cells are separated by semicolons",
-        "2 rows at its end, from line 3 on, are empty and left out",
+        "its end is empty and left out: 2 rows from line 3 on",
     ]
 
 
@@ -155,6 +155,12 @@ def test_line_ends_inside_quotes_stay_as_they_are_and_lines_are_counted_with_the
     ]
 
 
+def test_a_cell_with_a_comma_below_a_single_column_is_a_fault_of_its_row(read: Read) -> None:
+    fault = "expected 1 cells as in the header, got 2; quote cells that hold commas"
+    assert read(".csv", b"text\nhello\nbye, now\n") == [(2, {"text": "hello"}), (3, fault)]
+    assert read(".txt", b"text\nhello\nbye, now\n")[1] == (3, {"text": "bye, now"})
+
+
 def test_the_first_column_that_is_there_twice_is_named(read: Read) -> None:
     assert read(".csv", b"b,a, a ,b\n1,2,3,4\n") == [(1, "two columns are called 'b'; rename one")]
 
@@ -183,7 +189,7 @@ def test_a_row_that_is_longer_or_shorter_than_the_header_is_refused_and_the_next
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"# made by x\na,b\n1,2\n", "begins with a comment, '# made by x'; remove the lines above"),
+        (b"# made by x\na,b\n1,2\n3,4\n", "begins with a comment, '# made by x'; remove the lines above"),
         (b"# by x, 2024\n# (c) y\na,b\n1,2\n", "begins with a comment, '# by x, 2024'; remove the lines above"),
         (b"Report\n\na;b;c\n1;2;3\n4;5;6\n", "the header 'Report' has one cell, the rows below it have 3; remove"),
     ],
