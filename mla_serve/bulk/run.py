@@ -99,7 +99,7 @@ def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Itera
     pool = ProcessPoolExecutor(workers, context, _open, (ask, source.path.parent, parts.out))
     running: dict[Future[int], int] = {}
     try:
-        for rows in source.slices(SLICE_ROWS):
+        for rows in source.slices(SLICE_ROWS, lambda note: errors.print(f"{source.path.name}: {note}", style="dim")):
             if parts.has(rows.number):
                 yield rows.number, len(rows.lines), False
                 continue

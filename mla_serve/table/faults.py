@@ -16,8 +16,11 @@ MOST_SHOWN = 20
 EXAMPLES = 3  # places in a note
 LIST_COLUMNS = ("file", "line", "column", "fault")
 
+WITHOUT_LINES = (".parquet", ".arrow", ".feather", ".json", ".json.gz", ".xlsx", ".xlsm", "/")
+"""Ends of the names of tables whose rows are numbered instead of their lines; / is a folder of files."""
+
 Place = tuple[str, int]
-"""File name and line; in .parquet the row, from 1; 0 means the whole file."""
+"""File name and line, or row, from 1; 0 means the whole file."""
 
 
 class InvalidValue(ValueError):
@@ -224,9 +227,9 @@ def _is_list(path: Path) -> bool:
 
 
 def format_place(place: Place) -> str:
-    """Format a place as train.jsonl:3. Characters that a terminal cannot show are escaped."""
+    """Format a place as train.jsonl:3, or train.parquet:row 3 where lines have no numbers. Characters that a terminal cannot show are escaped."""
     file, line = place
-    unit = "row " if file.lower().endswith(".parquet") else ""
+    unit = "row " if file.lower().endswith(WITHOUT_LINES) else ""
     return escape(f"{file}:{unit}{line}" if line else file)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.faults import BrokenTable, Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import Cells, Line
-from mla_serve.table.split_names import SPLITS, split_named
+from mla_serve.table.split_names import SPLITS, split_named, split_of_table
 
 UNSPLIT = ""
 """The split of rows of a table that says nothing about splits."""
@@ -66,9 +66,10 @@ def _read_rows(name: str, lines: Sequence[Line], faults: Faults) -> dict[Place, 
 
 def _split_of_table(name: str, rows: Mapping[Place, Cells], column: str, alone: bool) -> str | None:
     """Return the split that the name of a table stands for; None if every row names its own."""
+    split = split_of_table(name, loose=not alone)
     if alone and any(column in cells for cells in rows.values()):
         return None
-    return split_named(Path(name).stem) or (UNSPLIT if alone else "train")
+    return split or (UNSPLIT if alone else "train")
 
 
 def _split_of_row(cells: Cells, column: str) -> str:
@@ -92,7 +93,8 @@ def check_label_column(records: Sequence[Record], label: str, faults: Faults) ->
 
 def describe_renamed_splits(records: Sequence[Record], split_column: str) -> list[str]:
     """Describe the splits that have another name, as names of tables or in the column of the splits."""
-    stems = {record.place[0]: record.split for record in records if split_named(Path(record.place[0]).stem)}
+    names = dict.fromkeys(record.place[0] for record in records)
+    stems = {name: split for name in names if (split := split_of_table(name, loose=len(names) > 1))}
     notes = [f"{name} is read as {split}" for name, split in stems.items() if Path(name).stem.lower() not in SPLITS]
     counts = Counter(
         (str(record.cells[split_column]).strip(), record.split)

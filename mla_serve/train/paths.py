@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mla_serve.errors import ConfigError
 from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target
+from mla_serve.table.read import data_folder
+from mla_serve.table.split_names import stem_of
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.run_folder import LAST, RUN
 
@@ -21,7 +23,7 @@ def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] 
     Returns: a note for each folder that will be replaced. Raises: ConfigError.
     """
     folder, out = config.runs / name, bundle_folder(config, name)
-    data = {"the data folder": config.data or generated_folder(config)}
+    data = {"the data folder": data_folder(config.data or generated_folder(config))}
     notes: list[str | None] = []
     if config.resume and not (folder / LAST).is_file():
         notes.append(f"--resume: {folder} has no checkpoint; it is begun anew")
@@ -39,11 +41,14 @@ def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] 
 
 
 def default_name(config: TrainConfig) -> str:
-    """Return the name of the model where --name is left out. Raises: ConfigError where the data folder has no name."""
+    """Return the name of the model where --name is left out: that of the table or of its folder.
+
+    Raises: ConfigError where the data folder has no name.
+    """
     if config.data is None:
         return "keypad"
-    path = config.data.resolve()
-    name = re.sub(r"[^a-z0-9_-]+", "_", path.stem.lower()).strip("_-") if path.is_file() else path.name.lower()
+    data = config.data.resolve()
+    name = re.sub(r"[^a-z0-9_-]+", "_", stem_of(data.name).lower()).strip("_-") if data.is_file() else data.name.lower()
     if not name:
         raise ConfigError(f"--data {config.data}: gives the model no name; give one with --name")
     return name

@@ -110,15 +110,16 @@ def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, ask: Ask) 
     assert not list(tmp_path.glob("*.parts"))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_the_other_table_formats_give_the_same(tmp_path: Path, ask: Ask, suffix: str) -> None:
     rows = [{"image": "", "text": "", "numbers": ""} | row for row in rows_of(tmp_path, ask, 10)]
     count = score_here(write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "a.parquet", ask)
     Parts(tmp_path / "a.parquet").finish(count)
     other = tmp_path / f"rows{suffix}"
-    if suffix == ".csv":
-        with other.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+    if suffix != ".parquet":
+        encoding, separator = ("utf-8", ";") if suffix == ".csv" else ("utf-16", "\t")
+        with other.open("w", newline="", encoding=encoding) as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -128,7 +129,7 @@ def test_the_other_table_formats_give_the_same(tmp_path: Path, ask: Ask, suffix:
     Parts(tmp_path / "b.parquet").finish(count)
     first, second = (parquet.read_table(tmp_path / name) for name in ("a.parquet", "b.parquet"))
     assert first.drop(["line"]).equals(second.drop(["line"]))
-    start = 2 if suffix == ".csv" else 1  # the line of the first row, as messages name it
+    start = 1 if suffix == ".parquet" else 2  # the line of the first row, as messages name it
     assert second["line"].to_pylist() == list(range(start, start + 10))
 
 
@@ -343,7 +344,7 @@ def test_an_empty_table_is_refused(tmp_path: Path, ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.csv", b"id,text\n1,red\n2,\xff\n3,blue\n", "line 3: not UTF-8"),
+        ("rows.csv", b"id,text\n1,red\n2,\x81\n3,blue\n", "line 3: its encoding is not known"),
         ("rows.csv", b'id,text\n1,red\n2,"a"b\n3,blue\n', "line 3: not readable as CSV"),
         ("rows.parquet", b"PAR1", "not readable as Parquet"),
     ],
