@@ -35,6 +35,7 @@ labels        the column of the classes
 schema        what each column is; kept with the model
 cells         what counts as empty; how a cell is read
 files         cells that are files
+check_files   whether the files of a table can be read
 rows          records -> rows: each is checked, then all against each other
 faults        the faults that were found, reported together as file:line: message
 split         val and test rows where the table names none
