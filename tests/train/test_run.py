@@ -158,8 +158,8 @@ def test_data_that_are_gone_or_changed_cost_the_figures_and_not_the_bundle(
         assert Bundle.load(tmp_path / out).manifest.metrics == {}
         assert "Not measured" in (tmp_path / out / "MODEL_CARD.md").read_text()
         shutil.rmtree(config.data, ignore_errors=True)  # type: ignore[arg-type]
-    assert "is not in train" in caplog.text
-    assert "no such folder" in caplog.text
+    assert "their fingerprint differs" in caplog.text
+    assert "no such table or folder" in caplog.text
 
 
 def write_rows(folder: Path, **splits: list[dict[str, object]]) -> Path:
