@@ -6,7 +6,7 @@ import dataclasses
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from mla_serve import __version__
-from mla_serve.bulk.own_columns import ALL, find_bytes, take_columns
+from mla_serve.bulk.check_columns import check_columns
 from mla_serve.bulk.parts import Parts
-from mla_serve.bulk.score import Ask, Scorer
+from mla_serve.bulk.score import Ask, Scorer, schema_of
 from mla_serve.bulk.slices import Slice, Source
 from mla_serve.bulk.writers import ANSWERS, WRITERS
 from mla_serve.bundle.manifest import Bundle
@@ -25,7 +25,6 @@ from mla_serve.bundle.runtime import cores
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.output.targets import check_target
-from mla_serve.table.faults import join_names
 
 SLICE_ROWS = 256
 QUEUED_SLICES = 2  # per process, so that none waits for the next one to be read
@@ -65,14 +64,15 @@ def score_table(
     note = check_target("--out", out, ANSWERS, {"the folder of the model": ask.model}, {"the table": table})
     source, bundle = Source.of(table), Bundle.load(ask.model)
     Predictor(bundle).check_options(ask.rule, None, ask.coverage)
-    _check_keep(source, ask.keep, out)
+    first = next(source.slices(SLICE_ROWS), None)
+    notes = check_columns(first.lines, schema_of(bundle), ask.keep, out) if first else []
     parts = Parts(out)
     asked = {"fusion": ask.rule, "coverage": ask.coverage, "keep": list(ask.keep)}
     parts.begin(
         {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": SLICE_ROWS, "version": __version__}
     )
-    if note:
-        errors.print(note, style="dim", soft_wrap=True)
+    for each in [*([note] if note else []), *notes]:
+        errors.print(each, style="dim", soft_wrap=True)
     if ray is None:
         finished = _on_processes(source, parts, ask, workers or cores())
     else:
@@ -91,25 +91,6 @@ def score_table(
         raise DataError(f"--table {table}: holds no rows; fill it")
     joined = parts.finish(count, flat=flat)
     return Scored(rows, joined.bad, joined.partial, new, time.perf_counter() - began)
-
-
-def _check_keep(source: Source, keep: Sequence[str], out: Path) -> None:
-    """Refuse columns that the first rows of the table lack, and bytes where only Parquet holds them. Raises: ConfigError."""
-    first = next(source.slices(SLICE_ROWS), None) if keep else None
-    if first is None:
-        return
-    if ALL in keep and len(keep) > 1:
-        raise ConfigError(f"--keep {' '.join(keep)}: give {ALL} alone, or columns")
-    have, own = take_columns(first.lines, [ALL]), take_columns(first.lines, keep)
-    if unknown := [name for name, cells in own.items() if name not in have and cells.null_count == len(cells)]:
-        raise ConfigError(
-            f"--keep {unknown[0]}: no such column; the table has {join_names(have)}; correct its spelling"
-        )
-    if out.suffix.lower() != ".parquet" and (column := find_bytes(own)):
-        raise ConfigError(
-            f"--keep: the column {column} holds bytes, which {out.suffix} cannot hold; name the columns without it, or "
-            "write a .parquet file"
-        )
 
 
 def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Iterator[tuple[int, int, bool]]:

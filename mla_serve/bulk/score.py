@@ -16,11 +16,13 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import Prediction
 from mla_serve.errors import DataError, InputError
-from mla_serve.inputs import Array, Payload
-from mla_serve.table import read_payload
-from mla_serve.table.cells import find_cell, is_missing, read_cell
+from mla_serve.inputs import Array, Input
+from mla_serve.inputs.columns import ColumnsInput
+from mla_serve.table import ColumnRole, Schema, read_payload
+from mla_serve.table.cells import is_missing
 from mla_serve.table.faults import InvalidValue, join_names
 from mla_serve.table.formats import Cells
+from mla_serve.table.schema import Sample
 
 IDENTITY_COLUMNS = 3  # row, line, id
 OPINION_COLUMNS = ("weight", "influence", "unfamiliarity")
@@ -54,7 +56,7 @@ class Scorer:
         """Load the bundle. Args: folder, of the table, which paths in its cells are relative to."""
         self.predictor = Predictor(Bundle.load(ask.model))
         self.ask, self.folder = ask, folder
-        self.kinds = {name: each.kind for name, each in self.predictor.bundle.manifest.modalities.items()}
+        self.columns = schema_of(self.predictor.bundle)
         self.schema = schema(self.predictor.classes, self.predictor.names, ask.coverage is not None)
         self.taken = {*self.schema.names, *flatten(self.schema.empty_table()).schema.names}
 
@@ -63,7 +65,8 @@ class Scorer:
         read = [self._read(cells) for _, cells in rows.lines]
         answers = self._predict(read)
         records = [
-            {"row": rows.first + n, "line": line, "id": _identity(cells, rows.first + n), "faults": row.faults} | answer
+            {"row": rows.first + n, "line": line, "id": self._identity(cells, rows.first + n), "faults": row.faults}
+            | answer
             for n, ((line, cells), row, answer) in enumerate(zip(rows.lines, read, answers, strict=True))
         ]
         return self._with_own_columns(pa.Table.from_pylist(records, self.schema), rows)
@@ -74,6 +77,11 @@ class Scorer:
         for at, (column, name) in enumerate(name_columns(own, self.taken).items()):
             answers = answers.add_column(IDENTITY_COLUMNS + at, name, own[column])
         return answers
+
+    def _identity(self, cells: Cells | InvalidValue, number: int) -> str:
+        """Return the id of the row, or its number."""
+        given = None if isinstance(cells, InvalidValue) else cells.get(self.columns.id or "id")
+        return str(number if is_missing(given) else given)
 
     def _predict(self, rows: Sequence[ReadRow]) -> list[dict[str, Any]]:
         """Classify decoded rows; return the answer or the error of each.
@@ -97,25 +105,45 @@ class Scorer:
         """Decode one row. A modality that cannot be read leaves the row to the others."""
         if isinstance(cells, InvalidValue):
             return ReadRow({}, {}, str(cells))
-        given = [name for name in self.kinds if not is_missing(find_cell(cells, name))]
-        if not given:
-            return ReadRow({}, {}, f"no modality at all; fill one of {join_names(self.kinds)}")
-        row = ReadRow({}, {})
-        for name in given:
+        sample = self.columns.read_sample(cells, self.folder)
+        row = ReadRow({}, _faults_by_modality(sample))
+        for name, value in sample.values.items():
             try:
-                row.sample[name] = self.predictor.decode_one(name, self.payload(name, cells))
+                row.sample[name] = self.predictor.decode_one(name, read_payload(value))
             except InputError as error:
                 row.faults[name] = error.message
             except DataError as error:
                 row.faults[name] = str(error)
+        if not row.sample and not row.faults:
+            columns = [role.column for role in self.columns.roles if role.modality]
+            return ReadRow({}, {}, f"no modality at all; fill one of {join_names(columns)}")
         return row
 
-    def payload(self, name: str, cells: Cells) -> Payload:
-        """Read one modality of a row. Raises: InputError, or DataError for a file that cannot be opened."""
-        try:
-            return read_payload(read_cell(self.kinds[name], find_cell(cells, name), self.folder))
-        except InvalidValue as error:
-            raise InputError(name, str(error)) from None
+
+def schema_of(bundle: Bundle) -> Schema:
+    """Return what the columns of a table are: as in training, and columns called as the modalities where that is not known."""
+    modalities = bundle.manifest.modalities
+    schema = Schema.from_dict(bundle.manifest.table) if bundle.manifest.table else Schema()
+    used = [role for role in schema.roles if role.modality is None or role.modality in modalities]
+    unknown = [name for name in modalities if name not in schema.modalities]
+    roles = [*used, *(role for name in unknown for role in _roles_of(name, bundle.inputs[name]))]
+    return dataclasses.replace(schema, roles=tuple(roles))
+
+
+def _roles_of(modality: str, spec: Input) -> list[ColumnRole]:
+    """Return the columns of a modality of which only the input is known."""
+    if isinstance(spec, ColumnsInput):
+        return [ColumnRole(column.name, column.type, modality) for column in spec.columns]
+    return [ColumnRole(modality, spec.kind, modality)]
+
+
+def _faults_by_modality(sample: Sample) -> dict[str, str]:
+    """Join the faults of the cells of each modality, with the name of a column that is not that of its modality."""
+    faults: dict[str, str] = {}
+    for fault in sample.faults:
+        message = fault.message if fault.column == fault.modality else f"{fault.column}: {fault.message}"
+        faults[fault.modality] = f"{faults[fault.modality]} | {message}" if fault.modality in faults else message
+    return faults
 
 
 def _join_faults(faults: Mapping[str, str]) -> str:
@@ -147,12 +175,6 @@ def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schem
         ("error", pa.string()),
     ]
     return pa.schema(columns)
-
-
-def _identity(cells: Cells | InvalidValue, number: int) -> str:
-    """Return the id of the row, or its number."""
-    given = None if isinstance(cells, InvalidValue) else cells.get("id")
-    return str(number if is_missing(given) else given)
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:
