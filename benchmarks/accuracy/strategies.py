@@ -184,12 +184,12 @@ def train_cell(cell: Cell, work: Path) -> None:
     keep_freed_memory()
     mla_up_front.register()
     config = TrainConfig(
-        data=Path(cell.folder), optimizer=cell.optimizer, lr=cell.lr, seed=cell.seed, epochs=cell.epochs, runs=work / "runs",
+        data=Path(cell.folder), augment="light", balance="none", batch_size=64, optimizer=cell.optimizer, lr=cell.lr, seed=cell.seed, epochs=cell.epochs, runs=work / "runs",
         encoders=cell.encoders, image_size=cell.image_size,
         **VARIANTS.get(cell.strategy, {"strategy": cell.strategy}),  # type: ignore[arg-type]
     )  # fmt: skip
     plan = make_plan(config)
-    trainer, samples = _trainer(plan, config, cell, work)
+    trainer, samples = _trainer(plan, cell, work)
     before, began = (
         status_mb("self", "VmHWM"),
         time.process_time(),
@@ -227,7 +227,7 @@ def train_cell(cell: Cell, work: Path) -> None:
     write_whole(cell.path(work), json.dumps(results))
 
 
-def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]:
+def _trainer(plan: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return a trainer that has not begun, and the decoded splits; frozen features are shared by all cells."""
     import torch
 
@@ -241,10 +241,7 @@ def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mappi
     samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes, encoders) for split in plan.rows}
     folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
     folder.path.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        strategy, samples, folder, epochs=cell.epochs, batch_size=config.batch_size, seed=cell.seed,
-        augment=True, device=device,
-    )  # fmt: skip
+    trainer = Trainer(strategy, samples, folder, choices=plan.choices, device=device)
     return trainer, samples
 
 

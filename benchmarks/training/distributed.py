@@ -66,7 +66,7 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
     """Take steps; rank 0 writes the losses and seconds of each."""
     torch.set_num_threads(config.threads)
     training = TrainConfig(
-        config.data, augment=False, norm="group", precision="fp32", device="cpu", encoders=config.encoders
+        config.data, augment="none", norm="group", precision="fp32", device="cpu", encoders=config.encoders
     )
     with collectives.process_group(CPU):
         planned = collectives.from_main(lambda: make_plan(training))
@@ -76,7 +76,7 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
             encoder.measure(samples.columns[name].windows)
         strategy.to(memory_format=torch.channels_last)
         collectives.convert_layers(strategy, CPU, batch_normalised=[])
-        strategy.prepare(count_steps(training, planned), len(samples))
+        strategy.prepare(count_steps(planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
         records = [
@@ -89,7 +89,7 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
 def endless_batches(samples: Samples, config: DistributedConfig) -> itertools.chain[TrainingBatch]:
     """Hand out batches for ever."""
     epochs = (torch.Generator().manual_seed(epoch) for epoch in itertools.count())
-    return itertools.chain.from_iterable(training_batches(samples, config.batch_size, g, CPU, False) for g in epochs)
+    return itertools.chain.from_iterable(training_batches(samples, config.batch_size, g, CPU, {}) for g in epochs)
 
 
 def timed_step(strategy: Strategy, batch: TrainingBatch) -> dict[str, float]:

@@ -14,7 +14,7 @@ from mla_serve.bundle.results import DEFAULT_TOP_K, LabelProbability, Opinion, P
 from mla_serve.bundle.runtime import Session, open_session, warn_of_fallback
 from mla_serve.errors import BundleError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.fusion.explain import explain
-from mla_serve.fusion.formula import Fused, entropy_of, log_softmax
+from mla_serve.fusion.formula import Fused, entropy_of, log_softmax, shift_prior
 from mla_serve.fusion.rules import DEFAULT_RULE, RULES, TEMPERED, fuse
 from mla_serve.inputs import Array, Payload
 
@@ -293,6 +293,7 @@ class Predictor:
     def _opinions(self, outputs: GraphOutputs, fused: Fused, influence: Array, rule: str) -> list[dict[str, Opinion]]:
         """Return the opinion of each present modality, by sample."""
         alone = log_softmax(outputs.logits.astype(np.float64) / self._temperatures(rule))
+        alone = shift_prior(alone, self.bundle.fusion)
         weights, influences, nats = fused.weights.tolist(), influence.tolist(), entropy_of(alone).tolist()
         best, highest, unfamiliarity = (
             alone.argmax(-1).tolist(),

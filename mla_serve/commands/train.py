@@ -113,7 +113,7 @@ def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | No
     from mla_serve.train.run import train_as_planned
 
     with _progress(screen) as progress:
-        task = progress.add_task("training", total=count_steps(config, planned))
+        task = progress.add_task("training", total=count_steps(planned))
         return train_as_planned(
             config,
             planned,

@@ -10,7 +10,7 @@ import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.scores import BINS, drop, mean_scores, score
-from mla_serve.fusion.formula import Array, log_softmax
+from mla_serve.fusion.formula import Array, log_softmax, shift_prior
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
 from mla_serve.inputs.corruptions import SEVERITIES
@@ -168,7 +168,8 @@ def _corrupt_rows(
 
 def _scores_with(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], m: int) -> Scores:
     """Score modality m by itself, and every rule on all modalities."""
-    found: Scores = {"alone": score(log_softmax(outputs.logits[m].astype(np.float64)), labels)}
+    alone = shift_prior(log_softmax(outputs.logits[m].astype(np.float64)), predictor.bundle.fusion)
+    found: Scores = {"alone": score(alone, labels)}
     known = outputs.unfamiliarity[m]
     if not np.isnan(known).any():
         found["alone"]["unfamiliarity"] = float(known.mean())

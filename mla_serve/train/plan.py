@@ -15,6 +15,7 @@ from mla_serve.inputs import Input, Payload
 from mla_serve.table import Row, Schema, Table, check_rows, read_payload, read_table
 from mla_serve.table.dataset import describe_left_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.choices import Choices, choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
 from mla_serve.train.data.checks import DATA, Rows, check_data
@@ -43,6 +44,7 @@ class Plan:
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
     replaced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
     """Notes on the folders that will be replaced. They are shown before training and not stored."""
+    choices: Choices = dataclasses.field(kw_only=True)
     held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
     """The ids of the training rows that were held out for validation; None where the table has validation rows."""
 
@@ -67,7 +69,9 @@ class Plan:
 
     def fit(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Fitted:
         """Fit the fusion and all else that is fitted on validation rows after training."""
-        return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed)
+        strategy.shift_heads(self.choices.balance.head_shift)
+        shift = self.choices.balance.prior_shift
+        return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed, shift)
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -98,12 +102,17 @@ def make_plan(config: TrainConfig) -> Plan:
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(table.classes, inputs, encoders, settings, config.width, config.strategy, config)
     recipe.build()
-    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, replaced=replaced, held_out=held_out)
+    choices, told = choose(config, name, rows["train"], recipe)
+    notes += told
+    return Plan(
+        name, table, rows, recipe, notes, choices=choices, pretrained=pretrained, replaced=replaced, held_out=held_out
+    )
 
 
-def count_steps(config: TrainConfig, planned: Plan) -> int:
-    """Count the batches of a whole run."""
-    return config.passes * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
+def count_steps(planned: Plan) -> int:
+    """Count the steps of a whole run."""
+    settings = planned.choices.settings
+    return settings.known_epochs * batches_per_epoch(len(planned.rows["train"]), settings.rows_per_step)
 
 
 def read_data(config: TrainConfig, known: Schema | None = None) -> Table:

@@ -17,6 +17,7 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.output.replacing import move_to_backup
 from mla_serve.output.targets import RUN_FOLDER
+from mla_serve.train.clock import Clock
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.row_counts import count_rows
 from mla_serve.train.data.samples import Samples, decode_rows
@@ -49,6 +50,7 @@ def train_as_planned(
     torchrun. If the same call began the run, this is a restart: it resumes.
     Raises: ConfigError when --resume is given and the settings differ from those of the run.
     """
+    clock = Clock(config.time_limit) if config.time_limit else None
     folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)
     strategy = planned.build(config.seed)
 
@@ -58,16 +60,7 @@ def train_as_planned(
         return {split: _decode(planned, strategy, split) for split in splits}
 
     samples = collectives.main_first(read) if planned.pretrained else read()
-    trainer = Trainer(
-        strategy,
-        samples,
-        folder,
-        epochs=config.passes,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=config.augments,
-        device=device,
-    )
+    trainer = Trainer(strategy, samples, folder, choices=planned.choices, device=device, clock=clock)
     _start(config, planned, folder, trainer, launch)
     trainer.run(report, step)
     if collectives.is_main():
@@ -82,8 +75,7 @@ def _decode(planned: Plan, strategy: Strategy, split: str) -> Samples:
 
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:
     """Resume the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
-    settings = _to_json(dataclasses.asdict(config))
-    settings |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
+    settings = _to_json(dataclasses.asdict(planned.choices.settings)) | {"fingerprint": planned.table.fingerprint}
     settings |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
     settings["hgm"] = canonical(config.hgm)
     settings |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
@@ -112,6 +104,8 @@ def _resume_or_begin(
         # A run of an older version has fewer settings: the missing ones had their defaults.
         before = _to_json(dataclasses.asdict(TrainConfig())) | {"norm": "batch"} | begun
         before["hgm"] = canonical(before["hgm"])
+        if isinstance(before["augment"], bool):  # of an older version
+            before["augment"] = "auto" if before["augment"] else "none"
         changed = [
             key
             for key in {**before, **settings}
@@ -174,8 +168,9 @@ def _finish(
             "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": dataclasses.asdict(fitted.fusion),
             "conformal": fitted.conformal,
+            "head_shift": planned.choices.balance.head_shift,
             "best": trainer.best,
-            "notes": [*planned.notes, *fitted.notes],
+            "notes": [*planned.notes, *filter(None, [trainer.ended]), *fitted.notes],
             "golden_source": "training rows" if config.samples else "generated",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
             "processes": collectives.world_size(),

@@ -108,6 +108,10 @@ class RunFolder:
         """Return the records of all epochs."""
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
 
+    def begun_settings(self) -> dict[str, Any]:
+        """Return the settings that the run was begun with; empty if none was."""
+        return self.read_json("config.json") if (self.path / "config.json").exists() else {}
+
     def read_launch(self) -> str | None:
         """Return the call of torchrun that began the run; None if it was begun without torchrun."""
         path = self.path / LAUNCH
@@ -137,6 +141,7 @@ class RunFolder:
         strategy.load_state_dict(self.load(BEST)["weights"])
         for name, encoder in strategy.encoders.items():
             strategy.encoders[name] = encoder.finished(functools.partial(self.load, backbone_file(name)))
+        strategy.shift_heads(self.read_json().get("head_shift", []))
         return strategy.eval()
 
     def read_fusion(self) -> Fusion:

@@ -28,6 +28,7 @@ from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
 from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
 from mla_serve.table import Row
+from mla_serve.train.augmentation import choose_augmentation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import decode_rows
 from mla_serve.train.plan import make_plan
@@ -373,10 +374,14 @@ def test_a_run_of_an_older_version_is_exported_without_sets(config: TrainConfig,
 
 
 def test_generated_samples_are_not_spoiled_twice(config: TrainConfig) -> None:
-    assert config.augments
-    assert not TrainConfig().augments
-    assert TrainConfig(augment=True).augments
-    assert (config.passes, TrainConfig().passes, TrainConfig(data=config.data).passes) == (4, 12, 30)
+    recipe = make_plan(config).recipe
+    for told, expected in (
+        (config, {"text": "light", "numbers": "light"}),
+        (dataclasses.replace(config, augment="none"), {}),
+        (dataclasses.replace(config, data=None), {}),
+        (dataclasses.replace(config, data=None, augment="light"), {"text": "light", "numbers": "light"}),
+    ):
+        assert choose_augmentation(told, [], recipe) == (expected, [])
 
 
 def test_of_a_long_text_training_keeps_what_is_looked_at() -> None:

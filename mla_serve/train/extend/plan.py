@@ -19,6 +19,7 @@ from mla_serve.inputs import Input
 from mla_serve.table import Row, Schema, Table
 from mla_serve.table.dataset import describe_left_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.checks import DATA
 from mla_serve.train.data.row_counts import check_modalities
@@ -38,8 +39,8 @@ from mla_serve.train.plan import (
 from mla_serve.train.recipe import make_recipe, pick_encoders
 from mla_serve.train.strategies import Strategy
 
-FIXED_FLAGS = ("strategy", "width", "hgm", "heads", "turns")
-"""Flags that cannot be given, because the head of the bundle decides them."""
+FIXED_FLAGS = ("strategy", "width", "hgm", "heads", "turns", "balance", "start_from")
+"""Flags that cannot be given, because the head of the bundle, and the prior of its answers, decide them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +104,12 @@ def plan_extension(config: TrainConfig) -> Extension:
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(classes, inputs, encoders, settings, width, FIXED_HEAD, config)
+    choices, told = choose(dataclasses.replace(config, balance="none"), name, rows["train"], recipe)
+    notes += told
     planned = Extension(
-        name, table, rows, recipe, notes, base, head, pretrained=pretrained, replaced=replaced, held_out=held_out
-    )
+        name, table, rows, recipe, notes, base, head, choices=choices, pretrained=pretrained, replaced=replaced,
+        held_out=held_out,
+    )  # fmt: skip
     planned.build(config.seed)
     return planned
 
@@ -116,7 +120,7 @@ def _check_flags(config: TrainConfig) -> None:
     for flag in FIXED_FLAGS:
         if getattr(config, flag) != getattr(defaults, flag):
             raise ConfigError(
-                f"--{flag} {getattr(config, flag)}: does not go with --extend, which keeps the head of the bundle; "
+                f"--{flag.replace('_', '-')} {getattr(config, flag)}: does not go with --extend, which keeps the head of the bundle; "
                 "leave it out, or train a new model"
             )
 

@@ -49,10 +49,12 @@ def fit_after_training(
     rows: Mapping[str, Sequence[Row]],
     device: torch.device,
     seed: int,
+    prior_shift: Sequence[float] = (),
 ) -> Fitted:
     """Fit everything for a trained strategy.
 
-    Args: samples and rows, the splits train and val, decoded and as rows of the table.
+    Args: samples and rows, the splits train and val, decoded and as rows of the table; prior_shift, of the answers, applied
+    after everything has been fitted to validation rows, which have the class frequencies of training.
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
@@ -67,6 +69,7 @@ def fit_after_training(
     fusion = setting.fit(clean, corrupted, names)
     native, bias, weights = strategy.native, strategy.native_bias(), fit_static_weights(clean, names)
     fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=weights)
+    fusion = dataclasses.replace(fusion, prior_shift=list(prior_shift))
 
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), corrupted.rows(kept), names, fusion)

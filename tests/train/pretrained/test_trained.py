@@ -239,7 +239,7 @@ def test_augmentation_leaves_frozen_modalities_alone(config: TrainConfig) -> Non
     samples = decode_rows(
         planned.rows["train"], planned.inputs, planned.recipe.classes, dict(strategy.encoders.items())
     )
-    batch = next(training_batches(samples, 12, torch.Generator().manual_seed(0), CPU, augment=True))
+    batch = next(training_batches(samples, 12, torch.Generator().manual_seed(0), CPU, planned.choices.augment))
     column = samples.columns["text"]
     rows = batch.rows[column.present[batch.rows]]
     assert torch.equal(batch.inputs("text"), column.windows[column.start[rows]])
