@@ -231,14 +231,13 @@ def _trainer(plan: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]
     """Return a trainer that has not begun, and the decoded splits; frozen features are shared by all cells."""
     import torch
 
-    from mla_serve.train.data.samples import decode_rows
     from mla_serve.train.loop import Trainer
     from mla_serve.train.run_folder import RunFolder
 
     strategy, device = plan.build(cell.seed), torch.device("cpu")
-    plan.load_backbones(strategy, work / "features", device)
-    encoders, recipe = dict(strategy.encoders.items()), plan.recipe
-    samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes, encoders) for split in plan.rows}
+    plan.load_backbones(strategy, work / "cache", device)
+    encoders = dict(strategy.encoders.items())
+    samples = {split: plan.samples(split, encoders) for split in plan.rows}
     folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
     folder.path.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(strategy, samples, folder, choices=plan.choices, device=device)

@@ -29,7 +29,7 @@ from benchmarks.shared import write_results
 from mla_serve.console import console, main
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import TrainingBatch, training_batches
-from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.distributed import collectives
 from mla_serve.train.plan import count_steps, make_plan
 from mla_serve.train.strategies import Strategy
@@ -70,10 +70,10 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
     )
     with collectives.process_group(CPU):
         planned = collectives.from_main(lambda: make_plan(training))
-        samples = decode_rows(planned.rows["train"], planned.recipe.inputs, planned.recipe.classes)
+        samples = planned.samples("train")
         strategy = planned.build(0)
         for name, encoder in strategy.encoders.items():
-            encoder.measure(samples.columns[name].windows)
+            encoder.measure(samples.columns[name].windows[:])
         strategy.to(memory_format=torch.channels_last)
         collectives.convert_layers(strategy, CPU, batch_normalised=[])
         strategy.prepare(count_steps(planned), len(samples))

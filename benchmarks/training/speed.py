@@ -33,7 +33,7 @@ from mla_serve.train.allocator import keep_freed_memory
 from mla_serve.train.choices import Choices
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import TrainingBatch, training_batches
-from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.device import pick_precision
 from mla_serve.train.plan import make_plan
 from mla_serve.train.recipe import Recipe
@@ -120,7 +120,7 @@ def time_loop(name: str, config: SpeedConfig, pipe: Connection) -> None:
     """Take as many steps of a loop as are asked for, and answer with samples per second, for as long as one asks."""
     torch.set_num_threads(1)
     plan = make_plan(TrainConfig(data=config.data))
-    samples = decode_rows(plan.rows["train"], plan.recipe.inputs, plan.recipe.classes)
+    samples = plan.samples("train")
     step = LOOPS[name](plan.recipe, (config.repeats + 1) * config.steps)
     batches = endless_batches(samples, plan.choices)
     with contextlib.suppress(EOFError):

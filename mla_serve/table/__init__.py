@@ -41,12 +41,10 @@ faults        the faults that were found, reported together as file:line: messag
 split         val and test rows where the table names none
 hints         columns that give the label away; values that rows share
 dataset       the rows by split, and reading their files
-decode        decode every value once, and list those that cannot be decoded
 """
 
 from mla_serve.table.build import table_from_lines
 from mla_serve.table.dataset import Row, Table, read_payload
-from mla_serve.table.decode import check_rows
 from mla_serve.table.options import TableOptions
 from mla_serve.table.read import read_table
 from mla_serve.table.schema import ColumnRole, Schema
@@ -57,7 +55,6 @@ __all__ = [
     "Schema",
     "Table",
     "TableOptions",
-    "check_rows",
     "read_payload",
     "read_table",
     "table_from_lines",

@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A data set without structural faults; the content of its media files is not checked (see decode.py).
+    """A data set without structural faults; the content of its media files is not checked (see train/data/decode.py).
 
     modalities: those that occur, name -> kind, in a stable order: image, audio, text, then as declared.
     splits: name -> rows in the order of the table; a missing split has no key.

@@ -82,7 +82,8 @@ class TrainConfig:
     lora_rank: int = 8
     """Rank of the matrices of lora."""
     cache: Path | None = None
-    """Folder for the features that frozen encoders compute; later runs reuse them. Default: features in --runs."""
+    """Folder for decoded pictures, recordings and texts, and for the features of frozen encoders. Later runs of the same
+    files use them again; `mla-serve cache` lists them and cleans up. Default: .cache in --runs."""
     width: int = 128
     """Number of features, D."""
     batch_size: int | None = None

@@ -19,13 +19,13 @@ from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.train.choices import Choices
 from mla_serve.train.clock import Clock
 from mla_serve.train.data.batches import TrainingBatch, batches_per_epoch, training_batches
-from mla_serve.train.data.samples import Column, Samples
+from mla_serve.train.data.samples import Column, Samples, Windows, batches_of, mean_by_row
 from mla_serve.train.distributed import collectives
 from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy
 
-EVALUATION_BATCH = 256
 MEASURED = 10_000  # windows by which the encoders' normalisation is measured
+MEASURED_NUMBERS = 2**25  # in them at most
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -42,8 +42,16 @@ def modality_logits(strategy: Strategy, samples: Samples, device: torch.device) 
 
 
 def _column_logits(strategy: Strategy, name: str, column: Column, device: torch.device) -> Tensor:
-    parts = column.windows.split(EVALUATION_BATCH)
-    return column.mean_by_row(torch.cat([strategy.logits(name, part.to(device)).cpu() for part in parts]))
+    logits = [strategy.logits(name, part.to(device)).cpu() for part in batches_of(column.windows)]
+    return mean_by_row(torch.cat(logits), column.count)
+
+
+def _some(windows: Windows) -> Tensor:
+    """Return all windows, or some that are spread evenly over the rows where all would take too much memory."""
+    most = min(MEASURED, MEASURED_NUMBERS // max(1, int(np.prod(windows.shape[1:]))))
+    if len(windows) <= most:
+        return windows[:]
+    return windows[torch.linspace(0, len(windows) - 1, most).long()]
 
 
 class Diverged(ConfigError):
@@ -82,7 +90,7 @@ class Trainer:
     def measure(self) -> None:
         """Set the normalisation of each encoder from training rows, before the first step."""
         for name, encoder in self.strategy.encoders.items():
-            encoder.measure(self.samples["train"].columns[name].windows[:MEASURED].to(self.device))
+            encoder.measure(_some(self.samples["train"].columns[name].windows).to(self.device))
         collectives.broadcast(self.strategy.state_dict())
 
     def resume(self) -> None:

@@ -13,6 +13,8 @@ from mla_serve.table.split_names import stem_of
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.run_folder import LAST, RUN
 
+CACHE = ".cache"  # in --runs
+
 
 def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] | None = None) -> list[str]:
     """Refuse to write where there is anything other than a run or bundle of this name.
@@ -65,5 +67,5 @@ def generated_folder(config: TrainConfig) -> Path:
 
 
 def cache_folder(config: TrainConfig) -> Path:
-    """Return the folder of the features that frozen encoders compute."""
-    return config.cache or config.runs / "features"
+    """Return the folder of decoded values and of the features of frozen encoders. No run can have the default's name."""
+    return config.cache or config.runs / CACHE

@@ -11,21 +11,22 @@ from typing import Any
 import torch
 
 from mla_serve.errors import ConfigError
-from mla_serve.inputs import Input, Payload
-from mla_serve.table import Row, Schema, Table, check_rows, read_payload, read_table
-from mla_serve.table.dataset import describe_left_out
+from mla_serve.inputs import Input
+from mla_serve.table import Row, Schema, Table, read_payload, read_table
+from mla_serve.table.dataset import describe_left_out, leave_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.choices import Choices, choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
 from mla_serve.train.data.checks import DATA, Rows, check_data
 from mla_serve.train.data.choose_inputs import choose_inputs
-from mla_serve.train.data.duplicates import Fingerprint, fingerprint
+from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
-from mla_serve.train.data.samples import Samples
+from mla_serve.train.data.samples import Samples, make_samples
+from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
-from mla_serve.train.paths import check_paths, default_name, generated_folder
+from mla_serve.train.paths import cache_folder, check_paths, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
@@ -39,6 +40,7 @@ class Plan:
     name: str
     table: Table
     rows: Mapping[str, Sequence[Row]]
+    decoded: DecodedTable
     recipe: Recipe
     notes: list[str]
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
@@ -61,6 +63,10 @@ class Plan:
     def build(self, seed: int) -> Strategy:
         """Make the modules, freshly initialised; `load_backbones` gives pretrained encoders their weights."""
         return self.recipe.build(seed)
+
+    def samples(self, split: str, encoders: Mapping[str, Encoder] | None = None) -> Samples:
+        """Make the samples of a split. Args: encoders, by modality; frozen ones compute features at once."""
+        return make_samples(self.rows[split], self.decoded, self.recipe.inputs, self.recipe.classes, encoders)
 
     def load_backbones(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
         """Give pretrained encoders their weights."""
@@ -96,8 +102,8 @@ def make_plan(config: TrainConfig) -> Plan:
     notes += check_modalities(rows, kinds, held_out=held_out is not None)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
-    notes += decode_and_check(table, rows, inputs, table.classes)
-    notes += [DATA + note for note in describe_left_out(table)]
+    decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
+    notes += [*found, *(DATA + note for note in describe_left_out(table))]
     notes += check_pretrained(rows["train"], pretrained)
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(table.classes, inputs, encoders, settings, config.width, config.strategy, config)
@@ -105,8 +111,9 @@ def make_plan(config: TrainConfig) -> Plan:
     choices, told = choose(config, name, rows["train"], recipe)
     notes += told
     return Plan(
-        name, table, rows, recipe, notes, choices=choices, pretrained=pretrained, replaced=replaced, held_out=held_out
-    )
+        name, table, rows, decoded, recipe, notes, choices=choices, pretrained=pretrained, replaced=replaced,
+        held_out=held_out,
+    )  # fmt: skip
 
 
 def count_steps(planned: Plan) -> int:
@@ -167,23 +174,21 @@ def choose_all_inputs(
     return {name: inputs[name] for name in kinds}, pretrained
 
 
-def decode_and_check(table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str]) -> list[str]:
-    """Decode every value of the table once, and return notes on what may be wrong with the rows.
+def decode_and_check(
+    table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str], config: TrainConfig
+) -> tuple[DecodedTable, dict[str, Sequence[Row]], list[str]]:
+    """Decode every value of the table once, leave out what is at fault, and look at the rows that remain.
 
     Args: rows, those to be used, by split; inputs, of the modalities to be used.
-    Raises: DataError when a value cannot be decoded, or nothing can be learned from the rows.
+    Returns: the decoded values, the rows that remain, and notes on what may be wrong with them.
+    Raises: DataError when a value cannot be decoded and may not be left out, or nothing can be learned from the rows;
+    ConfigError when the cache cannot be written.
     """
-
-    def decode(modality: str, value: Payload) -> Fingerprint | None:
-        spec = inputs.get(modality)
-        return fingerprint(spec.kind, value, spec.decode(value, modality)) if spec else None
-
-    decoded = check_rows(table, list(table.splits), decode)
-
-    def fingerprints(row: Row) -> dict[str, Fingerprint]:
-        return {name: one for name, one in decoded[row.place].items() if one}
-
-    return check_data(rows, {name: spec.kind for name, spec in inputs.items()}, fingerprints, classes)
+    decoded = decode_table(table, inputs, cache_folder(config), config.threads)
+    table.faults.raise_if_any()
+    kept = {split: leave_out(listed, table.faults) for split, listed in rows.items()}
+    kinds = {name: spec.kind for name, spec in inputs.items()}
+    return decoded, dict(kept), check_data(kept, kinds, decoded.read_fingerprints(), classes)
 
 
 def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:

@@ -20,7 +20,7 @@ from mla_serve.output.targets import RUN_FOLDER
 from mla_serve.train.clock import Clock
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.row_counts import count_rows
-from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
 from mla_serve.train.golden_samples import generate_golden_samples, pick_golden_samples
@@ -28,7 +28,6 @@ from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan
 from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
-from mla_serve.train.strategies import Strategy
 from mla_serve.train.strategies.head_projection import canonical
 
 FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "show", "samples", "data", "extend", "cache")
@@ -55,9 +54,10 @@ def train_as_planned(
     strategy = planned.build(config.seed)
 
     def read() -> dict[str, Samples]:
+        planned.decoded.complete(planned.table, config.threads)
         planned.load_backbones(strategy, cache_folder(config), device)
         splits = ("train", "val") if collectives.is_main() else ("train",)
-        return {split: _decode(planned, strategy, split) for split in splits}
+        return {split: planned.samples(split, dict(strategy.encoders.items())) for split in splits}
 
     samples = collectives.main_first(read) if planned.pretrained else read()
     trainer = Trainer(strategy, samples, folder, choices=planned.choices, device=device, clock=clock)
@@ -66,11 +66,6 @@ def train_as_planned(
     if collectives.is_main():
         _finish(config, planned, folder, trainer, samples)
     return folder
-
-
-def _decode(planned: Plan, strategy: Strategy, split: str) -> Samples:
-    recipe = planned.recipe
-    return decode_rows(planned.rows[split], recipe.inputs, recipe.classes, dict(strategy.encoders.items()))
 
 
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:

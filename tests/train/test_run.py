@@ -27,10 +27,11 @@ from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
 from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
-from mla_serve.table import Row
+from mla_serve.table import Row, Table
 from mla_serve.train.augmentation import choose_augmentation
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.data.decode import decode_table
+from mla_serve.train.data.samples import make_samples
 from mla_serve.train.plan import make_plan
 from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
@@ -384,10 +385,12 @@ def test_generated_samples_are_not_spoiled_twice(config: TrainConfig) -> None:
         assert choose_augmentation(told, [], recipe) == (expected, [])
 
 
-def test_of_a_long_text_training_keeps_what_is_looked_at() -> None:
+def test_of_a_long_text_training_keeps_what_is_looked_at(tmp_path: Path) -> None:
     """Augmentation edits the text in every epoch: megabytes that are cut away afterwards would cost minutes."""
-    spec = TextInput("", length=50, max_characters=50)
-    spec.__dict__["_tokenizer"] = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 1}, unk_token="?"))
-    row = Row("1", "a", {"text": "abc" * 1_000_000}, {}, {})
-    kept = decode_rows([row], {"text": spec}, ["a"]).columns["text"].payloads
-    assert kept == [("abc" * 1_000_000)[:50]]
+    text = "abc" * 1_000_000
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 1}, unk_token="?"))
+    inputs = {"text": TextInput(tokenizer.to_str(), length=50, max_characters=50)}
+    row = Row("1", "a", {"text": text}, {}, {})
+    table = Table(tmp_path, {"text": "text"}, {"train": (row,)}, ("a",), "")
+    decoded = decode_table(table, inputs, tmp_path / "cache")
+    assert make_samples([row], decoded, inputs, ["a"]).columns["text"].payloads == [text[:50]]

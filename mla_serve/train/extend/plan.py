@@ -98,8 +98,8 @@ def plan_extension(config: TrainConfig) -> Extension:
     rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
-    notes += decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes)
-    notes += [DATA + note for note in describe_left_out(table)]
+    decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes, config)
+    notes += [*found, *(DATA + note for note in describe_left_out(table))]
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
@@ -107,7 +107,7 @@ def plan_extension(config: TrainConfig) -> Extension:
     choices, told = choose(dataclasses.replace(config, balance="none"), name, rows["train"], recipe)
     notes += told
     planned = Extension(
-        name, table, rows, recipe, notes, base, head, choices=choices, pretrained=pretrained, replaced=replaced,
+        name, table, rows, decoded, recipe, notes, base, head, choices=choices, pretrained=pretrained, replaced=replaced,
         held_out=held_out,
     )  # fmt: skip
     planned.build(config.seed)

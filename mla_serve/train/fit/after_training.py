@@ -20,8 +20,8 @@ from mla_serve.train.fit.features import (
     Choice,
     Encoded,
     any_corruption,
-    corrupt_column,
     encode_column,
+    encode_corrupted,
     first_corruption,
     stack,
 )
@@ -97,8 +97,7 @@ class Corruptor:
         encoded = {}
         for position, (name, spec) in enumerate(self._inputs.items()):
             seed = int(np.random.SeedSequence([self._seed, stream, position]).generate_state(1)[0])
-            column = corrupt_column(self._rows, name, spec, choice(spec), seed, self._strategy.encoders[name])
-            encoded[name] = encode_column(self._strategy, name, column, self._device)
+            encoded[name] = encode_corrupted(self._strategy, self._rows, name, spec, choice(spec), seed, self._device)
         return encoded
 
 
