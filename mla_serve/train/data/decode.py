@@ -23,7 +23,8 @@ from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Array, Input
 from mla_serve.progress import Progress
 from mla_serve.table import Row, Table
-from mla_serve.table.dataset import Value, read_payload
+from mla_serve.table.cells import Value
+from mla_serve.table.dataset import read_payload
 from mla_serve.table.faults import Place
 from mla_serve.train.cache.folders import note_use
 from mla_serve.train.cache.store import FULL_ADVICE, ArrayStore, map_in_threads

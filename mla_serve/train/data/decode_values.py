@@ -24,7 +24,8 @@ from typing import TypeVar
 
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Array, Input, Payload
-from mla_serve.table.dataset import Value, read_payload
+from mla_serve.table.cells import Value
+from mla_serve.table.dataset import read_payload
 from mla_serve.train.data.fingerprints import Fingerprint, fingerprint
 from mla_serve.train.data.packing import packing_of
 

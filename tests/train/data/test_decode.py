@@ -332,7 +332,9 @@ def test_texts_are_stored_once_and_come_back(tmp_path: Path) -> None:
     assert len(decoded.store("text")) == 2
     windows = make_samples(table.splits["train"], decoded, inputs, table.classes).columns["text"].windows[:]
     assert windows.dtype == torch.int64
-    assert torch.equal(windows, torch.from_numpy(np.concatenate([inputs["text"].decode(text, "text") for text in texts])))
+    assert torch.equal(
+        windows, torch.from_numpy(np.concatenate([inputs["text"].decode(text, "text") for text in texts]))
+    )
 
 
 def _words() -> TextInput:
