@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mla_serve.train.run_folder import RunFolder
 
 def finish_bundle(staging: Path, manifest: Manifest, facts: dict[str, Any], folder: RunFolder, data: Path) -> Manifest:
     """Measure the bundle on the run's data if they are still there; write report, model card and the final manifest."""
-    predictor = Predictor(Bundle.load(staging))
+    predictor = Predictor(Bundle.load(staging), threads=len(os.sched_getaffinity(0)))
     split_run = run_measured_split(facts, data, predictor)
     metrics = score_split(predictor, split_run, DRAWS, SHOWN_RULES) if split_run else {}
     if split_run and split_run.split == "val" and facts.get("held_out"):

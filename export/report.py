@@ -17,10 +17,12 @@ from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_mo
 from mla_serve.export.page import render
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.progress import Progress
 from mla_serve.table.faults import format_place
 
 WRONGEST = 10
-SPOILED_ROWS = 200
+SPOILED_ROWS, SPOILED_ROWS_LARGE = 200, 100  # the second where the encoders are large
+LARGE = 20_000_000  # bytes of all encoders; each row takes about a second of a core then
 SEVERITIES = (1, 3, 5)
 POOLED = 8  # patterns in the reliability diagram
 
@@ -59,17 +61,27 @@ def write_report(
 def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
     """Measure what the report shows in addition to the manifest's metrics."""
     outputs, labels = split_run.outputs, split_run.labels
-    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
+    rows = SPOILED_ROWS_LARGE if _encoder_bytes(predictor) > LARGE else SPOILED_ROWS
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:rows])
     samples = split_run.samples()
-    part = analysis.take(outputs, chosen)
-    picked = [samples[b] for b in chosen]
+    part, picked = analysis.take(outputs, chosen), samples.take(chosen)
+    inputs = predictor.bundle.inputs.values()
+    with Progress("measuring with corruptions", len(SEVERITIES) * sum(len(spec.corruptions) for spec in inputs)) as bar:
+        corrupted = analysis.corruption_curves(
+            predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES, lambda: bar.advance(1)
+        )
     return measure_more(predictor, split_run, DRAWS, SHOWN_RULES) | {
         "reliability": {rule: _reliability(predictor, split_run, rule) for rule in ("paper", DEFAULT_RULE)},
-        "corruptions": analysis.corruption_curves(predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES),
+        "corruptions": corrupted,
         "corruption_baseline": analysis.leave_one_out(predictor, part, labels[chosen], SHOWN_RULES),
         "corruption_rows": len(chosen),
         "wrongest": _wrongest(predictor, split_run),
     }
+
+
+def _encoder_bytes(predictor: Predictor) -> int:
+    bundle = predictor.bundle
+    return sum((bundle.folder / modality.encoder).stat().st_size for modality in bundle.manifest.modalities.values())
 
 
 def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[dict[str, float]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from rich.progress import track
@@ -24,9 +24,35 @@ from mla_serve.table.faults import Faults, Place, abbreviate, join_names
 from mla_serve.table.split_names import split_named
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
-BATCH = 128
 DRAWS = 20
 COVERAGE = 0.9
+
+
+class Payloads(Sequence[Mapping[str, Payload]]):
+    """The payloads of rows. A row is read when it is asked for, because all of them may not fit into memory."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Mapping[str, Payload]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Payloads: ...
+
+    def __getitem__(self, at: int | slice) -> Mapping[str, Payload] | Payloads:
+        """Read the payloads of one row."""
+        if isinstance(at, slice):
+            return Payloads(self._rows[at])
+        return {name: read_payload(value) for name, value in self._rows[at].values.items()}
+
+    def take(self, chosen: Iterable[int]) -> Payloads:
+        """Return the payloads of some rows."""
+        return Payloads([self._rows[at] for at in chosen])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +69,9 @@ class SplitRun:
     fingerprint: str
     notes: Sequence[str] = ()
 
-    def samples(self) -> list[dict[str, Payload]]:
-        """Return the payloads of every row."""
-        return [{name: read_payload(value) for name, value in row.values.items()} for row in self.rows]
+    def samples(self) -> Payloads:
+        """Return the payloads of every row; files are read when a row is asked for."""
+        return Payloads(self.rows)
 
 
 def run_split(
@@ -159,9 +185,9 @@ def _run_graphs(
     """
     kept: list[Row] = []
     outputs: list[GraphOutputs] = []
-    starts = range(0, len(rows), BATCH)
+    starts = range(0, len(rows), analysis.BATCH)
     for at in track(starts, "measuring", console=errors, transient=True, disable=quiet):
-        batch = rows[at : at + BATCH]
+        batch = rows[at : at + analysis.BATCH]
         decoded = {row.place: _decode(predictor, row, faults) for row in batch}
         usable = () if faults.refuses else leave_out(batch, faults)
         samples = [{name: decoded[row.place][name] for name in predictor.names if name in row.values} for row in usable]

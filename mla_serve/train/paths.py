@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mla_serve.errors import ConfigError
-from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target
+from mla_serve.output.replacing import remove_leftovers
+from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target, write_errors
 from mla_serve.table.read import data_folder
 from mla_serve.table.split_names import stem_of
 from mla_serve.train.config import TrainConfig
@@ -39,6 +40,9 @@ def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] 
     own = {"the folder of the run": folder, "the cache": cache_folder(config)}
     spared = {**data, "the folder of --runs": config.runs, "the file of --about": config.about}
     notes.append(check_target("--out", out, bundle_called(name), {**(read or {}), **own}, spared))
+    for target in (folder, out):
+        with write_errors(target):
+            remove_leftovers(target)
     return [note for note in notes if note]
 
 

@@ -58,7 +58,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"out": Path("runs")}, "holds the folder of the run"),
     ({"out": Path("runs/mail")}, "is the folder of the run"),
     ({"out": Path("runs/mail/bundle")}, "lies in the folder of the run"),
-    ({"out": Path("runs/features")}, "is the cache"),
+    ({"out": Path("runs/.cache")}, "is the cache"),
     ({"runs": Path("crowded")}, "holds notes.txt"),
     ({"runs": Path()}, "--runs mail: is the data folder"),
     ({"runs": Path("about.md")}, "cannot be written (Not a directory"),
@@ -107,7 +107,7 @@ def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys:
         Bundle.load(work / "models" / "mail")
         assert others.items() <= tree(work).items()
     assert sorted(path.name for path in (work / "models").iterdir()) == ["mail", "mail.old", "other"]
-    assert sorted(path.name for path in (work / "runs").iterdir()) == ["mail", "mail.old"]
+    assert sorted(path.name for path in (work / "runs").iterdir()) == [".cache", "mail", "mail.old"]
     for out, says in (("mail", "is the data folder"), ("runs/mail", "is the folder of the run"), ("full", "notes.txt")):
         before = tree(work)
         with pytest.raises(ConfigError, match=says):

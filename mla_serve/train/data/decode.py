@@ -24,6 +24,7 @@ from mla_serve.inputs import Array, Input
 from mla_serve.progress import Progress
 from mla_serve.table import Row, Table
 from mla_serve.table.cells import Value
+from mla_serve.table.check_files import describe_undecodable
 from mla_serve.table.dataset import read_payload
 from mla_serve.table.faults import Place
 from mla_serve.train.cache.folders import note_use
@@ -176,10 +177,8 @@ class _Decoding:
         self._store.append(list(new), [one.records for one in new.values()], info)
 
     def _add_fault(self, place: Place, value: Value, message: str) -> None:
-        folder, file = self._table.folder, ""
-        if isinstance(value, Path):
-            file = f"{value.relative_to(folder).as_posix() if value.is_relative_to(folder) else value}: "
-        self._table.faults.add_value(place, self._name, f"{file}{message}")
+        described = describe_undecodable(DataError(message), value, self._table.folder)
+        self._table.faults.add_value(place, self._name, described)
 
 
 def open_store(cache: Path, spec: Input) -> ArrayStore:
