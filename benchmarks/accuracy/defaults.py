@@ -188,7 +188,6 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
     import torch
 
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.data.samples import decode_rows
     from mla_serve.train.loop import Trainer, modality_logits
     from mla_serve.train.plan import make_plan
     from mla_serve.train.run_folder import RunFolder
@@ -198,8 +197,8 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
     plan = make_plan(
         TrainConfig(data=_data(cell, config), modalities=cell.modalities, seed=cell.seed, runs=config.work, **given)
     )
-    strategy, recipe = plan.build(cell.seed), plan.recipe
-    samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes) for split in plan.rows}
+    strategy = plan.build(cell.seed)
+    samples = {split: plan.samples(split) for split in plan.rows}
     folder = RunFolder(cell.path(config.work).with_suffix(""))
     folder.path.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(strategy, samples, folder, choices=plan.choices, device=torch.device("cpu"))
@@ -214,7 +213,7 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
         return scores(log_p, samples["test"].labels.numpy()[there], shares)
 
     def report(record: dict[str, Any]) -> None:
-        paper = dataclasses.replace(Fusion.paper(tuple(recipe.inputs)), prior_shift=trainer.validation_shift)
+        paper = dataclasses.replace(Fusion.paper(tuple(plan.recipe.inputs)), prior_shift=trainer.validation_shift)
         kept: dict[str, Any] = {key: record[key] for key in ("epoch", "accuracy", "nll", "macro_f1")}
         if any(SIGN[key] * kept[key] > max((SIGN[key] * r[key] for r in records), default=-np.inf) for key in SIGN):
             kept["test"] = scored(paper)
@@ -223,7 +222,7 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
     trainer.measure()
     trainer.run(report)
     strategy.shift_heads(balance.head_shift)
-    fusion = _fit(strategy, samples, plan.rows["val"], recipe)
+    fusion = _fit(strategy, samples, plan.rows["val"], plan.recipe)
     shift = dataclasses.replace(balance, method="prior").prior_shift
     final = {"plain": scored(fusion), "shifted": scored(dataclasses.replace(fusion, prior_shift=shift))}
     for leftover in folder.path.iterdir():
