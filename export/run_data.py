@@ -12,9 +12,12 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.evaluation.splits import SplitRun, run_rows
 from mla_serve.table import Row, Schema, Table, TableOptions, read_table
+from mla_serve.table.dataset import leave_out
+from mla_serve.table.faults import Fault
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 
 log = logging.getLogger("mla_serve")
+SHOWN = 3  # faults in a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,16 @@ def read_table_again(facts: Mapping[str, Any], data: Path) -> Table:
     table = read_table(data, _options(facts))
     if table.fingerprint != facts["config"]["fingerprint"]:
         raise ConfigError(f"{data}: not the tables that the run was trained on: their fingerprint differs; {advice}")
-    return table
+    _warn_of_new(table.faults.restore(facts.get("left_out", ())))
+    splits = {split: leave_out(rows, table.faults) for split, rows in table.splits.items()}
+    return dataclasses.replace(table, splits=splits)
+
+
+def _warn_of_new(faults: Sequence[Fault]) -> None:
+    """Warn of what is left out although training could use it, such as a file that was removed since."""
+    if faults:
+        shown = "; ".join(map(str, faults[:SHOWN]))
+        log.warning("%s faults that were not there at training, left out too: %s", len(faults), shown)
 
 
 def _options(facts: Mapping[str, Any]) -> TableOptions:
@@ -44,6 +56,7 @@ def _options(facts: Mapping[str, Any]) -> TableOptions:
         group=config.get("group"),
         skip_bad=config.get("skip_bad", False),
         skip_bad_values=config.get("skip_bad_values", False),
+        advise=False,  # export has no such flags
         schema=Schema.from_dict(table) if table else None,
     )
 
@@ -82,7 +95,10 @@ def run_measured_split(facts: Mapping[str, Any], data: Path, predictor: Predicto
         table = read_table_again(facts, data)
         rows = {"test": table.splits.get("test", ()), "val": split_again(facts, table, predictor.names)[1]}
         split = "test" if any(row.values.keys() & set(predictor.names) for row in rows["test"]) else "val"
-        return run_rows(predictor, rows[split], split, table.fingerprint, table.faults)
+        known = len(table.faults.found)
+        split_run = run_rows(predictor, rows[split], split, table.fingerprint, table.faults)
+        _warn_of_new(table.faults.found[known:])
+        return split_run
     except MlaServeError as error:
         log.warning("the bundle is not measured: %s", error)
         return None

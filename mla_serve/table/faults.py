@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mla_serve.errors import DataError
 
@@ -37,13 +39,14 @@ class FaultPolicy:
 
     skip_bad: leave out the rows with faults. skip_bad_values: leave out only the value at fault, and keep the rest of its
     row. Without either, any fault is an error. show: number of faults in the message. faults_file: CSV file for the whole
-    list; another file of that name is never replaced.
+    list; another file of that name is never replaced. advise: whether the message names the flags that leave faults out.
     """
 
     skip_bad: bool = False
     skip_bad_values: bool = False
     show: int = MOST_SHOWN
     faults_file: Path | None = None
+    advise: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,20 @@ class Faults:
             notes.append("more than half of the rows are left out: is the table read as it is meant?")
         return notes + ([self.write_list()] if notes and self.policy.faults_file else [])
 
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return all faults as plain types for JSON."""
+        return [dataclasses.asdict(fault) for fault in self._sorted()]
+
+    def restore(self, faults: Iterable[Mapping[str, Any]]) -> list[Fault]:
+        """Add the faults that `to_dicts` returned when the table was read before.
+
+        Returns: those found now that were not found then.
+        """
+        before = [_restore(fields) for fields in faults]
+        new = _without(self.found, before)
+        self.found += _without(before, self.found)
+        return new
+
     def write_list(self) -> str:
         """Write all faults to the file of the policy, one line for each row, and return a sentence that says where."""
         path = self.policy.faults_file
@@ -183,8 +200,20 @@ class Faults:
         """Return where the whole list is, and how to go on without what is at fault."""
         advice = [listed] if listed else []
         if all(fault.place[1] > 0 and not fault.broken for fault in refused):
-            advice.append(f"correct {'it' if len(refused) == 1 else 'them'}, or add {_ways(refused)}")
+            ways = f", or add {_ways(refused)}" if self.policy.advise else ""
+            advice.append(f"correct {'it' if len(refused) == 1 else 'them'}{ways}")
         return advice
+
+
+def _without(faults: Sequence[Fault], others: Sequence[Fault]) -> list[Fault]:
+    """Return the faults that concern a row or value that no other fault concerns."""
+    known = {(place, other.modality) for other in others for place in other.places}
+    return [fault for fault in faults if not known.issuperset((place, fault.modality) for place in fault.places)]
+
+
+def _restore(fields: Mapping[str, Any]) -> Fault:
+    also = tuple((file, line) for file, line in fields["also"])
+    return Fault(**{**fields, "place": tuple(fields["place"]), "also": also})
 
 
 def _ways(faults: Sequence[Fault]) -> str:

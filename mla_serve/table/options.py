@@ -20,7 +20,7 @@ class TableOptions:
     val, test: share of the rows for validation and test, where the table names no splits; None: the default.
     seed: of the split.
     skip_bad: leave out rows with faults; skip_bad_values: leave out only the values with faults.
-    show: number of faults in a message; faults_file: where the whole list is written.
+    show: number of faults in a message; faults_file: where the whole list is written; advise: see FaultPolicy.
     schema: read the columns as they were at training, and infer nothing.
     known: read these columns as they were at training, and infer the others.
     """
@@ -35,10 +35,11 @@ class TableOptions:
     skip_bad_values: bool = False
     show: int = 20
     faults_file: Path | None = None
+    advise: bool = True
     schema: Schema | None = None
     known: Schema | None = None
 
     @property
     def policy(self) -> FaultPolicy:
         """What to do with faults."""
-        return FaultPolicy(self.skip_bad, self.skip_bad_values, self.show, self.faults_file)
+        return FaultPolicy(self.skip_bad, self.skip_bad_values, self.show, self.faults_file, self.advise)

@@ -160,6 +160,7 @@ def _finish(
             "data": str((config.data or planned.table.folder).resolve()),
             "table": planned.table.schema.to_dict(),
             "held_out": planned.held_out,
+            "left_out": planned.table.faults.to_dicts(),
             "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": dataclasses.asdict(fitted.fusion),
             "conformal": fitted.conformal,

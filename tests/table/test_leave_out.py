@@ -57,6 +57,7 @@ def good_row(number: int) -> Cells:
 
 def write(folder: Path, faults: Injected) -> Path:
     """Write a data set with these faults: a table, a good picture, and files that are none."""
+    folder.mkdir(exist_ok=True)
     content = io.BytesIO()
     Image.linear_gradient("L").resize((20, 20)).save(content, "PNG")
     (folder / "a.png").write_bytes(content.getvalue())
@@ -185,6 +186,23 @@ def test_a_mask_that_loses_its_last_modality_keeps_the_others() -> None:
     (left,) = leave_out([row], faults)
     assert (left.values, left.present) == ({"text": "x"}, {"80": {"text"}})
     assert leave_out([row], Faults()) == (row,)
+
+
+def test_what_was_left_out_is_left_out_again_and_what_is_new_is_told(tmp_path: Path) -> None:
+    folder = write(tmp_path, {3: "no file", 5: "unreadable id"})
+    options = TableOptions(skip_bad=True, advise=False)
+    before = read_table(folder, options)
+    before.faults.add_value(("train.jsonl", 8), "image", "broken")  # as decoding does
+    kept = json.loads(json.dumps(before.faults.to_dicts()))
+    again = read_table(folder, options)
+    assert again.faults.restore(kept) == []
+    assert {fault.place[1] for fault in again.faults.found} == {4, 6, 8}
+    assert len(again.faults.found) == 3
+    later = read_table(write(tmp_path / "later", {3: "no file", 9: "no text"}), options)
+    assert [str(fault).split(": ")[:2] for fault in later.faults.restore(kept)] == [["train.jsonl:10", "text"]]
+    with pytest.raises(DataError) as refused:
+        read_table(folder, TableOptions(advise=False))
+    assert "--skip-bad" not in str(refused.value)
 
 
 def test_more_than_half_left_out_is_said() -> None:
