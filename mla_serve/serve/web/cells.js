@@ -34,6 +34,7 @@ export function cellsField({ name, modality, changed, say }) {
     more.hidden = Boolean(wanted);
     more.setAttribute("aria-expanded", String(expanded));
     describe();
+    if (cells.every(cell => cell.element.hidden)) count.textContent = "No column has this in its name";
   }
   function toggle() {
     expanded = !expanded;
@@ -66,7 +67,7 @@ export function cellsField({ name, modality, changed, say }) {
     },
     payload() {
       const unreadable = cells.find(cell => cell.isUnreadable());
-      if (unreadable) say(`${unreadable.name}: this is no ${unreadable.type}.`, unreadable.name);
+      if (unreadable) say(`this is no ${unreadable.type}, so it is left out`, unreadable.name);
       const filled = cells.filter(cell => cell.isFilled());
       return filled.length ? JSON.stringify(Object.fromEntries(filled.map(cell => [cell.name, cell.value()]))) : null;
     },
