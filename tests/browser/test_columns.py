@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from mla_serve.inputs import Column, ColumnsInput
@@ -27,7 +28,10 @@ FIRST = (
     Column("constructor", "number", low=0.0, high=1.0, middle=0.25),
     Column('it\'s "Größe".', "number", low=-3.0, high=3.0),
 )
-MORE = tuple(Column(f"measure {number}", "number", low=0.0, high=1.0, middle=0.5) for number in range(22))
+MORE = (
+    *(Column(f"measure {number}", "number", low=0.0, high=1.0, middle=0.5) for number in range(21)),
+    Column("size", "number", low=1e9, high=2e9, middle=1.5e9),
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,11 @@ def wait_for_cells(page: Any, cells: dict[str, Any]) -> None:
         " return names.length === expected.length && expected.every(([name, cell]) => Object.hasOwn(cells, name) && cells[name] === cell); }",
         arg=list(map(list, cells.items())),
     )
+
+
+def shown_cells(cells: dict[str, Any]) -> dict[str, Any]:
+    """Return cells as the page keeps them: of a date the day."""
+    return {name: cell[:10] if name == "listed" else cell for name, cell in cells.items()}
 
 
 def hint(page: Any) -> str:
@@ -132,10 +141,23 @@ def test_an_example_and_clear(page: Any) -> None:
     assert field(page, "price").input_value() == ""
 
 
-def test_a_sample_of_the_model_fills_the_cells(page: Any) -> None:
-    page.locator(".chip").first.click()
+def test_a_sample_of_the_model_fills_the_cells(page: Any, address: str) -> None:
+    samples = httpx.get(f"{address}samples").json()
+    number = next(number for number, sample in enumerate(samples) if "size" in sample["columns"])
+    page.locator(".chip").nth(number).click()
     wait_for_opinions(page, "text", "columns")
-    assert "filled in" in hint(page)
+    wait_for_cells(page, shown_cells(samples[number]["columns"]))
+    assert not card(page, "columns").get_by_role("alert").is_visible()  # a column called size is no size of a file
+
+
+def test_a_value_that_training_did_not_have_is_kept(page: Any) -> None:
+    cells = {"colour": "violet", "brand": "None of them", "in stock": False, "listed": "1999-12-31"}
+    page.route("**/samples", lambda route: route.fulfill(json=[{"columns": cells}]))
+    page.reload()
+    watch_requests(page)
+    page.locator(".chip").first.click()
+    wait_for_cells(page, cells)
+    assert "not among the values seen in training" in card(page, "columns").inner_text()
 
 
 def test_more_than_eight_columns_are_folded_away_and_found(page: Any) -> None:
@@ -149,25 +171,28 @@ def test_more_than_eight_columns_are_folded_away_and_found(page: Any) -> None:
     assert visible.count() == 11
     field(page, "measure 13").fill("1")
     wait_for_cells(page, {"measure 13": 1})
+    columns.get_by_role("searchbox").fill("none of them")
+    assert visible.count() == 0
+    assert hint(page) == "No column has this in its name"
     columns.get_by_role("searchbox").fill("")
     assert visible.count() == 8
     assert columns.get_by_role("button", name="Show all 30 (1 more filled in)").is_visible()
 
 
 def test_a_refused_cell_is_explained_and_marked(page: Any) -> None:
-    detail = {"title": "An input cannot be used", "detail": "expected a number", "field": "columns.measure 21"}
+    detail = {"title": "An input cannot be used", "detail": "expected a number", "field": "columns.measure 20"}
     problem = {"status": 422, "content_type": "application/problem+json", "body": json.dumps(detail | {"status": 422})}
     page.route("**/predict", lambda route: route.fulfill(**problem), times=1)
     field(page, "price").fill("1")
     message = card(page, "columns").get_by_role("alert")
     message.wait_for()
-    assert "measure 21: An input cannot be used. Expected a number." in message.inner_text()
-    assert field(page, "measure 21").get_attribute("aria-invalid") == "true"
-    assert field(page, "measure 21").is_visible()
+    assert "measure 20: An input cannot be used. Expected a number." in message.inner_text()
+    assert field(page, "measure 20").get_attribute("aria-invalid") == "true"
+    assert field(page, "measure 20").is_visible()
     field(page, "price").fill("2")
     wait_for_opinions(page, "columns")
     assert not message.is_visible()
-    assert field(page, "measure 21").get_attribute("aria-invalid") is None
+    assert field(page, "measure 20").get_attribute("aria-invalid") is None
 
 
 def test_a_cell_that_is_no_number_is_not_sent(page: Any) -> None:
@@ -175,7 +200,7 @@ def test_a_cell_that_is_no_number_is_not_sent(page: Any) -> None:
     field(page, "price").focus()
     page.keyboard.type("1e")
     card(page, "columns").get_by_role("alert").wait_for()
-    assert "price" in card(page, "columns").get_by_role("alert").inner_text()
+    assert card(page, "columns").get_by_role("alert").inner_text() == "price: this is no number, so it is left out"
     wait_for_cells(page, {"in stock": True})
 
 

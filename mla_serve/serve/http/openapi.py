@@ -195,7 +195,7 @@ def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, An
     be imported (its issue 1451).
     """
     options = option_schemas() if with_options else {}
-    form = {name: _form_field(reader) for name, reader in inputs.items()}
+    form = {name: _form_field(name, reader) for name, reader in inputs.items()}
     values = {name: _json_field(reader) for name, reader in inputs.items()}
     return {
         "content": {
@@ -266,19 +266,19 @@ def _example_cell(column: ColumnDescription) -> float | str | bool | None:
     return next(iter(column.values), None) if column.type == "category" else column.middle or column.high
 
 
-def _cells_schema(reader: ColumnsInput) -> dict[str, Any]:
+def _cells_schema(reader: ColumnsInput, advice: str = "") -> dict[str, Any]:
     """Return the schema of an object of cells. The categories of training are examples: others may be sent."""
     properties = {column.name: dict(CELL_SCHEMAS[column.type]) for column in reader.columns}
     for column in reader.columns:
         if column.values:
             properties[column.name]["examples"] = list(column.values[:EXAMPLE_VALUES])
     schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return schema | {"description": _description(reader)}
+    return schema | {"description": f"{_description(reader)}{advice}"}
 
 
-def _form_field(reader: Input) -> dict[str, Any]:
+def _form_field(name: str, reader: Input) -> dict[str, Any]:
     if isinstance(reader, ColumnsInput):
-        return _cells_schema(reader)
+        return _cells_schema(reader, f" Or a field for each column: {name}.{reader.columns[0].name}.")
     if reader.sent_as == "file":
         return {"type": "string", "format": "binary", "description": _description(reader)}
     return {"type": "string", "pattern": NOT_BLANK, "description": _description(reader)}

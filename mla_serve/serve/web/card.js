@@ -59,7 +59,7 @@ export function makeCard(name, modality, model, changed) {
   }
   async function load(content) {
     const limit = model.limits?.body_bytes ?? Infinity;
-    if (content.size > limit) {
+    if (content instanceof Blob && content.size > limit) {
       say(`This file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
       return;
     }

@@ -34,6 +34,7 @@ export function cellsField({ name, modality, changed, say }) {
     more.hidden = Boolean(wanted);
     more.setAttribute("aria-expanded", String(expanded));
     describe();
+    if (cells.every(cell => cell.element.hidden)) count.textContent = "No column has this in its name";
   }
   function toggle() {
     expanded = !expanded;
@@ -66,7 +67,7 @@ export function cellsField({ name, modality, changed, say }) {
     },
     payload() {
       const unreadable = cells.find(cell => cell.isUnreadable());
-      if (unreadable) say(`${unreadable.name}: this is no ${unreadable.type}.`, unreadable.name);
+      if (unreadable) say(`this is no ${unreadable.type}, so it is left out`, unreadable.name);
       const filled = cells.filter(cell => cell.isFilled());
       return filled.length ? JSON.stringify(Object.fromEntries(filled.map(cell => [cell.name, cell.value()]))) : null;
     },
@@ -115,7 +116,7 @@ const INPUTS = {
     write: String,
     example: () => column.middle,
   }),
-  category: column => ({ ...categoryInput(column), read: text => text, write: String, example: () => column.values[0] ?? null }),
+  category: column => ({ ...categoryInput(column), read: text => text, example: () => column.values[0] ?? null }),
   date: column => ({
     input: el("input", { type: "date" }),
     read: text => text,
@@ -133,9 +134,18 @@ const INPUTS = {
 /** A menu of few values; a text with suggestions where there are more. */
 function categoryInput(column) {
   const options = column.values.map(value => el("option", { value }, value));
-  if (column.value_count <= MOST_CHOICES) return { input: el("select", {}, el("option", { value: "" }, NOTHING), ...options) };
+  if (column.value_count <= MOST_CHOICES) {
+    const input = el("select", {}, el("option", { value: "" }, NOTHING), ...options);
+    const write = value => {
+      // A sample may have a value that training did not have.
+      if (!column.values.includes(String(value))) input.append(el("option", { value: String(value) }, String(value)));
+      return String(value);
+    };
+    return { input, write };
+  }
   const few = column.values.slice(0, 2).join(", ");
-  return { input: el("input", { type: "text", placeholder: `${few}, …`, autocomplete: "off", spellcheck: false, dir: "auto" }), list: el("datalist", {}, ...options) };
+  const input = el("input", { type: "text", placeholder: `${few}, …`, autocomplete: "off", spellcheck: false, dir: "auto" });
+  return { input, list: el("datalist", {}, ...options), write: String };
 }
 
 function isUnusual(column, text) {
