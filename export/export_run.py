@@ -36,6 +36,7 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input, Payload
 from mla_serve.output.replacing import staging_folder
 from mla_serve.output.targets import bundle_called, check_target
+from mla_serve.table.read import data_folder
 from mla_serve.train.run_folder import REFERENCES, RunFolder
 from mla_serve.train.strategies import Strategy
 
@@ -109,7 +110,9 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
         "the folder of the run": run,
         "the folder of the extended bundle": Path(extended) if extended else None,
     }
-    return check_target("--out", out, bundle_called(facts["name"]), disjoint=read, protected={"the data folder": data})
+    return check_target(
+        "--out", out, bundle_called(facts["name"]), disjoint=read, protected={"the data folder": data_folder(data)}
+    )
 
 
 def _write_graphs(

@@ -26,7 +26,7 @@ class EvaluateConfig:
     model: Path
     """Folder of the bundle, such as models/digits."""
     data: Path
-    """Folder with the tables."""
+    """Table, or folder of a data set."""
     split: str = "test"
     """Which rows: train, val or test."""
     draws: int = DRAWS

@@ -36,7 +36,7 @@ class PredictConfig(SampleFlags):
     model: Path = Path("models/digits")
     """Folder of the bundle."""
     table: Path | None = None
-    """Table of samples (.jsonl, .csv or .parquet) with a column for each modality. Paths are relative to its folder. An
+    """Table of samples, in any format that training reads, with a column for each modality. Paths are relative to its folder. An
     empty cell is a missing modality. No label is needed."""
     out: Path | None = None
     """File for the answers to --table, one row for each: .parquet, .csv or .jsonl. Older answers are kept as OUT.old; any

@@ -256,7 +256,7 @@ def _is_list(path: Path) -> bool:
 
 
 def format_place(place: Place) -> str:
-    """Format a place as train.jsonl:3, or train.parquet:row 3 where lines have no numbers. Characters that a terminal cannot show are escaped."""
+    """Format a place as train.jsonl:3, or train.parquet:row 3 for a format without lines. What cannot be shown is escaped."""
     file, line = place
     unit = "row " if file.lower().endswith(WITHOUT_LINES) else ""
     return escape(f"{file}:{unit}{line}" if line else file)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.faults import BrokenTable, Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import Cells, Line
-from mla_serve.table.split_names import SPLITS, split_named, split_of_table
+from mla_serve.table.split_names import SPLITS, names_split, split_named, split_of_table
 
 UNSPLIT = ""
 """The split of rows of a table that says nothing about splits."""
@@ -95,7 +94,7 @@ def describe_renamed_splits(records: Sequence[Record], split_column: str) -> lis
     """Describe the splits that have another name, as names of tables or in the column of the splits."""
     names = dict.fromkeys(record.place[0] for record in records)
     stems = {name: split for name in names if (split := split_of_table(name, loose=len(names) > 1))}
-    notes = [f"{name} is read as {split}" for name, split in stems.items() if Path(name).stem.lower() not in SPLITS]
+    notes = [f"{name} is read as {split}" for name, split in stems.items() if not names_split(name, split)]
     counts = Counter(
         (str(record.cells[split_column]).strip(), record.split)
         for record in records

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from mla_serve.table.formats import suffix_of
+from mla_serve.table.formats import without_suffix
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {
@@ -46,13 +46,19 @@ def split_of_table(name: str, *, loose: bool = False) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def names_split(name: str, split: str) -> bool:
+    """Return whether the path of a table holds the very name of a split, so that nothing needs to be said about it."""
+    path = PurePosixPath(name)
+    return split in (part.lower() for part in (stem_of(path.name), *path.parts[:-1]))
+
+
 def stem_of(file_name: str) -> str:
     """Return the name of a table: that of its file without suffix and without the number of a shard."""
-    stem = file_name[: len(file_name) - len(suffix_of(file_name))]
+    stem = without_suffix(file_name)
     match = SHARD.fullmatch(stem)
     return match[1] if match and match[1] else stem
 
 
 def is_shard(file_name: str) -> bool:
     """Return whether a file is one of several that hold a table, by its name."""
-    return stem_of(file_name) != file_name[: len(file_name) - len(suffix_of(file_name))]
+    return stem_of(file_name) != without_suffix(file_name)

@@ -24,7 +24,8 @@ class TrainConfig:
     """Train encoders for every modality of a table and one shared head, and export them as a bundle that can be served."""
 
     data: Path | None = None
-    """Folder with train/val/test tables (.jsonl, .csv or .parquet). Without it, a generated data set is used: keypad."""
+    """Table (CSV, TSV, JSON, Parquet, Arrow or Excel), or folder with one, with train/val/test tables, with a Hugging Face data
+    set or with a folder of files per class. Without it, a generated data set is used: keypad."""
 
     label: str | None = None
     """Column of the classes. Default: label, or the only column of a usual name such as target, class or category."""
@@ -49,7 +50,7 @@ class TrainConfig:
     """Folder of a bundle to add modalities to. Encoders are trained for the modalities that the table has and the bundle
     lacks, against the head of the bundle. The new bundle answers as the old one where the new modality is missing."""
     name: str | None = None
-    """Name of the model. Default: that of the data folder, or keypad; with --extend that of the bundle and _extended."""
+    """Name of the model. Default: that of the table or its folder, or keypad; with --extend that of the bundle and _extended."""
     out: Path | None = None
     """Folder that the bundle is written to. Default: models/NAME."""
     runs: Path = Path("runs")

@@ -9,8 +9,8 @@ from pathlib import Path
 from mla_serve.errors import ConfigError
 from mla_serve.output.replacing import remove_leftovers
 from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target, write_errors
+from mla_serve.table.formats import without_suffix
 from mla_serve.table.read import data_folder
-from mla_serve.table.split_names import stem_of
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.run_folder import LAST, RUN
 
@@ -54,7 +54,11 @@ def default_name(config: TrainConfig) -> str:
     if config.data is None:
         return "keypad"
     data = config.data.resolve()
-    name = re.sub(r"[^a-z0-9_-]+", "_", stem_of(data.name).lower()).strip("_-") if data.is_file() else data.name.lower()
+    name = (
+        re.sub(r"[^a-z0-9_-]+", "_", without_suffix(data.name).lower()).strip("_-")
+        if data.is_file()
+        else data.name.lower()
+    )
     if not name:
         raise ConfigError(f"--data {config.data}: gives the model no name; give one with --name")
     return name

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from mla_serve.errors import DataError
-from mla_serve.table.read import DataLines, read_lines
+from mla_serve.table.read import DataLines, read_lines, read_table
 from mla_serve.table.split_names import is_shard, split_named, split_of_table
 
 Cells = dict[str, Any]
@@ -70,6 +70,12 @@ def cells(read: DataLines) -> dict[str, list[Any]]:
 def test_the_split_of_a_table_is_told_from_its_path(name: str, split: str | None, loose: str | None) -> None:
     assert split_of_table(name) == split
     assert split_of_table(name, loose=True) == loose
+
+
+def test_only_other_names_of_splits_are_said(tmp_path: Path) -> None:
+    put(tmp_path, "train/metadata.csv", "test/metadata.csv", "dev/metadata.csv")
+    notes = read_table(tmp_path).notes
+    assert [note for note in notes if "is read as" in note] == ["dev/metadata.csv is read as val"]
 
 
 @pytest.mark.parametrize("name", ["Train", " VALIDATION ", "hold-out", "holdout", "dev", "eval", "evaluation"])

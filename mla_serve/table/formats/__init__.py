@@ -13,6 +13,6 @@ excel          .xlsx
 """
 
 from mla_serve.table.formats.line import Cells, Line, Reader, Say, say_nothing
-from mla_serve.table.formats.readers import READERS, suffix_of
+from mla_serve.table.formats.readers import READERS, suffix_of, without_suffix
 
-__all__ = ["READERS", "Cells", "Line", "Reader", "Say", "say_nothing", "suffix_of"]
+__all__ = ["READERS", "Cells", "Line", "Reader", "Say", "say_nothing", "suffix_of", "without_suffix"]

@@ -58,3 +58,8 @@ def suffix_of(name: str | PurePath) -> str:
     suffixes = [suffix.lower() for suffix in PurePath(name).suffixes]
     longest = "".join(suffixes[-2:])
     return longest if longest in READERS else next((each for each in suffixes[-1:] if each in READERS), "")
+
+
+def without_suffix(file_name: str) -> str:
+    """Return the name of a table without the suffix that READERS knows."""
+    return file_name[: len(file_name) - len(suffix_of(file_name))]
