@@ -10,7 +10,7 @@ from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, score_split
 from mla_serve.export.card import model_card
-from mla_serve.export.report import write_report
+from mla_serve.export.report import measure_importance, write_report
 from mla_serve.export.run_data import run_measured_split
 from mla_serve.train.run_folder import RunFolder
 
@@ -20,6 +20,8 @@ def finish_bundle(staging: Path, manifest: Manifest, facts: dict[str, Any], fold
     predictor = Predictor(Bundle.load(staging), threads=len(os.sched_getaffinity(0)))
     split_run = run_measured_split(facts, data, predictor)
     metrics = score_split(predictor, split_run, DRAWS, SHOWN_RULES) if split_run else {}
+    if split_run and (importance := measure_importance(predictor, split_run)):
+        metrics["importance"] = importance
     if split_run and split_run.split == "val" and facts.get("held_out"):
         metrics["held_out"] = True
     manifest = manifest.model_copy(update={"metrics": metrics})
