@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,11 @@ class Trainer:
         strategy.weight_classes(choices.balance.class_weights)
         strategy.prepare(self.total, rows)
 
-    def measure(self) -> None:
-        """Set the normalisation of each encoder from training rows, before the first step."""
+    def measure(self, known: Collection[str] = ()) -> None:
+        """Set the normalisation of each encoder from training rows, before the first step; that of `known` is kept."""
         for name, encoder in self.strategy.encoders.items():
-            encoder.measure(_some(self.samples["train"].columns[name].windows).to(self.device))
+            if name not in known:
+                encoder.measure(_some(self.samples["train"].columns[name].windows).to(self.device))
         collectives.broadcast(self.strategy.state_dict())
 
     def resume(self) -> None:

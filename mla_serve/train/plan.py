@@ -24,12 +24,14 @@ from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples, make_samples
+from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
 from mla_serve.train.paths import cache_folder, check_paths, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
+from mla_serve.train.start_from import Start, read_start
 from mla_serve.train.strategies import Strategy
 
 
@@ -47,6 +49,8 @@ class Plan:
     replaced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
     """Notes on the folders that will be replaced. They are shown before training and not stored."""
     choices: Choices = dataclasses.field(kw_only=True)
+    start: Start | None = dataclasses.field(default=None, kw_only=True)
+    """The earlier run whose encoders this one begins with."""
     held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
     """The ids of the training rows that were held out for validation; None where the table has validation rows."""
 
@@ -61,8 +65,11 @@ class Plan:
         return {}
 
     def build(self, seed: int) -> Strategy:
-        """Make the modules, freshly initialised; `load_backbones` gives pretrained encoders their weights."""
-        return self.recipe.build(seed)
+        """Make the modules, freshly initialised or as in `start`; `load_backbones` gives pretrained encoders their weights."""
+        strategy = self.recipe.build(seed)
+        if self.start and collectives.is_main():  # the others get the weights of rank 0
+            self.start.load(strategy)
+        return strategy
 
     def samples(self, split: str, encoders: Mapping[str, Encoder] | None = None) -> Samples:
         """Make the samples of a split. Args: encoders, by modality; frozen ones compute features at once."""
@@ -101,17 +108,30 @@ def make_plan(config: TrainConfig) -> Plan:
         held_out = [row.id for row in rows["val"]]
     notes += check_modalities(rows, kinds, held_out=held_out is not None)
     encoders = pick_encoders(kinds, config)
+    start = read_start(config, name, kinds, encoders)
+    encoders |= start.encoders if start else {}
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
+    inputs |= start.inputs if start else {}
+    notes += [start.note(kinds)] if start else []
     decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
     notes += [*found, *(DATA + note for note in describe_left_out(table))]
     notes += check_pretrained(rows["train"], pretrained)
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
-    recipe = make_recipe(table.classes, inputs, encoders, settings, config.width, config.strategy, config)
+    recipe = make_recipe(
+        table.classes,
+        inputs,
+        encoders,
+        settings,
+        start.recipe.width if start else config.width,
+        config.strategy,
+        config,
+    )
     recipe.build()
     choices, told = choose(config, name, rows["train"], recipe)
     notes += told
     return Plan(
-        name, table, rows, decoded, recipe, notes, choices=choices, pretrained=pretrained, replaced=replaced,
+        name, table, rows, decoded, recipe, notes, choices=choices, start=start, pretrained=pretrained,
+        replaced=replaced,
         held_out=held_out,
     )  # fmt: skip
 

@@ -81,7 +81,7 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
         for name, loaded in planned.pretrained.items():
             if loaded.settings.tune == "frozen":
                 folder.save(backbone_file(name), loaded.backbone.state_dict())
-    trainer.measure()
+    trainer.measure(known=planned.start.names if planned.start else ())
 
 
 def _resume_or_begin(
