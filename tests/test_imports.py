@@ -2,7 +2,7 @@
 
 The layers, from the bottom. A module imports its own package and those below it, never one above:
 
-    errors, telemetry, console
+    errors, telemetry, console, payloads
     inputs   fusion
     bundle   table
     evaluation   client   output   bulk
@@ -30,13 +30,14 @@ MAY_IMPORT = {
     "mla_serve/bundle/runtime.py": {"onnxruntime"},
     "export": {"torch"},
 }
-LOWEST = {"errors", "telemetry", "console"}
+LOWEST = {"errors", "telemetry", "console", "payloads"}
 CORE = {*LOWEST, "inputs", "fusion", "bundle", "table", "evaluation", "output"}
 MAY_KNOW = {  # package -> packages that it may import
     "": {"telemetry"},
     "errors": set(),
     "telemetry": set(),
     "console": {"errors"},
+    "payloads": {"errors"},
     "inputs": LOWEST,
     "fusion": LOWEST,
     "bundle": {*LOWEST, "inputs", "fusion"},

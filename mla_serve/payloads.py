@@ -1,22 +1,21 @@
-"""Turn the values of a caller into parts of a form: paths, bytes, images, arrays, texts, numbers, cells.
+"""Turn the values of a caller into payloads: paths, bytes, open files, images, arrays, texts, numbers, cells.
 
-The client does not need numpy or Pillow. They are imported only for an array or an image, so that they are installed then.
+The client of the service and the Python interface take the same values by this code. numpy and Pillow are imported only for
+an array or an image.
 """
 
 from __future__ import annotations
 
 import datetime
 import io
-import json
 import math
 import operator
 import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from mla_serve.client.model import Modality
 from mla_serve.errors import InputError, UnknownField
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 else:
     Value = Any
 
-Parts = list[tuple[str, Any]]
+Cells = dict[str, bool | float | str | None]
 FLOAT_WAV = 3  # format code of IEEE floats
 MAX_WAV = 2**32 - 100  # bytes of samples; the header has 32 bits for the size
 MAX_CHANNELS = 1000
@@ -50,6 +49,16 @@ EXPECTED = {
     "cells": ("cells by the name of their column", "send a dict such as {'price': 12.5}"),
 }
 """By kind, or else by how the kind is sent: what a message calls the value, and what to send."""
+
+
+class Modality(Protocol):
+    """What is known of a modality: its kind, and how it is sent. Inputs have both, and what GET /model lists has them."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def sent_as(self) -> str: ...
 
 
 def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
@@ -112,18 +121,18 @@ def needs_model(value: object) -> bool:
     )
 
 
-def to_part(name: str, value: Value, modality: Modality | None) -> tuple[str, Any]:
-    """Make one part of a form, as httpx's `files` takes it.
+def to_payload(name: str, value: Value, modality: Modality | None) -> bytes | str | list[float] | Cells:
+    """Turn one value into the payload of its modality: the bytes of a file, a text, numbers, or cells that JSON can hold.
 
-    Args: modality, as GET /model describes it; None where the value does not depend on it (see `needs_model`).
+    Args: modality, None where it is not known and the value does not depend on it (see `needs_model`).
     Raises: InputError for a value that cannot be sent as this modality.
     """
     if modality is not None and modality.sent_as != "file":
-        return name, (None, _text(name, value, modality))
-    return name, (name, _file(name, value, modality))
+        return _no_file(name, value, modality)
+    return _file(name, value, modality)
 
 
-def _text(name: str, value: Any, modality: Modality) -> str:
+def _no_file(name: str, value: Any, modality: Modality) -> str | list[float] | Cells:
     if isinstance(value, os.PathLike):
         value = _read(name, value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -134,9 +143,9 @@ def _text(name: str, value: Any, modality: Modality) -> str:
     if isinstance(value, str):
         return _checked_text(name, value)
     if modality.sent_as == "numbers":
-        return json.dumps(_numbers(name, value, modality))
+        return _numbers(name, value, modality)
     if modality.sent_as == "cells":
-        return json.dumps(_cells(name, value, modality), ensure_ascii=False)
+        return _cells(name, value, modality)
     raise _wrong_type(name, value, modality)
 
 
@@ -164,7 +173,7 @@ def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
         raise _wrong_type(name, value, modality) from None
 
 
-def _cells(name: str, value: Any, modality: Modality) -> dict[str, bool | float | str | None]:
+def _cells(name: str, value: Any, modality: Modality) -> Cells:
     """Read a dict, or a row of a DataFrame, as cells that JSON can hold."""
     if not hasattr(value, "items"):
         raise _wrong_type(name, value, modality)
