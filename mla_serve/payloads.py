@@ -92,9 +92,26 @@ def is_missing(value: object) -> bool:
         return all(map(is_missing, value.values()))
     if isinstance(value, str | list):
         return value == [] or (isinstance(value, str) and not value.strip())
-    if hasattr(value, "__len__") or hasattr(value, "read") or _is_image(value):
+    if hasattr(value, "__len__") or hasattr(value, "read") or is_image(value):
         return False
     return bool(value != value)  # NaN and NaT alone do not equal themselves
+
+
+def unwrap(value: Any) -> Any:
+    """Take a picture or sound out of what a Hugging Face dataset holds for it; return any other value as it is.
+
+    {"bytes", "path"} gives the bytes, or else the path; {"array", "sampling_rate"} and a decoder of torchcodec give
+    (array, rate).
+    """
+    if isinstance(value, Mapping):
+        if value.keys() == {"bytes", "path"}:
+            return value.get("bytes") or value.get("path")
+        if value.keys() >= {"array", "sampling_rate"}:
+            return value["array"], value["sampling_rate"]
+    elif callable(getattr(value, "get_all_samples", None)):
+        sound = value.get_all_samples()
+        return sound.data, sound.sample_rate
+    return value
 
 
 def _read_open_file(name: str, value: Any) -> Any:
@@ -117,16 +134,20 @@ def _read_open_file(name: str, value: Any) -> Any:
 def needs_model(value: object) -> bool:
     """Return whether a value can only be sent once the model is known: a str may be a path or a text."""
     return isinstance(value, str) or not (
-        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or _is_image(value)
+        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or is_image(value)
     )
 
 
 def to_payload(name: str, value: Value, modality: Modality | None) -> bytes | str | list[float] | Cells:
     """Turn one value into the payload of its modality: the bytes of a file, a text, numbers, or cells that JSON can hold.
 
+    A picture or sound of a Hugging Face dataset is taken, too: see `unwrap`.
+
     Args: modality, None where it is not known and the value does not depend on it (see `needs_model`).
     Raises: InputError for a value that cannot be sent as this modality.
     """
+    if modality is None or modality.sent_as != "cells":
+        value = unwrap(value)
     if modality is not None and modality.sent_as != "file":
         return _no_file(name, value, modality)
     return _file(name, value, modality)
@@ -210,12 +231,12 @@ def _file(name: str, value: Any, modality: Modality | None) -> bytes:
         return bytes(value)
     if isinstance(value, str | os.PathLike):
         return _read(name, value)
-    if _is_image(value) and kind in ("image", None):
+    if is_image(value) and kind in ("image", None):
         return _encode_image(name, value)
     if kind == "image" and (hasattr(value, "__array__") or isinstance(value, list | tuple)):
         return _encode_image(name, _image_of_array(name, value))
     if kind == "audio" and isinstance(value, tuple) and len(value) == 2:
-        return _wav(name, *(reversed(value) if _is_rate(value[0]) else value))  # scipy gives (rate, array)
+        return _wav(name, *(reversed(value) if is_rate(value[0]) else value))  # scipy gives (rate, array)
     raise _wrong_type(name, value, modality)
 
 
@@ -236,7 +257,7 @@ def _read(name: str, path: str | os.PathLike[str]) -> bytes:
         ) from None
 
 
-def _is_image(value: object) -> bool:
+def is_image(value: object) -> bool:
     """Return whether this is an image of Pillow, without importing Pillow."""
     return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
@@ -321,7 +342,7 @@ def _wav(name: str, samples: Any, rate: Any) -> bytes:
     array = _array(name, samples)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2 or array.size == 0 or not _is_rate(rate):
+    if array.ndim != 2 or array.size == 0 or not is_rate(rate):
         raise InputError(
             name,
             f"got an array of shape {_array(name, samples).shape} at a rate of {rate!r:.40}; send (array, rate): (T,), "
@@ -359,7 +380,7 @@ def _type_name(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
-def _is_rate(value: object) -> bool:
+def is_rate(value: object) -> bool:
     """Return whether this is a sampling rate: a whole number of any type, also a float such as 8000.0 from a table."""
     try:
         rate = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]
