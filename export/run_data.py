@@ -86,17 +86,20 @@ def split_again(facts: Mapping[str, Any], table: Table, names: Collection[str]) 
     return [row for row in train if row.id not in chosen], [row for row in train if row.id in chosen]
 
 
-def run_measured_split(facts: Mapping[str, Any], data: Path, predictor: Predictor) -> SplitRun | None:
+def run_measured_split(
+    facts: Mapping[str, Any], data: Path, predictor: Predictor, rows: RunRows | None = None
+) -> SplitRun | None:
     """Run the test rows through a bundle, or the validation rows if there are no test rows.
 
+    Args: rows, those of the run, if they are in memory.
     Returns: None, with a warning in the log, where the data set is gone, changed or can no longer be read.
     """
     try:
-        table = read_table_again(facts, data)
-        rows = {"test": table.splits.get("test", ()), "val": split_again(facts, table, predictor.names)[1]}
-        split = "test" if any(row.values.keys() & set(predictor.names) for row in rows["test"]) else "val"
+        table = rows.table if rows else read_table_again(facts, data)
+        val = rows.val if rows else split_again(facts, table, predictor.names)[1]
+        test = [row for row in table.splits.get("test", ()) if row.values.keys() & set(predictor.names)]
         known = len(table.faults.found)
-        split_run = run_rows(predictor, rows[split], split, table.fingerprint, table.faults)
+        split_run = run_rows(predictor, test or val, "test" if test else "val", table.fingerprint, table.faults)
         _warn_of_new(table.faults.found[known:])
         return split_run
     except MlaServeError as error:

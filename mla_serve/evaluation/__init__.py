@@ -4,4 +4,5 @@ splits       run one split through the graphs and score it
 scores       accuracy, NLL, ECE and others, and the conditions
 analysis     curves over missing rates, leave one modality out, bootstrap intervals, confusion, corruption
 draw         the table for the terminal
+results      what an evaluation from Python returns
 """

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from mla_serve.console import require_extra
 from mla_serve.errors import ConfigError
 from mla_serve.inputs.base import NAME_PATTERN
 from mla_serve.table.faults import MOST_SHOWN
@@ -143,6 +144,9 @@ class TrainConfig:
     threads: int | None = None
     """CPU threads. Default: all cores; under torchrun, the cores divided by the processes."""
 
+    log: str | None = None
+    """tensorboard: also write the numbers of each epoch as event files to RUNS/NAME/tensorboard. Needs the extra tensorboard."""
+
     @property
     def known_epochs(self) -> int:
         """Return the epochs, once `with_defaults` has filled them in."""
@@ -207,5 +211,9 @@ class TrainConfig:
             raise ConfigError(
                 f"--name {self.name}: expected lower-case letters, digits, - and _, starting with a letter"
             )
+        if self.log not in (None, "tensorboard"):
+            raise ConfigError(f"--log {self.log}: expected tensorboard")
+        if self.log:
+            require_extra(self.log)
         if self.about is not None and not self.about.is_file():
             raise ConfigError(f"--about {self.about}: no such file")

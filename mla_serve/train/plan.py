@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
-from mla_serve.table import Row, Schema, Table, read_payload, read_table
+from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read_table
 from mla_serve.table.dataset import describe_left_out, leave_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.choices import Choices, choose
@@ -33,6 +33,9 @@ from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pi
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
 from mla_serve.train.start_from import Start, read_start
 from mla_serve.train.strategies import Strategy
+
+ReadTable = Callable[[TableOptions], Table]
+"""Reads a table by the options of its columns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +90,16 @@ class Plan:
         return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed, shift)
 
 
-def make_plan(config: TrainConfig) -> Plan:
+def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     """Read and check the data, and choose inputs and encoders.
 
+    Args: read, see read_data.
     Raises: ConfigError, DataError. Nothing has been written then, except the generated data set.
     """
     config.check()
     name = config.name or default_name(config)
     replaced = check_paths(config, name)
-    table = read_data(config)
+    table = read_data(config, read=read)
     kinds = _pick_kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
     notes = [*table.schema.describe(), *table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
@@ -142,15 +146,17 @@ def count_steps(planned: Plan) -> int:
     return settings.known_epochs * batches_per_epoch(len(planned.rows["train"]), settings.rows_per_step)
 
 
-def read_data(config: TrainConfig, known: Schema | None = None) -> Table:
+def read_data(config: TrainConfig, known: Schema | None = None, read: ReadTable | None = None) -> Table:
     """Read the table of --data, or the generated one, which is made at its first use.
 
-    Args: known, what the columns are that a model was trained with.
+    Args: known, what the columns are that a model was trained with; read, reads a table that is in memory instead.
     """
-    folder = generated_folder(config)
-    path = config.data or (folder if folder.exists() else make_keypad(folder, config.seed))
     listed = config.runs / f"{config.name or default_name(config)}.faults.csv"
-    return read_table(path, dataclasses.replace(config.table_options, known=known, faults_file=listed))
+    options = dataclasses.replace(config.table_options, known=known, faults_file=listed)
+    if read:
+        return read(options)
+    folder = generated_folder(config)
+    return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)), options)
 
 
 def _pick_kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from mla_serve.train.data.row_counts import count_rows
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
+from mla_serve.train.event_files import event_files
 from mla_serve.train.golden_samples import generate_golden_samples, pick_golden_samples
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.paths import cache_folder
@@ -30,7 +31,20 @@ from mla_serve.train.plan import Plan
 from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
 from mla_serve.train.strategies.head_projection import canonical
 
-FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "show", "samples", "data", "extend", "cache")
+FREE_TO_CHANGE = (
+    "resume",
+    "out",
+    "runs",
+    "threads",
+    "device",
+    "about",
+    "show",
+    "samples",
+    "data",
+    "extend",
+    "cache",
+    "log",
+)
 """Flags that may differ when a run is resumed, because they do not change what is learned."""
 
 
@@ -62,7 +76,8 @@ def train_as_planned(
     samples = collectives.main_first(read) if planned.pretrained else read()
     trainer = Trainer(strategy, samples, folder, choices=planned.choices, device=device, clock=clock)
     _start(config, planned, folder, trainer, launch)
-    trainer.run(report, step)
+    with event_files(report, folder.path, config.log if collectives.is_main() else None) as logged:
+        trainer.run(logged, step)
     if collectives.is_main():
         _finish(config, planned, folder, trainer, samples)
     return folder

@@ -20,9 +20,10 @@ import soundfile
 from PIL import Image
 
 from mla_serve.client import InputError, UnknownField
+from mla_serve.client.exchange import to_part
 from mla_serve.client.model import Modality
-from mla_serve.client.payloads import check_sample, drop_missing, is_missing, to_part
 from mla_serve.inputs import INPUTS, Array, AudioInput, Column, ColumnsInput, ImageInput, VectorInput
+from mla_serve.payloads import check_sample, drop_missing, is_missing
 
 GENERATOR = np.random.default_rng(3)
 PIXELS = GENERATOR.integers(0, 256, (6, 5, 3), dtype=np.uint8)

@@ -30,6 +30,7 @@ from mla_serve.train.fit.after_training import Fitted
 from mla_serve.train.paths import check_paths
 from mla_serve.train.plan import (
     Plan,
+    ReadTable,
     check_pretrained,
     choose_all_inputs,
     decode_and_check,
@@ -77,9 +78,10 @@ class Extension(Plan):
         return fit_added(strategy, self.base, self.recipe.inputs, samples, self.rows, device, seed)
 
 
-def plan_extension(config: TrainConfig) -> Extension:
+def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extension:
     """Read and check the bundle and the data, and choose inputs and encoders for the added modalities.
 
+    Args: read, see read_data.
     Raises: ConfigError, DataError, BundleError. Nothing has been written then, except the generated data set.
     """
     assert config.extend is not None
@@ -92,7 +94,7 @@ def plan_extension(config: TrainConfig) -> Extension:
     replaced = check_paths(config, name, {"the folder of the extended bundle": config.extend})
     Predictor(base).verify()
     known = base.manifest.table
-    table = read_data(config, Schema.from_dict(known) if known else None)
+    table = read_data(config, Schema.from_dict(known) if known else None, read)
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
     rows, notes, held_out = _rows(table, base, kinds, config)

@@ -1,22 +1,21 @@
-"""Turn the values of a caller into parts of a form: paths, bytes, images, arrays, texts, numbers, cells.
+"""Turn the values of a caller into payloads: paths, bytes, open files, images, arrays, texts, numbers, cells.
 
-The client does not need numpy or Pillow. They are imported only for an array or an image, so that they are installed then.
+The client of the service and the Python interface take the same values by this code. numpy and Pillow are imported only for
+an array or an image.
 """
 
 from __future__ import annotations
 
 import datetime
 import io
-import json
 import math
 import operator
 import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from mla_serve.client.model import Modality
 from mla_serve.errors import InputError, UnknownField
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 else:
     Value = Any
 
-Parts = list[tuple[str, Any]]
+Cells = dict[str, bool | float | str | None]
 FLOAT_WAV = 3  # format code of IEEE floats
 MAX_WAV = 2**32 - 100  # bytes of samples; the header has 32 bits for the size
 MAX_CHANNELS = 1000
@@ -50,6 +49,16 @@ EXPECTED = {
     "cells": ("cells by the name of their column", "send a dict such as {'price': 12.5}"),
 }
 """By kind, or else by how the kind is sent: what a message calls the value, and what to send."""
+
+
+class Modality(Protocol):
+    """What is known of a modality: its kind, and how it is sent. Inputs have both, and what GET /model lists has them."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def sent_as(self) -> str: ...
 
 
 def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
@@ -83,9 +92,26 @@ def is_missing(value: object) -> bool:
         return all(map(is_missing, value.values()))
     if isinstance(value, str | list):
         return value == [] or (isinstance(value, str) and not value.strip())
-    if hasattr(value, "__len__") or hasattr(value, "read") or _is_image(value):
+    if hasattr(value, "__len__") or hasattr(value, "read") or is_image(value):
         return False
     return bool(value != value)  # NaN and NaT alone do not equal themselves
+
+
+def unwrap(value: Any) -> Any:
+    """Take a picture or sound out of what a Hugging Face dataset holds for it; return any other value as it is.
+
+    {"bytes", "path"} gives the bytes, or else the path; {"array", "sampling_rate"} and a decoder of torchcodec give
+    (array, rate).
+    """
+    if isinstance(value, Mapping):
+        if value.keys() == {"bytes", "path"}:
+            return value.get("bytes") or value.get("path")
+        if value.keys() >= {"array", "sampling_rate"}:
+            return value["array"], value["sampling_rate"]
+    elif callable(getattr(value, "get_all_samples", None)):
+        sound = value.get_all_samples()
+        return sound.data, sound.sample_rate
+    return value
 
 
 def _read_open_file(name: str, value: Any) -> Any:
@@ -108,22 +134,26 @@ def _read_open_file(name: str, value: Any) -> Any:
 def needs_model(value: object) -> bool:
     """Return whether a value can only be sent once the model is known: a str may be a path or a text."""
     return isinstance(value, str) or not (
-        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or _is_image(value)
+        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or is_image(value)
     )
 
 
-def to_part(name: str, value: Value, modality: Modality | None) -> tuple[str, Any]:
-    """Make one part of a form, as httpx's `files` takes it.
+def to_payload(name: str, value: Value, modality: Modality | None) -> bytes | str | list[float] | Cells:
+    """Turn one value into the payload of its modality: the bytes of a file, a text, numbers, or cells that JSON can hold.
 
-    Args: modality, as GET /model describes it; None where the value does not depend on it (see `needs_model`).
+    A picture or sound of a Hugging Face dataset is taken, too: see `unwrap`.
+
+    Args: modality, None where it is not known and the value does not depend on it (see `needs_model`).
     Raises: InputError for a value that cannot be sent as this modality.
     """
+    if modality is None or modality.sent_as != "cells":
+        value = unwrap(value)
     if modality is not None and modality.sent_as != "file":
-        return name, (None, _text(name, value, modality))
-    return name, (name, _file(name, value, modality))
+        return _no_file(name, value, modality)
+    return _file(name, value, modality)
 
 
-def _text(name: str, value: Any, modality: Modality) -> str:
+def _no_file(name: str, value: Any, modality: Modality) -> str | list[float] | Cells:
     if isinstance(value, os.PathLike):
         value = _read(name, value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -134,9 +164,9 @@ def _text(name: str, value: Any, modality: Modality) -> str:
     if isinstance(value, str):
         return _checked_text(name, value)
     if modality.sent_as == "numbers":
-        return json.dumps(_numbers(name, value, modality))
+        return _numbers(name, value, modality)
     if modality.sent_as == "cells":
-        return json.dumps(_cells(name, value, modality), ensure_ascii=False)
+        return _cells(name, value, modality)
     raise _wrong_type(name, value, modality)
 
 
@@ -164,7 +194,7 @@ def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
         raise _wrong_type(name, value, modality) from None
 
 
-def _cells(name: str, value: Any, modality: Modality) -> dict[str, bool | float | str | None]:
+def _cells(name: str, value: Any, modality: Modality) -> Cells:
     """Read a dict, or a row of a DataFrame, as cells that JSON can hold."""
     if not hasattr(value, "items"):
         raise _wrong_type(name, value, modality)
@@ -201,12 +231,12 @@ def _file(name: str, value: Any, modality: Modality | None) -> bytes:
         return bytes(value)
     if isinstance(value, str | os.PathLike):
         return _read(name, value)
-    if _is_image(value) and kind in ("image", None):
+    if is_image(value) and kind in ("image", None):
         return _encode_image(name, value)
     if kind == "image" and (hasattr(value, "__array__") or isinstance(value, list | tuple)):
         return _encode_image(name, _image_of_array(name, value))
     if kind == "audio" and isinstance(value, tuple) and len(value) == 2:
-        return _wav(name, *(reversed(value) if _is_rate(value[0]) else value))  # scipy gives (rate, array)
+        return _wav(name, *(reversed(value) if is_rate(value[0]) else value))  # scipy gives (rate, array)
     raise _wrong_type(name, value, modality)
 
 
@@ -227,7 +257,7 @@ def _read(name: str, path: str | os.PathLike[str]) -> bytes:
         ) from None
 
 
-def _is_image(value: object) -> bool:
+def is_image(value: object) -> bool:
     """Return whether this is an image of Pillow, without importing Pillow."""
     return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
@@ -312,7 +342,7 @@ def _wav(name: str, samples: Any, rate: Any) -> bytes:
     array = _array(name, samples)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2 or array.size == 0 or not _is_rate(rate):
+    if array.ndim != 2 or array.size == 0 or not is_rate(rate):
         raise InputError(
             name,
             f"got an array of shape {_array(name, samples).shape} at a rate of {rate!r:.40}; send (array, rate): (T,), "
@@ -350,7 +380,7 @@ def _type_name(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
-def _is_rate(value: object) -> bool:
+def is_rate(value: object) -> bool:
     """Return whether this is a sampling rate: a whole number of any type, also a float such as 8000.0 from a table."""
     try:
         rate = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]
