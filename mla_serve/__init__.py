@@ -6,6 +6,7 @@ answers requests with the bundle. A modality is one of the inputs of a row, such
 errors.py      every error that is raised on purpose
 console.py     what all commands share: flags, errors in one line, exit codes
 telemetry.py   switch off the usage reports of libraries
+progress.py    how far a long piece of work is
 payloads.py    a value of a caller (path, image, array, ...) -> payload
 inputs/        payload -> array: one class per kind of input
 fusion/        the logits of several modalities -> one answer, its prediction set, how unfamiliar the input is

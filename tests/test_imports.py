@@ -2,7 +2,7 @@
 
 The layers, from the bottom. A module imports its own package and those below it, never one above:
 
-    errors, telemetry, console, payloads
+    errors, telemetry, console, payloads, progress
     inputs   fusion
     bundle   table
     evaluation   client   output   bulk
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "mla_serve/bundle/runtime.py": {"onnxruntime"},
     "export": {"torch"},
 }
-LOWEST = {"errors", "telemetry", "console", "payloads"}
+LOWEST = {"errors", "telemetry", "console", "payloads", "progress"}
 CORE = {*LOWEST, "inputs", "fusion", "bundle", "table", "evaluation", "output"}
 MAY_KNOW = {  # package -> packages that it may import
     "": {"telemetry"},
@@ -45,6 +45,7 @@ MAY_KNOW = {  # package -> packages that it may import
     "telemetry": set(),
     "console": {"errors"},
     "payloads": {"errors"},
+    "progress": {"console"},
     "inputs": LOWEST,
     "fusion": LOWEST,
     "bundle": {*LOWEST, "inputs", "fusion"},
