@@ -135,6 +135,10 @@ bench-train: .venv/.stamp-train ## time training steps: make bench-train ARGS="-
 bench-distributed: .venv/.stamp-train ## several processes beside one, losses and time: make bench-distributed ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.training.distributed $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: .venv/.stamp-train ## memory, speed and decoding on 100,000 pictures and 20,000 recordings; ARGS="--scale .05" for less
+	@exec $(BIN)/python -m benchmarks.training.memory $(ARGS)
+
 .PHONY: bench-speakers
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.speakers $(ARGS)

@@ -9,6 +9,7 @@ from mla_serve.bundle.manifest import Manifest
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
+MOST_COLUMNS = 5  # that are named
 SHOWN_RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
 
@@ -64,6 +65,10 @@ def _temperature(value: float, rows: int | None) -> str:
 
 
 def _brief(fields: Mapping[str, Any]) -> str:
+    columns = [column["name"] for column in fields.get("columns", [])]
+    if columns:
+        listed = ", ".join(columns[:MOST_COLUMNS]).replace("|", r"\|")
+        return f"columns {listed}{', ...' if len(columns) > MOST_COLUMNS else ''}"
     return ", ".join(
         f"{key} {value}" for key, value in fields.items() if not key.startswith("max_") and key != "tokenizer"
     )
@@ -79,7 +84,7 @@ def _results(manifest: Manifest) -> str:
 
 Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
 {_measured_on(manifest)}
-They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
+{_importance(manifest)}They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
 expect lower accuracy and over-confident probabilities.
 
 | available | {head} |
@@ -100,6 +105,15 @@ def _measured_on(manifest: Manifest) -> str:
     if metrics.get("held_out"):
         parts.append("They were held out of the training rows, which had no validation rows beside them.")
     return "\n".join(parts)
+
+
+def _importance(manifest: Manifest) -> str:
+    """Name the columns that mattered most, a line for each modality with columns."""
+    lines = ""
+    for name, columns in manifest.metrics.get("importance", {}).items():
+        listed = ", ".join(f"{column} ({losses['alone']:.2f})" for column, losses in [*columns.items()][:MOST_COLUMNS])
+        lines += f"Of {name}, these columns mattered most (log-probability lost when one is shuffled): {listed}.\n"
+    return lines
 
 
 def _result_row(name: str, rules: Mapping[str, Mapping[str, float]]) -> str:
@@ -166,8 +180,14 @@ def _traces(manifest: Manifest) -> str:
         found.append(
             "The tokenizer's vocabulary holds words and parts of words that occur in the training texts at least three times."
         )
-    where = "The service reads these files and does not give them out." if found else ""
-    return "\n".join(part for part in (*found, where) if part)
+    if found:
+        found.append("The service reads these files and does not give them out.")
+    if any("columns" in modality.input for modality in manifest.modalities.values()):
+        found.append(
+            "`manifest.json` holds the smallest and the largest number and date of each column in training, and every category that "
+            "occurs at least twice. GET /model gives them out."
+        )
+    return "\n".join(found)
 
 
 def _training(manifest: Manifest) -> str:

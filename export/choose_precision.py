@@ -19,6 +19,7 @@ from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.runtime import DEVICES, cuda_is_there, open_session, runtime_version
 from mla_serve.errors import BundleError, ConfigError, NotFinite
+from mla_serve.evaluation.analysis import BATCH, concatenate
 from mla_serve.evaluation.scores import evaluate
 from mla_serve.evaluation.splits import run_split
 from mla_serve.export.quantise import operator_groups, to_fp16, to_int8
@@ -66,13 +67,9 @@ class Trial:
         self.staging, self.manifest, self.rows = staging, manifest, rows
         predictor = self.open()
         self.inputs = predictor.bundle.inputs
-        val = _sample_rows(rows.val, VALIDATION_ROWS)
-        self.samples = [
-            predictor.decode({name: read_payload(row.values[name]) for name in predictor.names if name in row.values})
-            for row in val
-        ]
-        self.labels = np.array([predictor.classes.index(row.label) for row in val])
-        self.outputs = predictor.run_graphs(self.samples)
+        self.val = _sample_rows(rows.val, VALIDATION_ROWS)
+        self.labels = np.array([predictor.classes.index(row.label) for row in self.val])
+        self.outputs = self._run(predictor, predictor.names)
         self.before = scores(predictor, self.outputs, self.labels)
 
     def open(self) -> Predictor:
@@ -80,10 +77,21 @@ class Trial:
         self.manifest = write_manifest(self.staging, self.manifest)
         return Predictor(Bundle.load(self.staging))
 
+    def _run(self, predictor: Predictor, names: Sequence[str]) -> GraphOutputs:
+        """Run these modalities of the validation rows that have one. Only some rows are decoded at a time."""
+        rows = [row for row in self.val if row.values.keys() & set(names)]
+
+        def decode(row: Row) -> dict[str, Array]:
+            return predictor.decode({name: read_payload(row.values[name]) for name in names if name in row.values})
+
+        starts = range(0, len(rows), BATCH)
+        return concatenate([predictor.run_graphs([decode(row) for row in rows[at : at + BATCH]]) for at in starts])
+
     def windows(self, name: str) -> Array:
-        """Decode training rows to measure int8 scales and times on: (N, *shape)."""
+        """Decode training rows to measure int8 scales and times on, one window of each, the middle one: (N, *shape)."""
         rows = _sample_rows([row for row in self.rows.train if name in row.values], SCALE_ROWS)
-        return np.concatenate([self.inputs[name].decode(read_payload(row.values[name]), name) for row in rows])
+        decoded = (self.inputs[name].decode(read_payload(row.values[name]), name) for row in rows)
+        return np.stack([windows[len(windows) // 2] for windows in decoded])
 
     def replace_encoder(self, name: str, graph: bytes) -> tuple[GraphOutputs, Scores]:
         """Replace a modality's encoder and run the validation rows through the new one.
@@ -95,7 +103,7 @@ class Trial:
         m, there = predictor.names.index(name), self.outputs.present[predictor.names.index(name)]
         part = None
         with contextlib.suppress(NotFinite):
-            part = predictor.run_graphs([{name: sample[name]} for sample in self.samples if name in sample])
+            part = self._run(predictor, [name])
         outputs = GraphOutputs(
             *(getattr(self.outputs, field.name).copy() for field in dataclasses.fields(GraphOutputs))
         )

@@ -24,6 +24,7 @@ from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export.choose_precision import PrecisionTarget
 from mla_serve.export.finish import finish_bundle
 from mla_serve.export.graphs import largest_difference
+from mla_serve.export.run_data import RunRows
 from mla_serve.export.steps import (
     example_windows,
     list_inputs,
@@ -55,10 +56,11 @@ def export_extension(
     target: PrecisionTarget,
     data: Path,
     base_folder: Path | None = None,
+    rows: RunRows | None = None,
 ) -> Manifest:
     """Write the bundle of a finished extension to `out`.
 
-    Args: base_folder, the folder of the extended bundle. Default: where it was in training.
+    Args: base_folder, the folder of the extended bundle. Default: where it was in training. rows, see export_run.
     Raises: BundleError when the extended bundle is no longer what it was, a graph differs from torch, or answers
     without the added modalities differ from before; ConfigError for a smaller precision.
     """
@@ -91,12 +93,13 @@ def export_extension(
             "parity": _parity(base.manifest.parity, differences),
             "metrics": {},
             "training": _training(base.manifest, facts),
+            "table": facts.get("table", {}),
         }
         manifest = write_manifest(staging, Manifest.model_validate(fields))
         predictor = Predictor(Bundle.load(staging))
         predictor.verify()
         check_unchanged(Predictor(base), predictor)
-        return finish_bundle(staging, manifest, dict(facts), folder, data)
+        return finish_bundle(staging, manifest, dict(facts), folder, data, rows)
 
 
 def _base(extends: Mapping[str, Any], moved: Path | None) -> Bundle:

@@ -20,7 +20,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.export.choose_precision import FP32, GOLDEN_TOLERANCE, PrecisionTarget, export_smaller
 from mla_serve.export.finish import finish_bundle
 from mla_serve.export.graphs import export_graph, largest_difference
-from mla_serve.export.run_data import read_rows_again
+from mla_serve.export.run_data import RunRows, read_rows_again
 from mla_serve.export.steps import (
     RANDOM_SAMPLES,
     TOLERANCE,
@@ -36,17 +36,23 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input, Payload
 from mla_serve.output.replacing import staging_folder
 from mla_serve.output.targets import bundle_called, check_target
+from mla_serve.table.read import data_folder
 from mla_serve.train.run_folder import REFERENCES, RunFolder
 from mla_serve.train.strategies import Strategy
 
 
 def export_run(
-    run: Path, out: Path, target: PrecisionTarget = FP32, data: Path | None = None, base: Path | None = None
+    run: Path,
+    out: Path,
+    target: PrecisionTarget = FP32,
+    data: Path | None = None,
+    base: Path | None = None,
+    rows: RunRows | None = None,
 ) -> Manifest:
     """Write the bundle of a finished run to `out`. An older bundle of the same name is kept as NAME.old.
 
     Args: data, the folder of the run's data set; base, the folder of the bundle that it extends. Default: where they were
-    in training.
+    in training. rows, those of the run, if they are in memory: the data set is not read again.
     Raises: BundleError when a graph differs from torch, or a smaller precision costs more accuracy than allowed;
     ConfigError when the run is not finished, something else is at `out`, or a smaller precision lacks the data.
     """
@@ -58,10 +64,11 @@ def export_run(
     if "extends" in facts["config"]:
         from mla_serve.export.export_extension import export_extension
 
-        return export_extension(folder, facts, out, target, data, base)
+        return export_extension(folder, facts, out, target, data, base, rows)
     if base:
         raise ConfigError(f"--base {base}: {run} is not an extension of a bundle; leave it out")
-    rows = None if target.precision == "fp32" else read_rows_again(facts, data)
+    if rows is None and target.precision != "fp32":
+        rows = read_rows_again(facts, data)
     recipe = folder.read_recipe()
     strategy = folder.restore(recipe.build())
     samples = folder.read_golden_samples()
@@ -91,14 +98,15 @@ def export_run(
             parity=parity,
             metrics={},
             training=training_facts(facts),
+            table=facts.get("table", {}),
             files={},
         )
         manifest = write_manifest(staging, manifest)
         Predictor(Bundle.load(staging)).verify()
-        if rows:
+        if rows and target.precision != "fp32":
             fixed = {name: {n for n, _ in encoder.named_buffers()} for name, encoder in strategy.encoders.items()}
             manifest = export_smaller(staging, manifest, fixed, rows, target)
-        return finish_bundle(staging, manifest, facts, folder, data)
+        return finish_bundle(staging, manifest, facts, folder, data, rows)
 
 
 def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: Path | None) -> str | None:
@@ -108,7 +116,9 @@ def check_out(run: Path, facts: Mapping[str, Any], out: Path, data: Path, base: 
         "the folder of the run": run,
         "the folder of the extended bundle": Path(extended) if extended else None,
     }
-    return check_target("--out", out, bundle_called(facts["name"]), disjoint=read, protected={"the data folder": data})
+    return check_target(
+        "--out", out, bundle_called(facts["name"]), disjoint=read, protected={"the data folder": data_folder(data)}
+    )
 
 
 def _write_graphs(

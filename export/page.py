@@ -29,6 +29,7 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
         _reliability(results),
         _learning(results, kinds),
         _corruptions(results),
+        *_importance(results["metrics"].get("importance", {})),
         _confusion(results["confusion"]["rows"], classes),
         _wrongest(shown),
         _numbers(results["metrics"]["conditions"]) + _worth(results["leave_one_out"], list(results["missing_rates"])),
@@ -112,6 +113,26 @@ def _corruptions(results: Results) -> str:
     caption = f"Accuracy over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its accuracy without that modality."
     drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"])
     return _section("When one modality is corrupted", caption, drawing)
+
+
+def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Return a section for each modality with columns."""
+    caption = "How much log-probability the true class loses when the cells of a column are shuffled among the rows. Columns that say the same share their worth."
+    head = "<tr><th></th><th>alone</th><th>with all modalities</th></tr>"
+    sections = []
+    for name, columns in importance.items():
+        most = max((abs(loss) for losses in columns.values() for loss in losses.values()), default=0.0)
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(column)}</th>{_loss(losses["alone"], most)}{_loss(losses["fused"], most)}</tr>'
+            for column, losses in columns.items()
+        )
+        table = f'<table class="importance">{head}{rows}</table>'
+        sections.append(_section(f"Which columns of {name} mattered", caption, table))
+    return sections
+
+
+def _loss(loss: float, most: float) -> str:
+    return f'<td style="--share:{100 * max(loss, 0) / (most or 1):.0f}%">{loss:+.3f}</td>'
 
 
 def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:

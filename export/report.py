@@ -12,15 +12,20 @@ import numpy as np
 from mla_serve.bundle.manifest import Manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation import analysis
+from mla_serve.evaluation.importance import Importance, column_importance
 from mla_serve.evaluation.scores import patterns
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_more
 from mla_serve.export.page import render
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.inputs import ColumnsInput
+from mla_serve.progress import Progress
 from mla_serve.table.faults import format_place
 
 WRONGEST = 10
-SPOILED_ROWS = 200
+SPOILED_ROWS, SPOILED_ROWS_LARGE = 200, 100  # the second where the encoders are large
+IMPORTANCE_ROWS = 1000
+LARGE = 20_000_000  # bytes of all encoders; each row takes about a second of a core then
 SEVERITIES = (1, 3, 5)
 POOLED = 8  # patterns in the reliability diagram
 
@@ -56,20 +61,44 @@ def write_report(
     (folder / "report.html").write_text(render(results, predictor.classes, kinds, shown), encoding="utf-8")
 
 
+def measure_importance(predictor: Predictor, split_run: SplitRun) -> Importance:
+    """Measure what each column is worth on some rows of the split; empty for a model without columns."""
+    if not any(isinstance(spec, ColumnsInput) for spec in predictor.bundle.inputs.values()):
+        return {}
+    chosen = _choose_rows(split_run, IMPORTANCE_ROWS)
+    samples = split_run.samples()
+    picked, part = samples.take(chosen), analysis.take(split_run.outputs, chosen)
+    return column_importance(predictor, picked, part, split_run.labels[chosen])
+
+
+def _choose_rows(split_run: SplitRun, most: int) -> Array:
+    return np.sort(np.random.default_rng(0).permutation(len(split_run.labels))[:most])
+
+
 def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
     """Measure what the report shows in addition to the manifest's metrics."""
     outputs, labels = split_run.outputs, split_run.labels
-    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SPOILED_ROWS])
+    rows = SPOILED_ROWS_LARGE if _encoder_bytes(predictor) > LARGE else SPOILED_ROWS
+    chosen = _choose_rows(split_run, rows)
     samples = split_run.samples()
-    part = analysis.take(outputs, chosen)
-    picked = [samples[b] for b in chosen]
+    part, picked = analysis.take(outputs, chosen), samples.take(chosen)
+    inputs = predictor.bundle.inputs.values()
+    with Progress("measuring with corruptions", len(SEVERITIES) * sum(len(spec.corruptions) for spec in inputs)) as bar:
+        corrupted = analysis.corruption_curves(
+            predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES, lambda: bar.advance(1)
+        )
     return measure_more(predictor, split_run, DRAWS, SHOWN_RULES) | {
         "reliability": {rule: _reliability(predictor, split_run, rule) for rule in ("paper", DEFAULT_RULE)},
-        "corruptions": analysis.corruption_curves(predictor, picked, part, labels[chosen], SHOWN_RULES, SEVERITIES),
+        "corruptions": corrupted,
         "corruption_baseline": analysis.leave_one_out(predictor, part, labels[chosen], SHOWN_RULES),
         "corruption_rows": len(chosen),
         "wrongest": _wrongest(predictor, split_run),
     }
+
+
+def _encoder_bytes(predictor: Predictor) -> int:
+    bundle = predictor.bundle
+    return sum((bundle.folder / modality.encoder).stat().st_size for modality in bundle.manifest.modalities.values())
 
 
 def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[dict[str, float]]:

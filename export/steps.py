@@ -22,7 +22,7 @@ from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
 RANDOM_SAMPLES = 8
-PATH_SETTINGS = ("data", "out", "runs", "about", "extend", "extends", "cache")
+PATH_SETTINGS = ("data", "out", "runs", "about", "extend", "extends", "cache", "start_from")
 
 
 def list_inputs(strategy: Strategy, inputs: Mapping[str, Input]) -> tuple[dict[str, Modality], dict[str, bytes]]:

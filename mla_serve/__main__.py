@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": Command("classify one sample, or a whole table, without a server", "PredictConfig"),
     "evaluate": Command("measure a bundle on a labelled table", "EvaluateConfig"),
     "train": Command("train on a table and export a bundle", "TrainFlags", needs="train"),
+    "cache": Command("list and remove what training keeps on disk to use it again", "CacheConfig", needs="train"),
     "export": Command("turn a finished run into a bundle", "ExportConfig", needs="train"),
     "serve": Command("answer requests over HTTP with a bundle", "ServeConfig", needs="serve"),
     "tune": Command("find the fastest settings for a bundle on this machine", "TuneConfig", needs="serve"),

@@ -30,6 +30,7 @@ EXTRAS = {  # extra -> packages of it that are looked for
     "client": ("httpx",),
     "bulk": ("pyarrow",),
     "ray": ("ray", "pyarrow"),
+    "tensorboard": ("tensorboard",),
     "hf": ("transformers", "peft"),
 }
 BUG = 1

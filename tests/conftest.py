@@ -58,7 +58,10 @@ INPUTS: dict[str, Callable[[], Input]] = {
 
 
 def encoder_graph(reader: Input, generator: np.random.Generator, features: int = FEATURES) -> bytes:
-    """Make an encoder: flatten, scale and multiply by random weights: (B, *shape) -> (B, D). NaN counts as 0."""
+    """Make an encoder: flatten, scale and multiply by random weights: (B, *shape) -> (B, D).
+
+    NaN counts as 0, and the cells of columns are clipped, as a trained encoder of columns does.
+    """
     size = int(np.prod(reader.shape))
     scale = SCALES[reader.dtype]
     weights = generator.standard_normal((size, features)).astype(np.float32) * np.float32(scale * 2 / size**0.5)
@@ -67,10 +70,13 @@ def encoder_graph(reader: Input, generator: np.random.Generator, features: int =
         helper.make_node("Flatten", ["cast"], ["flat"], axis=1),
         helper.make_node("IsNaN", ["flat"], ["missing"]),
         helper.make_node("Where", ["missing", "zero", "flat"], ["filled"]),
-        helper.make_node("MatMul", ["filled", "weights"], ["features"]),
+        helper.make_node("Clip", ["filled", "least", "most"], ["clipped"]),
+        helper.make_node("MatMul", ["clipped", "weights"], ["features"]),
     ]
+    limit = np.float32(1e6 if reader.kind == "columns" else np.inf)
+    constants = {"zero": np.zeros(1, np.float32), "least": np.array(-limit), "most": np.array(limit)}
     given = helper.make_tensor_value_info(reader.tensor, TYPES[reader.dtype], ["batch", *reader.shape])
-    return _model(nodes, given, ("features", features), {"weights": weights, "zero": np.zeros(1, np.float32)})
+    return _model(nodes, given, ("features", features), {"weights": weights} | constants)
 
 
 def head_graph(generator: np.random.Generator, classes: int, features: int = FEATURES) -> bytes:

@@ -2,13 +2,16 @@
 
 The layers, from the bottom. A module imports its own package and those below it, never one above:
 
-    errors, telemetry, console
+    errors, telemetry, console, payloads, progress
     inputs   fusion
     bundle   table
     evaluation   client   output   bulk
     serve   train          which do not know each other
     export                 which knows train
+    python, then sklearn
     commands
+
+mla_serve/__init__.py offers names of the upper layers. It imports them when they are used first, so that is no circle.
 """
 
 from __future__ import annotations
@@ -16,10 +19,14 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import mla_serve
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "bentoml", "onnxruntime", "transformers", "peft")
@@ -30,13 +37,15 @@ MAY_IMPORT = {
     "mla_serve/bundle/runtime.py": {"onnxruntime"},
     "export": {"torch"},
 }
-LOWEST = {"errors", "telemetry", "console"}
+LOWEST = {"errors", "telemetry", "console", "payloads", "progress"}
 CORE = {*LOWEST, "inputs", "fusion", "bundle", "table", "evaluation", "output"}
 MAY_KNOW = {  # package -> packages that it may import
     "": {"telemetry"},
     "errors": set(),
     "telemetry": set(),
     "console": {"errors"},
+    "payloads": {"errors"},
+    "progress": {"console"},
     "inputs": LOWEST,
     "fusion": LOWEST,
     "bundle": {*LOWEST, "inputs", "fusion"},
@@ -48,6 +57,8 @@ MAY_KNOW = {  # package -> packages that it may import
     "serve": CORE - {"table", "evaluation", "output"},
     "train": CORE,
     "export": {*CORE, "train"},
+    "python": {*CORE, "train", "export"},
+    "sklearn": {*CORE, "python"},
     "commands": {*CORE, "bulk", "client", "serve", "train", "export"},
 }
 BENTO = Path("mla_serve/serve/bento")
@@ -74,8 +85,14 @@ SOURCES = sorted(
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield the full name of everything that is imported: "mla_serve.errors.InputError"."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    """Yield the full name of everything that is imported: "mla_serve.errors.InputError".
+
+    What mla_serve/__init__.py imports for type checkers only is left out; _LAZY names it again.
+    """
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    if path == Path("mla_serve/__init__.py"):
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -189,3 +206,21 @@ def test_internals_of_libraries_are_touched_in_one_package(path: Path) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
     assert not [name for name in imported(path) if name.startswith(INTERNALS)]
     assert not [word for word in INTERNAL_WORDS if word in text]
+
+
+def test_importing_the_package_imports_no_library() -> None:
+    """`import mla_serve` costs nothing; what it offers is imported at its first use, and nothing of it imports torch."""
+    code = (
+        "import sys, mla_serve; assert not {'numpy', 'onnxruntime', 'torch', 'rich', 'PIL'} & sys.modules.keys(); "
+        "assert {*mla_serve.__all__} <= {*dir(mla_serve)}; mla_serve.Predictor, mla_serve.load, mla_serve.Prediction; "
+        "assert not {'torch', 'bentoml', 'sklearn', 'pandas'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_each_public_name_is_imported_for_type_checkers_from_where_it_is_taken() -> None:
+    tree = ast.parse((ROOT / "mla_serve/__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert told == mla_serve._LAZY
+    assert {*told, "__version__"} == {*mla_serve.__all__}

@@ -275,8 +275,8 @@ def write_rows(path: Path, words: list[str]) -> Path:
     [
         ("rows.parquet", "is the table"),
         ("../table/rows.parquet", "is the table"),
-        ("other.parquet", "is another Parquet file"),
-        ("text.parquet", "is no Parquet file of answers"),
+        ("other.parquet", "is another file, no answers"),
+        ("text.parquet", "is another file, no answers"),
         ("link.parquet", "is a link to other.parquet"),
         ("../model/answers.parquet", "lies in the folder of the model"),
         ("folder.parquet", "is a folder"),
@@ -322,13 +322,13 @@ def test_older_answers_are_kept(tmp_path: Path, ask: Ask, capsys: pytest.Capture
 
 
 def test_what_lies_among_the_parts_is_left_there(tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mla_serve.bulk.parts import Parts
+    from mla_serve.bulk.parts import Joined, Parts
 
     table, out, finish = write_rows(tmp_path / "rows.jsonl", ["red"]), tmp_path / "out.parquet", Parts.finish
 
-    def late(self: Parts, count: int) -> int:
+    def late(self: Parts, count: int, *, flat: bool) -> Joined:
         (self.folder / "notes.txt").write_text("mine")
-        return finish(self, count)
+        return finish(self, count, flat=flat)
 
     monkeypatch.setattr(Parts, "finish", late)
     score_table(table, out, ask, workers=1)

@@ -184,12 +184,12 @@ def train_cell(cell: Cell, work: Path) -> None:
     keep_freed_memory()
     mla_up_front.register()
     config = TrainConfig(
-        data=Path(cell.folder), optimizer=cell.optimizer, lr=cell.lr, seed=cell.seed, epochs=cell.epochs, runs=work / "runs",
+        data=Path(cell.folder), augment="light", balance="none", batch_size=64, optimizer=cell.optimizer, lr=cell.lr, seed=cell.seed, epochs=cell.epochs, runs=work / "runs",
         encoders=cell.encoders, image_size=cell.image_size,
         **VARIANTS.get(cell.strategy, {"strategy": cell.strategy}),  # type: ignore[arg-type]
     )  # fmt: skip
     plan = make_plan(config)
-    trainer, samples = _trainer(plan, config, cell, work)
+    trainer, samples = _trainer(plan, cell, work)
     before, began = (
         status_mb("self", "VmHWM"),
         time.process_time(),
@@ -227,24 +227,20 @@ def train_cell(cell: Cell, work: Path) -> None:
     write_whole(cell.path(work), json.dumps(results))
 
 
-def _trainer(plan: Any, config: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]:
+def _trainer(plan: Any, cell: Cell, work: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return a trainer that has not begun, and the decoded splits; frozen features are shared by all cells."""
     import torch
 
-    from mla_serve.train.data.samples import decode_rows
     from mla_serve.train.loop import Trainer
     from mla_serve.train.run_folder import RunFolder
 
     strategy, device = plan.build(cell.seed), torch.device("cpu")
-    plan.load_backbones(strategy, work / "features", device)
-    encoders, recipe = dict(strategy.encoders.items()), plan.recipe
-    samples = {split: decode_rows(plan.rows[split], recipe.inputs, recipe.classes, encoders) for split in plan.rows}
+    plan.load_backbones(strategy, work / "cache", device)
+    encoders = dict(strategy.encoders.items())
+    samples = {split: plan.samples(split, encoders) for split in plan.rows}
     folder = RunFolder(work / "runs" / cell.dataset / cell.path(work).stem)
     folder.path.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        strategy, samples, folder, epochs=cell.epochs, batch_size=config.batch_size, seed=cell.seed,
-        augment=True, device=device,
-    )  # fmt: skip
+    trainer = Trainer(strategy, samples, folder, choices=plan.choices, device=device)
     return trainer, samples
 
 

@@ -39,7 +39,7 @@ from mla_serve.bundle.runtime import cores
 from mla_serve.console import console, main
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.table.cells import find_cell, is_missing
+from mla_serve.table import read_payload
 from mla_serve.table.faults import InvalidValue
 
 MB = 2**20
@@ -170,7 +170,7 @@ def _ceiling_process(model: Path, table: Path, slices: int, barrier: Any, answer
     predictor = scorer.predictor
     held = [
         [
-            {name: scorer.payload(name, cells) for name in scorer.kinds if not is_missing(find_cell(cells, name))}
+            {name: read_payload(value) for name, value in scorer.columns.read_sample(cells, table.parent).values.items()}
             for _, cells in each.lines
             if not isinstance(cells, InvalidValue)
         ]

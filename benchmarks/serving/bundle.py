@@ -54,7 +54,7 @@ def _build(run: Path, out: Path) -> None:
         [{name: reader.generate(generator) for name, reader in inputs.items()} for _ in range(SAMPLES)]
     )
     encoders = tuple(f"{name}={encoder}" for name, encoder in ENCODERS.items())
-    training = TrainConfig(name="resnet18", epochs=0, seed=SEED, encoders=encoders, width=WIDTH, augment=False)
+    training = TrainConfig(name="resnet18", epochs=0, seed=SEED, encoders=encoders, width=WIDTH, augment="none")
     facts = {
         "name": "resnet18",
         "recipe": folder.write_recipe(recipe),

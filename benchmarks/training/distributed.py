@@ -29,7 +29,7 @@ from benchmarks.shared import write_results
 from mla_serve.console import console, main
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import TrainingBatch, training_batches
-from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.distributed import collectives
 from mla_serve.train.plan import count_steps, make_plan
 from mla_serve.train.strategies import Strategy
@@ -66,17 +66,17 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
     """Take steps; rank 0 writes the losses and seconds of each."""
     torch.set_num_threads(config.threads)
     training = TrainConfig(
-        config.data, augment=False, norm="group", precision="fp32", device="cpu", encoders=config.encoders
+        config.data, augment="none", norm="group", precision="fp32", device="cpu", encoders=config.encoders
     )
     with collectives.process_group(CPU):
         planned = collectives.from_main(lambda: make_plan(training))
-        samples = decode_rows(planned.rows["train"], planned.recipe.inputs, planned.recipe.classes)
+        samples = planned.samples("train")
         strategy = planned.build(0)
         for name, encoder in strategy.encoders.items():
-            encoder.measure(samples.columns[name].windows)
+            encoder.measure(samples.columns[name].windows[:])
         strategy.to(memory_format=torch.channels_last)
         collectives.convert_layers(strategy, CPU, batch_normalised=[])
-        strategy.prepare(count_steps(training, planned), len(samples))
+        strategy.prepare(count_steps(planned), len(samples))
         strategy.train()
         torch.manual_seed(0)
         records = [
@@ -89,7 +89,7 @@ def train_steps(config: DistributedConfig, result: Path) -> None:
 def endless_batches(samples: Samples, config: DistributedConfig) -> itertools.chain[TrainingBatch]:
     """Hand out batches for ever."""
     epochs = (torch.Generator().manual_seed(epoch) for epoch in itertools.count())
-    return itertools.chain.from_iterable(training_batches(samples, config.batch_size, g, CPU, False) for g in epochs)
+    return itertools.chain.from_iterable(training_batches(samples, config.batch_size, g, CPU, {}) for g in epochs)
 
 
 def timed_step(strategy: Strategy, batch: TrainingBatch) -> dict[str, float]:

@@ -155,7 +155,7 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     strategy.train()
 
     def train_step(rows: int) -> object:
-        return strategy.step(TrainingBatch(samples, torch.arange(rows), generator, device, augment=False))
+        return strategy.step(TrainingBatch(samples, torch.arange(rows), generator, device, augment={}))
 
     def validate() -> object:
         logits, present = modality_logits(strategy, samples, device)

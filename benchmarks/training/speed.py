@@ -30,9 +30,10 @@ from rich.progress import track
 from benchmarks.shared import write_results
 from mla_serve.console import console, main
 from mla_serve.train.allocator import keep_freed_memory
+from mla_serve.train.choices import Choices
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import TrainingBatch, training_batches
-from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.device import pick_precision
 from mla_serve.train.plan import make_plan
 from mla_serve.train.recipe import Recipe
@@ -80,11 +81,11 @@ def own_step(recipe: Recipe, precision: str, steps: int) -> Step:
     return strategy.step
 
 
-def endless_batches(samples: Samples, size: int) -> Iterator[TrainingBatch]:
+def endless_batches(samples: Samples, choices: Choices) -> Iterator[TrainingBatch]:
     """Hand out augmented batches for ever."""
     generator = torch.Generator().manual_seed(0)
     for _ in itertools.count():
-        yield from training_batches(samples, size, generator, CPU, True)
+        yield from training_batches(samples, choices.settings.rows_per_step, generator, CPU, choices.augment)
 
 
 LOOPS: dict[str, Callable[[Recipe, int], Step]] = {
@@ -118,11 +119,10 @@ def measure(config: SpeedConfig) -> dict[str, list[float]]:
 def time_loop(name: str, config: SpeedConfig, pipe: Connection) -> None:
     """Take as many steps of a loop as are asked for, and answer with samples per second, for as long as one asks."""
     torch.set_num_threads(1)
-    training = TrainConfig(data=config.data)
-    plan = make_plan(training)
-    samples = decode_rows(plan.rows["train"], plan.recipe.inputs, plan.recipe.classes)
+    plan = make_plan(TrainConfig(data=config.data))
+    samples = plan.samples("train")
     step = LOOPS[name](plan.recipe, (config.repeats + 1) * config.steps)
-    batches = endless_batches(samples, training.batch_size)
+    batches = endless_batches(samples, plan.choices)
     with contextlib.suppress(EOFError):
         while True:
             block = itertools.islice(batches, pipe.recv())

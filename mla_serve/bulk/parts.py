@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
+from mla_serve.bulk.own_columns import cast, unify
+from mla_serve.bulk.writers import ANSWERS, WRITERS, flatten_probabilities
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.output.replacing import replace
-from mla_serve.output.targets import Replaceable, cannot_write
+from mla_serve.output.targets import cannot_write
 
+T = TypeVar("T")
 PLAN, JOINED = "plan.json", "joined.tmp"
 PART_FILES = r"plan\.(json|tmp)|\d{8,}\.(parquet|tmp)|joined\.tmp(\.old)?"
-ANSWER_COLUMNS = {"row", "id", "label", "probability", "probabilities", "error"}
 
 
-def _not_answers(path: Path) -> str | None:
-    """Return why a file is not one that predict wrote."""
-    try:
-        columns = set(parquet.read_schema(path).names)
-    except (pa.ArrowException, OSError):
-        return "is no Parquet file of answers"
-    return None if columns >= ANSWER_COLUMNS else "is another Parquet file, no answers of a model"
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Rows without an answer, and rows that were answered although a modality could not be read."""
 
-
-ANSWERS = Replaceable("a file of answers that predict wrote", _not_answers)
+    bad: int
+    partial: int
 
 
 class Parts:
@@ -101,29 +102,45 @@ class Parts:
                 f"{self.folder}: a part cannot be written ({error}); make room and run the same command again to continue"
             ) from None
 
-    def finish(self, count: int) -> int:
-        """Join the parts in their order into OUT and remove them; return how many rows have an error.
+    def finish(self, count: int, *, flat: bool = False) -> Joined:
+        """Join the parts in their order into OUT, in the format of its suffix, and remove them.
 
         An older file of answers is kept as OUT.old.
 
+        Args: flat, whether each class gets a column of its own; otherwise CSV has no probabilities of the classes.
         Raises: DataError when a part is missing or cannot be read; an unreadable one is removed, to be computed again.
         ConfigError when OUT is something else by now; the parts are kept.
         """
         temporary = self.folder / JOINED
-        bad = 0
         try:
-            with parquet.ParquetWriter(temporary, self._read(0).schema) as writer:
-                for number in range(count):
-                    part = self._read(number)
-                    bad += len(part) - part["error"].null_count
-                    writer.write_table(part)
+            joined = self._join(temporary, count, flat)
             replace("--out", temporary, self.out, ANSWERS)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.folder}: the parts cannot be joined ({error}); run it again") from None
         finally:
             temporary.unlink(missing_ok=True)
         self.discard()
-        return bad
+        return joined
+
+    def _join(self, path: Path, count: int, flat: bool) -> Joined:
+        """Write all parts into one file."""
+        schema = unify([self._read(number, parquet.read_schema) for number in range(count)])
+        bad = partial = 0
+        suffix = self.out.suffix.lower()
+
+        def shaped(part: pa.Table) -> pa.Table:
+            if flat:
+                return flatten_probabilities(part)
+            return part.drop_columns(["probabilities"]) if suffix == ".csv" else part
+
+        with WRITERS[suffix](path, shaped(schema.empty_table()).schema) as write:
+            for number in range(count):
+                part = cast(self._read(number, parquet.read_table), schema)
+                answered = part["error"].is_null()
+                bad += len(part) - pc.sum(answered).as_py()
+                partial += pc.sum(pc.and_(answered, has_faults(part))).as_py()
+                write(shaped(part))
+        return Joined(bad, partial)
 
     def discard(self) -> None:
         """Remove the parts, and the folder when it is empty then."""
@@ -133,15 +150,21 @@ class Parts:
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
-    def _read(self, number: int) -> pa.Table:
+    def _read(self, number: int, read: Callable[[Path], T]) -> T:
         try:
-            return parquet.read_table(self._path(number))
+            return read(self._path(number))
         except pa.ArrowInvalid:  # after a power cut, files may exist and be empty
             self._path(number).unlink()
             raise
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08}.parquet"
+
+
+def has_faults(part: pa.Table) -> pa.Array:
+    """Return for each row whether a modality could not be read: (rows,) bool."""
+    faults = part["faults"].combine_chunks().flatten()
+    return functools.reduce(pc.or_, (pc.is_valid(reasons) for reasons in faults))
 
 
 def _write(path: Path, content: bytes) -> None:

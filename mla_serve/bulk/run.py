@@ -14,9 +14,11 @@ from pathlib import Path
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from mla_serve import __version__
-from mla_serve.bulk.parts import ANSWERS, Parts
-from mla_serve.bulk.score import Ask, Scorer
+from mla_serve.bulk.check_columns import check_columns
+from mla_serve.bulk.parts import Parts
+from mla_serve.bulk.score import Ask, Scorer, schema_of
 from mla_serve.bulk.slices import Slice, Source
+from mla_serve.bulk.writers import ANSWERS, WRITERS
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.runtime import cores
@@ -30,37 +32,47 @@ QUEUED_SLICES = 2  # per process, so that none waits for the next one to be read
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """The work done: rows of the table, rows with an error, rows classified by this command, its duration in seconds."""
+    """The work done: rows of the table, rows with an error, rows that were answered although a modality could not be read,
+    rows classified by this command, its duration in seconds.
+    """
 
     rows: int
     bad: int
+    partial: int
     new: int
     seconds: float
 
 
-def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None) -> Scored:
-    """Classify every row of a table and write a Parquet file. Continues an interrupted call with the same arguments.
+def score_table(
+    table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None, *, flat: bool = False
+) -> Scored:
+    """Classify every row of a table and write a file: Parquet, CSV or JSON Lines, by its suffix.
+
+    Continues an interrupted call with the same arguments.
 
     An older file of answers is kept as OUT.old; anything else there is refused.
 
-    Args: workers, number of processes, by default one per core; ray, the address of a Ray to use, see on_ray.py.
+    Args: workers, number of processes, by default one per core; ray, the address of a Ray to use, see on_ray.py; flat,
+    whether the probability of each class gets a column of its own.
     Raises: ConfigError or DataError before the first row; DataError when a process dies, a part cannot be written or the
     table cannot be read to its end. Finished parts are kept then.
     """
-    if out.suffix.lower() != ".parquet":
-        raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
+    if out.suffix.lower() not in WRITERS:
+        raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(WRITERS)}")
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; give the name of a file")
     note = check_target("--out", out, ANSWERS, {"the folder of the model": ask.model}, {"the table": table})
     source, bundle = Source.of(table), Bundle.load(ask.model)
     Predictor(bundle).check_options(ask.rule, None, ask.coverage)
+    first = next(source.slices(SLICE_ROWS), None)
+    notes = check_columns(first.lines, schema_of(bundle), ask.keep, out) if first else []
     parts = Parts(out)
-    asked = {"fusion": ask.rule, "coverage": ask.coverage}
+    asked = {"fusion": ask.rule, "coverage": ask.coverage, "keep": list(ask.keep)}
     parts.begin(
         {"table": source.sha256, "model": bundle.manifest.sha256, **asked, "slice": SLICE_ROWS, "version": __version__}
     )
-    if note:
-        errors.print(note, style="dim", soft_wrap=True)
+    for each in [*([note] if note else []), *notes]:
+        errors.print(each, style="dim", soft_wrap=True)
     if ray is None:
         finished = _on_processes(source, parts, ask, workers or cores())
     else:
@@ -77,7 +89,8 @@ def score_table(table: Path, out: Path, ask: Ask, workers: int | None = None, ra
     if not rows:
         parts.discard()
         raise DataError(f"--table {table}: holds no rows; fill it")
-    return Scored(rows, parts.finish(count), new, time.perf_counter() - began)
+    joined = parts.finish(count, flat=flat)
+    return Scored(rows, joined.bad, joined.partial, new, time.perf_counter() - began)
 
 
 def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Iterator[tuple[int, int, bool]]:
@@ -86,7 +99,7 @@ def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Itera
     pool = ProcessPoolExecutor(workers, context, _open, (ask, source.path.parent, parts.out))
     running: dict[Future[int], int] = {}
     try:
-        for rows in source.slices(SLICE_ROWS):
+        for rows in source.slices(SLICE_ROWS, lambda note: errors.print(f"{source.path.name}: {note}", style="dim")):
             if parts.has(rows.number):
                 yield rows.number, len(rows.lines), False
                 continue

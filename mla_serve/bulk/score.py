@@ -9,27 +9,44 @@ from typing import Any
 
 import pyarrow as pa
 
+from mla_serve.bulk.own_columns import name_columns, take_columns
 from mla_serve.bulk.slices import Slice
+from mla_serve.bulk.writers import flatten
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import Prediction
 from mla_serve.errors import DataError, InputError
-from mla_serve.inputs import Array, Payload
-from mla_serve.table import read_payload
-from mla_serve.table.cells import find_cell, is_missing, read_cell
+from mla_serve.inputs import Array, Input
+from mla_serve.inputs.columns import ColumnsInput
+from mla_serve.table import ColumnRole, Schema, read_payload
+from mla_serve.table.cells import is_missing
 from mla_serve.table.faults import InvalidValue, join_names
 from mla_serve.table.formats import Cells
+from mla_serve.table.schema import Sample
 
+IDENTITY_COLUMNS = 3  # row, line, id
 OPINION_COLUMNS = ("weight", "influence", "unfamiliarity")
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """The request for every row: folder of the bundle, fusion rule, coverage of prediction sets or None."""
+    """The request for every row: folder of the bundle, fusion rule, coverage of prediction sets or None, and the columns of
+    the table to carry over.
+    """
 
     model: Path
     rule: str
     coverage: float | None
+    keep: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadRow:
+    """One row: its decoded modalities, the reason for each that cannot be used, or why none is there."""
+
+    sample: dict[str, Array]
+    faults: dict[str, str]
+    error: str | None = None
 
 
 class Scorer:
@@ -39,47 +56,98 @@ class Scorer:
         """Load the bundle. Args: folder, of the table, which paths in its cells are relative to."""
         self.predictor = Predictor(Bundle.load(ask.model))
         self.ask, self.folder = ask, folder
-        self.kinds = {name: each.kind for name, each in self.predictor.bundle.manifest.modalities.items()}
+        self.columns = schema_of(self.predictor.bundle)
         self.schema = schema(self.predictor.classes, self.predictor.names, ask.coverage is not None)
+        self.taken = {*self.schema.names, *flatten(self.schema.empty_table()).schema.names}
 
     def score(self, rows: Slice) -> pa.Table:
         """Classify the rows of a slice: a table with one row each, in their order."""
         read = [self._read(cells) for _, cells in rows.lines]
-        good = [sample for sample in read if not isinstance(sample, str)]
-        answers = iter(self._predict(good))
+        answers = self._predict(read)
         records = [
-            {"row": rows.first + n, "line": line[0], "id": _identity(line[1])}
-            | ({"error": sample} if isinstance(sample, str) else next(answers))
-            for n, (line, sample) in enumerate(zip(rows.lines, read, strict=True))
+            {"row": rows.first + n, "line": line, "id": self._identity(cells, rows.first + n), "faults": row.faults}
+            | answer
+            for n, ((line, cells), row, answer) in enumerate(zip(rows.lines, read, answers, strict=True))
         ]
-        return pa.Table.from_pylist(records, self.schema)
+        return self._with_own_columns(pa.Table.from_pylist(records, self.schema), rows)
 
-    def _predict(self, samples: Sequence[Mapping[str, Array]]) -> list[dict[str, Any]]:
-        """Classify decoded rows; return the answer or the error of each."""
-        every = len(self.predictor.classes)
-        answers = self.predictor.predict_decoded(samples, self.ask.rule, every, self.ask.coverage)
-        return [_record(each) if isinstance(each, Prediction) else {"error": str(each)} for each in answers]
+    def _with_own_columns(self, answers: pa.Table, rows: Slice) -> pa.Table:
+        """Put the columns to keep behind those that identify the row."""
+        own = take_columns(rows.lines, self.ask.keep)
+        for at, (column, name) in enumerate(name_columns(own, self.taken).items()):
+            answers = answers.add_column(IDENTITY_COLUMNS + at, name, own[column])
+        return answers
 
-    def _read(self, cells: Cells | InvalidValue) -> dict[str, Array] | str:
-        """Decode one row into {modality: array}, or return its error."""
+    def _identity(self, cells: Cells | InvalidValue, number: int) -> str:
+        """Return the id of the row, or its number."""
+        given = None if isinstance(cells, InvalidValue) else cells.get(self.columns.id or "id")
+        return str(number if is_missing(given) else given)
+
+    def _predict(self, rows: Sequence[ReadRow]) -> list[dict[str, Any]]:
+        """Classify decoded rows; return the answer or the error of each.
+
+        A modality for which the model returns no finite numbers becomes a fault, and the others answer.
+        """
+        answers: dict[int, dict[str, Any]] = {}
+        while open_rows := [n for n, row in enumerate(rows) if row.sample and n not in answers]:
+            samples = [rows[n].sample for n in open_rows]
+            every = len(self.predictor.classes)
+            found = self.predictor.predict_decoded(samples, self.ask.rule, every, self.ask.coverage)
+            for n, each in zip(open_rows, found, strict=True):
+                if isinstance(each, Prediction):
+                    answers[n] = _record(each)
+                else:
+                    rows[n].faults[each.field] = each.message
+                    del rows[n].sample[each.field]
+        return [answers.get(n) or {"error": row.error or _join_faults(row.faults)} for n, row in enumerate(rows)]
+
+    def _read(self, cells: Cells | InvalidValue) -> ReadRow:
+        """Decode one row. A modality that cannot be read leaves the row to the others."""
         if isinstance(cells, InvalidValue):
-            return str(cells)
-        given = [name for name in self.kinds if not is_missing(find_cell(cells, name))]
-        if not given:
-            return f"no modality at all; fill one of {join_names(self.kinds)}"
-        try:
-            return {name: self.predictor.decode_one(name, self.payload(name, cells)) for name in given}
-        except (InputError, DataError) as error:
-            return str(error)
-        except InvalidValue as error:
-            return f"{given[0] if len(given) == 1 else 'row'}: {error}"
+            return ReadRow({}, {}, str(cells))
+        sample = self.columns.read_sample(cells, self.folder)
+        row = ReadRow({}, _faults_by_modality(sample))
+        for name, value in sample.values.items():
+            try:
+                row.sample[name] = self.predictor.decode_one(name, read_payload(value))
+            except InputError as error:
+                row.faults[name] = error.message
+            except DataError as error:
+                row.faults[name] = str(error)
+        if not row.sample and not row.faults:
+            columns = [role.column for role in self.columns.roles if role.modality]
+            return ReadRow({}, {}, f"no modality at all; fill one of {join_names(columns)}")
+        return row
 
-    def payload(self, name: str, cells: Cells) -> Payload:
-        """Read one modality of a row. Raises: InputError."""
-        try:
-            return read_payload(read_cell(self.kinds[name], find_cell(cells, name), self.folder))
-        except InvalidValue as error:
-            raise InputError(name, str(error)) from None
+
+def schema_of(bundle: Bundle) -> Schema:
+    """Return what the columns of a table are: as in training, and columns called as the modalities where that is not known."""
+    modalities = bundle.manifest.modalities
+    schema = Schema.from_dict(bundle.manifest.table) if bundle.manifest.table else Schema()
+    used = [role for role in schema.roles if role.modality is None or role.modality in modalities]
+    unknown = [name for name in modalities if name not in schema.modalities]
+    roles = [*used, *(role for name in unknown for role in _roles_of(name, bundle.inputs[name]))]
+    return dataclasses.replace(schema, roles=tuple(roles))
+
+
+def _roles_of(modality: str, spec: Input) -> list[ColumnRole]:
+    """Return the columns of a modality of which only the input is known."""
+    if isinstance(spec, ColumnsInput):
+        return [ColumnRole(column.name, column.type, modality) for column in spec.columns]
+    return [ColumnRole(modality, spec.kind, modality)]
+
+
+def _faults_by_modality(sample: Sample) -> dict[str, str]:
+    """Join the faults of the cells of each modality, with the name of a column that is not that of its modality."""
+    faults: dict[str, str] = {}
+    for fault in sample.faults:
+        message = fault.message if fault.column == fault.modality else f"{fault.column}: {fault.message}"
+        faults[fault.modality] = f"{faults[fault.modality]} | {message}" if fault.modality in faults else message
+    return faults
+
+
+def _join_faults(faults: Mapping[str, str]) -> str:
+    return " | ".join(f"{name}: {fault}" for name, fault in faults.items())
 
 
 def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schema:
@@ -87,8 +155,8 @@ def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schem
 
     row counts from 0. line is the line of the text file, from 1; for Parquet it is the number of the row, from 1.
     probabilities has one field per class. weight, influence and unfamiliarity have one per modality, null where it is
-    missing. error is null for a row with an answer. For a row without, it holds the reason, and the columns of the answer
-    are null.
+    missing. faults has one per modality: why it could not be used, null if it could or is missing. error is null for a row
+    with an answer. For a row without, it holds the reason, and the columns of the answer are null.
     """
     by_class = pa.struct([(name, pa.float64()) for name in classes])
     by_modality = pa.struct([(name, pa.float64()) for name in names])
@@ -103,14 +171,10 @@ def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schem
         *((column, by_modality) for column in OPINION_COLUMNS),
         ("missing", pa.list_(pa.string())),
         *([("prediction_set", pa.list_(pa.string()))] if sets else []),
+        ("faults", pa.struct([(name, pa.string()) for name in names])),
         ("error", pa.string()),
     ]
     return pa.schema(columns)
-
-
-def _identity(cells: Cells | InvalidValue) -> str | None:
-    given = None if isinstance(cells, InvalidValue) else cells.get("id")
-    return None if is_missing(given) else str(given)
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:

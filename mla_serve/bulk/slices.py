@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mla_serve.errors import DataError
 from mla_serve.table.faults import BrokenTable
-from mla_serve.table.formats import READERS, Line
+from mla_serve.table.formats import READERS, Line, Say, say_nothing, suffix_of
 
 READ_BYTES = 2**20  # at once, while hashing
 
@@ -36,7 +36,7 @@ class Source:
     @classmethod
     def of(cls, path: Path) -> Source:
         """Hash the file and count its lines. Raises: DataError when it is no table or cannot be read."""
-        if path.suffix.lower() not in READERS:
+        if not suffix_of(path):
             raise DataError(f"--table {path}: expected a table: {', '.join(READERS)}")
         sha256, breaks = hashlib.sha256(), 0
         try:
@@ -48,12 +48,12 @@ class Source:
             raise DataError(f"--table {path}: cannot be read ({error.strerror}); give a file that exists") from None
         return cls(path.resolve(), sha256.hexdigest(), _parquet_rows(path) or breaks)
 
-    def slices(self, size: int) -> Iterator[Slice]:
-        """Read the table in slices of `size` rows, the last one shorter.
+    def slices(self, size: int, say: Say = say_nothing) -> Iterator[Slice]:
+        """Read the table in slices of `size` rows, the last one shorter; say takes what the reader notes.
 
         Raises: DataError when the table cannot be read to its end, because rows would be left out.
         """
-        with self.path.open("rb") as file, contextlib.closing(READERS[self.path.suffix.lower()](file)) as reader:
+        with self.path.open("rb") as file, contextlib.closing(READERS[suffix_of(self.path)](file, say)) as reader:
             lines = map(self._readable, reader)
             for number in itertools.count():
                 part = list(itertools.islice(lines, size))

@@ -5,4 +5,5 @@ graphs     check an ONNX file without running it
 runtime    the only module that uses onnxruntime
 predictor  payloads -> arrays -> features -> logits -> one prediction
 results    the prediction, as the predictor returns it, the service sends it and the client reads it
+html       draw results in a notebook
 """

@@ -57,6 +57,7 @@ class FusionParameters(_Strict):
     shares: dict[Name, Positive] = {}
     prior: list[Positive] = []
     prior_once: bool = False
+    prior_shift: list[Annotated[float, Field(allow_inf_nan=False)]] = []
     native: str = "paper"
     bias: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 
@@ -98,6 +99,9 @@ class Manifest(_Strict):
     """The precisions that were tried for the encoders, measured and chosen (export/choose_precision.py); empty for plain fp32."""
     metrics: dict[str, Any]
     training: dict[str, Any]
+    table: dict[str, Any] = {}
+    """What each column of the training table is (table/schema.py), so that other tables are read alike. Empty in bundles of
+    older versions: columns are then read by the names of modalities."""
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     sha256: str = ""
 
@@ -259,10 +263,9 @@ def _check_consistency(manifest: Manifest) -> None:
         )
     if len(manifest.fusion.bias) not in (0, len(manifest.classes)):
         raise BundleError(f"{MANIFEST}: has a bias for {len(manifest.fusion.bias)} of {len(manifest.classes)} classes")
-    if manifest.fusion.prior and len(manifest.fusion.prior) != len(manifest.classes):
-        raise BundleError(
-            f"{MANIFEST}: has a prior for {len(manifest.fusion.prior)} of {len(manifest.classes)} classes"
-        )
+    for name, values in (("prior", manifest.fusion.prior), ("prior_shift", manifest.fusion.prior_shift)):
+        if len(values) not in (0, len(manifest.classes)):
+            raise BundleError(f"{MANIFEST}: has a {name} for {len(values)} of {len(manifest.classes)} classes")
     if manifest.fusion.prior_once and not manifest.fusion.prior:
         raise BundleError(f"{MANIFEST}: counts the classes' prior once, but has none")
     if any(scores != sorted(scores) for rules in manifest.conformal.values() for scores in rules.values()):

@@ -95,6 +95,10 @@ class Prediction(FromDict):
         """Draw label, weights and probabilities, for `rich.print`."""
         return _draw(self)
 
+    def _repr_html_(self) -> str:
+        """Draw the same for a notebook."""
+        return _draw_html(self)
+
 
 def bar(share: float, width: int = BAR_WIDTH) -> str:
     """Draw a share of 1 as a bar, to an eighth of a character."""
@@ -131,6 +135,41 @@ def _draw(answer: Prediction) -> RenderableType:
     if answer.prediction_set is not None:
         notes.append(Text(f"prediction set: {', '.join(answer.prediction_set)}"))
     return Group(headline, Text(), opinions, *notes, Text(), classes)
+
+
+def _draw_html(answer: Prediction) -> str:
+    """Draw what `_draw` draws as HTML."""
+    from html import escape  # here, because most users of results never draw them
+
+    from mla_serve.bundle.html import FRAME, bar_cell, table
+
+    headline = f"<b>{escape(answer.label)}</b> {answer.probability:.1%}"
+    opinions = [
+        [
+            escape(name),
+            f"{opinion.weight:.2f}",
+            bar_cell(opinion.weight),
+            escape(opinion.label),
+            f"{opinion.probability:.1%}",
+            f"{opinion.influence:+.3f}",
+            "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}",
+        ]
+        for name, opinion in answer.modalities.items()
+    ]
+    classes = [
+        [escape(each.label), f"{each.probability:.1%}", bar_cell(each.probability)]
+        for each in answer.probabilities[:SHOWN_CLASSES]
+    ]
+    notes = [f"missing: {', '.join(answer.missing)}"] if answer.missing else []
+    if answer.prediction_set is not None:
+        notes.append(f"prediction set: {', '.join(answer.prediction_set)}")
+    parts = (
+        f'<div>{headline} <span style="opacity:.7">entropy {answer.entropy:.3f} nats</span></div>',
+        table(("modality", "weight", "", "by itself", "probability", "influence", "unfamiliar"), opinions),
+        *(f'<div style="opacity:.7">{escape(note)}</div>' for note in notes),
+        table(("class", "probability", ""), classes),
+    )
+    return FRAME.format("".join(parts))
 
 
 def _grid(*titles: str) -> Table:

@@ -5,7 +5,6 @@
     with Client("http://localhost:3000") as client:
         answer = client.predict(image="seven.png", text="seven")
 
-payloads    values of the caller -> parts of a request
 errors      problem+json -> exceptions
 exchange    one call as a sequence of steps (send, wait, retry), without network or clock
 many        many calls: their order, bounded concurrency, a progress bar

@@ -16,8 +16,8 @@ from mla_serve.client.errors import NoAccess, NoAnswer
 from mla_serve.client.exchange import DEFAULT_URL, Exchange, Outcome, Retry, Send, Step, Steps
 from mla_serve.client.many import OnError, Queue, Sample, progress_bar
 from mla_serve.client.model import Model
-from mla_serve.client.payloads import Value
 from mla_serve.errors import MlaServeError
+from mla_serve.payloads import Value
 
 T = TypeVar("T")
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import email.utils
+import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -18,12 +19,13 @@ import httpx
 
 from mla_serve.bundle.results import Answer, Embedding
 from mla_serve.client import errors
-from mla_serve.client.model import Model
-from mla_serve.client.payloads import Parts, Value, check_sample, drop_missing, needs_model, to_part
+from mla_serve.client.model import Modality, Model
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
+from mla_serve.payloads import Value, check_sample, drop_missing, needs_model, to_payload
 
 T = TypeVar("T")
 Reply = TypeVar("Reply", Answer, Embedding)
+Parts = list[tuple[str, Any]]
 DEFAULT_URL = "http://localhost:3000"
 RETRIED_ERRORS = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.PoolTimeout)
 CONNECTION_ADVICE = "check the address, that the service runs, and any proxy that HTTP_PROXY and NO_PROXY name"
@@ -165,6 +167,18 @@ def _form_parts(names: Iterable[str], there: Mapping[str, Value], model: Model) 
             unknown[0], f"this model has no such modality; leave it out, or send some of {', '.join(known)}"
         )
     return [to_part(name, value, known[name]) for name, value in there.items()]
+
+
+def to_part(name: str, value: Value, modality: Modality | None) -> tuple[str, Any]:
+    """Make one part of a form, as httpx's `files` takes it: numbers and cells are written as JSON.
+
+    Args: modality, as GET /model describes it; None where the value does not depend on it (see `needs_model`).
+    Raises: InputError for a value that cannot be sent as this modality.
+    """
+    payload = to_payload(name, value, modality)
+    if modality is None or modality.sent_as == "file":
+        return name, (name, payload)
+    return name, (None, payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False))
 
 
 def _failure(outcome: Outcome, url: str) -> tuple[MlaServeError, bool]:

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Literal, TypeVar, get_args
 
-from mla_serve.client.payloads import Value
 from mla_serve.errors import MlaServeError
+from mla_serve.payloads import Value
 
 T = TypeVar("T")
 Sample = Mapping[str, Value | None]

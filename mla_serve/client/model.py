@@ -9,14 +9,28 @@ from mla_serve.bundle.results import FromDict
 
 
 @dataclasses.dataclass(frozen=True)
+class Column(FromDict):
+    """One column, as it was in training: its type; of a category its frequent values; of a number or date its range."""
+
+    name: str
+    type: str
+    values: list[str]
+    value_count: int
+    low: float | str | None = None
+    middle: float | None = None
+    high: float | str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Modality(FromDict):
-    """How one modality is sent: its kind; as file, text or numbers; accepted formats; shape of the decoded array."""
+    """How one modality is sent: its kind; as file, text, numbers or cells; accepted formats; shape of the decoded array."""
 
     kind: str
     sent_as: str
     formats: list[str]
     shape: list[int]
     input: dict[str, Any]
+    columns: list[Column] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -15,6 +15,8 @@ from mla_serve.evaluation import analysis
 from mla_serve.evaluation.draw import measured
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, measure_more, run_split, score_split
 from mla_serve.fusion.rules import RULES
+from mla_serve.table import TableOptions
+from mla_serve.table.faults import MOST_SHOWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class EvaluateConfig:
     model: Path
     """Folder of the bundle, such as models/digits."""
     data: Path
-    """Folder with the tables."""
+    """Table, or folder of a data set."""
     split: str = "test"
     """Which rows: train, val or test."""
     draws: int = DRAWS
@@ -36,6 +38,13 @@ class EvaluateConfig:
     """Requested coverage of prediction sets. Their measured coverage and average size are among the scores."""
     corruptions: bool = False
     """Measure with each modality corrupted, too, in every way and five degrees of severity. Takes minutes."""
+    skip_bad: bool = False
+    """Measure without the rows that have faults. How many, and where they are, is printed, and all faults are listed in
+    NAME.faults.csv. Default: any fault is an error."""
+    skip_bad_values: bool = False
+    """Measure without the values that have faults, such as a broken picture. The other modalities of the row are used."""
+    show: int = MOST_SHOWN
+    """Number of faults in an error message."""
     json: bool = False
     """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}}, as
     fractions, with missing_rates, leave_one_out, intervals, confusion and corruptions beside it."""
@@ -49,7 +58,15 @@ def run(config: EvaluateConfig) -> None:
     quiet = config.json or not errors.is_terminal
     if not 0 < config.coverage < 1:
         raise ConfigError(f"--coverage {config.coverage}: expected a number between 0 and 1, such as 0.9")
-    split_run = run_split(predictor, config.data, config.split, quiet=quiet)
+    options = TableOptions(
+        skip_bad=config.skip_bad,
+        skip_bad_values=config.skip_bad_values,
+        show=config.show,
+        faults_file=Path(f"{config.data.resolve().stem}.faults.csv"),
+    )
+    split_run = run_split(predictor, config.data, config.split, quiet=quiet, options=options)
+    for note in split_run.notes:
+        errors.print(note, style="yellow", highlight=False, soft_wrap=True)
     results = score_split(predictor, split_run, config.draws, config.fusion, config.coverage)
     results |= measure_more(predictor, split_run, config.draws, config.fusion)
     if config.corruptions:

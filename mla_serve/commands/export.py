@@ -31,7 +31,7 @@ class ExportConfig:
     """Accuracy that a smaller precision may cost, on validation rows and on test rows. If it costs more, nothing is
     exported."""
     data: Path | None = None
-    """Folder of the run's data set, if it has moved since training."""
+    """Table or folder of the run's data set, if it has moved since training."""
     base: Path | None = None
     """Folder of the bundle that the run extends, if it has moved since training."""
     json: bool = False

@@ -25,7 +25,8 @@ OPTIONAL_ADDRESS = tyro.constructors.PrimitiveConstructorSpec[str | None](
     is_instance=lambda given: given is None or isinstance(given, str),
     str_from_instance=lambda given: [str(given)],
 )
-ONE_SAMPLE_FLAGS = ("image", "audio", "text", "input", "top_k", "json")
+TABLE_FLAGS = ("out", "keep", "probabilities", "workers", "ray")
+ONE_SAMPLE_FLAGS = ("image", "audio", "text", "columns", "input", "top_k", "json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +36,16 @@ class PredictConfig(SampleFlags):
     model: Path = Path("models/digits")
     """Folder of the bundle."""
     table: Path | None = None
-    """Table of samples (.jsonl, .csv or .parquet) with a column for each modality. Paths are relative to its folder. An
+    """Table of samples, in any format that training reads, with a column for each modality. Paths are relative to its folder. An
     empty cell is a missing modality. No label is needed."""
     out: Path | None = None
-    """Parquet file for the answers to --table, one row for each. Older answers are kept as OUT.old; any other file there
-    is refused."""
+    """File for the answers to --table, one row for each: .parquet, .csv or .jsonl. Older answers are kept as OUT.old; any
+    other file there is refused."""
+    keep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN [COLUMN ...]")] = ()
+    """Columns of the table to carry over to the answers, or all. A column that the answers have too, such as label, is
+    then called own_label."""
+    probabilities: bool = False
+    """Give the probability of each class in a column of its own, probabilities.CLASS."""
     workers: int | None = None
     """Number of processes that classify a table. Default: one per core."""
     ray: Annotated[str | None, OPTIONAL_ADDRESS] = None
@@ -57,10 +63,8 @@ def run(config: PredictConfig) -> None:
     if config.table is not None:
         _score_table(config, config.table)
         return
-    if any(given is not None for given in (config.out, config.workers, config.ray)):
-        raise ConfigError(
-            "--out, --workers and --ray: need --table; without it, give none of them, and the answer is printed"
-        )
+    if given := [name for name in TABLE_FLAGS if getattr(config, name) not in (None, (), False)]:
+        raise ConfigError(f"--{given[0]}: needs --table; leave it out for one sample, whose answer is printed")
     bundle = Bundle.load(config.model)
     sample = read_sample(config, {name: spec.sent_as for name, spec in bundle.inputs.items()})
     rule = config.fusion or DEFAULT_RULE
@@ -79,16 +83,17 @@ def _score_table(config: PredictConfig, table: Path) -> None:
         if getattr(config, name) not in (None, (), False):
             raise ConfigError(f"--{name.replace('_', '-')}: is for one sample; leave it out with --table")
     if config.out is None:
-        raise ConfigError("--table: the answers need a file; add --out FILE.parquet")
+        raise ConfigError("--table: the answers need a file; add --out FILE.csv, .parquet or .jsonl")
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"--workers {config.workers}: expected a whole number of at least 1")
     require_extra("bulk" if config.ray is None else "ray")
     from mla_serve.bulk.run import score_table
     from mla_serve.bulk.score import Ask
 
-    ask = Ask(config.model, config.fusion or DEFAULT_RULE, config.coverage)
-    scored = score_table(table, config.out, ask, config.workers, config.ray)
+    ask = Ask(config.model, config.fusion or DEFAULT_RULE, config.coverage, config.keep)
+    scored = score_table(table, config.out, ask, config.workers, config.ray, flat=config.probabilities)
     before = f", {scored.rows - scored.new:,} of them before" if scored.new < scored.rows else ""
-    bad = f"; {scored.bad:,} could not be used: see the column error" if scored.bad else ""
     rate = f", {scored.new / scored.seconds:,.0f} rows/s" if scored.new else ""
-    console.print(f"{config.out}: {scored.rows:,} rows{before}{rate}{bad}", highlight=False)
+    partial = f"; {scored.partial:,} answered without a modality: see faults" if scored.partial else ""
+    bad = f"; {scored.bad:,} could not be used: see the column error" if scored.bad else ""
+    console.print(f"{config.out}: {scored.rows:,} rows{before}{rate}{partial}{bad}", highlight=False)

@@ -1,14 +1,16 @@
-"""The flags that name one sample, for `predict` and `ask`: files, text, standard input."""
+"""The flags that name one sample, for `predict` and `ask`: files, text, cells of columns, standard input."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mla_serve.errors import ConfigError, InputError
+from mla_serve.inputs import Payload
 
+COLUMNS = "columns"  # the modality that a table's numbers, categories, dates and yes/no columns become
 STDIN = "-"
 
 
@@ -22,9 +24,11 @@ class SampleFlags:
     """A sound file; - reads standard input."""
     text: str | None = None
     """The text itself; - reads standard input."""
+    columns: tuple[str, ...] = ()
+    """Cells of the modality `columns`: COLUMN=VALUE ..., or one JSON object."""
     input: tuple[str, ...] = ()
-    """Modalities of other names: NAME=VALUE, a file for images and sounds, else the text or the numbers themselves;
-    NAME=- reads standard input."""
+    """Modalities of other names: NAME=VALUE, a file for images and sounds, else the text, the numbers or the JSON object
+    itself; NAME.COLUMN=VALUE is one cell; NAME=- reads standard input."""
     fusion: str | None = None
     """Fusion rule. Default: calibrated."""
     top_k: int | None = None
@@ -35,29 +39,54 @@ class SampleFlags:
     """Print the reply of the service as JSON."""
 
 
-def read_sample(flags: SampleFlags, sent_as: Mapping[str, str]) -> dict[str, bytes | str]:
+def read_sample(flags: SampleFlags, sent_as: Mapping[str, str]) -> dict[str, Payload]:
     """Collect the payloads that the flags name: {modality: payload}.
 
-    Args: sent_as, of the model's modalities: {name: "file", "text" or "numbers"}. A name that the model lacks is passed on
-        as text; the model refuses it.
+    Args: sent_as, of the model's modalities: {name: "file", "text", "numbers" or "cells"}. A name that the model lacks is
+        passed on as text; the model refuses it.
     Raises: ConfigError for flags that do not fit together; InputError for a file that cannot be read.
     """
-    given = {
-        name: str(value)
-        for name, value in (("image", flags.image), ("audio", flags.audio), ("text", flags.text))
-        if value is not None
+    given: dict[str, str] = {}
+    cells: dict[str, dict[str, str]] = {}
+    for flag, name, value in _named_values(flags):
+        modality, dot, column = name.partition(".")
+        is_cell = bool(dot) and sent_as.get(modality) in ("cells", None)
+        taken, key = (cells.setdefault(modality, {}), column) if is_cell else (given, name)
+        if key in taken:
+            raise ConfigError(f"{flag}: {name} was given before; give it once")
+        taken[key] = value
+    if both := sorted(cells.keys() & given.keys()):
+        raise ConfigError(f"{both[0]}: was given as a whole and as single cells; give it in one of these ways")
+    if [*given.values()].count(STDIN) > 1:
+        names = ", ".join(name for name, value in given.items() if value == STDIN)
+        raise ConfigError(f"{names}: only one of them can read standard input; give the others as files")
+    payloads: dict[str, Payload] = {
+        name: _payload(name, value, sent_as.get(name) == "file") for name, value in given.items()
     }
+    return payloads | {name: each for name, each in cells.items() if any(map(str.strip, each.values()))}
+
+
+def _named_values(flags: SampleFlags) -> Iterator[tuple[str, str, str]]:
+    """Yield every value: (the flag as it was given, MODALITY or MODALITY.COLUMN, the value).
+
+    Raises: ConfigError for a value without a name.
+    """
+    for name in ("image", "audio", "text"):
+        if (given := getattr(flags, name)) is not None:
+            yield f"--{name}", name, str(given)
+    for item in flags.columns:
+        column, separator, value = item.partition("=")
+        if item.lstrip().startswith("{") or item == STDIN:
+            yield "--columns", COLUMNS, item
+        elif not separator:
+            raise ConfigError(f"--columns {item}: expected COLUMN=VALUE, or a JSON object")
+        else:
+            yield f"--columns {item}", f"{COLUMNS}.{column}", value
     for item in flags.input:
         name, separator, value = item.partition("=")
         if not separator:
             raise ConfigError(f"--input {item}: expected NAME=VALUE")
-        if name in given:
-            raise ConfigError(f"--input {item}: {name} was given before; give it once")
-        given[name] = value
-    if [*given.values()].count(STDIN) > 1:
-        names = ", ".join(name for name, value in given.items() if value == STDIN)
-        raise ConfigError(f"{names}: only one of them can read standard input; give the others as files")
-    return {name: _payload(name, value, sent_as.get(name) == "file") for name, value in given.items()}
+        yield f"--input {item}", name, value
 
 
 def _payload(name: str, value: str, is_file: bool) -> bytes | str:

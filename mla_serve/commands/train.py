@@ -95,6 +95,7 @@ def _screen(json: bool, main: bool) -> Console:
 def _print_plan(screen: Console, planned: Plan, processes: int) -> None:
     """Print what will be trained, on which data, and by how many processes."""
     from mla_serve.train.data.checks import DATA
+    from mla_serve.train.describe import headline
 
     for note in (*planned.replaced, *planned.notes):
         style = "yellow" if note.startswith(DATA) else "dim"
@@ -104,20 +105,21 @@ def _print_plan(screen: Console, planned: Plan, processes: int) -> None:
         screen.print(
             f"{processes} processes share each batch; built-in encoders use {recipe.norm} normalisation", style="dim"
         )
-    screen.print(f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}")
+    screen.print(headline(planned))
 
 
 def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None) -> RunFolder:
     """Train, with a progress bar and a line for each epoch."""
+    from mla_serve.train.describe import epoch_line
     from mla_serve.train.plan import count_steps
     from mla_serve.train.run import train_as_planned
 
     with _progress(screen) as progress:
-        task = progress.add_task("training", total=count_steps(config, planned))
+        task = progress.add_task("training", total=count_steps(planned))
         return train_as_planned(
             config,
             planned,
-            lambda record: progress.console.print(_epoch_line(record)),
+            lambda record: progress.console.print(epoch_line(record)),
             lambda: progress.advance(task),
             launch,
         )
@@ -126,14 +128,3 @@ def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | No
 def _progress(screen: Console) -> rich.progress.Progress:
     columns = (rich.progress.BarColumn(), rich.progress.TaskProgressColumn(), rich.progress.TimeRemainingColumn())
     return rich.progress.Progress(*columns, console=screen, transient=True)
-
-
-def _epoch_line(record: dict[str, Any]) -> str:
-    """Format one epoch: loss and validation accuracy of each modality alone, and accuracy of all together."""
-    parts = []
-    for key, loss in record.items():
-        if key.startswith("loss/"):
-            name = key.removeprefix("loss/")
-            accuracy = f"{record['val'][name]:.3f}" if name in record["val"] else "-"  # no validation row has it
-            parts.append(f"{name} {loss:.2f} {accuracy}")
-    return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  all {record['val']['full']:.3f}{'  *' if record['best'] else ''}"

@@ -10,13 +10,14 @@ import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.scores import BINS, drop, mean_scores, score
-from mla_serve.fusion.formula import Array, log_softmax
+from mla_serve.fusion.formula import Array, log_softmax, shift_prior
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
 from mla_serve.inputs.corruptions import SEVERITIES
 
 CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
 RESAMPLES = 500
+BATCH = 128  # rows that are decoded at a time
 Scores = dict[str, Any]
 
 
@@ -156,11 +157,14 @@ def _corrupt_rows(
     """Run one modality of some rows through the graphs corrupted; keep the outputs of the other modalities."""
     name = predictor.names[m]
     spec = predictor.bundle.inputs[name]
-    decoded = [
-        {name: spec.corrupt(samples[b][name], name, corruption, severity, np.random.default_rng([severity, b]))}
-        for b in there
-    ]
-    corrupted, merged = predictor.run_graphs(decoded), take(outputs, there)
+
+    def corrupt(b: int) -> dict[str, Array]:
+        generator = np.random.default_rng([severity, b])
+        return {name: spec.corrupt(samples[b][name], name, corruption, severity, generator)}
+
+    starts = range(0, len(there), BATCH)
+    batches = [predictor.run_graphs([corrupt(b) for b in there[at : at + BATCH]]) for at in starts]
+    corrupted, merged = concatenate(batches), take(outputs, there)
     for field in ("logits", "unfamiliarity", "excess"):
         getattr(merged, field)[m] = getattr(corrupted, field)[m]
     return merged
@@ -168,7 +172,8 @@ def _corrupt_rows(
 
 def _scores_with(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], m: int) -> Scores:
     """Score modality m by itself, and every rule on all modalities."""
-    found: Scores = {"alone": score(log_softmax(outputs.logits[m].astype(np.float64)), labels)}
+    alone = shift_prior(log_softmax(outputs.logits[m].astype(np.float64)), predictor.bundle.fusion)
+    found: Scores = {"alone": score(alone, labels)}
     known = outputs.unfamiliarity[m]
     if not np.isnan(known).any():
         found["alone"]["unfamiliarity"] = float(known.mean())

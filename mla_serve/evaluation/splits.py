@@ -3,63 +3,119 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from rich.progress import track
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.console import errors
-from mla_serve.errors import ConfigError, DataError, InputError, NotFinite
+from mla_serve.errors import ConfigError, DataError, InputError
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.table import Row, read_payload, read_table
-from mla_serve.table.faults import format_place
+from mla_serve.table import Row, Schema, TableOptions, read_payload, read_table
+from mla_serve.table.check_files import describe_undecodable
+from mla_serve.table.dataset import leave_out
+from mla_serve.table.faults import Faults, Place, abbreviate, join_names
 from mla_serve.table.split_names import split_named
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
-BATCH = 128
 DRAWS = 20
 COVERAGE = 0.9
 
 
+class Payloads(Sequence[Mapping[str, Payload]]):
+    """The payloads of rows. A row is read when it is asked for, because all of them may not fit into memory."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Mapping[str, Payload]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Payloads: ...
+
+    def __getitem__(self, at: int | slice) -> Mapping[str, Payload] | Payloads:
+        """Read the payloads of one row."""
+        if isinstance(at, slice):
+            return Payloads(self._rows[at])
+        return {name: read_payload(value) for name, value in self._rows[at].values.items()}
+
+    def take(self, chosen: Iterable[int]) -> Payloads:
+        """Return the payloads of some rows."""
+        return Payloads([self._rows[at] for at in chosen])
+
+
 @dataclasses.dataclass(frozen=True)
 class SplitRun:
-    """One split of a data set and what the graphs gave for it; labels are (B,), fingerprint is that of the data."""
+    """One split of a data set and what the graphs gave for it.
+
+    labels are (B,); fingerprint is that of the data; notes say what was left out because of faults.
+    """
 
     split: str
     rows: Sequence[Row]
     labels: Array
     outputs: GraphOutputs
     fingerprint: str
+    notes: Sequence[str] = ()
 
-    def samples(self) -> list[dict[str, Payload]]:
-        """Return the payloads of every row."""
-        return [{name: read_payload(value) for name, value in row.values.items()} for row in self.rows]
+    def samples(self) -> Payloads:
+        """Return the payloads of every row; files are read when a row is asked for."""
+        return Payloads(self.rows)
 
 
-def run_split(predictor: Predictor, data: Path, split: str | None = None, *, quiet: bool = True) -> SplitRun:
+def run_split(
+    predictor: Predictor,
+    data: Path,
+    split: str | None = None,
+    *,
+    quiet: bool = True,
+    options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
+) -> SplitRun:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
-    table = read_table(data)
+    known = predictor.bundle.manifest.table
+    options = dataclasses.replace(options, schema=Schema.from_dict(known) if known else None)
+    table = read_table(data, options)
     split = (split_named(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
-    return run_rows(predictor, table.splits[split], split, table.fingerprint, quiet=quiet)
+    return run_rows(predictor, table.splits[split], split, table.fingerprint, table.faults, quiet=quiet)
 
 
 def run_rows(
-    predictor: Predictor, rows: Sequence[Row], split: str, fingerprint: str, *, quiet: bool = True
+    predictor: Predictor, rows: Sequence[Row], split: str, fingerprint: str, faults: Faults, *, quiet: bool = True
 ) -> SplitRun:
-    """Run the rows that have a modality of the model through the graphs. Raises: DataError."""
-    rows = [row for row in rows if row.values.keys() & set(predictor.names)]
+    """Run the rows that have a modality of the model through the graphs.
+
+    Args: faults, of the table: what cannot be used is added, and left out if its policy says so.
+    Raises: DataError with all faults that are not left out.
+    """
+    rows = [own for row in rows if (own := _own_values(row, predictor.names)).values]
     if not rows:
         raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
-    labels = _labels(rows, predictor.classes)
-    return SplitRun(split, rows, labels, _run_graphs(predictor, rows, quiet), fingerprint)
+    _check_labels(rows, predictor.classes, faults)
+    kept, outputs = _run_graphs(predictor, rows, faults, quiet)
+    faults.raise_if_any()
+    if not kept:
+        raise DataError(f"--split {split}: every row has a fault; {faults.write_list() or 'correct them'}")
+    labels = np.array([predictor.classes.index(row.label) for row in kept])
+    notes = faults.describe_left_out([row.place for row in kept])
+    return SplitRun(split, kept, labels, outputs, fingerprint, notes)
+
+
+def _own_values(row: Row, names: Sequence[str]) -> Row:
+    """Return the row with the modalities of the model only."""
+    return dataclasses.replace(row, values={name: row.values[name] for name in row.values if name in names})
 
 
 def score_split(
@@ -108,36 +164,51 @@ def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: S
     }
 
 
-def _labels(rows: Sequence[Row], classes: Sequence[str]) -> Array:
-    index = {label: c for c, label in enumerate(classes)}
-    if unknown := sorted({row.label for row in rows} - set(index)):
-        raise DataError(
-            f"labels that the model does not know: {', '.join(unknown[:20])}; it knows {', '.join(classes)}"
-        )
-    return np.array([index[row.label] for row in rows])
+def _check_labels(rows: Sequence[Row], classes: Sequence[str], faults: Faults) -> None:
+    """Add a fault for each label that the model does not have, at its first row."""
+    places: dict[str, list[Place]] = {}
+    for row in rows:
+        if row.label not in classes:
+            places.setdefault(row.label, []).append(row.place)
+    for label, (first, *others) in places.items():
+        count = f" ({1 + len(others)} rows)" if others else ""
+        message = f"{abbreviate(label)}{count} is no class of the model, which has {join_names(classes)}; correct it"
+        faults.add(first, message, "label", also=others)
 
 
-def _run_graphs(predictor: Predictor, rows: Sequence[Row], quiet: bool) -> GraphOutputs:
-    """Run every row through the graphs, in batches."""
-    starts = range(0, len(rows), BATCH)
-    batches = track(starts, "measuring", console=errors, transient=True, disable=quiet)
-    return analysis.concatenate([_run_batch(predictor, rows[at : at + BATCH]) for at in batches])
+def _run_graphs(
+    predictor: Predictor, rows: Sequence[Row], faults: Faults, quiet: bool
+) -> tuple[list[Row], GraphOutputs]:
+    """Run rows through the graphs, in batches. Once a fault is refused, only look for further ones.
+
+    Returns: the rows that were not left out, and the outputs for them.
+    """
+    kept: list[Row] = []
+    outputs: list[GraphOutputs] = []
+    starts = range(0, len(rows), analysis.BATCH)
+    for at in track(starts, "measuring", console=errors, transient=True, disable=quiet):
+        batch = rows[at : at + analysis.BATCH]
+        decoded = {row.place: _decode(predictor, row, faults) for row in batch}
+        usable = () if faults.refuses else leave_out(batch, faults)
+        samples = [{name: decoded[row.place][name] for name in predictor.names if name in row.values} for row in usable]
+        if samples:
+            found, refused = predictor.run_usable(samples)
+            for index, error in refused.items():
+                faults.add(usable[index].place, error.message, error.field)
+            kept += [row for index, row in enumerate(usable) if index not in refused]
+            outputs.append(found)
+    return kept, analysis.concatenate(outputs) if outputs else predictor.run_graphs([])
 
 
-def _run_batch(predictor: Predictor, rows: Sequence[Row]) -> GraphOutputs:
-    try:
-        return predictor.run_graphs([_decode(predictor, row) for row in rows])
-    except NotFinite as error:
-        raise DataError(f"row {rows[error.rows[0]].id}: {error}") from None
-
-
-def _decode(predictor: Predictor, row: Row) -> dict[str, Array]:
-    try:
-        return predictor.decode(
-            {name: read_payload(row.values[name]) for name in predictor.names if name in row.values}
-        )
-    except InputError as error:
-        raise DataError(f"{format_place(row.place)}: {error}") from None
+def _decode(predictor: Predictor, row: Row, faults: Faults) -> dict[str, Array]:
+    """Decode the values of a row; those that cannot be decoded become faults."""
+    decoded = {}
+    for name, value in row.values.items():
+        try:
+            decoded[name] = predictor.decode_one(name, read_payload(value))
+        except (InputError, DataError) as error:
+            faults.add_value(row.place, name, describe_undecodable(error, value, faults.folder))
+    return decoded
 
 
 def masks_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array]:

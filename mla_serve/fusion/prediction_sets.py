@@ -66,5 +66,5 @@ def scores(log_probabilities: Array) -> Array:
 def threshold(sorted_scores: Sequence[float], coverage: float) -> float:
     """Return the score of rank ceil((n + 1) coverage), or infinity when the rank exceeds n."""
     # The margin keeps a product such as 100 * 0.9 = 90.00000000000001 from being rounded up by one.
-    rank = math.ceil((len(sorted_scores) + 1) * coverage - 1e-9)
-    return math.inf if rank > len(sorted_scores) else sorted_scores[max(rank, 1) - 1]
+    rank = max(1, math.ceil((len(sorted_scores) + 1) * coverage - 1e-9))
+    return math.inf if rank > len(sorted_scores) else sorted_scores[rank - 1]

@@ -31,6 +31,7 @@ from mla_serve.fusion.formula import (
     calibrated,
     entropy_weights,
     log_softmax,
+    shift_prior,
     sum_in_order,
     undiscounted,
     weighted_sum,
@@ -128,4 +129,5 @@ def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE
     excess (M, B) >= 0, how unfamiliar each input is (see Reference.excess), 0 when left out.
     """
     excess = np.zeros(present.shape) if excess is None else np.where(present, excess, 0.0)
-    return RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion, excess)
+    fused = RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion, excess)
+    return Fused(shift_prior(fused.log_probabilities, fusion), fused.weights)

@@ -64,6 +64,11 @@ class AudioInput(Input):
         "reverberation": reverberation,
     }
 
+    @classmethod
+    def trial(cls) -> AudioInput:
+        """Make a small input that refuses the files that any refuses."""
+        return cls(8000, window=8000, hop=4000)
+
     @property
     def shape(self) -> tuple[int]:
         """(T,)."""

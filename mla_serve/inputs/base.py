@@ -68,6 +68,14 @@ class Input(abc.ABC):
         Raises: InputError, saying what was given, what was expected and what to do.
         """
 
+    @classmethod
+    def trial(cls) -> Input | None:
+        """Make an input that refuses the files that any input of this kind refuses. None: files are not checked so.
+
+        It checks the files of a table before an input has been chosen for them.
+        """
+        return None
+
     @abc.abstractmethod
     def generate(self, generator: np.random.Generator) -> Payload:
         """Make a random valid payload, so that a bundle can be checked without anybody's data."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from mla_serve.errors import InputError, TooLarge, UnknownField
+from mla_serve.errors import InputError, TooLarge
 from mla_serve.inputs.base import Array, Cell, Corruptions, Input, Payload, SentAs, unknown_fields
 from mla_serve.inputs.corruptions import CellLayout, missing_cells, number_noise, unknown_categories
 
@@ -25,6 +25,7 @@ LARGEST = 3e38  # numbers beyond it do not fit into float32 and are clipped
 EPOCH = datetime.datetime(1970, 1, 1)
 DAY = datetime.timedelta(days=1)
 MAX_CHARACTERS = 1000  # of one cell
+MAX_NAME = 100  # characters of an unknown column's name that are compared and quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Column:
 
     values: the categories, the most frequent first. A category that is not among them is decoded as unknown.
     low, high: the range of a number, or of a date in days since 1970; None for other types.
-    middle: the median of a number. A number is decoded as its distance from it, so that float32 tells ids of 1e9 apart.
+    middle: a number is decoded as its distance from it. It is 0, or the median where all numbers of training are close to
+    each other and far from 0, so that float32 tells ids of 1e9 apart.
     spread: the standard deviation of a number, or of a date in days.
     """
 
@@ -157,13 +159,15 @@ class ColumnsInput(Input):
 
     def decode(self, payload: Payload, field: str = "columns") -> Array:
         """Decode cells into (1, numbers) float32; NaN where a cell is missing."""
-        cells = self._check(payload, field)
+        cells = self.present_cells(payload, field)
+        if not cells:
+            raise InputError(field, "every cell is missing; fill one at least, or leave the field out")
         row = np.full((1, *self.shape), np.nan, dtype=np.float32)
         for name, cell in cells.items():
             try:
                 row[0, self.slices[name]] = self.by_name[name].decode(cell)
             except ValueError as error:
-                raise InputError(field, f"{name}: {error}") from None
+                raise InputError(f"{field}.{name}", str(error)) from None
         return row
 
     def generate(self, generator: np.random.Generator) -> dict[str, Cell]:
@@ -195,10 +199,11 @@ class ColumnsInput(Input):
             raise unknown_fields("columns input: its columns have other fields than this version knows") from None
 
     def _spoil(self, window: Array, corruption: str, severity: int, generator: np.random.Generator) -> None:
-        window[...] = self.corruptions[corruption](window, severity, generator, self._layout)
+        window[...] = self.corruptions[corruption](window, severity, generator, self.layout)
 
     @functools.cached_property
-    def _layout(self) -> CellLayout:
+    def layout(self) -> CellLayout:
+        """What the numbers of a decoded row mean."""
         spread, unknown = np.zeros(self.shape), np.full(self.shape, np.nan)
         for column in self.columns:
             first = self.slices[column.name].start
@@ -206,32 +211,45 @@ class ColumnsInput(Input):
             unknown[first] = len(column.values) if column.type == "category" else np.nan
         return CellLayout([*self.slices.values()], spread, unknown)
 
-    def _check(self, payload: Payload, field: str) -> dict[str, Cell]:
-        """Return the cells that are not missing."""
+    def present_cells(self, payload: Payload, field: str) -> dict[str, Cell]:
+        """Return the cells of a payload that are not missing; of a payload without any, none.
+
+        Raises: InputError, naming the column where one is not known.
+        """
         given = self._parse(payload, field) if isinstance(payload, str | bytes) else payload
         if not isinstance(given, Mapping):
             example = json.dumps(dict.fromkeys(list(self.by_name)[:2]))
             raise InputError(field, f"expected an object of cells, got {type(given).__name__}; send one like {example}")
         for name in given:
-            if name not in self.by_name:
-                raise UnknownField(field, self._unknown(name))
-        cells = {name: cell for name, cell in given.items() if not is_missing_cell(cell)}
-        if not cells:
-            raise InputError(field, "every cell is missing; fill one at least, or leave the field out")
-        return cells
+            self.check_column(name, field)
+        return {name: cell for name, cell in given.items() if not is_missing_cell(cell)}
+
+    def check_column(self, name: str, field: str) -> None:
+        """Refuse a column that there is not. Raises: InputError with the nearest name."""
+        if name in self.by_name:
+            return
+        given = (
+            str(name)[:MAX_NAME].encode(errors="replace").decode()
+        )  # a lone surrogate cannot be written into an answer
+        names = list(self.by_name)
+        nearest = difflib.get_close_matches(given, names, 1, cutoff=0) or names[:1]
+        raise InputError(f"{field}.{given}", f"no column {_quote(given)}; did you mean {nearest[0]!r}?")
 
     def _parse(self, text: str | bytes, field: str) -> Any:
         if len(text) > MAX_CHARACTERS * (len(self.columns) + 1):
             raise TooLarge(field, f"{len(text):,} characters for {len(self.columns)} columns; send shorter cells")
         try:
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=functools.partial(_without_repeats, field))
         except (ValueError, RecursionError):
             raise InputError(field, 'expected a JSON object such as {"price": 12.5}; correct the text') from None
 
-    def _unknown(self, name: object) -> str:
-        names = list(self.by_name)
-        nearest = difflib.get_close_matches(str(name), names, 1, cutoff=0) or names[:1]
-        return f"no column {_quote(name)}; expected the columns of training; did you mean {nearest[0]!r}?"
+
+def _without_repeats(field: str, members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the dict of a JSON object. Raises: InputError for a name that occurs twice, of which JSON parsers read either one."""
+    cells = dict(members)
+    if len(cells) < len(members):
+        raise InputError(field, "a column was sent more than once; send each once")
+    return cells
 
 
 def is_missing_cell(cell: object) -> bool:

@@ -93,6 +93,11 @@ class ImageInput(Input):
         if self._resizes_then_crops and (between[0] < self.width or between[1] < self.height):
             raise ValueError(f"resized to {between[0]}x{between[1]}, less than {self.width}x{self.height}")
 
+    @classmethod
+    def trial(cls) -> ImageInput:
+        """Make a small input that refuses the files that any refuses."""
+        return cls(32, 32)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""

@@ -40,7 +40,7 @@ def staging_folder(target: Path, name: str) -> Iterator[Path]:
     check_replaceable("--out", target, replaceable)
     with write_errors(f"--out {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
+        remove_leftovers(target)
         staging, lock = _make_staging(target)
     try:
         with write_errors(f"--out {target}"):
@@ -138,9 +138,10 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove the staging folders of this target that no process has locked."""
-    for entry in os.scandir(target.parent):
+def remove_leftovers(target: Path) -> None:
+    """Remove the staging folders of this target that killed processes left: those that no process has locked."""
+    target = absolute(target)
+    for entry in os.scandir(target.parent) if target.parent.is_dir() else ():
         if entry.name.startswith(f".{target.name}{STAGING}") and entry.is_dir(follow_symlinks=False):
             with contextlib.suppress(FileNotFoundError), _open_folder(entry.path) as lock:
                 if _try_lock(lock):

@@ -30,6 +30,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RUN_FILES = (
     r"(config|run|samples)\.json|(last|best)\.pt|.+\.backbone\.pt|metrics\.jsonl|unfamiliar\.npz|launch|about\.md"
     r"|(.+\.)?tokenizer\.json|samples|samples/\d+\.[a-z0-9_]+|(samples/)?\..+\.tmp"
+    r"|tensorboard|tensorboard/events\.out\.tfevents\..+"
 )
 
 

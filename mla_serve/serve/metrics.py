@@ -108,8 +108,9 @@ class Meters:
                     self.samples.labels(pattern(present, len(names)))
 
     def problem(self, slug: str, field: str | None) -> None:
-        """Count a problem under the modality at fault; any other field is counted under no modality."""
-        self.problems.labels(slug, field if field in self.modalities else "").inc()
+        """Count a problem under the modality at fault, also of one of its columns; any other field under no modality."""
+        modality = field.partition(".")[0] if field else ""
+        self.problems.labels(slug, modality if modality in self.modalities else "").inc()
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """The data set format: read it, check it, list its faulty rows.
 
-A data set is a folder: train/val/test tables, or one table alone, under any name, with a column `split`.
+A data set is a table, or a folder: train/val/test tables, one table alone under any name, or a folder of files per class.
 
     data/
-      train.jsonl  val.jsonl  test.jsonl       or .csv, or .parquet; val may be absent (see train/data/split.py)
+      train.jsonl  val.jsonl  test.jsonl       or another format; val may be absent (see table/split.py)
       dataset.json                             optional: other modalities, groups, a word about where the data come from
       images/...  audio/...                    media files, anywhere inside the folder
 
@@ -19,24 +19,32 @@ dataset.json:
 Only `label` and one value in one modality are required. An empty or absent value is a missing modality. A vector is a list
 of numbers; in a .csv cell it is written as [1, 2.5], 1 2.5 or 1;2.5.
 
-read         find the tables of a folder, and take their lines through the steps below
-build        lines -> a checked table: the steps in their order
-options      what the caller decides
-schema       what each column is; kept with the model
-formats      .jsonl, .csv, .parquet -> lines of cells
-records      lines -> records, each with its place (file and line) and its split
-split_names  the names of splits
-declaration  dataset.json
-cells        what counts as empty; how a cell is read
-rows         records -> rows: each is checked, then all against each other
-faults       the faults that were found, reported together as file:line: message
-dataset      the rows by split, and reading their files
-decode       decode every value once, and list those that cannot be decoded
+read          read the lines of --data, and take them through the steps of build
+find_tables   which files of a folder are its tables
+class_folders a folder of files per class -> lines
+formats       a table in any format -> lines of cells
+build         lines -> a checked table: the steps below in their order
+options       what the caller decides
+records       lines -> records, each with its place (file and line) and its split
+split_names   the names of splits
+declaration   dataset.json
+roles         what each column is: what the user says, what its name says, else what infer says
+infer         what a column holds, by its cells: a list of rules
+scalars       numbers, yes/no and dates as people write them
+labels        the column of the classes
+schema        what each column is; kept with the model
+cells         what counts as empty; how a cell is read
+files         cells that are files
+check_files   whether the files of a table can be read
+rows          records -> rows: each is checked, then all against each other
+faults        the faults that were found, reported together as file:line: message
+split         val and test rows where the table names none
+hints         columns that give the label away; values that rows share
+dataset       the rows by split, and reading their files
 """
 
 from mla_serve.table.build import table_from_lines
 from mla_serve.table.dataset import Row, Table, read_payload
-from mla_serve.table.decode import check_rows
 from mla_serve.table.options import TableOptions
 from mla_serve.table.read import read_table
 from mla_serve.table.schema import ColumnRole, Schema
@@ -47,7 +55,6 @@ __all__ = [
     "Schema",
     "Table",
     "TableOptions",
-    "check_rows",
     "read_payload",
     "read_table",
     "table_from_lines",

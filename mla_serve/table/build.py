@@ -2,47 +2,188 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mla_serve.table.dataset import Table
-from mla_serve.table.declaration import DATASET_JSON, parse_declaration
-from mla_serve.table.faults import Faults
+from mla_serve.table.cells import Value, is_missing
+from mla_serve.table.check_files import check_files
+from mla_serve.table.dataset import Row, Table, describe_lost_classes, leave_out
+from mla_serve.table.declaration import DATASET_JSON, STANDARD_KINDS, Declaration, parse_declaration
+from mla_serve.table.faults import Faults, format_place
 from mla_serve.table.formats import Line
+from mla_serve.table.hints import find_leaks, find_shared_values
 from mla_serve.table.options import TableOptions
-from mla_serve.table.records import check_columns, describe_renamed_splits, read_records
-from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths
-from mla_serve.table.schema import ColumnRole, Schema
+from mla_serve.table.records import UNSPLIT, Record, check_label_column, describe_renamed_splits, read_records
+from mla_serve.table.roles import COLUMNS, Said, find_schema
+from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths, check_singles, sort_classes
+from mla_serve.table.schema import Schema
+from mla_serve.table.split import SHARE, split_rows
 from mla_serve.table.split_names import SPLITS
+
+RARE = 10  # rows of a class from which little can be learned
+
+Built = Sequence[tuple[Record, Row]]
+Splits = Mapping[str, tuple[Row, ...]]
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What is known before rows are built: the labelled records, what the user says, and what the columns are."""
+
+    records: Sequence[Record]
+    said: Said
+    schema: Schema
+    notes: Sequence[str]
 
 
 def table_from_lines(
     tables: Mapping[str, Sequence[Line]],
     folder: Path,
     fingerprint: str,
-    options: TableOptions = TableOptions(),  # noqa: ARG001, B008 (not used yet; frozen)
+    options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
     declared: bytes | None = None,
 ) -> Table:
     """Check the lines of one table or of one per split, and report all faults at once.
 
     Args: tables, name -> lines; folder, absolute: paths are relative to it; declared, the content of dataset.json.
-    Raises: DataError with the number of faults and the first of them, with table and line.
+    Raises: DataError with the number of faults and the first of them, with table and line; ConfigError for options that
+            do not fit the table.
     """
-    faults = Faults(folder, [DATASET_JSON, *tables])
-    declaration = parse_declaration(declared, faults)
-    records = read_records(tables, faults)
-    check_columns(records, declaration, faults)
-    modalities = {name: kind for name, kind in declaration.kinds.items() if any(record.has(name) for record in records)}
-    built = [(record, build_row(record, declaration, modalities, folder, faults)) for record in records]
-    classes = check_classes(built, faults)
-    check_ids(built, faults)
-    check_lengths(built, faults)
+    faults = Faults(folder, [DATASET_JSON, *tables], options.policy)
+    lines = _find_columns(tables, folder, options, declared, faults)
+    modalities = _order(lines.schema.modalities, lines.said.declaration)
+    built = _build(lines, modalities, folder, faults)
+    rows = leave_out((row for _, row in built), faults)
+    splits, schema, said = _split(rows, {record.place: record for record, _ in built}, lines, fingerprint)
+    classes = _classes(splits, folder, options)
+    hints = find_leaks(splits, modalities)
+    if schema.held_out and not lines.said.group_columns:
+        hints += find_shared_values(splits, modalities)
+    lost = describe_lost_classes((row for _, row in built), classes)
+    notes = (*lines.notes, *said, *lost, *hints)
+    return Table(folder, modalities, splits, classes, fingerprint, notes, schema, faults)
+
+
+def _find_columns(
+    tables: Mapping[str, Sequence[Line]], folder: Path, options: TableOptions, declared: bytes | None, faults: Faults
+) -> _Lines:
+    """Read the records, and find what their columns are. Raises: DataError where there is nothing to go on with."""
+    said = Said(parse_declaration(declared, faults), options)
+    records = read_records(tables, said.split, faults)
+    if not records:
+        faults.raise_if_any()
+    schema = _with_label(options.schema, records) if options.schema else find_schema(records, said, folder, faults)
+    if schema.label is None:
+        faults.raise_if_any()
+    label = schema.label or ""
+    with_label = check_label_column(records, label, faults)
+    labelled = [record for record in with_label if not is_missing(record.cells.get(label))]
+    notes = describe_renamed_splits(records, said.split) + _describe_unlabelled(with_label, label)
+    return _Lines(labelled, said, schema, notes)
+
+
+def _with_label(schema: Schema, records: Sequence[Record]) -> Schema:
+    """Read `label` as the label where a table lacks the column that training had."""
+    lacking = not any(schema.label in record.cells for record in records)
+    return replace(schema, label="label") if lacking and any("label" in record.cells for record in records) else schema
+
+
+def _describe_unlabelled(records: Sequence[Record], label: str) -> list[str]:
+    bare = [record for record in records if is_missing(record.cells.get(label))]
+    such = ", ".join(format_place(record.place) for record in bare[:3])
+    count = f"{len(bare):,} row{'s' if len(bare) > 1 else ''}"
+    return [f"{count} without a label left out ({such}{', ...' if len(bare) > 3 else ''})"] if bare else []
+
+
+def _order(modalities: Mapping[str, str], declaration: Declaration) -> dict[str, str]:
+    """Order modalities: image, audio, text, then as declared, then as their columns stand in the table."""
+    names = dict.fromkeys([*STANDARD_KINDS, *declaration.modalities, *modalities])
+    names[COLUMNS] = names.pop(COLUMNS, None)  # the last, unless there is none
+    return {name: modalities[name] for name in names if name in modalities}
+
+
+def _build(lines: _Lines, modalities: Mapping[str, str], folder: Path, faults: Faults) -> Built:
+    """Read the cells of all rows and check them against each other. Raises: DataError with all faults."""
+    said, schema = lines.said, lines.schema
+    groups = said.groups(modalities)
+    known = {**STANDARD_KINDS, **said.declaration.modalities, **modalities}
+    built = [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
+    good = _leave_out(built, faults)
+    check_ids(good, faults)
+    check_lengths(good, faults)
+    good = _leave_out(good, faults)
+    if said.options.schema is None:
+        if any(record.split == UNSPLIT for record, _ in built):
+            check_singles([row for _, row in good], faults)
+        else:
+            check_classes([(record.split, row) for record, row in good], faults)
+    if faults.refuses:
+        check_files([row for _, row in built], modalities, folder, faults)
     faults.raise_if_any()
-    splits = {split: tuple(row for record, row in built if record.split == split) for split in SPLITS}
-    found = {split: rows for split, rows in splits.items() if rows}
-    notes = tuple(describe_renamed_splits(records))
-    return Table(folder, modalities, found, classes, fingerprint, notes, _schema(modalities))
+    return [(record, replace(row, values=_in_order(row, modalities))) for record, row in built]
 
 
-def _schema(modalities: Mapping[str, str]) -> Schema:
-    return Schema("label", tuple(ColumnRole(name, kind, name, kind) for name, kind in modalities.items()))
+def _leave_out(built: Built, faults: Faults) -> list[tuple[Record, Row]]:
+    """Leave out what is at fault, as the policy says; nothing if it refuses faults."""
+    kept = {row.place: row for row in leave_out([row for _, row in built], faults)}
+    return [(record, kept[row.place]) for record, row in built if row.place in kept]
+
+
+def _in_order(row: Row, modalities: Mapping[str, str]) -> dict[str, Value]:
+    return {name: row.values[name] for name in modalities if name in row.values}
+
+
+def _split(
+    rows: Sequence[Row], records: Mapping[tuple[str, int], Record], lines: _Lines, fingerprint: str
+) -> tuple[Splits, Schema, list[str]]:
+    """Return the rows by split, the schema with the split of a table that had none, and notes."""
+    schema, options = lines.schema, lines.said.options
+    if all(records[row.place].split != UNSPLIT for row in rows):
+        found = {split: tuple(row for row in rows if records[row.place].split == split) for split in SPLITS}
+        return {split: kept for split, kept in found.items() if kept}, schema, []
+    before = options.schema or options.known
+    if before and (before is options.schema or before.fingerprint == fingerprint):
+        return _split_again(rows, records, schema, before, fingerprint)
+    val, test = (SHARE if share is None else share for share in (options.val, options.test))
+    splits, note = split_rows(rows, val, test, options.seed)
+    numbers = {split: tuple(records[row.place].number for row in splits.get(split, ())) for split in ("val", "test")}
+    return splits, replace(schema, fingerprint=fingerprint, held_out=numbers), [note, *_describe_rare(rows)]
+
+
+def _split_again(
+    rows: Sequence[Row], records: Mapping[tuple[str, int], Record], schema: Schema, before: Schema, fingerprint: str
+) -> tuple[Splits, Schema, list[str]]:
+    """Split the table of training as training did; of any other table without splits all rows are test rows.
+
+    Args: schema, to be returned; before, that of the training.
+    """
+    if fingerprint != before.fingerprint:
+        return {"test": tuple(rows)}, schema, ["the table names no splits: all its rows are test rows"]
+    split_of = {number: split for split, numbers in before.held_out.items() for number in numbers}
+    schema = replace(schema, fingerprint=fingerprint, held_out=before.held_out)
+    found = {
+        split: tuple(row for row in rows if split_of.get(records[row.place].number, "train") == split)
+        for split in SPLITS
+    }
+    return {split: kept for split, kept in found.items() if kept}, schema, ["split as in training"]
+
+
+def _classes(splits: Splits, folder: Path, options: TableOptions) -> tuple[str, ...]:
+    """Return the labels of train, sorted. Raises: DataError if the rows that were left out leave fewer than two."""
+    rows = splits.get("train", ())
+    if options.schema is not None:
+        return sort_classes({row.label for found in splits.values() for row in found})
+    left = Faults(folder, list(dict.fromkeys(row.place[0] for row in rows)))
+    classes = check_classes([(split, row) for split, found in splits.items() for row in found], left)
+    left.raise_if_any()
+    return classes
+
+
+def _describe_rare(rows: Sequence[Row]) -> list[str]:
+    """Name the classes of few rows."""
+    rare = {label: count for label, count in sorted(Counter(row.label for row in rows).items()) if count < RARE}
+    named = ", ".join(f"{label} ({count})" for label, count in list(rare.items())[:10])
+    more = ", ..." if len(rare) > 10 else ""
+    return [f"data: classes of fewer than {RARE} rows, which are hardly learned: {named}{more}"] if rare else []

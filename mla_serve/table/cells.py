@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
+import re
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from mla_serve.inputs import INPUTS, Cell
 from mla_serve.inputs.base import SentAs
 from mla_serve.inputs.columns import is_missing_cell
 from mla_serve.table.faults import InvalidValue, abbreviate, join_names
+from mla_serve.table.files import read_file
 
 Value = Path | bytes | str | tuple[float, ...] | Mapping[str, Cell]
 """The absolute path of a file, its content where the table holds it, a text, the numbers of a vector, or cells by column."""
@@ -46,28 +47,14 @@ def _read_text(cell: object, _folder: Path) -> str:
     return cell
 
 
-def _read_file(cell: object, folder: Path) -> Path:
-    """Return the absolute path of a file inside the folder (links are followed)."""
-    if not isinstance(cell, str):
-        raise InvalidValue(f"expected the path of a file inside the folder, got {abbreviate(cell)}; correct it")
-    given = PureWindowsPath(cell)  # also knows what POSIX calls absolute
-    if given.anchor or ".." in given.parts:
-        raise InvalidValue(
-            f"the path {abbreviate(cell)} leaves the folder; expected one inside it; copy the file there"
-        )
-    if not os.path.isfile(folder / cell):  # noqa: PTH113 (Path.is_file raises for a name too long for any file)
-        raise InvalidValue(f"no file {abbreviate(cell)} in the folder; put it there, or leave the cell empty")
-    return folder / cell
-
-
 def _read_numbers(cell: object, _folder: Path) -> tuple[float, ...]:
-    """Return numbers from a list, or from text: a JSON list, or numbers separated by blanks or semicolons."""
+    """Return numbers from a list, or from text: a JSON list, or numbers separated by blanks, semicolons or commas."""
     try:
-        numbers = _split_numbers(cell) if isinstance(cell, str) else cell
+        numbers = parse_numbers(cell) if isinstance(cell, str) else cell
         if not isinstance(numbers, list) or not numbers or not all(type(x) in (float, int) for x in numbers):
             raise ValueError
         vector = tuple(map(float, numbers))
-    except (ValueError, OverflowError, RecursionError):
+    except (ValueError, OverflowError):
         raise InvalidValue(
             f"expected a list of numbers, got {abbreviate(cell)}; correct it, or leave the cell empty"
         ) from None
@@ -76,10 +63,21 @@ def _read_numbers(cell: object, _folder: Path) -> tuple[float, ...]:
     return vector
 
 
-def _split_numbers(text: str) -> object:
+def parse_numbers(text: str) -> object:
+    """Read a list of numbers: JSON, as NumPy prints it, or without brackets. Raises: ValueError."""
     if "[" in text:
-        return json.loads(text)
-    return [float(number) for part in text.split(";") for number in part.split() or [part]]  # "1;;3" lacks one
+        try:
+            return json.loads(text)
+        except RecursionError:
+            raise ValueError("too deep") from None
+        except ValueError:
+            printed = re.fullmatch(r"\s*\[([^\[\],;]*)\]\s*", text)  # NumPy separates by blanks and breaks lines
+            if printed is None:
+                raise
+            text = printed[1]
+    separator = ";" if ";" in text else "," if "," in text else None
+    parts = text.split(separator) if separator else [text]
+    return [float(number) for part in parts for number in part.split() or [part]]  # "1;;3" lacks one
 
 
 def _read_cells(cell: object, _folder: Path) -> dict[str, Cell]:
@@ -94,7 +92,7 @@ def _read_cells(cell: object, _folder: Path) -> dict[str, Cell]:
 
 
 CELL_READERS: Mapping[SentAs, Callable[[object, Path], Value]] = {
-    "file": _read_file,
+    "file": read_file,
     "text": _read_text,
     "numbers": _read_numbers,
     "cells": _read_cells,

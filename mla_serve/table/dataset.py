@@ -9,7 +9,7 @@ from pathlib import Path
 from mla_serve.errors import DataError
 from mla_serve.inputs import Payload
 from mla_serve.table.cells import Value
-from mla_serve.table.faults import Faults, Place
+from mla_serve.table.faults import Faults, Place, abbreviate
 from mla_serve.table.schema import Schema
 
 
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A data set without structural faults; the content of its media files is not checked (see decode.py).
+    """A data set without structural faults; the content of its media files is not checked (see train/data/decode.py).
 
     modalities: those that occur, name -> kind, in a stable order: image, audio, text, then as declared.
     splits: name -> rows in the order of the table; a missing split has no key.
@@ -55,17 +55,35 @@ class Table:
 
 
 def leave_out(rows: Iterable[Row], faults: Faults) -> tuple[Row, ...]:
-    """Leave out the rows and values at fault, as the policy says, and the rows of which nothing remains then."""
+    """Leave out the rows and values at fault, as the policy says, and then the rows of which nothing remains."""
     bad, values = faults.left_out(), faults.left_out_values()
-    kept = (_without(row, values.get(row.place, frozenset())) for row in rows if row.place not in bad)
-    return tuple(row for row in kept if row.values)
+    kept = (_without(row, values[row.place]) if row.place in values else row for row in rows if row.place not in bad)
+    return tuple(row for row in kept if row.values or row.place not in values)
 
 
 def _without(row: Row, modalities: frozenset[str]) -> Row:
-    """Return the row without these modalities. A mask that keeps none of the others is replaced by one that keeps all."""
-    values = {name: value for name, value in row.values.items() if name not in modalities}
-    present = {rate: names - modalities or frozenset(values) for rate, names in row.present.items()}
-    return replace(row, values=values, present=present) if modalities else row
+    """Return the row without these modalities. A mask that keeps none of the others is replaced by one that keeps all.
+
+    Cells of kind `columns` that cannot be read are missing already, and the others stay.
+    """
+    values = {name: value for name, value in row.values.items() if name not in modalities or isinstance(value, Mapping)}
+    present = {rate: names & values.keys() or frozenset(values) for rate, names in row.present.items()}
+    return replace(row, values=values, present=present)
+
+
+def describe_left_out(table: Table) -> list[str]:
+    """Describe the rows and values that were left out because of faults, and write the list of all faults."""
+    kept = [row.place for rows in table.splits.values() for row in leave_out(rows, table.faults)]
+    return table.faults.describe_left_out(kept)
+
+
+def describe_lost_classes(rows: Iterable[Row], classes: Iterable[str]) -> list[str]:
+    """Name the labels that no class is left for. Args: rows, those of the table before any was left out."""
+    if lost := sorted({row.label for row in rows if row.label} - set(classes)):
+        return [
+            f"classes left out, because each of their rows for training has a fault: {', '.join(map(abbreviate, lost))}"
+        ]
+    return []
 
 
 def read_payload(value: Value) -> Payload:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mla_serve.table.faults import FaultPolicy
+from mla_serve.table.schema import Schema
+
 
 @dataclass(frozen=True)
 class TableOptions:
@@ -17,7 +20,9 @@ class TableOptions:
     val, test: share of the rows for validation and test, where the table names no splits; None: the default.
     seed: of the split.
     skip_bad: leave out rows with faults; skip_bad_values: leave out only the values with faults.
-    show: number of faults in a message; faults_file: where the whole list is written.
+    show: number of faults in a message; faults_file: where the whole list is written; advise: see FaultPolicy.
+    schema: read the columns as they were at training, and infer nothing.
+    known: read these columns as they were at training, and infer the others.
     """
 
     label: str | None = None
@@ -30,3 +35,11 @@ class TableOptions:
     skip_bad_values: bool = False
     show: int = 20
     faults_file: Path | None = None
+    advise: bool = True
+    schema: Schema | None = None
+    known: Schema | None = None
+
+    @property
+    def policy(self) -> FaultPolicy:
+        """What to do with faults."""
+        return FaultPolicy(self.skip_bad, self.skip_bad_values, self.show, self.faults_file, self.advise)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mla_serve.table.cells import find_cell, is_missing
-from mla_serve.table.declaration import WHOLE_FILE, Declaration
 from mla_serve.table.faults import BrokenTable, Faults, InvalidValue, Place, abbreviate, join_names
 from mla_serve.table.formats import Cells, Line
-from mla_serve.table.split_names import SPLITS, split_named
+from mla_serve.table.split_names import SPLITS, names_split, split_named, split_of_table
+
+UNSPLIT = ""
+"""The split of rows of a table that says nothing about splits."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,27 @@ class Record:
         return not is_missing(find_cell(self.cells, column))
 
 
-def read_records(tables: Mapping[str, Sequence[Line]], faults: Faults) -> list[Record]:
-    """Read all tables, name -> lines; rows that cannot be read become faults and are left out."""
+def read_records(tables: Mapping[str, Sequence[Line]], split_column: str, faults: Faults) -> list[Record]:
+    """Read all tables, name -> lines; rows that cannot be read become faults and are left out.
+
+    Args: split_column, the column of the splits, for a table that is alone. If it is not there and the name of the table
+    is no split, the split of all rows is UNSPLIT.
+    """
     records = []
     numbers: Counter[str] = Counter()
     for name, lines in tables.items():
         rows = _read_rows(name, lines, faults)
-        split = _split_of_table(name, rows, len(tables) == 1, faults)
+        split = _split_of_table(name, rows, split_column, len(tables) == 1)
         for place, cells in rows.items():
-            with faults.collecting(place, "split"):
-                chosen = split or _split_of_row(cells)
+            with faults.collecting(place, split_column):
+                chosen = _split_of_row(cells, split_column) if split is None else split
                 records.append(Record(place, chosen, numbers[chosen], cells))
                 numbers[chosen] += 1
     return records
 
 
 def _read_rows(name: str, lines: Sequence[Line], faults: Faults) -> dict[Place, Cells]:
-    """Read one table. If it has no label column, that is its only fault."""
+    """Read one table."""
     rows: dict[Place, Cells] = {}
     for line, cells in lines:
         if isinstance(cells, BrokenTable):
@@ -55,52 +60,46 @@ def _read_rows(name: str, lines: Sequence[Line], faults: Faults) -> dict[Place, 
             rows[name, line] = cells
     if not lines:
         faults.add((name, 0), "holds no rows; fill it or remove it")
-    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
-    if rows and "label" not in columns:
-        faults.add((name, 0), f"no column 'label'; it has: {join_names(columns)}; rename the column of the classes")
-        return {}
     return rows
 
 
-def _split_of_table(name: str, rows: Mapping[Place, Cells], alone: bool, faults: Faults) -> str | None:
+def _split_of_table(name: str, rows: Mapping[Place, Cells], column: str, alone: bool) -> str | None:
     """Return the split that the name of a table stands for; None if every row names its own."""
-    split = split_named(Path(name).stem)
-    if alone and any("split" in cells for cells in rows.values()):
+    split = split_of_table(name, loose=not alone)
+    if alone and any(column in cells for cells in rows.values()):
         return None
-    if rows and split is None:
-        expected = f"one table alone needs a column 'split' with {join_names(SPLITS)}"
-        faults.add((name, 0), f"{expected}; add it, or name the tables by their split")
-    return split or "train"
+    return split or (UNSPLIT if alone else "train")
 
 
-def _split_of_row(cells: Cells) -> str:
-    given = cells.get("split")
+def _split_of_row(cells: Cells, column: str) -> str:
+    given = cells.get(column)
     split = split_named(given) if isinstance(given, str) else None
     if split is None:
         raise InvalidValue(f"expected one of {join_names(SPLITS)}, got {abbreviate(given)}; correct it")
     return split
 
 
-def describe_renamed_splits(records: list[Record]) -> list[str]:
-    """Describe the splits that have another name, as names of tables or in the column `split`."""
-    stems = {record.place[0]: record.split for record in records if split_named(Path(record.place[0]).stem)}
-    notes = [f"{name} is read as {split}" for name, split in stems.items() if Path(name).stem.lower() not in SPLITS]
+def check_label_column(records: Sequence[Record], label: str, faults: Faults) -> list[Record]:
+    """Return the records of the tables that have the label column; add a fault for each other table."""
+    columns: dict[str, dict[str, None]] = {}
+    for record in records:
+        columns.setdefault(record.place[0], {}).update(dict.fromkeys(record.cells))
+    for name in [name for name, found in columns.items() if label not in found]:
+        expected = f"no column {label!r}; it has: {join_names(columns[name])}"
+        faults.add((name, 0), f"{expected}; rename the column of the classes, or name it with --label")
+    return [record for record in records if label in columns[record.place[0]]]
+
+
+def describe_renamed_splits(records: Sequence[Record], split_column: str) -> list[str]:
+    """Describe the splits that have another name, as names of tables or in the column of the splits."""
+    names = dict.fromkeys(record.place[0] for record in records)
+    stems = {name: split for name in names if (split := split_of_table(name, loose=len(names) > 1))}
+    notes = [f"{name} is read as {split}" for name, split in stems.items() if not names_split(name, split)]
     counts = Counter(
-        (str(record.cells["split"]).strip(), record.split)
+        (str(record.cells[split_column]).strip(), record.split)
         for record in records
-        if record.place[0] not in stems and str(record.cells["split"]).strip().lower() not in SPLITS
+        if record.place[0] not in stems
+        and record.split != UNSPLIT
+        and str(record.cells[split_column]).strip().lower() not in SPLITS
     )
     return notes + [f"split {given!r}, of {count} rows, is read as {split}" for (given, split), count in counts.items()]
-
-
-def check_columns(records: list[Record], declaration: Declaration, faults: Faults) -> None:
-    """Add faults for declared modalities without training rows, and for group columns that do not exist."""
-    train = [record for record in records if record.split == "train"]
-    for name in declaration.declared:
-        if train and not any(record.has(name) for record in train):
-            faults.add(
-                WHOLE_FILE, f"modalities: no row of train has a value for {name!r}; add some, or do not declare it"
-            )
-    for column in dict.fromkeys(declaration.groups.values()):
-        if records and not any(record.has(column) for record in records):
-            faults.add(WHOLE_FILE, f"group: no row has a value at {column!r}; correct its spelling or remove it")

@@ -4,60 +4,62 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from mla_serve.table.cells import Value, find_cell, is_missing, read_cell, read_name, read_present
+from mla_serve.table.cells import Value, find_cell, is_missing, read_name, read_present
 from mla_serve.table.dataset import Row
-from mla_serve.table.declaration import Declaration
-from mla_serve.table.faults import Faults, InvalidValue, Place, abbreviate, format_place, join_names
+from mla_serve.table.faults import Faults, Place, abbreviate, format_place, join_names
 from mla_serve.table.formats import Cells
+from mla_serve.table.labels import read_label
 from mla_serve.table.records import Record
+from mla_serve.table.schema import Schema
 
 BuiltRows = Sequence[tuple[Record, Row]]
+SplitRows = Sequence[tuple[str, Row]]
+"""Rows with their split."""
 MANY = 10  # training rows; if each of so many has a different label, the labels are no classes
 
 
 def build_row(
-    record: Record, declaration: Declaration, modalities: Mapping[str, str], folder: Path, faults: Faults
+    record: Record, schema: Schema, groups: Mapping[str, str], known: Collection[str], folder: Path, faults: Faults
 ) -> Row:
     """Read the cells of a row; cells that cannot be used become faults and are left out.
 
-    Args: modalities, those of the whole table.
+    Args: groups, modality -> column that groups it; known, the names that `present` may hold.
     """
     cells, place = record.cells, record.place
-    name, label = f"{record.split}-{record.number}", ""
+    name, label = f"{record.split or 'row'}-{record.number}", ""
     present: Mapping[str, frozenset[str]] = {}
-    groups: Mapping[str, str] = {}
-    with faults.collecting(place, "id"):
-        name = read_name(cells["id"]) if record.has("id") else name
-    with faults.collecting(place, "label"):
-        label = _read_label(cells)
-    values = _read_values(record, declaration.kinds, folder, faults)
+    grouped: Mapping[str, str] = {}
+    if schema.id:
+        with faults.collecting(place, schema.id):
+            name = read_name(cells[schema.id]) if record.has(schema.id) else name
+    if schema.label:
+        with faults.collecting(place, schema.label):
+            label = read_label(cells[schema.label])
+    values = _read_values(record, schema, folder, faults)
     with faults.collecting(place, "present"):
-        present = read_present(cells.get("present"), declaration.kinds, values)
+        given = [
+            role.modality for role in schema.roles if role.modality and record.has(role.column)
+        ]  # with those at fault
+        present = read_present(cells.get("present") if schema.has("present") else None, known, given)
     with faults.collecting(place, "group"):
-        columns = {modality: column for modality, column in declaration.groups.items() if modality in modalities}
-        groups = _read_groups(cells, columns)
-    return Row(name, label, values, present, groups, place)
+        grouped = _read_groups(cells, groups)
+    return Row(name, label, values, present, grouped, place)
 
 
-def _read_label(cells: Cells) -> str:
-    if is_missing(cells.get("label")):
-        raise InvalidValue("missing; fill it or remove the row")
-    return read_name(cells["label"])
-
-
-def _read_values(record: Record, kinds: Mapping[str, str], folder: Path, faults: Faults) -> dict[str, Value]:
+def _read_values(record: Record, schema: Schema, folder: Path, faults: Faults) -> dict[str, Value]:
     """Return the modalities of one row."""
-    given = [name for name in kinds if record.has(name)]
-    values = {}
-    for name in given:
-        with faults.collecting(record.place, name, modality=name):
-            values[name] = read_cell(kinds[name], record.cells[name], folder)
-    if not given:
+    sample = schema.read_sample(record.cells, folder)
+    kinds = schema.modalities
+    for fault in sample.faults:
+        part = kinds[fault.modality] == "columns"  # then the other cells of the modality are kept
+        modality = f"{fault.modality}.{fault.column}" if part else fault.modality
+        faults.add_value(record.place, modality, fault.message, fault.column)
+    if not sample.values and not sample.faults:
         faults.add(record.place, f"no modality at all; fill one of {join_names(kinds)}, or remove the row")
-    return values
+    return sample.values
 
 
 def _read_groups(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
@@ -66,23 +68,48 @@ def _read_groups(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
     return {name: read_name(cell) for name, cell in found.items() if not is_missing(cell)}
 
 
-def check_classes(built: BuiltRows, faults: Faults) -> tuple[str, ...]:
+def check_classes(rows: SplitRows, faults: Faults) -> tuple[str, ...]:
     """Return the labels of train; add faults for fewer than two, and for rows whose label train lacks."""
-    train = [(record, row.label) for record, row in built if record.split == "train" and row.label]
-    classes = _sorted_classes({label for _, label in train})
-    if len(classes) == 1:
-        message = f"train has one class only, {abbreviate(classes[0])}; expected two at least; add rows of another"
-        faults.add((train[0][0].place[0], 0), message)
-    if built and not classes and not faults.found:
-        place = (built[0][0].place[0], 0)
+    train = [row for split, row in rows if split == "train" and row.label]
+    classes = sort_classes({row.label for row in train})
+    _check_two_classes(train, classes, faults)
+    if rows and not classes and not faults.found:
+        place = (rows[0][1].place[0], 0)
         faults.add(place, "no train split; expected rows with split 'train', or a table of that name; add them")
-    unknown = [(record.place, row.label) for record, row in built if row.label and row.label not in classes]
+    unknown = [(row.place, row.label) for _, row in rows if row.label and row.label not in classes]
     if unknown and len(classes) == len(train) >= MANY:
-        expected = f"each of the {len(train)} rows has a label of its own, such as {abbreviate(classes[0])}"
-        faults.add((train[0][0].place[0], 0), f"{expected}; is the column 'label' an id, or a number to be predicted?")
+        _add_own_labels(train, faults)
     elif classes:
         _add_unknown_labels(unknown, classes, faults)
     return classes
+
+
+def check_singles(rows: Sequence[Row], faults: Faults) -> None:
+    """Check the labels of a table without splits: add a fault for each class that has one row only."""
+    labelled = [row for row in rows if row.label]
+    counts = Counter(row.label for row in labelled)
+    _check_two_classes(labelled, sort_classes(set(counts)), faults)
+    if len(counts) == len(labelled) >= MANY:
+        _add_own_labels(labelled, faults)
+        return
+    single = [row for row in labelled if counts[row.label] == 1 < len(counts)]
+    if single:
+        named = join_names([abbreviate(row.label) for row in single])
+        message = f"classes of one row only, which cannot be learned: {named}; add rows of them"
+        faults.add(single[0].place, message, "label", also=[row.place for row in single[1:]])
+
+
+def _check_two_classes(rows: Sequence[Row], classes: Sequence[str], faults: Faults) -> None:
+    if len(classes) == 1:
+        message = f"train has one class only, {abbreviate(classes[0])}; expected two at least; add rows of another"
+        faults.add((rows[0].place[0], 0), message)
+
+
+def _add_own_labels(rows: Sequence[Row], faults: Faults) -> None:
+    expected = (
+        f"each of the {len(rows)} rows has a label of its own, such as {abbreviate(min(row.label for row in rows))}"
+    )
+    faults.add((rows[0].place[0], 0), f"{expected}; is the column of the labels an id, or a number to be predicted?")
 
 
 def _add_unknown_labels(unknown: Sequence[tuple[Place, str]], classes: Sequence[str], faults: Faults) -> None:
@@ -97,7 +124,7 @@ def _add_unknown_labels(unknown: Sequence[tuple[Place, str]], classes: Sequence[
         faults.add(first, message, "label", also=others)
 
 
-def _sorted_classes(labels: set[str]) -> tuple[str, ...]:
+def sort_classes(labels: set[str]) -> tuple[str, ...]:
     """Sort labels, as numbers where all are integers ("2" before "10")."""
     if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))

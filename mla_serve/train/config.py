@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from mla_serve.console import require_extra
 from mla_serve.errors import ConfigError
 from mla_serve.inputs.base import NAME_PATTERN
+from mla_serve.table.faults import MOST_SHOWN
+from mla_serve.table.options import TableOptions
+
+AUGMENT = ("auto", "none", "light", "photo")
+BALANCE = ("auto", "none", "prior", "weights", "sampler")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +25,33 @@ class TrainConfig:
     """Train encoders for every modality of a table and one shared head, and export them as a bundle that can be served."""
 
     data: Path | None = None
-    """Folder with train/val/test tables (.jsonl, .csv or .parquet). Without it, a generated data set is used: keypad."""
+    """Table (CSV, TSV, JSON, Parquet, Arrow or Excel), or folder with one, with train/val/test tables, with a Hugging Face data
+    set or with a folder of files per class. Without it, a generated data set is used: keypad."""
+
+    label: str | None = None
+    """Column of the classes. Default: label, or the only column of a usual name such as target, class or category."""
+    kinds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN=KIND [...]")] = ()
+    """What columns hold, where the table is understood wrongly: image, audio, text, vector, number, category, date,
+    yes_no, id or ignore."""
+    group: str | None = None
+    """Column of the subjects, such as persons or sessions: rows of one subject stay on one side of a split."""
+    val_share: float | None = None
+    """Share of the rows for validation, if the table does not say which. Default: 0.15, or 0.2 of a table train."""
+    test_share: float | None = None
+    """Share of the rows for test, if the table names no splits. Default: 0.15."""
+    skip_bad: bool = False
+    """Train without the rows that have faults, and without classes of one row. How many, and where they are, is printed,
+    and all faults are listed in RUNS/NAME.faults.csv. Default: any fault is an error."""
+    skip_bad_values: bool = False
+    """Train without the values that have faults, such as a broken picture. The rest of the row is used."""
+    show: int = MOST_SHOWN
+    """Number of faults in an error message."""
+
     extend: Path | None = None
     """Folder of a bundle to add modalities to. Encoders are trained for the modalities that the table has and the bundle
     lacks, against the head of the bundle. The new bundle answers as the old one where the new modality is missing."""
     name: str | None = None
-    """Name of the model. Default: that of the data folder, or keypad; with --extend that of the bundle and _extended."""
+    """Name of the model. Default: that of the table or its folder, or keypad; with --extend that of the bundle and _extended."""
     out: Path | None = None
     """Folder that the bundle is written to. Default: models/NAME."""
     runs: Path = Path("runs")
@@ -32,7 +60,7 @@ class TrainConfig:
     """Training strategy: mla, ensemble, joint_concat, joint_dropout, ogm_ge, qmf, joint_sum, joint_unimodal, mmpareto,
     dus or mib."""
     epochs: int | None = None
-    """Passes over the training rows. Default: 30, or 12 for the generated data."""
+    """Passes over the training rows. Default: more of them the fewer rows there are; 12 for the generated data."""
     seed: int = 0
     """Seed of all random numbers: the same seed gives the same model."""
     modalities: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
@@ -56,11 +84,12 @@ class TrainConfig:
     lora_rank: int = 8
     """Rank of the matrices of lora."""
     cache: Path | None = None
-    """Folder for the features that frozen encoders compute; later runs reuse them. Default: features in --runs."""
+    """Folder for decoded pictures, recordings and texts, and for the features of frozen encoders. Later runs of the same
+    files use them again; `mla-serve cache` lists them and cleans up. Default: .cache in --runs."""
     width: int = 128
     """Number of features, D."""
-    batch_size: int = 64
-    """Rows per batch, those of all processes together."""
+    batch_size: int | None = None
+    """Rows per batch, those of all processes together. Default: by the number of training rows, 64 at most."""
     lr: float = 2e-3
     """Highest learning rate of the one-cycle schedule."""
     weight_decay: float = 0.05
@@ -77,8 +106,10 @@ class TrainConfig:
     turns: str | None = None
     """Order of the modalities' turns, of mla and dus: all (the default), shuffled (an order drawn for each batch), or
     weak (a modality far ahead of the others skips every second batch)."""
-    augment: tyro.conf.FlagConversionOff[bool | None] = None
-    """Augment training samples. Default: yes, except for the generated data, which is corrupted already."""
+    augment: str = "auto"
+    """Augment training samples: none, light (moves and bends pictures a little, changes recordings, mistypes texts), photo
+    (as light, but pictures are mirrored and cropped, and their colours changed), or auto: photo for photographs, light for
+    all else, none for the generated data, which is corrupted already."""
     precision: str = "auto"
     """Precision of training: fp32, bf16 (of the encoders' convolutions and matrix products), or auto: bf16 where the
     processor supports it. The precision of the exported graphs is --precision of export."""
@@ -93,18 +124,58 @@ class TrainConfig:
     """Length of a window in seconds. Default: long enough for nearly all recordings, at most 10."""
     transliterate: tyro.conf.FlagConversionOff[bool | None] = None
     """Transliterate texts to Latin letters. Default: if the training texts mix scripts."""
+    balance: str = "auto"
+    """What is done where some classes have many more rows than others: none (answers assume the class frequencies of
+    training), prior (answers assume equally frequent classes), weights or sampler (the same answers, and rare classes count
+    more, or occur more often, in training), or auto: prior where the classes differ tenfold, none elsewhere."""
+    patience: int | None = None
+    """Stop after this many epochs without a better checkpoint. Default: train all epochs, because the learning rate falls
+    until the last one."""
+    time_limit: float | None = None
+    """Minutes that training may take, without export. The learning rate falls faster where the epochs do not fit."""
+    clip: float | None = None
+    """Largest norm of the gradients of a step; larger ones are scaled down to it. Default: not clipped."""
+    accumulate: int = 1
+    """Batches per step. N needs the memory of one batch and gives the step of one N times as large."""
+    start_from: Path | None = None
+    """Folder of an earlier run, RUNS/NAME. Encoders of the same name, kind and type begin with its weights; their input
+    settings are taken over. Heads begin anew, so the labels may be others."""
+
     threads: int | None = None
     """CPU threads. Default: all cores; under torchrun, the cores divided by the processes."""
 
-    @property
-    def passes(self) -> int:
-        """Number of epochs: --epochs, or its default."""
-        return (30 if self.data else 12) if self.epochs is None else self.epochs
+    log: str | None = None
+    """tensorboard: also write the numbers of each epoch as event files to RUNS/NAME/tensorboard. Needs the extra tensorboard."""
 
     @property
-    def augments(self) -> bool:
-        """Whether training samples are augmented: --augment, or its default."""
-        return self.data is not None if self.augment is None else self.augment
+    def known_epochs(self) -> int:
+        """Return the epochs, once `with_defaults` has filled them in."""
+        assert self.epochs is not None
+        return self.epochs
+
+    @property
+    def rows_per_step(self) -> int:
+        """Return the rows of the batches that one step takes, once `with_defaults` has filled them in."""
+        assert self.batch_size is not None
+        return self.batch_size * self.accumulate
+
+    @property
+    def table_options(self) -> TableOptions:
+        """How the table is read. Raises: ConfigError."""
+        pairs = [item.rpartition("=") for item in self.kinds]
+        if wrong := [item for item, pair in zip(self.kinds, pairs, strict=True) if not pair[0]]:
+            raise ConfigError(f"--kinds {wrong[0]}: expected COLUMN=KIND, such as brand=text")
+        return TableOptions(
+            self.label,
+            {column: kind for column, _, kind in pairs},
+            self.group,
+            self.val_share,
+            self.test_share,
+            self.seed,
+            self.skip_bad,
+            self.skip_bad_values,
+            self.show,
+        )
 
     def check(self) -> None:
         """Refuse settings out of range, before anything is read.
@@ -112,23 +183,37 @@ class TrainConfig:
         Raises: ConfigError.
         """
         for flag, value, low in (
-            ("epochs", self.passes, 1),
+            ("epochs", self.epochs, 1),
             ("batch-size", self.batch_size, 2),
             ("width", self.width, 2),
+            ("show", self.show, 0),
+            ("patience", self.patience, 1),
+            ("accumulate", self.accumulate, 1),
         ):
-            if value < low:
+            if value is not None and value < low:
                 raise ConfigError(f"--{flag} {value}: expected a whole number of at least {low}")
         if not 0 < self.lr < 10:
             raise ConfigError(f"--lr {self.lr}: expected a number between 0 and 10, such as 0.002")
-        if self.optimizer not in ("adamw", "sgd"):
-            raise ConfigError(f"--optimizer {self.optimizer}: expected adamw or sgd")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ConfigError(f"--precision {self.precision}: expected auto, fp32 or bf16")
-        if self.norm not in (None, "batch", "group"):
-            raise ConfigError(f"--norm {self.norm}: expected batch or group")
+        for flag, number in (("time-limit", self.time_limit), ("clip", self.clip)):
+            if number is not None and not 0 < number < math.inf:
+                raise ConfigError(f"--{flag} {number}: expected a number above 0")
+        for flag, chosen, choices in (
+            ("optimizer", self.optimizer, ("adamw", "sgd")),
+            ("precision", self.precision, ("auto", "fp32", "bf16")),
+            ("norm", self.norm, (None, "batch", "group")),
+            ("augment", self.augment, AUGMENT),
+            ("balance", self.balance, BALANCE),
+        ):
+            if chosen not in choices:
+                *listed, last = filter(None, choices)
+                raise ConfigError(f"--{flag} {chosen}: expected {', '.join(listed)} or {last}")
         if self.name is not None and not re.fullmatch(NAME_PATTERN.replace("_]", "_-]"), self.name):
             raise ConfigError(
                 f"--name {self.name}: expected lower-case letters, digits, - and _, starting with a letter"
             )
+        if self.log not in (None, "tensorboard"):
+            raise ConfigError(f"--log {self.log}: expected tensorboard")
+        if self.log:
+            require_extra(self.log)
         if self.about is not None and not self.about.is_file():
             raise ConfigError(f"--about {self.about}: no such file")

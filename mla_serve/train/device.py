@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from mla_serve.errors import ConfigError
@@ -29,6 +32,17 @@ def pick_device(name: str) -> torch.device:
 def set_threads(threads: int | None) -> None:
     """Let torch use so many threads; None: the processor cores, divided among the processes of this machine."""
     torch.set_num_threads(threads or collectives.default_threads())
+
+
+@contextlib.contextmanager
+def thread_count(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads in the block, as `set_threads`; afterwards as many as before."""
+    before = torch.get_num_threads()
+    set_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_precision(name: str, device: torch.device) -> str:

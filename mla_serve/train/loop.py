@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,16 @@ from torch import Tensor
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.scores import evaluate
 from mla_serve.fusion.formula import Array, Fusion
-from mla_serve.train.data.batches import batches_per_epoch, training_batches
-from mla_serve.train.data.samples import Column, Samples
+from mla_serve.train.choices import Choices
+from mla_serve.train.clock import Clock
+from mla_serve.train.data.batches import TrainingBatch, batches_per_epoch, training_batches
+from mla_serve.train.data.samples import Column, Samples, Windows, batches_of, mean_by_row
 from mla_serve.train.distributed import collectives
 from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy
 
-EVALUATION_BATCH = 256
 MEASURED = 10_000  # windows by which the encoders' normalisation is measured
+MEASURED_NUMBERS = 2**25  # in them at most
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -40,8 +42,16 @@ def modality_logits(strategy: Strategy, samples: Samples, device: torch.device) 
 
 
 def _column_logits(strategy: Strategy, name: str, column: Column, device: torch.device) -> Tensor:
-    parts = column.windows.split(EVALUATION_BATCH)
-    return column.mean_by_row(torch.cat([strategy.logits(name, part.to(device)).cpu() for part in parts]))
+    logits = [strategy.logits(name, part.to(device)).cpu() for part in batches_of(column.windows)]
+    return mean_by_row(torch.cat(logits), column.count)
+
+
+def _some(windows: Windows) -> Tensor:
+    """Return all windows, or some that are spread evenly over the rows where all would take too much memory."""
+    most = min(MEASURED, MEASURED_NUMBERS // max(1, int(np.prod(windows.shape[1:]))))
+    if len(windows) <= most:
+        return windows[:]
+    return windows[torch.linspace(0, len(windows) - 1, most).long()]
 
 
 class Diverged(ConfigError):
@@ -57,28 +67,31 @@ class Trainer:
         samples: Mapping[str, Samples],
         folder: RunFolder,
         *,
-        epochs: int,
-        batch_size: int,
-        seed: int,
-        augment: bool,
+        choices: Choices,
         device: torch.device,
+        clock: Clock | None = None,
     ) -> None:
-        """Take freshly built modules and the splits train and val; val on rank 0 only."""
+        """Take freshly built modules and the splits train and val; val on rank 0 only.
+
+        Args: clock, for a run with a time limit: the learning rate follows the time where that is ahead of the steps.
+        """
         batch_normalised = [n for n, encoder in strategy.encoders.items() if encoder.normalises_over_batch]
         strategy = strategy.to(device, memory_format=torch.channels_last)
         self.strategy = collectives.convert_layers(strategy, device, batch_normalised)
-        self.samples, self.folder = samples, folder
-        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
-        self.augment, self.device = augment, device
-        self.epoch = 0
+        self.samples, self.folder, self.device = samples, folder, device
+        self.choices, self.settings, self._clock = choices, choices.settings, clock
+        self.epoch, self.steps, self.ended = 0, 0, ""
         self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0, "nll": math.inf}
         rows = len(samples["train"])
-        strategy.prepare(epochs * batches_per_epoch(rows, batch_size), rows)
+        self.total = self.settings.known_epochs * batches_per_epoch(rows, self.settings.rows_per_step)
+        strategy.weight_classes(choices.balance.class_weights)
+        strategy.prepare(self.total, rows)
 
-    def measure(self) -> None:
-        """Set the normalisation of each encoder from training rows, before the first step."""
+    def measure(self, known: Collection[str] = ()) -> None:
+        """Set the normalisation of each encoder from training rows, before the first step; that of `known` is kept."""
         for name, encoder in self.strategy.encoders.items():
-            encoder.measure(self.samples["train"].columns[name].windows[:MEASURED].to(self.device))
+            if name not in known:
+                encoder.measure(_some(self.samples["train"].columns[name].windows).to(self.device))
         collectives.broadcast(self.strategy.state_dict())
 
     def resume(self) -> None:
@@ -87,22 +100,25 @@ class Trainer:
         self.strategy.load_state_dict(state["weights"])
         self.strategy.load_training_state(state["training"])
         self.epoch, self.best = state["epoch"], state["best"]
+        self.steps, self.ended = state.get("steps", 0), state.get("ended", "")
+        if self._clock:
+            self._clock.resume_at(state["elapsed"])
         if collectives.is_main():
             lines = (self.folder.path / METRICS).read_text().splitlines()[: self.epoch]
             self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
 
     def run(self, report: Report, step: Callable[[], None] = lambda: None) -> None:
-        """Train to the last epoch. `report` is called with the record of each epoch, `step` after each batch.
+        """Train to the last epoch, or until the time or the patience is at an end. `report` is called with the record of each epoch, `step` after each batch.
 
         Rank 0 validates, writes and reports. It ends with the best weights, the other processes with the last ones.
         """
-        while self.epoch < self.epochs:
+        while self.epoch < self.settings.known_epochs and not self.ended:
             record = {"epoch": self.epoch + 1, **self._train_epoch(step)}
             self.epoch += 1
             if collectives.is_main():
-                record |= self._validate()
-                self._save_checkpoints(record)
+                self._end_epoch(record)
                 report(record)
+            self.ended = collectives.from_main(lambda: self.ended)
         if collectives.is_main():
             self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
 
@@ -113,11 +129,12 @@ class Trainer:
             torch.manual_seed(self._seed("layers"))
             self.strategy.train()
             self.strategy.start_epoch()
-            batches = training_batches(self.samples["train"], self.batch_size, generator, self.device, self.augment)
-            for batch in batches:
+            for batch in self._batches(generator):
                 for key, value in self.strategy.step(batch).items():
                     logged[key].append(value)
                 step()
+                if self._out_of_time():
+                    break
         means = {key: float(np.mean(values)) for key, values in logged.items()}
         if not all(map(math.isfinite, means.values())):
             raise collectives.reported_once(
@@ -127,30 +144,87 @@ class Trainer:
             )
         return means
 
+    def _batches(self, generator: torch.Generator) -> Iterator[TrainingBatch]:
+        return training_batches(
+            self.samples["train"],
+            self.settings.rows_per_step,
+            generator,
+            self.device,
+            self.choices.augment,
+            balanced=self.choices.balance.samples_evenly,
+        )
+
+    def _out_of_time(self) -> bool:
+        """Count a step, and move the learning rate on to where the time is. Returns whether the time is at an end."""
+        self.steps += 1
+        if self._clock is None:
+            return False
+        clock = self._clock
+        due = collectives.from_main(lambda: clock.step(self.total))
+        self.strategy.skip_to(due)
+        if due >= self.total and self.steps < self.total:
+            done = self.steps / self.total * self.settings.known_epochs
+            self.ended = (
+                f"--time-limit {self.settings.time_limit:g}: training ended after {done:.1f} of "
+                f"{self.settings.known_epochs} epochs, with the learning rate at its lowest"
+            )
+        return bool(self.ended)
+
+    def _end_epoch(self, record: dict[str, Any]) -> None:
+        """Validate and save, and decide whether training ends here."""
+        begun = self._clock.elapsed if self._clock else 0.0
+        record |= self._validate()
+        better = self._is_best(record)
+        patience = self.settings.patience
+        waited = 0 if better else self.epoch - int(self.best["epoch"])
+        if patience and waited >= patience and self.epoch < self.settings.known_epochs:
+            self.ended = f"--patience {patience}: training ended after epoch {self.epoch}, {waited} after the best one"
+        self._save_checkpoints(record, better=better)
+        if self._clock:
+            self._clock.reserved = self._clock.elapsed - begun
+
     def _seed(self, stream: str) -> int:
         """Derive the seed of one stream of random numbers for this epoch."""
-        entropy = [self.seed, self.epoch, *stream.encode()]
+        entropy = [self.settings.seed, self.epoch, *stream.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
     def _validate(self) -> dict[str, Any]:
         logits, present = modality_logits(self.strategy, self.samples["val"], self.device)
         fusion = Fusion.paper(tuple(self.strategy.encoders))
         fusion = dataclasses.replace(fusion, native=self.strategy.native, bias=self.strategy.native_bias())
+        fusion = dataclasses.replace(fusion, prior_shift=self.validation_shift)
         results = evaluate(logits, present, self.samples["val"].labels.numpy(), fusion, ["native"])
         accuracy = {
             name: rules["native"]["accuracy"] for name, rules in results.items() if not name.startswith("missing")
         }
         nll = [rules["native"]["nll"] for rules in results.values()]
-        return {"val": accuracy, "accuracy": float(np.mean(list(accuracy.values()))), "nll": float(np.mean(nll))}
+        f1 = [rules["native"]["macro_f1"] for name, rules in results.items() if name in accuracy]
+        return {
+            "val": accuracy,
+            "accuracy": float(np.mean(list(accuracy.values()))),
+            "nll": float(np.mean(nll)),
+            "macro_f1": float(np.mean(f1)),
+        }
 
-    def _save_checkpoints(self, record: dict[str, Any]) -> None:
-        """Save this epoch, also as the best one if its accuracy over patterns is highest, or equal with a lower NLL."""
+    @property
+    def validation_shift(self) -> list[float]:
+        """Return the shift of the prior during training: heads that learn equal class frequencies need none."""
+        balance = self.choices.balance
+        return [] if balance.head_shift else balance.prior_shift
+
+    def _is_best(self, record: dict[str, Any]) -> bool:
+        """Whether the accuracy over patterns is the highest so far, or equal to it with a lower NLL."""
+        return bool((record["accuracy"], -record["nll"]) > (self.best["accuracy"], -self.best["nll"]))
+
+    def _save_checkpoints(self, record: dict[str, Any], *, better: bool) -> None:
+        """Save this epoch, also as the best one if it is better than those before."""
         weights = self.strategy.state_dict()
-        better = (record["accuracy"], -record["nll"]) > (self.best["accuracy"], -self.best["nll"])
         record["best"] = better
         if better:
-            self.best = {key: record[key] for key in ("epoch", "accuracy", "nll")}
+            self.best = {key: record[key] for key in ("epoch", "accuracy", "nll", "macro_f1")}
             self.folder.save(BEST, {"weights": weights, "epoch": self.epoch})
         self.folder.append_line(METRICS, json.dumps(record))
         training = self.strategy.training_state()
-        self.folder.save(LAST, {"weights": weights, "training": training, "epoch": self.epoch, "best": self.best})
+        state = {"epoch": self.epoch, "best": self.best, "steps": self.steps, "ended": self.ended}
+        state["elapsed"] = self._clock.elapsed if self._clock else 0.0
+        self.folder.save(LAST, {"weights": weights, "training": training, **state})

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from mla_serve.errors import ConfigError
-from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target
+from mla_serve.output.replacing import remove_leftovers
+from mla_serve.output.targets import RUN_FOLDER, backup_path, bundle_called, check_target, write_errors
+from mla_serve.table.formats import without_suffix
+from mla_serve.table.read import data_folder
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.run_folder import LAST, RUN
+
+CACHE = ".cache"  # in --runs
 
 
 def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] | None = None) -> list[str]:
@@ -20,7 +26,7 @@ def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] 
     Returns: a note for each folder that will be replaced. Raises: ConfigError.
     """
     folder, out = config.runs / name, bundle_folder(config, name)
-    data = {"the data folder": config.data or generated_folder(config)}
+    data = {"the data folder": data_folder(config.data or generated_folder(config))}
     notes: list[str | None] = []
     if config.resume and not (folder / LAST).is_file():
         notes.append(f"--resume: {folder} has no checkpoint; it is begun anew")
@@ -34,14 +40,25 @@ def check_paths(config: TrainConfig, name: str, read: Mapping[str, Path | None] 
     own = {"the folder of the run": folder, "the cache": cache_folder(config)}
     spared = {**data, "the folder of --runs": config.runs, "the file of --about": config.about}
     notes.append(check_target("--out", out, bundle_called(name), {**(read or {}), **own}, spared))
+    for target in (folder, out):
+        with write_errors(target):
+            remove_leftovers(target)
     return [note for note in notes if note]
 
 
 def default_name(config: TrainConfig) -> str:
-    """Return the name of the model where --name is left out. Raises: ConfigError where the data folder has no name."""
+    """Return the name of the model where --name is left out: that of the table or of its folder.
+
+    Raises: ConfigError where the data folder has no name.
+    """
     if config.data is None:
         return "keypad"
-    name = config.data.resolve().name.lower()
+    data = config.data.resolve()
+    name = (
+        re.sub(r"[^a-z0-9_-]+", "_", without_suffix(data.name).lower()).strip("_-")
+        if data.is_file()
+        else data.name.lower()
+    )
     if not name:
         raise ConfigError(f"--data {config.data}: gives the model no name; give one with --name")
     return name
@@ -58,5 +75,5 @@ def generated_folder(config: TrainConfig) -> Path:
 
 
 def cache_folder(config: TrainConfig) -> Path:
-    """Return the folder of the features that frozen encoders compute."""
-    return config.cache or config.runs / "features"
+    """Return the folder of decoded values and of the features of frozen encoders. No run can have the default's name."""
+    return config.cache or config.runs / CACHE

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mla_serve.errors import ConfigError
-from mla_serve.inputs import Input, Payload
-from mla_serve.table import Row, Table, check_rows, read_payload, read_table
+from mla_serve.inputs import Input
+from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read_table
+from mla_serve.table.dataset import describe_left_out, leave_out
+from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.choices import Choices, choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
-from mla_serve.train.data.checks import Rows, check_data
+from mla_serve.train.data.checks import DATA, Rows, check_data
 from mla_serve.train.data.choose_inputs import choose_inputs
-from mla_serve.train.data.duplicates import Fingerprint, fingerprint
+from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
-from mla_serve.train.data.samples import Samples
-from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.data.samples import Samples, make_samples
+from mla_serve.train.distributed import collectives
+from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
-from mla_serve.train.paths import check_paths, default_name, generated_folder
+from mla_serve.train.paths import cache_folder, check_paths, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
+from mla_serve.train.start_from import Start, read_start
 from mla_serve.train.strategies import Strategy
+
+ReadTable = Callable[[TableOptions], Table]
+"""Reads a table by the options of its columns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +45,15 @@ class Plan:
     name: str
     table: Table
     rows: Mapping[str, Sequence[Row]]
+    decoded: DecodedTable
     recipe: Recipe
     notes: list[str]
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
     replaced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
     """Notes on the folders that will be replaced. They are shown before training and not stored."""
+    choices: Choices = dataclasses.field(kw_only=True)
+    start: Start | None = dataclasses.field(default=None, kw_only=True)
+    """The earlier run whose encoders this one begins with."""
     held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
     """The ids of the training rows that were held out for validation; None where the table has validation rows."""
 
@@ -56,8 +68,15 @@ class Plan:
         return {}
 
     def build(self, seed: int) -> Strategy:
-        """Make the modules, freshly initialised; `load_backbones` gives pretrained encoders their weights."""
-        return self.recipe.build(seed)
+        """Make the modules, freshly initialised or as in `start`; `load_backbones` gives pretrained encoders their weights."""
+        strategy = self.recipe.build(seed)
+        if self.start and collectives.is_main():  # the others get the weights of rank 0
+            self.start.load(strategy)
+        return strategy
+
+    def samples(self, split: str, encoders: Mapping[str, Encoder] | None = None) -> Samples:
+        """Make the samples of a split. Args: encoders, by modality; frozen ones compute features at once."""
+        return make_samples(self.rows[split], self.decoded, self.recipe.inputs, self.recipe.classes, encoders)
 
     def load_backbones(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
         """Give pretrained encoders their weights."""
@@ -66,46 +85,78 @@ class Plan:
 
     def fit(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Fitted:
         """Fit the fusion and all else that is fitted on validation rows after training."""
-        return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed)
+        strategy.shift_heads(self.choices.balance.head_shift)
+        shift = self.choices.balance.prior_shift
+        return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed, shift)
 
 
-def make_plan(config: TrainConfig) -> Plan:
+def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     """Read and check the data, and choose inputs and encoders.
 
+    Args: read, see read_data.
     Raises: ConfigError, DataError. Nothing has been written then, except the generated data set.
     """
     config.check()
     name = config.name or default_name(config)
     replaced = check_paths(config, name)
-    table = read_data(config)
+    table = read_data(config, read=read)
     kinds = _pick_kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
-    notes = [*table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
+    notes = [*table.schema.describe(), *table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
     held_out = None
     if not rows.get("val"):
-        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_FRACTION, config.seed)
+        rows["train"], rows["val"], note = split_validation(
+            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
+        )
         notes.append(note)
         held_out = [row.id for row in rows["val"]]
     notes += check_modalities(rows, kinds, held_out=held_out is not None)
     encoders = pick_encoders(kinds, config)
+    start = read_start(config, name, kinds, encoders)
+    encoders |= start.encoders if start else {}
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
-    notes += decode_and_check(table, rows, inputs, table.classes)
+    inputs |= start.inputs if start else {}
+    notes += [start.note(kinds)] if start else []
+    decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
+    notes += [*found, *(DATA + note for note in describe_left_out(table))]
     notes += check_pretrained(rows["train"], pretrained)
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
-    recipe = make_recipe(table.classes, inputs, encoders, settings, config.width, config.strategy, config)
+    recipe = make_recipe(
+        table.classes,
+        inputs,
+        encoders,
+        settings,
+        start.recipe.width if start else config.width,
+        config.strategy,
+        config,
+    )
     recipe.build()
-    return Plan(name, table, rows, recipe, notes, pretrained=pretrained, replaced=replaced, held_out=held_out)
+    choices, told = choose(config, name, rows["train"], recipe)
+    notes += told
+    return Plan(
+        name, table, rows, decoded, recipe, notes, choices=choices, start=start, pretrained=pretrained,
+        replaced=replaced,
+        held_out=held_out,
+    )  # fmt: skip
 
 
-def count_steps(config: TrainConfig, planned: Plan) -> int:
-    """Count the batches of a whole run."""
-    return config.passes * batches_per_epoch(len(planned.rows["train"]), config.batch_size)
+def count_steps(planned: Plan) -> int:
+    """Count the steps of a whole run."""
+    settings = planned.choices.settings
+    return settings.known_epochs * batches_per_epoch(len(planned.rows["train"]), settings.rows_per_step)
 
 
-def read_data(config: TrainConfig) -> Table:
-    """Read the table of --data, or the generated one, which is made at its first use."""
+def read_data(config: TrainConfig, known: Schema | None = None, read: ReadTable | None = None) -> Table:
+    """Read the table of --data, or the generated one, which is made at its first use.
+
+    Args: known, what the columns are that a model was trained with; read, reads a table that is in memory instead.
+    """
+    listed = config.runs / f"{config.name or default_name(config)}.faults.csv"
+    options = dataclasses.replace(config.table_options, known=known, faults_file=listed)
+    if read:
+        return read(options)
     folder = generated_folder(config)
-    return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)))
+    return read_table(config.data or (folder if folder.exists() else make_keypad(folder, config.seed)), options)
 
 
 def _pick_kinds(table: Table, asked: Sequence[str]) -> dict[str, str]:
@@ -149,23 +200,21 @@ def choose_all_inputs(
     return {name: inputs[name] for name in kinds}, pretrained
 
 
-def decode_and_check(table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str]) -> list[str]:
-    """Decode every value of the table once, and return notes on what may be wrong with the rows.
+def decode_and_check(
+    table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str], config: TrainConfig
+) -> tuple[DecodedTable, dict[str, Sequence[Row]], list[str]]:
+    """Decode every value of the table once, leave out what is at fault, and look at the rows that remain.
 
     Args: rows, those to be used, by split; inputs, of the modalities to be used.
-    Raises: DataError when a value cannot be decoded, or nothing can be learned from the rows.
+    Returns: the decoded values, the rows that remain, and notes on what may be wrong with them.
+    Raises: DataError when a value cannot be decoded and may not be left out, or nothing can be learned from the rows;
+    ConfigError when the cache cannot be written.
     """
-
-    def decode(modality: str, value: Payload) -> Fingerprint | None:
-        spec = inputs.get(modality)
-        return fingerprint(spec.kind, value, spec.decode(value, modality)) if spec else None
-
-    decoded = check_rows(table, list(table.splits), decode)
-
-    def fingerprints(row: Row) -> dict[str, Fingerprint]:
-        return {name: one for name, one in decoded[row.place].items() if one}
-
-    return check_data(rows, {name: spec.kind for name, spec in inputs.items()}, fingerprints, classes)
+    decoded = decode_table(table, inputs, cache_folder(config), config.threads)
+    table.faults.raise_if_any()
+    kept = {split: leave_out(listed, table.faults) for split, listed in rows.items()}
+    kinds = {name: spec.kind for name, spec in inputs.items()}
+    return decoded, dict(kept), check_data(kept, kinds, decoded.read_fingerprints(), classes)
 
 
 def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:

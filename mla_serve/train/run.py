@@ -17,20 +17,34 @@ from mla_serve import __version__
 from mla_serve.errors import ConfigError
 from mla_serve.output.replacing import move_to_backup
 from mla_serve.output.targets import RUN_FOLDER
+from mla_serve.train.clock import Clock
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.row_counts import count_rows
-from mla_serve.train.data.samples import Samples, decode_rows
+from mla_serve.train.data.samples import Samples
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
+from mla_serve.train.event_files import event_files
 from mla_serve.train.golden_samples import generate_golden_samples, pick_golden_samples
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan
 from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
-from mla_serve.train.strategies import Strategy
 from mla_serve.train.strategies.head_projection import canonical
 
-FREE_TO_CHANGE = ("resume", "out", "runs", "threads", "device", "about", "samples", "data", "extend", "cache")
+FREE_TO_CHANGE = (
+    "resume",
+    "out",
+    "runs",
+    "threads",
+    "device",
+    "about",
+    "show",
+    "samples",
+    "data",
+    "extend",
+    "cache",
+    "log",
+)
 """Flags that may differ when a run is resumed, because they do not change what is learned."""
 
 
@@ -49,41 +63,29 @@ def train_as_planned(
     torchrun. If the same call began the run, this is a restart: it resumes.
     Raises: ConfigError when --resume is given and the settings differ from those of the run.
     """
+    clock = Clock(config.time_limit) if config.time_limit else None
     folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)
     strategy = planned.build(config.seed)
 
     def read() -> dict[str, Samples]:
+        planned.decoded.complete(planned.table, config.threads)
         planned.load_backbones(strategy, cache_folder(config), device)
         splits = ("train", "val") if collectives.is_main() else ("train",)
-        return {split: _decode(planned, strategy, split) for split in splits}
+        return {split: planned.samples(split, dict(strategy.encoders.items())) for split in splits}
 
     samples = collectives.main_first(read) if planned.pretrained else read()
-    trainer = Trainer(
-        strategy,
-        samples,
-        folder,
-        epochs=config.passes,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=config.augments,
-        device=device,
-    )
+    trainer = Trainer(strategy, samples, folder, choices=planned.choices, device=device, clock=clock)
     _start(config, planned, folder, trainer, launch)
-    trainer.run(report, step)
+    with event_files(report, folder.path, config.log if collectives.is_main() else None) as logged:
+        trainer.run(logged, step)
     if collectives.is_main():
         _finish(config, planned, folder, trainer, samples)
     return folder
 
 
-def _decode(planned: Plan, strategy: Strategy, split: str) -> Samples:
-    recipe = planned.recipe
-    return decode_rows(planned.rows[split], recipe.inputs, recipe.classes, dict(strategy.encoders.items()))
-
-
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:
     """Resume the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
-    settings = _to_json(dataclasses.asdict(config))
-    settings |= {"epochs": config.passes, "augment": config.augments, "fingerprint": planned.table.fingerprint}
+    settings = _to_json(dataclasses.asdict(planned.choices.settings)) | {"fingerprint": planned.table.fingerprint}
     settings |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
     settings["hgm"] = canonical(config.hgm)
     settings |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
@@ -94,7 +96,7 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
         for name, loaded in planned.pretrained.items():
             if loaded.settings.tune == "frozen":
                 folder.save(backbone_file(name), loaded.backbone.state_dict())
-    trainer.measure()
+    trainer.measure(known=planned.start.names if planned.start else ())
 
 
 def _resume_or_begin(
@@ -112,6 +114,8 @@ def _resume_or_begin(
         # A run of an older version has fewer settings: the missing ones had their defaults.
         before = _to_json(dataclasses.asdict(TrainConfig())) | {"norm": "batch"} | begun
         before["hgm"] = canonical(before["hgm"])
+        if isinstance(before["augment"], bool):  # of an older version
+            before["augment"] = "auto" if before["augment"] else "none"
         changed = [
             key
             for key in {**before, **settings}
@@ -168,13 +172,16 @@ def _finish(
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "recipe": folder.write_recipe(planned.recipe),
             "config": folder.read_json("config.json"),
-            "data": str(planned.table.folder.resolve()),
+            "data": str((config.data or planned.table.folder).resolve()),
+            "table": planned.table.schema.to_dict(),
             "held_out": planned.held_out,
+            "left_out": planned.table.faults.to_dicts(),
             "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": dataclasses.asdict(fitted.fusion),
             "conformal": fitted.conformal,
+            "head_shift": planned.choices.balance.head_shift,
             "best": trainer.best,
-            "notes": [*planned.notes, *fitted.notes],
+            "notes": [*planned.notes, *filter(None, [trainer.ended]), *fitted.notes],
             "golden_source": "training rows" if config.samples else "generated",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
             "processes": collectives.world_size(),

@@ -19,6 +19,7 @@ import torch
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Fusion
 from mla_serve.inputs import INPUTS, Payload, list_fields
+from mla_serve.inputs.columns import to_json_cells
 from mla_serve.output.targets import write_errors
 from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.recipe import Recipe
@@ -107,6 +108,10 @@ class RunFolder:
         """Return the records of all epochs."""
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
 
+    def begun_settings(self) -> dict[str, Any]:
+        """Return the settings that the run was begun with; empty if none was."""
+        return self.read_json("config.json") if (self.path / "config.json").exists() else {}
+
     def read_launch(self) -> str | None:
         """Return the call of torchrun that began the run; None if it was begun without torchrun."""
         path = self.path / LAUNCH
@@ -136,6 +141,7 @@ class RunFolder:
         strategy.load_state_dict(self.load(BEST)["weights"])
         for name, encoder in strategy.encoders.items():
             strategy.encoders[name] = encoder.finished(functools.partial(self.load, backbone_file(name)))
+        strategy.shift_heads(self.read_json().get("head_shift", []))
         return strategy.eval()
 
     def read_fusion(self) -> Fusion:
@@ -152,15 +158,19 @@ class RunFolder:
                 if isinstance(value, bytes):
                     entry[name] = {"file": f"{SAMPLES}/{number}.{name}"}
                     self.write_bytes(entry[name]["file"], value)
+                elif isinstance(value, Mapping):
+                    entry[name] = {"cells": to_json_cells(value)}
             index.append(entry)
         self.write_json("samples.json", {"samples": index})
 
     def read_golden_samples(self) -> list[dict[str, Payload]]:
         """Return what `write_golden_samples` stored."""
         return [
-            {
-                name: (self.path / value["file"]).read_bytes() if isinstance(value, dict) else value
-                for name, value in entry.items()
-            }
+            {name: self._read_golden_payload(value) for name, value in entry.items()}
             for entry in self.read_json("samples.json")["samples"]
         ]
+
+    def _read_golden_payload(self, value: Any) -> Payload:
+        if not isinstance(value, dict):
+            return value  # text or numbers, as they were written
+        return (self.path / value["file"]).read_bytes() if "file" in value else value["cells"]

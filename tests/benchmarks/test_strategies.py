@@ -172,7 +172,7 @@ def test_encoding_up_front_takes_the_same_steps_to_the_bit(make_strategy: Make, 
         torch.manual_seed(0)
         samples = make_samples()
         for _ in range(3):
-            strategy.step(TrainingBatch(samples, torch.arange(24), torch.Generator(), torch.device("cpu"), False))
+            strategy.step(TrainingBatch(samples, torch.arange(24), torch.Generator(), torch.device("cpu"), {}))
         ends.append(torch.cat([value.flatten().double() for value in strategy.state_dict().values()]))
         orders.append(order[:4])
     assert torch.equal(*ends)

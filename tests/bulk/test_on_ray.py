@@ -162,7 +162,7 @@ def test_the_flag_goes_with_and_without_an_address() -> None:
     assert console.parse(PredictConfig, ["--ray", "--table", "t.csv"], "predict") == PredictConfig(
         ray=LOCAL, table=Path("t.csv")
     )
-    with pytest.raises(ConfigError, match="need --table"):
+    with pytest.raises(ConfigError, match="--ray: needs --table"):
         predict(PredictConfig(text="x", ray=LOCAL))
 
 

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from mla_serve import __version__
 from mla_serve.bulk import run as bulk
-from mla_serve.bulk.parts import Parts
+from mla_serve.bulk.parts import Joined, Parts
 from mla_serve.bulk.run import score_table
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Source
@@ -110,15 +110,16 @@ def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, ask: Ask) 
     assert not list(tmp_path.glob("*.parts"))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_the_other_table_formats_give_the_same(tmp_path: Path, ask: Ask, suffix: str) -> None:
     rows = [{"image": "", "text": "", "numbers": ""} | row for row in rows_of(tmp_path, ask, 10)]
     count = score_here(write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "a.parquet", ask)
     Parts(tmp_path / "a.parquet").finish(count)
     other = tmp_path / f"rows{suffix}"
-    if suffix == ".csv":
-        with other.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+    if suffix != ".parquet":
+        encoding, separator = ("utf-8", ";") if suffix == ".csv" else ("utf-16", "\t")
+        with other.open("w", newline="", encoding=encoding) as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -128,7 +129,7 @@ def test_the_other_table_formats_give_the_same(tmp_path: Path, ask: Ask, suffix:
     Parts(tmp_path / "b.parquet").finish(count)
     first, second = (parquet.read_table(tmp_path / name) for name in ("a.parquet", "b.parquet"))
     assert first.drop(["line"]).equals(second.drop(["line"]))
-    start = 2 if suffix == ".csv" else 1  # the line of the first row, as messages name it
+    start = 1 if suffix == ".parquet" else 2  # the line of the first row, as messages name it
     assert second["line"].to_pylist() == list(range(start, start + 10))
 
 
@@ -145,17 +146,118 @@ def test_a_bad_row_is_told_and_its_neighbours_are_answered(tmp_path: Path, ask: 
         '{"id": 7, "image": "not-there.bin"}\n'
         '{"id": 8, "text": "red"}\n'
         '{"id": 9, "text": "red", "numbers": [3e38, 3e38, 3e38, 3e38]}\n'
+        '{"id": 10, "image": "broken.bin", "numbers": [3e38, 3e38, 3e38, 3e38]}\n'
+    )
+    joined = Parts(tmp_path / "out.parquet").finish(score_here(table, tmp_path / "out.parquet", ask))
+    assert joined == Joined(bad=6, partial=2)
+    answers = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [answer["error"] is None for answer in answers] == [True, True, *[False] * 5, True, True, False]
+    for n, word in {
+        2: "image: the path",
+        3: "no modality",
+        4: "JSON",
+        5: "numbers: expected",
+        6: "image: no file",
+    }.items():
+        assert word in answers[n]["error"]
+        assert answers[n]["label"] is None
+    assert answers[4]["id"] == "4"  # a row without an id has its number
+    assert "image: this is plain text, expected PNG" in answers[9]["error"]
+    assert "| numbers: the model returns infinity or NaN for it" in answers[9]["error"]
+
+
+def test_a_modality_that_cannot_be_used_leaves_the_row_to_the_others(tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "broken.bin").write_bytes(b"no picture")
+    table = write_jsonl(
+        tmp_path / "rows.jsonl",
+        [
+            {"text": "red"},
+            {"image": "broken.bin", "text": "red"},
+            {"image": "not-there.bin", "text": "red"},
+            {"text": "red", "numbers": [3e38, 3e38, 3e38, 3e38]},
+        ],
     )
     Parts(tmp_path / "out.parquet").finish(score_here(table, tmp_path / "out.parquet", ask))
-    answers = parquet.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [answer["error"] is None for answer in answers] == [True, *[False] * 6, True, False]
-    assert answers[0]["label"] == answers[7]["label"] is not None
-    for answer, word in zip(answers[1:7], ("image", "image", "modality", "JSON", "numbers", "image"), strict=True):
-        assert word in answer["error"]
-        assert answer["label"] is None
-    assert answers[4]["id"] is None
-    assert answers[8]["error"].startswith("numbers: the model returns infinity or NaN for it")
-    assert answers[8]["label"] is None
+    alone, *others = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert set(alone["faults"].values()) == {None}
+    said = {1: ("image", "expected PNG"), 2: ("image", "no file 'not-there.bin'"), 3: ("numbers", "infinity or NaN")}
+    for n, answer in enumerate(others, start=1):
+        modality, fault = said[n]
+        assert fault in answer["faults"].pop(modality)
+        assert set(answer["faults"].values()) == {None}
+        same = ("label", "probability", "probabilities", "weight", "missing", "error")
+        assert {name: answer[name] for name in same} == {name: alone[name] for name in same}
+
+
+OWN: list[dict[str, Any]] = [
+    {"text": "red", "label": "a", "price": 3, "tags": ["x", "y"]},
+    {"text": "blue", "label": 'b, "c"', "price": 2.5, "tags": []},
+    {"text": "", "label": None, "price": None},
+    {"text": "red", "label": "a", "price": 1, "extra": {"deep": "é\n"}},
+    {"text": "red", "label": 7, "price": 0},
+]
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """Read a file of answers in any of its formats."""
+    if path.suffix == ".parquet":
+        return [dict(row) for row in parquet.read_table(path).to_pylist()]
+    with path.open(newline="", encoding="utf-8") as file:
+        return [json.loads(line) for line in file] if path.suffix == ".jsonl" else list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_own_columns_are_carried_over(tmp_path: Path, ask: Ask, suffix: str) -> None:
+    asked = dataclasses.replace(ask, keep=("all",))
+    table = write_jsonl(tmp_path / "rows.jsonl", OWN)
+    scored = score_table(table, tmp_path / f"out{suffix}", asked, workers=1)
+    assert (scored.rows, scored.bad) == (5, 1)
+    answers = read_answers(tmp_path / f"out{suffix}")
+    missing = "" if suffix == ".csv" else None
+    labels = ["a", 'b, "c"', None, "a", "7"]  # one is a number: no common type, so all are texts
+    assert [answer["own_label"] for answer in answers] == [missing if label is None else label for label in labels]
+    assert [answer["text"] for answer in answers] == [row["text"] for row in OWN]
+    prices = [answer["price"] for answer in answers]
+    assert [None if price in ("", None) else float(price) for price in prices] == [3, 2.5, None, 1, 0]
+    tags = answers[0]["tags"]
+    assert (json.loads(tags) if suffix == ".csv" else tags) == ["x", "y"]
+    deep = answers[3]["extra.deep"] if suffix == ".csv" else answers[3]["extra"]["deep"]
+    assert deep == "é\n"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_the_three_formats_hold_the_same_answers(tmp_path: Path, ask: Ask, suffix: str) -> None:
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 6))
+    score_table(table, tmp_path / "whole.parquet", ask, workers=1)
+    score_table(table, tmp_path / f"out{suffix}", ask, workers=1, flat=True)
+    whole, answers = read_answers(tmp_path / "whole.parquet"), read_answers(tmp_path / f"out{suffix}")
+    for one, other in zip(whole, answers, strict=True):
+        assert (one["id"], one["label"]) == (other["id"], other["label"])
+        for label, probability in one["probabilities"].items():
+            assert float(other[f"probabilities.{label}"]) == pytest.approx(probability, abs=1e-12)
+        missing = json.loads(other["missing"]) if suffix == ".csv" else other["missing"]
+        assert missing == one["missing"]
+
+
+def test_bytes_are_carried_over_to_parquet_only(tmp_path: Path, ask: Ask) -> None:
+    table = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"text": ["red", "blue"], "thumbnail": [b"a", b"\xff"]}), table)
+    asked = dataclasses.replace(ask, keep=("all",))
+    with pytest.raises(ConfigError, match=r"thumbnail holds bytes, which .csv cannot hold; name"):
+        score_table(table, tmp_path / "out.csv", asked, workers=1)
+    score_table(table, tmp_path / "out.parquet", asked, workers=1)
+    assert [row["thumbnail"] for row in read_answers(tmp_path / "out.parquet")] == [b"a", b"\xff"]
+
+
+def test_a_csv_file_of_answers_is_kept_and_any_other_refused(tmp_path: Path, ask: Ask) -> None:
+    table, out = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 6)), tmp_path / "out.csv"
+    score_table(table, out, ask, workers=1)
+    first = out.read_bytes()
+    score_table(table, out, dataclasses.replace(ask, keep=("id",)), workers=1)
+    assert (tmp_path / "out.csv.old").read_bytes() == first
+    out.write_text("mine\n")
+    with pytest.raises(ConfigError, match="is another file, no answers of a model"):
+        score_table(table, out, ask, workers=1)
 
 
 def test_an_interrupted_scoring_goes_on_and_gives_the_same_file(tmp_path: Path, ask: Ask) -> None:
@@ -165,7 +267,7 @@ def test_an_interrupted_scoring_goes_on_and_gives_the_same_file(tmp_path: Path, 
     plan = tmp_path / "resumed.parquet.parts"
     interrupted = Parts(out)
     scorer, source = Scorer(ask, tmp_path), Source.of(table)
-    asked = {"fusion": ask.rule, "coverage": None}
+    asked = {"fusion": ask.rule, "coverage": None, "keep": []}
     interrupted.begin(
         {"table": source.sha256, "model": Bundle.load(ask.model).manifest.sha256, **asked, "slice": bulk.SLICE_ROWS}
         | {"version": __version__}
@@ -213,10 +315,12 @@ def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Calla
         ({"text": "seven"}, "--text: is for one sample"),
         ({"top_k": 3}, "--top-k: is for one sample"),
         ({"workers": 0}, "at least 1"),
-        ({"out": Path("answers.csv")}, "ends in .parquet"),
+        ({"out": Path("answers.txt")}, "ends in .parquet, .csv, .jsonl"),
+        ({"keep": ("nothing",)}, "--keep nothing: no such column; the table has id"),
+        ({"keep": ("all", "id")}, "give all alone"),
         ({"table": Path("rows.xls")}, "expected a table"),
         ({"table": Path("not-there.csv")}, "cannot be read"),
-        ({"table": None}, "need --table"),
+        ({"table": None}, "--out: needs --table"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(
@@ -240,7 +344,7 @@ def test_an_empty_table_is_refused(tmp_path: Path, ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.csv", b"id,text\n1,red\n2,\xff\n3,blue\n", "line 3: not UTF-8"),
+        ("rows.csv", b"id,text\n1,red\n2,\x81\n3,blue\n", "line 3: its encoding is not known"),
         ("rows.csv", b'id,text\n1,red\n2,"a"b\n3,blue\n', "line 3: not readable as CSV"),
         ("rows.parquet", b"PAR1", "not readable as Parquet"),
     ],

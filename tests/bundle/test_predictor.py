@@ -593,5 +593,5 @@ def test_a_row_that_the_model_cannot_take_is_named_when_measuring(tmp_path: Path
     )
     (tmp_path / "dataset.json").write_text(json.dumps({"modalities": {"vector": "vector"}}))
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=r"row row-1: vector: .* returns infinity or NaN"):
+    with pytest.raises(DataError, match=r"test\.jsonl:2: vector: .* returns infinity or NaN"):
         run_split(Predictor(Bundle.load(tiny_bundle)), tmp_path)

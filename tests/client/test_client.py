@@ -43,9 +43,8 @@ from mla_serve.client import (
     UnsupportedFormat,
 )
 from mla_serve.client.errors import from_response
-from mla_serve.client.exchange import retry_after
+from mla_serve.client.exchange import retry_after, to_part
 from mla_serve.client.model import Modality
-from mla_serve.client.payloads import to_part
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import create_app
 from mla_serve.serve.models.open_predictor import open_predictor

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import io
+import json
+import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -18,9 +20,10 @@ import soundfile
 from PIL import Image
 
 from mla_serve.client import InputError, UnknownField
+from mla_serve.client.exchange import to_part
 from mla_serve.client.model import Modality
-from mla_serve.client.payloads import check_sample, drop_missing, is_missing, to_part
-from mla_serve.inputs import INPUTS, Array, AudioInput, ImageInput, VectorInput
+from mla_serve.inputs import INPUTS, Array, AudioInput, Column, ColumnsInput, ImageInput, VectorInput
+from mla_serve.payloads import check_sample, drop_missing, is_missing
 
 GENERATOR = np.random.default_rng(3)
 PIXELS = GENERATOR.integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -393,6 +396,76 @@ def test_texts(tmp_path: Path) -> None:
 def test_what_is_no_text_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match=r"expected|surrogate"):
         sent(value, "text")
+
+
+# ---- cells of columns
+
+
+TOMORROW = datetime.datetime(2026, 3, 31, 14, 30)
+ROW = {"price": 12.5, "colour": "red", "listed": "2026-03-31T14:30:00", "in stock": True, "size": None}
+ROWS: dict[str, Callable[[], Any]] = {
+    "Python's own": lambda: ROW | {"listed": TOMORROW},
+    "numpy": lambda: {
+        "price": np.float32(12.5),
+        "colour": np.str_("red"),
+        "listed": np.datetime64("2026-03-31T14:30:00"),
+        "in stock": np.bool_(True),
+        "size": np.nan,
+    },
+    "nanoseconds": lambda: ROW | {"listed": np.datetime64("2026-03-31T14:30:00", "ns")},
+    "pandas": lambda: ROW | {"listed": pd.Timestamp(TOMORROW), "size": pd.NA},
+    "a row of a frame": lambda: pd.DataFrame([ROW | {"listed": TOMORROW}]).iloc[0],
+    "an array of one": lambda: ROW | {"price": np.array(12.5)},
+    "decimal": lambda: ROW | {"price": decimal.Decimal("12.5")},
+    "NaT": lambda: ROW | {"size": pd.NaT},
+    "NaT of numpy": lambda: ROW | {"size": np.datetime64("NaT")},
+    "blank": lambda: ROW | {"size": " "},
+}
+CELLS = ColumnsInput(
+    (
+        Column("price", "number", low=1.0, high=9.0),
+        Column("colour", "category", ("red", "green")),
+        Column("listed", "date", low=0.0, high=9.0),
+        Column("in stock", "yes_no"),
+        Column("size", "number", low=1.0, high=9.0),
+    )
+)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_cells_of_any_library_are_read_alike(name: str) -> None:
+    expected = CELLS.decode(ROW)
+    assert not np.isnan(expected[0, :-1]).any()
+    np.testing.assert_array_equal(CELLS.decode(sent(ROWS[name](), "columns")), expected)
+
+
+def test_dates_and_names_of_columns_become_json() -> None:
+    cells = {"Größe": datetime.date(2026, 3, 31), 2024: np.int64(7), "a": 10**20, "b": False}
+    assert json.loads(sent(cells, "columns")) == {"Größe": "2026-03-31", "2024": 7, "a": 10**20, "b": False}
+    assert sent('{"price": 1}', "columns") == '{"price": 1}'
+
+
+@pytest.mark.parametrize("cells", [{}, {"price": None, "listed": pd.NaT, "colour": ""}], ids=shown)
+def test_cells_that_are_all_missing_are_a_missing_modality(cells: dict[str, Any]) -> None:
+    assert is_missing(cells)
+    assert not is_missing(cells | {"price": 0})
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [[1], {"a": 1}, b"a", math.inf, -math.inf, 1 + 2j, object(), datetime.time(), np.array([1, 2]), "\ud800"],
+    ids=shown,
+)
+def test_a_cell_that_json_cannot_hold_is_refused_by_the_name_of_its_column(cell: Any) -> None:
+    with pytest.raises(InputError, match=r"expected|surrogate") as caught:
+        sent({"price": 1, "a b": cell}, "columns")
+    assert caught.value.field == "field.a b"
+
+
+@pytest.mark.parametrize("value", [7, 7.5, [1], ("a", 1), {1}, np.array([1]), True], ids=shown)
+def test_what_are_no_cells_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="send a dict such as"):
+        sent(value, "columns")
 
 
 # ---- samples

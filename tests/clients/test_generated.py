@@ -114,15 +114,33 @@ def check_all(answers: dict[str, Any], assert_right: Callable[[dict[str, Any]], 
     assert answers["problem"]["missing"]["type"] == "/problems/missing-input"
 
 
-def test_a_generated_python_client_asks_for_every_subset(
-    service: Service, document: Path, sample_file: Path, tmp_path: Path, assert_right: Callable[[dict[str, Any]], None]
-) -> None:
+def generate_python(document: Path, folder: Path) -> None:
+    """Let openapi-python-client write a client into the folder `generated`."""
     need(PYTHON.exists(), f"there is no openapi-python-client in {TOOLS}: make clients")
     generator = PYTHON.with_name("openapi-python-client")
     # any warning of the generator is about a part of the API that the client then lacks; ruff would only format it
-    (tmp_path / "config.yaml").write_text("post_hooks: []\n")
+    (folder / "config.yaml").write_text("post_hooks: []\n")
     options = ["--config", "config.yaml", "--meta", "none", "--output-path", "generated", "--fail-on-warning"]
-    run(generator, "generate", "--path", document, *options, folder=tmp_path)
+    run(generator, "generate", "--path", document, *options, folder=folder)
+
+
+def compile_typescript(document: Path, program: str, folder: Path) -> None:
+    """Let openapi-typescript write the types, and compile a program that uses them."""
+    need(NODE_MODULES.exists() and shutil.which("node"), f"there is no openapi-typescript in {TOOLS}: make clients")
+    (folder / "node_modules").symlink_to(NODE_MODULES)
+    shutil.copy(HERE / program, folder)
+    tools = NODE_MODULES / ".bin"
+    run(tools / "openapi-typescript", document, "-o", "schema.ts", folder=folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    types = ["--strict", "--noUncheckedIndexedAccess", "--types", "node", "--skipLibCheck"]
+    modules = ["--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext"]
+    run(tools / "tsc", *types, *modules, program, folder=folder)
+
+
+def test_a_generated_python_client_asks_for_every_subset(
+    service: Service, document: Path, sample_file: Path, tmp_path: Path, assert_right: Callable[[dict[str, Any]], None]
+) -> None:
+    generate_python(document, tmp_path)
     output = run(PYTHON, HERE / "ask.py", address(service), tmp_path / "generated", sample_file, folder=tmp_path)
     check_all(json.loads(output), assert_right)
 
@@ -130,15 +148,7 @@ def test_a_generated_python_client_asks_for_every_subset(
 def test_a_generated_typescript_client_asks_for_every_subset(
     service: Service, document: Path, sample_file: Path, tmp_path: Path, assert_right: Callable[[dict[str, Any]], None]
 ) -> None:
-    need(NODE_MODULES.exists() and shutil.which("node"), f"there is no openapi-typescript in {TOOLS}: make clients")
-    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
-    shutil.copy(HERE / "ask.ts", tmp_path)
-    tools = NODE_MODULES / ".bin"
-    run(tools / "openapi-typescript", document, "-o", "schema.ts", folder=tmp_path)
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    types = ["--strict", "--noUncheckedIndexedAccess", "--types", "node", "--skipLibCheck"]
-    modules = ["--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext"]
-    run(tools / "tsc", *types, *modules, "ask.ts", folder=tmp_path)
+    compile_typescript(document, "ask.ts", tmp_path)
     check_all(json.loads(run("node", "ask.js", address(service), sample_file, folder=tmp_path)), assert_right)
 
 
@@ -149,3 +159,22 @@ def test_the_client_of_the_jdk_asks_for_every_subset(
     need(shutil.which("javac"), "there is no JDK: apt-get install default-jdk-headless")
     output = run("java", HERE / "Ask.java", address(service), sample_file, version, folder=tmp_path)
     assert_right(json.loads(output))
+
+
+def test_generated_clients_send_columns(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    import httpx
+
+    bundle = make_bundle(tmp_path / "shop", {"text": "text", "columns": "columns"})
+    cells = {"price": 12.5, "colour": "red", "listed": "2023-06-01", "in stock": True}
+    expected = Predictor(Bundle.load(bundle)).predict([{"columns": cells}])[0]
+    with serving(bundle, workers=1) as service:
+        document = tmp_path / "openapi.json"
+        document.write_bytes(httpx.get(f"{address(service)}/openapi.json").content)
+        generate_python(document, tmp_path)
+        output = run(PYTHON, HERE / "ask_columns.py", address(service), tmp_path / "generated", folder=tmp_path)
+        compile_typescript(document, "ask_columns.ts", tmp_path)
+        answers = [json.loads(output), json.loads(run("node", "ask_columns.js", address(service), folder=tmp_path))]
+    assert [set(each) for each in answers] == [{"form", "json", "batch"}, {"form", "json", "batch", "single"}]
+    for answer in (answer for each in answers for answer in each.values()):
+        assert answer["label"] == expected.label
+        assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)

@@ -31,6 +31,7 @@ from PIL import Image
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.inputs import Column, ColumnsInput
 from mla_serve.serve.api import create_app
 from mla_serve.serve.settings import Settings
 
@@ -49,8 +50,11 @@ NOT_RUN = {
     "pip install": "would change the environment of the tests",
     "python3 -m venv": "makes an environment",
     "mla-serve evaluate": "needs the data set, which is not in the repository",
-    "import json\nfrom pathlib import Path\n\nfrom datasets import": "needs `datasets` and the network; compiled, and see the stand-in below",
+    "from datasets import": "needs `datasets` and the network; tests/table/test_find_tables.py reads what it writes",
     "mla-serve train --modalities image audio": "takes minutes of all cores; tests/export/test_export_extension.py extends a bundle",
+    "import pandas as pd\n\nimport mla_serve\n\nframe = pd.read_csv": "needs a table; tests/docs/test_notebook.py does the same",
+    "measured = model.evaluate": "needs the model of the block before; tests/docs/test_notebook.py does the same",
+    "from sklearn.model_selection": "trains several times; tests/test_sklearn.py does the same",
     "torchrun": "trains for minutes on all cores; tests/train/distributed/test_distributed.py runs these commands on a small table",
     "mkdir -p ~/": "writes into the home folder; tests/commands/test_commands.py looks at the script",
 }
@@ -78,6 +82,16 @@ def cases() -> list[Any]:
     return found
 
 
+SHOP = ColumnsInput(
+    (
+        Column("price", "number", low=1.0, high=250.0, middle=20.0, spread=40.0),
+        Column("brand", "category", ("Acme", "Other")),
+        Column("listed", "date", low=19_000.0, high=20_000.0, spread=300.0),
+        Column("in stock", "yes_no"),
+    )
+)
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> Path:
     """Lay out what a reader has in a clone: models/digits, or where that is not there one that reads and says as much."""
@@ -92,9 +106,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..
         target = make_bundle(folder / "models" / "digits", kinds, [str(digit) for digit in range(10)], golden=8)
         for kind in ("image", "audio"):
             shutil.copy(target / "golden" / f"7-{kind}", target / "golden" / f"7.{kind}")
+    make_bundle(folder / "models" / "shop", {"columns": "columns"}, inputs={"columns": SHOP})
     for number, label in enumerate(("cat", "dog") * 5):
         (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(folder / "photos" / label / f"{number}.png")
+        picture = np.full((8, 8), 20 * number, dtype=np.uint8)
+        Image.fromarray(picture).save(folder / "photos" / label / f"{number}.png")
     return folder
 
 
@@ -124,9 +140,17 @@ def address(workplace: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def shop_address(workplace: Path) -> Iterator[str]:
+    """Serve a model of products, which has columns."""
+    with serving(workplace / "models" / "shop") as address:
+        yield address
+
+
 @pytest.mark.parametrize(("language", "content"), cases())
-def test_a_block_runs(workplace: Path, address: str, language: str, content: str) -> None:
-    output = run_block(language, content.replace(ADDRESS, address), workplace)
+def test_a_block_runs(workplace: Path, address: str, shop_address: str, language: str, content: str) -> None:
+    served = shop_address if "columns" in content else address
+    output = run_block(language, content.replace(ADDRESS, served), workplace)
     if "curl" in content:
         assert ("/problems/" in output) == ("no image" in content or "image=sieben" in content), output
 
@@ -184,45 +208,21 @@ def test_python_that_is_not_run_compiles() -> None:
                 compile(content, page.name, "exec")
 
 
-def test_a_table_made_of_folders_can_be_read(workplace: Path, address: str) -> None:
+def test_the_folders_of_the_page_are_a_data_set(workplace: Path) -> None:
     from mla_serve.table import read_table
 
-    script = next(
-        content
-        for _, content in blocks(ROOT / "docs" / "how-to" / "prepare-data.md")
-        if content.startswith("import csv")
-    )
-    run([sys.executable, "-c", script], workplace)
     table = read_table(workplace / "photos")
     assert table.classes == ("cat", "dog")
-    assert {split: len(rows) for split, rows in table.splits.items()} == {"train": 6, "val": 2, "test": 2}
+    assert sum(len(rows) for rows in table.splits.values()) == 10
 
 
-STAND_IN = """
-import numpy as np
-from PIL import Image
+def test_every_suffix_of_a_table_is_documented_and_no_other() -> None:
+    from mla_serve.table.formats import READERS
 
-class Rows(list):
-    features = {"label": type("Names", (), {"names": ["cat", "dog"]})}
-
-def load_dataset(name):
-    image = Image.fromarray(np.zeros((4, 4), dtype=np.uint8))
-    rows = Rows({"label": at % 2, "image": image, "text": "meow" if at else None} for at in range(4))
-    return {"train": rows, "test": rows}
-"""
-
-
-def test_a_hugging_face_data_set_becomes_a_table(tmp_path: Path) -> None:
-    from mla_serve.table import read_table
-
-    (tmp_path / "datasets.py").write_text(STAND_IN)
-    script = next(
-        content for _, content in blocks(ROOT / "docs" / "how-to" / "prepare-data.md") if "load_dataset(" in content
-    )
-    run([sys.executable, "-c", script], tmp_path)
-    table = read_table(tmp_path / "pets")
-    assert table.classes == ("cat", "dog")
-    assert [sorted(row.values) for row in table.splits["test"]] == [["image"], *[["image", "text"]] * 3]
+    page = (ROOT / "docs" / "reference" / "data-format.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\.[a-z`., ]*`) \|", page, re.MULTILINE)
+    documented = {suffix for row in rows for suffix in re.findall(r"`(\.[a-z]+)`", row)}
+    assert documented == {suffix for suffix in READERS if not suffix.endswith(".gz")}
 
 
 def test_the_json_of_the_pages_is_json() -> None:

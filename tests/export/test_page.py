@@ -62,6 +62,16 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "What each modality is worth" not in page
 
 
+def test_columns_are_listed_with_what_they_are_worth() -> None:
+    importance = {"facts": {"<price>": {"alone": 0.5, "fused": 0.25}, "brand": {"alone": -0.01, "fused": 0.0}}}
+    page = render(results(metrics=results()["metrics"] | {"importance": importance}), CLASSES, KINDS, [])
+    assert "Which columns of facts mattered" in page
+    row = '&lt;price&gt;</th><td style="--share:100%">+0.500</td><td style="--share:50%">+0.250</td>'
+    assert row in page
+    assert '<td style="--share:0%">-0.010</td>' in page
+    assert "mattered" not in render(results(), CLASSES, KINDS, [])
+
+
 @pytest.mark.parametrize(
     ("payload", "shown"),
     [
@@ -72,6 +82,7 @@ def test_what_is_not_known_is_left_out() -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(LARGEST), "a&lt;b: 300,008 bytes, too large to show"),
         (b"????", "a&lt;b: 4 bytes, cannot be shown"),
         ("a" * 400, "a" * 300 + "</blockquote>"),
+        ({"a<b": "<i>", "n": 1.5}, "<tr><th>a&lt;b</th><td>&lt;i&gt;</td></tr><tr><th>n</th><td>1.5</td></tr>"),
         ([0.12345] * 20, " ".join(["0.123"] * 12) + "</blockquote>"),
     ],
 )

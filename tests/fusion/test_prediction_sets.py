@@ -39,6 +39,11 @@ def test_each_row_is_judged_by_its_own_pattern() -> None:
     assert inside.sum(axis=1).tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("coverage", [1e-323, 1e-10, 0.5])
+def test_without_scores_every_label_is_in_the_set(coverage: float) -> None:
+    assert threshold([], coverage) == math.inf
+
+
 def test_a_label_whose_score_equals_the_threshold_is_in_the_set() -> None:
     sets = PredictionSets({"paper": {"a": [0.5] * 9}})
     log_p = np.log([[0.5, 0.5, 1e-9]])

@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.hostile import bombs
 from tests.hostile.seeds import boundaries, floats, image, images, png, sound, sounds, wav
-from tests.hostile.words import TEXTS, VECTORS
+from tests.hostile.words import CELLS, TEXTS, VECTORS
 
 FLIPS = 6
 
@@ -46,6 +46,7 @@ def build() -> list[Case]:
     cases += [Case(f"bomb-{what}", "audio", what, content) for what, content in bombs.sounds()]
     cases += [Case(f"text-{what}", "text", "text.txt", content) for what, content in TEXTS.items()]
     cases += [Case(f"vector-{what}", "vector", "v.json", content) for what, content in VECTORS.items()]
+    cases += [Case(f"columns-{what}", "columns", "c.json", content) for what, content in CELLS.items()]
     return cases
 
 

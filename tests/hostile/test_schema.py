@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mla_serve.fusion.rules import RULES
+from mla_serve.inputs import INPUTS
 from tests.load.service import Service, serving
 
 CASES = int(os.environ.get("SCHEMA_CASES", "5400"))
@@ -27,8 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Path) -> Iterator[Service]:
-    with serving(tiny_bundle, workers=1) as service:
+def service(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = make_bundle(tmp_path_factory.mktemp("schema") / "tiny", {kind: kind for kind in INPUTS})
+    with serving(folder, workers=1) as service:
         yield service
 
 
@@ -89,7 +91,7 @@ def test_no_generated_request_is_a_failure_of_ours(service: Service) -> None:
 
 
 def test_what_the_schema_allows_is_accepted(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
-    """Of a model that reads texts; no schema can say which bytes are a picture.
+    """Of a model that reads texts and columns; no schema can say which bytes are a picture.
 
     Nor can it say, for the generators of clients, that one modality at least is needed, and that an option stands in the
     URL or in the body.
@@ -97,7 +99,7 @@ def test_what_the_schema_allows_is_accepted(make_bundle: Callable[..., Path], tm
     import schemathesis
 
     scores = {rule: {"words": [0.01 * at for at in range(100)]} for rule in RULES}
-    folder = make_bundle(tmp_path / "words", {"words": "text"}, conformal=scores)
+    folder = make_bundle(tmp_path / "words", {"words": "text", "facts": "columns"}, conformal=scores)
 
     def check(reply: Any) -> None:
         if reply.status_code != 200:

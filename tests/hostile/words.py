@@ -1,4 +1,4 @@
-"""Texts and vectors that no honest client sends."""
+"""Texts, vectors and cells of columns that no honest client sends."""
 
 from __future__ import annotations
 
@@ -81,4 +81,44 @@ VECTORS: dict[str, bytes] = {
     "twice": b"[1, 2, 3, 4][1, 2, 3, 4]",
     "blank": b"   ",
     "empty": b"",
+}
+
+CELLS: dict[str, bytes] = {
+    "nan": b'{"price": NaN}',
+    "infinity": b'{"price": Infinity}',
+    "minus-infinity": b'{"price": -1e999}',
+    "float32-overflow": b'{"price": 1e39}',
+    "huge-integer": b'{"price": 1' + b"0" * 300 + b"}",
+    "longest-integer": b'{"price": ' + b"9" * 5000 + b"}",
+    "text-for-a-number": b'{"price": "12,50 EUR"}',
+    "twice": b'{"price": 1, "price": 2}',
+    "unknown": b'{"pricee": 1}',
+    "unknown-and-long": b'{"' + b"price" * 100_000 + b'": 1}',
+    "prototype": b'{"__proto__": {"price": 1}, "constructor": 1}',
+    "empty-name": b'{"": 1}',
+    "surrogate-name": b'{"\\ud800": 1}',
+    "surrogate": b'{"colour": "\\ud800"}',
+    "nul": b'{"colour": "a\\u0000b"}',
+    "html": b'{"colour": "<script>alert(1)</script>"}',
+    "long-category": b'{"colour": "' + b"a" * 3000 + b'"}',
+    "category-of-1-MB": b'{"colour": "' + b"a" * 2**20 + b'"}',
+    "list": b'{"price": [1]}',
+    "object": b'{"price": {"a": 1}}',
+    "deep": b'{"price": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    "deeper": b'{"price": ' + b"[" * 100_000,
+    "deep-objects": b'{"price":' * 500 + b"1" + b"}" * 500,
+    "many": b'{"price": 1' + b', "x": 1' * 100_000 + b"}",
+    "first-year": b'{"listed": "0001-01-01T00:00:00+23:59"}',
+    "last-year": b'{"listed": "9999-12-31T23:59:59-23:59"}',
+    "year-10000": b'{"listed": "10000-01-01"}',
+    "day-32": b'{"listed": "2026-01-32"}',
+    "no-date": b'{"listed": "../../etc/passwd"}',
+    "perhaps": b'{"in stock": "perhaps"}',
+    "all-null": b'{"price": null, "colour": ""}',
+    "nothing": b"{}",
+    "array": b"[1, 2]",
+    "number": b"7",
+    "open": b'{"price": 1',
+    "not-utf-8": b'{"colour": "\xff"}',
+    "utf-16": '{"price": 1}'.encode("utf-16"),
 }

@@ -73,7 +73,10 @@ RULE = f"at most 64 of a-z, 0-9 and _, a letter first; not {', '.join(RESERVED)}
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([1], "not usable JSON: expected an object with any of modalities, group, about, got [1]; correct it"),
+        (
+            [1],
+            "not usable JSON: expected an object with any of modalities, columns, label, split, group, about, got [1]; correct it",
+        ),
         ({"modalities": [1]}, 'modalities: expected {"name": "kind"}, got [1]; correct it'),
         (
             {"modalities": {"v": "smell"}},
@@ -86,7 +89,10 @@ RULE = f"at most 64 of a-z, 0-9 and _, a letter first; not {', '.join(RESERVED)}
         ({"group": [1]}, 'group: expected "column" or {"modality": "column"}, got [1]; correct it'),
         ({"group": {"text": 1}}, 'group: expected "column" or {"modality": "column"}, got {\'text\': 1}; correct it'),
         ({"group": {"smell": "who"}}, "group: unknown modality 'smell'; expected some of image, audio, text"),
-        ({"colour": 1}, "unknown entry 'colour'; expected modalities, group, about; remove it or correct its spelling"),
+        (
+            {"colour": 1},
+            "unknown entry 'colour'; expected modalities, columns, label, split, group, about; remove it or correct its spelling",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named_with_what_was_expected(

@@ -145,12 +145,12 @@ def test_the_fingerprint_follows_tables_and_declaration_only(tmp_path: Path, mak
 def test_tables_beside_the_three_are_named_and_val_may_be_absent(tmp_path: Path, make: Make, good: Splits) -> None:
     make(tmp_path, {**good, "extra": [{"anything": 1}]}, {"about": "mine"})
     (tmp_path / "val.jsonl").unlink()
-    for name in ("val.tsv", "test.csv.gz", "labels.json", ".hidden.csv", "readme.txt"):
+    for name in ("new.csv", "old.xls", "labels.json", ".hidden.csv", "~$extra.xlsx", "readme.txt"):
         (tmp_path / name).touch()
     table = read_table(tmp_path)
     assert list(table.splits) == ["train", "test"]
-    rule = "tables are train, val and test, of .jsonl, .csv or .parquet"
-    assert table.notes == (f"not read: extra.jsonl, labels.json, test.csv.gz, val.tsv; {rule}",)
+    others = "extra.jsonl, labels.json, new.csv, old.xls"
+    assert table.notes == (f"not read: {others}; --data FILE reads one table alone",)
 
 
 @pytest.mark.parametrize("alone", ["", "all"])
@@ -188,5 +188,5 @@ def test_nan_is_an_empty_cell_as_null_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_said_to_be_that(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="got a folder that does not exist, expected a data set folder"):
+    with pytest.raises(DataError, match="gone: does not exist; expected a table"):
         read_table(tmp_path / "gone")

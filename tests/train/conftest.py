@@ -92,3 +92,9 @@ def write_table(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return write
+
+
+@pytest.fixture
+def fixed_batch() -> type[FixedBatch]:
+    """A batch of some rows of samples, which are not varied."""
+    return FixedBatch

@@ -65,13 +65,13 @@ def test_an_unfinished_run_is_resumed_by_its_flag(run: Run, write_table: Callabl
         "--epochs",
         "2",
         "--augment",
-        "False",
+        "none",
     )
     assert run(*flags).returncode == 0
     (tmp_path / "runs" / "mine" / "run.json").unlink()
     config = tmp_path / "runs" / "mine" / "config.json"
     told = json.loads(config.read_text())
-    assert not told["augment"]
+    assert told["augment"] == "none"
     config.write_text(json.dumps({key: told[key] for key in told if key not in ("norm", "tune")}))  # an older run's
     done = run(*flags, "--resume")
     assert done.returncode == 0, done.stderr

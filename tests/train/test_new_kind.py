@@ -100,7 +100,7 @@ def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train for one epoch, and export with golden samples from the table, so that there is a report that shows some."""
     folder = tmp_path_factory.mktemp("trained")
     config = TrainConfig(
-        data=table, name="pairs", runs=folder / "runs", epochs=1, batch_size=8, width=8, augment=True, samples=True
+        data=table, name="pairs", runs=folder / "runs", epochs=1, batch_size=8, width=8, augment="light", samples=True
     )
     run = train_as_planned(config, make_plan(config), lambda record: None)
     export_run(run.path, folder / "pairs", data=table)

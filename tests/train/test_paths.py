@@ -16,6 +16,8 @@ from mla_serve.commands.export import run as export
 from mla_serve.commands.train import TrainFlags
 from mla_serve.commands.train import run as train
 from mla_serve.errors import ConfigError
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.paths import default_name
 from tests.test_output import tree
 
 Make = Callable[..., Path]
@@ -58,7 +60,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"out": Path("runs")}, "holds the folder of the run"),
     ({"out": Path("runs/mail")}, "is the folder of the run"),
     ({"out": Path("runs/mail/bundle")}, "lies in the folder of the run"),
-    ({"out": Path("runs/features")}, "is the cache"),
+    ({"out": Path("runs/.cache")}, "is the cache"),
     ({"runs": Path("crowded")}, "holds notes.txt"),
     ({"runs": Path()}, "--runs mail: is the data folder"),
     ({"runs": Path("about.md")}, "cannot be written (Not a directory"),
@@ -107,7 +109,7 @@ def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys:
         Bundle.load(work / "models" / "mail")
         assert others.items() <= tree(work).items()
     assert sorted(path.name for path in (work / "models").iterdir()) == ["mail", "mail.old", "other"]
-    assert sorted(path.name for path in (work / "runs").iterdir()) == ["mail", "mail.old"]
+    assert sorted(path.name for path in (work / "runs").iterdir()) == [".cache", "mail", "mail.old"]
     for out, says in (("mail", "is the data folder"), ("runs/mail", "is the folder of the run"), ("full", "notes.txt")):
         before = tree(work)
         with pytest.raises(ConfigError, match=says):
@@ -136,3 +138,11 @@ def test_an_interrupted_run_says_the_command_that_goes_on(work: Path) -> None:
     told = f"interrupted; to continue: mla-serve {' '.join(args)} --resume"
     assert told in done.stderr
     assert json.loads((work / "runs" / "my-mail" / "config.json").read_text())["name"] == "my-mail"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("Sales_2024.csv", "sales_2024"), ("a b.csv.gz", "a_b"), ("x.y.csv", "x_y")]
+)
+def test_a_model_is_named_after_its_table(tmp_path: Path, file: str, name: str) -> None:
+    (tmp_path / file).touch()
+    assert default_name(TrainConfig(data=tmp_path / file)) == name

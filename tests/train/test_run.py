@@ -27,9 +27,11 @@ from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
 from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
-from mla_serve.table import Row
+from mla_serve.table import Row, Table
+from mla_serve.train.augmentation import choose_augmentation
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.samples import decode_rows
+from mla_serve.train.data.decode import decode_table
+from mla_serve.train.data.samples import make_samples
 from mla_serve.train.plan import make_plan
 from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
@@ -158,8 +160,8 @@ def test_data_that_are_gone_or_changed_cost_the_figures_and_not_the_bundle(
         assert Bundle.load(tmp_path / out).manifest.metrics == {}
         assert "Not measured" in (tmp_path / out / "MODEL_CARD.md").read_text()
         shutil.rmtree(config.data, ignore_errors=True)  # type: ignore[arg-type]
-    assert "is not in train" in caplog.text
-    assert "no such folder" in caplog.text
+    assert "their fingerprint differs" in caplog.text
+    assert "no such table or folder" in caplog.text
 
 
 def write_rows(folder: Path, **splits: list[dict[str, object]]) -> Path:
@@ -373,16 +375,22 @@ def test_a_run_of_an_older_version_is_exported_without_sets(config: TrainConfig,
 
 
 def test_generated_samples_are_not_spoiled_twice(config: TrainConfig) -> None:
-    assert config.augments
-    assert not TrainConfig().augments
-    assert TrainConfig(augment=True).augments
-    assert (config.passes, TrainConfig().passes, TrainConfig(data=config.data).passes) == (4, 12, 30)
+    recipe = make_plan(config).recipe
+    for told, expected in (
+        (config, {"text": "light", "numbers": "light"}),
+        (dataclasses.replace(config, augment="none"), {}),
+        (dataclasses.replace(config, data=None), {}),
+        (dataclasses.replace(config, data=None, augment="light"), {"text": "light", "numbers": "light"}),
+    ):
+        assert choose_augmentation(told, [], recipe) == (expected, [])
 
 
-def test_of_a_long_text_training_keeps_what_is_looked_at() -> None:
+def test_of_a_long_text_training_keeps_what_is_looked_at(tmp_path: Path) -> None:
     """Augmentation edits the text in every epoch: megabytes that are cut away afterwards would cost minutes."""
-    spec = TextInput("", length=50, max_characters=50)
-    spec.__dict__["_tokenizer"] = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 1}, unk_token="?"))
-    row = Row("1", "a", {"text": "abc" * 1_000_000}, {}, {})
-    kept = decode_rows([row], {"text": spec}, ["a"]).columns["text"].payloads
-    assert kept == [("abc" * 1_000_000)[:50]]
+    text = "abc" * 1_000_000
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 1}, unk_token="?"))
+    inputs = {"text": TextInput(tokenizer.to_str(), length=50, max_characters=50)}
+    row = Row("1", "a", {"text": text}, {}, {})
+    table = Table(tmp_path, {"text": "text"}, {"train": (row,)}, ("a",), "")
+    decoded = decode_table(table, inputs, tmp_path / "cache")
+    assert make_samples([row], decoded, inputs, ["a"]).columns["text"].payloads == [text[:50]]

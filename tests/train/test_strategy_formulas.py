@@ -655,11 +655,11 @@ def test_mib_weighs_a_process_by_its_share_of_the_rows(
 ) -> None:
     """The divergence that is logged is a sum over processes; one that has half of the rows adds half of its own."""
     strategy, batch = make("mib").train(), batch_of(make_samples())
-    unimodal = strategy.unimodal_logits(batch)  # type: ignore[operator]
-    whole = sum(float(strategy.encoders[name].divergence.detach()) for name in "ab")
     monkeypatch.setattr(
         "mla_serve.train.distributed.collectives.local_rows", lambda there: LocalRows(torch.arange(24), 48)
     )
+    unimodal = strategy.unimodal_logits(batch)  # type: ignore[operator]
+    whole = sum(float(strategy.encoders[name].divergence.detach()) for name in "ab")
     assert strategy.learn(batch, unimodal)["divergence"] == pytest.approx(whole / 2)  # type: ignore[operator]
 
 

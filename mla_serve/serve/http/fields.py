@@ -1,7 +1,7 @@
 """The rules for fields that hold alike for a form, for JSON and for the query string.
 
-Every name must be known and may occur once. A field that is empty, null or NaN counts as not sent. No field is ever taken
-as a path or fetched as a URL.
+Every name must be known and may occur once. A field that is empty, null or NaN counts as not sent, and so does a cell of
+a column; a modality whose cells are all missing counts as not sent. No field is ever taken as a path or fetched as a URL.
 
 form          forms.py      each part, or each pair of a urlencoded body
 JSON          json_body.py  each member of the object
@@ -11,12 +11,14 @@ query string  options.py    each pair; options only
 from __future__ import annotations
 
 import base64
+import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from mla_serve.errors import InputError, TooLarge, UnknownField
-from mla_serve.inputs import Input, Payload
+from mla_serve.inputs import ColumnsInput, Input, Payload
 from mla_serve.serve.problems import MalformedRequest
 
 BODY = "body"
@@ -26,8 +28,44 @@ EXPECTED_VALUES = {
     "file": "the file's content in base64",
     "text": "a string",
     "numbers": "a list of numbers",
-    "cells": "an object of cells",
+    "cells": "an object with a member for each column",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldNames:
+    """The names that the fields of a form may have: modalities, options, and MODALITY.COLUMN for each column of a modality.
+
+    A modality's name has no full stop, so the first one in a field's name ends it, whatever the column is called.
+    """
+
+    inputs: Mapping[str, Input]
+    options: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def plain(self) -> tuple[str, ...]:
+        """The names of modalities and options."""
+        return (*self.inputs, *self.options)
+
+    def __len__(self) -> int:
+        """Count the names."""
+        columns = (len(reader.columns) for reader in self.inputs.values() if isinstance(reader, ColumnsInput))
+        return len(self.plain) + sum(columns)
+
+    def find(self, name: str) -> str:
+        """Return a field's name as the model has it; some clients escape quotes and line breaks in it as a URL does.
+
+        Raises: UnknownField; InputError for a column that the model does not have.
+        """
+        if name in self.plain:
+            return name
+        modality, dot, column = name.partition(".")
+        reader = self.inputs.get(modality)
+        if not dot or not isinstance(reader, ColumnsInput):
+            raise unknown_field(name, self.plain)
+        known = column if column in reader.by_name or "%" not in column else unquote(column)
+        reader.check_column(known, modality)
+        return f"{modality}.{known}"
 
 
 def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> list[tuple[str, str]]:
@@ -57,7 +95,12 @@ def parse_urlencoded(content: bytes, charset: str, where: str, known: int) -> li
 def check_known(name: str, known: Collection[str]) -> None:
     """Refuse a name that the model does not know."""
     if name not in known:
-        raise UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
+        raise unknown_field(name, known)
+
+
+def unknown_field(name: str, known: Iterable[str]) -> UnknownField:
+    """Return the error for a name that the model does not know."""
+    return UnknownField(name[:100], f"no such field; this model reads {', '.join(known)}")
 
 
 def check_not_repeated(name: str, taken: Iterable[str]) -> None:
@@ -76,12 +119,16 @@ def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
-def payload_from_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload:
-    """Turn a JSON value into a payload: a file is a base64 string, a text a string, a vector a list of numbers.
+def payload_from_json(name: str, value: Any, reader: Input, max_bytes: int) -> Payload | None:
+    """Turn a JSON value into a payload: a file is a base64 string, a text a string, a vector a list of numbers, columns an object.
 
+    Returns: None where nothing is left without the missing cells.
     Raises: InputError.
     """
-    if reader.sent_as == "numbers":
+    if isinstance(reader, ColumnsInput):
+        if isinstance(value, dict):
+            return reader.present_cells(value, name) or None
+    elif reader.sent_as == "numbers":
         if isinstance(value, int | float) and not isinstance(value, bool):
             return [value]
         if isinstance(value, list):

@@ -20,7 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from mla_serve.errors import InputError, UnsupportedFormat
-from mla_serve.inputs import Input, Payload
+from mla_serve.inputs import ColumnsInput, Input, Payload
 from mla_serve.serve.http.content_type import (
     FIELD,
     MULTIPART,
@@ -33,11 +33,12 @@ from mla_serve.serve.http.fields import (
     BODY,
     DATA_URL,
     MAX_EMPTY_FIELDS,
-    check_known,
+    FieldNames,
     check_not_repeated,
     decode_base64,
     parse_urlencoded,
     part_too_large,
+    payload_from_json,
     without_empty,
 )
 from mla_serve.serve.http.options import OPTIONS, parse_number_options
@@ -105,8 +106,8 @@ class MultipartReader:
     part arrives, so that a body that will be refused is not read to its end.
     """
 
-    def __init__(self, boundary: bytes, known: Collection[str], max_part_bytes: int) -> None:
-        """Accept parts whose names are in `known`, each of at most `max_part_bytes` bytes.
+    def __init__(self, boundary: bytes, known: FieldNames, max_part_bytes: int) -> None:
+        """Accept parts with the names that are known, each of at most `max_part_bytes` bytes.
 
         Raises: MalformedRequest for a boundary that cannot be used.
         """
@@ -168,8 +169,7 @@ class MultipartReader:
             raise MalformedRequest(
                 BODY, "a part of the form has no name; send Content-Disposition: form-data; name=..."
             )
-        self._name, self._has_filename = name.decode(errors="replace"), bool(filename)
-        check_known(self._name, self._known)
+        self._name, self._has_filename = self._known.find(name.decode(errors="replace")), bool(filename)
         self._finish = self._part_from_headers(self._name, filename is not None)
 
     def _part_from_headers(self, name: str, is_file: bool) -> Callable[[bytes], Part]:
@@ -221,12 +221,10 @@ def _extended_filename(disposition: bytes) -> bytes | None:
     return options.get(b"extended")
 
 
-async def read_form(
-    request: Request, known: Collection[str], example: Callable[[], str], max_part_bytes: int
-) -> list[Part]:
+async def read_form(request: Request, known: FieldNames, example: Callable[[], str], max_part_bytes: int) -> list[Part]:
     """Read a multipart form.
 
-    Args: known, the names that a part may have; example, returns a command that sends a form, for an error message.
+    Args: known, the names that parts may have; example, returns a command that sends a form, for an error message.
     Raises: UnsupportedFormat for another content type; what MultipartReader raises.
     """
     given = request.headers.get("content-type")
@@ -255,7 +253,7 @@ async def _read_multipart(request: Request, reader: MultipartReader) -> list[Par
     return reader.parts
 
 
-def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_bytes: int) -> list[Part]:
+def read_urlencoded(body: bytes, charset: str, known: FieldNames, max_part_bytes: int) -> list[Part]:
     """Read application/x-www-form-urlencoded.
 
     Raises: MalformedRequest, UnknownField or InputError; UnsupportedFormat for JSON, which `curl -d` sends under this type.
@@ -265,28 +263,45 @@ def read_urlencoded(body: bytes, charset: str, known: Collection[str], max_part_
             FIELD,
             "the body looks like JSON, but it was sent as a form; add the header: curl -H 'Content-Type: application/json'",
         )
-    parts: list[Part] = []
-    for name, value in parse_urlencoded(body, charset, BODY, len(known)):
-        check_known(name, known)
+    parts: dict[str, Part] = {}
+    for given, value in parse_urlencoded(body, charset, BODY, len(known)):
+        name = known.find(given)
         if value:
-            check_not_repeated(name, (part.name for part in parts))
+            check_not_repeated(name, parts)
             content = value.encode()
             if (
                 len(content) > 2 * max_part_bytes
             ):  # base64 takes 4/3 of a file's bytes; the file itself is checked later
                 raise part_too_large(name, max_part_bytes)
-            parts.append(Part(name, False, content, ContentType(URLENCODED)))
-    return parts
+            parts[name] = Part(name, False, content, ContentType(URLENCODED))
+    return list(parts.values())
 
 
 def sample_from_form(parts: Collection[Part], inputs: Mapping[str, Input], max_bytes: int) -> dict[str, Payload]:
     """Return the modalities of a form: {name: payload}.
 
-    Raises: InputError for an empty file, or text where a file belongs.
+    Raises: InputError for an empty file, text where a file belongs, or columns that are sent in both ways.
     """
-    return without_empty(
-        {part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs}
-    )
+    sample = {part.name: _payload(part, inputs[part.name], max_bytes) for part in parts if part.name in inputs}
+    for name, cells in _single_cells(parts).items():
+        if sample.get(name) is not None:
+            column = next(iter(cells))
+            raise InputError(
+                name,
+                f"sent as one JSON object and as single fields such as {name}.{column}; send it in one of these ways",
+            )
+        sample[name] = payload_from_json(name, cells, inputs[name], max_bytes)
+    return without_empty(sample)
+
+
+def _single_cells(parts: Collection[Part]) -> dict[str, dict[str, str | None]]:
+    """Collect the fields MODALITY.COLUMN: {modality: {column: text}}."""
+    cells: dict[str, dict[str, str | None]] = {}
+    for part in parts:
+        modality, dot, column = part.name.partition(".")
+        if dot:
+            cells.setdefault(modality, {})[column] = part.text()
+    return cells
 
 
 def options_from_form(parts: Collection[Part]) -> dict[str, Any]:
@@ -307,7 +322,10 @@ def _payload(part: Part, reader: Input, max_bytes: int) -> Payload | None:
     if reader.sent_as != "file":
         if not part.content:
             raise InputError(part.name, "the file is empty; leave the field out if there is none")
-        return part.text()
+        text = part.text()
+        if text and isinstance(reader, ColumnsInput):
+            return reader.present_cells(text, part.name) or None
+        return text
     if part.is_file or part.encoding == b"base64" or part.kind.is_file:
         if not part.content:
             raise InputError(part.name, "the file is empty; leave the field out if there is none")

@@ -85,9 +85,8 @@ def sample_from_json(item: object, inputs: Mapping[str, Input], max_bytes: int) 
         )
     for name in item:
         check_known(name, inputs)
-    return {
-        name: payload_from_json(name, value, inputs[name], max_bytes) for name, value in without_empty(item).items()
-    }
+    there = without_empty(item)
+    return without_empty({name: payload_from_json(name, there[name], inputs[name], max_bytes) for name in there})
 
 
 def split_options(
@@ -139,11 +138,18 @@ def _to_utf8(body: bytes, kind: ContentType) -> bytes:
 def _has_every_member(body: bytes, content: dict[str, Any]) -> bool:
     """Return True only if no member was lost to another of the same name: there are as many members as colons.
 
-    False does not mean that one was lost: a text may hold a colon, and objects deeper than samples are not counted.
+    False does not mean that one was lost: a text may hold a colon, and objects deeper than columns are not counted.
     """
     samples = content.get("samples")
-    inner = sum(len(each) for each in samples if isinstance(each, dict)) if isinstance(samples, list) else 0
-    return body.count(b":") == len(content) + inner
+    inner = sum(map(_count_members, samples)) if isinstance(samples, list) else 0
+    return body.count(b":") == _count_members(content) + inner
+
+
+def _count_members(sample: object) -> int:
+    """Count the members of an object and of the objects right in it."""
+    if not isinstance(sample, dict):
+        return 0
+    return len(sample) + sum(len(value) for value in sample.values() if isinstance(value, dict))
 
 
 def _parse_with_nan(body: bytes, error: ValueError) -> Any:

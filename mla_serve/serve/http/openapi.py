@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,25 +15,52 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import WHEELS
 from mla_serve.fusion.rules import DEFAULT_RULE, RULES
-from mla_serve.inputs import Input
+from mla_serve.inputs import Column, ColumnsInput, Input
 from mla_serve.inputs.base import SentAs
+from mla_serve.inputs.columns import DAY, EPOCH, ColumnType
 from mla_serve.serve.http.content_type import JSON, MULTIPART
 from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
 
 NOT_BLANK = r"\S"
+EXAMPLE_COLUMNS, EXAMPLE_VALUES = 3, 5
+MOST_VALUES = 100  # of a category's values that GET /model lists
+CELL_SCHEMAS: dict[ColumnType, dict[str, Any]] = {
+    "number": {"type": ["number", "null"]},
+    "category": {"type": ["string", "null"]},
+    "date": {"type": ["string", "null"], "format": "date"},
+    "yes_no": {"type": ["boolean", "null"]},
+}
 PACKAGES = ("numpy", *WHEELS, "bentoml", "fastapi", "pillow", "soundfile", "tokenizers")
 
 
 @dataclasses.dataclass(frozen=True)
+class ColumnDescription:
+    """One column of a modality, as it was in the training rows.
+
+    values: of a category, the most frequent first, at most 100 of value_count. low, middle, high: the range and the median of
+    a number; the range of a date, in ISO 8601.
+    """
+
+    name: str
+    type: ColumnType
+    values: list[str]
+    value_count: int
+    low: float | str | None = None
+    middle: float | None = None
+    high: float | str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ModalityDescription:
-    """How one modality is sent: its kind, formats, shape and every field that decoding depends on."""
+    """How one modality is sent: its kind, formats, shape and every field that decoding depends on, or its columns."""
 
     kind: str
     sent_as: SentAs
     formats: list[str]
     shape: list[int]
     input: dict[str, Any]
+    columns: list[ColumnDescription] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +151,22 @@ def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
 def describe_input(reader: Input) -> ModalityDescription:
     """Describe how one modality is sent."""
     contents = {field.name for field in dataclasses.fields(reader) if "file" in field.metadata}
-    fields = {name: value for name, value in vars(reader).items() if name in _field_names(reader) - contents}
-    return ModalityDescription(reader.kind, reader.sent_as, list(reader.formats), list(reader.shape), fields)
+    columns = [describe_column(column) for column in reader.columns] if isinstance(reader, ColumnsInput) else []
+    left_out = contents | ({"columns"} if columns else set())  # described one by one, with a part of their values
+    fields = {name: value for name, value in vars(reader).items() if name in _field_names(reader) - left_out}
+    return ModalityDescription(reader.kind, reader.sent_as, list(reader.formats), list(reader.shape), fields, columns)
+
+
+def describe_column(column: Column) -> ColumnDescription:
+    """Describe one column; of a category with many values only the most frequent are listed."""
+    values = list(column.values[:MOST_VALUES])
+    about = ColumnDescription(column.name, column.type, values, len(column.values))
+    if column.low is None or column.high is None:
+        return about
+    if column.type == "date":
+        first, last = ((EPOCH + DAY * days).date().isoformat() for days in (column.low, column.high))
+        return dataclasses.replace(about, low=first, high=last)
+    return dataclasses.replace(about, low=column.low, middle=column.middle, high=column.high)
 
 
 def serving_versions() -> dict[str, str]:
@@ -152,7 +195,7 @@ def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, An
     be imported (its issue 1451).
     """
     options = option_schemas() if with_options else {}
-    form = {name: _form_field(reader) for name, reader in inputs.items()}
+    form = {name: _form_field(name, reader) for name, reader in inputs.items()}
     values = {name: _json_field(reader) for name, reader in inputs.items()}
     return {
         "content": {
@@ -205,18 +248,45 @@ def _field_names(reader: Input) -> set[str]:
 
 
 def _curl_field(name: str, reader: Input) -> str:
+    if isinstance(reader, ColumnsInput):
+        return shlex.quote(f"{name}={json.dumps(example_cells(reader), ensure_ascii=False)}")
     if reader.sent_as == "numbers":
         return f"'{name}={[0.5] * reader.shape[0]}'" if reader.shape[0] <= 8 else f"'{name}=<numbers.txt'"
     return f"{name}=@{name}.{reader.formats[0].lower()}" if reader.sent_as == "file" else f"'{name}=some words'"
 
 
-def _form_field(reader: Input) -> dict[str, Any]:
+def example_cells(reader: ColumnsInput) -> dict[str, Any]:
+    """Return cells of the first columns that could have been sent."""
+    return {column.name: _example_cell(describe_column(column)) for column in reader.columns[:EXAMPLE_COLUMNS]}
+
+
+def _example_cell(column: ColumnDescription) -> float | str | bool | None:
+    if column.type == "yes_no":
+        return True
+    return next(iter(column.values), None) if column.type == "category" else column.middle or column.high
+
+
+def _cells_schema(reader: ColumnsInput, advice: str = "") -> dict[str, Any]:
+    """Return the schema of an object of cells. The categories of training are examples: others may be sent."""
+    properties = {column.name: dict(CELL_SCHEMAS[column.type]) for column in reader.columns}
+    for column in reader.columns:
+        if column.values:
+            properties[column.name]["examples"] = list(column.values[:EXAMPLE_VALUES])
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | {"description": f"{_description(reader)}{advice}"}
+
+
+def _form_field(name: str, reader: Input) -> dict[str, Any]:
+    if isinstance(reader, ColumnsInput):
+        return _cells_schema(reader, f" Or a field for each column: {name}.{reader.columns[0].name}.")
     if reader.sent_as == "file":
         return {"type": "string", "format": "binary", "description": _description(reader)}
     return {"type": "string", "pattern": NOT_BLANK, "description": _description(reader)}
 
 
 def _json_field(reader: Input) -> dict[str, Any]:
+    if isinstance(reader, ColumnsInput):
+        return _cells_schema(reader)
     if reader.sent_as == "numbers":
         count = reader.shape[0]
         numbers = {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from mla_serve.inputs import Input, Payload
 from mla_serve.serve.http import forms, json_body, openapi
 from mla_serve.serve.http.content_type import URLENCODED, ContentType, body_content_type
+from mla_serve.serve.http.fields import FieldNames
 from mla_serve.serve.http.options import Options, merge_options
 from mla_serve.serve.settings import Settings
 
@@ -30,7 +31,7 @@ async def receive_sample(
     Raises: InputError for a body that is refused while it arrives.
     """
     kind = body_content_type(request)
-    names, limit = (*inputs, *known), settings.max_part_bytes
+    names, limit = FieldNames(inputs, tuple(known)), settings.max_part_bytes
     if kind.is_json:
         body = await request.body()
         return lambda: _parse_json(body, kind, inputs, query, known, settings)

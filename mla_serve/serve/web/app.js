@@ -11,7 +11,7 @@ import { el, title } from "./dom.js";
 const DEBOUNCE_MS = 15;
 const LONGEST_DEBOUNCE_MS = 90; // also while a line is being drawn or a slider moved
 const TRIES = 10;
-const VERBS = { image: "show a picture", audio: "speak", file: "choose a file", text: "type", numbers: "enter numbers" };
+const VERBS = { image: "show a picture", audio: "speak", file: "choose a file", text: "type", numbers: "enter numbers", cells: "fill in columns" };
 const place = id => document.getElementById(id);
 
 async function start() {
@@ -78,10 +78,11 @@ async function collect(cards) {
   return Object.fromEntries(parts.filter(([, part]) => part !== null));
 }
 
-/** Show a problem at the modality's card, or above the answer. */
+/** Show a problem at the modality's card, or above the answer. Its field is a modality, or MODALITY.COLUMN. */
 function show(error, cards, panel) {
-  const card = cards.find(each => each.name === error.field);
-  if (card) card.say(error.message);
+  const [name, ...column] = (error.field ?? "").split(".");
+  const card = cards.find(each => each.name === name);
+  if (card) card.say(error.message, column.join("."));
   panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is.`) : error);
   if (error.status === 401) askForKey();
 }

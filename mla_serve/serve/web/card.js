@@ -2,23 +2,26 @@
 //
 // A field is {element, payload(noise), load(content), clear(), accepts(file)}. payload returns what is sent, a Blob with
 // a `filename` or a string, or null when there is nothing; it also shows the input with its noise. A field with
-// `noiseless` has no noise slider.
+// `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the one that a message is about.
 
 import { button, el, icon, title } from "./dom.js";
 import { imageField } from "./image.js";
 import { audioField } from "./audio.js";
+import { cellsField } from "./cells.js";
 import { fileField } from "./file.js";
 import { numbersField, textField } from "./text.js";
 
 // By kind. A kind without a field of its own gets the one for how it is sent.
-const FIELDS = { image: imageField, audio: audioField, file: fileField, text: textField, numbers: numbersField };
+const FIELDS = { image: imageField, audio: audioField, file: fileField, text: textField, numbers: numbersField, cells: cellsField };
 
 /** Make the card of one modality. Calls `changed` whenever its payload has changed. */
 export function makeCard(name, modality, model, changed) {
   const message = el("p", { class: "message", role: "alert", hidden: true });
-  const say = text => {
+  /** Show a message. Args: part, the column that it is about, if it is about one. */
+  const say = (text, part) => {
     message.hidden = !text;
-    message.textContent = text ?? "";
+    message.textContent = text ? (part ? `${part}: ${text}` : text) : "";
+    field.mark?.(part);
   };
   const touched = () => {
     say(null);
@@ -56,7 +59,7 @@ export function makeCard(name, modality, model, changed) {
   }
   async function load(content) {
     const limit = model.limits?.body_bytes ?? Infinity;
-    if (content.size > limit) {
+    if (content instanceof Blob && content.size > limit) {
       say(`This file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
       return;
     }

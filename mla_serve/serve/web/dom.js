@@ -18,6 +18,7 @@ const STROKES = {
   audio: "M12 4a2.5 2.5 0 0 1 2.5 2.5v5a2.5 2.5 0 0 1-5 0v-5A2.5 2.5 0 0 1 12 4zM6 11.5a6 6 0 0 0 12 0M12 17.5V20",
   text: "M5 7V5h14v2M12 5v14M9.5 19h5",
   vector: "M5 19V11M10 19V5M15 19v-6M20 19V8",
+  columns: "M4 5h16v14H4zM4 10h16M4 14.5h16M10 10v9",
   folder: "M12 15V4M8 8l4-4 4 4M5 15v4h14v-4",
   camera: "M4 8h3.5L9 5.5h6L16.5 8H20v11H4zM12 16.5a3.3 3.3 0 1 0 0-6.6 3.3 3.3 0 0 0 0 6.6z",
   play: "M8 5.5v13l10-6.5z",

@@ -4,6 +4,7 @@ import { key } from "./ask.js";
 import { button, el } from "./dom.js";
 
 const NUMBER = /^[-+]?(0|[1-9]\d*|\d*\.\d+|\d+\.)(e[-+]?\d+)?$/i; // as Python writes them, too
+const LONGEST_LINE = 60; // characters of a dict; a longer one gets a line for each member
 // Python's keywords, which cannot name an argument
 const KEYWORDS = new Set("and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield".split(" "));
 
@@ -57,7 +58,7 @@ export function curl(parts, options) {
 
 /** Write a program for the Python client. */
 export function python(parts, options, model) {
-  const given = Object.entries(parts).map(([name, value]) => pythonArgument(name, pythonValue(name, value, model.modalities[name].kind)));
+  const given = Object.entries(parts).map(([name, value]) => pythonArgument(name, pythonValue(name, value, model.modalities[name])));
   const chosen = Object.entries(options).map(([name, value]) => `${name}=${name === "coverage" ? value : JSON.stringify(value)}`);
   const base = new URL(".", location).href.replace(/\/$/, "");
   const allowed = key.get() ? ', api_key=os.environ["MLA_API_KEY"]' : "";
@@ -79,10 +80,19 @@ function pythonArgument(name, value) {
   return KEYWORDS.has(name) ? `**{${JSON.stringify(name)}: ${value}}` : `${name}=${value}`;
 }
 
-function pythonValue(name, value, kind) {
+function pythonValue(name, value, { kind, sent_as: sentAs }) {
   if (value instanceof Blob) return JSON.stringify(fileName(name, value));
+  if (sentAs === "cells") return pythonDict(JSON.parse(value));
   const numbers = value.replace(/[[\],]/g, " ").trim().split(/\s+/);
   return kind === "vector" && numbers.every(each => NUMBER.test(each)) ? `[${numbers.join(", ")}]` : JSON.stringify(value);
+}
+
+/** Write cells as a dict. JSON writes texts and numbers as Python does, but not true and false. */
+function pythonDict(cells) {
+  const words = { true: "True", false: "False", null: "None" };
+  const members = Object.entries(cells).map(([column, cell]) => `${JSON.stringify(column)}: ${words[cell] && typeof cell !== "string" ? words[cell] : JSON.stringify(cell)}`);
+  const line = members.join(", ");
+  return line.length <= LONGEST_LINE ? `{${line}}` : `{\n        ${members.join(",\n        ")},\n    }`;
 }
 
 function quoted(text) {

@@ -1,10 +1,13 @@
 """Rows for training.
 
 keypad, keypad_tables   generate the built-in data set
-split, row_counts       hold out validation rows; count rows by modality
+row_counts              count rows by modality
 choose_inputs           how each modality is decoded
-duplicates, checks      find equal and nearly equal values; notes on the rows
-samples                 decoded rows in memory
+decode, decode_values   decode every value once, into the cache
+packing                 how decoded windows are stored
+fingerprints, duplicates, checks   find equal and nearly equal values; notes on the rows
+samples                 decoded rows, read from the cache
+order                   the order in which rows are visited
 batches                 the batches that training takes from them
 folds                   cross-validation folds
 """

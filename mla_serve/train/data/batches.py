@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mla_serve.train.data.order import epoch_order
 from mla_serve.train.data.samples import Column, Samples
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder, default_encoder
@@ -17,9 +18,14 @@ class TrainingBatch:
     """The rows of a batch that belong to this process, with one random window of each recording."""
 
     def __init__(
-        self, samples: Samples, rows: Tensor, generator: torch.Generator, device: torch.device, augment: bool
+        self,
+        samples: Samples,
+        rows: Tensor,
+        generator: torch.Generator,
+        device: torch.device,
+        augment: Mapping[str, str],
     ) -> None:
-        """Take the numbers of all rows of the batch."""
+        """Take the numbers of all rows of the batch. Args: augment, how by modality; those left out are not augmented."""
         self._samples, self._rows, self._generator = samples, rows, generator
         self._device, self._augment = device, augment
         self.rows = collectives.local_part(rows)
@@ -38,13 +44,13 @@ class TrainingBatch:
         own = collectives.local_rows(there).encoded
         rows = everyones[own]
         encoder = default_encoder(column.spec.kind)
-        augment = self._augment and not column.precomputed
+        augment = None if column.precomputed else self._augment.get(name)
         if augment and encoder.augments_text:
             return self._decode_edited(column, rows, name, encoder).to(self._device)
         offset = (torch.rand(len(everyones), generator=self._generator)[own] * column.count[rows]).long()
         windows = column.windows[column.start[rows] + offset]
         if augment:
-            windows = encoder.augment_windows(windows, self._generator)
+            windows = encoder.augment_windows(windows, self._generator, augment)
         return windows.to(self._device)
 
     def _decode_edited(self, column: Column, rows: Tensor, name: str, encoder: type[Encoder]) -> Tensor:
@@ -56,13 +62,19 @@ class TrainingBatch:
 
 
 def training_batches(
-    samples: Samples, batch_size: int, generator: torch.Generator, device: torch.device, augment: bool
+    samples: Samples,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device,
+    augment: Mapping[str, str],
+    *,
+    balanced: bool = False,
 ) -> Iterator[TrainingBatch]:
-    """Yield batches of all rows in random order. A last batch of one row is left out.
+    """Yield batches of all rows in random order; balanced, of equally many rows of each class. One of one row is left out.
 
     Which rows form a batch does not depend on the number of processes; the random augmentation does.
     """
-    order = torch.randperm(len(samples), generator=generator)
+    order = epoch_order(samples.labels, generator, balanced=balanced)
     if augment and collectives.rank():
         generator.manual_seed(generator.initial_seed() + collectives.rank())
     for rows in order.split(batch_size):

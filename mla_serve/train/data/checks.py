@@ -14,7 +14,8 @@ from mla_serve.errors import DataError
 from mla_serve.inputs import INPUTS
 from mla_serve.table import Row
 from mla_serve.table.faults import format_place
-from mla_serve.train.data.duplicates import Fingerprint, fold_text, number_values
+from mla_serve.train.data.duplicates import number_values
+from mla_serve.train.data.fingerprints import Fingerprint, fold_text
 from mla_serve.train.data.folds import shared_groups
 
 DATA = "data: "

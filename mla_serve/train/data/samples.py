@@ -1,23 +1,62 @@
-"""Decoded rows in memory."""
+"""The rows of a split: their labels, and the decoded windows of each modality, which stay on disk until they are needed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from mla_serve.console import errors
-from mla_serve.inputs import Input
+from mla_serve.inputs import Array, Input
 from mla_serve.inputs.text import TextInput
-from mla_serve.table import Row, read_payload
+from mla_serve.progress import Progress
+from mla_serve.table import Row
+from mla_serve.train.cache.store import ArrayStore
+from mla_serve.train.data.decode import DecodedTable
+from mla_serve.train.data.packing import Packing, packing_of
 from mla_serve.train.encoders import Encoder, default_encoder
 
-CHUNK = 256  # rows that are decoded at a time, where an encoder precomputes features
+BATCH = 256  # windows that are encoded at a time
+BATCH_NUMBERS = 2**22  # in them at most, so that long recordings do not take gigabytes
+
+
+class Windows(Protocol):
+    """Decoded windows (N, *shape): a tensor, or windows on disk."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(N, *shape)."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Return some windows in memory."""
+
+
+class StoredWindows:
+    """Windows in a memory-mapped store, unpacked when they are read. The pages are shared by all processes."""
+
+    def __init__(self, store: ArrayStore, packing: Packing, at: Array) -> None:
+        """Take the numbers of their records (N,)."""
+        self._records, self._packing, self._at = np.asarray(store.records()), packing, at
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, *shape)."""
+        return len(self._at), *self._packing.spec.shape
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self._at)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Read some windows."""
+        at = self._at[index if isinstance(index, slice) else index.numpy()]
+        return torch.from_numpy(self._packing.unpack(self._records[at]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +68,7 @@ class Column:
     """
 
     spec: Input
-    windows: Tensor
+    windows: Windows
     start: Tensor
     count: Tensor
     payloads: Sequence[str | None]
@@ -40,11 +79,12 @@ class Column:
         """(N,) bool."""
         return self.count > 0
 
-    def mean_by_row(self, values: Tensor) -> Tensor:
-        """Average the values of each row's windows: (sum of W, D) -> (N, D), 0 where missing."""
-        sums = torch.zeros(len(self.count), values.shape[1])
-        sums.index_add_(0, torch.repeat_interleave(self.count), values)
-        return sums / self.count.clamp_min(1)[:, None]
+
+def mean_by_row(values: Tensor, count: Tensor) -> Tensor:
+    """Average the values of each row's windows: (sum of W, D) and (N,) -> (N, D), 0 for a row without windows."""
+    sums = torch.zeros(len(count), values.shape[1])
+    sums.index_add_(0, torch.repeat_interleave(count), values)
+    return sums / count.clamp_min(1)[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,56 +99,58 @@ class Samples:
         return len(self.labels)
 
 
-def decode_rows(
+def batches_of(windows: Windows) -> Iterator[Tensor]:
+    """Yield windows in their order, as many at a time as may be encoded together; of no windows one empty batch."""
+    size = int(np.clip(BATCH_NUMBERS // max(1, int(np.prod(windows.shape[1:]))), 1, BATCH))
+    return (windows[at : at + size] for at in range(0, max(len(windows), 1), size))
+
+
+def make_samples(
     rows: Sequence[Row],
+    decoded: DecodedTable,
     inputs: Mapping[str, Input],
     classes: Sequence[str],
     encoders: Mapping[str, Encoder] | None = None,
 ) -> Samples:
-    """Decode every row once, on all cores.
+    """Make the samples of rows whose values are decoded.
 
-    Args: encoders, by modality. Frozen ones compute features at once, so that memory holds the features only.
+    Args: inputs, the modalities to use; encoders, by modality. Frozen ones compute features at once.
     """
     index = {label: c for c, label in enumerate(classes)}
     labels = torch.tensor([index[row.label] for row in rows])
     encoders = encoders or {}
-    return Samples(labels, {n: _decode_column(rows, n, spec, encoders.get(n)) for n, spec in inputs.items()})
+    return Samples(
+        labels, {name: _make_column(rows, name, spec, decoded, encoders.get(name)) for name, spec in inputs.items()}
+    )
 
 
-def _decode_column(rows: Sequence[Row], name: str, spec: Input, encoder: Encoder | None) -> Column:
+def _make_column(rows: Sequence[Row], name: str, spec: Input, decoded: DecodedTable, encoder: Encoder | None) -> Column:
+    store, keys = decoded.store(name), decoded.keys[name]
+    there = np.array([name in row.values for row in rows])
+    entries = store.entries[store.find([keys[row.place] for row in rows if name in row.values])]
+    count = np.zeros(len(rows), np.int64)
+    count[there] = entries["count"]
+    start = count.cumsum() - count
+    at = np.repeat(entries["start"] - start[there], entries["count"]) + np.arange(count.sum())
+    windows: Windows = StoredWindows(store, packing_of(spec), at)
     keep = default_encoder(spec.kind).augments_text
     payloads = [_read_part(spec, row.values[name]) if keep and name in row.values else None for row in rows]
-    return make_column(
-        spec, rows, name, lambda number: spec.decode(read_payload(rows[number].values[name]), name), encoder, payloads
-    )
+    precomputed = encoder is not None and encoder.precomputes
+    if encoder and precomputed:
+        windows = precompute(encoder, windows, f"features of {name}")
+    return Column(spec, windows, torch.from_numpy(start), torch.from_numpy(count), payloads, precomputed)
+
+
+def precompute(encoder: Encoder, windows: Windows, title: str) -> Tensor:
+    """Compute the features of a frozen encoder, with a progress bar: (N, size)."""
+    parts = []
+    with Progress(title, len(windows)) as progress:
+        for part in batches_of(windows):
+            parts.append(encoder.precompute(part))
+            progress.advance(len(part))
+    return torch.cat(parts)
 
 
 def _read_part(spec: Input, value: object) -> str:
     """Return the part of a text that decoding reads. Augmenting megabytes behind it would cost minutes an epoch."""
     return spec.cut(str(value)) if isinstance(spec, TextInput) else str(value)
-
-
-def make_column(
-    spec: Input,
-    rows: Sequence[Row],
-    name: str,
-    decode: Callable[[int], np.ndarray],
-    encoder: Encoder | None,
-    payloads: Sequence[str | None],
-) -> Column:
-    """Make a column from `decode`, which gives the windows of the row at a position, some rows at a time."""
-
-    def windows(number: int) -> np.ndarray:
-        return decode(number) if name in rows[number].values else np.empty((0, *spec.shape), spec.dtype)
-
-    counts, parts, precomputed = [], [], encoder is not None and encoder.precomputes
-    title, hidden = f"features of {name}", not (precomputed and errors.is_terminal)
-    starts = track(range(0, len(rows), CHUNK), title, console=errors, transient=True, disable=hidden)
-    with ThreadPoolExecutor() as pool:
-        for start in starts:
-            arrays = list(pool.map(windows, range(start, min(start + CHUNK, len(rows)))))
-            counts += [len(array) for array in arrays]
-            part = torch.from_numpy(np.concatenate(arrays))
-            parts.append(encoder.precompute(part) if encoder else part)
-    count = torch.tensor(counts)
-    return Column(spec, torch.cat(parts), count.cumsum(0) - count, count, payloads, precomputed)

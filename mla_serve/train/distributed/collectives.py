@@ -168,7 +168,8 @@ def local_rows(counted: Tensor) -> LocalRows:
 
     Args: counted (B,) bool on the CPU, which rows of the whole batch count, such as those that have a modality.
     """
-    return LocalRows(local_part(counted.cumsum(0) - 1)[local_part(counted)], int(counted.sum()))
+    fewest = min(int(counted[of :: world_size()].sum()) for of in range(world_size()))
+    return LocalRows(local_part(counted.cumsum(0) - 1)[local_part(counted)], int(counted.sum()), fewest)
 
 
 def row_mean(values: Tensor) -> Tensor:

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True)
 class LocalRows:
-    """Of `total` rows of a batch, this process has those at `positions`, (rows,) int64, ascending."""
+    """Of `total` rows of a batch, this process has those at `positions`, (rows,) int64, ascending.
+
+    fewest: no process has fewer rows of the batch than this.
+    """
 
     positions: Tensor
     total: int
+    fewest: int = 0
 
     @property
     def encoded(self) -> Tensor:
@@ -38,7 +42,12 @@ class LocalRows:
 
     def first(self, count: int) -> LocalRows:
         """Return those among the first `count` rows of the batch."""
-        return LocalRows(self.positions[self.positions < count], count)
+        fewest = max(0, self.fewest - (self.total - count))  # at least, and the same number in every process
+        return LocalRows(self.positions[self.positions < count], count, fewest)
+
+    def split(self, count: int) -> list[LocalRows]:
+        """Split the rows of this process into `count` parts."""
+        return [LocalRows(positions, self.total) for positions in self.positions.tensor_split(count)]
 
     def draw(self, draw: Callable[[int], Tensor]) -> Tensor:
         """Draw random numbers for these rows: `draw(n)` makes them for n rows."""

@@ -77,7 +77,7 @@ class _AudioEncoder(Encoder):
         return AudioInput(rate, window, hop=window // 2)
 
     @staticmethod
-    def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:
+    def augment_windows(windows: Tensor, generator: torch.Generator, how: str = "light") -> Tensor:  # noqa: ARG004
         """Change speed, position and loudness of recordings and add noise: (B, T) -> (B, T).
 
         Speed .8-1.2 (pitch moves with it), shift by up to 15 % of the window, gain +-6 dB, white noise at 5-50 dB on half.

@@ -53,8 +53,11 @@ class Encoder(nn.Module, abc.ABC):
         raise NotImplementedError(f"{cls.__name__} is the default encoder of its kind and has no choose_input")
 
     @staticmethod
-    def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG004
-        """Vary decoded windows (B, *shape) for training. Default: leave them as they are."""
+    def augment_windows(windows: Tensor, generator: torch.Generator, how: str = "light") -> Tensor:  # noqa: ARG004
+        """Vary decoded windows (B, *shape) for training. Default: leave them as they are.
+
+        Args: how, a value of --augment: light, or photo, which pictures alone are varied by.
+        """
         return windows
 
     @staticmethod

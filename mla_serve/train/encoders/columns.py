@@ -15,15 +15,18 @@ from mla_serve.inputs import Cell, Column, ColumnsInput
 from mla_serve.inputs.columns import DAY, EPOCH, ColumnType, is_missing_cell
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
+from mla_serve.train.encoders.cells import Categories, CellDropout, Numbers
 
+FASTER, EMBEDDINGS_FASTER = 3.0, 10.0  # times the learning rate, measured in benchmarks/accuracy/columns.py
+FAR = 1000  # times their range: numbers so far from 0 are decoded as distances from their median
 MAX_CATEGORIES, FEWEST_ROWS = 10_000, 2  # of a column; training rows that a category needs, rarer ones are unknown
 
 
 class SmallColumns(Encoder):
-    """Standardise each number, mark missing cells, then two hidden layers."""
+    """Encode every number and category by itself (cells.py), then two hidden layers."""
 
-    mean: Tensor
-    std: Tensor
+    at_numbers: Tensor
+    at_categories: Tensor
 
     @classmethod
     def choose_input(cls, values: Sequence[Mapping[str, Cell]], config: TrainConfig) -> ColumnsInput:  # noqa: ARG003
@@ -35,28 +38,43 @@ class SmallColumns(Encoder):
                     cells.setdefault(name, []).append(cell)
         return ColumnsInput(tuple(describe_column(name, given) for name, given in cells.items()))
 
-    def __init__(self, spec: ColumnsInput, width: int, hidden: int = 128) -> None:
+    def __init__(self, spec: ColumnsInput, width: int, hidden: int = 256, embedding: int = 8) -> None:
         """Build for the columns of an input."""
         super().__init__(spec, width)
-        size = spec.shape[0]
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
+        known = {spec.slices[one.name].start: len(one.values) for one in spec.columns if one.type == "category"}
+        numbers = [at for at in range(spec.shape[0]) if at not in known]
+        self.register_buffer("at_numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False)
+        self.register_buffer("at_categories", torch.tensor([*known], dtype=torch.int64), persistent=False)
+        self.drop_cells = CellDropout([*spec.slices.values()], spec.layout.unknown)
+        self.numbers = Numbers(len(numbers)) if numbers else None
+        self.categories = Categories([*known.values()], embedding) if known else None
+        size = sum(part.size for part in (self.numbers, self.categories) if part)
         self.body = nn.Sequential(
-            nn.Linear(2 * size, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width)
+            nn.Linear(size, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, width),
         )
 
     def measure(self, windows: Tensor) -> None:
-        """Take mean and standard deviation of each number of (N, P) over the rows that have it."""
-        values = np.ma.masked_invalid(windows.double().numpy())
-        self.mean.copy_(torch.from_numpy(values.mean(0).filled(0.0)))
-        std = torch.from_numpy(values.std(0).filled(1.0))
-        self.std.copy_(torch.where(std > 0, std, 1.0))
+        """Set the bins of the numbers by training rows (N, P)."""
+        if self.numbers:
+            self.numbers.measure(windows.index_select(1, self.at_numbers))
+
+    def relative_learning_rates(self) -> Mapping[int, float]:
+        """Let this encoder learn faster than those of pictures and sounds, and embeddings, which few rows move, faster still."""
+        rates = {id(parameter): FASTER for parameter in self.parameters()}
+        return rates | ({id(self.categories.embed.weight): FASTER * EMBEDDINGS_FASTER} if self.categories else {})
 
     def forward(self, windows: Tensor) -> Tensor:
         """Encode (B, P) with NaN where a cell is missing."""
-        missing = windows.isnan()
-        scaled = ((windows - self.mean) / self.std).masked_fill(missing, 0.0).clamp(-10, 10)
-        features: Tensor = self.body(torch.cat([scaled, missing.to(scaled.dtype)], dim=1))
+        cells = self.drop_cells(windows)
+        parts = [self.numbers(cells.index_select(1, self.at_numbers))] if self.numbers else []
+        parts += [self.categories(cells.index_select(1, self.at_categories))] if self.categories else []
+        features: Tensor = self.body(torch.cat(parts, dim=1))
         return features
 
 
@@ -70,10 +88,9 @@ def describe_column(name: str, cells: Sequence[Any]) -> Column:
     if kind == "yes_no":
         return Column(name, kind)
     numbers = np.array([(cell - EPOCH) / DAY for cell in cells] if kind == "date" else cells, dtype=np.float64)
-    middle = float(np.median(numbers)) if kind == "number" else 0.0
-    return Column(
-        name, kind, (), float(numbers.min()), float(numbers.max()), middle, spread=float(numbers.std()) or 1.0
-    )
+    low, high, spread = float(numbers.min()), float(numbers.max()), float(numbers.std()) or 1.0
+    is_far = kind == "number" and max(abs(low), abs(high)) > FAR * (high - low)
+    return Column(name, kind, (), low, high, float(np.median(numbers)) if is_far else 0.0, spread)
 
 
 def _type_of(cells: Sequence[Any]) -> ColumnType:

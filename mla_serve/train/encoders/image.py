@@ -44,13 +44,16 @@ class _ImageEncoder(Encoder):
         return ImageInput(side, side, 1 if grey else 3, background=255 if np.mean(borders) > 127 else 0)
 
     @staticmethod
-    def augment_windows(windows: Tensor, generator: torch.Generator) -> Tensor:
-        """Rotate, scale, shear, shift and bend images: (B, C, H, W) uint8 -> float32 in 0..255.
+    def augment_windows(windows: Tensor, generator: torch.Generator, how: str = "light") -> Tensor:
+        """Vary images: (B, C, H, W) uint8 -> float32 in 0..255.
 
-        Affine: 12 degrees, scale .85-1.15 per axis, shear .15, shift 8 %. Elastic: a smooth random field (Simard et al.,
-        ICDAR 2003), up to about 4 % of the size.
+        light: rotate, scale, shear, shift and bend. Affine: 12 degrees, scale .85-1.15 per axis, shear .15, shift 8 %.
+        Elastic: a smooth random field (Simard et al., ICDAR 2003), up to about 4 % of the size.
+        photo: mirror half of them, crop to 60-100 % of each side, and change brightness, contrast and saturation by up to 30 %.
         """
         pixels = windows.float()
+        if how == "photo":
+            return _change_colours(_crop_and_mirror(pixels, generator), generator)
         grid = F.affine_grid(_affine(len(pixels), generator), list(pixels.shape), align_corners=False)
         coarse = 0.08 * torch.randn(len(pixels), 2, 4, 4, generator=generator)
         bend = F.interpolate(coarse, size=pixels.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
@@ -99,6 +102,27 @@ def _affine(batch: int, generator: torch.Generator) -> Tensor:
         shift[:, 1],
     ]
     return torch.stack(rows, dim=1).view(batch, 2, 3)
+
+
+def _crop_and_mirror(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop (B, C, H, W) to a random part and scale it up again; mirror half of the images."""
+    batch = len(pixels)
+    part = uniform(0.6, 1.0, (batch, 1), generator) * uniform(0.9, 1.0, (batch, 2), generator)
+    shift = uniform(-1, 1, (batch, 2), generator) * (1 - part)
+    mirror = 1 - 2 * (torch.rand(batch, generator=generator) < 0.5).float()
+    zero = torch.zeros(batch)
+    rows = [part[:, 0] * mirror, zero, shift[:, 0], zero, part[:, 1], shift[:, 1]]
+    grid = F.affine_grid(torch.stack(rows, dim=1).view(batch, 2, 3), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def _change_colours(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Change brightness, contrast and saturation of (B, C, H, W), each by a factor of its own."""
+    brightness, contrast, saturation = (uniform(0.7, 1.3, (len(pixels), 1, 1, 1), generator) for _ in range(3))
+    grey = pixels.mean(dim=1, keepdim=True)
+    pixels = grey + saturation * (pixels - grey)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    return (brightness * (mean + contrast * (pixels - mean))).clamp(0, 255)
 
 
 class SmallImage(_ImageEncoder):

@@ -71,6 +71,7 @@ def fit_added(
     extension = FusionExtension(base.fusion, tuple(inputs))
     ridge, how = extension.choose_ridge(clean, folds.number)
     fusion = extension.with_static_weights(clean, extension.fit(clean, corrupted, ridge))
+    fusion = dataclasses.replace(fusion, prior_shift=base.fusion.prior_shift)
 
     def refit(kept: Array) -> Fusion:
         return extension.fit(clean.rows(kept), corrupted.rows(kept), ridge)
@@ -110,7 +111,9 @@ class FusionExtension:
         """Take the fusion of a bundle and the names of the added modalities, which come last."""
         self.added = tuple(added)
         self.names = (*base.temperatures, *self.added)
-        self.start = dataclasses.replace(base, temperatures={**base.temperatures, **dict.fromkeys(self.added, 1.0)})
+        temperatures = {**base.temperatures, **dict.fromkeys(self.added, 1.0)}
+        # Everything is fitted on validation rows, which are as frequent as in training: without the shift of the prior.
+        self.start = dataclasses.replace(base, temperatures=temperatures, prior_shift=())
         self.listed = added_patterns(len(base.temperatures), len(self.added))
         self.scales_by_size = 2 ** len(self.names) - 1 > PATTERNS_UP_TO
 

@@ -16,17 +16,21 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
-from mla_serve.table import Row, Table
+from mla_serve.table import Row, Schema, Table
+from mla_serve.table.dataset import describe_left_out
+from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.data.checks import DATA
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
-from mla_serve.train.data.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.extend.fit import fit_added
 from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
 from mla_serve.train.fit.after_training import Fitted
 from mla_serve.train.paths import check_paths
 from mla_serve.train.plan import (
     Plan,
+    ReadTable,
     check_pretrained,
     choose_all_inputs,
     decode_and_check,
@@ -36,8 +40,8 @@ from mla_serve.train.plan import (
 from mla_serve.train.recipe import make_recipe, pick_encoders
 from mla_serve.train.strategies import Strategy
 
-FIXED_FLAGS = ("strategy", "width", "hgm", "heads", "turns")
-"""Flags that cannot be given, because the head of the bundle decides them."""
+FIXED_FLAGS = ("strategy", "width", "hgm", "heads", "turns", "balance", "start_from")
+"""Flags that cannot be given, because the head of the bundle, and the prior of its answers, decide them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +78,10 @@ class Extension(Plan):
         return fit_added(strategy, self.base, self.recipe.inputs, samples, self.rows, device, seed)
 
 
-def plan_extension(config: TrainConfig) -> Extension:
+def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extension:
     """Read and check the bundle and the data, and choose inputs and encoders for the added modalities.
 
+    Args: read, see read_data.
     Raises: ConfigError, DataError, BundleError. Nothing has been written then, except the generated data set.
     """
     assert config.extend is not None
@@ -88,20 +93,25 @@ def plan_extension(config: TrainConfig) -> Extension:
     _check_name(name, base)
     replaced = check_paths(config, name, {"the folder of the extended bundle": config.extend})
     Predictor(base).verify()
-    table = read_data(config)
+    known = base.manifest.table
+    table = read_data(config, Schema.from_dict(known) if known else None, read)
     kinds = _added(table, base, config.modalities)
     _check_classes(table, base)
     rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
     inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
-    notes += decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes)
+    decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes, config)
+    notes += [*found, *(DATA + note for note in describe_left_out(table))]
     notes += check_pretrained(rows["train"], pretrained)
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(classes, inputs, encoders, settings, width, FIXED_HEAD, config)
+    choices, told = choose(dataclasses.replace(config, balance="none"), name, rows["train"], recipe)
+    notes += told
     planned = Extension(
-        name, table, rows, recipe, notes, base, head, pretrained=pretrained, replaced=replaced, held_out=held_out
-    )
+        name, table, rows, decoded, recipe, notes, base, head, choices=choices, pretrained=pretrained, replaced=replaced,
+        held_out=held_out,
+    )  # fmt: skip
     planned.build(config.seed)
     return planned
 
@@ -112,7 +122,7 @@ def _check_flags(config: TrainConfig) -> None:
     for flag in FIXED_FLAGS:
         if getattr(config, flag) != getattr(defaults, flag):
             raise ConfigError(
-                f"--{flag} {getattr(config, flag)}: does not go with --extend, which keeps the head of the bundle; "
+                f"--{flag.replace('_', '-')} {getattr(config, flag)}: does not go with --extend, which keeps the head of the bundle; "
                 "leave it out, or train a new model"
             )
 
@@ -174,11 +184,13 @@ def _rows(
         for split in table.splits
     }
     counted = (f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows)
-    notes = [*table.notes, *counted]
+    notes = [*table.schema.describe(), *table.notes, *counted]
     _check_each(rows["train"], "train", added)
     held_out = None
     if "val" not in rows:
-        rows["train"], rows["val"], note = split_validation(rows["train"], VALIDATION_FRACTION, config.seed)
+        rows["train"], rows["val"], note = split_validation(
+            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
+        )
         notes += [
             note,
             "validation rows were held out now: if the bundle was trained on these rows, it is over-confident on them",

@@ -20,8 +20,8 @@ from mla_serve.train.fit.features import (
     Choice,
     Encoded,
     any_corruption,
-    corrupt_column,
     encode_column,
+    encode_corrupted,
     first_corruption,
     stack,
 )
@@ -49,10 +49,12 @@ def fit_after_training(
     rows: Mapping[str, Sequence[Row]],
     device: torch.device,
     seed: int,
+    prior_shift: Sequence[float] = (),
 ) -> Fitted:
     """Fit everything for a trained strategy.
 
-    Args: samples and rows, the splits train and val, decoded and as rows of the table.
+    Args: samples and rows, the splits train and val, decoded and as rows of the table; prior_shift, of the answers, applied
+    after everything has been fitted to validation rows, which have the class frequencies of training.
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
@@ -67,6 +69,7 @@ def fit_after_training(
     fusion = setting.fit(clean, corrupted, names)
     native, bias, weights = strategy.native, strategy.native_bias(), fit_static_weights(clean, names)
     fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=weights)
+    fusion = dataclasses.replace(fusion, prior_shift=list(prior_shift))
 
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), corrupted.rows(kept), names, fusion)
@@ -94,8 +97,7 @@ class Corruptor:
         encoded = {}
         for position, (name, spec) in enumerate(self._inputs.items()):
             seed = int(np.random.SeedSequence([self._seed, stream, position]).generate_state(1)[0])
-            column = corrupt_column(self._rows, name, spec, choice(spec), seed, self._strategy.encoders[name])
-            encoded[name] = encode_column(self._strategy, name, column, self._device)
+            encoded[name] = encode_corrupted(self._strategy, self._rows, name, spec, choice(spec), seed, self._device)
         return encoded
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from torch import Tensor
 from mla_serve.fusion.formula import Array
 from mla_serve.inputs import Input
 from mla_serve.inputs.corruptions import SEVERITIES
+from mla_serve.progress import Progress
 from mla_serve.table import Row, read_payload
-from mla_serve.train.data.samples import Column, make_column
-from mla_serve.train.encoders import Encoder
+from mla_serve.train.data.samples import Column, batches_of, mean_by_row
 from mla_serve.train.strategies import Strategy
 
-BATCH = 256
+CHUNK = 64  # rows that are decoded at a time
 Choice = Callable[[np.random.Generator], str | None]
 """Draws the name of a corruption; None leaves the payload as it is."""
 
@@ -31,15 +32,20 @@ class Encoded:
     logits: Array
 
 
-@torch.no_grad()
 def encode_column(strategy: Strategy, name: str, column: Column, device: torch.device) -> Encoded:
     """Encode a modality. The features of a row's windows are averaged, as the predictor does."""
+    return _encode(strategy, name, batches_of(column.windows), column.count, device)
+
+
+@torch.no_grad()
+def _encode(strategy: Strategy, name: str, batches: Iterable[Tensor], count: Tensor, device: torch.device) -> Encoded:
+    """Encode windows in batches. Args: count (N,), the number of windows of each row, complete after the last batch."""
     strategy.eval()
-    windows = torch.cat([strategy.encoders[name](part.to(device)).cpu() for part in column.windows.split(BATCH)])
-    features = column.mean_by_row(windows)[column.present]
+    windows = torch.cat([strategy.encoders[name](part.to(device)).cpu() for part in batches])
+    features = mean_by_row(windows, count)[count > 0]
     head = strategy.heads[strategy.head_of[name]]
     logits: Tensor = head(features.to(device)).cpu()
-    return Encoded(column.present.numpy(), features.numpy(), logits.numpy())
+    return Encoded((count > 0).numpy(), features.numpy(), logits.numpy())
 
 
 def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
@@ -51,22 +57,40 @@ def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
     return logits, present
 
 
-def corrupt_column(
+def encode_corrupted(
+    strategy: Strategy,
     rows: Sequence[Row],
     name: str,
     spec: Input,
     choose: Choice,
     seed: int,
-    encoder: Encoder | None = None,
-) -> Column:
-    """Decode a modality of every row with a corruption, which `choose` draws for each, at a random severity."""
+    device: torch.device,
+) -> Encoded:
+    """Encode a modality of every row with a corruption, which `choose` draws for each, at a random severity.
 
-    def decode(number: int) -> Array:
+    Only some rows are decoded at a time.
+    """
+    encoder, count = strategy.encoders[name], torch.zeros(len(rows), dtype=torch.int64)
+
+    def corrupt(number: int) -> Array:
         generator = np.random.default_rng([seed, number])
         severity = int(generator.choice(SEVERITIES))
-        return spec.corrupt(read_payload(rows[number].values[name]), name, choose(generator), severity, generator)
+        payload = read_payload(rows[number].values[name])
+        return spec.corrupt(payload, name, choose(generator), severity, generator)
 
-    return make_column(spec, rows, name, decode, encoder, [None] * len(rows))
+    def batches() -> Iterator[Tensor]:
+        having = [number for number, row in enumerate(rows) if name in row.values]
+        if not having:
+            yield encoder.precompute(torch.from_numpy(np.empty((0, *spec.shape), spec.dtype)))
+        with Progress(f"corrupted {name}", len(having)) as progress, ThreadPoolExecutor() as pool:
+            for at in range(0, len(having), CHUNK):
+                chunk = having[at : at + CHUNK]
+                arrays = list(pool.map(corrupt, chunk))
+                count[chunk] = torch.tensor([len(array) for array in arrays])
+                yield from map(encoder.precompute, batches_of(torch.from_numpy(np.concatenate(arrays))))
+                progress.advance(len(chunk))
+
+    return _encode(strategy, name, batches(), count, device)
 
 
 def first_corruption(spec: Input) -> Choice:

@@ -11,7 +11,6 @@ fronts       the numeric part of the preprocessing, as torch modules
 backbone     front, transformers model and pooling: windows to one vector
 check        compare input, front and features with the processor
 encoders     the encoders that strategies train
-cache        features of frozen encoders on disk
 settings     what rebuilds an encoder without the folder it came from
 """
 

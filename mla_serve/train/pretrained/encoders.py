@@ -7,6 +7,7 @@ replaced by a CompleteEncoder. CompleteEncoder: backbone and projection are both
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Input
+from mla_serve.train.cache.folders import note_use
+from mla_serve.train.cache.store import ArrayStore
 from mla_serve.train.encoders.base import Encoder, Weights
 from mla_serve.train.pretrained.backbone import Backbone
-from mla_serve.train.pretrained.cache import FeatureCache
 from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.pretrained.source import quietly
 
@@ -61,24 +63,31 @@ class Projection(nn.Module):
 
 
 class FeatureExtractor:
-    """A frozen backbone with a cache of its features. Not a module, so that no strategy trains, saves or counts it."""
+    """A frozen backbone with a store of its features. Not a module, so that no strategy trains, saves or counts it."""
 
     def __init__(self, backbone: nn.Module, settings: Pretrained, cache: Path | None, device: torch.device) -> None:
-        """Take the folder of all caches, or None to compute without a cache."""
+        """Take the folder of the cache, or None to compute without one. Raises: ConfigError when it cannot be written."""
         self.backbone = backbone.eval().requires_grad_(False).to(device)
         self.device, self.size = device, settings.size
-        self.cache = FeatureCache(cache / _fingerprint(settings), settings.size) if cache else None
+        self.store: ArrayStore | None = None
+        if cache:
+            self.store = ArrayStore(cache / "features" / _fingerprint(settings), np.dtype(("<f4", (self.size,))))
+            note_use(self.store, f"features of {settings.source}", dataclasses.asdict(settings), None)
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Return the features (N, size) of decoded windows (N, *shape). Equal windows are computed once."""
         keys = [hashlib.sha256(np.ascontiguousarray(window).tobytes()).digest() for window in windows.numpy()]
-        new = {key: at for at, key in enumerate(keys) if self.cache is None or key not in self.cache}
+        stored = self.store.find_whole(keys) if self.store else np.full(len(keys), -1)
+        new = {key: at for at, key in enumerate(keys) if stored[at] < 0}
         computed = self._compute(windows[list(new.values())])
-        if self.cache is not None:
-            self.cache.put(list(new), computed.numpy())
-            return torch.from_numpy(self.cache.get(keys))
-        place = {key: at for at, key in enumerate(new)}
-        return computed[[place[key] for key in keys]]
+        if self.store is None:
+            place = {key: at for at, key in enumerate(new)}
+            return computed[[place[key] for key in keys]]
+        if new:
+            with self.store.writing():
+                self.store.append(list(new), list(computed.numpy()[:, None]))
+        starts = self.store.entries["start"][self.store.find(keys)]
+        return torch.from_numpy(np.array(self.store.records()[starts]).reshape(len(keys), self.size))
 
     @torch.no_grad()
     def _compute(self, windows: Tensor) -> Tensor:
@@ -98,7 +107,7 @@ class FrozenEncoder(Encoder):
         self.end = Projection(settings, width)
 
     def set_backbone(self, backbone: nn.Module, cache: Path | None, device: torch.device) -> None:
-        """Take the backbone that computes the features, and the folder of their cache."""
+        """Take the backbone that computes the features, and the folder of the cache."""
         self.extractor = FeatureExtractor(backbone, self.settings, cache, device)
 
     def precompute(self, windows: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.local_rows import LocalRows
@@ -56,6 +58,14 @@ class Part:
         local = self.local.first(count)
         return Part(self.windows[: len(local.encoded)], self.labels[: len(local.positions)], local)
 
+    def chunks(self, count: int) -> list[Part]:
+        """Split into `count` parts, or fewer where a process has fewer rows: every process makes the same number."""
+        count = min(count, self.local.fewest)
+        if count < 2:
+            return [self]
+        windows, labels = self.windows.tensor_split(count), self.labels.tensor_split(count)
+        return [Part(*piece) for piece in zip(windows, labels, self.local.split(count), strict=True)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -69,6 +79,8 @@ class Options:
     heads: str = "shared"
     turns: str = "all"
     precision: str = "fp32"
+    clip: float | None = None
+    accumulate: int = 1
 
 
 class Strategy(nn.Module, abc.ABC):
@@ -97,7 +109,8 @@ class Strategy(nn.Module, abc.ABC):
         self.classes = next(iter(heads.values())).out_features
         self.width = next(iter(heads.values())).in_features
         self.options = options
-        self.loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+        self.class_weights: Tensor | None = None
+        self._shift: list[float] = []
         self.schedules: dict[str, Schedule] = {}
 
     @classmethod
@@ -131,8 +144,8 @@ class Strategy(nn.Module, abc.ABC):
             schedule.load_state_dict(state["schedules"][name])
 
     def native_bias(self) -> list[float]:
-        """Return the bias (C) that all heads share; empty if they share none."""
-        return []
+        """Return the bias (C) that all heads share, or the part of it that `shift_heads` added; empty if they share none."""
+        return self._shift
 
     def features(self, name: str, windows: Tensor) -> Tensor:
         """Encode windows (B, *shape): (B, D) float32. While training, convolutions and products use --precision."""
@@ -153,8 +166,24 @@ class Strategy(nn.Module, abc.ABC):
 
     def encode(self, name: str, part: Part) -> Tensor:
         """Encode the rows to learn from them: (rows, D). A window that does not count is encoded and dropped."""
-        with part.local.encoding():
-            return self.features(name, part.windows)[: len(part.labels)]
+        chunks = part.chunks(self.options.accumulate)
+        if len(chunks) == 1:
+            return self.encode_chunk(name, part)
+        return torch.cat([self.encode_chunk(name, chunk, recompute=True) for chunk in chunks])
+
+    def encode_chunk(self, name: str, part: Part, *, recompute: bool = False) -> Tensor:
+        """Encode some rows of a batch: (rows, D).
+
+        Args: recompute, keep the features alone, and encode once more when the gradient is needed. So a step on several
+        batches needs the memory of one, and equals a step on one large batch, whatever the strategy's loss is.
+        """
+
+        def encode(windows: Tensor) -> Tensor:
+            with part.local.encoding():
+                return self.features(name, windows)
+
+        features: Tensor = checkpoint(encode, part.windows, use_reentrant=False) if recompute else encode(part.windows)
+        return features[: len(part.labels)]
 
     def mean_loss(self, logits: Tensor, labels: Tensor, total: int) -> Tensor:
         """Return the part of the mean loss over all processes' `total` rows that these rows (rows, C) contribute.
@@ -163,8 +192,27 @@ class Strategy(nn.Module, abc.ABC):
         """
         if not len(labels):
             return logits.sum()  # zero, with gradients of zero, so that every process takes part in the all-reduce
-        loss: Tensor = self.loss(logits, labels)
-        return loss * (len(labels) / total)
+        smoothing = self.options.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing) * (len(labels) / total)
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (self.class_weights.to(losses)[labels] * losses).sum() / total
+
+    def weight_classes(self, weights: Sequence[float]) -> None:
+        """Multiply the loss of each row by the weight of its class (C,). Their mean over the training rows is to be 1."""
+        self.class_weights = torch.tensor(weights) if weights else None
+
+    @torch.no_grad()
+    def shift_heads(self, shift: Sequence[float]) -> None:
+        """Add numbers (C,) to the logits of every modality, by the bias of its head."""
+        self._shift = list(shift)
+        for bias in {id(head.bias): head.bias for head in self.heads.values()}.values() if shift else ():
+            bias += torch.tensor(shift).to(bias)
+
+    def skip_to(self, step: int) -> None:
+        """Move the learning rates on to where they are after `step` batches, if they are not there yet."""
+        for schedule in self.schedules.values():
+            schedule.skip_to(step)
 
     def set_gradients(self, loss: Tensor, *modules: nn.Module) -> float:
         """Set the gradients of the modules (default: all) to those of the sum of the processes' losses; returns that sum."""
@@ -188,12 +236,15 @@ class Schedule:
 
     def __init__(self, module: nn.Module, options: Options, total_steps: int) -> None:
         """Make an optimiser over a module's parameters."""
-        self.optimizer = _optimizer(module, options)
+        self.optimizer, self._clip = _optimizer(module, options), options.clip
         highest = [options.lr * group["speed"] for group in self.optimizer.param_groups]
         self._scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, highest, total_steps=total_steps)
 
     def step(self) -> None:
-        """Apply the gradients and set them to None."""
+        """Clip the gradients, if asked for, apply them and set them to None."""
+        if self._clip:
+            trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, self._clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -201,7 +252,14 @@ class Schedule:
         """Move the learning rate on by one batch."""
         # torch warns if the rate changes before the first step. Here that is no fault: a modality may lack rows.
         self.optimizer._opt_called = True
-        self._scheduler.step()
+        if self._scheduler.last_epoch < self._scheduler.total_steps:  # `skip_to` may have been there before
+            self._scheduler.step()
+
+    def skip_to(self, step: int) -> None:
+        """Move the learning rate on to where it is after `step` batches, if it is not there yet."""
+        if min(step, self._scheduler.total_steps - 1) > self._scheduler.last_epoch:
+            self._scheduler.last_epoch = min(step, self._scheduler.total_steps - 1) - 1
+            self.advance()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimiser's and the schedule's state, plain types and tensors only."""

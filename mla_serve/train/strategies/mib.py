@@ -22,7 +22,7 @@ from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.local_rows import draw_per_row
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.encoders.base import Weights, at_least_float32
-from mla_serve.train.strategies.base import Batch, Options
+from mla_serve.train.strategies.base import Batch, Options, Part
 from mla_serve.train.strategies.joint import JointConcat
 
 BETA = 1e-3
@@ -88,9 +88,22 @@ class Mib(JointConcat):
         """Put a bottleneck behind each encoder."""
         return super().build({name: Bottleneck(encoder) for name, encoder in encoders.items()}, classes, options)
 
+    _divergences: list[Tensor]
+
+    def all_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Encode, and collect the divergences."""
+        self._divergences = []
+        return super().all_features(batch)
+
+    def encode_chunk(self, name: str, part: Part, *, recompute: bool = False) -> Tensor:
+        """Encode, and keep this part of the divergence, a mean over the rows of all processes."""
+        features = super().encode_chunk(name, part, recompute=recompute)
+        self._divergences.append(self.encoders[name].divergence * part.local.weight)
+        return features
+
     def learn(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the gradients of the joint loss and of the divergences."""
-        weights = {name: collectives.local_rows(batch.present_everywhere[name]).weight for name in unimodal}
-        divergence = torch.stack([self.encoders[name].divergence * w for name, w in weights.items()]).sum()
+        divergence = torch.stack(self._divergences).sum()
+        self._divergences = []
         (BETA / 2 * divergence).backward(retain_graph=True)
         return super().learn(batch, unimodal) | collectives.sum_values({"divergence": divergence.item()})

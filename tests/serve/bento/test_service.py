@@ -119,6 +119,28 @@ def test_bentomls_client_finds_the_routes_and_is_answered(
     assert all('"field":"image"' in answer for answer in answers[1:])
 
 
+CLIENT_OF_COLUMNS = """
+import bentoml, sys
+with bentoml.SyncHTTPClient(sys.argv[1]) as client:
+    print(client.predict(columns={"price": 12.5, "colour": None})["label"])
+    try:
+        print(client.predict(columns={"pricee": 12.5}))
+    except bentoml.exceptions.BentoMLException as error:
+        print(error)
+"""
+
+
+def test_bentomls_client_sends_columns_with_every_member(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    bundle, port = make_bundle(tmp_path / "shop", {"columns": "columns"}), free_port()
+    with started(tmp_path / "server", port, MLA_MODEL=str(bundle)) as (process, log):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_ready(process, log, client)
+        command = [sys.executable, "-c", CLIENT_OF_COLUMNS, f"http://127.0.0.1:{port}"]
+        answers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert answers[0] in ("red", "green", "blue")
+    assert '"field":"columns.pricee"' in answers[1]
+
+
 def test_an_unknown_path_is_a_problem_and_no_label_of_a_metric(server: Server) -> None:
     for path in ("/secret-1", "/secret-2", "/predict/secret-3", "/secret%0a4"):
         reply = server.client.get(path)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from mla_serve.errors import InputError
 from mla_serve.serve.http.content_type import ContentType
+from mla_serve.serve.http.fields import FieldNames
 from mla_serve.serve.http.forms import MultipartReader, Part
 
-KNOWN = ("image", "text", "top_k")
+KNOWN = FieldNames({}, ("image", "text", "top_k"))
 LIMIT = 12
 ENDS = (b"--\r\n", b"--", b"\r\n", b"--\r\nmore", b"--\r\n\r\n", b"")
 HEADS = (

@@ -12,11 +12,11 @@ from starlette.types import Message
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.serve.http.content_type import ContentType
-from mla_serve.serve.http.fields import MAX_EMPTY_FIELDS
+from mla_serve.serve.http.fields import MAX_EMPTY_FIELDS, FieldNames
 from mla_serve.serve.http.forms import MultipartReader, Part, read_form, read_urlencoded
 from mla_serve.serve.problems import MalformedRequest
 
-KNOWN = ("image", "text", "top_k")
+KNOWN = FieldNames({}, ("image", "text", "top_k"))
 BODY = (
     b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nhello\r\n'
     b'--b\r\nContent-Disposition: form-data; name="image"; filename="x.png"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n--\r\n'

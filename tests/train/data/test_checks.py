@@ -248,8 +248,8 @@ def test_files_that_cannot_be_read_are_listed_all_at_once(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         make_plan(write(tmp_path, {"train": rows[:8], "val": rows[8:]}))
     first, *lines = str(caught.value).splitlines()
-    assert "2 values that cannot be decoded" in first
-    assert len(lines) == 2
+    assert "2 faults in the data set" in first
+    assert len(lines) == 3  # the last one says what to do
 
 
 def test_labels_that_only_their_spelling_keeps_apart_are_named(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_the_encoder_learns_and_the_head_does_not(make_samples: Callable[..., Sa
     losses = []
     for epoch in range(12):
         generator = torch.Generator().manual_seed(epoch)
-        for batch in training_batches(samples, 20, generator, torch.device("cpu"), augment=False):
+        for batch in training_batches(samples, 20, generator, torch.device("cpu"), augment={}):
             losses.append(late.step(batch)["loss/a"])
     assert losses[-1] < losses[0] - 0.3
     for name, value in late.state_dict().items():

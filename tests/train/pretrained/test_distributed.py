@@ -23,7 +23,7 @@ TUNES = ("image=full", "audio=lora", "text=frozen")
 def command(table: Path, zoo: Zoo, *more: str) -> list[str]:
     """Return the command line of training without augmentation, in fp32."""
     encoders = [f"{name}=hf:{zoo.folder(model)}" for name, model in CHOSEN.items()]
-    options = ["--epochs", "3", "--batch-size", "12", "--width", "8", "--augment", "False", "--precision", "fp32"]
+    options = ["--epochs", "3", "--batch-size", "12", "--width", "8", "--augment", "none", "--precision", "fp32"]
     told = ["--data", str(table), "--name", "mine", "--device", "cpu", *options, "--encoders", *encoders]
     return ["-m", "mla_serve.train", *told, "--tune", *TUNES, *more]
 

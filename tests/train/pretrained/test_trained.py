@@ -20,11 +20,9 @@ from mla_serve.export.export_run import export_run
 from mla_serve.table import read_payload, read_table
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import training_batches
-from mla_serve.train.data.samples import decode_rows
 from mla_serve.train.extend.plan import plan_extension
 from mla_serve.train.plan import make_plan
 from mla_serve.train.pretrained.backbone import Backbone
-from mla_serve.train.pretrained.cache import FeatureCache
 from mla_serve.train.pretrained.encoders import SPEED, CompleteEncoder
 from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
@@ -158,7 +156,7 @@ def test_a_second_run_does_not_ask_the_backbone_again(
 
 def test_another_preprocessing_or_other_weights_have_another_cache(zoo: Zoo, tmp_path: Path) -> None:
     def folders() -> set[str]:
-        return {path.name for path in (tmp_path / "cache").iterdir()}
+        return {path.name for path in (tmp_path / "cache" / "features").iterdir()}
 
     for name in ("bert", "distilbert"):
         use(zoo, name, tmp_path / "cache")
@@ -195,37 +193,33 @@ def test_equal_content_is_computed_once_even_without_a_cache(zoo: Zoo) -> None:
     assert features.shape == (50, 32)
 
 
-def test_a_damaged_part_of_the_cache_is_left_aside_and_computed_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    generator = np.random.default_rng(0)
-    keys = [bytes(generator.integers(0, 256, 32, dtype=np.uint8)) for _ in range(6)]
-    features = generator.standard_normal((6, 5)).astype(np.float32)
-    cache = FeatureCache(tmp_path, 5)
-    cache.put(keys[:4], features[:4])
-    cache.put(keys[4:], features[4:])
-    again = FeatureCache(tmp_path, 5)
-    np.testing.assert_array_equal(again.get(keys[::-1]), features[::-1])
-    largest = max(tmp_path.glob("*.features.npy"), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-7])
-    damaged = FeatureCache(tmp_path, 5)
-    assert "it is damaged" in caplog.text
-    assert [key in damaged for key in keys] == [False] * 4 + [True] * 2
-    damaged.put(keys[:4], features[:4])
-    np.testing.assert_array_equal(FeatureCache(tmp_path, 5).get(keys), features)
+def test_damaged_features_are_computed_anew(zoo: Zoo, tmp_path: Path) -> None:
+    loaded = zoo.load("bert")
+    from mla_serve.train.pretrained.encoders import FeatureExtractor
+
+    windows = torch.cat([torch.from_numpy(loaded.spec.decode(text, "text")) for text in ("one", "two", "one two")])
+    expected = FeatureExtractor(loaded.backbone, loaded.settings, tmp_path, CPU)(windows)
+    (records,) = tmp_path.glob("features/*/records")
+    content = bytearray(records.read_bytes())
+    content[len(content) // 2] ^= 16
+    records.write_bytes(content)
+    seen: list[int] = []
+    loaded.backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    again = FeatureExtractor(loaded.backbone, loaded.settings, tmp_path, CPU)(windows)
+    assert seen == [1]
+    assert torch.allclose(again, expected, atol=1e-6)
 
 
 def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mla_serve.train.data.samples.CHUNK", 5)
+    monkeypatch.setattr("mla_serve.train.data.samples.BATCH", 5)
     planned = make_plan(config)
     strategy = planned.build(0)
     planned.load_backbones(strategy, None, CPU)
     largest: list[int] = []
     for loaded in planned.pretrained.values():
         loaded.backbone.register_forward_pre_hook(lambda _, given: largest.append(len(given[0])))
-    rows = planned.rows["train"]
-    samples = decode_rows(rows, planned.inputs, planned.recipe.classes, dict(strategy.encoders.items()))
-    assert max(largest) <= 5 * planned.inputs["audio"].max_windows  # type: ignore[attr-defined]
+    rows, samples = planned.rows["train"], planned.samples("train", dict(strategy.encoders.items()))
+    assert max(largest) <= 5
     for name, column in samples.columns.items():
         assert column.precomputed
         assert column.windows.shape == (int(column.count.sum()), 32)
@@ -235,11 +229,9 @@ def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, mo
 def test_augmentation_leaves_frozen_modalities_alone(config: TrainConfig) -> None:
     planned = make_plan(config)
     strategy = planned.build(0)
-    planned.load_backbones(strategy, config.runs / "features", CPU)
-    samples = decode_rows(
-        planned.rows["train"], planned.inputs, planned.recipe.classes, dict(strategy.encoders.items())
-    )
-    batch = next(training_batches(samples, 12, torch.Generator().manual_seed(0), CPU, augment=True))
+    planned.load_backbones(strategy, config.runs / ".cache", CPU)
+    samples = planned.samples("train", dict(strategy.encoders.items()))
+    batch = next(training_batches(samples, 12, torch.Generator().manual_seed(0), CPU, planned.choices.augment))
     column = samples.columns["text"]
     rows = batch.rows[column.present[batch.rows]]
     assert torch.equal(batch.inputs("text"), column.windows[column.start[rows]])
@@ -275,7 +267,7 @@ def test_every_strategy_trains_a_frozen_a_tuned_and_an_ordinary_encoder(
 ) -> None:
     encoders = (f"text=hf:{zoo.folder('bert')}", f"audio=hf:{zoo.folder('ast')}")
     options: dict[str, Any] = {"encoders": encoders, "tune": ("audio=lora",), "strategy": strategy, "epochs": 1}
-    folder = train(dataclasses.replace(config, runs=tmp_path, cache=config.runs / "features", **options))
+    folder = train(dataclasses.replace(config, runs=tmp_path, cache=config.runs / ".cache", **options))
     original = zoo.load("ast").backbone.state_dict()
     encoder = folder.restore(folder.read_recipe().build()).encoders["audio"]
     trained = getattr(encoder, "encoder", encoder).backbone.state_dict()  # mib puts a bottleneck behind it

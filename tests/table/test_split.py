@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.table import Row
-from mla_serve.train.data.split import split_validation
+from mla_serve.table import Row, Schema, Table, TableOptions, table_from_lines
+from mla_serve.table.split import split_validation
 
 
 def row(index: int, label: str, groups: Mapping[str, str] | None = None) -> Row:
@@ -81,3 +83,61 @@ def test_a_split_that_cannot_be_made() -> None:
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="between 0 and 1"):
             split_validation(rows, fraction, 0)
+
+
+def raw_rows(count: int, classes: int) -> list[dict[str, Any]]:
+    return [
+        {"label": str(number % classes), "text": f"some words {number}", "who": f"w{number // 4}"}
+        for number in range(count)
+    ]
+
+
+def build(rows: Sequence[Mapping[str, Any]], **options: Any) -> Table:
+    return table_from_lines({"shop.csv": list(enumerate(rows, start=2))}, Path("/x"), "f" * 64, TableOptions(**options))
+
+
+def ids(table: Table) -> dict[str, set[str]]:
+    return {split: {row.id for row in rows} for split, rows in table.splits.items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(40, 120), st.integers(2, 4), st.integers(0, 5))
+def test_a_table_without_splits_is_split_by_class_and_again_alike(count: int, classes: int, seed: int) -> None:
+    rows = raw_rows(count, classes)
+    table = build(rows, seed=seed, kinds={"who": "ignore"})
+    found = ids(table)
+    assert sum(map(len, found.values())) == len(set().union(*found.values())) == count
+    for split in ("val", "test"):
+        assert abs(len(found[split]) - 0.15 * count) <= 1.5
+        counts = Counter(row.label for row in table.splits[split])
+        assert max(counts.values()) - min(counts[str(label)] for label in range(classes)) <= 2
+    assert ids(build(rows, seed=seed, kinds={"who": "ignore"})) == found
+    # A model reads the table of its training into the same splits, and any other into test rows.
+    schema = Schema.from_dict(table.schema.to_dict())
+    assert ids(build(rows, schema=schema)) == found
+    other = table_from_lines({"new.csv": list(enumerate(rows))}, Path("/x"), "0" * 64, TableOptions(schema=schema))
+    assert {split: len(kept) for split, kept in ids(other).items()} == {"test": count}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(60, 120), st.integers(0, 5))
+def test_rows_of_one_group_stay_on_one_side(count: int, seed: int) -> None:
+    table = build(raw_rows(count, 3), group="who", seed=seed)
+    sides = [{row.groups["text"] for row in rows} for rows in table.splits.values()]
+    assert len(sides) == 3
+    assert sum(map(len, sides)) == len(set().union(*sides))
+
+
+def test_shares_are_as_asked() -> None:
+    table = build(raw_rows(100, 2), val=0.3, test=0.1, kinds={"who": "ignore"})
+    assert {split: len(rows) for split, rows in table.splits.items()} == {"train": 60, "val": 30, "test": 10}
+    assert set(build(raw_rows(100, 2), test=0.0).splits) == {"train", "val"}
+    for val, test in ((0.0, 0.1), (0.5, 0.5), (0.1, -0.1)):
+        with pytest.raises(ConfigError, match="expected shares above 0 that leave rows for training"):
+            build(raw_rows(100, 2), val=val, test=test)
+
+
+def test_rows_that_share_a_text_are_said_and_a_group_is_suggested() -> None:
+    rows = [*raw_rows(40, 2), *({"label": "1", "text": "the same words", "who": f"x{n}"} for n in range(5))]
+    assert any(note.startswith("text: 5 rows share a text with another row; --group") for note in build(rows).notes)
+    assert not any("--group" in note for note in build(rows, group="who").notes)

@@ -1,4 +1,4 @@
-"""Hold out validation rows if the table has none."""
+"""Hold out rows for validation and test where the table does not say which."""
 
 from __future__ import annotations
 
@@ -8,10 +8,31 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from mla_serve.errors import ConfigError, DataError
-from mla_serve.table import Row
+from mla_serve.table.dataset import Row
 from mla_serve.table.faults import abbreviate
 
-VALIDATION_FRACTION = 0.2  # of the training rows
+VALIDATION_FRACTION = 0.2  # of the training rows, where a table has no validation rows
+SHARE = 0.15  # of all rows, for validation and for test each, where a table has no splits
+FEW = 200  # rows; a test share of fewer measures roughly
+
+
+def split_rows(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple[dict[str, tuple[Row, ...]], str]:
+    """Split the rows of a table without splits, stratified by class and, where possible, by group.
+
+    Args: val, test: shares of all rows; with a test share of 0 there is no test split.
+    Returns: {split: rows in the order given}; a note on how it was done.
+    Raises: ConfigError for shares out of range; DataError when no class has a second row.
+    """
+    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+        raise ConfigError(
+            f"--val-share {val} --test-share {test}: expected shares above 0 that leave rows for training"
+        )
+    rest, tested, how = _hold_out_share(rows, test, seed) if test else (tuple(rows), (), "")
+    train, validation, how_val = _hold_out_share(rest, val / (1 - test), seed + 1)
+    note = f"{len(rows):,} rows split by class: {len(train):,} for train, {len(validation):,} for val, {len(tested):,} for test"
+    few = f"; {len(tested)} rows measure roughly, --folds 5 uses all rows" if test and len(rows) < FEW else ""
+    splits = {"train": train, "val": validation, "test": tested}
+    return {split: found for split, found in splits.items() if found}, f"{note}; {how or how_val}{few}"
 
 
 def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:
@@ -27,6 +48,12 @@ def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[t
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"got a validation fraction of {fraction}, expected one between 0 and 1; 0.2 is usual")
+    train, val, how = _hold_out_share(rows, fraction, seed)
+    return train, val, f"validation: {len(val)} of {len(rows)} rows held out by class; {how}"
+
+
+def _hold_out_share(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:
+    """Return the rows that stay, those held out, and a note on the groups."""
     generator = random.Random(seed)
     labels = [row.label for row in rows]
     targets = _targets(Counter(labels), fraction, generator)
@@ -36,7 +63,7 @@ def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[t
         held = _hold_out([[index] for index in range(len(rows))], labels, targets, generator)
     train = tuple(row for index, row in enumerate(rows) if index not in held)
     val = tuple(row for index, row in enumerate(rows) if index in held)
-    return train, val, f"validation: {len(val)} of {len(rows)} rows held out by class; {how}"
+    return train, val, how
 
 
 def _targets(totals: Counter[str], fraction: float, generator: random.Random) -> dict[str, int]:

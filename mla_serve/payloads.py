@@ -1,20 +1,21 @@
-"""Turn the values of a caller into parts of a form: paths, bytes, images, arrays, texts, numbers.
+"""Turn the values of a caller into payloads: paths, bytes, open files, images, arrays, texts, numbers, cells.
 
-The client does not need numpy or Pillow. They are imported only for an array or an image, so that they are installed then.
+The client of the service and the Python interface take the same values by this code. numpy and Pillow are imported only for
+an array or an image.
 """
 
 from __future__ import annotations
 
+import datetime
 import io
-import json
+import math
 import operator
 import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from mla_serve.client.model import Modality
 from mla_serve.errors import InputError, UnknownField
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     File = str | bytes | os.PathLike[str] | IO[bytes]
-    Value = File | Image | Array | tuple[Array, int] | Sequence[float] | float
+    Value = File | Image | Array | tuple[Array, int] | Sequence[float] | float | Mapping[str, Any]
 else:
     Value = Any
 
-Parts = list[tuple[str, Any]]
+Cells = dict[str, bool | float | str | None]
 FLOAT_WAV = 3  # format code of IEEE floats
 MAX_WAV = 2**32 - 100  # bytes of samples; the header has 32 bits for the size
 MAX_CHANNELS = 1000
@@ -45,8 +46,19 @@ EXPECTED = {
     "file": ("a file", "send a path, bytes or a file opened in binary mode"),
     "text": ("a text", "send a str"),
     "numbers": ("numbers", "send a list such as [0.5, -1]"),
+    "cells": ("cells by the name of their column", "send a dict such as {'price': 12.5}"),
 }
 """By kind, or else by how the kind is sent: what a message calls the value, and what to send."""
+
+
+class Modality(Protocol):
+    """What is known of a modality: its kind, and how it is sent. Inputs have both, and what GET /model lists has them."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def sent_as(self) -> str: ...
 
 
 def check_sample(sample: Mapping[str, Value | None]) -> dict[str, Value | None]:
@@ -73,14 +85,33 @@ def drop_missing(sample: Mapping[str, Value | None]) -> dict[str, Value]:
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a value means "missing": None, blank text, an empty list, NaN, and NaT and NA of pandas."""
+    """Return whether a value means "missing": None, blank text, an empty list, NaN, NaT and NA of pandas, cells that all are."""
     if value is None or type(value).__name__ == "NAType":
         return True
+    if isinstance(value, Mapping):
+        return all(map(is_missing, value.values()))
     if isinstance(value, str | list):
         return value == [] or (isinstance(value, str) and not value.strip())
-    if hasattr(value, "__len__") or hasattr(value, "read") or _is_image(value):
+    if hasattr(value, "__len__") or hasattr(value, "read") or is_image(value):
         return False
     return bool(value != value)  # NaN and NaT alone do not equal themselves
+
+
+def unwrap(value: Any) -> Any:
+    """Take a picture or sound out of what a Hugging Face dataset holds for it; return any other value as it is.
+
+    {"bytes", "path"} gives the bytes, or else the path; {"array", "sampling_rate"} and a decoder of torchcodec give
+    (array, rate).
+    """
+    if isinstance(value, Mapping):
+        if value.keys() == {"bytes", "path"}:
+            return value.get("bytes") or value.get("path")
+        if value.keys() >= {"array", "sampling_rate"}:
+            return value["array"], value["sampling_rate"]
+    elif callable(getattr(value, "get_all_samples", None)):
+        sound = value.get_all_samples()
+        return sound.data, sound.sample_rate
+    return value
 
 
 def _read_open_file(name: str, value: Any) -> Any:
@@ -103,22 +134,26 @@ def _read_open_file(name: str, value: Any) -> Any:
 def needs_model(value: object) -> bool:
     """Return whether a value can only be sent once the model is known: a str may be a path or a text."""
     return isinstance(value, str) or not (
-        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or _is_image(value)
+        isinstance(value, bytes | bytearray | memoryview | os.PathLike) or is_image(value)
     )
 
 
-def to_part(name: str, value: Value, modality: Modality | None) -> tuple[str, Any]:
-    """Make one part of a form, as httpx's `files` takes it.
+def to_payload(name: str, value: Value, modality: Modality | None) -> bytes | str | list[float] | Cells:
+    """Turn one value into the payload of its modality: the bytes of a file, a text, numbers, or cells that JSON can hold.
 
-    Args: modality, as GET /model describes it; None where the value does not depend on it (see `needs_model`).
+    A picture or sound of a Hugging Face dataset is taken, too: see `unwrap`.
+
+    Args: modality, None where it is not known and the value does not depend on it (see `needs_model`).
     Raises: InputError for a value that cannot be sent as this modality.
     """
+    if modality is None or modality.sent_as != "cells":
+        value = unwrap(value)
     if modality is not None and modality.sent_as != "file":
-        return name, (None, _text(name, value, modality))
-    return name, (name, _file(name, value, modality))
+        return _no_file(name, value, modality)
+    return _file(name, value, modality)
 
 
-def _text(name: str, value: Any, modality: Modality) -> str:
+def _no_file(name: str, value: Any, modality: Modality) -> str | list[float] | Cells:
     if isinstance(value, os.PathLike):
         value = _read(name, value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -127,14 +162,20 @@ def _text(name: str, value: Any, modality: Modality) -> str:
         except UnicodeDecodeError as error:
             raise InputError(name, f"expected UTF-8, got other bytes (at {error.start}); decode the text") from None
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
-        return value
+        return _checked_text(name, value)
     if modality.sent_as == "numbers":
-        return json.dumps(_numbers(name, value, modality))
+        return _numbers(name, value, modality)
+    if modality.sent_as == "cells":
+        return _cells(name, value, modality)
     raise _wrong_type(name, value, modality)
+
+
+def _checked_text(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(name, "the text holds a lone surrogate, which is no character; send UTF-8") from None
+    return text
 
 
 def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
@@ -153,18 +194,49 @@ def _numbers(name: str, value: Any, modality: Modality) -> list[float]:
         raise _wrong_type(name, value, modality) from None
 
 
+def _cells(name: str, value: Any, modality: Modality) -> Cells:
+    """Read a dict, or a row of a DataFrame, as cells that JSON can hold."""
+    if not hasattr(value, "items"):
+        raise _wrong_type(name, value, modality)
+    return {str(column): _cell(f"{name}.{column}", cell) for column, cell in value.items()}
+
+
+def _cell(field: str, cell: Any) -> bool | float | str | None:
+    """Return one cell as JSON can hold it: a date as ISO 8601, a number of numpy or decimal as Python's own."""
+    if is_missing(cell):
+        return None
+    if getattr(cell, "ndim", None) == 0 and hasattr(cell, "item"):
+        is_date = getattr(getattr(cell, "dtype", None), "kind", "") == "M"
+        cell = str(cell) if is_date else cell.item()  # datetime64[ns] would become a whole number
+    if isinstance(cell, datetime.date):
+        return cell.isoformat()
+    if isinstance(cell, str):
+        return _checked_text(field, cell)
+    if isinstance(cell, bool | int):
+        return cell
+    try:
+        number = float(cell)  # also a Decimal
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            field, f"expected a number, a text, a date, True or False, got {_type_name(cell)}; send one"
+        ) from None
+    if not math.isfinite(number):
+        raise InputError(field, f"expected a finite number, got {number}; send None if it is not known")
+    return number
+
+
 def _file(name: str, value: Any, modality: Modality | None) -> bytes:
     kind = modality.kind if modality else None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, str | os.PathLike):
         return _read(name, value)
-    if _is_image(value) and kind in ("image", None):
+    if is_image(value) and kind in ("image", None):
         return _encode_image(name, value)
     if kind == "image" and (hasattr(value, "__array__") or isinstance(value, list | tuple)):
         return _encode_image(name, _image_of_array(name, value))
     if kind == "audio" and isinstance(value, tuple) and len(value) == 2:
-        return _wav(name, *(reversed(value) if _is_rate(value[0]) else value))  # scipy gives (rate, array)
+        return _wav(name, *(reversed(value) if is_rate(value[0]) else value))  # scipy gives (rate, array)
     raise _wrong_type(name, value, modality)
 
 
@@ -185,7 +257,7 @@ def _read(name: str, path: str | os.PathLike[str]) -> bytes:
         ) from None
 
 
-def _is_image(value: object) -> bool:
+def is_image(value: object) -> bool:
     """Return whether this is an image of Pillow, without importing Pillow."""
     return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
@@ -270,7 +342,7 @@ def _wav(name: str, samples: Any, rate: Any) -> bytes:
     array = _array(name, samples)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2 or array.size == 0 or not _is_rate(rate):
+    if array.ndim != 2 or array.size == 0 or not is_rate(rate):
         raise InputError(
             name,
             f"got an array of shape {_array(name, samples).shape} at a rate of {rate!r:.40}; send (array, rate): (T,), "
@@ -308,7 +380,7 @@ def _type_name(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
-def _is_rate(value: object) -> bool:
+def is_rate(value: object) -> bool:
     """Return whether this is a sampling rate: a whole number of any type, also a float such as 8000.0 from a table."""
     try:
         rate = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]

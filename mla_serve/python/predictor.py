@@ -1,0 +1,347 @@
+"""Ask a bundle in this process, with values as they are at hand in Python."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from mla_serve.bundle import predictor as graphs
+from mla_serve.bundle.html import FRAME, table
+from mla_serve.bundle.manifest import MANIFEST, Bundle
+from mla_serve.bundle.results import Prediction
+from mla_serve.bundle.runtime import cores, providers_of
+from mla_serve.errors import DataError, InputError, MissingInput
+from mla_serve.evaluation.results import Evaluation
+from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_more, run_rows, run_split, score_split
+from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.inputs import Array
+from mla_serve.payloads import Value, is_missing
+from mla_serve.python.answers import Answered, answer_columns, to_class_table, to_table
+from mla_serve.python.columns import Columns
+from mla_serve.python.given import Given, read_given
+from mla_serve.python.progress import Screen, log
+from mla_serve.python.tables import NAME
+from mla_serve.table import Row, read_payload
+from mla_serve.table.faults import Faults
+from mla_serve.table.labels import read_label
+from mla_serve.table.schema import Schema
+
+BATCH = 64  # samples that run through the graphs together
+
+
+def load(folder: str | Path, *, device: str = "cpu", threads: int | None = None) -> Predictor:
+    """Load a bundle, to ask it in this process.
+
+    Args: folder, such as "models/shop"; device, cpu or cuda; threads, that each graph uses, by default all cores.
+    Raises: BundleError when the bundle is damaged; ConfigError when onnxruntime is not installed, or has no such device.
+    """
+    return Predictor(Bundle.load(folder), device=device, threads=threads)
+
+
+class Predictor:
+    """A finished model. Thread-safe.
+
+    name: of the model; classes: its labels, in the order of `predict_proba`; modalities: {name: kind}; metrics: what was
+    measured when it was exported, see docs/explanation/numbers.md; folder: of the bundle.
+
+    Every call takes one sample or many:
+
+        model.predict(image="a.jpg", text="blue mug")            one sample
+        model.predict({"image": "a.jpg", "text": "blue mug"})    the same
+        model.predict([{"text": "blue mug"}, {"image": "b.jpg"}])
+        model.predict(frame)                                     a pandas or pyarrow table, or a Hugging Face dataset
+
+    The names are those of modalities, or of columns of the training table. Any may be absent, None, NaN or blank. A picture
+    is a path, bytes, an open file, a PIL image or an array; a sound a path, bytes, an open file or (array, rate); a text a
+    str; a vector a list or an array; columns a dict.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
+        """Open the graphs of a verified bundle; `mla_serve.load` reads one from its folder."""
+        self._asked = {"device": device, "threads": threads}
+        self._graphs = graphs.Predictor(bundle, providers_of(device), threads or cores())
+        self._schema = _schema_of(bundle)
+        self._columns = Columns(bundle.inputs, self._schema)
+        self.name = bundle.manifest.name
+        self.classes = tuple(bundle.manifest.classes)
+        self.modalities = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
+        self.metrics = bundle.manifest.metrics
+        self.folder = bundle.folder
+
+    # An image, a text and so on are keywords; these are the types of what is returned for each kind of data.
+    @overload
+    def predict(
+        self,
+        data: None = ...,
+        /,
+        *,
+        top_k: int | None = ...,
+        fusion: str = ...,
+        coverage: float | None = ...,
+        folder: str | Path | None = ...,
+        verbose: bool | None = ...,
+        **sample: Value | Mapping[str, Any] | None,
+    ) -> Prediction: ...
+    @overload
+    def predict(self, data: Mapping[str, Any], /, **options: Any) -> Prediction: ...
+    @overload
+    def predict(self, data: Sequence[Mapping[str, Any]], /, **options: Any) -> list[Prediction]: ...
+    @overload
+    def predict(self, data: Any, /, **options: Any) -> Any: ...
+    def predict(
+        self,
+        data: Any = None,
+        /,
+        *,
+        top_k: int | None = None,
+        fusion: str = DEFAULT_RULE,
+        coverage: float | None = None,
+        folder: str | Path | None = None,
+        verbose: bool | None = None,
+        **sample: Any,
+    ) -> Any:
+        """Classify one sample or many.
+
+        Args: top_k, list so many classes; fusion, the rule; coverage, also give the labels that contain the true one with
+        this probability; folder, that relative paths are relative to, by default the working directory; verbose, whether to
+        show progress, by default on a terminal and in a notebook.
+        Returns: a Prediction for one sample; a list of them for a list or a Hugging Face dataset; a data frame with the same
+        index, or an Arrow table, for such a table. In a table a value that cannot be read leaves its row to the others, and
+        the column `error` says why; a row without any has no label.
+        Raises: InputError for a sample that cannot be used (in a table: only for its columns and the options).
+        """
+        self._graphs.check_options(fusion, top_k, coverage)
+        given = read_given(data, sample)
+        answers = list(self._answers(given, folder, fusion, top_k, coverage, verbose))
+        if given.form in ("pandas", "arrow"):
+            return to_table(given, answer_columns(answers, self._graphs.names, coverage is not None))
+        predictions = [each.prediction for each in answers]
+        return predictions[0] if given.form == "one" else predictions
+
+    def predict_proba(
+        self,
+        data: Any = None,
+        /,
+        *,
+        fusion: str = DEFAULT_RULE,
+        folder: str | Path | None = None,
+        verbose: bool | None = None,
+        **sample: Any,
+    ) -> Any:
+        """Return the probability of each class, in the order of `classes`.
+
+        Args: as of `predict`.
+        Returns: an array (C,) for one sample, (B, C) for a list; a table with one column for each class for a table. The row of
+        a table without an answer is NaN.
+        Raises: as `predict`.
+        """
+        self._graphs.check_options(fusion, None, None)
+        given = read_given(data, sample)
+        answers = list(self._answers(given, folder, fusion, len(self.classes), None, verbose))
+        rows = np.full((len(answers), len(self.classes)), np.nan)
+        for row, answer in zip(rows, answers, strict=True):
+            if answer.prediction is not None:
+                by_label = answer.prediction.by_label()
+                row[:] = [by_label[label] for label in self.classes]
+        if given.form in ("pandas", "arrow"):
+            return to_class_table(given, rows, self.classes)
+        return rows[0] if given.form == "one" else rows
+
+    def embed(
+        self, data: Any = None, /, *, folder: str | Path | None = None, verbose: bool | None = None, **sample: Any
+    ) -> dict[str, Array]:
+        """Return the features of each modality: {name: (D,)} for one sample, {name: (B, D)} for many, NaN where it is missing.
+
+        Raises: InputError for a value that cannot be read.
+        """
+        given = read_given(data, sample)
+        found: dict[str, dict[int, Array]] = {}
+        count = 0
+        for batch in self._decoded(given, folder, verbose):
+            _raise_faults(batch, count, given)
+            for name in self._graphs.names:
+                if there := [at for at, (arrays, _) in enumerate(batch) if name in arrays]:
+                    features = self._graphs.encode(name, [batch[at][0][name] for at in there])
+                    found.setdefault(name, {}).update(zip((count + at for at in there), features, strict=True))
+            count += len(batch)
+        stacked = {name: _stack(features, count) for name, features in found.items()}
+        return {name: rows[0] for name, rows in stacked.items()} if given.form == "one" else stacked
+
+    def evaluate(
+        self,
+        data: Any,
+        label: str | None = None,
+        *,
+        split: str | None = None,
+        draws: int = DRAWS,
+        folder: str | Path | None = None,
+        verbose: bool | None = None,
+    ) -> Evaluation:
+        """Measure the model on labelled rows: as they are, with modalities left out, and by each modality alone.
+
+        Args: data, a table, a list of dicts, or the path of a data set as `mla-serve evaluate --data` takes it; label, the
+        column of the classes, by default that of the training table, or `label`; split, for a path, or for a column `split`;
+        draws, random masks that each missing rate is averaged over; folder and verbose as of `predict`.
+        Raises: DataError for rows that cannot be used.
+        """
+        run = self._run_split(data, label, split, folder, verbose)
+        results = score_split(self._graphs, run, draws, SHOWN_RULES)
+        more = measure_more(self._graphs, run, draws, SHOWN_RULES)
+        confusion = more.pop("confusion")["rows"]
+        return Evaluation(len(run.rows), self.classes, draws, results["conditions"], confusion, more)
+
+    def _run_split(
+        self, data: Any, label: str | None, split: str | None, folder: str | Path | None, verbose: bool | None
+    ) -> SplitRun:
+        quiet = not Screen(verbose).shown
+        if isinstance(data, str | Path):
+            return run_split(self._graphs, Path(data), split, quiet=quiet)
+        faults = Faults(Path(folder or "."), [NAME])
+        rows = self._labelled_rows(read_given(data, {}), label, split, faults)
+        faults.raise_if_any()
+        return run_rows(self._graphs, rows, split or NAME, "", faults, quiet=quiet)
+
+    def _labelled_rows(self, given: Given, label: str | None, split: str | None, faults: Faults) -> list[Row]:
+        """Read labelled samples into rows; what cannot be read becomes a fault."""
+        column = label or self._schema.label or "label"
+        rows = []
+        for number, sample in enumerate(given.samples, start=1):
+            place = (NAME, number)
+            if split is not None and str(sample.get("split")) != split:
+                continue
+            if is_missing(sample.get(column)):
+                faults.add(place, f"no label in the column {column!r}; fill it, or give label='COLUMN'")
+                continue
+            found = self._columns.read(sample, faults.folder)
+            for modality, fault in found.faults.items():
+                faults.add_value(place, modality, fault)
+            with faults.collecting(place, column):
+                rows.append(Row(str(number), read_label(sample[column]), found.values, {}, {}, place))
+        return rows
+
+    def _answers(
+        self,
+        given: Given,
+        folder: str | Path | None,
+        fusion: str,
+        top_k: int | None,
+        coverage: float | None,
+        verbose: bool | None,
+    ) -> Iterator[Answered]:
+        """Classify samples in batches. Raises: InputError for the first that cannot be used, unless they are rows of a table."""
+        count = 0
+        for batch in self._decoded(given, folder, verbose):
+            if given.form not in ("pandas", "arrow"):
+                _raise_faults(batch, count, given)
+            usable = [arrays for arrays, _ in batch if arrays]
+            found = iter(self._graphs.predict_decoded(usable, fusion, top_k, coverage))
+            for at, (arrays, faults) in enumerate(batch):
+                answer = next(found) if arrays else None
+                if not isinstance(answer, InputError):
+                    yield Answered(answer, faults)
+                    continue
+                if given.form not in ("pandas", "arrow"):
+                    raise _located(answer.field, answer.message, count + at, given)
+                yield Answered(None, {**faults, answer.field: answer.message})
+            count += len(batch)
+
+    def _decoded(
+        self, given: Given, folder: str | Path | None, verbose: bool | None
+    ) -> Iterator[list[tuple[dict[str, Array], dict[str, str]]]]:
+        """Read and decode samples in batches: for each its arrays and its faults, both by modality."""
+        self._check_columns(given)
+        base = Path(folder or ".")
+        with Screen(verbose).bar("predicting", given.count) as advance:
+            samples = iter(given.samples)
+            while batch := list(itertools.islice(samples, BATCH)):
+                decoded = [self._decode(sample, base, given.columns is None) for sample in batch]
+                for _ in decoded:
+                    advance()
+                yield decoded
+
+    def _check_columns(self, given: Given) -> None:
+        if given.columns is not None and (unused := self._columns.check_table(given.columns)):
+            log.info("columns that %s does not read: %s", self.name, ", ".join(unused))
+
+    def _decode(self, sample: Mapping[str, Any], folder: Path, strict: bool) -> tuple[dict[str, Array], dict[str, str]]:
+        """Decode one sample. Args: strict, refuse unknown names: the columns of a table were checked before."""
+        if strict:
+            self._columns.check_names(sample.keys())
+        found = self._columns.read(sample, folder)
+        arrays, faults = {}, dict(found.faults)
+        for name in self._graphs.names:
+            if name in found.values:
+                try:
+                    arrays[name] = self._graphs.decode_one(name, read_payload(found.values[name]))
+                except InputError as error:
+                    faults[name] = error.message
+                except DataError as error:
+                    faults[name] = str(error)
+        if not arrays and not faults:
+            names = ", ".join(self._graphs.names)
+            faults[self._graphs.names[0]] = f"{NOTHING}{names}"
+        return arrays, faults
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the files of the bundle, so that a copy needs no folder: for joblib and scikit-learn."""
+        bundle = self._graphs.bundle
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        files[MANIFEST] = (bundle.manifest.model_dump_json() + "\n").encode()
+        return _restore, (files, self._asked)
+
+    def __repr__(self) -> str:
+        """Write the name, the modalities and the number of classes in one line."""
+        reads = ", ".join(f"{name} ({kind})" for name, kind in self.modalities.items())
+        return f"<Predictor {self.name!r}: reads {reads}; {len(self.classes)} classes>"
+
+    def _repr_html_(self) -> str:
+        """Draw the modalities and the classes, for a notebook."""
+        rows = [[escape(name), escape(kind)] for name, kind in self.modalities.items()]
+        classes = ", ".join(self.classes[:20]) + (" ..." if len(self.classes) > 20 else "")
+        head = f"<div><b>{escape(self.name)}</b> {len(self.classes)} classes: {escape(classes)}</div>"
+        return FRAME.format(head + table(("modality", "kind"), rows))
+
+
+NOTHING = "nothing was given; give at least one of "
+
+
+def _schema_of(bundle: Bundle) -> Schema:
+    """Return what each column of the training table is; empty for a bundle of an older version."""
+    stored: Mapping[str, Any] | None = getattr(bundle.manifest, "table", None)
+    return Schema.from_dict(stored) if stored else Schema()
+
+
+def _restore(files: Mapping[str, bytes], asked: Mapping[str, Any]) -> Predictor:
+    """Rebuild a pickled predictor. The bundle is in memory, so the folder that it is read from can go."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return load(folder, **asked)
+
+
+def _raise_faults(batch: Sequence[tuple[Mapping[str, Array], Mapping[str, str]]], first: int, given: Given) -> None:
+    """Raise the first fault of a batch. Args: first, the number of its first sample."""
+    for at, (_, faults) in enumerate(batch):
+        for name, fault in faults.items():
+            raise _located(name, fault, first + at, given)
+
+
+def _located(name: str, message: str, number: int, given: Given) -> InputError:
+    field = name if given.form == "one" else f"sample {number}, {name}"
+    return MissingInput(field, message) if message.startswith(NOTHING) else InputError(field, message)
+
+
+def _stack(features: Mapping[int, Array], count: int) -> Array:
+    """Put the features of some samples into rows (B, D); the rows of the others are NaN."""
+    rows = np.full((count, len(next(iter(features.values())))), np.nan, dtype=np.float32)
+    for at, one in features.items():
+        rows[at] = one
+    return rows

@@ -1,0 +1,169 @@
+// The field for the columns of a table's row: one typed input for each column, each of which may stay empty.
+
+import { button, el, title } from "./dom.js";
+
+const SHOWN = 8; // columns; a button shows the others
+const NOTHING = "not given"; // what a menu shows for an empty cell
+const MOST_CHOICES = 12; // values that a menu offers; more are suggested while one types
+
+/** A field of columns. A column's own message is the number or date range, or that a value is none of those of training. */
+export function cellsField({ name, modality, changed, say }) {
+  const cells = modality.columns.map((column, i) => makeCell(`${name}-${i}`, column, edited));
+  const filter = el("input", { type: "search", class: "filter", placeholder: "Find a column", autocomplete: "off", "aria-label": `Find a column of ${title(name)}`, oninput: arrange });
+  const more = el("button", { type: "button", class: "button quiet", "aria-expanded": "false", onclick: toggle });
+  const count = el("p", { class: "hint" });
+  const example = button("Example", "again", fillExample, { "aria-label": `Fill ${title(name)} with an example` });
+  const many = cells.length > SHOWN;
+  let expanded = false;
+
+  function edited() {
+    describe();
+    changed();
+  }
+  function describe() {
+    const filled = cells.filter(cell => cell.isFilled()).length;
+    if (!filled) count.textContent = "Fill in what is known; the rest counts as missing";
+    else count.textContent = filled === cells.length ? `All ${filled} filled in` : `${filled} of ${cells.length} filled in; the rest counts as missing`;
+    const hidden = cells.slice(SHOWN).filter(cell => cell.isFilled()).length;
+    more.textContent = expanded ? "Show fewer" : `Show all ${cells.length}${hidden ? ` (${hidden} more filled in)` : ""}`;
+  }
+  /** Show the columns that are looked for; without a search the first ones, or all. */
+  function arrange() {
+    const wanted = filter.value.trim().toLowerCase();
+    cells.forEach((cell, i) => (cell.element.hidden = wanted ? !cell.matches(wanted) : !expanded && i >= SHOWN));
+    more.hidden = Boolean(wanted);
+    more.setAttribute("aria-expanded", String(expanded));
+    describe();
+    if (cells.every(cell => cell.element.hidden)) count.textContent = "No column has this in its name";
+  }
+  function toggle() {
+    expanded = !expanded;
+    arrange();
+  }
+  function setAll(content) {
+    cells.forEach(cell => cell.set(Object.hasOwn(content, cell.name) ? content[cell.name] : null));
+    describe();
+  }
+  function fillExample() {
+    setAll(Object.fromEntries(cells.map(cell => [cell.name, cell.example()])));
+    changed();
+  }
+
+  arrange();
+  return {
+    element: el(
+      "div", { class: "row-of-cells" },
+      many && filter,
+      el("div", { class: "cells" }, ...cells.map(cell => cell.element)),
+      el("div", { class: "tools row" }, example, many && more, count),
+    ),
+    noiseless: true,
+    accepts: () => false,
+    clear: () => setAll({}),
+    load: content => setAll(typeof content === "string" ? JSON.parse(content) : content),
+    mark(column) {
+      cells.forEach(cell => cell.mark(cell.name === column));
+      if (cells.some(cell => cell.name === column && cell.element.hidden)) toggle();
+    },
+    payload() {
+      const unreadable = cells.find(cell => cell.isUnreadable());
+      if (unreadable) say(`this is no ${unreadable.type}, so it is left out`, unreadable.name);
+      const filled = cells.filter(cell => cell.isFilled());
+      return filled.length ? JSON.stringify(Object.fromEntries(filled.map(cell => [cell.name, cell.value()]))) : null;
+    },
+  };
+}
+
+/** Make the input of one column: {element, name, type, value(), set(value), example(), mark(wrong), ...}. */
+function makeCell(id, column, edited) {
+  const { input, list, read, write, example } = INPUTS[column.type](column);
+  const note = el("span", { class: "hint", id: `note-${id}` });
+  input.id = `cell-${id}`;
+  input.setAttribute("aria-describedby", note.id);
+  if (list) {
+    list.id = `list-${id}`;
+    input.setAttribute("list", list.id);
+  }
+  const remark = () => (note.textContent = isUnusual(column, input.value) ? unusual(column) : "");
+  input.addEventListener("input", () => {
+    input.removeAttribute("aria-invalid");
+    remark();
+    edited();
+  });
+  return {
+    name: column.name,
+    type: column.type,
+    element: el("div", { class: "cell", "data-column": column.name }, el("label", { htmlFor: input.id }, el("bdi", {}, column.name)), input, list, note),
+    matches: text => column.name.toLowerCase().includes(text),
+    isFilled: () => input.value.trim() !== "",
+    isUnreadable: () => input.validity.badInput,
+    value: () => read(input.value),
+    set(value) {
+      input.value = value === null || value === undefined ? "" : write(value);
+      input.removeAttribute("aria-invalid");
+      remark();
+    },
+    example,
+    mark: wrong => (wrong ? input.setAttribute("aria-invalid", "true") : input.removeAttribute("aria-invalid")),
+  };
+}
+
+// By the type of a column: its input, how its text is read and written, and a value for an example.
+const INPUTS = {
+  number: column => ({
+    input: el("input", { type: "number", step: "any", placeholder: range(column), autocomplete: "off" }),
+    read: Number,
+    write: String,
+    example: () => column.middle,
+  }),
+  category: column => ({ ...categoryInput(column), read: text => text, example: () => column.values[0] ?? null }),
+  date: column => ({
+    input: el("input", { type: "date" }),
+    read: text => text,
+    write: value => String(value).slice(0, 10),
+    example: () => (column.high === null ? null : String(column.high).slice(0, 10)),
+  }),
+  yes_no: () => ({
+    input: el("select", {}, ...[["", NOTHING], ["yes", "yes"], ["no", "no"]].map(([value, text]) => el("option", { value }, text))),
+    read: text => text === "yes",
+    write: value => (value === true || value === "yes" ? "yes" : "no"),
+    example: () => true,
+  }),
+};
+
+/** A menu of few values; a text with suggestions where there are more. */
+function categoryInput(column) {
+  const options = column.values.map(value => el("option", { value }, value));
+  if (column.value_count <= MOST_CHOICES) {
+    const input = el("select", {}, el("option", { value: "" }, NOTHING), ...options);
+    const write = value => {
+      // A sample may have a value that training did not have.
+      if (!column.values.includes(String(value))) input.append(el("option", { value: String(value) }, String(value)));
+      return String(value);
+    };
+    return { input, write };
+  }
+  const few = column.values.slice(0, 2).join(", ");
+  const input = el("input", { type: "text", placeholder: `${few}, …`, autocomplete: "off", spellcheck: false, dir: "auto" });
+  return { input, list: el("datalist", {}, ...options), write: String };
+}
+
+function isUnusual(column, text) {
+  if (!text.trim()) return false;
+  if (column.type === "number") return column.low !== null && (Number(text) < column.low || Number(text) > column.high);
+  if (column.type === "date") return column.low !== null && (text < String(column.low).slice(0, 10) || text > String(column.high).slice(0, 10));
+  return column.type === "category" && column.values.length === column.value_count && !column.values.includes(text);
+}
+
+function unusual(column) {
+  return column.type === "category" ? "not among the values seen in training" : `in training ${range(column)}`;
+}
+
+function range({ low, high }) {
+  if (low === null) return "";
+  return typeof low === "number" ? `${short(low)} to ${short(high)}` : `${low.slice(0, 10)} to ${high.slice(0, 10)}`;
+}
+
+function short(number) {
+  return Number(number.toPrecision(4)).toString();
+}

@@ -1,0 +1,213 @@
+"""Find what every column is: what the user says, what its name says, else what `infer.py` says; and name the modalities."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from anyascii import anyascii
+
+from mla_serve.errors import ConfigError
+from mla_serve.table.cells import find_cell, is_missing
+from mla_serve.table.declaration import STANDARD_KINDS, WHOLE_FILE, Declaration, check_kind, is_usable_name
+from mla_serve.table.faults import Faults, InvalidValue, Place, join_names
+from mla_serve.table.infer import Column, force_role, infer_cell_role, infer_role
+from mla_serve.table.labels import check_labels, find_label
+from mla_serve.table.options import TableOptions
+from mla_serve.table.records import Record
+from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
+
+COLUMNS = "columns"
+"""The modality of all numbers, categories, dates and yes/no columns that dataset.json does not group."""
+WORDS_OF_FILES = {"path", "paths", "file", "files", "filename", "filepath", "name", "fname"}
+WORDS_OF_MEDIA = {"image", "img", "picture", "pic", "photo", "audio", "sound", "wav", "recording", "clip"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says: dataset.json, and the options, which overrule it."""
+
+    declaration: Declaration
+    options: TableOptions
+
+    @property
+    def label(self) -> str | None:
+        """The column of the classes."""
+        return self.options.label or self.declaration.label
+
+    @property
+    def split(self) -> str:
+        """The column of the splits."""
+        return self.declaration.split or "split"
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Column -> what it holds."""
+        return {**self.declaration.columns, **self.options.kinds}
+
+    def groups(self, modalities: Mapping[str, str]) -> dict[str, str]:
+        """Return modality -> column whose values group it."""
+        column = self.options.group or self.declaration.group
+        if column:
+            return dict.fromkeys(modalities, column)
+        return {name: column for name, column in self.declaration.groups.items() if name in modalities}
+
+    @property
+    def group_columns(self) -> list[str]:
+        """All columns that group rows."""
+        column = self.options.group or self.declaration.group
+        return [column] if column else list(dict.fromkeys(self.declaration.groups.values()))
+
+
+def find_schema(records: Sequence[Record], said: Said, folder: Path, faults: Faults) -> Schema:
+    """Find the role of each column; columns that cannot be used become faults.
+
+    Raises: ConfigError for options that name no column or no kind.
+    """
+    columns = _collect(records, said, folder)
+    place = (records[0].place[0], 0)
+    _check_options(columns, said.options)
+    label = _find_label(columns, said, place, faults)
+    roles = [_find_role(column, label, said, place, faults) for column in columns.values()]
+    taken = {*said.declaration.modalities, *(said.options.known.modalities if said.options.known else ())}
+    schema = Schema(label, tuple(_name_modalities([role for role in roles if role], taken)))
+    _check_declared(records, schema, said, faults)
+    return schema
+
+
+def _collect(records: Sequence[Record], said: Said, folder: Path) -> dict[str, Column]:
+    """Gather the cells of each column, in the order of the columns; also of nested fields that are declared."""
+    names = dict.fromkeys(name for record in records for name in record.cells)
+    names |= dict.fromkeys(name for source in said.declaration.sources.values() for name in source)
+    cells = {name: [find_cell(record.cells, name) for record in records] for name in names}
+    return {
+        name: Column(name, [cell for cell in found if not is_missing(cell)], len(records), folder)
+        for name, found in cells.items()
+    }
+
+
+def _check_options(columns: Mapping[str, Column], options: TableOptions) -> None:
+    for name, kind in options.kinds.items():
+        if name not in columns:
+            raise ConfigError(f"--kinds {name}={kind}: no such column; the table has {join_names(columns)}")
+        try:
+            check_kind(name, kind)
+        except InvalidValue as error:
+            raise ConfigError(f"--kinds {error}") from None
+
+
+def _find_label(columns: Mapping[str, Column], said: Said, place: Place, faults: Faults) -> str | None:
+    try:
+        label = find_label({name: column.cells for name, column in columns.items()}, said.label)
+        check_labels(label, columns[label].cells)
+    except InvalidValue as error:
+        faults.add(place, str(error))
+        return None
+    return label
+
+
+def _find_role(column: Column, label: str | None, said: Said, place: Place, faults: Faults) -> ColumnRole | None:
+    """Return the role of a column; None for one that became a fault."""
+    decided = _known_role(column, said.options.known) or _role_by_name(column, label, said)
+    if decided:
+        return decided
+    with faults.collecting(place, column.name):
+        return _declared_role(column, said) or _standard_role(column) or infer_role(column)
+    return None
+
+
+def _known_role(column: Column, known: Schema | None) -> ColumnRole | None:
+    """Return the role that a column has in a model, if it is part of a modality there."""
+    roles = known.roles if known else ()
+    return next((role for role in roles if role.column == column.name and role.modality), None)
+
+
+def _role_by_name(column: Column, label: str | None, said: Said) -> ColumnRole | None:
+    """Return the role that the name alone decides."""
+    name, count = column.name, f"{column.different:,} values"
+    if name == label:
+        return ColumnRole(name, "label", reason=f"label, {column.different:,} classes")
+    used = name in said.kinds or name in STANDARD_KINDS or any(name in s for s in said.declaration.sources.values())
+    if used or not column.cells:
+        return None
+    if name == said.split:
+        return ColumnRole(name, "split", reason="split")
+    if name in said.group_columns:
+        return ColumnRole(name, "group", reason=f"group, {count}")
+    if name in ("id", "present"):
+        return ColumnRole(name, name, reason="id of the rows" if name == "id" else "masks for evaluate --draws 0")
+    return ColumnRole(name, "ignored", reason="ignored, part of meta") if name.startswith("meta.") else None
+
+
+def _declared_role(column: Column, said: Said) -> ColumnRole | None:
+    """Return the role that the user gives a column."""
+    for modality, sources in said.declaration.sources.items():
+        if column.name in sources and column.name not in said.options.kinds:
+            kind = said.declaration.modalities[modality]
+            return replace(_role_in_modality(column, kind), modality=modality) if column.cells else None
+    return force_role(column, said.kinds[column.name]) if column.name in said.kinds else None
+
+
+def _role_in_modality(column: Column, kind: str) -> ColumnRole:
+    if kind != COLUMNS:
+        return force_role(column, kind)
+    nested = column.holds(dict)
+    return ColumnRole(column.name, COLUMNS, reason="cells of several columns") if nested else infer_cell_role(column)
+
+
+def _standard_role(column: Column) -> ColumnRole | None:
+    """Return the role of a column called image, audio or text."""
+    kind = STANDARD_KINDS.get(column.name)
+    return replace(force_role(column, kind), modality=kind) if kind and column.cells else None
+
+
+def _name_modalities(roles: Sequence[ColumnRole], taken: Collection[str]) -> list[ColumnRole]:
+    """Give each column with values the modality that it is part of. Args: taken, names that cannot be given again."""
+    together = COLUMNS if COLUMNS not in taken else f"{COLUMNS}_2"
+    taken = {*taken, *(role.modality for role in roles if role.modality), COLUMNS, together}
+    named = []
+    for role in roles:
+        modality = role.modality
+        if modality is None and role.role in CELL_KINDS:
+            modality = together
+        elif modality is None and role.role in ("image", "audio", "text", "vector"):
+            modality = _free_name(role, taken)
+            taken.add(modality)
+        named.append(replace(role, modality=modality))
+    return named
+
+
+def _free_name(role: ColumnRole, taken: Collection[str]) -> str:
+    """Return a name for the modality of a column: its own in lower case, or its kind for names such as image_path."""
+    slug = re.sub(r"[^a-z0-9]+", "_", anyascii(role.column).lower()).strip("_")
+    words = set(slug.split("_"))
+    if words & WORDS_OF_FILES and words <= WORDS_OF_FILES | WORDS_OF_MEDIA and role.role in ("image", "audio"):
+        slug = role.role
+    slug = slug[:50]
+    tries = [
+        slug,
+        f"{slug}_{role.role}",
+        f"{role.role}_{slug}",
+        *(f"{role.role}_{number}" for number in range(2, 10_000)),
+    ]
+    return next(name for name in tries if is_usable_name(name) and name not in taken)
+
+
+def _check_declared(records: Sequence[Record], schema: Schema, said: Said, faults: Faults) -> None:
+    """Add faults for declared modalities without training rows, and for group columns that do not exist."""
+    train = [record for record in records if record.split in ("train", "")]
+    declaration, modalities = said.declaration, schema.modalities
+    for name, sources in declaration.sources.items():
+        if train and not any(record.has(column) for record in train for column in sources):
+            where = repr(name) if sources == (name,) else f"{name!r} in {join_names(sources)}"
+            faults.add(
+                WHOLE_FILE, f"modalities: no row of train has a value for {where}; add some, or do not declare it"
+            )
+    known = {**STANDARD_KINDS, **declaration.modalities, **modalities}
+    for name in [name for name in declaration.groups if name not in known]:
+        faults.add(WHOLE_FILE, f"group: unknown modality {name!r}; expected some of {join_names(known)}")
+    for column in said.group_columns:
+        if not any(record.has(column) for record in records):
+            faults.add(WHOLE_FILE, f"group: no row has a value at {column!r}; correct its spelling or remove it")

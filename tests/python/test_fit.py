@@ -1,0 +1,157 @@
+"""Training from Python: the same model as the command trains, from a table that is never written to disk."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import mla_serve
+from mla_serve.errors import ConfigError, DataError
+from mla_serve.payloads import is_missing
+from mla_serve.python.fit import _fields, _name
+from mla_serve.python.tables import table_in_memory
+from mla_serve.python.values import to_cell
+from mla_serve.table.options import TableOptions
+
+WORDS = {"red": ("crimson", "scarlet", "ruby"), "blue": ("navy", "azure", "sky"), "green": ("lime", "olive", "moss")}
+SETTINGS: dict[str, Any] = {"epochs": 2, "width": 8, "threads": 1, "verbose": False}
+
+
+def colours(rows: int = 48) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    labels = [list(WORDS)[n % 3] for n in range(rows)]
+    texts = [" ".join([*generator.choice(WORDS[label], 2), str(n)]) for n, label in enumerate(labels)]
+    split = ["test" if n % 4 == 0 else "train" for n in range(rows)]
+    return pd.DataFrame({"text": texts, "label": labels, "split": split}, index=range(100, 100 + rows))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> mla_serve.Predictor:
+    """Train once on a frame."""
+    folder = tmp_path_factory.mktemp("fit")
+    return mla_serve.fit(colours(), out=folder / "models" / "colours", runs=folder / "runs", **SETTINGS)
+
+
+def test_a_frame_becomes_a_bundle_that_is_measured_on_its_test_rows(trained: mla_serve.Predictor) -> None:
+    assert trained.name == "colours"
+    assert trained.classes == ("blue", "green", "red")
+    assert trained.modalities == {"text": "text"}
+    assert trained.metrics["split"] == "test"
+    assert trained.metrics["rows"] == 12
+    measured = trained.evaluate(colours().query("split == 'test'"))
+    assert measured.scores == pytest.approx(trained.metrics["conditions"]["full"]["calibrated"] | measured.scores)
+    assert trained.metrics["conditions"]["full"]["calibrated"]["nll"] == pytest.approx(measured.scores["nll"])
+    assert mla_serve.load(trained.folder).predict(text="navy") == trained.predict(text="navy")
+
+
+def test_an_older_bundle_is_kept_and_nothing_else_is_replaced(trained: mla_serve.Predictor, tmp_path: Path) -> None:
+    again = mla_serve.fit(colours(), out=trained.folder, runs=tmp_path, **SETTINGS)
+    assert mla_serve.load(trained.folder.with_name("colours.old")).predict(text="sky") == trained.predict(text="sky")
+    assert again.predict(text="sky") == trained.predict(text="sky"), "the same seed gives the same model"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"holds notes\.txt"):
+        mla_serve.fit(colours(), out=tmp_path / "mine", runs=tmp_path / "runs", **SETTINGS)
+
+
+def test_every_form_of_a_table_gives_the_same_rows(tmp_path: Path) -> None:
+    frame = colours()
+    records = frame.to_dict("records")
+    by_split = {split: rows.drop(columns="split") for split, rows in frame.groupby("split")}
+    tables = [
+        table_in_memory(data, tmp_path, TableOptions())
+        for data in (frame, records, iter(records), pa.Table.from_pandas(frame), by_split)
+    ]
+    seen = [{s: [(row.label, row.values) for row in rows] for s, rows in table.splits.items()} for table in tables]
+    assert all(each == seen[0] for each in seen)
+    assert len({table.fingerprint for table in tables[:3]}) == 1
+    changed = table_in_memory(frame.assign(text=frame.text.str.upper()), tmp_path, TableOptions())
+    assert changed.fingerprint != tables[0].fingerprint
+
+
+def test_a_faulty_row_of_a_frame_is_named_by_its_number(tmp_path: Path) -> None:
+    frame = colours()
+    frame.loc[102, "label"] = None
+    assert "1 row without a label left out (data:3)" in table_in_memory(frame, tmp_path, TableOptions()).notes
+    with pytest.raises(DataError, match=r"data:1: text: no file '.*' in the folder"):
+        table_in_memory(colours(), tmp_path, TableOptions(kinds={"text": "image"}))
+    with pytest.raises(DataError, match="give one sample"):
+        table_in_memory([1, 2], tmp_path, TableOptions())
+
+
+def test_settings_are_those_of_the_command(tmp_path: Path) -> None:
+    found = _fields({"encoders": {"image": "resnet18"}, "modalities": "text", "out": "models/x", "epochs": None})
+    assert found == {"encoders": ("image=resnet18",), "modalities": ("text",), "out": Path("models/x")}
+    with pytest.raises(ConfigError, match=r"epoch: fit has no such setting; did you mean epochs\?"):
+        mla_serve.fit(colours(), epoch=3)
+    assert [_name(out) for out in (None, "models/Shop", Path("a/b.c"), "models/7")] == [
+        "model",
+        "shop",
+        "model",
+        "model",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (decimal.Decimal("1.5"), 1.5),
+        (pd.Timestamp("2026-03-01"), datetime.datetime(2026, 3, 1)),
+        (np.datetime64("2026-03-01"), datetime.datetime(2026, 3, 1)),
+        (datetime.date(2026, 3, 1), datetime.datetime(2026, 3, 1)),
+        (np.array([1.0, 2.0]), [1.0, 2.0]),
+        ((1, 2), [1, 2]),
+        (Path("a/b.png"), "a/b.png"),
+        ({"bytes": b"x", "path": None}, b"x"),
+        ({"bytes": None, "path": "a.png"}, "a.png"),
+        (bytearray(b"x"), b"x"),
+        (pd.NA, None),
+        (pd.NaT, None),
+        (float("nan"), None),
+        ("", None),
+    ],
+    ids=repr,
+)
+def test_values_become_cells(value: Any, cell: Any) -> None:
+    found = to_cell("column", value)
+    assert found == cell
+    assert type(found) is type(cell) or isinstance(found, datetime.datetime)
+    assert is_missing(found) == (cell is None)
+
+
+def test_pictures_and_sounds_become_the_bytes_of_files() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for picture in (pixels, Image.fromarray(pixels)):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(to_cell("c", picture)))), pixels)
+    sound = np.zeros(100, np.float32)
+    for given in ((sound, 8000), (8000, sound), {"array": sound, "sampling_rate": 8000, "path": "x"}):
+        assert to_cell("c", given)[:4] == b"RIFF"
+
+
+def test_lines_go_to_the_logger_and_are_printed_only_if_nobody_logs_them(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from mla_serve.python.progress import Screen, log
+
+    with caplog.at_level(logging.INFO, "mla_serve"):
+        Screen(verbose=True).say("logged")
+    assert "logged" in caplog.text
+    with caplog.at_level(logging.WARNING, "mla_serve"):
+        Screen(verbose=True).say("printed")
+        Screen(verbose=False).say("quiet")
+        Screen().say("no terminal")
+    assert capsys.readouterr().err == "printed\n"
+    assert log.handlers == []

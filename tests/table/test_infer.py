@@ -1,0 +1,283 @@
+"""What columns are taken for, whatever the order of the rows, and how they are read."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mla_serve.errors import ConfigError, DataError
+from mla_serve.table import Table, TableOptions, read_table, table_from_lines
+from mla_serve.table.schema import Schema
+
+Cells = dict[str, Any]
+Make = Callable[..., Path]
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+WAV = b"RIFF\x24\0\0\0WAVEfmt " + bytes(20)
+
+
+def build(rows: Sequence[Cells], folder: Path = Path("/nowhere"), **options: Any) -> Table:
+    """Take rows through all steps but the reading of files."""
+    return table_from_lines({"shop.csv": list(enumerate(rows, start=2))}, folder, "0" * 64, TableOptions(**options))
+
+
+def table_of(column: str, cells: Sequence[Any], folder: Path = Path("/nowhere"), **options: Any) -> Table:
+    """Build a table of two classes from the cells of one column."""
+    rows = [{"label": "ab"[number % 2], "text": "some words", column: cell} for number, cell in enumerate(cells)]
+    return build(rows, folder, **options)
+
+
+def role_of(column: str, cells: Sequence[Any], folder: Path = Path("/nowhere"), **options: Any) -> str:
+    roles = {role.column: role.role for role in table_of(column, cells, folder, **options).schema.roles}
+    return roles[column]
+
+
+COUNT = 24
+EXAMPLES: dict[str, tuple[str, Sequence[Any]]] = {
+    "fractions": ("number", [f"{n}.5" for n in range(COUNT)]),
+    "decimal commas": ("number", [f"1.{n:03},5" for n in range(COUNT)]),
+    "thousands": ("number", [f"{n},500.25" for n in range(COUNT)]),
+    "euros": ("number", [f"{n},50 €" for n in range(COUNT)]),
+    "rupees": ("number", [f"Rs. {n * 100}" for n in range(COUNT)]),
+    "per cent": ("number", [f"{n} %" for n in range(COUNT)]),
+    "numbers with gaps": ("number", [f"{n * 7 % 11}" if n % 3 else "N/A" for n in range(COUNT)]),
+    "counts": ("number", [n % 4 for n in range(COUNT)]),
+    "zip codes": ("category", [f"{80000 + n % 5}" for n in range(COUNT)]),
+    "leading zeros": ("category", [f"0{n % 5}" for n in range(COUNT)]),
+    "colours": ("category", [("red", "green", "dark blue")[n % 3] for n in range(COUNT)]),
+    "kitchens": ("category", [("Kitchen & Dining", "Baby Care")[n % 2] for n in range(COUNT)]),
+    "yes and no": ("yes_no", [("yes", "No")[n % 2] for n in range(COUNT)]),
+    "ja und nein": ("yes_no", [("ja", "nein")[n % 2] for n in range(COUNT)]),
+    "truth values": ("yes_no", [n % 2 == 0 for n in range(COUNT)]),
+    "ISO dates": ("date", [f"2024-01-{n + 1:02}" for n in range(COUNT)]),
+    "dates and times": ("date", [f"2024-01-{n + 1:02} 10:30" for n in range(COUNT)]),
+    "days first": ("date", [f"{n + 1}/12/2024" for n in range(COUNT)]),
+    "months by name": ("date", [f"{n + 1} Mar 2024" for n in range(COUNT)]),
+    "date objects": ("date", [datetime.date(2024, 1, n + 1) for n in range(COUNT)]),
+    "titles": ("text", [f"blue mug number {n}" for n in range(COUNT)]),
+    "Chinese": ("text", [f"蓝色的杯子很好看{n}" for n in range(COUNT)]),
+    "JSON lists": ("vector", [f"[{n}, 2.5]" for n in range(COUNT)]),
+    "commas": ("vector", [f"0,{n},2.5" for n in range(COUNT)]),
+    "as NumPy prints": ("vector", [f"[0.1 {n}.\n 0.3]" for n in range(COUNT)]),
+    "lists": ("vector", [[n, 2.5] for n in range(COUNT)]),
+    "pictures in the table": ("image", [PNG for _ in range(COUNT)]),
+    "as Hugging Face stores sound": ("audio", [{"bytes": WAV, "path": "a.wav"} for _ in range(COUNT)]),
+    "hashes": ("ignored", [f"{n:032x}" for n in range(COUNT)]),
+    "running numbers": ("ignored", list(range(COUNT))),
+    "always the same": ("ignored", ["EUR"] * COUNT),
+    "nothing": ("ignored", [None] * COUNT),
+    "objects": ("ignored", [{"a": n} for n in range(COUNT)]),
+    "web pages": ("ignored", [f"https://example.org/{n}" for n in range(COUNT)]),
+    "videos": ("ignored", [f"clips/{n}.mp4" for n in range(COUNT)]),
+    "lists of words": ("ignored", [["a", "b"] for _ in range(COUNT)]),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_column_is_taken_for_what_it_is(name: str) -> None:
+    expected, cells = EXAMPLES[name]
+    assert role_of(name, cells) == expected
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_order_of_the_rows_does_not_matter(name: str) -> None:
+    cells = list(EXAMPLES[name][1])
+    before = table_of(name, cells).schema
+    random.Random(0).shuffle(cells)
+    assert table_of(name, cells).schema.roles == before.roles
+
+
+numbers = st.floats(-1e6, 1e6).map(lambda number: f"{number:.2f}")
+dates = st.dates(datetime.date(1900, 1, 1)).map(datetime.date.isoformat)
+missing = st.sampled_from(["", None, float("nan")])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(numbers | missing, min_size=20, max_size=40).filter(lambda cells: len({*map(str, cells)}) > 4))
+def test_numbers_with_gaps_are_numbers(cells: list[Any]) -> None:
+    table = table_of("price", cells)
+    assert {role.column: role.role for role in table.schema.roles}["price"] == "number"
+    read = sum("columns" in row.values for rows in table.splits.values() for row in rows)
+    assert read == sum(isinstance(cell, str) and bool(cell) for cell in cells)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(dates | missing, min_size=20, max_size=40).filter(lambda cells: len({*map(str, cells)}) > 4))
+def test_dates_with_gaps_are_dates(cells: list[Any]) -> None:
+    assert role_of("bought", cells) == "date"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["red", "green", "dark blue", "été", "赤"]), min_size=20, max_size=40))
+def test_few_repeated_words_are_categories_unless_all_are_the_same(cells: list[str]) -> None:
+    assert role_of("colour", cells) == ("category" if len(set(cells)) > 1 else "ignored")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["a", "blue", "mug", "with", "two", "small", "handles", "and", "no", "lid"]),
+            min_size=4,
+            max_size=9,
+        ),
+        min_size=20,
+        max_size=30,
+        unique_by=tuple,
+    )
+)
+def test_different_sentences_are_texts(cells: list[list[str]]) -> None:
+    assert role_of("title", [" ".join(words) for words in cells]) == "text"
+
+
+def test_the_schema_is_the_same_after_json() -> None:
+    rows = [{"label": "ab"[n % 2], **{name: cells[n] for name, (_, cells) in EXAMPLES.items()}} for n in range(COUNT)]
+    schema = build(rows).schema
+    assert schema.held_out["test"]
+    assert Schema.from_dict(schema.to_dict()) == schema
+
+
+def test_cells_are_read_as_their_column_is_written() -> None:
+    rows = [
+        {"label": "ab"[n % 2], "price": f"1.{n:03},5 €", "bought": f"{n + 1}.2.2024", "zip": f"0{n % 5}", "new": ["ja", "nein"][n % 2]}
+        for n in range(COUNT)
+    ]  # fmt: skip
+    table = build(rows)
+    first = next(row for rows in table.splits.values() for row in rows if row.id == "row-0")
+    assert first.values == {
+        "columns": {"price": 1000.5, "bought": datetime.datetime(2024, 2, 1), "zip": "00", "new": True}
+    }
+    again = table.schema.read_sample({"price": "2,5", "bought": "3.4.2024", "zip": 7.0, "new": "Nein"}, Path())
+    assert not again.faults
+    assert again.values["columns"] == {
+        "price": 2.5, "bought": datetime.datetime(2024, 4, 3), "zip": "7", "new": False
+    }  # fmt: skip
+
+
+def test_a_cell_that_does_not_read_is_a_fault_and_the_others_are_kept() -> None:
+    cells = [f"{n}.5" for n in range(40)]
+    cells[7] = "12O.5"
+    with pytest.raises(DataError, match=r"shop.csv:9: price: expected a number such as 1234.5, got '12O.5'"):
+        table_of("price", cells)
+    rows = [{"label": "ab"[n % 2], "price": cell, "size": n % 7} for n, cell in enumerate(cells)]
+    table = build(rows, skip_bad_values=True)
+    assert next(row for rows in table.splits.values() for row in rows if row.id == "row-7").values == {
+        "columns": {"size": 0.0}
+    }
+
+
+@pytest.mark.parametrize(
+    "written", ["a.png", "./a.png", "sub\\b.png", "file://{folder}/a.png", "{folder}/sub/b.png", "sub/../a.png"]
+)
+def test_paths_as_people_write_them(tmp_path: Path, written: str) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    cells = [written.format(folder=tmp_path)] * 4
+    if ".." in written:
+        with pytest.raises(DataError, match="none of its files is in"):
+            table_of("file_name", cells, tmp_path)
+        return
+    table = table_of("file_name", cells, tmp_path)
+    assert table.modalities == {"image": "image", "text": "text"}
+    assert {row.values["image"].name for rows in table.splits.values() for row in rows} <= {"a.png", "b.png"}  # type: ignore[union-attr]
+
+
+def test_paths_that_are_relative_to_one_subfolder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(PNG)
+    table = table_of("Photo", ["a.png"] * 4, tmp_path)
+    assert "Photo: 4 pictures, in images/ -> photo" in table.schema.describe()
+    assert next(iter(table.splits.values()))[0].values["photo"] == tmp_path / "images" / "a.png"
+
+
+def test_addresses_of_pictures_are_refused_with_the_reason() -> None:
+    with pytest.raises(DataError, match=r"picture: 'https://x/0.jpg' is a web address, and nothing is fetched"):
+        table_of("picture", [f"https://x/{n}.jpg" for n in range(4)])
+
+
+def test_what_the_user_says_overrules_what_is_inferred() -> None:
+    rows = [{"label": "ab"[n % 2], "brand": ["blue", "red"][n % 2], "notes": f"sent by mail {n}"} for n in range(20)]
+    assert build(rows).modalities == {"notes": "text", "columns": "columns"}
+    assert build(rows, kinds={"brand": "text", "notes": "ignore"}).modalities == {"brand": "text"}
+    with pytest.raises(ConfigError, match=r"--kinds brnd=text: no such column; the table has label, brand, notes"):
+        build(rows, kinds={"brnd": "text"})
+    with pytest.raises(ConfigError, match="brand: unknown kind 'smell'; expected one of image, audio"):
+        build(rows, kinds={"brand": "smell"})
+
+
+def test_dataset_json_groups_columns_and_names_modalities(tmp_path: Path, make: Make) -> None:
+    rows = [
+        {
+            "kind": "ab"[n % 2],
+            "rooms": n % 5,
+            "area": f"{n}.5",
+            "year": 1990 + n % 9,
+            "Product Name": f"house number {n}",
+        }
+        for n in range(20)
+    ]
+    declared = {
+        "label": "kind",
+        "columns": {"year": "category"},
+        "modalities": {
+            "facts": {"kind": "columns", "columns": ["rooms", "area"]},
+            "title": {"kind": "text", "column": "Product Name"},
+        },
+    }
+    table = read_table(make(tmp_path, {"houses": rows}, declared))
+    assert table.modalities == {"facts": "columns", "title": "text", "columns": "columns"}
+    row = next(row for rows in table.splits.values() for row in rows if row.id == "row-3")
+    assert row.values == {
+        "facts": {"rooms": 3.0, "area": 3.5}, "title": "house number 3", "columns": {"year": "1993"}
+    }  # fmt: skip
+
+
+def test_names_of_modalities_are_made_from_those_of_columns() -> None:
+    cells = [f"some long words {n}" for n in range(20)]
+    for column, expected in (
+        ("Product Name", "product_name"),
+        ("model", "model_text"),
+        ("2nd", "text_2nd"),
+        ("Größe", "grosse"),
+    ):
+        rows = [{"label": "ab"[n % 2], column: cell} for n, cell in enumerate(cells)]
+        assert list(build(rows).modalities) == [expected]
+
+
+def test_the_lines_that_are_said_of_a_table() -> None:
+    rows = [
+        {
+            "sku": f"{n:06x}",
+            "category": "ab"[n % 2],
+            "title": f"blue mug number {n}",
+            "price": f"{n},50" if n % 4 else "N/A",
+            "brand": ("Acme", "Zeta", "")[n % 3],
+            "added": f"{n % 9 + 1}/{n % 8 + 1}/2024",
+        }
+        for n in range(24)
+    ]
+    assert build(rows).schema.describe() == [
+        "sku: ignored, every value is different",
+        "category: label, 2 classes",
+        "title: 24 texts",
+        "price: number, 25 % missing, 'N/A' read as missing, decimal commas -> columns",
+        "brand: category, 2 values, 33 % missing -> columns",
+        "added: date, 1/1/2024 read with the month first; write year-month-day if that is wrong -> columns",
+    ]
+
+
+def test_a_column_that_gives_the_label_away_is_said() -> None:
+    rows = [{"label": "ab"[n % 2], "code": "xy"[n % 2], "size": n % 3} for n in range(40)]
+    notes = [note for note in build(rows).notes if "--kinds" in note]
+    assert notes == [
+        "data: code: each of its 2 values goes with one label only; is it the label under another name? Then leave it out "
+        "with --kinds code=ignore"
+    ]
