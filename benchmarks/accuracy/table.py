@@ -32,7 +32,7 @@ from mla_serve.evaluation.scores import conditions, score
 from mla_serve.evaluation.splits import run_rows
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
-from mla_serve.table import Row, Table, TableOptions, read_table
+from mla_serve.table import Row, Table, TableOptions, read_payload, read_table
 from mla_serve.train.config import TrainConfig
 
 OURS, IMPUTED, DROPPED, LUDWIG = "mla_serve", "stacked", "stacked, rows dropped", "ludwig"
@@ -61,9 +61,9 @@ class TableConfig:
     """Folder that table.json and .md are written to."""
 
 
-def read_splits(config: TableConfig) -> Table:
-    """Read the three splits."""
-    return read_table(config.data, TableOptions(label=config.label))
+def read_splits(config: TableConfig, planned: Any) -> Table:
+    """Read the three splits by the columns of the training table."""
+    return read_table(config.data, TableOptions(schema=planned.table.schema))
 
 
 def train_and_export(config: TableConfig, seed: int) -> tuple[Path, Any]:
@@ -95,16 +95,21 @@ def _without_test(config: TableConfig) -> Path:
 
 
 def frozen_features(planned: Any, rows: Sequence[Row], work: Path) -> dict[str, Array]:
-    """Return the features (N, D) of the modalities with a frozen encoder, averaged over windows."""
+    """Return the features (N, D) of the modalities with a frozen encoder, averaged over windows; 0 where missing."""
     import torch
-
-    from mla_serve.train.data.samples import decode_rows
 
     strategy = planned.build(0)
     planned.load_backbones(strategy, work / "features", torch.device("cpu"))
-    frozen = {name: strategy.encoders[name] for name in planned.pretrained}
-    samples = decode_rows(rows, {name: planned.inputs[name] for name in frozen}, planned.recipe.classes, frozen)
-    return {name: column.mean_by_row(column.windows[:]).numpy() for name, column in samples.columns.items()}
+    found = {}
+    for name, loaded in planned.pretrained.items():
+        spec, encoder = planned.inputs[name], strategy.encoders[name]
+        features = np.zeros((len(rows), loaded.settings.size))
+        for at, row in enumerate(rows):
+            if name in row.values:
+                windows = torch.from_numpy(spec.decode(read_payload(row.values[name]), name))
+                features[at] = encoder.precompute(windows).mean(dim=0).numpy()
+        found[name] = features
+    return found
 
 
 def make_parts(planned: Any, rows: Sequence[Row], features: Mapping[str, Array]) -> dict[str, Part]:
@@ -163,13 +168,13 @@ Answers = Mapping[str, Sequence[Array]]
 """{condition: log-probabilities (rows that have something, C), of each draw}."""
 
 
-def ask_ours(bundle: Path, asked: Asked, fingerprint: str) -> Answers:
+def ask_ours(bundle: Path, asked: Asked, table: Table) -> Answers:
     """Ask a bundle under every condition."""
     predictor = Predictor(Bundle.load(bundle))
-    outputs = run_rows(predictor, asked.rows, "test", fingerprint).outputs
+    outputs = run_rows(predictor, asked.rows, "test", table.fingerprint, table.faults).outputs
     fusion = predictor.bundle.fusion
     order = [asked.names.index(name) for name in predictor.names]
-    found = {}
+    found: dict[str, list[Array]] = {}
     for condition, masks in asked.masks.items():
         found[condition] = []
         for mask in masks:
@@ -180,7 +185,9 @@ def ask_ours(bundle: Path, asked: Asked, fingerprint: str) -> Answers:
     return found
 
 
-def ask_stacked(parts: Mapping[str, Part], labels: Array, test: Mapping[str, Part], asked: Asked, seed: int) -> dict[str, Answers]:
+def ask_stacked(
+    parts: Mapping[str, Part], labels: Array, test: Mapping[str, Part], asked: Asked, seed: int
+) -> dict[str, Answers]:
     """Fit both recipes and ask them."""
     found: dict[str, Answers] = {}
     for name, dropped in ((IMPUTED, False), (DROPPED, True)):
@@ -199,7 +206,9 @@ def _masked(recipe: Stacked, answers: Any, asked: Asked, mask: Array) -> Array:
     return there
 
 
-def ask_ludwig(config: TableConfig, planned: Any, table: Table, features: Mapping[str, Array], asked: Asked, seed: int) -> Answers:
+def ask_ludwig(
+    config: TableConfig, planned: Any, table: Table, features: Mapping[str, Array], asked: Asked, seed: int
+) -> Answers:
     """Train Ludwig in its own environment, unless it has answered before, and read its answers."""
     folder = config.work / f"ludwig{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,30 +220,37 @@ def ask_ludwig(config: TableConfig, planned: Any, table: Table, features: Mappin
             for split in ("train", "val", "test")
             for row in table.splits[split]
         ]  # fmt: skip
-        columns = {
-            name: [(column.name, column.type) for column in planned.inputs[name].columns] for name in cells
-        }
-        (folder / ROWS).write_text(json.dumps({"rows": listed, "columns": columns, "names": asked.names, "seed": seed, "classes": table.classes}))
-        np.savez(folder / FEATURES, **{name: features[name] for name in features}, **{f"{name} present": np.array([name in row.values for row in rows]) for name in features})  # type: ignore[arg-type]
-        np.savez(folder / MASKS, **asked.masks)  # type: ignore[arg-type]
+        columns = {name: [(column.name, column.type) for column in planned.inputs[name].columns] for name in cells}
+        (folder / ROWS).write_text(
+            json.dumps(
+                {"rows": listed, "columns": columns, "names": asked.names, "seed": seed, "classes": table.classes}
+            )
+        )
+        present = {f"{name} present": np.array([name in row.values for row in rows]) for name in features}
+        _save(folder / FEATURES, {**features, **present})
+        _save(folder / MASKS, asked.masks)
         script = Path(__file__).with_name("ludwig_peer.py").resolve()
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         environment.pop("PYTHONPATH", None)
         subprocess.run([str(config.ludwig), str(script), "."], cwd=folder, env=environment, check=True)
     answers = np.load(folder / "answers.npz")
     return {
-        condition: [answers[f"{condition} {k}"] for k in range(len(masks))]
-        for condition, masks in asked.masks.items()
+        condition: [answers[f"{condition} {k}"] for k in range(len(masks))] for condition, masks in asked.masks.items()
     }
+
+
+def _save(path: Path, arrays: Mapping[str, Array]) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy's types take the names for its own options
 
 
 def _plain(cell: Any) -> Any:
     return cell if isinstance(cell, str) else _number(cell)
 
 
-def measure_seed(config: TableConfig, seed: int, table: Table) -> dict[str, Answers]:
+def measure_seed(config: TableConfig, seed: int) -> tuple[Table, Asked, dict[str, Answers]]:
     """Train everything with one seed and ask it."""
     bundle, planned = train_and_export(config, seed)
+    table = read_splits(config, planned)
     asked = Asked.of(table, list(planned.inputs), config.draws)
     splits = ("train", "val", "test")
     features = {split: frozen_features(planned, table.splits[split], config.work) for split in splits}
@@ -243,11 +259,11 @@ def measure_seed(config: TableConfig, seed: int, table: Table) -> dict[str, Answ
     index = {label: c for c, label in enumerate(table.classes)}
     labels = np.array([index[row.label] for row in fitted])
     parts, test = make_parts(planned, fitted, together), make_parts(planned, asked.rows, features["test"])
-    found = {OURS: ask_ours(bundle, asked, table.fingerprint)} | ask_stacked(parts, labels, test, asked, seed)
+    found = {OURS: ask_ours(bundle, asked, table)} | ask_stacked(parts, labels, test, asked, seed)
     if config.ludwig:
         everything = {name: np.concatenate([features[split][name] for split in splits]) for name in features["train"]}
         found[LUDWIG] = ask_ludwig(config, planned, table, everything, asked, seed)
-    return found
+    return table, asked, found
 
 
 def right_by_row(asked: Asked, condition: str, answers: Sequence[Array]) -> Array:
@@ -281,7 +297,7 @@ def summarise(asked: Asked, seeds: Sequence[Mapping[str, Answers]]) -> dict[str,
     return found
 
 
-def markdown(config: TableConfig, table: Table, asked: Asked, found: Mapping[str, Any]) -> str:
+def markdown(config: TableConfig, table: Table, found: Mapping[str, Any]) -> str:
     """Write the table of accuracies and the differences."""
     systems = list(next(iter(found.values())))
     counts = ", ".join(f"{len(table.splits[split])} {split}" for split in ("train", "val", "test"))
@@ -299,24 +315,23 @@ def markdown(config: TableConfig, table: Table, asked: Asked, found: Mapping[str
             for one in by_system.values()
         ]
         lines.append(f"| {condition} | {' | '.join(cells)} |")
-    lines += ["", "mla_serve minus the peer, in points of accuracy, with 95 % intervals (bootstrap over seeds and rows):\n"]
+    lines += [
+        "",
+        "mla_serve minus the peer, in points of accuracy, with 95 % intervals (bootstrap over seeds and rows):\n",
+    ]
     lines += [f"| sent | {' | '.join(systems[1:])} |", "|---" * len(systems) + "|"]
     for condition, by_system in found.items():
-        cells = [
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*by_system[system]["ours_minus"]) for system in systems[1:]
-        ]
+        cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*by_system[system]["ours_minus"]) for system in systems[1:]]
         lines.append(f"| {condition} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def run(config: TableConfig) -> None:
     """Train what is missing, ask the test split, and write the tables."""
-    table = read_splits(config)
-    seeds = [measure_seed(config, seed, table) for seed in track(range(config.seeds), "seeds", console=console)]
-    names = list(Bundle.load(config.work / "models" / "seed0").manifest.modalities)
-    asked = Asked.of(table, names, config.draws)
-    found = summarise(asked, seeds)
-    write_results(config.out, "table", found, markdown(config, table, asked, found))
+    measured = [measure_seed(config, seed) for seed in track(range(config.seeds), "seeds", console=console)]
+    table, asked, _ = measured[0]
+    found = summarise(asked, [answers for _, _, answers in measured])
+    write_results(config.out, "table", found, markdown(config, table, found))
     console.print(f"{config.out}/table.md and .json are written")
 
 
