@@ -137,8 +137,8 @@ class Faults:
         """
         kept = frozenset(kept)
         bad = {place for fault in self.found for place in fault.places} - kept
-        rows = [fault for fault in self.found if not kept.issuperset(fault.places)]
-        values = [fault for fault in self.found if kept.issuperset(fault.places)]
+        rows = [fault for fault in self._sorted() if not kept.issuperset(fault.places)]
+        values = [fault for fault in self._sorted() if kept.issuperset(fault.places)]
         notes = []
         if bad:
             notes.append(f"{len(bad)} of {len(bad) + len(kept)} rows left out because of faults{_examples(rows)}")
