@@ -80,11 +80,11 @@ def intervals(
             log_p = log_probabilities(predictor, take(outputs, there), rule, mask[:, there])
             right = log_p.argmax(axis=1) == labels[there]
             nll = -log_p[np.arange(len(there)), labels[there]]
-            found[condition][rule] = {"accuracy": _interval_95(right[drawn]), "nll": _interval_95(nll[drawn])}
+            found[condition][rule] = {"accuracy": interval_95(right[drawn]), "nll": interval_95(nll[drawn])}
     return found
 
 
-def _interval_95(drawn: Array) -> list[float]:
+def interval_95(drawn: Array) -> list[float]:
     """Return the quantiles 0.025 and 0.975 of the means of resamples (RESAMPLES, B)."""
     return [float(value) for value in np.quantile(drawn.mean(axis=1), [0.025, 0.975])]
 

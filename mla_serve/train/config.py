@@ -38,7 +38,10 @@ class TrainConfig:
     val_share: float | None = None
     """Share of the rows for validation, if the table does not say which. Default: 0.15, or 0.2 of a table train."""
     test_share: float | None = None
-    """Share of the rows for test, if the table names no splits. Default: 0.15."""
+    """Share of the rows for test, if the table names no splits. Default: 0.15; 0 with --folds."""
+    folds: int = 0
+    """Number of trainings for cross-validation before the final one: each is measured on rows that it has not seen, all
+    together on every row. For few rows; 5 is usual. Default: none."""
     skip_bad: bool = False
     """Train without the rows that have faults, and without classes of one row. How many, and where they are, is printed,
     and all faults are listed in RUNS/NAME.faults.csv. Default: any fault is an error."""
@@ -170,7 +173,7 @@ class TrainConfig:
             {column: kind for column, _, kind in pairs},
             self.group,
             self.val_share,
-            self.test_share,
+            0.0 if self.folds and self.test_share is None else self.test_share,
             self.seed,
             self.skip_bad,
             self.skip_bad_values,

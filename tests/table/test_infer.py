@@ -252,7 +252,7 @@ def test_names_of_modalities_are_made_from_those_of_columns() -> None:
         assert list(build(rows).modalities) == [expected]
 
 
-def test_the_lines_that_are_said_of_a_table() -> None:
+def test_the_lines_that_are_said_of_a_table_are_those_of_the_page() -> None:
     rows = [
         {
             "sku": f"{n:06x}",
@@ -264,14 +264,9 @@ def test_the_lines_that_are_said_of_a_table() -> None:
         }
         for n in range(24)
     ]
-    assert build(rows).schema.describe() == [
-        "sku: ignored, every value is different",
-        "category: label, 2 classes",
-        "title: 24 texts",
-        "price: number, 25 % missing, 'N/A' read as missing, decimal commas -> columns",
-        "brand: category, 2 values, 33 % missing -> columns",
-        "added: date, 1/1/2024 read with the month first; write year-month-day if that is wrong -> columns",
-    ]
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "prepare-data.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- lines -->\n```text\n")[2].partition("```\n<!-- end -->")[0]
+    assert build(rows).schema.describe() == shown.splitlines()
 
 
 def test_a_column_that_gives_the_label_away_is_said() -> None:
