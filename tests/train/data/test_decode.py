@@ -175,7 +175,7 @@ def test_values_that_cannot_be_decoded_become_faults_of_their_rows(tmp_path: Pat
         table.faults.raise_if_any()
     lines = str(caught.value).splitlines()
     assert "3 faults" in lines[0]
-    assert lines[1].startswith("  train.jsonl:2: image: 1.jpg: this is ")
+    assert lines[1].startswith("  train.jsonl:2: image: '1.jpg': this is ")
     assert "cannot be read (No such file" in lines[2]
     assert ("train.jsonl", 2) not in decoded.keys["image"]
     assert ("train.jsonl", 2) in decoded.keys["audio"]
