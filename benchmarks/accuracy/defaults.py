@@ -96,8 +96,8 @@ def _cells(tables: Mapping[str, Mapping[str, str]], seed: int) -> Iterator[Cell]
     """Yield the cells of one seed. Args: tables, the kinds of the modalities of each. Only `augment` trains on files."""
     for name, kinds in tables.items():
         quick = tuple(modality for modality, kind in kinds.items() if kind in ("text", "vector"))
-        for method in ("none", "weights", "sampler"):
-            for skew in (10, 100):
+        for skew in (100, 10):
+            for method in ("prior", "none", "weights", "sampler"):
                 yield Cell("skew", name, quick, 0, skew, (("balance", method),), seed)
         for rows in (100, 1000):
             for epochs, size in EPOCHS_AND_BATCHES[rows]:

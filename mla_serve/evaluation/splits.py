@@ -160,6 +160,7 @@ def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: S
         "missing_rates": analysis.missing_curve(predictor, outputs, labels, rules, draws),
         "leave_one_out": analysis.leave_one_out(predictor, outputs, labels, rules),
         "intervals": analysis.intervals(predictor, outputs, labels, rules, dict(masks)),
+        "groups": analysis.by_group(log_p, labels, [row.groups for row in split_run.rows]),
         "confusion": {"rule": DEFAULT_RULE, "rows": analysis.confusion(log_p, labels)},
     }
 

@@ -84,7 +84,7 @@ class Trainer:
         self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0, "nll": math.inf}
         rows = len(samples["train"])
         self.total = self.settings.known_epochs * batches_per_epoch(rows, self.settings.rows_per_step)
-        strategy.weight_classes(choices.balance.class_weights)
+        strategy.balance_loss(choices.balance.class_weights, choices.balance.smoothed_to)
         strategy.prepare(self.total, rows)
 
     def measure(self, known: Collection[str] = ()) -> None:
