@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from mla_serve.errors import InputError, TooLarge
+from mla_serve.errors import InputError, MissingInput, TooLarge
 from mla_serve.inputs.base import Array, Cell, Corruptions, Input, Payload, SentAs, unknown_fields
 from mla_serve.inputs.corruptions import CellLayout, missing_cells, number_noise, unknown_categories
 
@@ -163,7 +163,7 @@ class ColumnsInput(Input):
         """Decode cells into (1, numbers) float32; NaN where a cell is missing."""
         cells = self.present_cells(payload, field)
         if not cells:
-            raise InputError(field, "every cell is missing; fill one at least, or leave the field out")
+            raise MissingInput(field, "every cell is missing; fill one at least, or leave the field out")
         row = np.full((1, *self.shape), np.nan, dtype=np.float32)
         for name, cell in cells.items():
             try:
