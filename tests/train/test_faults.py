@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
     noise = np.random.default_rng(0)
     with (folder / "shop.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["picture", "name", "category"])
+        table.writerow(["Picture", "name", "category"])
         for number in range(ROWS):
             content = io.BytesIO()
             Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(content, "PNG")
@@ -48,7 +48,7 @@ def read_lines(data: Path) -> list[int]:
 def test_broken_files_are_listed_together(data: Path) -> None:
     with pytest.raises(DataError, match="3 faults in the data set") as refused:
         make_plan(config(data))
-    assert "shop.csv:10: picture: '8.png': this is HTML, as a failed download leaves it" in str(refused.value)
+    assert "shop.csv:10: Picture: '8.png': this is HTML, as a failed download leaves it" in str(refused.value)
     assert read_lines(data) == [number + 2 for number in BROKEN]
 
 
@@ -56,7 +56,7 @@ def test_rows_with_broken_files_are_left_out_and_said(data: Path) -> None:
     planned = make_plan(config(data, skip_bad=True))
     rows = [row for listed in planned.rows.values() for row in listed]
     assert {row.place[1] - 2 for row in rows} == set(range(ROWS)) - BROKEN.keys()
-    said = "data: 3 of 24 rows left out because of faults (picture 3): shop.csv:5, shop.csv:10, shop.csv:17"
+    said = "data: 3 of 24 rows left out because of faults (Picture 3): shop.csv:5, shop.csv:10, shop.csv:17"
     assert said in planned.notes
     assert f"data: the whole list: {data.parent / 'runs' / 'shop.faults.csv'}" in planned.notes
     assert read_lines(data) == [number + 2 for number in BROKEN]
