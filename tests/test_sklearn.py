@@ -49,6 +49,15 @@ def test_a_frame_with_missing_cells_is_learned(fitted: MultimodalClassifier) -> 
     assert fitted.feature_names_in_.tolist() == ["length", "width", "height"]
 
 
+def test_a_row_without_any_value_has_no_answer(fitted: MultimodalClassifier) -> None:
+    frame = pd.DataFrame({"length": [3.0, None], "width": [0.0, None], "height": [0.0, None]})
+    assert np.isnan(fitted.predict_proba(frame)).any(axis=1).tolist() == [False, True]
+    array = MultimodalClassifier(epochs=1, settings=SETTINGS).fit(*points())
+    assert np.isnan(array.predict_proba(frame.to_numpy(float))).any(axis=1).tolist() == [False, True]
+    with pytest.raises(ValueError, match="row 1 has no value that can be read"):
+        fitted.predict(frame)
+
+
 def test_parameters_are_those_of_the_constructor(fitted: MultimodalClassifier) -> None:
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
