@@ -151,6 +151,10 @@ bench-defaults: .venv/.stamp-train ## measure the defaults that depend on the ta
 bench-pretrained: .venv/.stamp-dev ## frozen pretrained texts beside pictures: make bench-pretrained ARGS="--data DIR --text hf:FOLDER"
 	@exec $(BIN)/python -m benchmarks.accuracy.pretrained $(ARGS)
 
+.PHONY: bench-columns
+bench-columns: .venv/.stamp-dev ## the encoder of columns beside gradient-boosted trees: make bench-columns ARGS="--data NAME=DIR"
+	@exec $(BIN)/python -m benchmarks.accuracy.columns $(ARGS)
+
 .PHONY: bench-serve
 bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works
 	@exec $(BIN)/python -m benchmarks.serving.serve --model '$(MODEL)' $(ARGS)
