@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import io
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,18 @@ def test_lines_go_to_the_logger_and_are_printed_only_if_nobody_logs_them(
         Screen().say("no terminal")
     assert capsys.readouterr().err == "printed\n"
     assert log.handlers == []
+
+
+def test_cross_validation_is_done_before_training_as_by_the_command(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "mla_serve"):
+        mla_serve.fit(
+            colours(24).drop(columns="split"),
+            out=tmp_path / "m",
+            runs=tmp_path / "runs",
+            folds=2,
+            **SETTINGS | {"epochs": 1},
+        )
+    assert json.loads((tmp_path / "runs" / "m" / "folds.json").read_text())["folds"] == 2
+    assert "fold 2" in caplog.text
