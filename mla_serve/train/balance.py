@@ -48,15 +48,6 @@ class Balance:
         return [sum(self.counts) / (occurring * count) if count else 0.0 for count in self.counts]
 
     @property
-    def smoothed_to(self) -> list[float]:
-        """Return the shares (C) of label smoothing: for `prior` those of the training rows, else empty, which means equal ones.
-
-        Equal shares would teach that each class has a probability of at least smoothing / C. For a class of a thousandth of
-        the rows that is too much, and the shift of the prior would multiply it.
-        """
-        return [float(share) for share in np.exp(self.log_prior)] if self.method == "prior" else []
-
-    @property
     def samples_evenly(self) -> bool:
         """Whether an epoch takes equally many rows of each class."""
         return self.method == "sampler"

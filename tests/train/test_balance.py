@@ -80,7 +80,7 @@ def test_weights_of_equal_classes_leave_the_loss_as_it_is(make_strategy: Callabl
     strategy = make_strategy("mla")
     logits, labels = torch.randn(9, 3), torch.arange(9) % 3
     plain = strategy.mean_loss(logits, labels, 12)
-    strategy.balance_loss(Balance("weights", (3, 3, 3)).class_weights, ())
+    strategy.weight_classes(Balance("weights", (3, 3, 3)).class_weights)
     assert strategy.mean_loss(logits, labels, 12).item() == pytest.approx(plain.item(), abs=1e-6)
 
 
@@ -93,7 +93,7 @@ def test_every_strategy_takes_the_class_weights(
 ) -> None:
     """Every loss of rows whose class has a weight of 0 is 0."""
     strategy, samples = make_strategy(name), make_samples()
-    strategy.balance_loss([3.0, 0.0, 0.0], ())
+    strategy.weight_classes([3.0, 0.0, 0.0])
     strategy.start_epoch()
     for loss, rows in ((False, samples.labels != 0), (True, samples.labels == 0)):
         logged = strategy.step(fixed_batch(samples, rows.nonzero().squeeze(1)))
@@ -139,22 +139,3 @@ def test_a_head_shift_reaches_every_modality_and_counts_once_in_a_sum(
         separate = sum(before[one].numpy() for one in ("a", "b"))
         bias = np.array(fusion.bias) - shift  # what the heads shared before
         assert summed == pytest.approx(log_softmax(separate - bias + shift), abs=1e-5)
-
-
-def test_label_smoothing_spreads_by_the_shares_of_training_where_the_prior_is_shifted(
-    make_strategy: Callable[..., Strategy],
-) -> None:
-    """The best answer to smoothed targets, shifted, is smoothed evenly: no rare class gets more than its part."""
-    strategy, balance = make_strategy("mla", label_smoothing=0.2), Balance("prior", (900, 90, 10))
-    assert Balance("weights", (900, 90, 10)).smoothed_to == []
-    strategy.balance_loss(balance.class_weights, balance.smoothed_to)
-    shares, labels = torch.tensor(balance.smoothed_to), torch.tensor([0])
-    best = 0.8 * torch.tensor([1.0, 0.0, 0.0]) + 0.2 * shares
-    logits = best.log().unsqueeze(0).requires_grad_()
-    strategy.mean_loss(logits, labels, 1).backward()
-    assert logits.grad is not None
-    assert logits.grad.abs().max() < 1e-6
-    strategy.balance_loss((), [1 / 3] * 3)
-    even = strategy.mean_loss(logits, labels, 1).item()
-    strategy.balance_loss((), ())
-    assert strategy.mean_loss(logits, labels, 1).item() == pytest.approx(even)

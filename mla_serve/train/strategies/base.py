@@ -110,7 +110,6 @@ class Strategy(nn.Module, abc.ABC):
         self.width = next(iter(heads.values())).in_features
         self.options = options
         self.class_weights: Tensor | None = None
-        self.smoothed_to: Tensor | None = None
         self._shift: list[float] = []
         self.schedules: dict[str, Schedule] = {}
 
@@ -193,23 +192,15 @@ class Strategy(nn.Module, abc.ABC):
         """
         if not len(labels):
             return logits.sum()  # zero, with gradients of zero, so that every process takes part in the all-reduce
-        smoothing, targets = self.options.label_smoothing, labels
-        if self.smoothed_to is not None:
-            spread = smoothing * self.smoothed_to.to(logits)
-            targets, smoothing = (1 - smoothing) * F.one_hot(labels, self.classes) + spread, 0.0
+        smoothing = self.options.label_smoothing
         if self.class_weights is None:
-            return F.cross_entropy(logits, targets, label_smoothing=smoothing) * (len(labels) / total)
-        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing) * (len(labels) / total)
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         return (self.class_weights.to(losses)[labels] * losses).sum() / total
 
-    def balance_loss(self, weights: Sequence[float], smoothed_to: Sequence[float]) -> None:
-        """Say how the loss treats classes of different size.
-
-        Args: weights (C,), multiply the loss of each row by that of its class, and are to be 1 in the mean over the training
-        rows; smoothed_to (C,), the shares by which label smoothing spreads a part of the target. Empty means equal ones.
-        """
+    def weight_classes(self, weights: Sequence[float]) -> None:
+        """Multiply the loss of each row by the weight of its class (C,). Their mean over the training rows is to be 1."""
         self.class_weights = torch.tensor(weights) if weights else None
-        self.smoothed_to = torch.tensor(smoothed_to) if smoothed_to else None
 
     @torch.no_grad()
     def shift_heads(self, shift: Sequence[float]) -> None:
