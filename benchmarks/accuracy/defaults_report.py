@@ -23,7 +23,7 @@ def write_report(folder: Path, results: Sequence[Result]) -> None:
     """Write defaults.json and .md."""
     parts = [
         "# Defaults that depend on the table\n",
-        f"{machine()}. `make bench-defaults`. All scores are of test rows, which chose nothing. Numbers are means over the seeds, with the smallest",
+        f"{machine()}. `make bench-defaults`. Scores are of test rows. They chose the defaults, so expect less of new data. Numbers are means over the seeds, with the smallest",
         "and the largest where there are several. Texts and vectors only, except for `augment`, at 32 pixels.\n",
         *_rows(results),
         *_skew(results),

@@ -63,7 +63,7 @@ class TrainConfig:
     """Training strategy: mla, ensemble, joint_concat, joint_dropout, ogm_ge, qmf, joint_sum, joint_unimodal, mmpareto,
     dus or mib."""
     epochs: int | None = None
-    """Passes over the training rows. Default: more of them the fewer rows there are; 12 for the generated data."""
+    """Passes over the training rows. Default: 30, more where that gives few steps (100 at most); 12 for the generated data."""
     seed: int = 0
     """Seed of all random numbers: the same seed gives the same model."""
     modalities: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
@@ -92,7 +92,7 @@ class TrainConfig:
     width: int = 128
     """Number of features, D."""
     batch_size: int | None = None
-    """Rows per batch, those of all processes together. Default: by the number of training rows, 64 at most."""
+    """Rows per batch, those of all processes together. Default: 64."""
     lr: float = 2e-3
     """Highest learning rate of the one-cycle schedule."""
     weight_decay: float = 0.05
