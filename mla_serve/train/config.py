@@ -17,7 +17,7 @@ from mla_serve.table.faults import MOST_SHOWN
 from mla_serve.table.options import TableOptions
 
 AUGMENT = ("auto", "none", "light", "photo")
-BALANCE = ("auto", "none", "prior", "weights", "sampler")
+BALANCE = ("none", "prior", "weights", "sampler")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +127,10 @@ class TrainConfig:
     """Length of a window in seconds. Default: long enough for nearly all recordings, at most 10."""
     transliterate: tyro.conf.FlagConversionOff[bool | None] = None
     """Transliterate texts to Latin letters. Default: if the training texts mix scripts."""
-    balance: str = "auto"
+    balance: str = "none"
     """What is done where some classes have many more rows than others: none (answers assume the class frequencies of
     training), prior (answers assume equally frequent classes), weights or sampler (the same answers, and rare classes count
-    more, or occur more often, in training), or auto: prior where the classes differ tenfold, none elsewhere."""
+    more, or occur more often, in training)."""
     patience: int | None = None
     """Stop after this many epochs without a better checkpoint. Default: train all epochs, because the learning rate falls
     until the last one."""
