@@ -143,9 +143,17 @@ bench-memory: .venv/.stamp-train ## memory, speed and decoding on 100,000 pictur
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.speakers $(ARGS)
 
+.PHONY: bench-defaults
+bench-defaults: .venv/.stamp-train ## measure the defaults that depend on the table: make bench-defaults ARGS="--data NAME=DIR"
+	@exec $(BIN)/python -m benchmarks.accuracy.defaults $(ARGS)
+
 .PHONY: bench-pretrained
 bench-pretrained: .venv/.stamp-dev ## frozen pretrained texts beside pictures: make bench-pretrained ARGS="--data DIR --text hf:FOLDER"
 	@exec $(BIN)/python -m benchmarks.accuracy.pretrained $(ARGS)
+
+.PHONY: bench-columns
+bench-columns: .venv/.stamp-dev ## the encoder of columns beside gradient-boosted trees: make bench-columns ARGS="--data NAME=DIR"
+	@exec $(BIN)/python -m benchmarks.accuracy.columns $(ARGS)
 
 .PHONY: bench-serve
 bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mla_serve.bundle.manifest import Manifest
@@ -53,7 +53,17 @@ def _fusion(manifest: Manifest) -> str:
 |---|---|---|---|
 {rows}
 
-Sharpness of the fusion {fusion.sharpness:.2f}."""
+Sharpness of the fusion {fusion.sharpness:.2f}.{_prior(fusion.prior_shift)}"""
+
+
+def _prior(shift: Sequence[float]) -> str:
+    """Say which class frequencies the probabilities assume."""
+    if not shift:
+        return "\nProbabilities assume the class frequencies of the training rows."
+    return (
+        "\nAnswers and probabilities assume that all classes are equally frequent (`prior_shift`). Where classes are as "
+        "frequent as in training, the probabilities of rare classes are too high."
+    )
 
 
 def _temperature(value: float, rows: int | None) -> str:
@@ -215,7 +225,7 @@ def _training(manifest: Manifest) -> str:
     return f"""## Training
 
 {settings}.
-Checkpoint of epoch {best["epoch"]:.0f}, picked on validation (accuracy averaged over availability patterns: {best["accuracy"]:.3f}).
+Checkpoint of epoch {best["epoch"]:.0f}, picked on validation by its NLL (averaged over conditions: {best["nll"]:.3f}).
 {notes}
 
 Graphs in fp32 differ from torch by at most {parity:.1g} (absolute plus relative, batches of 1, 2 and 7). Versions: {manifest.versions}.

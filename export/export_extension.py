@@ -30,6 +30,7 @@ from mla_serve.export.steps import (
     list_inputs,
     package_versions,
     store_payload,
+    table_facts,
     training_facts,
     write_encoder,
 )
@@ -93,7 +94,7 @@ def export_extension(
             "parity": _parity(base.manifest.parity, differences),
             "metrics": {},
             "training": _training(base.manifest, facts),
-            "table": facts.get("table", {}),
+            "table": table_facts(facts, {**base.inputs, **recipe.inputs}, base.manifest.table),
         }
         manifest = write_manifest(staging, Manifest.model_validate(fields))
         predictor = Predictor(Bundle.load(staging))

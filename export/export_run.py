@@ -28,6 +28,7 @@ from mla_serve.export.steps import (
     list_inputs,
     package_versions,
     store_payload,
+    table_facts,
     training_facts,
     write_encoder,
 )
@@ -98,7 +99,7 @@ def export_run(
             parity=parity,
             metrics={},
             training=training_facts(facts),
-            table=facts.get("table", {}),
+            table=table_facts(facts, recipe.inputs),
             files={},
         )
         manifest = write_manifest(staging, manifest)

@@ -15,6 +15,7 @@ from mla_serve.train.data.checks import DATA
 
 STYLE = Path(__file__).with_name("report.css")
 MAX_CLASSES = 30  # in the confusion matrix
+SHOWN_GROUPS = 20
 COLUMNS = ("accuracy", "macro_f1", "nll", "brier", "ece", "coverage", "set_size")
 Case = tuple[Mapping[str, Any], Mapping[str, Payload]]
 Results = Mapping[str, Any]
@@ -30,6 +31,7 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
         _learning(results, kinds),
         _corruptions(results),
         *_importance(results["metrics"].get("importance", {})),
+        *_groups(results.get("groups", {})),
         _confusion(results["confusion"]["rows"], classes),
         _wrongest(shown),
         _numbers(results["metrics"]["conditions"]) + _worth(results["leave_one_out"], list(results["missing_rates"])),
@@ -133,6 +135,21 @@ def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 def _loss(loss: float, most: float) -> str:
     return f'<td style="--share:{100 * max(loss, 0) / (most or 1):.0f}%">{loss:+.3f}</td>'
+
+
+def _groups(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a section for each modality with groups, such as speakers: the lowest accuracies first."""
+    caption = "With all modalities of a row, by group of its rows, the lowest accuracy first. Groups of few rows vary by chance."
+    head = "<tr><th></th><th>accuracy</th><th>rows</th></tr>"
+    sections = []
+    for name, found in groups.items():
+        accuracy = sorted(found["accuracy"].items(), key=lambda item: item[1])[:SHOWN_GROUPS]
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(group)}</th><td>{value:.3f}</td><td>{found["rows"][group]}</td></tr>'
+            for group, value in accuracy
+        )
+        sections.append(_section(f"Accuracy by group of {name}", caption, f"<table>{head}{rows}</table>"))
+    return sections
 
 
 def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:

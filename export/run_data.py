@@ -46,7 +46,7 @@ def _warn_of_new(faults: Sequence[Fault]) -> None:
     """Warn of what is left out although training could use it, such as a file that was removed since."""
     if faults:
         shown = "; ".join(map(str, faults[:SHOWN]))
-        log.warning("%s faults that were not there at training, left out too: %s", len(faults), shown)
+        log.warning("%s more left out because of faults that were not there at training: %s", len(faults), shown)
 
 
 def _options(facts: Mapping[str, Any]) -> TableOptions:

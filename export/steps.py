@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mla_serve.bundle.manifest import Modality, StoredPayload
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.inputs.columns import to_json_cells
+from mla_serve.table import Schema
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
 from mla_serve.train.strategies import Strategy
@@ -58,6 +59,20 @@ def store_payload(payload: Payload, name: str, staging: Path) -> StoredPayload:
     if isinstance(payload, Mapping):
         return to_json_cells(payload)
     return payload if isinstance(payload, str) else list(payload)
+
+
+def table_facts(
+    facts: Mapping[str, Any], modalities: Collection[str], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what the columns are that the modalities are read from; empty for a run of an older version.
+
+    Args: before, the same of the bundle that is extended.
+    """
+    if not facts.get("table"):
+        return dict(before or {})
+    schema = Schema.from_dict(facts["table"])
+    joined = schema.join(Schema.from_dict(before)) if before else schema
+    return joined.keep(modalities).to_dict()
 
 
 def training_facts(facts: dict[str, Any]) -> dict[str, Any]:

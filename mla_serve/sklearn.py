@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from mla_serve.inputs import Array
+from mla_serve.payloads import is_missing
 from mla_serve.python.fit import fit
 from mla_serve.python.given import is_frame
 
@@ -90,13 +91,27 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (rows, classes), in the order of classes_. NaN for a row without any input."""
         check_is_fitted(self)
-        rows, _ = self._checked(X)
-        found: Array = np.asarray(self.model_.predict_proba(_records(rows), folder=self.folder, verbose=self.verbose))
-        return found[:, self._order]
+        columns, _ = self._checked(X)
+        if is_frame(X):
+            return self._ask(X)[:, self._order]
+        rows = _records(columns)
+        known = np.array([not all(map(is_missing, row.values())) for row in rows])
+        found = np.full((len(rows), len(self.classes_)), np.nan)
+        if known.any():
+            found[known] = self._ask([row for row, there in zip(rows, known, strict=True) if there])[:, self._order]
+        return found
+
+    def _ask(self, data: Any) -> Array:
+        return np.asarray(self.model_.predict_proba(data, folder=self.folder, verbose=self.verbose), dtype=np.float64)
 
     def predict(self, X: Any) -> Array:
-        """Return the most probable class of each row."""
-        labels: Array = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        """Return the most probable class of each row. Raises: ValueError for a row without any input."""
+        probabilities = self.predict_proba(X)
+        if len(empty := np.flatnonzero(np.isnan(probabilities).any(axis=1))):
+            raise ValueError(
+                f"row {empty[0]} has no value that can be read; fill one, or leave out {len(empty)} such rows"
+            )
+        labels: Array = self.classes_[probabilities.argmax(axis=1)]
         return labels
 
     def __sklearn_tags__(self) -> Any:

@@ -96,8 +96,8 @@ def _cells(tables: Mapping[str, Mapping[str, str]], seed: int) -> Iterator[Cell]
     """Yield the cells of one seed. Args: tables, the kinds of the modalities of each. Only `augment` trains on files."""
     for name, kinds in tables.items():
         quick = tuple(modality for modality, kind in kinds.items() if kind in ("text", "vector"))
-        for method in ("none", "weights", "sampler"):
-            for skew in (10, 100):
+        for skew in (100, 10):
+            for method in ("none", "weights", "sampler"):  # prior: as none, with shifted answers
                 yield Cell("skew", name, quick, 0, skew, (("balance", method),), seed)
         for rows in (100, 1000):
             for epochs, size in EPOCHS_AND_BATCHES[rows]:
@@ -188,6 +188,7 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
     import torch
 
     from mla_serve.train.config import TrainConfig
+    from mla_serve.train.fit.after_training import fit_shift
     from mla_serve.train.loop import Trainer, modality_logits
     from mla_serve.train.plan import make_plan
     from mla_serve.train.run_folder import RunFolder
@@ -213,7 +214,7 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
         return scores(log_p, samples["test"].labels.numpy()[there], shares)
 
     def report(record: dict[str, Any]) -> None:
-        paper = dataclasses.replace(Fusion.paper(tuple(plan.recipe.inputs)), prior_shift=trainer.validation_shift)
+        paper = dataclasses.replace(Fusion.paper(tuple(plan.recipe.inputs)), prior_shift=balance.head_shift)
         kept: dict[str, Any] = {key: record[key] for key in ("epoch", "accuracy", "nll", "macro_f1")}
         if any(SIGN[key] * kept[key] > max((SIGN[key] * r[key] for r in records), default=-np.inf) for key in SIGN):
             kept["test"] = scored(paper)
@@ -222,9 +223,9 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
     trainer.measure()
     trainer.run(report)
     strategy.shift_heads(balance.head_shift)
-    fusion = _fit(strategy, samples, plan.rows["val"], plan.recipe)
+    fusion, evidence = _fit(strategy, samples, plan.rows["val"], plan.recipe)
     shift = dataclasses.replace(balance, method="prior").prior_shift
-    final = {"plain": scored(fusion), "shifted": scored(dataclasses.replace(fusion, prior_shift=shift))}
+    final = {"plain": scored(fusion), "shifted": scored(fit_shift(evidence, fusion, shift))}
     for leftover in folder.path.iterdir():
         leftover.unlink()
     folder.path.rmdir()
@@ -241,7 +242,7 @@ def _data(cell: Cell, config: DefaultsConfig) -> Path:
     return write_part(read_table(Path(folders[cell.dataset])), folder, cell)
 
 
-def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe: Any) -> Fusion:
+def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe: Any) -> tuple[Fusion, Any]:
     """Fit the fusion to validation rows, without references and discounts."""
     from mla_serve.train.data.folds import make_folds
     from mla_serve.train.fit.after_training import class_prior
@@ -254,7 +255,7 @@ def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe:
     names = tuple(recipe.inputs)
     prior = class_prior(samples["train"], len(recipe.classes))
     setting, _ = choose_setting(evidence, names, make_folds(rows, 0).number, prior)
-    return setting.formula(evidence, names)
+    return setting.formula(evidence, names), evidence
 
 
 def scores(log_p: Array, labels: Array, shares: Array) -> dict[str, float]:

@@ -20,6 +20,7 @@ from mla_serve.inputs import Array, Input
 from mla_serve.inputs.columns import ColumnsInput
 from mla_serve.table import ColumnRole, Schema, read_payload
 from mla_serve.table.cells import is_missing
+from mla_serve.table.check_files import describe_undecodable
 from mla_serve.table.faults import InvalidValue, join_names
 from mla_serve.table.formats import Cells
 from mla_serve.table.schema import Sample
@@ -106,14 +107,12 @@ class Scorer:
         if isinstance(cells, InvalidValue):
             return ReadRow({}, {}, str(cells))
         sample = self.columns.read_sample(cells, self.folder)
-        row = ReadRow({}, _faults_by_modality(sample))
+        row = ReadRow({}, _faults_by_modality(sample, self.columns))
         for name, value in sample.values.items():
             try:
                 row.sample[name] = self.predictor.decode_one(name, read_payload(value))
-            except InputError as error:
-                row.faults[name] = error.message
-            except DataError as error:
-                row.faults[name] = str(error)
+            except (InputError, DataError) as error:
+                row.faults[name] = describe_undecodable(error, value, self.folder)
         if not row.sample and not row.faults:
             columns = [role.column for role in self.columns.roles if role.modality]
             return ReadRow({}, {}, f"no modality at all; fill one of {join_names(columns)}")
@@ -137,13 +136,13 @@ def _roles_of(modality: str, spec: Input) -> list[ColumnRole]:
     return [ColumnRole(modality, spec.kind, modality)]
 
 
-def _faults_by_modality(sample: Sample) -> dict[str, str]:
-    """Join the faults of the cells of each modality, with the name of a column that is not that of its modality."""
-    faults: dict[str, str] = {}
+def _faults_by_modality(sample: Sample, columns: Schema) -> dict[str, str]:
+    """Join the faults of the cells of each modality. Where it has several columns, each fault begins with the column."""
+    faults: dict[str, list[str]] = {}
     for fault in sample.faults:
-        message = fault.message if fault.column == fault.modality else f"{fault.column}: {fault.message}"
-        faults[fault.modality] = f"{faults[fault.modality]} | {message}" if fault.modality in faults else message
-    return faults
+        several = len(columns.columns_of(fault.modality)) > 1
+        faults.setdefault(fault.modality, []).append(f"{fault.column}: {fault.message}" if several else fault.message)
+    return {name: " | ".join(found) for name, found in faults.items()}
 
 
 def _join_faults(faults: Mapping[str, str]) -> str:

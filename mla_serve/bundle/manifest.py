@@ -58,6 +58,7 @@ class FusionParameters(_Strict):
     prior: list[Positive] = []
     prior_once: bool = False
     prior_shift: list[Annotated[float, Field(allow_inf_nan=False)]] = []
+    shift_scale: Positive = 1.0
     native: str = "paper"
     bias: list[Annotated[float, Field(allow_inf_nan=False)]] = []
 

@@ -122,14 +122,17 @@ class Predictor:
     def decode(self, sample: Mapping[str, Payload], hooks: Hooks = NO_HOOKS) -> dict[str, Array]:
         """Decode every payload of one sample, in the order of the sample: {name: payload} -> {name: (W, *shape)}.
 
+        A modality whose cells are all missing is missing.
+
         Raises: InputError, naming the modality.
         """
         self.check_names(sample)
         arrays = {}
         for name, payload in sample.items():
-            with hooks.decoding(name):
+            with hooks.decoding(name), contextlib.suppress(MissingInput):
                 arrays[name] = self.decode_one(name, payload)
             hooks.stage_ended(f"decode-{name}")
+        self.check_names(arrays)
         return arrays
 
     def decode_one(self, name: str, payload: Payload) -> Array:

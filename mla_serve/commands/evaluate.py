@@ -12,7 +12,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.console import console, errors
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation import analysis
-from mla_serve.evaluation.draw import measured
+from mla_serve.evaluation.draw import measured, worst_groups
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, measure_more, run_split, score_split
 from mla_serve.fusion.rules import RULES
 from mla_serve.table import TableOptions
@@ -47,7 +47,7 @@ class EvaluateConfig:
     """Number of faults in an error message."""
     json: bool = False
     """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}}, as
-    fractions, with missing_rates, leave_one_out, intervals, confusion and corruptions beside it."""
+    fractions, with missing_rates, leave_one_out, intervals, groups, confusion and corruptions beside it."""
 
 
 def run(config: EvaluateConfig) -> None:
@@ -77,3 +77,5 @@ def run(config: EvaluateConfig) -> None:
         print()
     else:
         console.print(measured(results, config.fusion))
+        for line in worst_groups(results["groups"]):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -94,6 +94,6 @@ def _score_table(config: PredictConfig, table: Path) -> None:
     scored = score_table(table, config.out, ask, config.workers, config.ray, flat=config.probabilities)
     before = f", {scored.rows - scored.new:,} of them before" if scored.new < scored.rows else ""
     rate = f", {scored.new / scored.seconds:,.0f} rows/s" if scored.new else ""
-    partial = f"; {scored.partial:,} answered without a modality: see faults" if scored.partial else ""
-    bad = f"; {scored.bad:,} could not be used: see the column error" if scored.bad else ""
+    partial = f"; {scored.partial:,} answered without what could not be read: see faults" if scored.partial else ""
+    bad = f"; {scored.bad:,} could not be answered: see error" if scored.bad else ""
     console.print(f"{config.out}: {scored.rows:,} rows{before}{rate}{partial}{bad}", highlight=False)

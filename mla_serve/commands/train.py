@@ -45,6 +45,7 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     """Train and export. Args: held, closes the lock on the run's folder."""
     from mla_serve.export.export_run import export_run
     from mla_serve.train.allocator import keep_freed_memory
+    from mla_serve.train.cross_validation import FOLDS
     from mla_serve.train.device import set_threads
     from mla_serve.train.distributed import collectives
     from mla_serve.train.extend.plan import plan_extension
@@ -59,9 +60,12 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
         planned = collectives.from_main(lambda: plan_extension(config) if config.extend else make_plan(config))
         collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))
         _print_plan(screen, planned, collectives.world_size())
+        folds = _cross_validate(config, planned, screen) if config.folds else None
         folder = _train(config, planned, screen, launch)
     if not collectives.is_main():
         return
+    if folds:
+        folder.write_json(FOLDS, folds)
     out = bundle_folder(config, planned.name)
     screen.print("exporting and measuring ...")
     manifest = export_run(folder.path, out)
@@ -73,6 +77,19 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     serve = command_line("serve", "--model", str(out))
     make = f"\n\n(or: make serve MODEL={out})" if in_clone() else ""
     screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}{make}", soft_wrap=True)
+
+
+def _cross_validate(config: TrainConfig, planned: Plan, screen: Console) -> dict[str, Any]:
+    """Measure by cross-validation, and print the result. Raises: ConfigError under torchrun."""
+    from mla_serve.train.cross_validation import cross_validate, describe_folds
+    from mla_serve.train.distributed import collectives
+
+    if collectives.world_size() > 1:
+        raise collectives.reported_once(ConfigError("--folds: does not go with torchrun; train in one process"))
+    result = cross_validate(config, planned, lambda line: screen.print(line, style="dim"))
+    for line in describe_folds(result):
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+    return result
 
 
 def _device(config: TrainConfig) -> Any:

@@ -17,6 +17,7 @@ from mla_serve.inputs.corruptions import SEVERITIES
 
 CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
 RESAMPLES = 500
+MIN_GROUP, MOST_GROUPS = 5, 200  # rows of a group that can be the worst one; groups that are listed
 BATCH = 128  # rows that are decoded at a time
 Scores = dict[str, Any]
 
@@ -80,11 +81,11 @@ def intervals(
             log_p = log_probabilities(predictor, take(outputs, there), rule, mask[:, there])
             right = log_p.argmax(axis=1) == labels[there]
             nll = -log_p[np.arange(len(there)), labels[there]]
-            found[condition][rule] = {"accuracy": _interval_95(right[drawn]), "nll": _interval_95(nll[drawn])}
+            found[condition][rule] = {"accuracy": interval_95(right[drawn]), "nll": interval_95(nll[drawn])}
     return found
 
 
-def _interval_95(drawn: Array) -> list[float]:
+def interval_95(drawn: Array) -> list[float]:
     """Return the quantiles 0.025 and 0.975 of the means of resamples (RESAMPLES, B)."""
     return [float(value) for value in np.quantile(drawn.mean(axis=1), [0.025, 0.975])]
 
@@ -102,6 +103,30 @@ def reliability(log_p: Array, labels: Array, bins: int = BINS) -> list[dict[str,
         }
         for b in np.unique(index)
     ]
+
+
+def by_group(log_p: Array, labels: Array, groups: Sequence[Mapping[str, str]]) -> Scores:
+    """Score each group of rows: {modality: {"accuracy": {group: value}, "rows": {group: count}, "worst": group}}.
+
+    Args: groups, of each row, by modality, such as the speaker of its recording. Modalities with the same groups are named
+    together, as "image+audio". "worst" is the group of the lowest accuracy of those with MIN_GROUP rows; it is left out
+    where there is none. Modalities with one group, or with more than MOST_GROUPS, are left out.
+    """
+    right = log_p.argmax(axis=1) == labels
+    named: dict[tuple[str, ...], list[str]] = {}
+    for name in dict.fromkeys(name for row in groups for name in row):
+        named.setdefault(tuple(row.get(name, "") for row in groups), []).append(name)
+    found: Scores = {}
+    for values, names in named.items():
+        of = np.array(values)
+        listed = [value for value in np.unique(of).tolist() if value]
+        if 1 < len(listed) <= MOST_GROUPS:
+            rows = {value: int((of == value).sum()) for value in listed}
+            accuracy = {value: float(right[of == value].mean()) for value in listed}
+            large = [value for value in listed if rows[value] >= MIN_GROUP]
+            worst = {"worst": min(large, key=lambda value: accuracy[value])} if large else {}
+            found["+".join(names)] = {"accuracy": accuracy, "rows": rows, **worst}
+    return found
 
 
 def confusion(log_p: Array, labels: Array) -> list[list[int]]:

@@ -15,6 +15,16 @@ from mla_serve.bundle.results import bar
 BAR = 14  # characters
 
 
+def worst_groups(groups: Mapping[str, Any]) -> list[str]:
+    """Return a line for each modality with groups: the one with the lowest accuracy. Args: groups, of analysis.by_group."""
+    return [
+        f"worst of {len(found['rows'])} groups of {name}: {found['worst']}, accuracy {found['accuracy'][found['worst']]:.3f} "
+        f"over {found['rows'][found['worst']]} rows"
+        for name, found in groups.items()
+        if "worst" in found
+    ]
+
+
 def measured(results: Mapping[str, Any], rules: Sequence[str]) -> RenderableType:
     """Draw what was measured on a table: one line per condition and fusion rule, narrow enough for any screen.
 

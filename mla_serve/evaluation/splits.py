@@ -59,7 +59,7 @@ class Payloads(Sequence[Mapping[str, Payload]]):
 class SplitRun:
     """One split of a data set and what the graphs gave for it.
 
-    labels are (B,); fingerprint is that of the data; notes say what was left out because of faults.
+    labels are (B,); fingerprint is that of the data; notes say what was left out of the whole table because of faults.
     """
 
     split: str
@@ -89,7 +89,9 @@ def run_split(
     split = (split_named(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
-    return run_rows(predictor, table.splits[split], split, table.fingerprint, table.faults, quiet=quiet)
+    split_run = run_rows(predictor, table.splits[split], split, table.fingerprint, table.faults, quiet=quiet)
+    used = [*split_run.rows, *(row for name, rows in table.splits.items() if name != split for row in rows)]
+    return dataclasses.replace(split_run, notes=table.faults.describe_left_out([row.place for row in used]))
 
 
 def run_rows(
@@ -109,8 +111,7 @@ def run_rows(
     if not kept:
         raise DataError(f"--split {split}: every row has a fault; {faults.write_list() or 'correct them'}")
     labels = np.array([predictor.classes.index(row.label) for row in kept])
-    notes = faults.describe_left_out([row.place for row in kept])
-    return SplitRun(split, kept, labels, outputs, fingerprint, notes)
+    return SplitRun(split, kept, labels, outputs, fingerprint)
 
 
 def _own_values(row: Row, names: Sequence[str]) -> Row:
@@ -160,6 +161,7 @@ def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: S
         "missing_rates": analysis.missing_curve(predictor, outputs, labels, rules, draws),
         "leave_one_out": analysis.leave_one_out(predictor, outputs, labels, rules),
         "intervals": analysis.intervals(predictor, outputs, labels, rules, dict(masks)),
+        "groups": analysis.by_group(log_p, labels, [row.groups for row in split_run.rows]),
         "confusion": {"rule": DEFAULT_RULE, "rows": analysis.confusion(log_p, labels)},
     }
 

@@ -5,7 +5,8 @@
     z'_m = (z_m - b) / t_m
     w    = softmax_m(-tau H(z'_m))      over the present modalities, H in nats; tau = sharpness
     z    = s_S sum_m w_m z'_m + b       one scale s per availability pattern S, the set of present modalities
-    p    = softmax(z + a)               a = prior_shift, 0 unless answers assume other class frequencies than training had
+    p    = softmax(r (z + a))           a = prior_shift and r = shift_scale, 0 and 1 unless answers assume other class
+                                        frequencies than training had
 
 T = s = tau = 1, d = 0 and b = 0 is the rule of the paper (MLA, arXiv 2311.10707, section 3.3). A missing modality is left
 out of the sums. It is not replaced by zeros. No sample influences another of its batch.
@@ -39,6 +40,7 @@ class Fusion:
     prior: share of the training rows by class; empty means equal shares.
     prior_once: whether the formula subtracts the log prior from the opinions and adds it once.
     prior_shift: log of the prior (C,) that answers assume minus log of that of training, see `shift_prior`; empty means 0.
+    shift_scale: factor on the shifted log-probabilities; it changes how sure answers are, and not which they are.
     shares: weights of the rule `static` by modality name; 1 for those without one.
     native: the rule that the rule `native` applies, the one that the training strategy was made for.
     bias: for the rule `sum_logit`, the bias (C,) that every opinion contains and the sum counts once; empty means none.
@@ -52,6 +54,7 @@ class Fusion:
     prior: Sequence[float] = ()
     prior_once: bool = False
     prior_shift: Sequence[float] = ()
+    shift_scale: float = 1.0
     native: str = "paper"
     bias: Sequence[float] = ()
 
@@ -171,13 +174,15 @@ def calibrated(logits: Array, present: Array, fusion: Fusion, excess: Array) -> 
 def shift_prior(log_probabilities: Array, fusion: Fusion) -> Array:
     """Replace the prior of training by the one that answers assume: (..., C) -> (..., C), normalised.
 
-        log p'(c | x) = log p(c | x) + log prior'(c) - log prior(c) + constant
+        log p'(c | x) = scale (log p(c | x) + log prior'(c) - log prior(c)) + constant
 
-    This is exact where the two differ in how frequent the classes are, and not in what the samples of a class look like
+    With scale = 1 this is exact where the two differ in how frequent the classes are, and not in what the samples of a class look like
     (Saerens, Latinne, Decaestecker, Neural Computation 2002). It is applied once, to the fused answer, so the prior counts
     once however many modalities are there.
     """
-    return log_softmax(log_probabilities + np.array(fusion.prior_shift)) if fusion.prior_shift else log_probabilities
+    if not fusion.prior_shift:
+        return log_probabilities
+    return log_softmax(fusion.shift_scale * (log_probabilities + np.array(fusion.prior_shift)))
 
 
 def undiscounted(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from mla_serve.errors import InputError, TooLarge
+from mla_serve.errors import InputError, MissingInput, TooLarge
 from mla_serve.inputs.base import Array, Cell, Corruptions, Input, Payload, SentAs, unknown_fields
 from mla_serve.inputs.corruptions import CellLayout, missing_cells, number_noise, unknown_categories
 
@@ -34,9 +34,10 @@ class Column:
 
     values: the categories, the most frequent first. A category that is not among them is decoded as unknown.
     low, high: the range of a number, or of a date in days since 1970; None for other types.
-    middle: a number is decoded as its distance from it. It is 0, or the median where all numbers of training are close to
-    each other and far from 0, so that float32 tells ids of 1e9 apart.
+    middle: the median of a number; 0 for other types.
     spread: the standard deviation of a number, or of a date in days.
+    origin: a number is decoded as its distance from it. It is 0, or the median where all numbers of training are close to
+    each other and far from 0, so that float32 tells ids of 1e9 apart.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Column:
     high: float | None = None
     middle: float = 0.0
     spread: float = 1.0
+    origin: float = 0.0
 
     @property
     def size(self) -> int:
@@ -72,7 +74,7 @@ def _decode_number(column: Column, cell: Cell) -> tuple[float, ...]:
         raise ValueError(f"{expected}, got {_quote(cell)}; write it with digits and a decimal point only") from None
     if not math.isfinite(number):
         raise ValueError(f"{expected}, got {_quote(cell)}; leave the cell out if it is not known")
-    return (min(max(number - column.middle, -LARGEST), LARGEST),)
+    return (min(max(number - column.origin, -LARGEST), LARGEST),)
 
 
 def _decode_category(column: Column, cell: Cell) -> tuple[float, ...]:
@@ -125,7 +127,7 @@ class ColumnsInput(Input):
     """Cells of one row, by the name of their column; as text, a JSON object.
 
     Each cell is decoded into one number, or a date into DATE_PARTS; the numbers of all columns stand one after another.
-    A number is its distance from the middle of its column, a category its index in `values`, yes is 1 and no is 0.
+    A number is its distance from the `origin` of its column, a category its index in `values`, yes is 1 and no is 0.
     A missing cell is NaN: None, NaN, blank text, or no cell of that name.
     """
 
@@ -161,7 +163,7 @@ class ColumnsInput(Input):
         """Decode cells into (1, numbers) float32; NaN where a cell is missing."""
         cells = self.present_cells(payload, field)
         if not cells:
-            raise InputError(field, "every cell is missing; fill one at least, or leave the field out")
+            raise MissingInput(field, "every cell is missing; fill one at least, or leave the field out")
         row = np.full((1, *self.shape), np.nan, dtype=np.float32)
         for name, cell in cells.items():
             try:

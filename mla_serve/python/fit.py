@@ -92,15 +92,21 @@ def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
 
 
 def _run(config: TrainConfig, planned: Plan, screen: Screen) -> Path:
-    """Train with a progress bar and a line for each epoch; return the folder of the run."""
+    """Train with a progress bar and a line for each epoch, after cross-validation if asked; return the folder of the run."""
+    from mla_serve.train.cross_validation import FOLDS, cross_validate, describe_folds
     from mla_serve.train.describe import epoch_line, plan_lines
     from mla_serve.train.plan import count_steps
     from mla_serve.train.run import train_as_planned
 
     for line in plan_lines(planned):
         screen.say(line)
+    folds = cross_validate(config, planned, screen.say) if config.folds else None
+    for line in describe_folds(folds) if folds else ():
+        screen.say(line)
     with screen.bar("training", count_steps(planned)) as advance:
         run = train_as_planned(config, planned, lambda record: screen.say(epoch_line(record)), advance)
+    if folds:
+        run.write_json(FOLDS, folds)
     return run.path
 
 

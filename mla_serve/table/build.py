@@ -53,6 +53,7 @@ def table_from_lines(
     """
     faults = Faults(folder, [DATASET_JSON, *tables], options.policy)
     lines = _find_columns(tables, folder, options, declared, faults)
+    faults.columns = {role.modality: role.column for role in lines.schema.roles if role.modality}
     modalities = _order(lines.schema.modalities, lines.said.declaration)
     built = _build(lines, modalities, folder, faults)
     rows = leave_out((row for _, row in built), faults)

@@ -83,6 +83,8 @@ class Faults:
         self.files = files
         self.policy = policy
         self.found: list[Fault] = []
+        self.columns: Mapping[str, str] = {}
+        """Modality -> its column in the table, where it has another name."""
 
     def add(self, place: Place, message: str, column: str = "", *, also: Sequence[Place] = ()) -> None:
         """Add a fault of a row, or of a file (line 0). Args: also, further rows with the same fault."""
@@ -93,8 +95,8 @@ class Faults:
         self.found.append(Fault(place, "", message, broken=True))
 
     def add_value(self, place: Place, modality: str, message: str, column: str | None = None) -> None:
-        """Add a fault of one value. Args: column, its name in the table, if that is not the name of the modality."""
-        self.found.append(Fault(place, column or modality, message, modality))
+        """Add a fault of one value. Args: column, of the value. Default: that of the modality."""
+        self.found.append(Fault(place, column or self.columns.get(modality, modality), message, modality))
 
     @contextmanager
     def collecting(self, place: Place, field: str, modality: str | None = None) -> Iterator[None]:
@@ -137,8 +139,8 @@ class Faults:
         """
         kept = frozenset(kept)
         bad = {place for fault in self.found for place in fault.places} - kept
-        rows = [fault for fault in self.found if not kept.issuperset(fault.places)]
-        values = [fault for fault in self.found if kept.issuperset(fault.places)]
+        rows = [fault for fault in self._sorted() if not kept.issuperset(fault.places)]
+        values = [fault for fault in self._sorted() if kept.issuperset(fault.places)]
         notes = []
         if bad:
             notes.append(f"{len(bad)} of {len(bad) + len(kept)} rows left out because of faults{_examples(rows)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +12,8 @@ from pathlib import Path
 
 from mla_serve.errors import DataError
 from mla_serve.table.declaration import DATASET_JSON
-from mla_serve.table.faults import join_names
-from mla_serve.table.formats import suffix_of
+from mla_serve.table.faults import InvalidValue, join_names
+from mla_serve.table.formats import READERS, say_nothing, suffix_of
 from mla_serve.table.split_names import SPLITS, is_shard, split_named, split_of_table, stem_of
 
 AMBIGUOUS = (".json", ".txt", ".json.gz", ".txt.gz")
@@ -22,6 +24,8 @@ UNREAD = (".xls", ".ods", ".gz", ".zip", ".sav", ".rds", ".dta", ".db", ".sqlite
 """Suffixes of tables of formats that are not read."""
 NUMBERED_ROWS = (".parquet", ".arrow", ".feather")
 """Formats without lines. Several files of them can be one table, as Spark writes it; its rows are numbered through."""
+FAULT_LIST = r"\.faults(-\d+)?\.csv$"
+"""Names of the lists of faults that training and evaluate write."""
 DEEPEST = 3  # folders and file name, as in default/train/0000.parquet
 EXPECTED = (
     "expected a table (.csv, .tsv, .jsonl, .json, .parquet, .arrow, .feather, .xlsx), or a folder with one, with train, val "
@@ -37,11 +41,15 @@ class TableFile:
     parts: tuple[Path, ...]
 
 
-def find_tables(folder: Path) -> list[TableFile]:
-    """Return the tables of a folder, train first; none if it holds no table. Raises: DataError when they are ambiguous."""
+def find_tables(folder: Path, label: str | None = None) -> list[TableFile]:
+    """Return the tables of a folder, train first; none if it holds no table.
+
+    Args: label, the column of the labels, if it is known: of several tables the only one that has it is taken.
+    Raises: DataError when they are ambiguous.
+    """
     return (
         _saved_dataset(folder)
-        or _choose(folder, _candidates(folder))
+        or _choose(folder, _candidates(folder), label)
         or _in_folders(folder)
         or _tables(folder, _only_json(folder))
     )
@@ -60,8 +68,9 @@ def find_unread(folder: Path, tables: Sequence[TableFile]) -> list[str]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Return the files of a folder in the order of their names, without hidden ones and the locks of Excel."""
-    return [path for path in sorted(folder.glob("[!.~]*")) if path.is_file()]
+    """Return the files of a folder in the order of their names, without hidden ones, locks of Excel and lists of faults."""
+    found = [path for path in sorted(folder.glob("[!.~]*")) if path.is_file()]
+    return [path for path in found if not re.search(FAULT_LIST, path.name)]
 
 
 def _candidates(folder: Path) -> list[Path]:
@@ -76,7 +85,7 @@ def _only_json(folder: Path) -> list[Path]:
     return [path for path in found if path.name not in DESCRIPTIONS] if len(found) == 1 else []
 
 
-def _choose(folder: Path, paths: Sequence[Path]) -> list[TableFile]:
+def _choose(folder: Path, paths: Sequence[Path], label: str | None) -> list[TableFile]:
     """Return the only table, or those of the splits. Raises: DataError when there are several, and not one per split."""
     if len(paths) <= 1:
         return _tables(folder, paths)
@@ -85,10 +94,20 @@ def _choose(folder: Path, paths: Sequence[Path]) -> list[TableFile]:
             return chosen
     if _same_table(paths) and suffix_of(paths[0]) in NUMBERED_ROWS:
         return [_joined(folder, paths)]
+    labelled = [path for path in paths if label is not None and _has_column(path, label)]
+    if len(labelled) == 1:
+        return _tables(folder, labelled)
     names = join_names([path.name for path in paths])
     raise DataError(
         f"{folder}: holds {len(paths)} tables and none is called train: {names}; choose one: --data {paths[0]}"
     )
+
+
+def _has_column(path: Path, column: str) -> bool:
+    """Return whether the first row of a table has a column."""
+    with path.open("rb") as stream, contextlib.closing(READERS[suffix_of(path)](stream, say_nothing)) as lines:
+        _, cells = next(lines, (0, {}))
+        return not isinstance(cells, InvalidValue) and column in cells
 
 
 def _by_split(folder: Path, paths: Iterable[Path], loose: bool) -> list[TableFile]:

@@ -50,7 +50,7 @@ def read_table(path: Path, options: TableOptions = TableOptions()) -> Table:  # 
     Raises: DataError with the number of faults and the first of them, with table and line (or row), from 1;
             ConfigError when the package that reads a format is not installed.
     """
-    read = read_lines(path)
+    read = read_lines(path, options.schema.label if options.schema else options.label)
     table = table_from_lines(read.tables, read.folder, read.fingerprint, options, read.declared)
     return dataclasses.replace(table, notes=(*read.notes, *table.notes))
 
@@ -60,14 +60,15 @@ def data_folder(path: Path) -> Path:
     return path.resolve() if path.is_dir() else path.resolve().parent
 
 
-def read_lines(path: Path) -> DataLines:
+def read_lines(path: Path, label: str | None = None) -> DataLines:
     """Read the lines of a table, or of the tables of a folder.
 
+    Args: label, the column of the labels, if it is known; see find_tables.
     Raises: DataError when there is none, or when it is unclear which they are; ConfigError as read_table.
     """
     folder = data_folder(path)
     declared = read_bytes(folder / DATASET_JSON) if (folder / DATASET_JSON).is_file() else None
-    tables = find_tables(folder) if path.is_dir() else [_table_of_file(path)]
+    tables = find_tables(folder, label) if path.is_dir() else [_table_of_file(path)]
     if not tables:
         return _read_class_folders(path, declared)
     notes: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -92,6 +92,17 @@ class Schema:
     def columns_of(self, modality: str) -> list[str]:
         """Return the columns of a modality."""
         return [role.column for role in self.roles if role.modality == modality]
+
+    def keep(self, modalities: Collection[str]) -> Self:
+        """Leave out the columns of all other modalities, and the reasons, which may quote cells."""
+        kept = [role for role in self.roles if role.modality is None or role.modality in modalities]
+        return dataclasses.replace(self, roles=tuple(dataclasses.replace(role, reason="") for role in kept))
+
+    def join(self, before: Schema) -> Self:
+        """Add the columns of modalities of an earlier table that this one lacks."""
+        names = {role.column for role in self.roles}
+        added = tuple(role for role in before.roles if role.modality and role.column not in names)
+        return dataclasses.replace(self, roles=(*self.roles, *added))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for JSON; fields with their default are left out."""

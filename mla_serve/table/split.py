@@ -29,10 +29,12 @@ def split_rows(rows: Sequence[Row], val: float, test: float, seed: int) -> tuple
         )
     rest, tested, how = _hold_out_share(rows, test, seed) if test else (tuple(rows), (), "")
     train, validation, how_val = _hold_out_share(rest, val / (1 - test), seed + 1)
-    note = f"{len(rows):,} rows split by class: {len(train):,} for train, {len(validation):,} for val, {len(tested):,} for test"
-    few = f"; {len(tested)} rows measure roughly, --folds 5 uses all rows" if test and len(rows) < FEW else ""
     splits = {"train": train, "val": validation, "test": tested}
-    return {split: found for split, found in splits.items() if found}, f"{note}; {how or how_val}{few}"
+    found = {split: kept for split, kept in splits.items() if kept}
+    counts = ", ".join(f"{len(kept):,} for {split}" for split, kept in found.items())
+    note = f"{len(rows):,} rows split by class: {counts}"
+    few = f"; {len(tested)} rows measure roughly, --folds 5 uses all rows" if test and len(rows) < FEW else ""
+    return found, f"{note}; {how or how_val}{few}"
 
 
 def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...], str]:

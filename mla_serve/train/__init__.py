@@ -11,6 +11,7 @@ loop            epochs, validation, checkpoints                                 
 clock           the time that training may take
 cache/          decoded files and features, kept on disk
 event_files     the records of the epochs for TensorBoard
+cross_validation  the same for each fold, before the final run
 strategies/     how a batch changes encoders and heads                           distributed/
 fit/            what is fitted afterwards: fusion, prediction sets, references
 extend/         the same for modalities that are added to a finished bundle

@@ -27,7 +27,7 @@ SKEWED = 10.0  # times the rows of the rarest class that the most frequent class
 
 @dataclasses.dataclass(frozen=True)
 class Balance:
-    """The method, any of --balance but auto, and the number of training rows of each class (C)."""
+    """The method, a value of --balance, and the number of training rows of each class (C)."""
 
     method: str
     counts: tuple[int, ...]
@@ -65,26 +65,21 @@ class Balance:
         return [float(value) for value in -np.log(len(self.counts)) - self.log_prior]
 
 
-def choose_balance(asked: str, labels: Iterable[str], classes: Sequence[str]) -> tuple[Balance, list[str]]:
-    """Choose what is done about skewed classes: what is asked for or, for auto, `prior` where they are skewed.
-
-    Returns: the choice, and a note where there is something to say.
-    """
+def make_balance(method: str, labels: Iterable[str], classes: Sequence[str]) -> tuple[Balance, list[str]]:
+    """Count the rows of each class. Returns: the balance, and a note where classes are skewed or a method was asked for."""
     found = Counter(labels)
     counts = tuple(found[label] for label in classes)
     few, many = (chosen(found.items(), key=lambda item: item[1]) for chosen in (min, max))
     skew = many[1] / few[1]
-    method = asked if asked != "auto" else "prior" if skew >= SKEWED else "none"
-    if asked == "auto" and method == "none":
+    if method == "none" and skew < SKEWED:
         return Balance(method, counts), []
-    how = "chosen" if asked == "auto" else "asked for"
-    told = f"class {many[0]!r} has {skew:.0f} times the training rows of class {few[0]!r}; --balance {method} was {how}"
-    return Balance(method, counts), [f"{told}: {EFFECTS[method]}"]
+    told = f"class {many[0]!r} has {skew:.0f} times the training rows of class {few[0]!r}; with --balance {method}"
+    return Balance(method, counts), [f"{told}, {EFFECTS[method]}"]
 
 
 EQUAL = "probabilities hold where all classes are equally frequent; --balance none keeps the frequencies of training"
 EFFECTS = {
-    "none": "answers and probabilities assume the class frequencies of training, so the rare class is seldom answered",
+    "none": "answers and probabilities assume these frequencies, so a rare class is seldom answered; --balance prior assumes equal ones",
     "prior": EQUAL,
     "weights": f"the loss weighs each class the same, and {EQUAL}",
     "sampler": f"an epoch takes equally many rows of each class, and {EQUAL}",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mla_serve.table import Row
 from mla_serve.train.augmentation import choose_augmentation
-from mla_serve.train.balance import Balance, choose_balance
+from mla_serve.train.balance import Balance, make_balance
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.defaults import with_defaults
 from mla_serve.train.recipe import Recipe
@@ -27,6 +27,6 @@ def choose(config: TrainConfig, name: str, rows: Sequence[Row], recipe: Recipe) 
     """Choose settings, balance and augmentation. Args: name, of the run; rows, for training. Returns: them, and notes."""
     begun = RunFolder(config.runs / name).begun_settings() if config.resume else {}
     settings, notes = with_defaults(config, len(rows), begun)
-    balance, told = choose_balance(config.balance, (row.label for row in rows), recipe.classes)
+    balance, told = make_balance(config.balance, (row.label for row in rows), recipe.classes)
     augment, said = choose_augmentation(config, rows, recipe)
     return Choices(settings, balance, augment), [*notes, *told, *said]

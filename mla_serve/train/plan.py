@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mla_serve.errors import ConfigError
+from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
 from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read_table
+from mla_serve.table.check_files import check_files
 from mla_serve.table.dataset import describe_left_out, leave_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.choices import Choices, choose
@@ -114,7 +116,8 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     encoders = pick_encoders(kinds, config)
     start = read_start(config, name, kinds, encoders)
     encoders |= start.encoders if start else {}
-    inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
+    with all_faults_on_error(table, rows, kinds):
+        inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     inputs |= start.inputs if start else {}
     notes += [start.note(kinds)] if start else []
     decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
@@ -177,6 +180,20 @@ def keep_modalities(rows: Sequence[Row], names: Mapping[str, str]) -> list[Row]:
         if values:
             kept.append(dataclasses.replace(row, values=values, present=present))
     return kept
+
+
+@contextlib.contextmanager
+def all_faults_on_error(table: Table, rows: Rows, kinds: Mapping[str, str]) -> Iterator[None]:
+    """Look for files that cannot be decoded if the block fails, and report all of them instead of its error.
+
+    Raises: DataError, or the error of the block if there is no fault that may not be left out.
+    """
+    try:
+        yield
+    except (ConfigError, DataError):
+        check_files(itertools.chain.from_iterable(rows.values()), kinds, table.folder, table.faults)
+        table.faults.raise_if_any()
+        raise
 
 
 def choose_all_inputs(

@@ -162,7 +162,7 @@ def test_a_bad_row_is_told_and_its_neighbours_are_answered(tmp_path: Path, ask: 
         assert word in answers[n]["error"]
         assert answers[n]["label"] is None
     assert answers[4]["id"] == "4"  # a row without an id has its number
-    assert "image: this is plain text, expected PNG" in answers[9]["error"]
+    assert "image: 'broken.bin': this is plain text, expected PNG" in answers[9]["error"]
     assert "| numbers: the model returns infinity or NaN for it" in answers[9]["error"]
 
 

@@ -186,12 +186,17 @@ def test_a_users_error_is_one_line_that_says_what_to_do(tiny_bundle: Path, args:
     assert advice in line
 
 
-def test_a_row_that_cannot_be_measured_is_named_by_its_line(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_measured_is_named_by_its_line(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the list of all faults is written there
     (tmp_path / "train.csv").write_text("label,text\nred,a\nblue,b\n")
     (tmp_path / "test.csv").write_text("label,text,image\nred,a,\nblue,,broken.png\n")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    line = one_line(run("evaluate", "--model", tiny_bundle, "--data", tmp_path, code=2))
-    assert line.startswith("error: test.csv:3: image: ")
+    said = run("evaluate", "--model", tiny_bundle, "--data", tmp_path, code=2).stderr
+    assert said.startswith("error: ")
+    assert "\n  test.csv:3: image: 'broken.png': " in said
+    assert "Traceback" not in said
 
 
 def test_a_traceback_is_shown_with_debug_only(tiny_bundle: Path) -> None:

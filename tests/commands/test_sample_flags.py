@@ -54,11 +54,12 @@ def test_two_modalities_of_columns_are_told_apart(shop: Path) -> None:
     assert answer["probability"] == pytest.approx(expected[0].probability, abs=1e-6)
 
 
-def test_cells_that_are_all_empty_are_a_missing_modality(shop: Path) -> None:
-    answer = json.loads(
-        run("predict", "--model", shop, "--json", "--text", "a", "--columns", "price=", "size= ").stdout
-    )
+@pytest.mark.parametrize("empty", [("price=", "size= "), ('{"price": null}',), ("{}",)], ids=str)
+def test_cells_that_are_all_empty_are_a_missing_modality(shop: Path, empty: tuple[str, ...]) -> None:
+    answer = json.loads(run("predict", "--model", shop, "--json", "--text", "a", "--columns", *empty).stdout)
     assert answer["missing"] == ["columns", "facts"]
+    done = run("predict", "--model", shop, "--columns", *empty, code=2)
+    assert "nothing was sent; send at least one of text, columns, facts" in one_line(done)
 
 
 WRONG: list[tuple[tuple[str, ...], str]] = [

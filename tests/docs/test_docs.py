@@ -275,13 +275,16 @@ def test_the_citation_names_the_version_of_the_package() -> None:
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_a_vector_in_a_csv_table_is_written_in_the_three_documented_ways(tmp_path: Path) -> None:
+def test_a_vector_in_a_csv_table_is_written_in_the_documented_ways(tmp_path: Path) -> None:
     from mla_serve.table import read_table
 
     page = (ROOT / "docs" / "reference" / "data-format.md").read_text(encoding="utf-8")
-    forms = ["[1, 2]", "1 2", "1;2"]
-    assert f"| cell of a CSV table | {', '.join(f'`{form}`' for form in forms[:2])} or `{forms[2]}` |" in page
+    forms = ["[1, 2]", "[1. 2.]", "1 2", "1;2", "1,2"]
+    assert (
+        f"| cell of a CSV table | {', '.join(f'`{form}`' for form in forms[:-1])} or, in quotes, `{forms[-1]}` |"
+        in page
+    )
     (tmp_path / "dataset.json").write_text('{"modalities": {"numbers": "vector"}}')
     rows = [f'train,{label},"{form}"' for label in ("a", "b") for form in forms]
     (tmp_path / "rows.csv").write_text("\n".join(["split,label,numbers", *rows]))
-    assert [row.values["numbers"] for row in read_table(tmp_path).splits["train"]] == [(1.0, 2.0)] * 6
+    assert [row.values["numbers"] for row in read_table(tmp_path).splits["train"]] == [(1.0, 2.0)] * 2 * len(forms)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mla_serve.errors import BundleError, InputError, TooLarge, UnknownField
+from mla_serve.errors import BundleError, InputError, TooLarge
 from mla_serve.inputs import Array, Column, ColumnsInput
 from mla_serve.inputs.columns import LARGEST, to_json_cells
 from tests.conftest import COLUMNS
@@ -25,27 +25,27 @@ def decode(**cells: Any) -> Array:
 def refusal(**cells: Any) -> str:
     with pytest.raises(InputError) as caught:
         SPEC.decode(cells, "facts")
-    assert caught.value.field == "facts"
+    assert caught.value.field == f"facts.{next(iter(cells))}"
     return caught.value.message
 
 
 @pytest.mark.parametrize(("cell", "number"), [(12.5, 12.5), (7, 7), ("12.5", 12.5), (" -1e3 ", -1000), (True, None)])
-def test_a_number_is_its_distance_from_the_middle_and_may_be_text(cell: Any, number: float | None) -> None:
+def test_a_number_is_decoded_as_it_is_and_may_be_text(cell: Any, number: float | None) -> None:
     if number is None:
         assert "expected a number such as 12.5, got True" in refusal(price=cell)
     else:
-        assert decode(price=cell) == pytest.approx(number - 20)
+        assert decode(price=cell) == pytest.approx(number)
 
 
 @pytest.mark.parametrize("cell", ["1,299", "12 EUR", "ten", [1], {"a": 1}, float("inf"), "inf", 10**400])
 def test_what_is_no_number_is_refused(cell: Any) -> None:
     message = refusal(price=cell)
-    assert message.startswith("price: expected a number such as 12.5, got ")
+    assert message.startswith("expected a number such as 12.5, got ")
     assert len(message) < 200
 
 
 def test_ids_and_prices_keep_their_digits() -> None:
-    spec = ColumnsInput((Column("id", "number", low=1e9, high=1e9 + 9, middle=1e9 + 5),))
+    spec = ColumnsInput((Column("id", "number", low=1e9, high=1e9 + 9, origin=1e9 + 5),))
     rows = [spec.decode({"id": 1_000_000_000 + n}, "facts")[0, 0] for n in range(10)]
     np.testing.assert_array_equal(np.diff(rows), 1)
     assert spec.decode({"id": -1e308}, "facts")[0, 0] == np.float32(-LARGEST)
@@ -70,7 +70,7 @@ def test_yes_and_no_in_any_common_writing(cell: Any, value: int) -> None:
 
 
 def test_what_is_neither_yes_nor_no_is_refused() -> None:
-    assert refusal(**{"in stock": "maybe"}) == "in stock: expected yes or no, got 'maybe'; send true or false"
+    assert refusal(**{"in stock": "maybe"}) == "expected yes or no, got 'maybe'; send true or false"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_date_becomes_its_parts(cell: Any) -> None:
 
 @pytest.mark.parametrize("cell", ["29/02/2024", "yesterday", 20240229, "9999-13-01"])
 def test_what_is_no_date_is_refused(cell: Any) -> None:
-    assert refusal(listed=cell).startswith("listed: expected a date such as 2026-03-31 or 2026-03-31T14:30, got ")
+    assert refusal(listed=cell).startswith("expected a date such as 2026-03-31 or 2026-03-31T14:30, got ")
 
 
 def test_missing_cells_are_nan() -> None:
@@ -104,8 +104,7 @@ def test_a_row_without_a_cell_is_refused(payload: Any) -> None:
 
 
 def test_an_unknown_column_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(UnknownField, match=r"no column 'Colour'; .* did you mean 'colour'\?"):
-        SPEC.decode({"Colour": "red"}, "facts")
+    assert refusal(Colour="red") == "no column 'Colour'; did you mean 'colour'?"
 
 
 def test_cells_may_be_a_json_object_in_text() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import io
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,36 @@ def test_lines_go_to_the_logger_and_are_printed_only_if_nobody_logs_them(
         Screen().say("no terminal")
     assert capsys.readouterr().err == "printed\n"
     assert log.handlers == []
+
+
+def test_cross_validation_is_done_before_training_as_by_the_command(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "mla_serve"):
+        mla_serve.fit(
+            colours(24).drop(columns="split"),
+            out=tmp_path / "m",
+            runs=tmp_path / "runs",
+            folds=2,
+            **SETTINGS | {"epochs": 1},
+        )
+    assert json.loads((tmp_path / "runs" / "m" / "folds.json").read_text())["folds"] == 2
+    assert "fold 2" in caplog.text
+
+
+def test_pictures_and_sounds_in_memory_are_trained_on(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        {
+            "picture": Image.fromarray(
+                generator.integers(0, 99, (12, 12, 3), dtype=np.uint8) + np.uint8(150 * (n % 2))
+            ),
+            "sound": (generator.normal(0, 0.1 + 0.2 * (n % 2), 2000).astype(np.float32), 8000) if n % 3 else None,
+            "target": n % 2 == 1,
+        }
+        for n in range(24)
+    ]
+    model = mla_serve.fit(rows, out=tmp_path / "m", runs=tmp_path / "runs", **SETTINGS | {"epochs": 1})
+    assert model.modalities == {"picture": "image", "sound": "audio"}
+    assert model.classes == ("False", "True")
+    assert [each.missing for each in model.predict(rows[:2])] == [["sound"], []]

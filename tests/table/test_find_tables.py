@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from mla_serve.errors import DataError
+from mla_serve.table import ColumnRole, Schema, TableOptions
 from mla_serve.table.read import DataLines, read_lines, read_table
 from mla_serve.table.split_names import is_shard, split_named, split_of_table
 
@@ -216,3 +217,19 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path, change: Change) -> 
     assert read_lines(put(tmp_path, "other.png")).fingerprint == before
     change(tmp_path)
     assert read_lines(tmp_path).fingerprint != before
+
+
+def test_of_several_tables_the_one_with_the_label_is_taken(tmp_path: Path) -> None:
+    """A table to be scored may lie beside that of training, and a list of faults is no table."""
+    (tmp_path / "shop.csv").write_text("text;category\na;x\nb;y\nc;x\nd;y\ne;x\nf;y\n")
+    (tmp_path / "new.csv").write_text("text;price\na;1\nb;2\n")
+    (tmp_path / "shop.faults.csv").write_text("file,line,column,fault\n")
+    known = Schema("category", (ColumnRole("text", "text", "text"), ColumnRole("category", "label")))
+    for options in (TableOptions(schema=known), TableOptions(label="category")):
+        table = read_table(tmp_path, options)
+        assert {row.place[0] for rows in table.splits.values() for row in rows} == {"shop.csv"}
+        assert "not read: new.csv; --data FILE reads one table alone" in table.notes
+    with pytest.raises(DataError, match=r"holds 2 tables and none is called train: new.csv, shop.csv"):
+        read_table(tmp_path)
+    with pytest.raises(DataError, match="holds 2 tables"):
+        read_table(tmp_path, TableOptions(label="text"))

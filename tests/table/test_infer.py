@@ -144,6 +144,25 @@ def test_the_schema_is_the_same_after_json() -> None:
     assert Schema.from_dict(schema.to_dict()) == schema
 
 
+def test_a_schema_keeps_the_columns_of_some_modalities_and_takes_those_of_an_earlier_table() -> None:
+    rows = [{"label": "ab"[n % 2], "title": f"a blue mug {n}", "price": f"{n}.5", "id": n} for n in range(20)]
+    schema = build(rows).schema
+    kept = schema.keep(["title"])
+    assert [(role.column, role.reason) for role in kept.roles] == [("label", ""), ("title", ""), ("id", "")]
+    assert kept.modalities == {"title": "text"}
+    assert kept.join(schema).modalities == schema.modalities == {"title": "text", "columns": "columns"}
+
+
+def test_columns_that_a_model_knows_are_read_as_before_and_others_are_inferred() -> None:
+    rows = [{"label": "ab"[n % 2], "size": f"{n % 5}", "colour": ("red", "blue")[n % 3 % 2]} for n in range(20)]
+    known = build(rows, kinds={"size": "category", "colour": "ignore"}).schema
+    table = build(rows, known=known)
+    assert {role.column: (role.role, role.modality) for role in table.schema.roles} == {
+        "label": ("label", None), "size": ("category", "columns"), "colour": ("category", "columns_2")
+    }  # fmt: skip
+    assert table.schema.held_out == known.held_out
+
+
 def test_cells_are_read_as_their_column_is_written() -> None:
     rows = [
         {"label": "ab"[n % 2], "price": f"1.{n:03},5 €", "bought": f"{n + 1}.2.2024", "zip": f"0{n % 5}", "new": ["ja", "nein"][n % 2]}
@@ -252,7 +271,7 @@ def test_names_of_modalities_are_made_from_those_of_columns() -> None:
         assert list(build(rows).modalities) == [expected]
 
 
-def test_the_lines_that_are_said_of_a_table() -> None:
+def test_the_lines_that_are_said_of_a_table_are_those_of_the_page() -> None:
     rows = [
         {
             "sku": f"{n:06x}",
@@ -264,14 +283,9 @@ def test_the_lines_that_are_said_of_a_table() -> None:
         }
         for n in range(24)
     ]
-    assert build(rows).schema.describe() == [
-        "sku: ignored, every value is different",
-        "category: label, 2 classes",
-        "title: 24 texts",
-        "price: number, 25 % missing, 'N/A' read as missing, decimal commas -> columns",
-        "brand: category, 2 values, 33 % missing -> columns",
-        "added: date, 1/1/2024 read with the month first; write year-month-day if that is wrong -> columns",
-    ]
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "prepare-data.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- lines -->\n```text\n")[2].partition("```\n<!-- end -->")[0]
+    assert build(rows).schema.describe() == shown.splitlines()
 
 
 def test_a_column_that_gives_the_label_away_is_said() -> None:

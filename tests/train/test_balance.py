@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mla_serve.fusion.formula import Fusion, log_softmax
 from mla_serve.fusion.rules import RULES, fuse
-from mla_serve.train.balance import Balance, choose_balance
+from mla_serve.train.balance import Balance, make_balance
 from mla_serve.train.config import BALANCE
 from mla_serve.train.data.order import epoch_order
 from mla_serve.train.data.samples import Samples
@@ -58,15 +58,16 @@ def test_a_class_without_a_row_is_not_favoured() -> None:
     assert shift[2] == shift[0] < shift[1]
 
 
-def test_auto_takes_the_prior_where_classes_differ_tenfold_and_says_so() -> None:
+def test_classes_that_differ_tenfold_are_named_and_the_way_out() -> None:
     labels = ["a"] * 50 + ["b"] * 5
-    balance, notes = choose_balance("auto", labels, ("a", "b"))
-    assert balance == Balance("prior", (50, 5))
-    assert notes[0].startswith("class 'a' has 10 times the training rows of class 'b'; --balance prior was chosen: ")
-    assert choose_balance("auto", ["a"] * 49 + ["b"] * 5, ("a", "b")) == (Balance("none", (49, 5)), [])
-    told, notes = choose_balance("none", labels, ("a", "b"))
-    assert told.method == "none"
-    assert "assume the class frequencies of training" in notes[0]
+    balance, notes = make_balance("none", labels, ("a", "b"))
+    assert balance == Balance("none", (50, 5))
+    assert notes[0].startswith("class 'a' has 10 times the training rows of class 'b'; with --balance none, ")
+    assert "--balance prior" in notes[0]
+    assert make_balance("none", ["a"] * 49 + ["b"] * 5, ("a", "b")) == (Balance("none", (49, 5)), [])
+    balance, notes = make_balance("prior", labels, ("a", "b"))
+    assert balance.method == "prior"
+    assert "equally frequent" in notes[0]
 
 
 @given(counts)

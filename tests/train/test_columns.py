@@ -59,8 +59,8 @@ def test_the_type_of_a_column_is_that_of_its_cells(cells: list[Any], expected: s
 
 def test_the_range_middle_and_spread_of_training_are_kept() -> None:
     column = describe_column("price", [1.0, 2.0, 9.0])
-    assert (column.low, column.high, column.middle) == (1.0, 9.0, 0.0)
-    assert describe_column("id", [1e9, 1e9 + 1, 1e9 + 9]).middle == 1e9 + 1
+    assert (column.low, column.high, column.middle, column.origin) == (1.0, 9.0, 2.0, 0.0)
+    assert describe_column("id", [1e9, 1e9 + 1, 1e9 + 9]).origin == 1e9 + 1
     assert column.spread == pytest.approx(np.std([1, 2, 9]))
     assert describe_column("price", [3.0, 3.0]).spread == 1.0
     dates = [datetime.datetime(1970, 1, 2), datetime.datetime(1970, 1, 4)]
@@ -73,9 +73,11 @@ def test_a_category_needs_two_rows_and_the_most_frequent_come_first() -> None:
     assert len(describe_column("brand", many).values) == MAX_CATEGORIES
 
 
-def test_columns_come_in_the_order_in_which_they_first_occur_and_missing_cells_do_not_count() -> None:
-    spec = SmallColumns.choose_input([{"b": 1.0, "c": None}, {"a": "x", "c": float("nan")}], TrainConfig())
-    assert [(column.name, column.type) for column in spec.columns] == [("b", "number"), ("a", "category")]
+def test_columns_come_in_the_order_of_the_fullest_row_and_missing_cells_do_not_count() -> None:
+    rows = [{"b": 1.0}, {"a": "x", "b": 1.0, "c": float("nan")}, {"d": True, "c": None}]
+    spec = SmallColumns.choose_input(rows, TrainConfig())
+    described = [(column.name, column.type) for column in spec.columns]
+    assert described == [("a", "category"), ("b", "number"), ("d", "yes_no")]
 
 
 # ---- numbers and categories as layers

@@ -185,7 +185,7 @@ def test_what_has_too_few_rows_is_said_before_training_and_on_the_card(tmp_path:
     assert (
         "numbers: no validation row has it; its probabilities are not calibrated and it is not measured alone" in notes
     )
-    assert not any(note.startswith("text:") for note in notes)
+    assert not any(note.startswith(("text: only", "text: no ")) for note in notes)
     manifest = export_run(train(config).path, tmp_path / "bundle")
     assert manifest.training["rows"] == {"train": {"text": 25, "numbers": 1}, "val": {"text": 8, "numbers": 0}}
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
@@ -394,3 +394,13 @@ def test_of_a_long_text_training_keeps_what_is_looked_at(tmp_path: Path) -> None
     table = Table(tmp_path, {"text": "text"}, {"train": (row,)}, ("a",), "")
     decoded = decode_table(table, inputs, tmp_path / "cache")
     assert make_samples([row], decoded, inputs, ["a"]).columns["text"].payloads == [text[:50]]
+
+
+def test_training_from_an_existing_cache_gives_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
+    weights = []
+    for name in ("first", "second"):
+        one = dataclasses.replace(config, name=name, epochs=1, runs=tmp_path, cache=tmp_path / "cache")
+        folder = train_as_planned(one, make_plan(one), lambda record: None)
+        weights.append(folder.load(BEST)["weights"])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())

@@ -83,6 +83,8 @@ def find_dialect(sample: str, cut: bool, usual: str) -> Dialect:
     """
     if match := SEP_LINE.match(sample):
         return Dialect(match[1], skipped_lines=1)
+    if cut:  # in the middle of a line
+        sample = sample[: sample.rfind("\n") + 1] or sample
     fits = [_measure(dialect, sample, cut) for dialect in _plain_dialects(sample, usual)]
     usable = [fit for fit in fits if fit.separates]
     best = max(usable, key=lambda fit: (fit.share, fit.widths[0]), default=fits[0])

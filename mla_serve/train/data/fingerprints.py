@@ -1,7 +1,7 @@
 """What is kept of each decoded value to find its copies: a digest, and a sketch that changes little when the value does.
 
-Two values are equal when they decode to the same numbers; texts when they differ only in case, blanks or Unicode form.
-Sketches are compared by duplicates.py.
+Two values are equal when they decode to the same numbers; texts when they differ only in case, blanks or Unicode form;
+cells when all of them are the same. Sketches are compared by duplicates.py.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def fingerprint(kind: str, value: Payload, windows: Array) -> Fingerprint:
     """Return the fingerprint of a value. Args: kind of its modality; windows (W, *shape), the value decoded."""
     if kind == "text":
         return Fingerprint(_digest(fold_text(str(value)).encode()))
+    if isinstance(value, Mapping):  # decoded, all categories that are too rare to be learned would be the same
+        return Fingerprint(_digest(repr(sorted(value.items())).encode()))
     sketch = SKETCHES[kind](windows) if kind in SKETCHES else None  # of another kind, only equal values are found
     return Fingerprint(_digest(np.ascontiguousarray(windows).tobytes()), sketch)
 

@@ -17,7 +17,7 @@ from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.cells import Categories, CellDropout, Numbers
 
-FASTER, EMBEDDINGS_FASTER = 3.0, 10.0  # times the learning rate, measured in benchmarks/accuracy/columns.py
+FASTER, EMBEDDINGS_FASTER = 3.0, 10.0  # times the learning rate; chosen on validation rows of small tables
 FAR = 1000  # times their range: numbers so far from 0 are decoded as distances from their median
 MAX_CATEGORIES, FEWEST_ROWS = 10_000, 2  # of a column; training rows that a category needs, rarer ones are unknown
 
@@ -30,9 +30,9 @@ class SmallColumns(Encoder):
 
     @classmethod
     def choose_input(cls, values: Sequence[Mapping[str, Cell]], config: TrainConfig) -> ColumnsInput:  # noqa: ARG003
-        """Take the columns in the order in which they first occur, and from the type of their cells what they are."""
+        """Take the columns in the order of the fullest row, and from the type of their cells what they are."""
         cells: dict[str, list[Any]] = {}
-        for row in values:
+        for row in sorted(values, key=len, reverse=True):
             for name, cell in row.items():
                 if not is_missing_cell(cell):
                     cells.setdefault(name, []).append(cell)
@@ -90,7 +90,8 @@ def describe_column(name: str, cells: Sequence[Any]) -> Column:
     numbers = np.array([(cell - EPOCH) / DAY for cell in cells] if kind == "date" else cells, dtype=np.float64)
     low, high, spread = float(numbers.min()), float(numbers.max()), float(numbers.std()) or 1.0
     is_far = kind == "number" and max(abs(low), abs(high)) > FAR * (high - low)
-    return Column(name, kind, (), low, high, float(np.median(numbers)) if is_far else 0.0, spread)
+    middle = float(np.median(numbers)) if kind == "number" else 0.0
+    return Column(name, kind, (), low, high, middle, spread, origin=middle if is_far else 0.0)
 
 
 def _type_of(cells: Sequence[Any]) -> ColumnType:

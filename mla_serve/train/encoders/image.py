@@ -21,6 +21,7 @@ from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.blocks import conv_block, resnet18, uniform
 
 MAX_SIDE = 96  # pixels; a larger size is used only where the configuration asks for it
+BORDERS = 50  # images whose first and last row of pixels tell the background
 
 
 class _ImageEncoder(Encoder):
@@ -32,15 +33,20 @@ class _ImageEncoder(Encoder):
     @classmethod
     def choose_input(cls, values: Sequence[bytes], config: TrainConfig) -> ImageInput:
         """Take the median size of the images, up to MAX_SIDE, and grey where all are grey."""
-        images = [image for value in values if (image := _try_open(value))]
-        if not images:
+        sides: list[int] = []  # and no images: 500 photographs of a phone would take gigabytes
+        modes: list[str] = []
+        borders: list[float] = []
+        for image in filter(None, map(_try_open, values)):
+            sides.append(min(image.size))
+            modes.append(image.mode)
+            if len(borders) < BORDERS:
+                borders.append(float(np.asarray(image.convert("L"))[[0, -1]].mean()))
+        if not sides:
             raise ConfigError(
                 f"none of the first training images can be read; expected {', '.join(ImageInput.formats)}"
             )
-        sides = [min(image.size) for image in images]
         side = config.image_size or min(int(np.median(sides)), MAX_SIDE)
-        grey = all(image.mode in ("1", "L", "I", "I;16") for image in images)
-        borders = [np.asarray(image.convert("L"))[[0, -1]].mean() for image in images[:50]]
+        grey = all(mode in ("1", "L", "I", "I;16") for mode in modes)
         return ImageInput(side, side, 1 if grey else 3, background=255 if np.mean(borders) > 127 else 0)
 
     @staticmethod

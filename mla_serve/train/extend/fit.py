@@ -71,7 +71,7 @@ def fit_added(
     extension = FusionExtension(base.fusion, tuple(inputs))
     ridge, how = extension.choose_ridge(clean, folds.number)
     fusion = extension.with_static_weights(clean, extension.fit(clean, corrupted, ridge))
-    fusion = dataclasses.replace(fusion, prior_shift=base.fusion.prior_shift)
+    fusion = dataclasses.replace(fusion, prior_shift=base.fusion.prior_shift, shift_scale=base.fusion.shift_scale)
 
     def refit(kept: Array) -> Fusion:
         return extension.fit(clean.rows(kept), corrupted.rows(kept), ridge)

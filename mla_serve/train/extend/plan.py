@@ -31,6 +31,7 @@ from mla_serve.train.paths import check_paths
 from mla_serve.train.plan import (
     Plan,
     ReadTable,
+    all_faults_on_error,
     check_pretrained,
     choose_all_inputs,
     decode_and_check,
@@ -99,7 +100,8 @@ def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extens
     _check_classes(table, base)
     rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
-    inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
+    with all_faults_on_error(table, rows, kinds):
+        inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes, config)
     notes += [*found, *(DATA + note for note in describe_left_out(table))]
     notes += check_pretrained(rows["train"], pretrained)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 
-from mla_serve.fusion.formula import Array, Fusion
+from mla_serve.fusion.formula import Array, Fusion, log_softmax
 from mla_serve.fusion.novelty import References
+from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row
 from mla_serve.train.data.folds import make_folds
@@ -25,10 +27,12 @@ from mla_serve.train.fit.features import (
     first_corruption,
     stack,
 )
+from mla_serve.train.fit.formula import RIDGE
 from mla_serve.train.fit.novelty import FLOATS, fit_reference
 from mla_serve.train.fit.prediction_sets import cross_fitted_scores
 from mla_serve.train.strategies import Strategy
 
+MOST_SCALED = 2.0  # |log of the scale of shifted answers|
 ALL_FLOATS = 440_000  # in the references of all modalities together
 
 
@@ -69,13 +73,39 @@ def fit_after_training(
     fusion = setting.fit(clean, corrupted, names)
     native, bias, weights = strategy.native, strategy.native_bias(), fit_static_weights(clean, names)
     fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=weights)
-    fusion = dataclasses.replace(fusion, prior_shift=list(prior_shift))
+    fusion = fit_shift(clean, fusion, prior_shift)
 
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), corrupted.rows(kept), names, fusion)
 
     conformal = cross_fitted_scores(clean, names, fusion, folds, refit, seed)
     return Fitted(fusion, conformal, references, [*notes, how, folds.note])
+
+
+def fit_shift(clean: Evidence, fusion: Fusion, prior_shift: Sequence[float]) -> Fusion:
+    """Shift the prior of the answers, and fit how sure they are then: the scale with the lowest NLL, each class counting alike.
+
+    Label smoothing teaches that no class has a probability below smoothing / C. The shift multiplies that for rare classes,
+    so all answers would be too unsure (on mfeat at 1:100: accuracy .94, ECE .46). The scale does not change which class is
+    answered. Classes without a validation row do not count.
+    """
+    if not prior_shift:
+        return fusion
+    shifted = dataclasses.replace(fusion, prior_shift=list(prior_shift))
+    there = clean.present.any(axis=0)
+    labels = clean.labels[there]
+    log_p = fuse(
+        clean.logits[:, there], clean.present[:, there], shifted, excess=clean.excess[:, there]
+    ).log_probabilities
+    weights = 1 / np.bincount(labels)[labels]
+
+    def loss(log_scale: float) -> float:
+        scaled = log_softmax(np.exp(log_scale) * log_p)
+        nll = -scaled[np.arange(len(labels)), labels]
+        return float(np.average(nll, weights=weights)) + RIDGE * log_scale**2
+
+    found = minimize_scalar(loss, bounds=(-MOST_SCALED, MOST_SCALED), method="bounded")
+    return dataclasses.replace(shifted, shift_scale=float(np.exp(found.x)))
 
 
 def encode_samples(strategy: Strategy, samples: Samples, device: torch.device) -> dict[str, Encoded]:

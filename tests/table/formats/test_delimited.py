@@ -200,6 +200,11 @@ def test_lines_above_the_header_are_refused(read: Read, data: bytes, expected: s
     assert fault.startswith(expected)
 
 
+def test_a_comment_above_a_table_longer_than_the_sample_is_refused(read: Read) -> None:
+    [(_, fault)] = read(".csv", b"# made by x\n" + b"label,text\n" * (SAMPLE // 10))
+    assert fault.startswith("begins with a comment")
+
+
 def test_a_header_may_begin_with_a_number_sign(read: Read) -> None:
     assert read(".csv", b"#id,b\n1,2\n") == [(2, {"#id": "1", "b": "2"})]
 

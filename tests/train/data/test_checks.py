@@ -154,6 +154,15 @@ def test_rows_of_texts_and_vectors_are_copies_when_all_of_it_is_the_same(tmp_pat
     assert "2 of 15 test rows have a copy in train or val (" in note
 
 
+def test_rows_that_differ_in_a_rare_category_alone_are_no_copies(tmp_path: Path) -> None:
+    rows = [{"label": "ab"[n % 2], "facts": {"brand": f"brand {n}", "size": n % 3}} for n in range(40)]
+    options = {"modalities": {"facts": "columns"}}
+    assert said(write(tmp_path / "d", {"train": rows[:30], "val": rows[30:]}, options)) == []
+    rows[30] = rows[0]
+    (note,) = said(write(tmp_path / "d", {"train": rows[:30], "val": rows[30:]}, options))
+    assert "1 of 10 val rows have a copy in train (" in note
+
+
 def test_where_validation_is_split_off_its_copies_are_counted_too(tmp_path: Path) -> None:
     rows = vectors(50)
     (note,) = said(write(tmp_path / "d", {"train": [*rows, *rows]}))
@@ -249,7 +258,7 @@ def test_files_that_cannot_be_read_are_listed_all_at_once(tmp_path: Path) -> Non
         make_plan(write(tmp_path, {"train": rows[:8], "val": rows[8:]}))
     first, *lines = str(caught.value).splitlines()
     assert "2 faults in the data set" in first
-    assert len(lines) == 3  # the last one says what to do
+    assert [line.split(": ")[0].strip() for line in lines[:2]] == ["train.jsonl:4", "train.jsonl:8"]
 
 
 def test_labels_that_only_their_spelling_keeps_apart_are_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row
 from mla_serve.train.data.folds import make_folds, shared_groups
+from mla_serve.train.fit.after_training import fit_shift
 from mla_serve.train.fit.cross_validate import RIDGES, choose_setting, mix_rows
 from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.formula import fit, fit_discounts
@@ -118,3 +119,21 @@ def test_groups_that_validation_shares_with_training_are_counted() -> None:
     val = [row(n, a=f"s{n % 4}") for n in range(8)]
     assert shared_groups(train, val) == {"a": 0.75}
     assert shared_groups(train, [row(0)]) == {}
+
+
+def test_the_scale_of_shifted_answers_is_fitted_with_each_class_counting_alike() -> None:
+    """Answers that a floor under every class has made too unsure get surer, and stay the same answers."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [190, 10])
+    right = np.where(generator.random(200) < 0.95, labels, 1 - labels)
+    p = np.where(np.eye(2)[right] > 0, 0.6, 0.4) * np.array([0.95, 0.05])
+    evidence = Evidence.of(np.log(p)[None], np.ones((1, 200), bool), labels)
+    shift = [float(value) for value in -np.log([0.95, 0.05])]
+    fitted = fit_shift(evidence, Fusion.paper(("a",)), shift)
+    assert fitted.shift_scale > 2
+    assert fitted.prior_shift == shift
+    answers = fuse(evidence.logits, evidence.present, fitted).log_probabilities
+    assert (answers.argmax(axis=1) == right).all()
+    recall = np.mean([(right == labels)[labels == c].mean() for c in (0, 1)])
+    assert np.exp(answers.max(axis=1)).mean() == pytest.approx(recall, abs=0.04)  # 0.60 before
+    assert fit_shift(evidence, fitted, ()) == fitted

@@ -1,0 +1,139 @@
+"""Cross-validation (--folds K): K trainings, each measured on a fold that it has not seen, before the final one on all rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mla_serve.errors import ConfigError
+from mla_serve.evaluation.analysis import interval_95
+from mla_serve.evaluation.scores import score
+from mla_serve.fusion.formula import Array
+from mla_serve.fusion.rules import fuse
+from mla_serve.table import Row
+from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.train.choices import choose
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.data.decode import decode_table
+from mla_serve.train.data.folds import make_folds
+from mla_serve.train.device import pick_device
+from mla_serve.train.loop import modality_logits
+from mla_serve.train.paths import cache_folder
+from mla_serve.train.plan import Plan, choose_all_inputs
+from mla_serve.train.run import train_as_planned
+
+FOLDS = "folds.json"
+"""File of the run folder with the result."""
+RESAMPLES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldAnswers:
+    """Answers to the rows of one fold: log-probabilities (N, C) by condition, where it has a modality; labels (N,)."""
+
+    log_probabilities: Mapping[str, Array]
+    present: Mapping[str, Array]
+    labels: Array
+
+
+def check_folds(config: TrainConfig, rows: int) -> None:
+    """Refuse numbers of folds that cannot be made. Raises: ConfigError."""
+    if config.extend:
+        raise ConfigError("--folds: does not go with --extend; leave it out")
+    if not 2 <= config.folds <= rows // 2:
+        raise ConfigError(f"--folds {config.folds}: expected at least 2, and at most {rows // 2} for {rows} rows")
+
+
+def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], None]) -> dict[str, Any]:
+    """Train once for each fold on the rows outside it, and measure all answers to unseen rows together.
+
+    Args: planned, of the final model: its rows for training and validation are divided; report, called with a line for
+    each fold.
+    Returns: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "accuracy_95"}}}.
+    Raises: ConfigError for an impossible number of folds.
+    """
+    rows = [*planned.rows["train"], *planned.rows["val"]]
+    check_folds(config, len(rows))
+    folds = make_folds(rows, config.seed, config.folds)
+    answers = []
+    config.runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".folds-", dir=config.runs) as temporary:
+        inside = dataclasses.replace(config, runs=Path(temporary), cache=cache_folder(config), resume=False)
+        for fold in range(config.folds):
+            unseen = [row for row, number in zip(rows, folds.number, strict=True) if number == fold]
+            seen = [row for row, number in zip(rows, folds.number, strict=True) if number != fold]
+            answers.append(_answer_fold(inside, planned, seen, unseen))
+            report(f"fold {fold + 1} of {config.folds}: accuracy {_accuracy(answers[-1]):.3f} on {len(unseen)} rows")
+    return {"folds": config.folds, "rows": len(rows), "note": folds.note, "conditions": _score(answers)}
+
+
+def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> FoldAnswers:
+    """Train on the rows outside a fold, and answer those inside."""
+    part = _plan_fold(config, planned, seen, unseen)
+    folder = train_as_planned(config, part, lambda record: None)  # noqa: ARG005
+    strategy, device = folder.restore(part.recipe.build()), pick_device(config.device)
+    strategy.to(device)
+    samples = part.samples("test")
+    logits, present = modality_logits(strategy, samples, device)
+    names, fusion = list(strategy.encoders), folder.read_fusion()
+    masks = {"full": present} | {
+        name: present & (np.arange(len(names)) == m)[:, None] for m, name in enumerate(names) if len(names) > 1
+    }
+    there = {name: mask.any(axis=0) for name, mask in masks.items()}
+    log_p = {
+        name: fuse(logits[:, there[name]], mask[:, there[name]], fusion).log_probabilities
+        for name, mask in masks.items()
+        if there[name].any()
+    }
+    return FoldAnswers(log_p, there, samples.labels.numpy())
+
+
+def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> Plan:
+    """Plan a training on the rows outside a fold: inputs and settings are chosen from these rows alone."""
+    train, val, _ = split_validation(seen, config.val_share or VALIDATION_FRACTION, config.seed)
+    kinds = {name: spec.kind for name, spec in planned.recipe.inputs.items()}
+    inputs, pretrained = choose_all_inputs(train, kinds, planned.recipe.encoders, config)
+    inputs |= planned.start.inputs if planned.start else {}
+    recipe = dataclasses.replace(planned.recipe, inputs=inputs)
+    choices, _ = choose(config, planned.name, train, recipe)
+    return dataclasses.replace(
+        planned,
+        rows={"train": train, "val": val, "test": unseen},
+        decoded=decode_table(planned.table, inputs, cache_folder(config), config.threads),
+        recipe=recipe,
+        choices=choices,
+        pretrained=pretrained,
+    )
+
+
+def _accuracy(answers: FoldAnswers) -> float:
+    return score(answers.log_probabilities["full"], answers.labels[answers.present["full"]])["accuracy"]
+
+
+def _score(answers: Sequence[FoldAnswers]) -> dict[str, dict[str, Any]]:
+    """Score the answers of all folds together, with a bootstrap interval of the accuracy over rows."""
+    scored: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for one in answers for name in one.log_probabilities):
+        parts = [one for one in answers if name in one.log_probabilities]
+        log_p = np.concatenate([one.log_probabilities[name] for one in parts])
+        labels = np.concatenate([one.labels[one.present[name]] for one in parts])
+        right = log_p.argmax(axis=1) == labels
+        drawn = np.random.default_rng(0).integers(len(right), size=(RESAMPLES, len(right)))
+        scored[name] = {"rows": len(right), **score(log_p, labels), "accuracy_95": interval_95(right[drawn])}
+    return scored
+
+
+def describe_folds(result: Mapping[str, Any]) -> list[str]:
+    """Return lines that say the result."""
+    lines = [
+        f"{result['folds']} folds, {result['rows']:,} rows, each answered by a model that has not seen it ({result['note']})"
+    ]
+    for name, found in result["conditions"].items():
+        low, high = found["accuracy_95"]
+        lines.append(f"  {name}: accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f}), NLL {found['nll']:.3f}")
+    return lines

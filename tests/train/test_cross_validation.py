@@ -1,0 +1,82 @@
+"""Cross-validation answers every row by a model that has not seen it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.errors import ConfigError
+from mla_serve.evaluation.splits import run_split
+from mla_serve.export.export_run import export_run
+from mla_serve.train.config import TrainConfig
+from mla_serve.train.cross_validation import cross_validate, describe_folds
+from mla_serve.train.plan import make_plan
+from mla_serve.train.run import train_as_planned
+
+ROWS = 60
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    """A table as people have it: no split, a label of another name, numbers and categories."""
+    path = tmp_path / "Shop items.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sku", "category", "title", "price", "brand"])
+        for number in range(ROWS):
+            kind = number % 2
+            title = f"{('blue mug', 'red lamp')[kind]} number {number}"
+            price = f"{5 + 30 * kind + number % 7},50" if number % 6 else ""
+            writer.writerow(
+                [f"x{number:04x}", ("mug", "lamp")[kind], title, price, ("Acme", "Zeta", "Foo")[number % 3]]
+            )
+    return TrainConfig(data=path, runs=tmp_path / "runs", epochs=2, batch_size=16, width=16)
+
+
+def test_every_row_is_answered_once_and_nothing_else_is_left_behind(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, folds=3)
+    planned = make_plan(config)
+    assert planned.name == "shop_items"
+    assert {split: len(rows) for split, rows in planned.rows.items()} == {"train": 51, "val": 9}
+    lines: list[str] = []
+    result = cross_validate(config, planned, lines.append)
+    assert (result["folds"], result["rows"]) == (3, ROWS)
+    assert {name: found["rows"] for name, found in result["conditions"].items()} == {
+        "full": ROWS, "title": ROWS, "columns": ROWS
+    }  # fmt: skip
+    low, high = result["conditions"]["full"]["accuracy_95"]
+    assert 0 <= low <= result["conditions"]["full"]["accuracy"] <= high <= 1
+    assert [line.partition(":")[0] for line in lines] == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
+    assert len(describe_folds(result)) == 4
+    assert not [path for path in config.runs.iterdir() if path.name.startswith(".folds")]
+
+
+@pytest.mark.parametrize("folds", [1, 31])
+def test_impossible_numbers_of_folds_are_refused(config: TrainConfig, folds: int) -> None:
+    config = dataclasses.replace(config, folds=folds)
+    with pytest.raises(ConfigError, match=f"--folds {folds}: expected at least 2, and at most 30 for 60 rows"):
+        cross_validate(config, make_plan(config), print)
+
+
+def test_a_table_without_splits_is_measured_on_the_same_rows_by_training_export_and_evaluate(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    planned = make_plan(config)
+    tested = {row.id for row in planned.rows["test"]}
+    folder = train_as_planned(config, planned, lambda record: None)
+    manifest = export_run(folder.path, tmp_path / "bundle")
+    assert (manifest.metrics["split"], manifest.metrics["rows"]) == ("test", len(tested))
+    predictor = Predictor(Bundle.load(tmp_path / "bundle"))
+    assert config.data
+    assert {row.id for row in run_split(predictor, config.data).rows} == tested
+    other = tmp_path / "other.csv"
+    other.write_text('category,title,price\nmug,a blue mug,"7,50"\nlamp,a red lamp,\n')
+    assert [dict(row.values) for row in run_split(predictor, other).rows] == [
+        {"title": "a blue mug", "columns": {"price": 7.5}},
+        {"title": "a red lamp"},
+    ]
