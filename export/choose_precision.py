@@ -21,7 +21,7 @@ from mla_serve.bundle.runtime import DEVICES, cuda_is_there, open_session, runti
 from mla_serve.errors import BundleError, ConfigError, NotFinite
 from mla_serve.evaluation.analysis import BATCH, concatenate
 from mla_serve.evaluation.scores import evaluate
-from mla_serve.evaluation.splits import run_split
+from mla_serve.evaluation.splits import run_rows
 from mla_serve.export.quantise import operator_groups, to_fp16, to_int8
 from mla_serve.export.run_data import RunRows
 from mla_serve.export.timing import overall, times_faster
@@ -208,7 +208,7 @@ def scores(predictor: Predictor, outputs: GraphOutputs, labels: Array) -> Scores
 
 
 def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
-    split_run = run_split(predictor, table.folder, "test")
+    split_run = run_rows(predictor, table.splits["test"], "test", table.fingerprint, table.faults)
     return {"rows": len(split_run.labels), when: scores(predictor, split_run.outputs, split_run.labels)}
 
 

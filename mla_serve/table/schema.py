@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from mla_serve.errors import BundleError
 from mla_serve.inputs import Cell
 from mla_serve.table.cells import Value, find_cell, is_missing, read_cell
 from mla_serve.table.faults import InvalidValue, abbreviate
@@ -20,6 +21,7 @@ CELL_KINDS = ("number", "category", "date", "yes_no")
 COLUMN_KINDS = ("image", "audio", "text", "vector", *CELL_KINDS, "ignore", "id")
 """What a user can say that a column holds, with --kinds or in dataset.json."""
 FILE_KINDS = ("image", "audio")
+ROLES = {*COLUMN_KINDS, "label", "split", "group", "present", "ignored"}
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,19 @@ class Schema:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` wrote."""
-        roles = tuple(ColumnRole(**role) for role in fields["columns"])
-        held_out = {name: tuple(numbers) for name, numbers in fields.get("held_out", {}).items()}
-        return cls(fields["label"], roles, fields.get("fingerprint", ""), held_out)
+        """Rebuild what `to_dict` wrote. Raises: BundleError for anything else."""
+        try:
+            roles = tuple(ColumnRole(**role) for role in fields["columns"])
+            held_out = {name: tuple(numbers) for name, numbers in fields.get("held_out", {}).items()}
+            schema = cls(fields["label"], roles, fields.get("fingerprint", ""), held_out)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"the columns of the training table: {error}; written by another version") from None
+        for role in roles:
+            if role.role not in ROLES:
+                raise BundleError(f"column {role.column!r}: {role.role!r} is no role; written by another version")
+            if Path(role.subfolder).name != role.subfolder or role.subfolder == "..":
+                raise BundleError(f"column {role.column!r}: {role.subfolder!r} is no folder beside the table")
+        return schema
 
     def describe(self) -> list[str]:
         """Return one line for each column, to be said before training."""
