@@ -198,7 +198,8 @@ def _read_category(_role: ColumnRole, cell: object) -> tuple[Cell, str]:
 
 
 def _read_date(role: ColumnRole, cell: object) -> tuple[Cell, str]:
-    return parse_date(cell, day_first=role.day_first), "a date such as 2024-12-31"
+    example = "31/12/2024" if role.day_first else "12/31/2024"
+    return parse_date(cell, day_first=role.day_first), f"a date such as 2024-12-31 or {example}"
 
 
 def _read_yes_no(_role: ColumnRole, cell: object) -> tuple[Cell, str]:
