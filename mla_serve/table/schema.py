@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mla_serve.errors import BundleError
-from mla_serve.inputs import Cell
+from mla_serve.inputs import INPUTS, Cell
 from mla_serve.table.cells import Value, find_cell, is_missing, read_cell
 from mla_serve.table.faults import InvalidValue, abbreviate
 from mla_serve.table.files import read_file
@@ -123,7 +123,7 @@ class Schema:
         except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"the columns of the training table: {error}; written by another version") from None
         for role in roles:
-            if role.role not in ROLES:
+            if role.role not in {*ROLES, *INPUTS}:
                 raise BundleError(f"column {role.column!r}: {role.role!r} is no role; written by another version")
             if Path(role.subfolder).name != role.subfolder or role.subfolder == "..":
                 raise BundleError(f"column {role.column!r}: {role.subfolder!r} is no folder beside the table")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Table, TableOptions, read_table, table_from_lines
-from mla_serve.table.schema import Schema
+from mla_serve.table.schema import ColumnRole, Schema
 
 Cells = dict[str, Any]
 Make = Callable[..., Path]
@@ -377,3 +377,8 @@ def test_a_column_that_gives_the_label_away_is_said() -> None:
         "data: code: each of its 2 values goes with one label only; is it the label under another name? Then leave it out "
         "with --kinds code=ignore"
     ]
+
+
+def test_a_schema_with_one_column_of_several_cells_is_the_same_after_json() -> None:
+    schema = Schema("label", (ColumnRole("facts", "columns", "facts"),))
+    assert Schema.from_dict(schema.to_dict()) == schema
