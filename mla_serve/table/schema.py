@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mla_serve.errors import BundleError
-from mla_serve.inputs import Cell
+from mla_serve.inputs import INPUTS, Cell
 from mla_serve.table.cells import Value, find_cell, is_missing, read_cell
 from mla_serve.table.faults import InvalidValue, abbreviate
 from mla_serve.table.files import read_file
@@ -123,7 +123,7 @@ class Schema:
         except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"the columns of the training table: {error}; written by another version") from None
         for role in roles:
-            if role.role not in ROLES:
+            if role.role not in {*ROLES, *INPUTS}:
                 raise BundleError(f"column {role.column!r}: {role.role!r} is no role; written by another version")
             if Path(role.subfolder).name != role.subfolder or role.subfolder == "..":
                 raise BundleError(f"column {role.column!r}: {role.subfolder!r} is no folder beside the table")
@@ -198,7 +198,8 @@ def _read_category(_role: ColumnRole, cell: object) -> tuple[Cell, str]:
 
 
 def _read_date(role: ColumnRole, cell: object) -> tuple[Cell, str]:
-    return parse_date(cell, day_first=role.day_first), "a date such as 2024-12-31"
+    example = "31/12/2024" if role.day_first else "12/31/2024"
+    return parse_date(cell, day_first=role.day_first), f"a date such as 2024-12-31 or {example}"
 
 
 def _read_yes_no(_role: ColumnRole, cell: object) -> tuple[Cell, str]:

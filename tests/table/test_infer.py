@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Table, TableOptions, read_table, table_from_lines
-from mla_serve.table.schema import Schema
+from mla_serve.table.schema import ColumnRole, Schema
 
 Cells = dict[str, Any]
 Make = Callable[..., Path]
@@ -43,27 +43,48 @@ COUNT = 24
 EXAMPLES: dict[str, tuple[str, Sequence[Any]]] = {
     "fractions": ("number", [f"{n}.5" for n in range(COUNT)]),
     "decimal commas": ("number", [f"1.{n:03},5" for n in range(COUNT)]),
-    "thousands": ("number", [f"{n},500.25" for n in range(COUNT)]),
+    "thousands": ("number", [f"{n + 1},500.25" for n in range(COUNT)]),
     "euros": ("number", [f"{n},50 €" for n in range(COUNT)]),
     "rupees": ("number", [f"Rs. {n * 100}" for n in range(COUNT)]),
+    "accounts": ("number", [f"({n + 1},596)" if n % 2 else f"{n},878.5" for n in range(1, COUNT + 1)]),
+    "kilograms": ("number", [f"{n} kg" for n in range(COUNT)]),
+    "speeds": ("number", [f"{n}.5 km/h" for n in range(COUNT)]),
+    "different units": ("category", [f"{n % 2} {('kg', 'g', 't')[n % 3]}" for n in range(COUNT)]),
+    "seats": ("category", [f"A{n % 5}" for n in range(COUNT)]),
+    "paid": ("number", [n * n * 10 + 25 for n in range(COUNT)]),
+    "bid": ("number", [f"{n * n + 25}" for n in range(COUNT)]),
+    "userId": ("ignored", [n * n + 25 for n in range(COUNT)]),
+    "userid": ("ignored", [n * n + 25 for n in range(COUNT)]),
     "per cent": ("number", [f"{n} %" for n in range(COUNT)]),
     "numbers with gaps": ("number", [f"{n * 7 % 11}" if n % 3 else "N/A" for n in range(COUNT)]),
     "counts": ("number", [n % 4 for n in range(COUNT)]),
     "zip codes": ("category", [f"{80000 + n % 5}" for n in range(COUNT)]),
     "leading zeros": ("category", [f"0{n % 5}" for n in range(COUNT)]),
+    "phone numbers": ("ignored", [f"06440449{n:02}" for n in range(COUNT)]),
+    "phone numbers of all countries": ("ignored", [f"+49 30 1001{n:02}" for n in range(COUNT)]),
+    "phone numbers of a few": ("category", [f"+49 30 1001{n % 5:02}" for n in range(COUNT)]),
     "colours": ("category", [("red", "green", "dark blue")[n % 3] for n in range(COUNT)]),
     "kitchens": ("category", [("Kitchen & Dining", "Baby Care")[n % 2] for n in range(COUNT)]),
     "yes and no": ("yes_no", [("yes", "No")[n % 2] for n in range(COUNT)]),
     "ja und nein": ("yes_no", [("ja", "nein")[n % 2] for n in range(COUNT)]),
     "truth values": ("yes_no", [n % 2 == 0 for n in range(COUNT)]),
+    "boxes to tick": ("yes_no", ["x" if n % 3 else "" for n in range(COUNT)]),
+    "ones and nothing": ("yes_no", [1 if n % 3 else None for n in range(COUNT)]),
+    "yes always": ("ignored", ["yes"] * COUNT),
     "ISO dates": ("date", [f"2024-01-{n + 1:02}" for n in range(COUNT)]),
     "dates and times": ("date", [f"2024-01-{n + 1:02} 10:30" for n in range(COUNT)]),
     "days first": ("date", [f"{n + 1}/12/2024" for n in range(COUNT)]),
     "months by name": ("date", [f"{n + 1} Mar 2024" for n in range(COUNT)]),
+    "months in German": ("date", [f"{n + 1}. Januar 2022" for n in range(COUNT)]),
+    "two digits of the year": ("date", [f"{n + 1:02}-Jan-22" for n in range(COUNT)]),
+    "dates without marks": ("date", [f"202401{n + 1:02}" for n in range(COUNT)]),
+    "numbers of eight digits": ("number", [f"{20240101 + n * 7}" for n in range(COUNT)]),
+    "times": ("category", [f"{n}:30" for n in range(20)] + ["0:30"] * 20),
     "date objects": ("date", [datetime.date(2024, 1, n + 1) for n in range(COUNT)]),
     "titles": ("text", [f"blue mug number {n}" for n in range(COUNT)]),
     "Chinese": ("text", [f"蓝色的杯子很好看{n}" for n in range(COUNT)]),
     "JSON lists": ("vector", [f"[{n}, 2.5]" for n in range(COUNT)]),
+    "blanks": ("vector", [f"12 {n} 255" for n in range(COUNT)]),
     "commas": ("vector", [f"0,{n},2.5" for n in range(COUNT)]),
     "as NumPy prints": ("vector", [f"[0.1 {n}.\n 0.3]" for n in range(COUNT)]),
     "lists": ("vector", [[n, 2.5] for n in range(COUNT)]),
@@ -192,6 +213,67 @@ def test_a_cell_that_does_not_read_is_a_fault_and_the_others_are_kept() -> None:
     }
 
 
+@pytest.mark.parametrize(("usual", "odd"), [("{}.50", "12,5"), ("$ {}.50", "12 €"), ("{} kg", "12 g"), ("{}", "1e999")])
+def test_one_number_of_another_notation_is_a_fault_and_not_another_number(usual: str, odd: str) -> None:
+    cells = [*(usual.format(n * 7 % 199) for n in range(199)), odd]
+    with pytest.raises(DataError, match=f"shop.csv:201: price: expected a number such as 1234.5, got '{odd}'"):
+        table_of("price", cells)
+    with pytest.raises(DataError, match=f"shop.csv:201: price: expected a number such as 1234.5, got '{odd}'"):
+        table_of("price", cells, kinds={"price": "number"})
+
+
+def test_a_number_without_the_unit_of_its_column_is_read() -> None:
+    schema = table_of("price", [f"$12.{n}" for n in range(10, 99)]).schema
+    assert schema.read_sample({"price": "12.50"}, Path()).values == {"columns": {"price": 12.5}}
+
+
+@pytest.mark.parametrize("word", ["N/A", "unknown"])
+@pytest.mark.parametrize(
+    ("expected", "cells"),
+    [
+        ("number", [n * 7 % 199 / 4 for n in range(199)]),
+        ("number", [n * 7 % 199 for n in range(199)]),
+        ("date", [datetime.datetime(2024, 1, 1) + datetime.timedelta(days=n) for n in range(199)]),
+        ("date", [datetime.date(2024, 1, 1) + datetime.timedelta(days=n) for n in range(199)]),
+    ],
+)
+def test_words_for_missing_beside_numbers_and_dates_that_are_no_texts(
+    word: str, expected: str, cells: list[Any]
+) -> None:
+    table = table_of("size", [*cells, word])
+    assert {role.column: role.role for role in table.schema.roles}["size"] == expected
+    assert sum("columns" in row.values for rows in table.splits.values() for row in rows) == 199
+
+
+def test_a_later_table_of_the_other_notation_has_faults() -> None:
+    prices, days = [f"{n}.5" for n in range(COUNT)], [f"{n % 12 + 1}/{n + 5}/2024" for n in range(COUNT)]
+    for column, cells, other in (("price", prices, "12,5"), ("bought", days, "31/12/2024")):
+        sample = table_of(column, cells).schema.read_sample({column: other}, Path())
+        assert not sample.values
+        assert [fault.column for fault in sample.faults] == [column]
+
+
+def test_a_date_that_swaps_day_and_month_is_a_fault() -> None:
+    cells = [*(f"{n % 12 + 1}/{n % 28 + 1}/2024" for n in range(60)), "31/12/2024"]
+    with pytest.raises(
+        DataError, match=r"shop.csv:62: bought: expected a date such as 2024-12-31 or 12/31/2024, got '31"
+    ):
+        table_of("bought", cells)
+
+
+def test_a_box_to_tick_is_yes_where_it_has_a_mark_and_missing_elsewhere() -> None:
+    rows = [{"label": "ab"[n % 2], "size": n % 5, "new": "x" if n % 2 else ""} for n in range(20)]
+    table = build(rows)
+    assert "new: yes/no, 50 % missing, always 'x' or empty -> columns" in table.schema.describe()
+    values = {row.id: row.values["columns"] for rows in table.splits.values() for row in rows}
+    assert (values["row-0"], values["row-1"]) == ({"size": 0.0}, {"size": 1.0, "new": True})
+
+
+def test_a_column_in_a_form_that_is_not_read_is_said_with_an_example() -> None:
+    schema = table_of("opens", [f"{n % 13}:{n % 7}0" for n in range(40)]).schema
+    assert schema.describe()[-1] == "opens: ignored, every value is different, such as '0:00'"
+
+
 @pytest.mark.parametrize(
     "written", ["a.png", "./a.png", "sub\\b.png", "file://{folder}/a.png", "{folder}/sub/b.png", "sub/../a.png"]
 )
@@ -295,3 +377,8 @@ def test_a_column_that_gives_the_label_away_is_said() -> None:
         "data: code: each of its 2 values goes with one label only; is it the label under another name? Then leave it out "
         "with --kinds code=ignore"
     ]
+
+
+def test_a_schema_with_one_column_of_several_cells_is_the_same_after_json() -> None:
+    schema = Schema("label", (ColumnRole("facts", "columns", "facts"),))
+    assert Schema.from_dict(schema.to_dict()) == schema
