@@ -96,8 +96,9 @@ class Schema:
         return [role.column for role in self.roles if role.modality == modality]
 
     def keep(self, modalities: Collection[str]) -> Self:
-        """Leave out the columns of all other modalities, and the reasons, which may quote cells."""
-        kept = [role for role in self.roles if role.modality is None or role.modality in modalities]
+        """Leave out ignored columns, those of all other modalities, and the reasons, which may quote cells."""
+        used = [role for role in self.roles if role.role != "ignored"]
+        kept = [role for role in used if role.modality is None or role.modality in modalities]
         return dataclasses.replace(self, roles=tuple(dataclasses.replace(role, reason="") for role in kept))
 
     def join(self, before: Schema) -> Self:

@@ -65,6 +65,43 @@ def test_an_older_bundle_is_kept_and_nothing_else_is_replaced(trained: mla_serve
         mla_serve.fit(colours(), out=tmp_path / "mine", runs=tmp_path / "runs", **SETTINGS)
 
 
+def test_a_bundle_holds_no_cell_and_no_ignored_column(tmp_path: Path) -> None:
+    """Ranges of numbers and dates, and repeated categories, are the exception: the model needs them."""
+    generator = np.random.default_rng(0)
+    labels = [list(WORDS)[n % 3] for n in range(60)]
+    frame = pd.DataFrame(
+        {
+            "born": [f"0{n % 9 + 1}/{n % 28 + 1:02}/19{40 + n % 30}" for n in range(60)],
+            "text": [" ".join(generator.choice(WORDS[label], 2)) for label in labels],
+            "patient": [f"surname-{n}" for n in range(60)],
+            "email": [f"secret-{n}@example.org" for n in range(60)],
+            "colour": labels,
+        }
+    )
+    frame.loc[3, "colour"] = "singular"
+    frame.loc[4, "born"] = "unreadable"
+    frame.loc[7, "text"] = frame.loc[6, "text"]
+    settings = SETTINGS | {"epochs": 1, "skip_bad_values": True, "skip_bad": True, "kinds": {"patient": "ignore"}}
+    model = mla_serve.fit(frame, "colour", tmp_path / "shop", runs=tmp_path / "runs", **settings)
+    run = (tmp_path / "runs" / "shop" / "run.json").read_text()
+    bundle = {path.name: path.read_bytes() for path in model.folder.rglob("*") if path.is_file()}
+    told = json.loads(bundle["manifest.json"])["training"]["notes"]
+    assert {"41 rows for train", "data: 1 row and 1 other value left out because of faults"} <= {*told}
+    for secret in (
+        "patient",
+        "email",
+        "singular",
+        "data:4",
+        "data:5",
+        str(tmp_path),
+        "surname-",
+        "secret-",
+        "unreadable",
+    ):
+        assert secret in run or secret.endswith("-") or secret == "unreadable"
+        assert [name for name, content in bundle.items() if secret.encode() in content] == []
+
+
 def test_every_form_of_a_table_gives_the_same_rows(tmp_path: Path) -> None:
     frame = colours()
     records = frame.to_dict("records")
