@@ -14,7 +14,7 @@ from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import STANDARD_KINDS, WHOLE_FILE, Declaration, check_kind, is_usable_name
 from mla_serve.table.faults import Faults, InvalidValue, Place, join_names
 from mla_serve.table.infer import Column, force_role, infer_cell_role, infer_role
-from mla_serve.table.labels import check_labels, find_label
+from mla_serve.table.labels import check_labels, find_label, type_of_labels
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import Record
 from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
@@ -72,7 +72,8 @@ def find_schema(records: Sequence[Record], said: Said, folder: Path, faults: Fau
     label = _find_label(columns, said, place, faults)
     roles = [_find_role(column, label, said, place, faults) for column in columns.values()]
     taken = {*said.declaration.modalities, *(said.options.known.modalities if said.options.known else ())}
-    schema = Schema(label, tuple(_name_modalities([role for role in roles if role], taken)))
+    named = tuple(_name_modalities([role for role in roles if role], taken))
+    schema = Schema(label, named, label_type=type_of_labels(columns[label].cells) if label else "")
     _check_declared(records, schema, said, faults)
     return schema
 
