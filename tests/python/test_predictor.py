@@ -221,7 +221,7 @@ def test_an_evaluation_counts_right_answers(model: mla_serve.Predictor, rows: li
     assert sum(map(sum, measured.confusion)) == measured.rows == len(rows)
     assert repr(measured).startswith(f"<Evaluation 70 rows: accuracy {expected:.3f}, macro F1 ")
     assert f">{expected:.3f}<" in measured._repr_html_()
-    with pytest.raises(DataError, match="data:1: no label in the column 'label'; fill it, or give label='COLUMN'"):
+    with pytest.raises(DataError, match=r"^no column 'label'; it has: image, .*; say which with label='COLUMN'"):
         model.evaluate(frame)
 
 
