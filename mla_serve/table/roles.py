@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anyascii import anyascii
-
 from mla_serve.errors import ConfigError
+from mla_serve.inputs.base import name_of_column
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import STANDARD_KINDS, WHOLE_FILE, Declaration, check_kind, is_usable_name
 from mla_serve.table.faults import Faults, InvalidValue, Place, join_names
@@ -182,7 +180,7 @@ def _name_modalities(roles: Sequence[ColumnRole], taken: Collection[str]) -> lis
 
 def _free_name(role: ColumnRole, taken: Collection[str]) -> str:
     """Return a name for the modality of a column: its own in lower case, or its kind for names such as image_path."""
-    slug = re.sub(r"[^a-z0-9]+", "_", anyascii(role.column).lower()).strip("_")
+    slug = name_of_column(role.column)
     words = set(slug.split("_"))
     if words & WORDS_OF_FILES and words <= WORDS_OF_FILES | WORDS_OF_MEDIA and role.role in ("image", "audio"):
         slug = role.role
