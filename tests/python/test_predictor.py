@@ -262,6 +262,7 @@ def test_a_page_is_readable_on_light_and_dark_and_loads_nothing(
     model: mla_serve.Predictor, sample: dict[str, Any]
 ) -> None:
     page = model.predict(sample)._repr_html_()
+    assert "overflow-x:auto" in page.partition(">")[0], "on a telephone, a wide table scrolls by itself"
     for styles in re.findall(r'style="([^"]*)"', page):
         assert not re.search(r"(^|;)color:(?!inherit)", styles), "a colour of text of its own"
         assert not re.search(r"background:(?!transparent)", styles) or "height" in styles, "only bars have a background"
