@@ -79,6 +79,7 @@ def test_a_bundle_holds_no_cell_and_no_ignored_column(tmp_path: Path) -> None:
             "text": [" ".join(generator.choice(WORDS[label], 2)) for label in labels],
             "patient": [f"surname-{n}" for n in range(60)],
             "email": [f"secret-{n}@example.org" for n in range(60)],
+            "clinic": [f"clinic-of-{n // 4 % 12}" for n in range(60)],
             "colour": labels,
         }
     )
@@ -86,23 +87,16 @@ def test_a_bundle_holds_no_cell_and_no_ignored_column(tmp_path: Path) -> None:
     frame.loc[4, "born"] = "unreadable"
     frame.loc[7, "text"] = frame.loc[6, "text"]
     settings = SETTINGS | {"epochs": 1, "skip_bad_values": True, "skip_bad": True, "kinds": {"patient": "ignore"}}
+    settings["group"] = "clinic"
     model = mla_serve.fit(frame, "colour", tmp_path / "shop", runs=tmp_path / "runs", **settings)
     run = (tmp_path / "runs" / "shop" / "run.json").read_text()
     bundle = {path.name: path.read_bytes() for path in model.folder.rglob("*") if path.is_file()}
     told = json.loads(bundle["manifest.json"])["training"]["notes"]
-    assert {"41 rows for train", "data: 1 row and 1 other value left out because of faults"} <= {*told}
-    for secret in (
-        "patient",
-        "email",
-        "singular",
-        "data:4",
-        "data:5",
-        str(tmp_path),
-        "surname-",
-        "secret-",
-        "unreadable",
-    ):
-        assert secret in run or secret.endswith("-") or secret == "unreadable"
+    assert {"43 rows for train", "data: 1 row and 1 other value left out because of faults"} <= {*told}
+    assert {*json.loads(bundle["report.json"])["groups"]["text+columns"]["rows"]} >= {"group 1", "group 2"}
+    quoted = ("patient", "email", "singular", "data:4", "data:5", str(tmp_path))
+    assert all(secret in run for secret in quoted)
+    for secret in (*quoted, "surname-", "secret-", "clinic-of-", "unreadable"):
         assert [name for name, content in bundle.items() if secret.encode() in content] == []
 
 
