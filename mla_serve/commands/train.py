@@ -111,8 +111,8 @@ def _screen(json: bool, main: bool) -> Console:
 
 def _print_plan(screen: Console, planned: Plan, processes: int) -> None:
     """Print what will be trained, on which data, and by how many processes."""
-    from mla_serve.train.data.checks import DATA
     from mla_serve.train.describe import headline
+    from mla_serve.train.notes import DATA
 
     for note in (*planned.replaced, *planned.notes):
         style = "yellow" if note.startswith(DATA) else "dim"

@@ -18,6 +18,7 @@ from mla_serve.output.replacing import exclusive
 from mla_serve.python.predictor import Predictor, load
 from mla_serve.python.progress import Screen
 from mla_serve.python.tables import table_in_memory
+from mla_serve.python.wording import as_keywords, keyword_errors
 
 if TYPE_CHECKING:
     from mla_serve.train.config import TrainConfig
@@ -59,6 +60,11 @@ def fit(
     require_extra("train")
     from mla_serve.train.config import TrainConfig
 
+    if label is not None and not isinstance(label, str):
+        raise ConfigError(
+            f"label: got a {type(label).__name__}, expected the name of a column; put the labels into the table as a column: "
+            "fit(X.assign(label=y), 'label')"
+        )
     settings = {"label": label, "kinds": kinds, "group": group, "out": out} | settings
     in_memory = data is not None and not isinstance(data, str | Path)
     if in_memory:
@@ -67,7 +73,9 @@ def fit(
         settings["data"] = data
     config = TrainConfig(**_fields(settings))
     read = functools.partial(table_in_memory, data, Path(folder or ".").resolve()) if in_memory else None
-    return load(_train(config, read, Screen(verbose)))
+    types = _setting_types()
+    with keyword_errors(types):
+        return load(_train(config, read, Screen(verbose, lambda line: as_keywords(line, types))))
 
 
 def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
@@ -116,19 +124,23 @@ def _name(out: str | Path | None) -> str:
     return name if re.fullmatch(NAME_PATTERN.replace("_]", "_-]"), name) else DEFAULT_NAME
 
 
-def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn keywords into the fields of TrainConfig: strings into paths, dicts into NAME=VALUE. Raises: ConfigError."""
+def _setting_types() -> dict[str, str]:
+    """Return the annotation of each setting, by its name."""
     from mla_serve.train.config import TrainConfig
 
-    known = {field.name: str(field.type) for field in dataclasses.fields(TrainConfig)}
-    fields = {}
+    return {field.name: str(field.type) for field in dataclasses.fields(TrainConfig)}
+
+
+def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn keywords into the fields of TrainConfig: strings into paths, dicts into NAME=VALUE. Raises: ConfigError."""
+    known, fields = _setting_types(), {}
     for name, value in settings.items():
         if value is None:
             continue
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"{name}: fit has no such setting; {hint}mla-serve train --help lists them")
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            raise ConfigError(f"{name}: fit has no such setting; {hint}")
         fields[name] = _field(value, known[name])
     return fields
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anyascii import anyascii
-
 from mla_serve.errors import ConfigError
+from mla_serve.inputs.base import name_of_column
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import STANDARD_KINDS, WHOLE_FILE, Declaration, check_kind, is_usable_name
 from mla_serve.table.faults import Faults, InvalidValue, Place, join_names
 from mla_serve.table.infer import Column, force_role, infer_cell_role, infer_role
-from mla_serve.table.labels import check_labels, find_label
+from mla_serve.table.labels import check_labels, find_label, type_of_labels
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import Record
 from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
@@ -72,7 +70,8 @@ def find_schema(records: Sequence[Record], said: Said, folder: Path, faults: Fau
     label = _find_label(columns, said, place, faults)
     roles = [_find_role(column, label, said, place, faults) for column in columns.values()]
     taken = {*said.declaration.modalities, *(said.options.known.modalities if said.options.known else ())}
-    schema = Schema(label, tuple(_name_modalities([role for role in roles if role], taken)))
+    named = tuple(_name_modalities([role for role in roles if role], taken))
+    schema = Schema(label, named, label_type=type_of_labels(columns[label].cells) if label else "")
     _check_declared(records, schema, said, faults)
     return schema
 
@@ -181,7 +180,7 @@ def _name_modalities(roles: Sequence[ColumnRole], taken: Collection[str]) -> lis
 
 def _free_name(role: ColumnRole, taken: Collection[str]) -> str:
     """Return a name for the modality of a column: its own in lower case, or its kind for names such as image_path."""
-    slug = re.sub(r"[^a-z0-9]+", "_", anyascii(role.column).lower()).strip("_")
+    slug = name_of_column(role.column)
     words = set(slug.split("_"))
     if words & WORDS_OF_FILES and words <= WORDS_OF_FILES | WORDS_OF_MEDIA and role.role in ("image", "audio"):
         slug = role.role

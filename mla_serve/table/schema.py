@@ -65,7 +65,7 @@ class Sample:
 class Schema:
     """What each column of the training table became.
 
-    label: column of the classes, None if there is none.
+    label: column of the classes, None if there is none; label_type: int or bool, where all of its cells were that.
     fingerprint, held_out: of a table without splits, its hash, and the numbers of its rows (from 0) that were taken for
     val and test.
     """
@@ -74,6 +74,7 @@ class Schema:
     roles: tuple[ColumnRole, ...] = ()
     fingerprint: str = ""
     held_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    label_type: str = ""
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -96,8 +97,9 @@ class Schema:
         return [role.column for role in self.roles if role.modality == modality]
 
     def keep(self, modalities: Collection[str]) -> Self:
-        """Leave out the columns of all other modalities, and the reasons, which may quote cells."""
-        kept = [role for role in self.roles if role.modality is None or role.modality in modalities]
+        """Leave out ignored columns, those of all other modalities, and the reasons, which may quote cells."""
+        used = [role for role in self.roles if role.role != "ignored"]
+        kept = [role for role in used if role.modality is None or role.modality in modalities]
         return dataclasses.replace(self, roles=tuple(dataclasses.replace(role, reason="") for role in kept))
 
     def join(self, before: Schema) -> Self:
@@ -109,9 +111,9 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for JSON; fields with their default are left out."""
         split = {"fingerprint": self.fingerprint, "held_out": {name: list(n) for name, n in self.held_out.items()}}
-        return {"label": self.label, "columns": [_without_defaults(role) for role in self.roles]} | (
-            split if self.held_out else {}
-        )
+        fields = {"label": self.label, "columns": [_without_defaults(role) for role in self.roles]}
+        labels = {"label_type": self.label_type} if self.label_type else {}
+        return fields | labels | (split if self.held_out else {})
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -119,7 +121,7 @@ class Schema:
         try:
             roles = tuple(ColumnRole(**role) for role in fields["columns"])
             held_out = {name: tuple(numbers) for name, numbers in fields.get("held_out", {}).items()}
-            schema = cls(fields["label"], roles, fields.get("fingerprint", ""), held_out)
+            schema = cls(fields["label"], roles, fields.get("fingerprint", ""), held_out, fields.get("label_type", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"the columns of the training table: {error}; written by another version") from None
         for role in roles:

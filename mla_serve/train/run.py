@@ -165,6 +165,7 @@ def _finish(
     )
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
+    told = [*filter(None, [trainer.ended]), *fitted.notes]
     folder.write_json(
         RUN,
         {
@@ -181,7 +182,8 @@ def _finish(
             "conformal": fitted.conformal,
             "head_shift": planned.choices.balance.head_shift,
             "best": trainer.best,
-            "notes": [*planned.notes, *filter(None, [trainer.ended]), *fitted.notes],
+            "notes": [*planned.notes, *told],
+            "exported_notes": [*planned.exported_notes, *told],
             "golden_source": "training rows" if config.samples else "generated",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
             "processes": collectives.world_size(),

@@ -40,7 +40,7 @@ class Start:
         """Say which encoders begin with old weights, and which anew."""
         anew = [name for name in kinds if name not in self.names]
         told = f"; {', '.join(anew)} begins anew" if anew else ""
-        return f"{', '.join(self.names)}: begins with weights, normalisation and input settings of {self.folder.path}{told}"
+        return f"{', '.join(self.names)}: begins with weights, normalisation and input settings of {self.folder.path.name}{told}"
 
     def load(self, strategy: Strategy) -> None:
         """Copy the best weights of the run into the encoders, and nothing else."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from mla_serve.commands.train import _print_plan
 from mla_serve.errors import DataError
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.checks import DATA
+from mla_serve.train.notes import DATA
 from mla_serve.train.plan import make_plan
 
 Array = np.ndarray[Any, Any]
