@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,11 @@ def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
 
     with contextlib.ExitStack() as held:
         held.enter_context(thread_count(config.threads))
+        begun = time.monotonic()
         planned = plan_extension(config, read) if config.extend else make_plan(config, read)
+        spent = time.monotonic() - begun
         held.enter_context(exclusive("name", config.runs / planned.name))
-        run = _run(config, planned, screen)
+        run = _run(config, planned, screen, spent)
         out = bundle_folder(config, planned.name)
         screen.say("exporting and measuring ...")
         export_run(run, out, rows=RunRows(planned.table, planned.rows["train"], planned.rows["val"]))
@@ -99,8 +102,11 @@ def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
     return out
 
 
-def _run(config: TrainConfig, planned: Plan, screen: Screen) -> Path:
-    """Train with a progress bar and a line for each epoch, after cross-validation if asked; return the folder of the run."""
+def _run(config: TrainConfig, planned: Plan, screen: Screen, spent: float) -> Path:
+    """Train with a progress bar and a line for each epoch, after cross-validation if asked; return the folder of the run.
+
+    Args: spent, seconds that planning took.
+    """
     from mla_serve.train.cross_validation import FOLDS, cross_validate, describe_folds
     from mla_serve.train.describe import epoch_line, plan_lines
     from mla_serve.train.plan import count_steps
@@ -112,7 +118,7 @@ def _run(config: TrainConfig, planned: Plan, screen: Screen) -> Path:
     for line in describe_folds(folds) if folds else ():
         screen.say(line)
     with screen.bar("training", count_steps(planned)) as advance:
-        run = train_as_planned(config, planned, lambda record: screen.say(epoch_line(record)), advance)
+        run = train_as_planned(config, planned, lambda record: screen.say(epoch_line(record)), advance, spent=spent)
     if folds:
         run.write_json(FOLDS, folds)
     return run.path
