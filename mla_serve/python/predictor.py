@@ -294,7 +294,7 @@ class Predictor:
         return arrays, faults
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the files of the bundle, so that a copy needs no folder: for joblib and scikit-learn."""
+        """Pickle the files of the bundle, so that a copy needs no folder: scikit-learn copies models to processes."""
         bundle = self._graphs.bundle
         files = {name: bundle.read(name) for name in bundle.manifest.files}
         files[MANIFEST] = (bundle.manifest.model_dump_json() + "\n").encode()
