@@ -26,6 +26,7 @@ from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples, make_samples
+from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
@@ -125,6 +126,8 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
         inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     inputs |= start.inputs if start else {}
     notes.add([start.note(kinds)] if start else [])
+    table, rows, ignored = leave_out_unknown(table, rows, inputs)
+    notes.add_private(ignored)
     decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
     notes.add_findings(found)
     notes.add_left_out(table)
