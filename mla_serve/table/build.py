@@ -53,7 +53,7 @@ def table_from_lines(
     """
     faults = Faults(folder, [DATASET_JSON, *tables], options.policy)
     lines = _find_columns(tables, folder, options, declared, faults)
-    faults.columns = {role.modality: role.column for role in lines.schema.roles if role.modality}
+    faults.columns = _single_columns(lines.schema)
     modalities = _order(lines.schema.modalities, lines.said.declaration)
     built = _build(lines, modalities, folder, faults)
     rows = leave_out((row for _, row in built), faults)
@@ -65,6 +65,12 @@ def table_from_lines(
     lost = describe_lost_classes((row for _, row in built), classes)
     notes = (*lines.notes, *said, *lost, *hints)
     return Table(folder, modalities, splits, classes, fingerprint, notes, schema, faults)
+
+
+def _single_columns(schema: Schema) -> dict[str, str]:
+    """Return modality -> its column, for modalities of one column."""
+    columns = {name: schema.columns_of(name) for name in schema.modalities}
+    return {name: found[0] for name, found in columns.items() if len(found) == 1}
 
 
 def _find_columns(
