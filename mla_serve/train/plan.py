@@ -35,7 +35,7 @@ from mla_serve.train.paths import cache_folder, check_paths, default_name, gener
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
-from mla_serve.train.start_from import Start, read_start
+from mla_serve.train.start_from import Start, read_known_columns, read_start
 from mla_serve.train.strategies import Strategy
 
 ReadTable = Callable[[TableOptions], Table]
@@ -105,7 +105,7 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     config.check()
     name = config.name or default_name(config)
     replaced = check_paths(config, name)
-    table = read_data(config, read=read)
+    table = read_data(config, read_known_columns(config), read)
     kinds = _pick_kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
     notes = Notes()

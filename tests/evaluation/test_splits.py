@@ -106,3 +106,18 @@ def test_the_column_of_a_cell_that_cannot_be_decoded_is_named(make_bundle: Calla
         run_split(Predictor(bundle), tmp_path, "test")
     run = run_split(Predictor(bundle), tmp_path, "test", options=TableOptions(skip_bad_values=True))
     assert [dict(row.values) for row in run.rows] == [{"text": "red"}] * 2
+
+
+def test_the_command_measures_by_the_column_that_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the list of faults is written there
+    classes = Bundle.load(model).manifest.classes
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    for split in ("train", "test"):
+        write(folder / f"{split}.jsonl", [{"kind of thing": label, "text": "red"} for label in classes])
+    with pytest.raises(DataError, match="no column is called label"):
+        evaluate(EvaluateConfig(model, folder, draws=1, json=True))
+    evaluate(EvaluateConfig(model, folder, label="kind of thing", draws=1, json=True))
+    assert json.loads(capsys.readouterr().out)["rows"] == len(classes)
