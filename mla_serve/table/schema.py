@@ -96,6 +96,10 @@ class Schema:
         """Return the columns of a modality."""
         return [role.column for role in self.roles if role.modality == modality]
 
+    def find_lacking(self, have: Collection[str]) -> list[str]:
+        """Return the columns of modalities that a table lacks, and that none called as the modality stands for."""
+        return [role.column for role in self.roles if role.modality and not _stands_in(role, have)]
+
     def keep(self, modalities: Collection[str]) -> Self:
         """Leave out ignored columns, those of all other modalities, and the reasons, which may quote cells."""
         used = [role for role in self.roles if role.role != "ignored"]
@@ -163,6 +167,11 @@ class Schema:
         cell = find_cell(cells, role.column)
         alone = cell is None and role.modality and role.role not in CELL_KINDS
         return find_cell(cells, role.modality) if alone and role.modality else cell
+
+
+def _stands_in(role: ColumnRole, have: Collection[str]) -> bool:
+    names = [role.column] if role.role in CELL_KINDS else [role.column, role.modality]
+    return any(name in have or str(name).split(".")[0] in have for name in names)
 
 
 def _is_missing(role: ColumnRole, cell: object) -> bool:

@@ -26,6 +26,7 @@ from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples, make_samples
+from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
@@ -34,7 +35,7 @@ from mla_serve.train.paths import cache_folder, check_paths, default_name, gener
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
-from mla_serve.train.start_from import Start, read_start
+from mla_serve.train.start_from import Start, read_known_columns, read_start
 from mla_serve.train.strategies import Strategy
 
 ReadTable = Callable[[TableOptions], Table]
@@ -104,7 +105,7 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     config.check()
     name = config.name or default_name(config)
     replaced = check_paths(config, name)
-    table = read_data(config, read=read)
+    table = read_data(config, read_known_columns(config), read)
     kinds = _pick_kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
     notes = Notes()
@@ -125,6 +126,8 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
         inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     inputs |= start.inputs if start else {}
     notes.add([start.note(kinds)] if start else [])
+    table, rows, ignored = leave_out_unknown(table, rows, inputs)
+    notes.add_private(ignored)
     decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
     notes.add_findings(found)
     notes.add_left_out(table)

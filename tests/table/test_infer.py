@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -384,3 +385,72 @@ def test_a_column_that_gives_the_label_away_is_said() -> None:
 def test_a_schema_with_one_column_of_several_cells_is_the_same_after_json() -> None:
     schema = Schema("label", (ColumnRole("facts", "columns", "facts"),))
     assert Schema.from_dict(schema.to_dict()) == schema
+
+
+def test_a_column_called_split_that_names_no_splits_is_a_column_like_any_other() -> None:
+    cells = [("left", "right")[n // 3 % 2] for n in range(COUNT)]
+    table = table_of("split", cells)
+    assert [role.role for role in table.schema.roles if role.column == "split"] == ["category"]
+    said = "split: expected train, val, test, got 'left' and the like; taken as a column like any other"
+    assert said in table.notes
+    assert len([row for rows in table.splits.values() for row in rows]) == COUNT
+    again = build([{"label": "a", "split": "left"}], schema=replace(table.schema, fingerprint="of another table"))
+    assert [row.values for row in again.splits["test"]] == [{"columns": {"split": "left"}}]
+
+
+@pytest.mark.parametrize("kind", ["category", "ignore"])
+def test_the_user_says_that_a_column_called_split_holds_no_splits(kind: str) -> None:
+    cells = [("train", "val", "test")[n // 2 % 3] for n in range(COUNT)]
+    assert role_of("split", cells) == "split"
+    assert role_of("split", cells, kinds={"split": kind}) == {"ignore": "ignored"}.get(kind, kind)
+
+
+def test_ids_that_repeat_name_no_rows_and_a_few_repeated_ones_are_faults() -> None:
+    table = table_of("id", [n // 3 for n in range(COUNT)])
+    said = (
+        "ignored, its values repeat, so that it names no single rows; --group id keeps rows of the same id on one side"
+    )
+    assert [role.reason.startswith(said) for role in table.schema.roles if role.column == "id"] == [True]
+    assert table.faults.found == []
+    with pytest.raises(DataError, match=r"shop\.csv:25: id: '0' was given before, at shop\.csv:2; make it unique"):
+        table_of("id", [*range(COUNT - 1), 0])
+
+
+def test_a_table_with_nothing_to_learn_from_is_one_fault_that_says_why() -> None:
+    rows = [{"category": "xy"[n % 2], "a": n} for n in range(50)]
+    with pytest.raises(DataError) as refused:
+        build(rows)
+    assert str(refused.value).splitlines() == [
+        "/nowhere: 1 fault in the data set:",
+        "  shop.csv: no column to learn from beside the label 'category'; a: ignored, every value is different; say what "
+        "one holds with --kinds COLUMN=KIND, or add columns",
+    ]
+    with pytest.raises(DataError, match="beside the label 'category'; add columns"):
+        build([{"category": "xy"[n % 2]} for n in range(50)])
+
+
+def test_a_later_table_without_the_columns_of_the_model_is_one_fault() -> None:
+    schema = table_of("price", [f"{n}.5" for n in range(COUNT)]).schema
+    with pytest.raises(DataError) as refused:
+        build([{"label": "a", "cost": n} for n in range(40)], schema=schema)
+    assert str(refused.value).splitlines() == [
+        "/nowhere: 1 fault in the data set:",
+        "  shop.csv: none of the columns that the model reads, text, price; it has label, cost; rename them",
+    ]
+
+
+def test_a_later_table_says_its_label_ids_and_masks_by_the_names_of_its_columns() -> None:
+    schema = table_of("price", [f"{n}.5" for n in range(COUNT)]).schema
+    rows = [
+        {"kind": "ab"[n % 2], "text": "t", "price": n, "id": f"r{n}", "present": '{"50": ["text"]}'} for n in range(9)
+    ]
+    found = build(rows, schema=replace(schema, fingerprint="of another table"), label="kind").splits["test"]
+    assert [row.id for row in found] == [f"r{n}" for n in range(9)]
+    assert {row.label for row in found} == {"a", "b"}
+    assert all(row.present == {"50": frozenset({"text"})} for row in found)
+
+
+def test_one_of_several_tables_that_is_called_otherwise_is_said_to_be_read_as_train() -> None:
+    rows = [{"label": "ab"[n % 2], "text": f"some words {n}"} for n in range(COUNT)]
+    tables = {name: list(enumerate(rows, start=1)) for name in ("train", "extra")}
+    assert "extra is read as train" in table_from_lines(tables, Path("/nowhere"), "0" * 64).notes

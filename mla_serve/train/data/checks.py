@@ -14,6 +14,7 @@ from mla_serve.errors import DataError
 from mla_serve.inputs import INPUTS
 from mla_serve.table import Row
 from mla_serve.table.faults import format_place
+from mla_serve.table.split import MANY
 from mla_serve.train.data.duplicates import number_values
 from mla_serve.train.data.fingerprints import Fingerprint, fold_text
 from mla_serve.train.data.folds import shared_groups
@@ -90,9 +91,10 @@ def _refuse_labels(rows: Sequence[Row]) -> None:
             "expected two at least; add rows of another"
         )
     if max(counts.values()) == 1:
+        number = "; is the column of the labels an id, or a number to be predicted?" if len(rows) >= MANY else ""
         raise DataError(
             f"each of the {len(rows)} training rows has a label of its own, such as {next(iter(counts))!r}; expected "
-            "classes of several rows; is the column 'label' an id, or a number to be predicted?"
+            f"several rows of each class for training; add rows{number}"
         )
 
 

@@ -34,6 +34,7 @@ from mla_serve.train.data import fingerprints, packing
 from mla_serve.train.data.decode_values import (
     Decoded,
     Decoders,
+    Failed,
     Result,
     count_processes,
     hash_payload,
@@ -183,15 +184,15 @@ class _Decoding:
                 self._keys[place] = result.key
                 new[result.key] = result
             else:
-                self._add_fault(place, values[place], result.message)
+                self._add_fault(place, values[place], result)
         there = self._store.find(list(new))
         new = {key: one for (key, one), at in zip(new.items(), there, strict=True) if at < 0}
         info = np.array([_to_info(one.fingerprint, self._info) for one in new.values()], self._info)
         self._store.append(list(new), [one.records for one in new.values()], info)
 
-    def _add_fault(self, place: Place, value: Value, message: str) -> None:
-        described = describe_undecodable(DataError(message), value, self._table.folder)
-        self._table.faults.add_value(place, self._name, described)
+    def _add_fault(self, place: Place, value: Value, failed: Failed) -> None:
+        described = describe_undecodable(DataError(failed.message), value, self._table.folder)
+        self._table.faults.add_value(place, self._name, described, failed.column)
 
 
 def open_store(cache: Path, spec: Input) -> ArrayStore:

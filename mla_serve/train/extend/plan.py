@@ -22,6 +22,7 @@ from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
+from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.extend.fit import fit_added
 from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
 from mla_serve.train.fit.after_training import Fitted
@@ -101,6 +102,8 @@ def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extens
     encoders = pick_encoders(kinds, config)
     with all_faults_on_error(table, rows, kinds):
         inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
+    table, rows, ignored = leave_out_unknown(table, rows, {**base.inputs, **inputs})
+    notes.add_private(ignored)
     decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes, config)
     notes.add_findings(found)
     notes.add_left_out(table)

@@ -227,6 +227,13 @@ def test_a_label_of_its_own_for_every_row_is_refused(tmp_path: Path) -> None:
         make_plan(write(tmp_path / "d", {"train": rows, "val": val}))
 
 
+def test_too_few_rows_are_not_taken_for_labels_that_are_no_classes(tmp_path: Path) -> None:
+    config = write(tmp_path / "d", {"train": vectors(2), "val": vectors(2)})
+    with pytest.raises(DataError) as refused:
+        make_plan(config)
+    assert str(refused.value).endswith("expected several rows of each class for training; add rows")
+
+
 def test_a_column_of_numbers_as_label_is_doubted(tmp_path: Path) -> None:
     rows = [{**row, "label": str(1000 + 7 * min(n, 17))} for n, row in enumerate(vectors(20))]
     val = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(18, seed=1))]
