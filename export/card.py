@@ -197,6 +197,13 @@ def _traces(manifest: Manifest) -> str:
             "`manifest.json` holds the smallest and the largest number and date of each column in training, and every category that "
             "occurs at least twice. GET /model gives them out."
         )
+    if manifest.table:
+        held = "held_out" in manifest.table
+        found.append(
+            "`manifest.json` also holds the names of the columns that the model reads, of the label and of those that name, group "
+            f"or split the rows{', and the numbers of the rows that were held out' if held else ''}. It holds nothing of columns that "
+            "training ignored."
+        )
     return "\n".join(found)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from mla_serve.export import charts
 from mla_serve.export.media import payload_as_html
 from mla_serve.inputs import Payload
-from mla_serve.train.data.checks import DATA
+from mla_serve.train.notes import DATA
 
 STYLE = Path(__file__).with_name("report.css")
 MAX_CLASSES = 30  # in the confusion matrix

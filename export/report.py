@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def write_report(
     results = gather(predictor, split_run)
     if not samples:
         results["wrongest"] = []
+        results["groups"] = {name: _without_names(found) for name, found in results["groups"].items()}
     results |= {
         "model": manifest.name,
         "metrics": manifest.metrics,
@@ -59,6 +60,14 @@ def write_report(
     shown = [(case, payloads[case["row"]]) for case in results["wrongest"]]
     kinds = {name: modality.kind for name, modality in manifest.modalities.items()}
     (folder / "report.html").write_text(render(results, predictor.classes, kinds, shown), encoding="utf-8")
+
+
+def _without_names(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Call groups, whose names are cells of the table, group 1, group 2, ...: the lowest accuracy first."""
+    order = sorted(found["accuracy"], key=lambda group: float(found["accuracy"][group]))
+    numbers = {group: f"group {number}" for number, group in enumerate(order, start=1)}
+    named = {key: {numbers[group]: found[key][group] for group in order} for key in ("accuracy", "rows")}
+    return named | ({"worst": numbers[found["worst"]]} if "worst" in found else {})
 
 
 def measure_importance(predictor: Predictor, split_run: SplitRun) -> Importance:

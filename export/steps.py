@@ -76,11 +76,16 @@ def table_facts(
 
 
 def training_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return how the model was trained, without paths of the training machine."""
+    """Return how the model was trained, without paths of the training machine, and without what quotes its table."""
     config = {key: value for key, value in facts["config"].items() if key not in PATH_SETTINGS}
     config["encoders"] = [_without_path(item) for item in config.get("encoders", [])]
-    kept = {key: facts[key] for key in ("best", "notes", "versions", "machine")}
-    return {"config": config} | kept | ({"rows": facts["rows"]} if "rows" in facts else {})
+    config["kinds"] = [item for item in config.get("kinds", []) if not item.endswith("=ignore")]
+    kept = {key: facts[key] for key in ("best", "versions", "machine")}
+    return (
+        {"config": config, "notes": facts.get("exported_notes", [])}
+        | kept
+        | ({"rows": facts["rows"]} if "rows" in facts else {})
+    )
 
 
 def _without_path(item: str) -> str:

@@ -22,8 +22,13 @@ from mla_serve.inputs import Array
 from mla_serve.payloads import is_missing
 from mla_serve.python.fit import fit
 from mla_serve.python.given import is_frame
+from mla_serve.table import cells
+from mla_serve.table.declaration import STANDARD_KINDS
+from mla_serve.table.labels import read_label
 
 LARGEST_SEED = 2**31 - 1
+ROLE_NAMES = ("split", "id", "present")
+"""Columns of a table that `mla_serve.fit` takes for something else than a feature, by their name alone."""
 
 
 class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
@@ -32,6 +37,9 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     X is a pandas DataFrame, whose cells may be paths, PIL images, arrays and so on, or an array of numbers (rows, columns),
     whose columns are called x0, x1, ... NaN, None and blank cells are missing. A fifth of the rows of `fit` is held out to
     choose the best epoch and to calibrate.
+
+    Every column is a feature. One that `mla_serve.fit` would read by its name alone, such as `split` or `id`, is called
+    `split_` or `id_` in the bundle.
 
     Args:
         epochs: passes over the training rows; None: the default of `mla-serve train`.
@@ -72,6 +80,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             raise ValueError(f"y has only one class, {self.classes_[0]!r}; expected at least two; add rows of another")
         names = _names_of(self.classes_)
         by_class = dict(zip(self.classes_.tolist(), names, strict=True))
+        self._renamed = _rename_roles(rows)
+        rows = self._rename(rows)
         label = _unused("label", rows)
         labelled = rows | {label: [by_class[value] for value in y.tolist()]}
         with tempfile.TemporaryDirectory() as scratch:
@@ -80,10 +90,10 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 {"train": _records(labelled)},
                 label,
                 self.out or Path(scratch, "classifier"),
-                kinds={**self._number_kinds(X, rows), **(self.kinds or {})},
+                kinds={**self._number_kinds(X, rows), **self._rename(self.kinds or {})},
                 folder=self.folder,
                 verbose=self.verbose,
-                **(own | dict(self.settings or {})),
+                **(own | self._renamed_settings()),
             )
         self._order = [self.model_.classes.index(name) for name in names]
         return self
@@ -93,7 +103,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         check_is_fitted(self)
         columns, _ = self._checked(X)
         if is_frame(X):
-            return self._ask(X)[:, self._order]
+            return self._ask(X.rename(columns=self._renamed))[:, self._order]
         rows = _records(columns)
         known = np.array([not all(map(is_missing, row.values())) for row in rows])
         found = np.full((len(rows), len(self.classes_)), np.nan)
@@ -136,6 +146,15 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         check_consistent_length(X, y)
         return columns, y
 
+    def _rename(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Call the columns as in the bundle."""
+        return {self._renamed.get(name, name): value for name, value in columns.items()}
+
+    def _renamed_settings(self) -> dict[str, Any]:
+        settings = dict(self.settings or {})
+        group = settings.get("group")
+        return settings | ({"group": self._renamed.get(group, group)} if group else {})
+
     def _number_kinds(self, X: Any, columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
         """Say that the columns of an array are numbers, so that none is taken for an id or a category."""
         return {} if is_frame(X) else dict.fromkeys(columns, "number")
@@ -156,7 +175,19 @@ def _names_of(classes: Array) -> list[str]:
     """Name the classes of a bundle: texts and whole numbers as they are, where they stay apart as names; else by number."""
     names = [str(value).strip() for value in classes.tolist()]
     plain = all(isinstance(value, str | int) and not isinstance(value, bool) for value in classes.tolist())
-    return names if plain and all(names) and len({*names}) == len(names) else [f"class {n}" for n in range(len(names))]
+    kept = all(not cells.is_missing(name) and read_label(name) == name for name in names)
+    return names if plain and kept and len({*names}) == len(names) else [f"class {n}" for n in range(len(names))]
+
+
+def _rename_roles(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """Return new names of the columns that a table would not take for features, or for another kind than their cells are."""
+    numbers = [name for name in STANDARD_KINDS if name in columns and all(map(_is_number, columns[name]))]
+    taken = [name for name in columns if name in (*ROLE_NAMES, *numbers) or name.startswith("meta.")]
+    return {name: _unused(f"{name.replace('.', '_')}_", columns) for name in taken}
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, bool | int | float | np.number | np.bool_) or is_missing(cell)
 
 
 def _unused(name: str, columns: Mapping[str, object]) -> str:

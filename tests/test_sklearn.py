@@ -69,7 +69,41 @@ def test_parameters_are_those_of_the_constructor(fitted: MultimodalClassifier) -
 def test_labels_are_named_as_they_are_where_that_is_possible() -> None:
     assert _names_of(np.array([1, 2, 10])) == ["1", "2", "10"]
     assert _names_of(np.array(["a", "b"])) == ["a", "b"]
-    assert _names_of(np.array(["a", " a"])) == _names_of(np.array([False, True])) == ["class 0", "class 1"]
+    for other in (["a", " a"], [False, True], ["1.0", "2.0"], ["[]", "a"], ["", "a"]):
+        assert _names_of(np.array(other)) == ["class 0", "class 1"]
+
+
+def test_every_column_is_a_feature_whatever_its_name() -> None:
+    X, y = points()
+    numbers = np.nan_to_num(X)
+    frame = pd.DataFrame(
+        {
+            "split": np.array(["train", "test", "val"])[y],
+            "id": np.arange(len(y)) // 2,
+            "present": numbers[:, 0],
+            "text": numbers[:, 1],
+            "meta.size": numbers[:, 2],
+            "label": numbers[:, 0],
+        }
+    )
+    settings = SETTINGS | {"group": "id"}
+    labels = np.array(["1.0", "2.0", "[]"])[y]
+    model = MultimodalClassifier(epochs=6, settings=settings, kinds={"split": "category"}).fit(frame, labels)
+    read = {role["column"]: role["role"] for role in model.model_._graphs.bundle.manifest.table["columns"]}
+    assert read == {
+        "split_": "category",
+        "id_": "group",
+        "present_": "number",
+        "text_": "number",
+        "meta_size_": "number",
+        "label": "number",
+        "label_": "label",
+    }
+    counts = model.model_._graphs.bundle.manifest.training["rows"]
+    assert sum(counts[split]["columns"] for split in ("train", "val")) == len(y), (
+        "none is left out or held out for test"
+    )
+    assert model.score(frame, labels) > 0.9
 
 
 @pytest.mark.parametrize(

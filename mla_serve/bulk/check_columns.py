@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mla_serve.bulk.own_columns import ALL, find_bytes, take_columns
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table.faults import join_names
 from mla_serve.table.formats import Line
-from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
+from mla_serve.table.schema import Schema
 
 
 def check_columns(first: Sequence[Line], schema: Schema, keep: Sequence[str], out: Path) -> list[str]:
@@ -20,7 +20,7 @@ def check_columns(first: Sequence[Line], schema: Schema, keep: Sequence[str], ou
     """
     have = take_columns(first, [ALL])
     read = [role for role in schema.roles if role.modality]
-    lacking = [role.column for role in read if not _stands_in(role, have)]
+    lacking = schema.find_lacking(have)
     if have and len(lacking) == len(read):
         raise DataError(
             f"--table: it has none of the columns that the model reads, {join_names(lacking)}; it has {join_names(have)}; "
@@ -28,12 +28,6 @@ def check_columns(first: Sequence[Line], schema: Schema, keep: Sequence[str], ou
         )
     _check_keep(first, keep, list(have), out)
     return [f"not in the first rows of the table, and so taken as missing: {join_names(lacking)}"] if lacking else []
-
-
-def _stands_in(role: ColumnRole, have: Collection[str]) -> bool:
-    """Return whether a column, or the one called as its modality, is in the table."""
-    names = [role.column] if role.role in CELL_KINDS else [role.column, role.modality]
-    return any(name in have or str(name).split(".")[0] in have for name in names)
 
 
 def _check_keep(first: Sequence[Line], keep: Sequence[str], have: Sequence[str], out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-FRAME = '<div style="font-family:sans-serif;font-size:90%;line-height:1.5">{}</div>'
+FRAME = '<div style="font-family:sans-serif;font-size:90%;line-height:1.5;overflow-x:auto">{}</div>'
 CELL = "text-align:{};padding:0 1em 0 0;border:0;background:transparent;color:inherit"
 BAR = '<div style="background:#3b82f6;opacity:.8;height:.7em;width:{:.0f}px"></div>'
 BAR_WIDTH = 120  # pixels

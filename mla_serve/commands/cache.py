@@ -25,7 +25,7 @@ class CacheConfig:
     cache: Path | None = None
     """Folder of the cache, where training was given one by --cache."""
     clear: bool = False
-    """Remove what is listed, except what a training process is writing."""
+    """Remove what is listed, except what a training is using."""
     older: float = 0.0
     """List or remove only what was last used so many days ago or longer."""
     json: bool = False
@@ -51,7 +51,7 @@ def _clear(folders: list[CacheFolder]) -> None:
     removed = [folder for folder in folders if remove(folder)]
     for folder in folders:
         if folder not in removed:
-            errors.print(f"{folder.path}: kept, a process is writing it", style="yellow", soft_wrap=True)
+            errors.print(f"{folder.path}: kept, a training is using it", style="yellow", soft_wrap=True)
     console.print(f"removed {len(removed)} of {len(folders)} folders, {_size(sum(one.size for one in removed))}")
 
 

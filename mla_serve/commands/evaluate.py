@@ -27,6 +27,8 @@ class EvaluateConfig:
     """Folder of the bundle, such as models/digits."""
     data: Path
     """Table, or folder of a data set."""
+    label: str | None = None
+    """Column of the classes. Default: that of training, or `label`."""
     split: str = "test"
     """Which rows: train, val or test."""
     draws: int = DRAWS
@@ -59,6 +61,7 @@ def run(config: EvaluateConfig) -> None:
     if not 0 < config.coverage < 1:
         raise ConfigError(f"--coverage {config.coverage}: expected a number between 0 and 1, such as 0.9")
     options = TableOptions(
+        label=config.label,
         skip_bad=config.skip_bad,
         skip_bad_values=config.skip_bad_values,
         show=config.show,

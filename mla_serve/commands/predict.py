@@ -13,7 +13,7 @@ import tyro
 from mla_serve.bulk import LOCAL
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.commands.sample_flags import SampleFlags, read_sample
+from mla_serve.commands.sample_flags import COLUMNS, SampleFlags, read_sample
 from mla_serve.console import console, require_extra
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.rules import DEFAULT_RULE
@@ -66,7 +66,8 @@ def run(config: PredictConfig) -> None:
     if given := [name for name in TABLE_FLAGS if getattr(config, name) not in (None, (), False)]:
         raise ConfigError(f"--{given[0]}: needs --table; leave it out for one sample, whose answer is printed")
     bundle = Bundle.load(config.model)
-    sample = read_sample(config, {name: spec.sent_as for name, spec in bundle.inputs.items()})
+    known = [column.name for column in getattr(bundle.inputs.get(COLUMNS), "columns", ())]
+    sample = read_sample(config, {name: spec.sent_as for name, spec in bundle.inputs.items()}, known)
     rule = config.fusion or DEFAULT_RULE
     prediction = Predictor(bundle).predict([sample], rule, config.top_k, config.coverage)[0]
     if config.json:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from mla_serve.errors import ConfigError, InputError
 from mla_serve.inputs import Payload
+from mla_serve.inputs.base import name_of_column
 
 COLUMNS = "columns"  # the modality that a table's numbers, categories, dates and yes/no columns become
 STDIN = "-"
@@ -28,7 +29,8 @@ class SampleFlags:
     """Cells of the modality `columns`: COLUMN=VALUE ..., or one JSON object."""
     input: tuple[str, ...] = ()
     """Modalities of other names: NAME=VALUE, a file for images and sounds, else the text, the numbers or the JSON object
-    itself; NAME.COLUMN=VALUE is one cell; NAME=- reads standard input."""
+    itself; NAME.COLUMN=VALUE is one cell; NAME=- reads standard input. NAME may be the column that the modality was
+    made of."""
     fusion: str | None = None
     """Fusion rule. Default: calibrated."""
     top_k: int | None = None
@@ -39,16 +41,17 @@ class SampleFlags:
     """Print the reply of the service as JSON."""
 
 
-def read_sample(flags: SampleFlags, sent_as: Mapping[str, str]) -> dict[str, Payload]:
+def read_sample(flags: SampleFlags, sent_as: Mapping[str, str], known: Collection[str] = ()) -> dict[str, Payload]:
     """Collect the payloads that the flags name: {modality: payload}.
 
     Args: sent_as, of the model's modalities: {name: "file", "text", "numbers" or "cells"}. A name that the model lacks is
-        passed on as text; the model refuses it.
+        passed on as text; the model refuses it. known, the columns of the modality `columns`.
     Raises: ConfigError for flags that do not fit together; InputError for a file that cannot be read.
     """
     given: dict[str, str] = {}
     cells: dict[str, dict[str, str]] = {}
-    for flag, name, value in _named_values(flags):
+    for flag, given_name, value in _named_values(flags):
+        name = _find_name(given_name, sent_as, known)
         modality, dot, column = name.partition(".")
         is_cell = bool(dot) and sent_as.get(modality) in ("cells", None)
         taken, key = (cells.setdefault(modality, {}), column) if is_cell else (given, name)
@@ -64,6 +67,15 @@ def read_sample(flags: SampleFlags, sent_as: Mapping[str, str]) -> dict[str, Pay
         name: _payload(name, value, sent_as.get(name) == "file") for name, value in given.items()
     }
     return payloads | {name: each for name, each in cells.items() if any(map(str.strip, each.values()))}
+
+
+def _find_name(name: str, sent_as: Mapping[str, str], known: Collection[str]) -> str:
+    """Return the modality that a column of another name became, such as my_text for "my text"; other names as they are."""
+    modality, dot, column = name.partition(".")
+    if name in sent_as or (dot and modality in sent_as and (modality != COLUMNS or column in known)):
+        return name
+    became = name_of_column(column if modality == COLUMNS and dot else name)
+    return became if sent_as.get(became, "cells") != "cells" else name
 
 
 def _named_values(flags: SampleFlags) -> Iterator[tuple[str, str, str]]:

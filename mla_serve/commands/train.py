@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
@@ -57,11 +58,13 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     keep_freed_memory()
     set_threads(config.threads)
     with collectives.process_group(_device(config)) as launch:
+        begun = time.monotonic()
         planned = collectives.from_main(lambda: plan_extension(config) if config.extend else make_plan(config))
+        spent = time.monotonic() - begun
         collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))
         _print_plan(screen, planned, collectives.world_size())
         folds = _cross_validate(config, planned, screen) if config.folds else None
-        folder = _train(config, planned, screen, launch)
+        folder = _train(config, planned, screen, launch, spent)
     if not collectives.is_main():
         return
     if folds:
@@ -111,8 +114,8 @@ def _screen(json: bool, main: bool) -> Console:
 
 def _print_plan(screen: Console, planned: Plan, processes: int) -> None:
     """Print what will be trained, on which data, and by how many processes."""
-    from mla_serve.train.data.checks import DATA
     from mla_serve.train.describe import headline
+    from mla_serve.train.notes import DATA
 
     for note in (*planned.replaced, *planned.notes):
         style = "yellow" if note.startswith(DATA) else "dim"
@@ -125,8 +128,8 @@ def _print_plan(screen: Console, planned: Plan, processes: int) -> None:
     screen.print(headline(planned))
 
 
-def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None) -> RunFolder:
-    """Train, with a progress bar and a line for each epoch."""
+def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | None, spent: float) -> RunFolder:
+    """Train, with a progress bar and a line for each epoch. Args: spent, seconds that planning took."""
     from mla_serve.train.describe import epoch_line
     from mla_serve.train.plan import count_steps
     from mla_serve.train.run import train_as_planned
@@ -139,6 +142,7 @@ def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | No
             lambda record: progress.console.print(epoch_line(record)),
             lambda: progress.advance(task),
             launch,
+            spent,
         )
 
 

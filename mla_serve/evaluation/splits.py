@@ -18,7 +18,7 @@ from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.table import Row, Schema, TableOptions, read_payload, read_table
-from mla_serve.table.check_files import describe_undecodable
+from mla_serve.table.check_files import describe_undecodable, find_column
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.faults import Faults, Place, abbreviate, join_names
 from mla_serve.table.split_names import split_named
@@ -209,7 +209,8 @@ def _decode(predictor: Predictor, row: Row, faults: Faults) -> dict[str, Array]:
         try:
             decoded[name] = predictor.decode_one(name, read_payload(value))
         except (InputError, DataError) as error:
-            faults.add_value(row.place, name, describe_undecodable(error, value, faults.folder))
+            described = describe_undecodable(error, value, faults.folder)
+            faults.add_value(row.place, name, described, find_column(error, name))
     return decoded
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 import datetime
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
+from anyascii import anyascii
 from numpy.typing import NDArray
 
 from mla_serve.errors import BundleError
@@ -23,6 +25,11 @@ Payload = bytes | str | Sequence[float] | Mapping[str, Cell]
 """The value of one modality: the bytes of a file, a text, a list of numbers, or cells by the name of their column."""
 LARGER = 1.7  # times the size that the model sees: what `generate_large` makes
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"  # of modalities
+
+
+def name_of_column(column: str) -> str:
+    """Return the name that a modality has after its column: in lower case, of the letters a to z, digits and _."""
+    return re.sub(r"[^a-z0-9]+", "_", anyascii(column).lower()).strip("_")
 
 
 def stored_in(filename: str) -> dict[str, str]:

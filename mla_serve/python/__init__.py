@@ -6,6 +6,7 @@ columns     a sample by the names of modalities or columns -> its values by moda
 answers     answers -> a data frame or an Arrow table
 predictor   a bundle that is asked in this process
 progress    lines and a progress bar, on a terminal or in a notebook
+wording     messages that name flags -> messages that name keywords
 tables      a table in memory -> the lines that a table file is read into
 fit         a table in memory or in files -> a trained bundle
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from mla_serve.python.given import Given
 NUMBERS = ("probability", "entropy")
 BY_MODALITY = ("weight", "influence", "unfamiliarity")
 LISTS = ("missing", "prediction_set")
+LABELS = ("label", "prediction_set")
+LABEL_TYPES: Mapping[str, Callable[[str], object]] = {"int": int, "bool": "True".__eq__}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +32,38 @@ class Answered:
         return "; ".join(f"{name}: {fault}" for name, fault in self.faults.items()) or None
 
 
-def to_table(given: Given, columns: dict[str, list[Any]]) -> Any:
-    """Make a table of columns in the library that the samples came in: a data frame with the same index, or an Arrow table."""
+def to_table(given: Given, columns: dict[str, list[Any]], label_type: str = "") -> Any:
+    """Make a table of columns in the library that the samples came in: a data frame with the same index, or an Arrow table.
+
+    Args: label_type, "int" or "bool" where the labels were that in training, and are again in the table.
+    """
+    columns = {name: _read_labels(cells, label_type) if name in LABELS else cells for name, cells in columns.items()}
     if given.form == "pandas":
         import pandas as pd
 
         return pd.DataFrame(
-            {name: np.array(cells, float) if _is_number(name) else cells for name, cells in columns.items()},
-            given.index,
+            {name: _pandas_column(name, cells, label_type) for name, cells in columns.items()}, given.index
         )
     import pyarrow as pa
 
-    return pa.table({name: pa.array(cells, _arrow_type(name)) for name, cells in columns.items()})
+    return pa.table({name: pa.array(cells, _arrow_type(name, label_type)) for name, cells in columns.items()})
+
+
+def _read_labels(cells: list[Any], label_type: str) -> list[Any]:
+    """Turn the names of classes, also in lists, into labels as they were in training."""
+    read = LABEL_TYPES.get(label_type, str)
+    return [
+        [read(label) for label in cell] if isinstance(cell, list | tuple) else cell if cell is None else read(cell)
+        for cell in cells
+    ]
+
+
+def _pandas_column(name: str, cells: list[Any], label_type: str) -> Any:
+    import pandas as pd
+
+    if name == "label" and label_type and None in cells:
+        return pd.array(cells, {"int": "Int64", "bool": "boolean"}[label_type])  # types that know missing values
+    return np.array(cells, float) if _is_number(name) else cells
 
 
 def to_class_table(given: Given, probabilities: Array, classes: Sequence[str]) -> Any:
@@ -60,10 +82,11 @@ def _is_number(column: str) -> bool:
     return column in NUMBERS or column.partition(".")[0] in BY_MODALITY
 
 
-def _arrow_type(column: str) -> Any:
+def _arrow_type(column: str, label_type: str) -> Any:
     import pyarrow as pa
 
-    texts = pa.list_(pa.string()) if column in LISTS else pa.string()
+    cell = {"int": pa.int64(), "bool": pa.bool_()}.get(label_type, pa.string()) if column in LABELS else pa.string()
+    texts = pa.list_(cell) if column in LISTS else cell
     return pa.float64() if _is_number(column) else texts
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from mla_serve.output.replacing import exclusive
 from mla_serve.python.predictor import Predictor, load
 from mla_serve.python.progress import Screen
 from mla_serve.python.tables import table_in_memory
+from mla_serve.python.wording import as_keywords, keyword_errors
 
 if TYPE_CHECKING:
     from mla_serve.train.config import TrainConfig
@@ -59,6 +61,11 @@ def fit(
     require_extra("train")
     from mla_serve.train.config import TrainConfig
 
+    if label is not None and not isinstance(label, str):
+        raise ConfigError(
+            f"label: got a {type(label).__name__}, expected the name of a column; put the labels into the table as a column: "
+            "fit(X.assign(label=y), 'label')"
+        )
     settings = {"label": label, "kinds": kinds, "group": group, "out": out} | settings
     in_memory = data is not None and not isinstance(data, str | Path)
     if in_memory:
@@ -67,7 +74,9 @@ def fit(
         settings["data"] = data
     config = TrainConfig(**_fields(settings))
     read = functools.partial(table_in_memory, data, Path(folder or ".").resolve()) if in_memory else None
-    return load(_train(config, read, Screen(verbose)))
+    types = _setting_types()
+    with keyword_errors(types):
+        return load(_train(config, read, Screen(verbose, lambda line: as_keywords(line, types))))
 
 
 def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
@@ -81,9 +90,11 @@ def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
 
     with contextlib.ExitStack() as held:
         held.enter_context(thread_count(config.threads))
+        begun = time.monotonic()
         planned = plan_extension(config, read) if config.extend else make_plan(config, read)
+        spent = time.monotonic() - begun
         held.enter_context(exclusive("name", config.runs / planned.name))
-        run = _run(config, planned, screen)
+        run = _run(config, planned, screen, spent)
         out = bundle_folder(config, planned.name)
         screen.say("exporting and measuring ...")
         export_run(run, out, rows=RunRows(planned.table, planned.rows["train"], planned.rows["val"]))
@@ -91,8 +102,11 @@ def _train(config: TrainConfig, read: ReadTable | None, screen: Screen) -> Path:
     return out
 
 
-def _run(config: TrainConfig, planned: Plan, screen: Screen) -> Path:
-    """Train with a progress bar and a line for each epoch, after cross-validation if asked; return the folder of the run."""
+def _run(config: TrainConfig, planned: Plan, screen: Screen, spent: float) -> Path:
+    """Train with a progress bar and a line for each epoch, after cross-validation if asked; return the folder of the run.
+
+    Args: spent, seconds that planning took.
+    """
     from mla_serve.train.cross_validation import FOLDS, cross_validate, describe_folds
     from mla_serve.train.describe import epoch_line, plan_lines
     from mla_serve.train.plan import count_steps
@@ -104,7 +118,7 @@ def _run(config: TrainConfig, planned: Plan, screen: Screen) -> Path:
     for line in describe_folds(folds) if folds else ():
         screen.say(line)
     with screen.bar("training", count_steps(planned)) as advance:
-        run = train_as_planned(config, planned, lambda record: screen.say(epoch_line(record)), advance)
+        run = train_as_planned(config, planned, lambda record: screen.say(epoch_line(record)), advance, spent=spent)
     if folds:
         run.write_json(FOLDS, folds)
     return run.path
@@ -116,19 +130,23 @@ def _name(out: str | Path | None) -> str:
     return name if re.fullmatch(NAME_PATTERN.replace("_]", "_-]"), name) else DEFAULT_NAME
 
 
-def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn keywords into the fields of TrainConfig: strings into paths, dicts into NAME=VALUE. Raises: ConfigError."""
+def _setting_types() -> dict[str, str]:
+    """Return the annotation of each setting, by its name."""
     from mla_serve.train.config import TrainConfig
 
-    known = {field.name: str(field.type) for field in dataclasses.fields(TrainConfig)}
-    fields = {}
+    return {field.name: str(field.type) for field in dataclasses.fields(TrainConfig)}
+
+
+def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn keywords into the fields of TrainConfig: strings into paths, dicts into NAME=VALUE. Raises: ConfigError."""
+    known, fields = _setting_types(), {}
     for name, value in settings.items():
         if value is None:
             continue
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"{name}: fit has no such setting; {hint}mla-serve train --help lists them")
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            raise ConfigError(f"{name}: fit has no such setting; {hint}")
         fields[name] = _field(value, known[name])
     return fields
 

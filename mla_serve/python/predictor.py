@@ -28,7 +28,7 @@ from mla_serve.python.given import Given, read_given
 from mla_serve.python.progress import Screen, log
 from mla_serve.python.tables import NAME
 from mla_serve.table import Row, read_payload
-from mla_serve.table.faults import Faults
+from mla_serve.table.faults import FaultPolicy, Faults, join_names
 from mla_serve.table.labels import read_label
 from mla_serve.table.schema import Schema
 
@@ -112,7 +112,8 @@ class Predictor:
         this probability; folder, that relative paths are relative to, by default the working directory; verbose, whether to
         show progress, by default on a terminal and in a notebook.
         Returns: a Prediction for one sample; a list of them for a list or a Hugging Face dataset; a data frame with the same
-        index, or an Arrow table, for such a table. In a table a value that cannot be read leaves its row to the others, and
+        index, or an Arrow table, for such a table, with whole numbers or truth values as labels where the table that the
+        model was trained on had these. In a table a value that cannot be read leaves its row to the others, and
         the column `error` says why; a row without any has no label.
         Raises: InputError for a sample that cannot be used (in a table: only for its columns and the options).
         """
@@ -120,7 +121,8 @@ class Predictor:
         given = read_given(data, sample)
         answers = list(self._answers(given, folder, fusion, top_k, coverage, verbose))
         if given.form in ("pandas", "arrow"):
-            return to_table(given, answer_columns(answers, self._graphs.names, coverage is not None))
+            columns = answer_columns(answers, self._graphs.names, coverage is not None)
+            return to_table(given, columns, self._schema.label_type)
         predictions = [each.prediction for each in answers]
         return predictions[0] if given.form == "one" else predictions
 
@@ -202,16 +204,19 @@ class Predictor:
         quiet = not Screen(verbose).shown
         if isinstance(data, str | Path):
             return run_split(self._graphs, Path(data), split, quiet=quiet)
-        faults = Faults(Path(folder or "."), [NAME])
+        faults = Faults(Path(folder or ".").resolve(), [NAME], FaultPolicy(advise=False))
         rows = self._labelled_rows(read_given(data, {}), label, split, faults)
         faults.raise_if_any()
         return run_rows(self._graphs, rows, split or NAME, "", faults, quiet=quiet)
 
     def _labelled_rows(self, given: Given, label: str | None, split: str | None, faults: Faults) -> list[Row]:
-        """Read labelled samples into rows; what cannot be read becomes a fault."""
+        """Read labelled samples into rows; what cannot be read becomes a fault. Raises: DataError without a column of labels."""
         column = label or self._schema.label or "label"
-        rows = []
-        for number, sample in enumerate(given.samples, start=1):
+        samples, rows = list(given.samples), []
+        names = given.columns or tuple(dict.fromkeys(name for sample in samples for name in sample))
+        if column not in names:
+            raise DataError(f"no column {column!r}; it has: {join_names(names)}; say which with label='COLUMN'")
+        for number, sample in enumerate(samples, start=1):
             place = (NAME, number)
             if split is not None and str(sample.get("split")) != split:
                 continue
@@ -289,7 +294,7 @@ class Predictor:
         return arrays, faults
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the files of the bundle, so that a copy needs no folder: for joblib and scikit-learn."""
+        """Pickle the files of the bundle, so that a copy needs no folder: scikit-learn copies models to processes."""
         bundle = self._graphs.bundle
         files = {name: bundle.read(name) for name in bundle.manifest.files}
         files[MANIFEST] = (bundle.manifest.model_dump_json() + "\n").encode()

@@ -22,13 +22,15 @@ def wants_output(verbose: bool | None) -> bool:
 class Screen:
     """Where fit and predict report: lines through `logging`, and on the screen where somebody looks."""
 
-    def __init__(self, verbose: bool | None = None) -> None:
-        """Decide whether to print. Args: verbose, None: only on a terminal and in a notebook."""
+    def __init__(self, verbose: bool | None = None, reword: Callable[[str], str] = str) -> None:
+        """Decide whether to print. Args: verbose, None: only on a terminal and in a notebook; reword, applied to each line."""
+        self.reword = reword
         self.shown = wants_output(verbose)
         self.console = Console(stderr=True, markup=False, emoji=False, highlight=False, quiet=not self.shown)
 
     def say(self, line: str, style: str | None = None) -> None:
         """Log a line, and print it unless a handler of the logger shows it already."""
+        line = self.reword(line)
         log.info("%s", line)
         if not (log.hasHandlers() and log.isEnabledFor(logging.INFO)):
             self.console.print(line, style=style, soft_wrap=True)

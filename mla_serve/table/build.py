@@ -11,17 +11,18 @@ from mla_serve.table.cells import Value, is_missing
 from mla_serve.table.check_files import check_files
 from mla_serve.table.dataset import Row, Table, describe_lost_classes, leave_out
 from mla_serve.table.declaration import DATASET_JSON, STANDARD_KINDS, Declaration, parse_declaration
-from mla_serve.table.faults import Faults, format_place
+from mla_serve.table.faults import Faults, InvalidValue, abbreviate, format_place, join_names
 from mla_serve.table.formats import Line
 from mla_serve.table.hints import find_leaks, find_shared_values
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import UNSPLIT, Record, check_label_column, describe_renamed_splits, read_records
-from mla_serve.table.roles import COLUMNS, Said, find_schema
+from mla_serve.table.roles import COLUMNS, Said, complete_schema, find_schema
 from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths, check_singles, sort_classes
 from mla_serve.table.schema import Schema
 from mla_serve.table.split import SHARE, split_rows
 from mla_serve.table.split_names import SPLITS
 
+FEW_REASONS = 5  # why columns are ignored, in a message
 RARE = 10  # rows of a class from which little can be learned
 
 Built = Sequence[tuple[Record, Row]]
@@ -53,7 +54,7 @@ def table_from_lines(
     """
     faults = Faults(folder, [DATASET_JSON, *tables], options.policy)
     lines = _find_columns(tables, folder, options, declared, faults)
-    faults.columns = {role.modality: role.column for role in lines.schema.roles if role.modality}
+    faults.columns = _single_columns(lines.schema)
     modalities = _order(lines.schema.modalities, lines.said.declaration)
     built = _build(lines, modalities, folder, faults)
     rows = leave_out((row for _, row in built), faults)
@@ -67,28 +68,68 @@ def table_from_lines(
     return Table(folder, modalities, splits, classes, fingerprint, notes, schema, faults)
 
 
+def _single_columns(schema: Schema) -> dict[str, str]:
+    """Return modality -> its column, for modalities of one column."""
+    columns = {name: schema.columns_of(name) for name in schema.modalities}
+    return {name: found[0] for name, found in columns.items() if len(found) == 1}
+
+
 def _find_columns(
     tables: Mapping[str, Sequence[Line]], folder: Path, options: TableOptions, declared: bytes | None, faults: Faults
 ) -> _Lines:
     """Read the records, and find what their columns are. Raises: DataError where there is nothing to go on with."""
     said = Said(parse_declaration(declared, faults), options)
-    records = read_records(tables, said.split, faults)
+    split, notes = _find_split(tables, said)
+    records = read_records(tables, split, faults)
     if not records:
         faults.raise_if_any()
-    schema = _with_label(options.schema, records) if options.schema else find_schema(records, said, folder, faults)
+    if options.schema:
+        schema = complete_schema(options.schema, records, options.label)
+        _check_columns(schema, records, faults)
+    else:
+        schema = find_schema(records, said, folder, faults)
+        _check_modalities(schema, records, faults)
     if schema.label is None:
         faults.raise_if_any()
     label = schema.label or ""
     with_label = check_label_column(records, label, faults)
     labelled = [record for record in with_label if not is_missing(record.cells.get(label))]
-    notes = describe_renamed_splits(records, said.split) + _describe_unlabelled(with_label, label)
+    notes += describe_renamed_splits(records, split) + _describe_unlabelled(with_label, label)
     return _Lines(labelled, said, schema, notes)
 
 
-def _with_label(schema: Schema, records: Sequence[Record]) -> Schema:
-    """Read `label` as the label where a table lacks the column that training had."""
-    lacking = not any(schema.label in record.cells for record in records)
-    return replace(schema, label="label") if lacking and any("label" in record.cells for record in records) else schema
+def _find_split(tables: Mapping[str, Sequence[Line]], said: Said) -> tuple[str | None, list[str]]:
+    """Return the column of the splits, None if there is none, and a note on a column that is only called like it."""
+    rows = (row for lines in tables.values() for _, row in lines if not isinstance(row, InvalidValue))
+    cells = [row[said.split] for row in rows if not is_missing(row.get(said.split))]
+    if said.is_split(said.split, cells):
+        return said.split, []
+    if not cells or said.split in said.kinds or said.options.schema:
+        return None, []
+    given, expected = abbreviate(cells[0]), ", ".join(SPLITS)
+    return None, [f"{said.split}: expected {expected}, got {given} and the like; taken as a column like any other"]
+
+
+def _check_columns(schema: Schema, records: Sequence[Record], faults: Faults) -> None:
+    """Refuse a table that has none of the columns of the model. Raises: DataError."""
+    have = dict.fromkeys(name for record in records for name in record.cells)
+    lacking = schema.find_lacking(have)
+    if len(lacking) == sum(role.modality is not None for role in schema.roles):
+        named = f"none of the columns that the model reads, {join_names(lacking)}; it has {join_names(have)}"
+        faults.add((records[0].place[0], 0), f"{named}; rename them")
+        faults.raise_if_any()
+
+
+def _check_modalities(schema: Schema, records: Sequence[Record], faults: Faults) -> None:
+    """Refuse a table with nothing to learn from, and say why its columns are ignored. Raises: DataError."""
+    if schema.modalities or schema.label is None:
+        return
+    why = [f"{role.column}: {role.reason}" for role in schema.roles if role.role == "ignored"]
+    told = "; ".join([f"no column to learn from beside the label {schema.label!r}", *why[:FEW_REASONS]])
+    advice = "say what one holds with --kinds COLUMN=KIND, or add columns" if why else "add columns"
+    if not faults.refuses:
+        faults.add((records[0].place[0], 0), f"{told}; {advice}")
+    faults.raise_if_any()
 
 
 def _describe_unlabelled(records: Sequence[Record], label: str) -> list[str]:
@@ -112,7 +153,7 @@ def _build(lines: _Lines, modalities: Mapping[str, str], folder: Path, faults: F
     known = {**STANDARD_KINDS, **said.declaration.modalities, **modalities}
     built = [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
     good = _leave_out(built, faults)
-    check_ids(good, faults)
+    check_ids(good, schema.id, faults)
     check_lengths(good, faults)
     good = _leave_out(good, faults)
     if said.options.schema is None:

@@ -43,6 +43,12 @@ def find_fault(spec: Input, modality: str, value: Value, folder: Path) -> str | 
     return None
 
 
+def find_column(error: InputError | DataError, modality: str) -> str | None:
+    """Return the column of the cell at fault, for a modality of several columns; None where that is not known."""
+    field = error.field if isinstance(error, InputError) else ""
+    return field.removeprefix(f"{modality}.") if field.startswith(f"{modality}.") else None
+
+
 def describe_undecodable(error: InputError | DataError, value: Value, folder: Path) -> str:
     """Describe why a value cannot be decoded: the path of its file inside the folder, if it has one, and the reason."""
     reason = error.message if isinstance(error, InputError) else str(error)

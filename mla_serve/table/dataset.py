@@ -64,9 +64,9 @@ def leave_out(rows: Iterable[Row], faults: Faults) -> tuple[Row, ...]:
 def _without(row: Row, modalities: frozenset[str]) -> Row:
     """Return the row without these modalities. A mask that keeps none of the others is replaced by one that keeps all.
 
-    Cells of kind `columns` that cannot be read are missing already, and the others stay.
+    A cell of kind `columns` that cannot be read is missing already. Its fault is of MODALITY.COLUMN, and the others stay.
     """
-    values = {name: value for name, value in row.values.items() if name not in modalities or isinstance(value, Mapping)}
+    values = {name: value for name, value in row.values.items() if name not in modalities}
     present = {rate: names & values.keys() or frozenset(values) for rate, names in row.present.items()}
     return replace(row, values=values, present=present)
 

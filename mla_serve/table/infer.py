@@ -19,13 +19,17 @@ from mla_serve.table.cells import parse_numbers
 from mla_serve.table.faults import InvalidValue, abbreviate
 from mla_serve.table.files import embedded_content, find_file, is_url, kind_of_content, kind_of_suffix
 from mla_serve.table.scalars import (
+    NUMERIC_DATE,
     are_yes_no,
     find_day_first,
     find_number_format,
     has_leading_zero,
     is_not_available,
+    is_phone_number,
     looks_like_number,
     parse_date,
+    parse_number,
+    parse_yes_no,
 )
 from mla_serve.table.schema import CELL_KINDS, ColumnRole
 
@@ -38,7 +42,9 @@ LONG = 30  # characters of an average cell that is text
 RARE = 0.01  # share of the rows with a value, below which a column of scalars is ignored
 CODE_NAMES = re.compile(r"(^|[_\W])(zip|postal|postcode|plz|code|zipcode|fips|isbn|ean|sku)s?($|[_\W])", re.IGNORECASE)
 ID_NAMES = re.compile(
-    r"(^|.*[_\W])(id|uid|uuid|guid|key|index)|.*Id|.*ID|unnamed: 0|rownum|row|no|nr|number", re.IGNORECASE
+    r"(^|.*[_\W])(id|uid|uuid|guid|key|index)|(?-i:.*[a-z]I[dD])|(user|customer|order|item|product|patient)id"
+    r"|unnamed: 0|rownum|row|no|nr|number",
+    re.IGNORECASE,
 )
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
@@ -54,10 +60,15 @@ class Column:
 
     @functools.cached_property
     def texts(self) -> Counter[str]:
-        """Different texts with their numbers of rows; empty if any cell is no text."""
-        if not all(isinstance(cell, str) for cell in self.cells):
+        """Different texts with their numbers of rows; empty if any cell is no text.
+
+        Numbers and dates beside texts, such as 12.5 beside "N/A" in Excel, count as texts.
+        """
+        types = str | int | float | date
+        texts = any(isinstance(cell, str) for cell in self.cells)
+        if not texts or not all(isinstance(cell, types) and not isinstance(cell, bool) for cell in self.cells):
             return Counter()
-        return Counter(cell.strip() for cell in self.cells)
+        return Counter(str(cell).strip() for cell in self.cells)
 
     @functools.cached_property
     def scalars(self) -> Counter[str]:
@@ -173,12 +184,14 @@ def _vectors(column: Column) -> ColumnRole | None:
     """Lists of numbers as text: of brackets, or of one length of three at least."""
     if not column.texts or not all(re.match(r"[\[(]|[-+.\d]", text) for text in column.texts):
         return None
+    if _mostly(column.texts, is_phone_number):
+        return None
     try:
         lengths = {len(_numbers_in(text)) for text in column.texts}
     except ValueError:
         return None
     bracketed = all(text[0] in "[(" for text in column.texts)
-    if bracketed or (len(lengths) == 1 and min(lengths) >= 3 and not find_number_format(column.texts)):
+    if bracketed or (len(lengths) == 1 and min(lengths) >= 3 and not _are_numbers(column)):
         return ColumnRole(column.name, "vector", reason=_count(column, "vector"))
     return None
 
@@ -186,7 +199,8 @@ def _vectors(column: Column) -> ColumnRole | None:
 def _dates(column: Column) -> ColumnRole | None:
     if column.cells and column.holds(date):
         return ColumnRole(column.name, "date", reason=_count(column, "date"))
-    if not _mostly(column.scalars, lambda text: parse_date(text) is not None):
+    day_first = bool(find_day_first(column.scalars))
+    if not _mostly(column.scalars, lambda text: parse_date(text, day_first=day_first) is not None):
         return None
     return _date_details(column, ColumnRole(column.name, "date"))
 
@@ -195,6 +209,14 @@ def _yes_no_words(column: Column) -> ColumnRole | None:
     if not column.texts or not are_yes_no(column.texts):
         return None
     return ColumnRole(column.name, "yes_no", reason=_count(column, "yes_no"))
+
+
+def _tick_boxes(column: Column) -> ColumnRole | None:
+    """One mark or word for yes in some rows, and nothing in the others."""
+    many = len(column.cells) >= RARE * column.rows
+    if not column.missing or not many or column.different > 1 or parse_yes_no(column.cells[0]) is not True:
+        return None
+    return ColumnRole(column.name, "yes_no", reason=f"{_count(column, 'yes_no')}, always {column.cells[0]!r} or empty")
 
 
 def _running_numbers(column: Column) -> ColumnRole | None:
@@ -209,24 +231,42 @@ def _running_numbers(column: Column) -> ColumnRole | None:
 
 
 def _codes(column: Column) -> ColumnRole | None:
-    """Whole numbers that name something, such as zip codes: of leading zeros, of one width, or by the column's name."""
-    numbers = _whole_numbers(column)
-    if not numbers or column.different > FEW_VALUES * len(column.cells):
+    """Numbers that name something, such as zip codes and phone numbers."""
+    if not _are_codes(column):
         return None
-    digits = {str(cell).strip() for cell in column.cells}
-    one_width = len({len(text) for text in digits}) == 1 and len(min(digits)) >= 5
-    if not (one_width or has_leading_zero(digits) or CODE_NAMES.search(column.name)):
-        return None
+    if column.different > NEARLY_ALL * len(column.cells):
+        return _ignored(column, f"numbers that are codes, nearly all different ({column.different:,} values)")
     return ColumnRole(column.name, "category", reason=_count(column, "category") + ", numbers that are codes")
+
+
+def _are_codes(column: Column) -> bool:
+    """Return whether whole numbers have leading zeros or one width, or the column a name of codes.
+
+    If most values are different, only leading zeros count, in most cells or in numbers of one width.
+    """
+    if _mostly(column.texts, is_phone_number):
+        return True
+    if not _whole_numbers(column):
+        return False
+    digits = Counter(str(cell).strip() for cell in column.cells)
+    one_width = len({len(text) for text in digits}) == 1 and len(min(digits)) >= 5
+    if column.different <= FEW_VALUES * len(column.cells):
+        return bool(one_width or has_leading_zero(digits) or CODE_NAMES.search(column.name))
+    return (one_width and has_leading_zero(digits)) or _mostly(digits, lambda text: has_leading_zero([text]))
 
 
 def _numbers(column: Column) -> ColumnRole | None:
     if column.holds(int, float):
         return ColumnRole(column.name, "number", reason=_count(column, "number"))
-    numeric = [text for text in column.scalars if looks_like_number(text)]
-    if not numeric or not _mostly(column.scalars, looks_like_number) or find_number_format(numeric) is None:
-        return None
-    return _number_details(column, ColumnRole(column.name, "number"))
+    return _number_details(column, ColumnRole(column.name, "number")) if _are_numbers(column) else None
+
+
+def _are_numbers(column: Column) -> bool:
+    """Return whether nearly all texts are numbers of one notation and one unit."""
+    if not _mostly(column.scalars, looks_like_number):
+        return False
+    form = find_number_format(column.scalars)
+    return _mostly(column.scalars, lambda text: parse_number(text, form) is not None)
 
 
 def _ids(column: Column) -> ColumnRole | None:
@@ -235,9 +275,9 @@ def _ids(column: Column) -> ColumnRole | None:
         return None
     many = len(column.cells) >= ROWS_TO_JUDGE and not _looks_written(column)
     if column.different == len(column.cells) and (many or ID_NAMES.fullmatch(column.name)):
-        return _ignored(column, "every value is different")
+        return _ignored(column, "every value is different" + _example(column))
     if many and column.different > NEARLY_ALL * len(column.cells):
-        return _ignored(column, f"nearly every value is different ({column.different:,} values)")
+        return _ignored(column, f"nearly every value is different ({column.different:,} values){_example(column)}")
     return None
 
 
@@ -255,7 +295,7 @@ def _texts(column: Column) -> ColumnRole | None:
 def _categories(column: Column) -> ColumnRole | None:
     if not column.holds(str, int, float, bool):
         return None
-    return ColumnRole(column.name, "category", reason=_count(column, "category"))
+    return ColumnRole(column.name, "category", reason=_count(column, "category") + _example(column))
 
 
 def _mixed(column: Column) -> ColumnRole | None:
@@ -289,6 +329,7 @@ RULES: tuple[Rule, ...] = (
     _file_paths,
     _vectors,
     _running_numbers,
+    _tick_boxes,
     *map(
         _without_information,
         (_truth_values, _dates, _yes_no_words, _codes, _numbers, _ids, _texts, _categories),
@@ -325,20 +366,18 @@ def _find_subfolder(column: Column) -> str | None:
 
 def _number_details(column: Column, role: ColumnRole) -> ColumnRole:
     """Add how the numbers are written, and say what is not obvious of it."""
-    form = find_number_format([text for text in column.scalars if looks_like_number(text)])
+    form = find_number_format(column.scalars)
     said = [_count(column, "number"), *_not_available(column)]
-    if form:
-        said += ["decimal commas"] * form.decimal_comma + ["separators of thousands"] * form.grouped
-        said += [f"without the unit {form.unit!r}"] if form.unit else []
-        role = replace(role, decimal_comma=form.decimal_comma, unit=form.unit)
-    return replace(role, reason=", ".join(said))
+    said += ["decimal commas"] * form.decimal_comma + ["separators of thousands"] * form.grouped
+    said += [f"without the unit {form.unit!r}"] if form.unit else []
+    return replace(role, reason=", ".join(said), decimal_comma=form.decimal_comma, unit=form.unit)
 
 
 def _date_details(column: Column, role: ColumnRole) -> ColumnRole:
     """Add whether days come before months, and say so where no date tells."""
-    numeric = [text for text in column.scalars if re.match(r"\d{1,2}[./-]\d{1,2}[./-]\d", text)]
+    numeric = [text for text in column.scalars if NUMERIC_DATE.match(text)]
     said = [_count(column, "date"), *_not_available(column)]
-    day_first = find_day_first(numeric)
+    day_first = find_day_first(column.scalars)
     if numeric and day_first is None:
         said.append(f"{min(numeric)} read with the month first; write year-month-day if that is wrong")
     elif numeric:
@@ -362,6 +401,13 @@ def _count(column: Column, kind: str) -> str:
     said = kind.replace("_", "/") + (f", {column.different:,} values" if kind == "category" else "")
     share = (column.missing + absent) / max(1, column.rows)
     return said + (f", {max(1, round(100 * share))} % missing" if share else "")
+
+
+def _example(column: Column) -> str:
+    """Show a value of many with digits, which may be meant as numbers or dates in a form that is not read."""
+    digits = [text for text in column.texts if re.search(r"\d", text)]
+    few = column.different <= FEW_VALUES * len(column.cells)
+    return "" if few or len(digits) < column.different / 2 else f", such as {abbreviate(min(digits))}"
 
 
 def _ignored(column: Column, reason: str) -> ColumnRole:

@@ -73,6 +73,14 @@ def check_labels(name: str, cells: Sequence[object]) -> None:
         )
 
 
+def type_of_labels(cells: Sequence[object]) -> str:
+    """Return "int" or "bool" for labels that are all whole numbers or truth values, not texts; else ""."""
+    if cells and all(isinstance(cell, bool) for cell in cells):
+        return "bool"
+    whole = all(type(cell) is int or (isinstance(cell, float) and cell.is_integer()) for cell in cells)
+    return "int" if cells and whole else ""
+
+
 def read_label(cell: object) -> str:
     """Return a label as text; 1.0 is 1. Raises: InvalidValue."""
     if isinstance(cell, bool):

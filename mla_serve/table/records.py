@@ -29,7 +29,7 @@ class Record:
         return not is_missing(find_cell(self.cells, column))
 
 
-def read_records(tables: Mapping[str, Sequence[Line]], split_column: str, faults: Faults) -> list[Record]:
+def read_records(tables: Mapping[str, Sequence[Line]], split_column: str | None, faults: Faults) -> list[Record]:
     """Read all tables, name -> lines; rows that cannot be read become faults and are left out.
 
     Args: split_column, the column of the splits, for a table that is alone. If it is not there and the name of the table
@@ -41,8 +41,8 @@ def read_records(tables: Mapping[str, Sequence[Line]], split_column: str, faults
         rows = _read_rows(name, lines, faults)
         split = _split_of_table(name, rows, split_column, len(tables) == 1)
         for place, cells in rows.items():
-            with faults.collecting(place, split_column):
-                chosen = _split_of_row(cells, split_column) if split is None else split
+            with faults.collecting(place, split_column or ""):
+                chosen = _split_of_row(cells, split_column or "") if split is None else split
                 records.append(Record(place, chosen, numbers[chosen], cells))
                 numbers[chosen] += 1
     return records
@@ -63,7 +63,7 @@ def _read_rows(name: str, lines: Sequence[Line], faults: Faults) -> dict[Place, 
     return rows
 
 
-def _split_of_table(name: str, rows: Mapping[Place, Cells], column: str, alone: bool) -> str | None:
+def _split_of_table(name: str, rows: Mapping[Place, Cells], column: str | None, alone: bool) -> str | None:
     """Return the split that the name of a table stands for; None if every row names its own."""
     split = split_of_table(name, loose=not alone)
     if alone and any(column in cells for cells in rows.values()):
@@ -90,16 +90,19 @@ def check_label_column(records: Sequence[Record], label: str, faults: Faults) ->
     return [record for record in records if label in columns[record.place[0]]]
 
 
-def describe_renamed_splits(records: Sequence[Record], split_column: str) -> list[str]:
+def describe_renamed_splits(records: Sequence[Record], split_column: str | None) -> list[str]:
     """Describe the splits that have another name, as names of tables or in the column of the splits."""
     names = dict.fromkeys(record.place[0] for record in records)
     stems = {name: split for name in names if (split := split_of_table(name, loose=len(names) > 1))}
     notes = [f"{name} is read as {split}" for name, split in stems.items() if not names_split(name, split)]
-    counts = Counter(
+    notes += [f"{name} is read as train" for name in names if len(names) > 1 and name not in stems]
+    given_splits = [
         (str(record.cells[split_column]).strip(), record.split)
         for record in records
         if record.place[0] not in stems
         and record.split != UNSPLIT
-        and str(record.cells[split_column]).strip().lower() not in SPLITS
-    )
+        and split_column is not None
+        and split_column in record.cells
+    ]
+    counts = Counter((given, split) for given, split in given_splits if given.lower() not in SPLITS)
     return notes + [f"split {given!r}, of {count} rows, is read as {split}" for (given, split), count in counts.items()]

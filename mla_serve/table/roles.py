@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anyascii import anyascii
-
 from mla_serve.errors import ConfigError
+from mla_serve.inputs.base import name_of_column
 from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import STANDARD_KINDS, WHOLE_FILE, Declaration, check_kind, is_usable_name
 from mla_serve.table.faults import Faults, InvalidValue, Place, join_names
-from mla_serve.table.infer import Column, force_role, infer_cell_role, infer_role
-from mla_serve.table.labels import check_labels, find_label
+from mla_serve.table.infer import NEARLY_ALL, ROWS_TO_JUDGE, Column, force_role, infer_cell_role, infer_role
+from mla_serve.table.labels import check_labels, find_label, type_of_labels
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import Record
 from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
+from mla_serve.table.split_names import holds_splits
 
 COLUMNS = "columns"
 """The modality of all numbers, categories, dates and yes/no columns that dataset.json does not group."""
@@ -41,6 +41,12 @@ class Said:
     def split(self) -> str:
         """The column of the splits."""
         return self.declaration.split or "split"
+
+    def is_split(self, column: str, cells: Iterable[object]) -> bool:
+        """Return whether a column holds the splits: dataset.json says so, or its name and its cells do."""
+        schema = self.options.schema or self.options.known or Schema()
+        read = column in self.kinds or any(role.column == column and role.modality for role in schema.roles)
+        return column == self.split and (bool(self.declaration.split) or (not read and holds_splits(cells)))
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -70,9 +76,11 @@ def find_schema(records: Sequence[Record], said: Said, folder: Path, faults: Fau
     place = (records[0].place[0], 0)
     _check_options(columns, said.options)
     label = _find_label(columns, said, place, faults)
-    roles = [_find_role(column, label, said, place, faults) for column in columns.values()]
+    found = [_find_role(column, label, said, place, faults) for column in columns.values()]
+    roles = [_check_id(role, records, said) for role in found if role]
     taken = {*said.declaration.modalities, *(said.options.known.modalities if said.options.known else ())}
-    schema = Schema(label, tuple(_name_modalities([role for role in roles if role], taken)))
+    named = tuple(_name_modalities(roles, taken))
+    schema = Schema(label, named, label_type=type_of_labels(columns[label].cells) if label else "")
     _check_declared(records, schema, said, faults)
     return schema
 
@@ -100,7 +108,9 @@ def _check_options(columns: Mapping[str, Column], options: TableOptions) -> None
 
 def _find_label(columns: Mapping[str, Column], said: Said, place: Place, faults: Faults) -> str | None:
     try:
-        label = find_label({name: column.cells for name, column in columns.items()}, said.label)
+        known = said.options.known.label if said.options.known else None
+        asked = said.label or (known if known in columns else None)
+        label = find_label({name: column.cells for name, column in columns.items()}, asked)
         check_labels(label, columns[label].cells)
     except InvalidValue as error:
         faults.add(place, str(error))
@@ -110,12 +120,46 @@ def _find_label(columns: Mapping[str, Column], said: Said, place: Place, faults:
 
 def _find_role(column: Column, label: str | None, said: Said, place: Place, faults: Faults) -> ColumnRole | None:
     """Return the role of a column; None for one that became a fault."""
-    decided = _known_role(column, said.options.known) or _role_by_name(column, label, said)
+    known = said.options.known if column.name != label else None
+    decided = _known_role(column, known) or _role_by_name(column, label, said)
     if decided:
         return decided
     with faults.collecting(place, column.name):
         return _declared_role(column, said) or _standard_role(column) or infer_role(column)
     return None
+
+
+def _check_id(role: ColumnRole, records: Sequence[Record], said: Said) -> ColumnRole:
+    """Return the role, or that of an ignored column for an `id` whose values repeat: it names something else than rows."""
+    name = role.column
+    if role.role != "id" or name in said.kinds or names_rows(records, name):
+        return role
+    advice = "" if said.group_columns else f"; --group {name} keeps rows of the same {name} on one side of the split"
+    return replace(role, role="ignored", reason=f"ignored, its values repeat, so that it names no single rows{advice}")
+
+
+def names_rows(records: Sequence[Record], column: str) -> bool:
+    """Return whether nearly all values of a column name one row of a split. Rows that repeat one of the few others are faults."""
+    rows = Counter((record.split, str(find_cell(record.cells, column))) for record in records if record.has(column))
+    once = sum(count == 1 for count in rows.values())
+    return rows.total() < ROWS_TO_JUDGE or once >= NEARLY_ALL * len(rows)
+
+
+def complete_schema(schema: Schema, records: Sequence[Record], asked: str | None) -> Schema:
+    """Add to the schema of training what a later table says of its rows by the names of its columns: label, id, masks.
+
+    Args: asked, the column of the classes; None: that of training, or else `label`.
+    """
+    read = {role.column for role in schema.roles if role.modality}
+    lacking = not any(schema.label in record.cells for record in records)
+    other = lacking and "label" not in read and any("label" in record.cells for record in records)
+    added = [
+        ColumnRole(name, name)
+        for name in ("id", "present")
+        if not schema.has(name) and name not in read and any(record.has(name) for record in records)
+    ]
+    roles = (*schema.roles, *(role for role in added if role.role != "id" or names_rows(records, "id")))
+    return replace(schema, label=asked or ("label" if other else schema.label), roles=roles)
 
 
 def _known_role(column: Column, known: Schema | None) -> ColumnRole | None:
@@ -132,7 +176,7 @@ def _role_by_name(column: Column, label: str | None, said: Said) -> ColumnRole |
     used = name in said.kinds or name in STANDARD_KINDS or any(name in s for s in said.declaration.sources.values())
     if used or not column.cells:
         return None
-    if name == said.split:
+    if said.is_split(name, column.cells):
         return ColumnRole(name, "split", reason="split")
     if name in said.group_columns:
         return ColumnRole(name, "group", reason=f"group, {count}")
@@ -181,7 +225,7 @@ def _name_modalities(roles: Sequence[ColumnRole], taken: Collection[str]) -> lis
 
 def _free_name(role: ColumnRole, taken: Collection[str]) -> str:
     """Return a name for the modality of a column: its own in lower case, or its kind for names such as image_path."""
-    slug = re.sub(r"[^a-z0-9]+", "_", anyascii(role.column).lower()).strip("_")
+    slug = name_of_column(role.column)
     words = set(slug.split("_"))
     if words & WORDS_OF_FILES and words <= WORDS_OF_FILES | WORDS_OF_MEDIA and role.role in ("image", "audio"):
         slug = role.role

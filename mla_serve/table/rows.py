@@ -14,11 +14,11 @@ from mla_serve.table.formats import Cells
 from mla_serve.table.labels import read_label
 from mla_serve.table.records import Record
 from mla_serve.table.schema import Schema
+from mla_serve.table.split import MANY
 
 BuiltRows = Sequence[tuple[Record, Row]]
 SplitRows = Sequence[tuple[str, Row]]
 """Rows with their split."""
-MANY = 10  # training rows; if each of so many has a different label, the labels are no classes
 
 
 def build_row(
@@ -58,7 +58,8 @@ def _read_values(record: Record, schema: Schema, folder: Path, faults: Faults) -
         modality = f"{fault.modality}.{fault.column}" if part else fault.modality
         faults.add_value(record.place, modality, fault.message, fault.column)
     if not sample.values and not sample.faults:
-        faults.add(record.place, f"no modality at all; fill one of {join_names(kinds)}, or remove the row")
+        columns = join_names([role.column for role in schema.roles if role.modality])
+        faults.add(record.place, f"no modality at all; fill one of {columns}, or remove the row")
     return sample.values
 
 
@@ -131,14 +132,15 @@ def sort_classes(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def check_ids(built: BuiltRows, faults: Faults) -> None:
-    """Add faults for ids that occur twice in a split."""
+def check_ids(built: BuiltRows, column: str | None, faults: Faults) -> None:
+    """Add faults for ids that occur twice in a split. Args: column, of the ids."""
     first: dict[tuple[str, str], Place] = {}
     for record, row in built:
         place = first.setdefault((record.split, row.id), record.place)
         if place != record.place:
-            before = f"{abbreviate(row.id)} was given before in split {record.split}, at {format_place(place)}"
-            faults.add(record.place, f"{before}; make it unique", "id")
+            where = f" in split {record.split}" if record.split else ""
+            before = f"{abbreviate(row.id)} was given before{where}, at {format_place(place)}"
+            faults.add(record.place, f"{before}; make it unique", column or "id")
 
 
 def check_lengths(built: BuiltRows, faults: Faults) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any, ClassVar
 
 NOT_AVAILABLE = frozenset(
     {"na", "n/a", "n.a.", "#n/a", "nan", "nat", "null", "none", "<na>", "-", "--", "?", "unknown", "missing"}
@@ -56,15 +60,40 @@ NO = frozenset(
     }
 )
 CURRENCIES = frozenset({"usd", "eur", "gbp", "inr", "rs", "rs.", "chf", "jpy", "cny", "sek", "nok", "dkk", "pln", "kr"})
-UNIT = r"(?P<{}>[^\W\d_]{{1,3}}\.?|[^\w\s.,+\-'()]+)?"
+TICKS = frozenset({"x", "✓", "✔", "☑"})
+"""Marks in a list of boxes to tick; a box without a mark is an empty cell."""
+CURRENCY = r"(?P<{}>[^\W\d_]{{1,3}}\.?|[^\w\s.,+\-'()]+)?"
 NUMBER = re.compile(
-    rf"{UNIT.format('before')}\s*(?P<sign>[-+]?)\s*{UNIT.format('inside')}\s*"
-    rf"(?P<digits>\d[\d.,' ]*|[.,]\d+)(?P<power>[eE][-+]?\d+)?\s*{UNIT.format('after')}"
+    rf"{CURRENCY.format('before')}\s*(?P<sign>[-+]?)\s*{CURRENCY.format('inside')}\s*"
+    r"(?P<digits>\d[\d.,' ]*|[.,]\d+)(?P<power>[eE][-+]?\d+)?\s*(?P<after>[^\d\s.,+\-'()]{1,8}[23]?\.?)?"
 )
-COMMA_GROUPS, DOT_GROUPS = r"\d{1,3}(,\d{3})+", r"\d{1,3}(\.\d{3})+"
-MONTH = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE)
+DIGITS = r"(?P<whole>\d*|[1-9]\d{{0,2}}(?:(?P<mark>[{0}' ])\d{{3}})(?:(?P=mark)\d{{3}})*|[1-9]\d?(?:{0}\d\d)+{0}\d{{3}})(?:{1}(?P<fraction>\d*))?"
+WITH_DOT, WITH_COMMA = re.compile(DIGITS.format(",", r"\.")), re.compile(DIGITS.format(r"\.", ","))
+"""Digits with a decimal dot or comma, and marks between groups of three: 1,234,567.8, 1 234.5, or the Indian 12,34,567."""
+PHONE_NUMBER = re.compile(r"\+\d[\d ()/-]{6,}|0\d+ \d[\d ]{4,}")
 NUMERIC_DATE = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?=$|[ T,])")
-YEAR_FIRST = re.compile(r"\d{4}([./-])\d{1,2}\1\d{1,2}(?=$|[ T])")
+YEAR_FIRST = re.compile(r"(\d{4})([./-])(\d{1,2})\2(\d{1,2})(?=$|[ T])")
+WITHOUT_MARKS = re.compile(r"((?:19|20)\d\d)()(\d\d)(\d\d)(?=$|T)")
+MONTHS = (
+    ("jan", "january", "januar", "jän", "jänner"),
+    ("feb", "february", "februar"),
+    ("mar", "march", "mär", "märz", "maerz"),
+    ("apr", "april"),
+    ("may", "mai"),
+    ("jun", "june", "juni"),
+    ("jul", "july", "juli"),
+    ("aug", "august"),
+    ("sep", "sept", "september"),
+    ("oct", "october", "okt", "oktober"),
+    ("nov", "november"),
+    ("dec", "december", "dez", "dezember"),
+)
+"""Names of the months in English and German, in lower case."""
+_NAMES = "|".join(name for names in MONTHS for name in names)
+NAMED_DATE = re.compile(
+    rf"(?=.*\b({_NAMES})\b).*\d{{4}}.*|\d{{1,2}}[-. ]+({_NAMES})\.?[-. ]+\d\d(?![\d:]).*", re.IGNORECASE
+)
+FIRST_YEAR = 1969  # of a year that is written with two digits, as POSIX reads it: 69 is 1969, 68 is 2068
 LONGEST = 40  # characters of a number or date
 
 
@@ -82,71 +111,86 @@ def is_not_available(cell: object) -> bool:
     return isinstance(cell, str) and cell.strip().lower() in NOT_AVAILABLE
 
 
-def find_number_format(texts: Iterable[str]) -> NumberFormat | None:
-    """Return how these numbers are written; None if they are not all numbers, or contradict each other."""
-    found = [_match_number(text) for text in texts]
-    if not found or any(match is None for match in found):
-        return None
-    digits = [_digits(match) for match in found if match]
-    units = {unit for match in found if match for unit in (_unit(match),)}
-    commas, dots = any(map(_has_decimal_comma, digits)), any(map(_has_decimal_dot, digits))
-    if len(units) > 1 or (commas and dots):
-        return None
-    grouped = any(_has_separators(text, decimal="," if commas else ".") for text in digits)
-    return NumberFormat(commas, units.pop(), grouped)
+@dataclass(frozen=True)
+class _Written:
+    """The parts of a number as it is written. digits: with their marks; unit: in lower case."""
+
+    sign: str
+    digits: str
+    power: str
+    unit: str
+
+
+def find_number_format(texts: Mapping[str, int]) -> NumberFormat:
+    """Return how most of these numbers are written. Args: texts, with how often each occurs; some may be no numbers."""
+    found = [(number, count) for text, count in texts.items() if (number := _take_apart(text))]
+    dots = sum(count for number, count in found if WITH_DOT.fullmatch(number.digits))
+    commas = sum(count for number, count in found if WITH_COMMA.fullmatch(number.digits))
+    units: Counter[str] = Counter()
+    for number, count in found:
+        units[number.unit] += count
+    unit = min(units, key=lambda unit: (-units[unit], unit), default="")
+    pattern = WITH_COMMA if commas > dots else WITH_DOT
+    grouped = any(_has_groups(number.digits, pattern) for number, _ in found)
+    return NumberFormat(commas > dots, unit, grouped)
 
 
 def parse_number(text: str, form: NumberFormat = NumberFormat()) -> float | None:
-    """Read a number that may have separators of thousands, and the unit of its column."""
-    match = _match_number(text)
-    if match is None or _unit(match) not in ("", form.unit):
+    """Read a finite number that may have separators of thousands, and the unit of its column."""
+    number = _take_apart(text)
+    if number is None or number.unit not in ("", form.unit):
         return None
-    decimal, group = (",", ".") if form.decimal_comma else (".", ",")
-    digits = _digits(match).replace(group, "").replace(decimal, ".")
-    try:
-        return float(f"{match['sign']}{digits}{match['power'] or ''}")
-    except ValueError:
+    match = (WITH_COMMA if form.decimal_comma else WITH_DOT).fullmatch(number.digits)
+    if match is None:
         return None
+    whole = re.sub(r"\D", "", match["whole"])
+    value = float(f"{number.sign}{whole or '0'}.{match['fraction'] or '0'}{number.power}")
+    return value if math.isfinite(value) else None
 
 
 def looks_like_number(text: str) -> bool:
     """Return whether it is a number in some notation."""
-    return _match_number(text) is not None
+    number = _take_apart(text)
+    return bool(number and (WITH_DOT.fullmatch(number.digits) or WITH_COMMA.fullmatch(number.digits)))
 
 
-def _match_number(text: str) -> re.Match[str] | None:
+def is_phone_number(text: str) -> bool:
+    """Return whether it is a phone number with a country code, or with a leading zero and blanks."""
+    return PHONE_NUMBER.fullmatch(text) is not None
+
+
+def _take_apart(text: str) -> _Written | None:
+    """Find the parts of a number; in accounts, one in parentheses is negative."""
     if len(text) > LONGEST:
         return None
     plain = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2019", "'").strip()
-    match = NUMBER.fullmatch(plain)
-    units = [match[part] for part in ("before", "inside", "after") if match[part]] if match else []
-    return match if len(units) <= 1 and all(map(_is_unit, units)) else None
+    negative = plain.startswith("(") and plain.endswith(")")
+    match = NUMBER.fullmatch(plain[1:-1].strip() if negative else plain)
+    if match is None or (negative and match["sign"]):
+        return None
+    before, after = match["before"] or match["inside"] or "", match["after"] or ""
+    if (match["before"] and match["inside"]) or (before and after):
+        return None
+    if (before and not _is_currency(before)) or (after and not _is_unit(after)):
+        return None
+    return _Written(
+        "-" if negative else match["sign"], match["digits"].strip(), match["power"] or "", (before or after).lower()
+    )
 
 
-def _is_unit(text: str) -> bool:
+def _is_currency(text: str) -> bool:
     return text == "%" or text.lower() in CURRENCIES or all(unicodedata.category(letter) == "Sc" for letter in text)
 
 
-def _unit(match: re.Match[str]) -> str:
-    return (match["before"] or match["inside"] or match["after"] or "").lower()
+def _is_unit(text: str) -> bool:
+    """Return whether a currency, or a unit such as kg, km/h or °C."""
+    return _is_currency(text) or text[0].isalpha() or text[0] == "°"
 
 
-def _digits(match: re.Match[str]) -> str:
-    return str(match["digits"]).replace(" ", "").replace("'", "")
-
-
-def _has_decimal_comma(digits: str) -> bool:
-    """Return whether a comma in it can only be a decimal comma: not as in 1,234 or 1,234.5."""
-    return ("," in digits and not re.fullmatch(COMMA_GROUPS + r"(\.\d*)?", digits)) or digits.count(".") > 1
-
-
-def _has_decimal_dot(digits: str) -> bool:
-    """Return whether a dot in it can only be a decimal dot."""
-    return ("." in digits and not re.fullmatch(DOT_GROUPS + r"(,\d*)?", digits)) or digits.count(",") > 1
-
-
-def _has_separators(digits: str, decimal: str) -> bool:
-    return any(mark in digits for mark in ".," if mark != decimal)
+def _has_groups(digits: str, pattern: re.Pattern[str]) -> bool:
+    """Return whether the whole part has marks between groups of digits."""
+    match = pattern.fullmatch(digits)
+    return bool(match and re.search(r"\D", match["whole"]))
 
 
 def has_leading_zero(texts: Iterable[str]) -> bool:
@@ -165,7 +209,7 @@ def parse_yes_no(cell: object) -> bool | None:
     if isinstance(cell, bool | int | float):
         return bool(cell) if cell in (0, 1) else None
     word = str(cell).strip().lower()
-    return True if word in YES | {"1"} else False if word in NO | {"0"} else None
+    return True if word in YES | TICKS | {"1"} else False if word in NO | {"0"} else None
 
 
 def parse_date(cell: object, *, day_first: bool = False) -> datetime | None:
@@ -175,26 +219,67 @@ def parse_date(cell: object, *, day_first: bool = False) -> datetime | None:
     found = _parse_date_text(cell.strip(), day_first) if isinstance(cell, str) else cell
     if not isinstance(found, datetime):
         return None
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    try:
+        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    except OverflowError:  # such as the year 1 in a zone east of UTC
+        return None
+
+
+def find_day_first(texts: Mapping[str, int]) -> bool | None:
+    """Return whether days come first in most dates such as 31/12/2024; None where no date tells.
+
+    Args: texts, with how often each occurs.
+    """
+    matches = [(match, count) for text, count in texts.items() if (match := NUMERIC_DATE.match(text))]
+    days = sum(count for match, count in matches if int(match[1]) > 12)
+    months = sum(count for match, count in matches if int(match[3]) > 12)
+    if matches and days == months:
+        dots = all(match[2] == "." for match, _ in matches)
+        return True if dots else None  # with dots, the day comes first everywhere
+    return days > months
 
 
 def _parse_date_text(text: str, day_first: bool) -> datetime | None:
-    with_month = MONTH.search(text) and re.search(r"\d{4}", text)
-    if len(text) > LONGEST or not (NUMERIC_DATE.match(text) or YEAR_FIRST.match(text) or with_month):
+    if len(text) > LONGEST:
         return None
-    from dateutil import parser
-
     try:
-        found: datetime = parser.parse(text, dayfirst=day_first and not YEAR_FIRST.match(text))
+        plain = _with_year_first(text, day_first) or (text if NAMED_DATE.fullmatch(text) else None)
+        if plain is None:
+            return None
+        found: datetime = _parser().parse(plain, default=datetime(1, 1, 1))  # what is not written is the first, or 0
     except (ValueError, OverflowError, Warning):
         return None
     return found
 
 
-def find_day_first(texts: Iterable[str]) -> bool | None:
-    """Return whether days come first in dates such as 31/12/2024; None where no date tells."""
-    matches = [match for text in texts if (match := NUMERIC_DATE.match(text))]
-    day, month = any(int(match[1]) > 12 for match in matches), any(int(match[3]) > 12 for match in matches)
-    if matches and day == month:
-        return True if all(match[2] == "." for match in matches) else None  # with dots, the day comes first everywhere
-    return day
+def _with_year_first(text: str, day_first: bool) -> str | None:
+    """Write a date of digits as 2024-12-31, as dateutil would swap day and month where that alone gives a date.
+
+    Returns: None for any other text. Raises: ValueError if there is no such day.
+    """
+    if match := YEAR_FIRST.match(text) or WITHOUT_MARKS.match(text):
+        year, month, day = int(match[1]), int(match[3]), int(match[4])
+    elif match := NUMERIC_DATE.match(text):
+        year = int(match[4]) if len(match[4]) == 4 else _full_year(int(match[4]))
+        day, month = (int(match[1]), int(match[3])) if day_first else (int(match[3]), int(match[1]))
+    else:
+        return None
+    return date(year, month, day).isoformat() + text[match.end() :]
+
+
+def _full_year(year: int) -> int:
+    return FIRST_YEAR + (year - FIRST_YEAR) % 100
+
+
+@functools.cache
+def _parser() -> Any:
+    """Return a parser of dates that reads the same on every day and knows the MONTHS."""
+    from dateutil import parser
+
+    class Names(parser.parserinfo):  # type: ignore[misc]  # dateutil has no types
+        MONTHS: ClassVar = list(MONTHS)
+
+        def convertyear(self, year: int, century_specified: bool = False) -> int:
+            return _full_year(year) if year < 100 and not century_specified else year
+
+    return parser.parser(Names())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mla_serve.errors import BundleError
-from mla_serve.inputs import Cell
+from mla_serve.inputs import INPUTS, Cell
 from mla_serve.table.cells import Value, find_cell, is_missing, read_cell
 from mla_serve.table.faults import InvalidValue, abbreviate
 from mla_serve.table.files import read_file
@@ -65,7 +65,7 @@ class Sample:
 class Schema:
     """What each column of the training table became.
 
-    label: column of the classes, None if there is none.
+    label: column of the classes, None if there is none; label_type: int or bool, where all of its cells were that.
     fingerprint, held_out: of a table without splits, its hash, and the numbers of its rows (from 0) that were taken for
     val and test.
     """
@@ -74,6 +74,7 @@ class Schema:
     roles: tuple[ColumnRole, ...] = ()
     fingerprint: str = ""
     held_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    label_type: str = ""
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -95,9 +96,14 @@ class Schema:
         """Return the columns of a modality."""
         return [role.column for role in self.roles if role.modality == modality]
 
+    def find_lacking(self, have: Collection[str]) -> list[str]:
+        """Return the columns of modalities that a table lacks, and that none called as the modality stands for."""
+        return [role.column for role in self.roles if role.modality and not _stands_in(role, have)]
+
     def keep(self, modalities: Collection[str]) -> Self:
-        """Leave out the columns of all other modalities, and the reasons, which may quote cells."""
-        kept = [role for role in self.roles if role.modality is None or role.modality in modalities]
+        """Leave out ignored columns, those of all other modalities, and the reasons, which may quote cells."""
+        used = [role for role in self.roles if role.role != "ignored"]
+        kept = [role for role in used if role.modality is None or role.modality in modalities]
         return dataclasses.replace(self, roles=tuple(dataclasses.replace(role, reason="") for role in kept))
 
     def join(self, before: Schema) -> Self:
@@ -109,9 +115,9 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for JSON; fields with their default are left out."""
         split = {"fingerprint": self.fingerprint, "held_out": {name: list(n) for name, n in self.held_out.items()}}
-        return {"label": self.label, "columns": [_without_defaults(role) for role in self.roles]} | (
-            split if self.held_out else {}
-        )
+        fields = {"label": self.label, "columns": [_without_defaults(role) for role in self.roles]}
+        labels = {"label_type": self.label_type} if self.label_type else {}
+        return fields | labels | (split if self.held_out else {})
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -119,11 +125,11 @@ class Schema:
         try:
             roles = tuple(ColumnRole(**role) for role in fields["columns"])
             held_out = {name: tuple(numbers) for name, numbers in fields.get("held_out", {}).items()}
-            schema = cls(fields["label"], roles, fields.get("fingerprint", ""), held_out)
+            schema = cls(fields["label"], roles, fields.get("fingerprint", ""), held_out, fields.get("label_type", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"the columns of the training table: {error}; written by another version") from None
         for role in roles:
-            if role.role not in ROLES:
+            if role.role not in {*ROLES, *INPUTS}:
                 raise BundleError(f"column {role.column!r}: {role.role!r} is no role; written by another version")
             if Path(role.subfolder).name != role.subfolder or role.subfolder == "..":
                 raise BundleError(f"column {role.column!r}: {role.subfolder!r} is no folder beside the table")
@@ -163,6 +169,11 @@ class Schema:
         return find_cell(cells, role.modality) if alone and role.modality else cell
 
 
+def _stands_in(role: ColumnRole, have: Collection[str]) -> bool:
+    names = [role.column] if role.role in CELL_KINDS else [role.column, role.modality]
+    return any(name in have or str(name).split(".")[0] in have for name in names)
+
+
 def _is_missing(role: ColumnRole, cell: object) -> bool:
     return is_missing(cell) or (role.role in ("number", "date") and is_not_available(cell))
 
@@ -198,7 +209,8 @@ def _read_category(_role: ColumnRole, cell: object) -> tuple[Cell, str]:
 
 
 def _read_date(role: ColumnRole, cell: object) -> tuple[Cell, str]:
-    return parse_date(cell, day_first=role.day_first), "a date such as 2024-12-31"
+    example = "31/12/2024" if role.day_first else "12/31/2024"
+    return parse_date(cell, day_first=role.day_first), f"a date such as 2024-12-31 or {example}"
 
 
 def _read_yes_no(_role: ColumnRole, cell: object) -> tuple[Cell, str]:

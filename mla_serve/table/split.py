@@ -13,6 +13,7 @@ from mla_serve.table.faults import abbreviate
 
 VALIDATION_FRACTION = 0.2  # of the training rows, where a table has no validation rows
 SHARE = 0.15  # of all rows, for validation and for test each, where a table has no splits
+MANY = 10  # training rows; if each of so many has a different label, the labels are no classes
 FEW = 200  # rows; a test share of fewer measures roughly
 
 
@@ -77,9 +78,10 @@ def _targets(totals: Counter[str], fraction: float, generator: random.Random) ->
     for label in [label for label in order if targets[label] + 1 < totals[label]][: wanted - sum(targets.values())]:
         targets[label] += 1
     if not any(targets.values()):
+        each = f"each of the {totals.total()} training rows has a label of its own, such as {abbreviate(min(totals))}"
+        number = "; or is the column of the labels an id or a number?" if totals.total() >= MANY else ""
         raise DataError(
-            f"each of the {totals.total()} training rows has a label of its own, such as {abbreviate(min(totals))}, so none can "
-            "be held out for validation; add rows of the same classes, or a val table; or is 'label' an id or a number?"
+            f"{each}, so none can be held out for validation; add rows of the same classes, or a val table{number}"
         )
     return targets
 
@@ -99,7 +101,8 @@ def _hold_out_groups(
         held = set() if 2 * largest > len(rows) else _hold_out(parts, labels, targets, generator)
         if wanted / 2 <= len(held) <= 2 * wanted:
             rest = f" (not possible for {'; '.join(failed)})" if failed else ""
-            return held, f"no group of {' or '.join(names)} is on both sides{rest}"
+            told = "" if names == list(grouped) else f" of {' or '.join(names)}"
+            return held, f"rows of one group{told} are on one side{rest}"
         failed.append(f"{' with '.join(names)}, {len(parts)} separate parts, the largest of {largest} rows")
     shared = f"groups are on both sides (keeping them apart is not possible for {'; '.join(failed)})"
     return set(), shared if failed else "the rows have no groups"

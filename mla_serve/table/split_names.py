@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from mla_serve.table.formats import without_suffix
@@ -29,6 +30,12 @@ def split_named(name: str) -> str | None:
     """Return the split that a name stands for, such as val for "Validation"; None for any other name."""
     plain = name.strip().lower().replace("-", "_")
     return plain if plain in SPLITS else SPLIT_ALIASES.get(plain)
+
+
+def holds_splits(cells: Iterable[object]) -> bool:
+    """Return whether the cells of a column, none of them missing, are names of splits, or half of them at least."""
+    named = [isinstance(cell, str) and split_named(cell) is not None for cell in cells]
+    return any(named) and 2 * sum(named) >= len(named)
 
 
 def split_of_table(name: str, *, loose: bool = False) -> str | None:

@@ -3,6 +3,7 @@
 config          the settings
 plan            read the table, choose inputs and encoders, check the rows       paths, data/, pretrained/, recipe, device
 describe        the lines that are printed before training and for each epoch     plan
+notes           notes on data and training, and which of them the bundle may hold
 choices         what is chosen from the rows                                     defaults, balance, augmentation
 start_from      begin with the encoders of an earlier run
 recipe          what fixes the modules                                           encoders/, strategies/

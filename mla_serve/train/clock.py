@@ -19,9 +19,9 @@ class Clock:
         """Return the seconds since the start, those before an interruption included."""
         return self._now() - self._start
 
-    def resume_at(self, elapsed: float) -> None:
-        """Count the seconds of the interrupted run too."""
-        self._start = self._now() - elapsed
+    def add(self, seconds: float) -> None:
+        """Count seconds that were spent before the start, such as those of an interrupted run."""
+        self._start -= seconds
 
     def step(self, total: int) -> int:
         """Return how many of `total` steps may have been taken by now if they all are to fit into the limit."""

@@ -16,11 +16,14 @@ from mla_serve.evaluation.scores import score
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row
+from mla_serve.table.dataset import leave_out
+from mla_serve.table.faults import FaultPolicy, Faults
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.decode import decode_table
 from mla_serve.train.data.folds import make_folds
+from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.device import pick_device
 from mla_serve.train.loop import modality_logits
 from mla_serve.train.paths import cache_folder
@@ -101,10 +104,14 @@ def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: 
     inputs |= planned.start.inputs if planned.start else {}
     recipe = dataclasses.replace(planned.recipe, inputs=inputs)
     choices, _ = choose(config, planned.name, train, recipe)
+    own = dataclasses.replace(planned.table, faults=Faults(policy=FaultPolicy(skip_bad=True)))
+    table, rows, _ = leave_out_unknown(own, {"train": train, "val": val, "test": unseen}, inputs)
+    decoded = decode_table(table, inputs, cache_folder(config), config.threads)
     return dataclasses.replace(
         planned,
-        rows={"train": train, "val": val, "test": unseen},
-        decoded=decode_table(planned.table, inputs, cache_folder(config), config.threads),
+        table=table,
+        rows={split: leave_out(listed, table.faults) for split, listed in rows.items()},
+        decoded=decoded,
         recipe=recipe,
         choices=choices,
         pretrained=pretrained,

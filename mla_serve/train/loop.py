@@ -102,7 +102,7 @@ class Trainer:
         self.epoch, self.best = state["epoch"], state["best"]
         self.steps, self.ended = state.get("steps", 0), state.get("ended", "")
         if self._clock:
-            self._clock.resume_at(state["elapsed"])
+            self._clock.add(state["elapsed"])
         if collectives.is_main():
             lines = (self.folder.path / METRICS).read_text().splitlines()[: self.epoch]
             self.folder.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())

@@ -15,25 +15,27 @@ from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
 from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read_table
 from mla_serve.table.check_files import check_files
-from mla_serve.table.dataset import describe_left_out, leave_out
+from mla_serve.table.dataset import leave_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.choices import Choices, choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
-from mla_serve.train.data.checks import DATA, Rows, check_data
+from mla_serve.train.data.checks import Rows, check_data
 from mla_serve.train.data.choose_inputs import choose_inputs
 from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.keypad import make_keypad
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples, make_samples
+from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
+from mla_serve.train.notes import Finding, Notes
 from mla_serve.train.paths import cache_folder, check_paths, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.load import CHECKED, Loaded, load_pretrained, pick_tunes
 from mla_serve.train.recipe import Recipe, make_recipe, pick_encoders
-from mla_serve.train.start_from import Start, read_start
+from mla_serve.train.start_from import Start, read_known_columns, read_start
 from mla_serve.train.strategies import Strategy
 
 ReadTable = Callable[[TableOptions], Table]
@@ -53,6 +55,8 @@ class Plan:
     pretrained: Mapping[str, Loaded] = dataclasses.field(default_factory=dict, kw_only=True)
     replaced: Sequence[str] = dataclasses.field(default=(), kw_only=True)
     """Notes on the folders that will be replaced. They are shown before training and not stored."""
+    exported_notes: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+    """Those of the notes that the bundle may hold, see Notes."""
     choices: Choices = dataclasses.field(kw_only=True)
     start: Start | None = dataclasses.field(default=None, kw_only=True)
     """The earlier run whose encoders this one begins with."""
@@ -101,28 +105,33 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     config.check()
     name = config.name or default_name(config)
     replaced = check_paths(config, name)
-    table = read_data(config, read=read)
+    table = read_data(config, read_known_columns(config), read)
     kinds = _pick_kinds(table, config.modalities)
     rows: dict[str, Sequence[Row]] = {split: keep_modalities(table.splits[split], kinds) for split in table.splits}
-    notes = [*table.schema.describe(), *table.notes, *(f"{len(rows[split])} rows for {split}" for split in rows)]
+    notes = Notes()
+    notes.add_private([*table.schema.describe(), *table.notes])
+    notes.add(f"{len(rows[split])} rows for {split}" for split in rows)
     held_out = None
     if not rows.get("val"):
         rows["train"], rows["val"], note = split_validation(
             rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
         )
-        notes.append(note)
+        notes.add([note])
         held_out = [row.id for row in rows["val"]]
-    notes += check_modalities(rows, kinds, held_out=held_out is not None)
+    notes.add(check_modalities(rows, kinds, held_out=held_out is not None))
     encoders = pick_encoders(kinds, config)
     start = read_start(config, name, kinds, encoders)
     encoders |= start.encoders if start else {}
     with all_faults_on_error(table, rows, kinds):
         inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     inputs |= start.inputs if start else {}
-    notes += [start.note(kinds)] if start else []
+    notes.add([start.note(kinds)] if start else [])
+    table, rows, ignored = leave_out_unknown(table, rows, inputs)
+    notes.add_private(ignored)
     decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
-    notes += [*found, *(DATA + note for note in describe_left_out(table))]
-    notes += check_pretrained(rows["train"], pretrained)
+    notes.add_findings(found)
+    notes.add_left_out(table)
+    notes.add(check_pretrained(rows["train"], pretrained))
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(
         table.classes,
@@ -135,10 +144,10 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     )
     recipe.build()
     choices, told = choose(config, name, rows["train"], recipe)
-    notes += told
+    notes.add(told)
     return Plan(
-        name, table, rows, decoded, recipe, notes, choices=choices, start=start, pretrained=pretrained,
-        replaced=replaced,
+        name, table, rows, decoded, recipe, notes.shown, choices=choices, start=start, pretrained=pretrained,
+        replaced=replaced, exported_notes=notes.exported,
         held_out=held_out,
     )  # fmt: skip
 
@@ -219,7 +228,7 @@ def choose_all_inputs(
 
 def decode_and_check(
     table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str], config: TrainConfig
-) -> tuple[DecodedTable, dict[str, Sequence[Row]], list[str]]:
+) -> tuple[DecodedTable, dict[str, Sequence[Row]], list[Finding]]:
     """Decode every value of the table once, leave out what is at fault, and look at the rows that remain.
 
     Args: rows, those to be used, by split; inputs, of the modalities to be used.

@@ -54,16 +54,19 @@ def train_as_planned(
     report: Report,
     step: Callable[[], None] = lambda: None,
     launch: str | None = None,
+    spent: float = 0.0,
 ) -> RunFolder:
     """Train as planned into runs/NAME, and fit the fusion on validation rows.
 
     Of several processes, rank 0 alone validates, fits and writes.
 
     Args: report, called with the record of each epoch; step, called after each batch; launch, the name of this call of
-    torchrun. If the same call began the run, this is a restart: it resumes.
-    Raises: ConfigError when --resume is given and the settings differ from those of the run.
+    torchrun. If the same call began the run, this is a restart: it resumes. spent, seconds that planning took, which count
+    towards --time-limit.
+    Raises: ConfigError when --resume is given and the settings differ from those of the run, or when planning took all the
+    time.
     """
-    clock = Clock(config.time_limit) if config.time_limit else None
+    clock = _start_clock(config.time_limit, spent) if config.time_limit else None
     folder, device = RunFolder(config.runs / planned.name), pick_device(config.device)
     strategy = planned.build(config.seed)
 
@@ -81,6 +84,21 @@ def train_as_planned(
     if collectives.is_main():
         _finish(config, planned, folder, trainer, samples)
     return folder
+
+
+def _start_clock(minutes: float, spent: float) -> Clock:
+    """Start the clock of a run with a time limit. Raises: ConfigError when no time is left to train in."""
+    counted = collectives.from_main(lambda: spent)
+    if counted >= 60 * minutes:
+        raise collectives.reported_once(
+            ConfigError(
+                f"--time-limit {minutes:g}: reading and decoding alone took {counted / 60:.1f} minutes; give more, or the same again: what was "
+                "decoded is kept and is not decoded a second time"
+            )
+        )
+    clock = Clock(minutes)
+    clock.add(counted)
+    return clock
 
 
 def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Trainer, launch: str | None) -> None:
@@ -165,6 +183,7 @@ def _finish(
     )
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
+    told = [*filter(None, [trainer.ended]), *fitted.notes]
     folder.write_json(
         RUN,
         {
@@ -181,7 +200,8 @@ def _finish(
             "conformal": fitted.conformal,
             "head_shift": planned.choices.balance.head_shift,
             "best": trainer.best,
-            "notes": [*planned.notes, *filter(None, [trainer.ended]), *fitted.notes],
+            "notes": [*planned.notes, *told],
+            "exported_notes": [*planned.exported_notes, *told],
             "golden_source": "training rows" if config.samples else "generated",
             "versions": {"mla_serve": __version__} | {package: version(package) for package in packages},
             "processes": collectives.world_size(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
+from mla_serve.table import Schema
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.device import pick_norm
 from mla_serve.train.recipe import Recipe
@@ -40,7 +41,7 @@ class Start:
         """Say which encoders begin with old weights, and which anew."""
         anew = [name for name in kinds if name not in self.names]
         told = f"; {', '.join(anew)} begins anew" if anew else ""
-        return f"{', '.join(self.names)}: begins with weights, normalisation and input settings of {self.folder.path}{told}"
+        return f"{', '.join(self.names)}: begins with weights, normalisation and input settings of {self.folder.path.name}{told}"
 
     def load(self, strategy: Strategy) -> None:
         """Copy the best weights of the run into the encoders, and nothing else."""
@@ -49,6 +50,19 @@ class Start:
             start = f"encoders.{name}."
             own = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
             strategy.encoders[name].load_state_dict(own)
+
+
+def read_known_columns(config: TrainConfig) -> Schema | None:
+    """Return what the columns of numbers, categories, ... were in the run of --start-from; its encoder reads no others.
+
+    The label and the split of the new table are its own.
+    """
+    folder = config.start_from
+    if folder is None or not (folder / RUN).is_file():  # the latter is refused by read_start
+        return None
+    schema = Schema.from_dict(RunFolder(folder).read_json().get("table") or {"label": None, "columns": []})
+    kinds = schema.modalities
+    return Schema(roles=tuple(role for role in schema.roles if role.modality and kinds[role.modality] == "columns"))
 
 
 def read_start(config: TrainConfig, name: str, kinds: Mapping[str, str], encoders: Mapping[str, str]) -> Start | None:

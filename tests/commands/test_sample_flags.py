@@ -11,6 +11,7 @@ import pytest
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.commands.sample_flags import SampleFlags, read_sample
 from tests.commands.test_commands import one_line, run
 
 CELLS: dict[str, Any] = {"price": 12.5, "colour": "red", "in stock": True, "listed": "2023-06-01"}
@@ -60,6 +61,29 @@ def test_cells_that_are_all_empty_are_a_missing_modality(shop: Path, empty: tupl
     assert answer["missing"] == ["columns", "facts"]
     done = run("predict", "--model", shop, "--columns", *empty, code=2)
     assert "nothing was sent; send at least one of text, columns, facts" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        SampleFlags(columns=("My text=rot", "price=1")),
+        SampleFlags(input=("My text=rot", "columns.price=1")),
+        SampleFlags(input=("my_text=rot",), columns=("price=1",)),
+    ],
+    ids=str,
+)
+def test_a_column_names_the_modality_that_it_became(flags: SampleFlags) -> None:
+    assert read_sample(flags, {"my_text": "text", "columns": "cells"}, ["price"]) == {
+        "my_text": "rot",
+        "columns": {"price": "1"},
+    }
+
+
+def test_a_cell_comes_before_a_modality_of_the_same_name() -> None:
+    sent_as = {"price": "text", "columns": "cells"}
+    assert read_sample(SampleFlags(columns=("price=1",)), sent_as, ["price"]) == {"columns": {"price": "1"}}
+    assert read_sample(SampleFlags(columns=("price=1",)), sent_as) == {"price": "1"}
+    assert read_sample(SampleFlags(columns=("cost=1",)), sent_as, ["price"]) == {"columns": {"cost": "1"}}
 
 
 WRONG: list[tuple[tuple[str, ...], str]] = [

@@ -16,6 +16,7 @@ from mla_serve.commands.tune import TuneConfig, run
 from mla_serve.commands.tune_choices import LEAST_GAIN, Duel, start, steps
 from mla_serve.commands.tune_trial import Service, requests, serving
 from mla_serve.errors import ConfigError
+from mla_serve.serve.http.fields import FieldNames
 from mla_serve.serve.http.forms import read_form, sample_from_form
 from mla_serve.serve.settings import Settings, load_settings
 from mla_serve.serve.workers.batching import parse_batch_sizes
@@ -69,7 +70,7 @@ def test_the_requests_hold_every_subset_of_the_modalities(tiny_bundle: Path) -> 
         head, _, body = request.partition(b"\r\n\r\n")
         headers = [(name.lower(), value) for name, value in (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])]
 
-        parts = asyncio.run(read(headers, body, tuple(inputs)))
+        parts = asyncio.run(read(headers, body, FieldNames(inputs, ())))
         sample = sample_from_form(parts, inputs, 2**20)
         for name, payload in sample.items():
             inputs[name].decode(payload, name)
@@ -77,7 +78,7 @@ def test_the_requests_hold_every_subset_of_the_modalities(tiny_bundle: Path) -> 
     assert len(seen) == 2 ** len(inputs) - 1
 
 
-async def read(headers: list[tuple[bytes, ...]], body: bytes, known: tuple[str, ...]) -> list[object]:
+async def read(headers: list[tuple[bytes, ...]], body: bytes, known: FieldNames) -> list[object]:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
 

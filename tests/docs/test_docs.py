@@ -59,6 +59,7 @@ NOT_RUN = {
     "mkdir -p ~/": "writes into the home folder; tests/commands/test_commands.py looks at the script",
 }
 NEEDS_TORCH = "mla-serve train"
+USERS_ERROR = 2  # the exit code for what the user can mend
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -173,16 +174,24 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
         for language, content in blocks(TUTORIAL):
             if content.startswith("mla-serve serve"):
                 address = stack.enter_context(serving(tmp_path / "models" / "shapes"))
+            elif "2 faults in the data set" in content:
+                refused = f"mla-serve train --data shapes 2>&1 || [ $? = {USERS_ERROR} ]"
+                for line in run_block("bash", refused, tmp_path).splitlines()[1:]:
+                    assert line in content
             elif language not in NOT_CODE and reason(content) is None:
                 outputs.append(run_block(language, content.replace(ADDRESS, address), tmp_path))
     head, trained, both, unclear, asked, client, table = outputs[1:]
-    assert head.splitlines()[:2] == ["split,label,image,text", "val,square,pictures/0.png,four right angles"]
+    assert head.splitlines()[:2] == [
+        "id,category,image,description,price,material,made",
+        '1000,square,pictures/0.png,"a shape, new",7.11,,2025-05-03',
+    ]
     assert "models/shapes is ready" in trained
     assert both.startswith("square ")
     assert float(unclear.split()[1].rstrip("%")) < 70
     assert json.loads(asked)["label"] == "square"
     assert client.startswith("square ")
     assert "['circle', 'triangle', 'square']" in client
+    assert re.search(r"^description: \d+ texts", trained, re.MULTILINE)
     assert [row["label"] for row in ast.literal_eval(table.splitlines()[-1])] == ["square", "circle", None]
 
 

@@ -92,3 +92,32 @@ def test_the_command_says_what_it_leaves_out_and_lists_it(
     assert "4 of 11 rows left out because of faults" in said.err
     assert "the whole list: data.faults.csv" in said.err
     assert len((tmp_path / "data.faults.csv").read_text().splitlines()) == 5
+
+
+def test_the_column_of_a_cell_that_cannot_be_decoded_is_named(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = Bundle.load(make_bundle(tmp_path / "model", {"facts": "columns", "text": "text"}))
+    number = next(column.name for column in bundle.inputs["facts"].columns if column.type == "number")  # type: ignore[attr-defined]
+    good = {"label": bundle.manifest.classes[0], "text": "red"}
+    (tmp_path / "dataset.json").write_text('{"modalities": {"facts": "columns"}}')
+    train = [{"label": label, "text": "red", "facts": {number: 1}} for label in bundle.manifest.classes]
+    write(tmp_path / "train.jsonl", train)
+    write(tmp_path / "test.jsonl", [good, good | {"facts": {number: "much"}}])
+    with pytest.raises(DataError, match=rf"test\.jsonl:2: {number}: expected a number such as 12\.5, got 'much'"):
+        run_split(Predictor(bundle), tmp_path, "test")
+    run = run_split(Predictor(bundle), tmp_path, "test", options=TableOptions(skip_bad_values=True))
+    assert [dict(row.values) for row in run.rows] == [{"text": "red"}] * 2
+
+
+def test_the_command_measures_by_the_column_that_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the list of faults is written there
+    classes = Bundle.load(model).manifest.classes
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    for split in ("train", "test"):
+        write(folder / f"{split}.jsonl", [{"kind of thing": label, "text": "red"} for label in classes])
+    with pytest.raises(DataError, match="no column is called label"):
+        evaluate(EvaluateConfig(model, folder, draws=1, json=True))
+    evaluate(EvaluateConfig(model, folder, label="kind of thing", draws=1, json=True))
+    assert json.loads(capsys.readouterr().out)["rows"] == len(classes)

@@ -254,7 +254,7 @@ def test_data_that_moved_are_found_and_missing_or_changed_data_are_refused(
     facts = finished_run.read_json()
     moved = shutil.copytree(facts["data"], tmp_path / "moved")
     assert len(read_rows_again(facts, moved).train) == 45
-    with pytest.raises(ConfigError, match=r"no such folder.*--data DIR"):
+    with pytest.raises(ConfigError, match=r"no such table or folder.*--data DIR"):
         export_run(finished_run.path, tmp_path / "out", PrecisionTarget("int8"), tmp_path / "nowhere")
     (moved / "val.jsonl").write_text('{"label": "rot", "text": "rot"}\n')
     with pytest.raises(ConfigError, match=r"their fingerprint differs.*--precision fp32 needs none"):

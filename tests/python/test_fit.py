@@ -19,9 +19,13 @@ from PIL import Image
 import mla_serve
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.payloads import is_missing
-from mla_serve.python.fit import _fields, _name
+from mla_serve.python.answers import to_table
+from mla_serve.python.fit import _fields, _name, _setting_types
+from mla_serve.python.given import read_given
 from mla_serve.python.tables import table_in_memory
 from mla_serve.python.values import to_cell
+from mla_serve.python.wording import as_keywords
+from mla_serve.table import Schema
 from mla_serve.table.options import TableOptions
 
 WORDS = {"red": ("crimson", "scarlet", "ruby"), "blue": ("navy", "azure", "sky"), "green": ("lime", "olive", "moss")}
@@ -63,6 +67,37 @@ def test_an_older_bundle_is_kept_and_nothing_else_is_replaced(trained: mla_serve
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(ConfigError, match=r"holds notes\.txt"):
         mla_serve.fit(colours(), out=tmp_path / "mine", runs=tmp_path / "runs", **SETTINGS)
+
+
+def test_a_bundle_holds_no_cell_and_no_ignored_column(tmp_path: Path) -> None:
+    """Ranges of numbers and dates, and repeated categories, are the exception: the model needs them."""
+    generator = np.random.default_rng(0)
+    labels = [list(WORDS)[n % 3] for n in range(60)]
+    frame = pd.DataFrame(
+        {
+            "born": [f"0{n % 9 + 1}/{n % 28 + 1:02}/19{40 + n % 30}" for n in range(60)],
+            "text": [" ".join(generator.choice(WORDS[label], 2)) for label in labels],
+            "patient": [f"surname-{n}" for n in range(60)],
+            "email": [f"secret-{n}@example.org" for n in range(60)],
+            "clinic": [f"clinic-of-{n // 4 % 12}" for n in range(60)],
+            "colour": labels,
+        }
+    )
+    frame.loc[3, "colour"] = "singular"
+    frame.loc[4, "born"] = "unreadable"
+    frame.loc[7, "text"] = frame.loc[6, "text"]
+    settings = SETTINGS | {"epochs": 1, "skip_bad_values": True, "skip_bad": True, "kinds": {"patient": "ignore"}}
+    settings["group"] = "clinic"
+    model = mla_serve.fit(frame, "colour", tmp_path / "shop", runs=tmp_path / "runs", **settings)
+    run = (tmp_path / "runs" / "shop" / "run.json").read_text()
+    bundle = {path.name: path.read_bytes() for path in model.folder.rglob("*") if path.is_file()}
+    told = json.loads(bundle["manifest.json"])["training"]["notes"]
+    assert {"43 rows for train", "data: 1 row and 1 other value left out because of faults"} <= {*told}
+    assert {*json.loads(bundle["report.json"])["groups"]["text+columns"]["rows"]} >= {"group 1", "group 2"}
+    quoted = ("patient", "email", "singular", "data:4", "data:5", str(tmp_path))
+    assert all(secret in run for secret in quoted)
+    for secret in (*quoted, "surname-", "secret-", "clinic-of-", "unreadable"):
+        assert [name for name, content in bundle.items() if secret.encode() in content] == []
 
 
 def test_every_form_of_a_table_gives_the_same_rows(tmp_path: Path) -> None:
@@ -189,3 +224,72 @@ def test_pictures_and_sounds_in_memory_are_trained_on(tmp_path: Path) -> None:
     assert model.modalities == {"picture": "image", "sound": "audio"}
     assert model.classes == ("False", "True")
     assert [each.missing for each in model.predict(rows[:2])] == [["sound"], []]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        (np.arange(24) % 3, ("0", "1", "2"), "int64"),
+        ((np.arange(24) % 3).astype(float), ("0", "1", "2"), "int64"),
+        (np.arange(24) % 2 == 0, ("False", "True"), "bool"),
+        (np.array(["0", "1"])[np.arange(24) % 2], ("0", "1"), pd.Series(["0"]).dtype),
+    ],
+    ids=["int", "float", "bool", "text"],
+)
+def test_labels_keep_their_type(labels: Any, names: tuple[str, ...], expected: Any, tmp_path: Path) -> None:
+    frame = colours(24).assign(label=labels)
+    table = table_in_memory(frame, tmp_path, TableOptions())
+    assert tuple(table.classes) == names
+    label_type = Schema.from_dict(table.schema.keep(["text"]).to_dict()).label_type
+    answers = {"label": [names[int(label)] for label in labels], "prediction_set": [list(names)] * 24}
+    found = to_table(read_given(frame, {}), answers, label_type)
+    assert found.label.dtype == expected
+    assert (found.label == frame.label).all()
+    assert {*found.prediction_set.iloc[0]} == {*frame.label}
+    arrow = to_table(read_given(pa.Table.from_pandas(frame), {}), answers, label_type)
+    assert arrow["label"].to_pylist() == frame.label.tolist()
+
+
+def test_a_row_without_an_answer_leaves_the_other_labels_as_they_were() -> None:
+    given = read_given(pd.DataFrame({"text": ["navy", None]}), {})
+    assert to_table(given, {"label": ["7", None]}, "int").label.tolist() == [7, pd.NA]
+    assert to_table(given, {"label": ["True", None]}, "bool").label.dtype == "boolean"
+
+
+def test_labels_given_beside_the_table_are_refused() -> None:
+    frame = colours()
+    with pytest.raises(ConfigError, match=r"label: got a Series, expected the name of a column; .* fit\(X\.assign"):
+        mla_serve.fit(frame.drop(columns="label"), frame.label)  # type: ignore[arg-type] # that is the point
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("say which with --label COLUMN, such as colour", "say which with label=COLUMN, such as colour"),
+        ("add --skip-bad to leave out 3 rows", "add skip_bad=True to leave out 3 rows"),
+        ("or --kinds id=ignore; or --group", "or kinds={'id': 'ignore'}; or group"),
+        ("--folds 5 uses all rows", "folds=5 uses all rows"),
+        ("--val-share 0.2. --nothing of ours", "val_share=0.2. --nothing of ours"),
+    ],
+)
+def test_messages_name_keywords(text: str, expected: str) -> None:
+    assert as_keywords(text, _setting_types()) == expected
+
+
+def test_errors_of_fit_name_keywords(tmp_path: Path) -> None:
+    frame = colours().rename(columns={"label": "hue"})
+    with pytest.raises(DataError, match="say which with label=COLUMN, such as"):
+        mla_serve.fit(frame, runs=tmp_path, **SETTINGS)
+    with pytest.raises(ConfigError, match="rows: fit has no such setting; it has data, label, "):
+        mla_serve.fit(frame, rows=3)
+
+
+def test_an_evaluation_without_labels_says_so_once(trained: mla_serve.Predictor) -> None:
+    frame = colours().drop(columns="label")
+    for data in (frame, frame.to_dict("records")):
+        with pytest.raises(DataError, match=r"^no column 'label'; it has: text, split; say which with label='COLUMN'$"):
+            trained.evaluate(data)
+    with pytest.raises(DataError) as caught:
+        trained.evaluate(colours().assign(label=None))
+    assert str(caught.value).startswith(f"{Path.cwd()}: 48 faults in the data set")
+    assert "--" not in str(caught.value)

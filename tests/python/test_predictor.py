@@ -221,7 +221,7 @@ def test_an_evaluation_counts_right_answers(model: mla_serve.Predictor, rows: li
     assert sum(map(sum, measured.confusion)) == measured.rows == len(rows)
     assert repr(measured).startswith(f"<Evaluation 70 rows: accuracy {expected:.3f}, macro F1 ")
     assert f">{expected:.3f}<" in measured._repr_html_()
-    with pytest.raises(DataError, match="data:1: no label in the column 'label'; fill it, or give label='COLUMN'"):
+    with pytest.raises(DataError, match=r"^no column 'label'; it has: image, .*; say which with label='COLUMN'"):
         model.evaluate(frame)
 
 
@@ -262,6 +262,7 @@ def test_a_page_is_readable_on_light_and_dark_and_loads_nothing(
     model: mla_serve.Predictor, sample: dict[str, Any]
 ) -> None:
     page = model.predict(sample)._repr_html_()
+    assert "overflow-x:auto" in page.partition(">")[0], "on a telephone, a wide table scrolls by itself"
     for styles in re.findall(r'style="([^"]*)"', page):
         assert not re.search(r"(^|;)color:(?!inherit)", styles), "a colour of text of its own"
         assert not re.search(r"background:(?!transparent)", styles) or "height" in styles, "only bars have a background"

@@ -169,8 +169,9 @@ def test_train_is_empty_or_has_one_class(tmp_path: Path, make: Make, fault: Faul
 
 
 def test_a_split_of_another_name_is_told(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
-    make(tmp_path, {"all": [{**row, "split": "spare"} for row in good["train"]]})
-    assert "all.jsonl:2: split: expected one of train, val, test, got 'spare'" in fault(tmp_path)
+    rows = [{**row, "split": "train"} for row in good["train"]]
+    make(tmp_path, {"all": [*rows, {**rows[0], "split": "spare"}]})
+    assert "all.jsonl:3: split: expected one of train, val, test, got 'spare'" in fault(tmp_path)
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_groups_stay_together(seed: int) -> None:
     for name in ("audio", "image"):
         assert not {r.groups[name] for r in train} & {r.groups[name] for r in val}
     assert 40 <= len(val) <= 160
-    assert "no group of audio or image is on both sides" in note
+    assert "rows of one group are on one side" in note
 
 
 def test_where_all_groups_together_cannot_be_parted_one_modality_is() -> None:
@@ -65,7 +65,7 @@ def test_where_all_groups_together_cannot_be_parted_one_modality_is() -> None:
     train, val, note = split_validation(rows, 0.2, 0)
     assert not {r.groups["image"] for r in train} & {r.groups["image"] for r in val}
     assert len(val) == 20
-    assert "no group of image is on both sides" in note
+    assert "rows of one group of image are on one side" in note
     assert "audio, 1 separate parts, the largest of 100 rows" in note
 
 

@@ -134,8 +134,8 @@ def test_the_clock_tells_the_step_that_is_due() -> None:
 def test_the_clock_goes_on_where_it_was() -> None:
     now = FakeTime()
     clock = Clock(minutes=1, now=now)
-    now.now += 5000  # until the run was resumed
-    clock.resume_at(15)
+    now.now += 5  # reading the data again
+    clock.add(10)  # of the interrupted run
     now.now += 15
     assert clock.elapsed == 30
     assert clock.step(10) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def test_the_range_middle_and_spread_of_training_are_kept() -> None:
     assert describe_column("id", [1e9, 1e9 + 1, 1e9 + 9]).origin == 1e9 + 1
     assert column.spread == pytest.approx(np.std([1, 2, 9]))
     assert describe_column("price", [3.0, 3.0]).spread == 1.0
+    largest = describe_column("price", [1e308, 1e308, -1e308, 3.0])
+    assert all(map(math.isfinite, (largest.low, largest.high, largest.middle, largest.spread, largest.origin)))
     dates = [datetime.datetime(1970, 1, 2), datetime.datetime(1970, 1, 4)]
     assert (describe_column("day", dates).low, describe_column("day", dates).high) == (1.0, 3.0)
 

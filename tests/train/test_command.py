@@ -116,7 +116,7 @@ def test_without_torch_training_names_the_command_that_installs_it(run: Run) -> 
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("train", "--data", "no/such"), "a folder that does not exist"),
+        (("train", "--data", "no/such"), "does not exist; expected a table"),
         (("train", "--extend", "no/such"), "no/such/manifest.json: no such file"),
         (("export", "no/such"), "no/such/run.json: cannot be read"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,35 @@ def test_the_reasons_are_listed_where_no_picture_can_be_read(data: Path) -> None
         make_plan(config(data))
     with pytest.raises(ConfigError, match="none of the first training images can be read"):
         make_plan(config(data, skip_bad=True))
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    """Two columns in one modality; a test row has words where the training rows have numbers."""
+    folder = tmp_path / "facts"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({"modalities": {"facts": "columns"}}))
+    for split, count in (("train", ROWS), ("test", 8)):
+        rows = [
+            {"label": "ab"[n % 2], "text": f"thing {n}", "facts": {"price": n + 0.5, "kind": "uv"[n % 2]}}
+            for n in range(count)
+        ]
+        if split == "test":
+            rows[3]["facts"] = {"price": "much", "kind": "u"}
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_the_column_of_a_cell_that_cannot_be_decoded_is_named(facts: Path) -> None:
+    with pytest.raises(DataError, match=r"test\.jsonl:4: price: expected a number such as 12\.5, got 'much'"):
+        make_plan(config(facts))
+
+
+def test_a_row_is_used_without_the_cells_that_cannot_be_decoded(facts: Path) -> None:
+    planned = make_plan(config(facts, skip_bad_values=True))
+    bad = next(row for row in planned.rows["test"] if row.place == ("test.jsonl", 4))
+    assert bad.values == {"text": "thing 3"}
+    assert planned.samples("test").columns["facts"].present.tolist() == [n != 3 for n in range(8)]
+    assert (
+        "data: 1 value left out because of faults, the rest of the row is used (price 1): test.jsonl:4" in planned.notes
+    )

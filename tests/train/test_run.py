@@ -9,8 +9,10 @@ import os
 import re
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +25,19 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
+from mla_serve.commands.train import TrainFlags
+from mla_serve.commands.train import run as train_command
 from mla_serve.errors import BundleError, ConfigError, DataError, InputError
 from mla_serve.evaluation.splits import SHOWN_RULES, run_split, score_split
 from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
+from mla_serve.python.fit import fit
 from mla_serve.table import Row, Table
 from mla_serve.train.augmentation import choose_augmentation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.decode import decode_table
 from mla_serve.train.data.samples import make_samples
-from mla_serve.train.plan import make_plan
+from mla_serve.train.plan import Plan, make_plan
 from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import BEST, LAST, RunFolder
 
@@ -69,6 +74,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: TrainConf
         assert all(torch.equal(first[key], second[key]) for key in first)
     assert (whole.path / "metrics.jsonl").read_text() == (resumed.path / "metrics.jsonl").read_text()
     assert whole.read_fusion() == resumed.read_fusion()
+
+
+def test_planning_counts_towards_the_time_limit(config: TrainConfig) -> None:
+    limited = dataclasses.replace(config, time_limit=600.0)
+    planned = make_plan(limited)
+    with pytest.raises(ConfigError, match=r"--time-limit 600: reading and decoding alone took 600\.0 minutes"):
+        train_as_planned(limited, planned, lambda _: None, spent=36_000)
+    assert not (config.runs / "small").exists()
+    run = train_as_planned(limited, planned, lambda _: None, spent=18_000)
+    assert torch.load(run.path / LAST, weights_only=True)["elapsed"] >= 18_000
+    run = train_as_planned(dataclasses.replace(limited, resume=True), planned, lambda _: None, spent=60)
+    assert run.read_json("run.json")["best"]
+
+
+def test_the_command_and_fit_count_planning(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = dataclasses.replace(config, time_limit=0.005)
+    original = make_plan
+
+    def slow(*args: Any) -> Plan:
+        time.sleep(0.4)
+        return original(*args)
+
+    monkeypatch.setattr("mla_serve.train.plan.make_plan", slow)
+    with pytest.raises(ConfigError, match="reading and decoding alone took"):
+        train_command(TrainFlags(**vars(limited)))
+    with pytest.raises(ConfigError, match="reading and decoding alone took"):
+        fit(config.data, runs=config.runs, name="other", time_limit=0.005)
 
 
 def test_a_half_written_epoch_is_done_again(config: TrainConfig) -> None:

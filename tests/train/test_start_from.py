@@ -116,3 +116,46 @@ def test_modalities_without_an_earlier_encoder_begin_anew_and_none_at_all_is_ref
     assert "; numbers begins anew" in "\n".join(make_plan(config).notes)
     with pytest.raises(ConfigError, match=r"has encoders for text \(text, small\); none fits numbers"):
         make_plan(dataclasses.replace(config, modalities=("numbers",)))
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_columns_are_read_as_the_earlier_run_did_and_further_ones_begin_anew(tmp_path: Path) -> None:
+    old = [{"x": n / 4, "size": n * 7 % 5, "kind": "ab"[n % 2]} for n in range(60)]
+    begun = TrainConfig(
+        data=write_csv(tmp_path / "old.csv", [{**row, "label": "uv"[n % 2]} for n, row in enumerate(old)]),
+        runs=tmp_path / "runs", epochs=1, batch_size=16, width=16,
+    )  # fmt: skip
+    train_as_planned(begun, make_plan(begun), lambda _: None)
+    new = [
+        {**row, "x": f"0{n % 3}", "kind": "yes" if n % 2 else "no", "weight": n / 8, "label": "pqr"[n % 3]}
+        for n, row in enumerate(old)
+    ]
+    data = write_csv(tmp_path / "new.csv", new)
+    config = dataclasses.replace(begun, data=data, start_from=tmp_path / "runs" / "old")
+    planned = make_plan(config)
+    assert planned.recipe.inputs["columns"] == make_plan(begun).recipe.inputs["columns"]
+    assert "; columns_2 begins anew" in "\n".join(planned.notes)
+    row = planned.rows["train"][0]
+    assert {name: type(cell) for name, cell in row.values["columns"].items()} == {
+        "x": float,
+        "size": float,
+        "kind": str,
+    }  # type: ignore[union-attr]
+    assert list(row.values["columns_2"]) == ["weight"]
+    assert planned.recipe.classes == ("p", "q", "r")
+
+
+def test_a_column_of_the_earlier_run_that_is_the_label_now_is_no_longer_read(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"x": n / 4, "kind": "ab"[n % 2], "label": "uv"[n // 2 % 2]} for n in range(60)]
+    data = write_csv(tmp_path / "old.csv", rows)
+    begun = TrainConfig(data=data, runs=tmp_path / "runs", epochs=1, batch_size=16, width=16)
+    train_as_planned(begun, make_plan(begun), lambda _: None)
+    config = dataclasses.replace(begun, name="new", label="kind", start_from=tmp_path / "runs" / "old")
+    planned = make_plan(config)
+    assert planned.recipe.classes == ("a", "b")
+    assert planned.rows["train"][0].values["columns"].keys() == {"x"}  # type: ignore[union-attr]

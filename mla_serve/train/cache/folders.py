@@ -3,12 +3,11 @@
     CACHE/decoded/image-0a1b2c...       decoded with these settings of the input, by this version of the decoders
     CACHE/features/0a1b2c...            features of an encoder with these weights
 
-A folder is removed as a whole. A training process that has its files open goes on with them.
+A folder is removed as a whole, and only when no training has it open.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import json
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mla_serve.output.targets import write_errors
-from mla_serve.train.cache.store import FULL_ADVICE, LOCK, ArrayStore
+from mla_serve.train.cache.locks import open_locked
+from mla_serve.train.cache.store import FULL_ADVICE, USED, ArrayStore
 
 ABOUT = "about.json"
 KINDS = ("decoded", "features")
@@ -45,12 +45,12 @@ class CacheFolder:
 
 def note_use(store: ArrayStore, what: str, settings: Mapping[str, Any], data: Path | None) -> None:
     """Write down what a store holds and that it is used now. Raises: ConfigError when that cannot be written."""
+    store.hold()
     path = store.folder / ABOUT
     about = _read_about(path) or {"what": what, "settings": settings, "data": []}
     used_by = [str(data.resolve())] if data else []
     about["data"] = list(dict.fromkeys([*used_by, *about["data"]]))[:MOST_DATA]
     with write_errors(store.folder, FULL_ADVICE):
-        store.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{ABOUT}.{os.getpid()}")
         temporary.write_text(json.dumps(about, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
         temporary.replace(path)
@@ -63,20 +63,18 @@ def list_folders(cache: Path) -> list[CacheFolder]:
 
 
 def remove(folder: CacheFolder) -> bool:
-    """Remove a folder; returns False where another process is writing it."""
-    with contextlib.ExitStack() as held:
-        lock = folder.path / LOCK
-        if lock.exists():
-            descriptor = os.open(lock, os.O_RDWR)
-            held.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:  # a file system without locks
-                pass
-        with write_errors(folder.path):
-            shutil.rmtree(folder.path)
+    """Remove a folder; returns False where another process uses it."""
+    with write_errors(folder.path):
+        try:
+            used = open_locked(folder.path / USED, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        try:
+            # A process that waits for the lock finds no such folder then, and makes a new one.
+            leaving = folder.path.rename(folder.path.with_name(f".{folder.path.name}.{os.getpid()}"))
+        finally:
+            os.close(used)
+        shutil.rmtree(leaving)
     return True
 
 

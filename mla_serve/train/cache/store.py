@@ -4,6 +4,8 @@ A store is a folder with two files. `records` holds the arrays one after the oth
 each content: its key, where its records are, a checksum of them, what is known about them, and a checksum of the entry.
 Records are written before the entry that names them, so an interrupted process leaves at most a tail that no entry names.
 Whoever writes next removes that tail. Damaged entries and records are left aside, and the content is stored again.
+
+Two files are for locks. Who writes holds `lock` alone. Who has the store open shares `used`, so that nobody removes the folder.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +23,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mla_serve.errors import DataError
 from mla_serve.inputs.base import Array
 from mla_serve.output.targets import write_errors
+from mla_serve.train.cache.locks import is_file_of, open_locked
 
-RECORDS, INDEX, LOCK = "records", "index", "lock"
+RECORDS, INDEX, LOCK, USED = "records", "index", "lock", "used"
 KEY = 32  # bytes of a sha256
 WAITING = 4096  # items that wait for a thread at a time
 S = TypeVar("S")
@@ -38,7 +43,7 @@ class ArrayStore:
     """Records of one dtype by sha256: each content has one or more of them."""
 
     def __init__(self, folder: Path, record: DTypeLike, info: DTypeLike | None = None) -> None:
-        """Use a folder that need not exist yet.
+        """Use a folder that need not exist yet. It is not removed while this object lives.
 
         Args: record, dtype of one record; info, dtype of what is kept with each content.
         """
@@ -46,9 +51,11 @@ class ArrayStore:
         known: list[Any] = [] if info is None else [("info", info)]
         fields = [("key", "u1", KEY), ("start", "<i8"), ("count", "<i4"), ("sum", "<u4"), *known, ("check", "<u4")]
         self._entry = np.dtype(fields)
+        self._descriptor = -1
+        self._used: weakref.finalize[..., ArrayStore] | None = None
         self._at: dict[bytes, int] = {}
         self._read = 0
-        self.entries = np.empty(0, self._entry)
+        self.entries: Array = np.empty(0, self._entry)
         self.refresh()
 
     def __len__(self) -> int:
@@ -57,9 +64,13 @@ class ArrayStore:
 
     def refresh(self) -> None:
         """Read the entries that were added since the last time, by this process or another."""
+        with contextlib.suppress(OSError):  # no such folder, or one that may only be read
+            self._share()
         path = self.folder / INDEX
         count = path.stat().st_size // self._entry.itemsize if path.is_file() else 0
-        if count <= self._read:
+        if count < self._read:
+            self._forget()
+        if count == self._read:
             return
         self.entries = np.memmap(path, self._entry, "r", shape=(count,))
         new, held = self.entries[self._read :], self._stored_records()
@@ -72,6 +83,16 @@ class ArrayStore:
     def find(self, keys: Sequence[bytes]) -> Array:
         """Return the number of the entry of each key, -1 where there is none: (len(keys),) int64."""
         return np.array([self._at.get(key, -1) for key in keys], np.int64)
+
+    def find_all(self, keys: Sequence[bytes]) -> Array:
+        """Do as `find` where every key must be there. Raises: DataError when one is missing."""
+        found = self.find(keys)
+        if missing := int((found < 0).sum()):
+            raise DataError(
+                f"{self.folder}: {missing:,} of {len(keys):,} values are missing that were stored before; the folder was "
+                "removed or damaged meanwhile. Give the same command again: it stores them anew"
+            )
+        return found
 
     def find_whole(self, keys: Sequence[bytes]) -> Array:
         """Do as `find`, but read the records and leave aside those that differ from their checksum."""
@@ -95,6 +116,17 @@ class ArrayStore:
         mapped: Array = np.memmap(self.folder / RECORDS, self.record, "r", shape=(count,))
         return mapped
 
+    def hold(self) -> None:
+        """Make the folder, and keep others from removing it while this object lives.
+
+        Raises: ConfigError when the folder cannot be written.
+        """
+        with write_errors(self.folder, FULL_ADVICE):
+            while True:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # removed since the line above
+                    return self._share()
+
     @contextlib.contextmanager
     def writing(self, wait: str = "") -> Iterator[None]:
         """Let this process alone append, until the end of the block; wait for another that does.
@@ -102,11 +134,10 @@ class ArrayStore:
         Args: wait, printed where another process has to be waited for.
         Raises: ConfigError when the folder cannot be written.
         """
+        self.hold()
         with write_errors(self.folder, FULL_ADVICE):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            lock = _wait_for(self.folder / LOCK, wait)
         try:
-            _lock(lock, wait)
             self.refresh()
             self._remove_tails()
             yield
@@ -134,6 +165,21 @@ class ArrayStore:
             _append(self.folder / RECORDS, contents)
             _append(self.folder / INDEX, [entries.tobytes()])
         self.refresh()
+
+    def _share(self) -> None:
+        """Take the lock of those who use the folder. Forget what was read if the folder was removed by other means."""
+        path = self.folder / USED
+        if self._used and is_file_of(self._descriptor, path):
+            return
+        self._descriptor = open_locked(path, fcntl.LOCK_SH)
+        if self._used:
+            self._used()
+        self._used = weakref.finalize(self, os.close, self._descriptor)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read all entries again at the next refresh."""
+        self._at, self._read, self.entries = {}, 0, np.empty(0, self._entry)
 
     def _stored_records(self) -> int:
         path = self.folder / RECORDS
@@ -182,15 +228,13 @@ def _append(path: Path, contents: Sequence[bytes]) -> None:
         raise
 
 
-def _lock(descriptor: int, wait: str) -> None:
-    """Take a lock that ends with the process. Some file systems have none: then nothing is locked."""
+def _wait_for(path: Path, wait: str) -> int:
+    """Take a lock alone; print `wait` if another process holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if wait:
             from mla_serve.console import errors
 
             errors.print(wait, style="dim", soft_wrap=True)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        pass
+        return open_locked(path, fcntl.LOCK_EX)

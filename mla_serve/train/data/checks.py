@@ -1,7 +1,7 @@
 """Notes on the rows before training: copies, contradictions, constant modalities, small classes, shared groups.
 
 The notes depend on the data alone, and nothing here changes how a model is fitted. Each kind of finding is one note with
-its count and the first places where it occurs. Every note begins with DATA.
+its count and the first places where it occurs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mla_serve.errors import DataError
 from mla_serve.inputs import INPUTS
 from mla_serve.table import Row
 from mla_serve.table.faults import format_place
+from mla_serve.table.split import MANY
 from mla_serve.train.data.duplicates import number_values
 from mla_serve.train.data.fingerprints import Fingerprint, fold_text
 from mla_serve.train.data.folds import shared_groups
+from mla_serve.train.notes import Finding
 
-DATA = "data: "
-"""The beginning of every note on the data."""
 SHOWN = 3
 
 Rows = Mapping[str, Sequence[Row]]
@@ -46,7 +46,7 @@ def check_data(
     kinds: Mapping[str, str],
     fingerprints: Callable[[Row], Mapping[str, Fingerprint]],
     classes: Sequence[str],
-) -> list[str]:
+) -> list[Finding]:
     """Return a note on each kind of thing that may be wrong with the rows.
 
     Args: rows, by split, train and val at least; kinds, of the modalities that are used; fingerprints(row), those of a
@@ -67,15 +67,19 @@ def check_data(
         NumberedRow(split, row, {name: int(own[at]) for name, own in numbers.items() if own[at] >= 0})
         for at, (split, row, _) in enumerate(printed)
     ]
-    spelled = _note_spelling(classes)
     found = (
-        _note_classes(rows, classes),
-        spelled,
-        _note_constant(constant),
+        _without_places(_note_classes(rows, classes)),
+        _without_places(_note_spelling(classes)),
+        _without_places(_note_constant(constant)),
         _note_copies(numbered, used),
         _note_labels(numbered),
+        _without_places(_note_groups(rows)),
     )
-    return [DATA + note for note in (*found, _note_groups(rows)) if note]
+    return [note for note in found if note.text]
+
+
+def _without_places(note: str) -> Finding:
+    return Finding(note, note)
 
 
 def _refuse_labels(rows: Sequence[Row]) -> None:
@@ -87,9 +91,10 @@ def _refuse_labels(rows: Sequence[Row]) -> None:
             "expected two at least; add rows of another"
         )
     if max(counts.values()) == 1:
+        number = "; is the column of the labels an id, or a number to be predicted?" if len(rows) >= MANY else ""
         raise DataError(
             f"each of the {len(rows)} training rows has a label of its own, such as {next(iter(counts))!r}; expected "
-            "classes of several rows; is the column 'label' an id, or a number to be predicted?"
+            f"several rows of each class for training; add rows{number}"
         )
 
 
@@ -135,24 +140,26 @@ def _note_constant(constant: Mapping[str, int]) -> str:
     return f"{' and '.join(parts)}: nothing can be learned from it; leave it out with --modalities" if parts else ""
 
 
-def _note_copies(numbered: Sequence[NumberedRow], kinds: Mapping[str, str]) -> str:
+def _note_copies(numbered: Sequence[NumberedRow], kinds: Mapping[str, str]) -> Finding:
     """Note the rows of a split whose values an earlier split has too."""
     by_split: defaultdict[str, list[NumberedRow]] = defaultdict(list)
     for one in numbered:
         by_split[one.split].append(one)
-    parts, before, splits = [], dict[Key, NumberedRow](), list[str]()
+    counts, parts, before, splits = list[str](), list[str](), dict[Key, NumberedRow](), list[str]()
     for split, rows in by_split.items():
         found = [_find_copy(one, before, kinds) for one in rows]
         if copies := [copy for copy in found if copy]:
             where = " or ".join(splits)
-            parts.append(f"{len(copies)} of {len(rows)} {split} rows have a copy in {where} ({_listed(copies, '; ')})")
+            counts.append(f"{len(copies)} of {len(rows)} {split} rows have a copy in {where}")
+            parts.append(f"{counts[-1]} ({_listed(copies, '; ')})")
         splits.append(split)
         for one in rows:
             before |= {key: before.get(key, one) for key in _keys(one, kinds)}
     advice = (
         "unless new inputs are copies as well, the measured accuracy is too high; keep copies in one split or group"
     )
-    return f"{', '.join(parts)}, equal or nearly so: {advice}" if parts else ""
+    texts = (f"{', '.join(each)}, equal or nearly so: {advice}" if each else "" for each in (parts, counts))
+    return Finding(*texts)
 
 
 def _find_copy(one: NumberedRow, before: Mapping[Key, NumberedRow], kinds: Mapping[str, str]) -> str:
@@ -172,7 +179,7 @@ def _keys(one: NumberedRow, kinds: Mapping[str, str]) -> list[Key]:
     return media or ([tuple(one.numbers.items())] if one.numbers else [])
 
 
-def _note_labels(numbered: Sequence[NumberedRow]) -> str:
+def _note_labels(numbered: Sequence[NumberedRow]) -> Finding:
     """Note the rows with the same values and different labels."""
     labels: defaultdict[Key, dict[str, NumberedRow]] = defaultdict(dict)
     for one in numbered:
@@ -180,10 +187,11 @@ def _note_labels(numbered: Sequence[NumberedRow]) -> str:
             labels[tuple(one.numbers.items())].setdefault(one.row.label, one)
     found = [list(rows.values())[:2] for rows in labels.values() if len(rows) > 1]
     if not found:
-        return ""
+        return _without_places("")
     pairs = (f"{a.place} {a.row.label!r} and {b.place} {b.row.label!r}" for a, b in found)
     count = f"in {len(found)} case{'s' if len(found) > 1 else ''}"
-    return f"rows that are equal or nearly so have different labels {count} ({_listed(pairs, '; ')}): a model gets one right at most"
+    text, advice = f"rows that are equal or nearly so have different labels {count}", "a model gets one right at most"
+    return Finding(f"{text} ({_listed(pairs, '; ')}): {advice}", f"{text}: {advice}")
 
 
 def _note_groups(rows: Rows) -> str:

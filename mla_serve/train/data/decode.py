@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -33,6 +34,7 @@ from mla_serve.train.data import fingerprints, packing
 from mla_serve.train.data.decode_values import (
     Decoded,
     Decoders,
+    Failed,
     Result,
     count_processes,
     hash_payload,
@@ -49,16 +51,24 @@ Values = Mapping[Place, Value]
 class DecodedTable:
     """The values of a table, decoded in the cache.
 
-    keys: modality -> place of a row -> the hash of its value.
+    keys: modality -> place of a row -> the hash of its value. opened: the stores that are open, by modality.
     """
 
     cache: Path
     inputs: Mapping[str, Input]
     keys: Mapping[str, Mapping[Place, bytes]]
+    opened: dict[str, ArrayStore] = dataclasses.field(init=False, default_factory=dict, repr=False, compare=False)
 
     def store(self, name: str) -> ArrayStore:
-        """Open the store of a modality."""
-        return open_store(self.cache, self.inputs[name])
+        """Open the store of a modality. It stays open, so that its folder is not removed while training goes on."""
+        if name not in self.opened:
+            self.opened[name] = open_store(self.cache, self.inputs[name])
+        self.opened[name].refresh()
+        return self.opened[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send no open files to other processes: they open the stores themselves."""
+        return {**self.__dict__, "opened": {}}
 
     def read_fingerprints(self) -> Callable[[Row], dict[str, Fingerprint]]:
         """Return what gives the fingerprints of a row's values."""
@@ -86,7 +96,7 @@ class _Fingerprints:
 
     def __init__(self, store: ArrayStore, keys: Mapping[Place, bytes]) -> None:
         self._info = store.entries["info"] if len(store) else store.entries
-        self._at = dict(zip(keys, store.find(list(keys.values())).tolist(), strict=True))
+        self._at = dict(zip(keys, store.find_all(list(keys.values())).tolist(), strict=True))
 
     def __call__(self, place: Place) -> Fingerprint:
         info = self._info[self._at[place]]
@@ -105,22 +115,26 @@ def decode_table(table: Table, inputs: Mapping[str, Input], cache: Path, threads
     given = {name: {row.place: row.values[name] for row in rows if name in row.values} for name in inputs}
     values = sum(map(len, given.values()))
     files = sum(len(own) for name, own in given.items() if inputs[name].sent_as == "file")
-    keys = {}
+    keys: dict[str, dict[Place, bytes]] = {}
+    stores: dict[str, ArrayStore] = {}
     with Decoders(count_processes(files, threads)) as decoders, Progress("decoding", values) as progress:
         for name, spec in inputs.items():
-            keys[name] = _Decoding(table, name, spec, cache, decoders, progress).run(given[name])
-    return DecodedTable(cache, dict(inputs), keys)
+            stores[name] = open_store(cache, spec)
+            keys[name] = _Decoding(table, name, spec, stores[name], decoders, progress).run(given[name])
+    decoded = DecodedTable(cache, dict(inputs), keys)
+    decoded.opened.update(stores)
+    return decoded
 
 
 class _Decoding:
     """Decode the values of one modality."""
 
     def __init__(
-        self, table: Table, name: str, spec: Input, cache: Path, decoders: Decoders, progress: Progress
+        self, table: Table, name: str, spec: Input, store: ArrayStore, decoders: Decoders, progress: Progress
     ) -> None:
         self._table, self._name, self._spec = table, name, spec
         self._decoders, self._progress = decoders, progress
-        self._store, self._info = open_store(cache, spec), info_dtype(spec)
+        self._store, self._info = store, info_dtype(spec)
         note_use(self._store, f"decoded {spec.kind}", spec.to_fields()[0], table.folder)
         self._keys: dict[Place, bytes] = {}
 
@@ -170,15 +184,15 @@ class _Decoding:
                 self._keys[place] = result.key
                 new[result.key] = result
             else:
-                self._add_fault(place, values[place], result.message)
+                self._add_fault(place, values[place], result)
         there = self._store.find(list(new))
         new = {key: one for (key, one), at in zip(new.items(), there, strict=True) if at < 0}
         info = np.array([_to_info(one.fingerprint, self._info) for one in new.values()], self._info)
         self._store.append(list(new), [one.records for one in new.values()], info)
 
-    def _add_fault(self, place: Place, value: Value, message: str) -> None:
-        described = describe_undecodable(DataError(message), value, self._table.folder)
-        self._table.faults.add_value(place, self._name, described)
+    def _add_fault(self, place: Place, value: Value, failed: Failed) -> None:
+        described = describe_undecodable(DataError(failed.message), value, self._table.folder)
+        self._table.faults.add_value(place, self._name, described, failed.column)
 
 
 def open_store(cache: Path, spec: Input) -> ArrayStore:

@@ -25,6 +25,7 @@ from typing import TypeVar
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Array, Input, Payload
 from mla_serve.table.cells import Value
+from mla_serve.table.check_files import find_column
 from mla_serve.table.dataset import read_payload
 from mla_serve.train.data.fingerprints import Fingerprint, fingerprint
 from mla_serve.train.data.packing import packing_of
@@ -46,9 +47,10 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-    """Why a value cannot be decoded."""
+    """Why a value cannot be decoded, and the column of the cell at fault where that is known."""
 
     message: str
+    column: str | None = None
 
 
 Result = Decoded | Failed
@@ -71,7 +73,8 @@ def _decode(spec: Input, name: str, value: Value) -> Result:
         payload = read_payload(value)
         windows = spec.decode(payload, name)
     except (InputError, DataError) as error:
-        return Failed(error.message if isinstance(error, InputError) else str(error))
+        message = error.message if isinstance(error, InputError) else str(error)
+        return Failed(message, find_column(error, name))
     return Decoded(hash_payload(payload), packing_of(spec).pack(windows), fingerprint(spec.kind, payload, windows))
 
 

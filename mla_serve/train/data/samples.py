@@ -42,7 +42,8 @@ class StoredWindows:
 
     def __init__(self, store: ArrayStore, packing: Packing, at: Array) -> None:
         """Take the numbers of their records (N,)."""
-        self._records, self._packing, self._at = np.asarray(store.records()), packing, at
+        self._store, self._packing, self._at = store, packing, at  # the store keeps its folder from being removed
+        self._records = np.asarray(store.records())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,7 +128,7 @@ def make_samples(
 def _make_column(rows: Sequence[Row], name: str, spec: Input, decoded: DecodedTable, encoder: Encoder | None) -> Column:
     store, keys = decoded.store(name), decoded.keys[name]
     there = np.array([name in row.values for row in rows])
-    entries = store.entries[store.find([keys[row.place] for row in rows if name in row.values])]
+    entries = store.entries[store.find_all([keys[row.place] for row in rows if name in row.values])]
     count = np.zeros(len(rows), np.int64)
     count[there] = entries["count"]
     start = count.cumsum() - count

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Cell, Column, ColumnsInput
-from mla_serve.inputs.columns import DAY, EPOCH, ColumnType, is_missing_cell
+from mla_serve.inputs.columns import DAY, EPOCH, LARGEST, ColumnType, is_missing_cell
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.cells import Categories, CellDropout, Numbers
@@ -88,6 +88,7 @@ def describe_column(name: str, cells: Sequence[Any]) -> Column:
     if kind == "yes_no":
         return Column(name, kind)
     numbers = np.array([(cell - EPOCH) / DAY for cell in cells] if kind == "date" else cells, dtype=np.float64)
+    numbers = numbers.clip(-LARGEST, LARGEST)  # as they are decoded; the spread of larger ones is infinite
     low, high, spread = float(numbers.min()), float(numbers.max()), float(numbers.std()) or 1.0
     is_far = kind == "number" and max(abs(low), abs(high)) > FAR * (high - low)
     middle = float(np.median(numbers)) if kind == "number" else 0.0

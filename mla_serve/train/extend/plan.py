@@ -17,16 +17,16 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.inputs import Input
 from mla_serve.table import Row, Schema, Table
-from mla_serve.table.dataset import describe_left_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
 from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.checks import DATA
 from mla_serve.train.data.row_counts import check_modalities
 from mla_serve.train.data.samples import Samples
+from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.extend.fit import fit_added
 from mla_serve.train.extend.head import FIXED_HEAD, Head, build_fixed_head, read_head
 from mla_serve.train.fit.after_training import Fitted
+from mla_serve.train.notes import Notes
 from mla_serve.train.paths import check_paths
 from mla_serve.train.plan import (
     Plan,
@@ -102,17 +102,20 @@ def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extens
     encoders = pick_encoders(kinds, config)
     with all_faults_on_error(table, rows, kinds):
         inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
+    table, rows, ignored = leave_out_unknown(table, rows, {**base.inputs, **inputs})
+    notes.add_private(ignored)
     decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes, config)
-    notes += [*found, *(DATA + note for note in describe_left_out(table))]
-    notes += check_pretrained(rows["train"], pretrained)
+    notes.add_findings(found)
+    notes.add_left_out(table)
+    notes.add(check_pretrained(rows["train"], pretrained))
     classes, width = tuple(base.manifest.classes), head.weight.shape[1]
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(classes, inputs, encoders, settings, width, FIXED_HEAD, config)
     choices, told = choose(dataclasses.replace(config, balance="none"), name, rows["train"], recipe)
-    notes += told
+    notes.add(told)
     planned = Extension(
-        name, table, rows, decoded, recipe, notes, base, head, choices=choices, pretrained=pretrained, replaced=replaced,
-        held_out=held_out,
+        name, table, rows, decoded, recipe, notes.shown, base, head, choices=choices, pretrained=pretrained,
+        replaced=replaced, exported_notes=notes.exported, held_out=held_out,
     )  # fmt: skip
     planned.build(config.seed)
     return planned
@@ -175,7 +178,7 @@ def _check_classes(table: Table, base: Bundle) -> None:
 
 def _rows(
     table: Table, base: Bundle, added: Mapping[str, str], config: TrainConfig
-) -> tuple[dict[str, Sequence[Row]], list[str], list[str] | None]:
+) -> tuple[dict[str, Sequence[Row]], Notes, list[str] | None]:
     """Keep the rows with an added modality, and their values of the modalities of the bundle.
 
     Returns: the rows, notes on them, and the ids of the rows that were held out for validation; None if none were.
@@ -186,20 +189,22 @@ def _rows(
         for split in table.splits
     }
     counted = (f"{len(rows[split])} rows with {' or '.join(added)} for {split}" for split in rows)
-    notes = [*table.schema.describe(), *table.notes, *counted]
+    notes = Notes()
+    notes.add_private([*table.schema.describe(), *table.notes])
+    notes.add(counted)
     _check_each(rows["train"], "train", added)
     held_out = None
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(
             rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
         )
-        notes += [
-            note,
-            "validation rows were held out now: if the bundle was trained on these rows, it is over-confident on them",
-        ]
+        over = (
+            "validation rows were held out now: if the bundle was trained on these rows, it is over-confident on them"
+        )
+        notes.add([note, over])
         held_out = [row.id for row in rows["val"]]
     _check_each(rows["val"], "val", added)
-    notes += check_modalities(rows, added, held_out=held_out is not None)
+    notes.add(check_modalities(rows, added, held_out=held_out is not None))
     return rows, notes, held_out
 
 

@@ -23,6 +23,10 @@ from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.formula import fit, fit_discounts
 
 RIDGES = (1e-1, 1e-2, 1e-3)
+ROWS = 500
+"""The ridges are for so many rows or more. With fewer, the ridge grows: it counts as much as a fixed number of rows. Without that,
+few rows that are all answered rightly let the scales grow: on breast cancer with 40 rows, NLL .215 and .976 at worst (of 12
+draws) became .131 and .188."""
 UNBALANCED = 1.5  # the largest class has this many times the rows of the smallest: then the prior may matter
 CORRUPTED = 0.5  # probability that a modality of a copy is corrupted
 
@@ -45,7 +49,10 @@ class Setting:
 
     def formula(self, clean: Evidence, names: tuple[str, ...], start: Fusion | None = None) -> Fusion:
         """Fit the formula alone."""
-        return Fusion.paper(names) if np.isinf(self.ridge) else fit(clean, names, self.ridge, start, self.prior)
+        if np.isinf(self.ridge):
+            return Fusion.paper(names)
+        ridge = self.ridge * max(1.0, ROWS / max(len(clean.labels), 1))
+        return fit(clean, names, ridge, start, self.prior)
 
 
 def choose_setting(

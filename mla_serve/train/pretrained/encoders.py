@@ -86,7 +86,7 @@ class FeatureExtractor:
         if new:
             with self.store.writing():
                 self.store.append(list(new), list(computed.numpy()[:, None]))
-        starts = self.store.entries["start"][self.store.find(keys)]
+        starts = self.store.entries["start"][self.store.find_all(keys)]
         return torch.from_numpy(np.array(self.store.records()[starts]).reshape(len(keys), self.size))
 
     @torch.no_grad()

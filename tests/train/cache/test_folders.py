@@ -56,11 +56,21 @@ def test_only_what_is_old_enough_is_removed(cache: Path, capsys: pytest.CaptureF
     assert (cache / "mine.txt").is_file()
 
 
-def test_a_folder_that_is_being_written_is_kept(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with ArrayStore(cache / "decoded/image-1", "<f4").writing():
-        run(CacheConfig(cache=cache, clear=True))
-    assert "kept, a process is writing it" in capsys.readouterr().err
+def test_a_folder_that_is_used_is_kept_until_it_is_not(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ArrayStore(cache / "decoded/image-1", "<f4")
+    run(CacheConfig(cache=cache, clear=True))
+    assert "image-1: kept, a training is using it" in capsys.readouterr().err
     assert [folder.path.name for folder in list_folders(cache)] == ["image-1"]
+    del store
+    run(CacheConfig(cache=cache, clear=True))
+    assert list_folders(cache) == []
+
+
+def test_a_folder_that_is_about_to_be_filled_is_kept(cache: Path) -> None:
+    store = ArrayStore(cache / "decoded/new", "<f4")
+    note_use(store, "decoded image", {}, None)
+    run(CacheConfig(cache=cache, clear=True))
+    assert [folder.path for folder in list_folders(cache)] == [store.folder]
 
 
 def test_use_is_noted_with_the_newest_data_first(cache: Path) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mla_serve.errors import ConfigError
+from mla_serve.errors import ConfigError, DataError
+from mla_serve.train.cache.locks import is_file_of, open_locked
 from mla_serve.train.cache.store import INDEX, RECORDS, ArrayStore
 
 RECORD = np.dtype(("<f4", (5,)))
@@ -61,6 +65,38 @@ def test_an_open_store_sees_what_another_process_adds(tmp_path: Path) -> None:
     put(tmp_path, range(2, 6))
     store.refresh()
     np.testing.assert_array_equal(read(store, 5), PARTS[5])
+
+
+def test_a_key_that_is_missing_is_an_error_and_no_other_record(folder: Path) -> None:
+    store = opened(folder)
+    assert store.find_all(KEYS).tolist() == list(range(6))
+    with pytest.raises(DataError, match=r"1 of 2 values are missing.*same command again"):
+        store.find_all([KEYS[0], bytes(32)])
+
+
+def test_a_folder_that_was_removed_by_other_means_is_read_anew(folder: Path) -> None:
+    store = opened(folder)
+    shutil.rmtree(folder)
+    put(folder, range(4, 6))
+    with store.writing():
+        store.append(KEYS[:1], PARTS[:1], np.array([((0,) * 3,)], INFO))
+    assert (store.find(KEYS) >= 0).tolist() == [True, False, False, False, True, True]
+    for number in (0, 4, 5):
+        np.testing.assert_array_equal(read(store, number), PARTS[number])
+
+
+def test_who_waited_for_a_lock_on_a_removed_file_takes_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held = open_locked(path, fcntl.LOCK_EX)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(open_locked, path, fcntl.LOCK_EX)
+        path.unlink()
+        os.close(held)
+        taken = waiting.result()
+    assert is_file_of(taken, path)
+    with pytest.raises(BlockingIOError):
+        open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(taken)
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -17,7 +17,7 @@ from rich.console import Console
 from mla_serve.commands.train import _print_plan
 from mla_serve.errors import DataError
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.data.checks import DATA
+from mla_serve.train.notes import DATA
 from mla_serve.train.plan import make_plan
 
 Array = np.ndarray[Any, Any]
@@ -225,6 +225,13 @@ def test_a_label_of_its_own_for_every_row_is_refused(tmp_path: Path) -> None:
     val = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(5, seed=1))]
     with pytest.raises(DataError, match="each of the 20 training rows has a label of its own"):
         make_plan(write(tmp_path / "d", {"train": rows, "val": val}))
+
+
+def test_too_few_rows_are_not_taken_for_labels_that_are_no_classes(tmp_path: Path) -> None:
+    config = write(tmp_path / "d", {"train": vectors(2), "val": vectors(2)})
+    with pytest.raises(DataError) as refused:
+        make_plan(config)
+    assert str(refused.value).endswith("expected several rows of each class for training; add rows")
 
 
 def test_a_column_of_numbers_as_label_is_doubted(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import io
 import json
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from PIL import Image
 from mla_serve.errors import ConfigError, DataError, InputError
 from mla_serve.inputs import AudioInput, ImageInput, Input, TextInput
 from mla_serve.table import Table, read_table
+from mla_serve.train.cache.folders import list_folders, remove
 from mla_serve.train.data import decode_values
 from mla_serve.train.data.decode import DecodedTable, decode_table
 from mla_serve.train.data.packing import packing_of
@@ -282,6 +285,29 @@ def test_a_process_that_lacks_the_values_decodes_them_again_and_refuses_others(t
     (folder / "3.wav").write_bytes(recording(77))
     with pytest.raises(DataError, match=r"audio of train.jsonl:4 has changed"):
         dataclasses.replace(decoded, cache=tmp_path / "third").complete(table)
+
+
+def test_a_cache_that_a_table_was_decoded_into_is_kept_until_the_table_is_gone(tmp_path: Path) -> None:
+    table, cache = read_table(write(tmp_path / "data")), tmp_path / "cache"
+    decoded = decode_table(table, INPUTS, cache)
+    assert [remove(folder) for folder in list_folders(cache)] == [False, False]
+    sent = pickle.loads(pickle.dumps(decoded))
+    del decoded
+    assert_equal(windows_of(sent, table), expected(table))
+    assert [remove(folder) for folder in list_folders(cache)] == [False, False]
+    del sent
+    assert [remove(folder) for folder in list_folders(cache)] == [True, True]
+
+
+def test_values_that_left_the_cache_are_an_error_and_not_those_of_other_rows(tmp_path: Path) -> None:
+    table, cache = read_table(write(tmp_path / "data")), tmp_path / "cache"
+    decoded = decode_table(table, INPUTS, cache)
+    for folder in list_folders(cache):
+        shutil.rmtree(folder.path)
+    decode_table(read_table(write(tmp_path / "other", 3)), INPUTS, cache)
+    for read in (lambda: windows_of(decoded, table), decoded.read_fingerprints):
+        with pytest.raises(DataError, match="values are missing that were stored before"):
+            read()
 
 
 def test_a_disk_without_room_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

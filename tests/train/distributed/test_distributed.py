@@ -16,6 +16,7 @@ import torch
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.errors import ConfigError
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.data.decode import DecodedTable
 from mla_serve.train.device import pick_norm
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.local_rows import LocalRows, RowDropout, draw_per_row, use_row_dropout
@@ -144,6 +145,10 @@ def test_one_process_writes_and_speaks_and_the_bundle_answers(write_table: Calla
     assert (facts["processes"], facts["recipe"]["norm"], facts["config"]["norm"]) == (2, "group", "group")
     assert len((tmp_path / "runs" / "mine" / METRICS).read_text().splitlines()) == 2
     assert Bundle.load(tmp_path / "models" / "mine").manifest.classes == ["blau", "gruen", "rot"]
+    inputs = RunFolder(tmp_path / "runs" / "mine").read_recipe().inputs
+    for name in inputs:  # each value is decoded once, for both processes
+        store = DecodedTable(tmp_path / "runs" / ".cache", inputs, {}).store(name)
+        assert 0 < len(store) == len(store.entries)
 
 
 @pytest.mark.parametrize(

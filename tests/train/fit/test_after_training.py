@@ -66,6 +66,21 @@ def test_where_it_does_not_help_the_papers_rule_stays() -> None:
     assert setting.fit(clean, clean, ("a",)).temperatures == {"a": 1.0}
 
 
+@pytest.mark.parametrize("rows", [10, 20, 40])
+def test_few_rows_that_are_all_answered_rightly_do_not_make_the_answers_certain(rows: int) -> None:
+    """Whatever is chosen, one wrong answer later must not cost many times what it costs by the paper's rule."""
+    labels = np.arange(rows) % 2
+    logits = np.where(np.eye(2)[labels] > 0, 1.5, -1.5)
+    given = Evidence.of(np.array([logits, logits]), np.ones((2, rows), dtype=bool), labels)
+    setting, _ = choose_setting(given, NAMES, np.arange(rows) % 5)
+    fitted = setting.formula(given, NAMES)
+    wrong = [
+        fuse(np.array([[[1.5, -1.5]]] * 2), np.ones((2, 1), dtype=bool), rule).log_probabilities[0, 1]
+        for rule in (fitted, Fusion.paper(NAMES))
+    ]
+    assert wrong[0] > 4 * wrong[1]
+
+
 def test_the_prior_is_counted_once_where_classes_are_unbalanced_and_it_pays() -> None:
     generator = np.random.default_rng(0)
     prior = np.array([0.7, 0.2, 0.1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,19 @@ def test_damaged_features_are_computed_anew(zoo: Zoo, tmp_path: Path) -> None:
     again = FeatureExtractor(loaded.backbone, loaded.settings, tmp_path, CPU)(windows)
     assert seen == [1]
     assert torch.allclose(again, expected, atol=1e-6)
+
+
+def test_features_are_those_of_their_windows_after_the_cache_was_deleted_by_hand(zoo: Zoo, tmp_path: Path) -> None:
+    loaded = zoo.load("bert")
+    from mla_serve.train.pretrained.encoders import FeatureExtractor
+
+    windows = torch.cat([torch.from_numpy(loaded.spec.decode(text, "text")) for text in ("one", "two", "one two")])
+    extractor = FeatureExtractor(loaded.backbone, loaded.settings, tmp_path, CPU)
+    expected = extractor(windows)
+    shutil.rmtree(tmp_path / "features")
+    FeatureExtractor(loaded.backbone, loaded.settings, tmp_path, CPU)(windows[2:])
+    assert torch.allclose(extractor(windows[:2]), expected[:2], atol=1e-6)
+    assert torch.allclose(extractor(windows), expected, atol=1e-6)
 
 
 def test_memory_holds_features_and_not_windows(config: TrainConfig, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
