@@ -30,6 +30,7 @@ from mla_serve.fusion.formula import Array
 FOLDS = 5
 COPIES = 4  # of each row, with modalities dropped
 MOST_CATEGORIES = 254  # that gradient boosting takes
+LEAST = 1e-6  # probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +70,8 @@ class Stacked:
                 model, there = self._model(view, rows), part.present
                 answers[name, view] = np.full((len(labels), self.classes), np.nan)
                 folds = StratifiedKFold(FOLDS, shuffle=True, random_state=self.seed)
-                given = cross_val_predict(
-                    model, _take(rows, there), labels[there], cv=folds, method="predict_log_proba"
-                )
-                answers[name, view][there] = _bounded(given)
+                given = cross_val_predict(model, _take(rows, there), labels[there], cv=folds, method="predict_proba")
+                answers[name, view][there] = _log(given)
                 self.models[name, view] = model.fit(_take(rows, there), labels[there])
         present = {name: part.present for name, part in parts.items()}
         stacked, targets = [self._join(answers, present)], [labels]
@@ -98,13 +97,13 @@ class Stacked:
             part = parts[name]
             found[name, view] = np.full((len(part.present), self.classes), np.nan)
             if part.present.any():
-                given = model.predict_log_proba(_take(part.views()[view], part.present))
-                found[name, view][part.present] = _bounded(given)
+                given = model.predict_proba(_take(part.views()[view], part.present))
+                found[name, view][part.present] = _log(given)
         return found
 
     def predict(self, answers: Mapping[tuple[str, str], Array], present: Mapping[str, Array]) -> Array:
         """Return log-probabilities (N, C) from `answers`, using the modalities that are `present`."""
-        return _bounded(self.last.predict_log_proba(self._join(answers, present)))
+        return _log(self.last.predict_proba(self._join(answers, present)))
 
     def _join(self, answers: Mapping[tuple[str, str], Array], present: Mapping[str, Array]) -> Array:
         return np.hstack([np.where(present[name][:, None], given, np.nan) for (name, _), given in answers.items()])
@@ -134,5 +133,5 @@ def _take(rows: Any, there: Array) -> Any:
     return rows[there] if isinstance(rows, np.ndarray) else rows.loc[there]
 
 
-def _bounded(log_probabilities: Array) -> Array:
-    return np.maximum(log_probabilities, np.log(1e-6))
+def _log(probabilities: Array) -> Array:
+    return np.log(np.maximum(probabilities, LEAST))
