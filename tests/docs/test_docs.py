@@ -180,7 +180,7 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
                     assert line in content
             elif language not in NOT_CODE and reason(content) is None:
                 outputs.append(run_block(language, content.replace(ADDRESS, address), tmp_path))
-    head, trained, both, unclear, asked, client, table = outputs[1:]
+    head, trained, both, unclear, asked, client, table, loaded = outputs[1:]
     assert head.splitlines()[:2] == [
         "id,category,image,description,price,material,made",
         '1000,square,pictures/0.png,"a shape, new",7.11,,2025-05-03',
@@ -193,6 +193,7 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
     assert "['circle', 'triangle', 'square']" in client
     assert re.search(r"^description: \d+ texts", trained, re.MULTILINE)
     assert [row["label"] for row in ast.literal_eval(table.splitlines()[-1])] == ["square", "circle", None]
+    assert loaded.startswith("<Prediction 'circle' ")
 
 
 def run(command: list[str], folder: Path) -> str:
