@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -34,6 +35,7 @@ EXTRAS = {  # extra -> packages of it that are looked for
     "hf": ("transformers", "peft"),
 }
 BUG = 1
+SILENT_S = 10.0
 USAGE = 2  # exit code of every error that the caller can correct
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -209,6 +211,7 @@ def _is_secondary_process() -> bool:
 def _fail(message: str, code: int, *, silent: bool = False) -> NoReturn:
     """Print the message in one line, with --debug after the traceback, and end the process."""
     if silent:
+        time.sleep(SILENT_S)  # torchrun ends the other processes when one has failed, also before they have printed
         sys.exit(code)
     if "--debug" in sys.argv:
         errors.print_exception()

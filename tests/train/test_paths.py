@@ -121,8 +121,8 @@ INTERRUPT = """
 import os, signal, sys
 from mla_serve.train import loop
 keep = loop.Trainer._save_checkpoints
-def stop(self, record):
-    keep(self, record)
+def stop(self, *args, **kwargs):
+    keep(self, *args, **kwargs)
     os.kill(os.getpid(), signal.SIGINT)
 loop.Trainer._save_checkpoints = stop
 sys.argv = ["mla-serve", *sys.argv[1:]]
