@@ -52,9 +52,9 @@ NOT_RUN = {
     "mla-serve evaluate": "needs the data set, which is not in the repository",
     "from datasets import": "needs `datasets` and the network; tests/table/test_find_tables.py reads what it writes",
     "mla-serve train --modalities image audio": "takes minutes of all cores; tests/export/test_export_extension.py extends a bundle",
-    "import pandas as pd\n\nimport mla_serve\n\nframe = pd.read_csv": "needs a table; tests/docs/test_notebook.py does the same",
-    "measured = model.evaluate": "needs the model of the block before; tests/docs/test_notebook.py does the same",
-    "from sklearn.model_selection": "trains several times; tests/test_sklearn.py does the same",
+    "import pandas as pd\n\nimport mla_serve\n\nframe = pd.read_csv": "needs a table; tests/train/test_notebook.py does the same",
+    "measured = model.evaluate": "needs the model of the block before; tests/train/test_notebook.py does the same",
+    "from sklearn.model_selection": "trains several times; tests/train/test_sklearn.py does the same",
     "torchrun": "trains for minutes on all cores; tests/train/distributed/test_distributed.py runs these commands on a small table",
     "mkdir -p ~/": "writes into the home folder; tests/commands/test_commands.py looks at the script",
 }
