@@ -155,6 +155,10 @@ bench-pretrained: .venv/.stamp-dev ## frozen pretrained texts beside pictures: m
 bench-columns: .venv/.stamp-dev ## the encoder of columns beside gradient-boosted trees: make bench-columns ARGS="--data NAME=DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.columns $(ARGS)
 
+.PHONY: bench-table
+bench-table: .venv/.stamp-dev ## a table of files, texts and columns, beside scikit-learn and Ludwig: make bench-table ARGS="--data DIR --label COLUMN"
+	@exec $(BIN)/python -m benchmarks.accuracy.table $(ARGS)
+
 .PHONY: bench-serve
 bench-serve: .venv/.stamp-bench ## compare with other ways of serving, 20 minutes on an idle machine; ARGS=--quick to see that it works
 	@exec $(BIN)/python -m benchmarks.serving.serve --model '$(MODEL)' $(ARGS)

@@ -2,7 +2,7 @@
 
 All three get the same rows, the same frozen features of pictures and texts, and the same cells. mla_serve is trained and
 exported by seed, and asked through its bundle. The recipes of scikit-learn (stacked.py) are fitted on training and
-validation rows together, because they choose nothing on validation. Ludwig (ludwig_peer.py) runs in an environment of
+validation rows together, because they choose nothing on validation. Ludwig (peers/ludwig_table.py) runs in an environment of
 its own, which --ludwig names. Missing modalities are drawn at random, the same draws for all. The test split is asked
 once.
 
@@ -229,7 +229,7 @@ def ask_ludwig(
         present = {f"{name} present": np.array([name in row.values for row in rows]) for name in features}
         _save(folder / FEATURES, {**features, **present})
         _save(folder / MASKS, asked.masks)
-        script = Path(__file__).with_name("ludwig_peer.py").resolve()
+        script = (Path(__file__).parent / "peers" / "ludwig_table.py").resolve()
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         environment.pop("PYTHONPATH", None)
         subprocess.run([str(config.ludwig), str(script), "."], cwd=folder, env=environment, check=True)
@@ -305,7 +305,7 @@ def markdown(config: TableConfig, table: Table, found: Mapping[str, Any]) -> str
         f"# {config.data.name}: beside a stacked recipe of scikit-learn{' and Ludwig' if LUDWIG in systems else ''}\n",
         f"{counts} rows, {len(table.classes)} classes. Accuracy on test in per cent (NLL in nats), mean and standard",
         f"deviation of {config.seeds} seeds; {config.draws} draws of missing modalities. The peers use the same frozen features and",
-        f"cells. {machine()}. `make bench-table`\n",
+        f'cells. {machine()}. `make bench-table ARGS="--data DIR --label {config.label} --encoders image=hf:FOLDER ..."`\n',
         f"| sent | {' | '.join(systems)} |",
         "|---" * (len(systems) + 1) + "|",
     ]

@@ -3,7 +3,7 @@
 Frozen features are its vector inputs, numbers and dates its numbers, categories its categories. A missing modality is an
 empty cell, which Ludwig fills in: with zeros, the mean, or its unknown category.
 
-    python ludwig_peer.py FOLDER        reads rows.json, features.npz, masks.npz; writes answers.npz
+    python ludwig_table.py FOLDER        reads rows.json, features.npz, masks.npz; writes answers.npz
 """
 
 import json
