@@ -197,7 +197,9 @@ def _check_writable(flag: str, target: Path) -> None:
     """Make a folder beside the target and remove it. Raises: ConfigError when it cannot be made."""
     parent = next(folder for folder in target.parents if folder.exists())
     try:
-        Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING}"[:200], dir=parent)).rmdir()
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING}"[:200], dir=parent))
+        with contextlib.suppress(FileNotFoundError):  # another training took it for a leftover
+            made.rmdir()
     except OSError as error:
         named = OSError(error.errno, error.strerror, str(parent))
         raise ConfigError(f"{flag} {target}: {cannot_write(named)}") from error

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def note_use(store: ArrayStore, what: str, settings: Mapping[str, Any], data: Pa
     used_by = [str(data.resolve())] if data else []
     about["data"] = list(dict.fromkeys([*used_by, *about["data"]]))[:MOST_DATA]
     with write_errors(store.folder, FULL_ADVICE):
-        temporary = path.with_name(f".{ABOUT}.{os.getpid()}")
+        temporary = path.with_name(f".{ABOUT}.{os.getpid()}-{threading.get_ident()}")
         temporary.write_text(json.dumps(about, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
         temporary.replace(path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,10 @@ def test_use_is_noted_with_the_newest_data_first(cache: Path) -> None:
 def test_a_negative_age_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--older -1"):
         run(CacheConfig(cache=tmp_path, older=-1))
+
+
+def test_several_trainings_of_one_process_note_their_use_at_once(tmp_path: Path) -> None:
+    store = ArrayStore(tmp_path / "decoded" / "text-1", "<f4")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: note_use(store, "decoded text", {}, tmp_path), range(200)))
+    assert [path.name for path in store.folder.glob(".about*")] == []
