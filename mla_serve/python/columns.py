@@ -13,6 +13,8 @@ from mla_serve.errors import InputError, UnknownField
 from mla_serve.inputs import Input
 from mla_serve.payloads import is_missing
 from mla_serve.python.values import to_plain, to_value
+from mla_serve.table.faults import InvalidValue
+from mla_serve.table.files import read_file
 from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
 
 FILE_ROLES = ("image", "audio")
@@ -57,8 +59,12 @@ class Columns:
             )
         return [column for column in columns if column not in self._known]
 
-    def read(self, sample: Mapping[str, Any], folder: Path) -> Values:
-        """Read the values of a sample by modality; missing ones are left out. Args: folder, of relative paths."""
+    def read(self, sample: Mapping[str, Any], folder: Path, *, of_table: bool) -> Values:
+        """Read the values of a sample by modality; missing ones are left out.
+
+        Args: folder, of relative paths; of_table, whether the sample is a row of a table. A text in a table may come from
+        anybody, so a path in it may not leave the folder.
+        """
         found, cells = Values({}, {}), {}
         for name, value in sample.items():
             if name not in self.names or is_missing(value):
@@ -68,15 +74,23 @@ class Columns:
                 cells[name] = to_plain(value)
             else:
                 modality = str(role.modality) if role and role.modality else name
-                self._read_one(modality, _place(value, role, folder), folder, found)
+                self._read_one(modality, value, role, folder, of_table, found)
         self._read_cells(cells, folder, found)
         return found
 
-    def _read_one(self, modality: str, value: Any, folder: Path, found: Values) -> None:
+    def _read_one(
+        self, modality: str, value: Any, role: ColumnRole | None, folder: Path, of_table: bool, found: Values
+    ) -> None:
+        spec = self._inputs[modality]
         try:
-            found.values[modality] = to_value(modality, value, self._inputs[modality], folder)
+            if of_table and spec.sent_as == "file" and isinstance(value, str):
+                found.values[modality] = read_file(value, folder.resolve(), role.subfolder if role else "")
+            else:
+                found.values[modality] = to_value(modality, _place(value, role, folder), spec, folder)
         except InputError as error:
             found.faults[modality] = error.message
+        except InvalidValue as error:
+            found.faults[modality] = str(error)
 
     def _read_cells(self, cells: Mapping[str, Any], folder: Path, found: Values) -> None:
         """Read cells by the schema, as in training; without a schema they are taken as they are."""

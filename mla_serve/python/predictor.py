@@ -223,7 +223,7 @@ class Predictor:
             if is_missing(sample.get(column)):
                 faults.add(place, f"no label in the column {column!r}; fill it, or give label='COLUMN'")
                 continue
-            found = self._columns.read(sample, faults.folder)
+            found = self._columns.read(sample, faults.folder, of_table=True)
             for modality, fault in found.faults.items():
                 faults.add_value(place, modality, fault)
             with faults.collecting(place, column):
@@ -278,7 +278,7 @@ class Predictor:
         """Decode one sample. Args: strict, refuse unknown names: the columns of a table were checked before."""
         if strict:
             self._columns.check_names(sample.keys())
-        found = self._columns.read(sample, folder)
+        found = self._columns.read(sample, folder, of_table=not strict)
         arrays, faults = {}, dict(found.faults)
         for name in self._graphs.names:
             if name in found.values:

@@ -93,7 +93,7 @@ def test_every_form_of_a_payload_gives_the_same_probabilities(
     expected = model.predict_proba({kind: sample[kind]})
     for name, value in FORMS[kind](sample[kind], tmp_path / "file").items():
         given = pd.DataFrame({kind: pd.Series([value], dtype=object)}) if table else {kind: value}
-        found = np.asarray(model.predict_proba(given)).ravel()
+        found = np.asarray(model.predict_proba(given, folder=tmp_path)).ravel()
         np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
 
 
@@ -147,7 +147,7 @@ def test_a_value_that_cannot_be_read_leaves_its_row_to_the_others(
     frame = pd.DataFrame({"image": ["nowhere.png", "nowhere.png", None], "text": [sample["text"], None, None]})
     found = model.predict(frame)
     assert found.probability[0] == pytest.approx(model.predict(text=sample["text"]).probability)
-    assert found.error[0].startswith("image: nowhere.png: cannot be read")
+    assert found.error[0].startswith("image: no file 'nowhere.png'")
     assert found.label.isna().tolist() == [False, True, True]
     assert found.error[2].startswith("image: nothing was given")
     assert model.predict_proba(frame).isna().all(axis=1).tolist() == [False, True, True]
@@ -223,6 +223,18 @@ def test_an_evaluation_counts_right_answers(model: mla_serve.Predictor, rows: li
     assert f">{expected:.3f}<" in measured._repr_html_()
     with pytest.raises(DataError, match=r"^no column 'label'; it has: image, .*; say which with label='COLUMN'"):
         model.evaluate(frame)
+
+
+@pytest.mark.parametrize("path", ["../a.png", "{folder}/../a.png", "/etc/hostname", "~/a.png"])
+def test_a_text_in_a_table_opens_no_file_outside_the_folder(
+    model: mla_serve.Predictor, sample: dict[str, Any], tmp_path: Path, path: str
+) -> None:
+    """A table may come from anybody; what the caller writes as an argument does not."""
+    (tmp_path / "a.png").write_bytes(sample["image"])
+    (folder := tmp_path / "inside").mkdir()
+    (error,) = model.predict(pd.DataFrame({"image": [path.format(folder=folder)]}), folder=folder).error
+    assert "leaves the folder" in error or "no file" in error
+    assert model.predict(image=tmp_path / "a.png") == model.predict(image=sample["image"])
 
 
 def test_a_copy_needs_no_folder(model: mla_serve.Predictor, sample: dict[str, Any]) -> None:
