@@ -7,7 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger("mla_serve")
@@ -34,10 +34,6 @@ class Screen:
         log.info("%s", line)
         if not (log.hasHandlers() and log.isEnabledFor(logging.INFO)):
             self.console.print(line, style=style, soft_wrap=True)
-
-    def show(self, drawing: RenderableType) -> None:
-        """Print a table."""
-        self.console.print(drawing)
 
     @contextlib.contextmanager
     def bar(self, task: str, total: int | None) -> Iterator[Callable[[], None]]:
