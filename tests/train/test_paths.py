@@ -119,6 +119,7 @@ def test_what_is_trained_and_exported_again_is_kept_and_said(work: Path, capsys:
 
 INTERRUPT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background ignores it
 from mla_serve.train import loop
 keep = loop.Trainer._save_checkpoints
 def stop(self, *args, **kwargs):

@@ -32,9 +32,10 @@ class Gate:
     """A job that holds its thread until it is opened."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
+        self.begun, self.event = threading.Event(), threading.Event()
 
     def __call__(self, watch: Stopwatch) -> str:
+        self.begun.set()
         assert self.event.wait(30)
         return "held"
 
@@ -165,9 +166,11 @@ def test_a_thread_that_does_not_come_back_keeps_its_place() -> None:
 
     async def be_stuck() -> None:
         pool, gate = WorkerPool(1, max_queue=0), Gate()
+        job = start(pool, gate)
+        assert await asyncio.to_thread(gate.begun.wait, 30)  # a job that no thread has begun would be dropped
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await pool.run(gate, Stopwatch(), stay)
+                await job
         with pytest.raises(Overloaded):
             pool.check()
         assert pool.longest() > 0
