@@ -20,7 +20,7 @@ class Encoded:
 
     def __init__(self, batch: Batch) -> None:
         """Keep what a turn needs beside the features."""
-        self.rows, self.labels, self.present = batch.rows, batch.labels, batch.present
+        self.rows, self.targets, self.present = batch.rows, batch.targets, batch.present
         self.present_everywhere = batch.present_everywhere
 
     def inputs(self, name: str) -> Tensor:  # noqa: ARG002

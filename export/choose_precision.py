@@ -68,9 +68,9 @@ class Trial:
         predictor = self.open()
         self.inputs = predictor.bundle.inputs
         self.val = _sample_rows(rows.val, VALIDATION_ROWS)
-        self.labels = np.array([predictor.classes.index(row.label) for row in self.val])
+        self.targets = predictor.task.encode([row.label for row in self.val])
         self.outputs = self._run(predictor, predictor.names)
-        self.before = scores(predictor, self.outputs, self.labels)
+        self.before = scores(predictor, self.outputs, self.targets)
 
     def open(self) -> Predictor:
         """Open the bundle in its present state."""
@@ -107,9 +107,9 @@ class Trial:
         outputs = GraphOutputs(
             *(getattr(self.outputs, field.name).copy() for field in dataclasses.fields(GraphOutputs))
         )
-        for field in ("logits", "unfamiliarity", "excess"):
+        for field in ("opinions", "unfamiliarity", "excess"):
             getattr(outputs, field)[m, there] = getattr(part, field)[m] if part else 0.0
-        return outputs, scores(predictor, outputs, self.labels)
+        return outputs, scores(predictor, outputs, self.targets)
 
 
 def export_smaller(
@@ -123,12 +123,12 @@ def export_smaller(
     """
     has_test = "test" in rows.table.splits
     trial = Trial(staging, manifest, rows)
-    measured: dict[str, dict[str, Any]] = {"val": {"rows": len(trial.labels), "before": trial.before}}
+    measured: dict[str, dict[str, Any]] = {"val": {"rows": len(trial.targets), "before": trial.before}}
     if has_test:
         measured["test"] = _on_test(trial.open(), rows.table, "before")
     encoders = {name: _choose_for(trial, name, fixed[name], target) for name in manifest.modalities}
     predictor = trial.open()
-    measured["val"]["after"] = scores(predictor, trial.outputs, trial.labels)
+    measured["val"]["after"] = scores(predictor, trial.outputs, trial.targets)
     if has_test:
         measured["test"] |= _on_test(predictor, rows.table, "after")
     for split, found in measured.items():
@@ -201,7 +201,7 @@ def _candidates(graph: bytes, fixed: Collection[str], windows: Array, target: Pr
 def scores(predictor: Predictor, outputs: GraphOutputs, labels: Array) -> Scores:
     """Score the rows with all their modalities, and with each modality alone: {condition: {score: value}}."""
     found = evaluate(
-        outputs.logits, outputs.present, labels, predictor.bundle.fusion, (DEFAULT_RULE,), excess=outputs.excess
+        outputs.opinions, outputs.present, labels, predictor.bundle.fusion, (DEFAULT_RULE,), excess=outputs.excess
     )
     shown = [condition for condition in ("full", *predictor.names) if condition in found]
     return {condition: {key: found[condition][DEFAULT_RULE][key] for key in SHOWN_SCORES} for condition in shown}
@@ -209,7 +209,7 @@ def scores(predictor: Predictor, outputs: GraphOutputs, labels: Array) -> Scores
 
 def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
     split_run = run_rows(predictor, table.splits["test"], "test", table.fingerprint, table.faults)
-    return {"rows": len(split_run.labels), when: scores(predictor, split_run.outputs, split_run.labels)}
+    return {"rows": len(split_run.targets), when: scores(predictor, split_run.outputs, split_run.targets)}
 
 
 def _losses(before: Scores, after: Scores, conditions: Sequence[str]) -> list[float]:
@@ -233,11 +233,11 @@ def _recompute_golden(predictor: Predictor) -> tuple[list[Any], float]:
 
     A service compares its own probabilities with these when it starts.
     """
-    golden, expected = predictor.bundle.manifest.golden, predictor.bundle.golden_probabilities()
+    golden, expected = predictor.bundle.manifest.golden, predictor.bundle.golden_answers()
     if not golden:
         return golden, 0.0
     given = predictor.replay()
-    again = [one.model_copy(update={"probabilities": p.tolist()}) for one, p in zip(golden, given, strict=True)]
+    again = [one.model_copy(update={"answer": p.tolist()}) for one, p in zip(golden, given, strict=True)]
     return again, float(np.abs(given - expected).max())
 
 

@@ -86,7 +86,7 @@ def export_extension(
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": package_versions(),
             "modalities": {**base.manifest.modalities, **modalities},
-            "fusion": FusionParameters(**dataclasses.asdict(folder.read_fusion())),
+            "fusion": FusionParameters(**folder.read_fusion().to_dict()),
             "conformal": facts["conformal"],
             "unfamiliar": unfamiliar,
             "golden": [*base.manifest.golden, *golden],
@@ -188,15 +188,15 @@ def _write_golden(
     for sample, number in zip(samples, numbers, strict=False):
         decoded = {n: predictor.decode_one(n, p) for n, p in sample.items() if n in predictor.names}
         outputs = predictor.run_graphs([decoded])
-        own = np.zeros((len(recipe.inputs), 1, len(recipe.classes)), dtype=np.float32)
+        own = np.zeros((len(recipe.inputs), 1, recipe.task.outputs), dtype=np.float32)
         for m, (name, spec) in enumerate(recipe.inputs.items()):
             if name in sample:
                 windows = torch.from_numpy(spec.decode(sample[name], name))
-                own[m, 0] = strategy.logits(name, windows).mean(0).numpy()
+                own[m, 0] = strategy.opinions(name, windows).mean(0).numpy()
         present = np.array([[name in sample] for name in fusion.temperatures])
-        log_p = fuse(np.concatenate([outputs.logits, own]), present, fusion).log_probabilities[0]
+        answer = fusion.task.plain(fuse(np.concatenate([outputs.opinions, own]), present, fusion).answers[0])
         payloads = {n: store_payload(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
-        golden.append(Golden(payloads=payloads, probabilities=np.exp(log_p).tolist()))
+        golden.append(Golden(payloads=payloads, answer=answer.tolist()))
     return golden
 
 
@@ -246,7 +246,7 @@ def _run_subsets(predictor: Predictor, sample: Sample, subsets: Sequence[Sequenc
     one = predictor.run_graphs([predictor.decode(sample)])
     present = np.array([[name in names for names in subsets] for name in predictor.names])
     return GraphOutputs(
-        np.where(present[..., None], one.logits, 0),
+        np.where(present[..., None], one.opinions, 0),
         present,
         np.where(present, one.unfamiliarity, np.nan),
         np.where(present, one.excess, 0),

@@ -5,7 +5,6 @@ The bundle is written to a folder beside the target, and takes its place only wh
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,10 +86,10 @@ def export_run(
             name=facts["name"],
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=package_versions(),
-            classes=list(recipe.classes),
+            task=recipe.task.to_dict(),
             modalities=modalities,
             heads=heads,
-            fusion=FusionParameters(**dataclasses.asdict(fusion)),
+            fusion=FusionParameters(**fusion.to_dict()),
             conformal=facts.get("conformal", {}),
             unfamiliar=REFERENCES if has_references else None,
             golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
@@ -147,11 +146,11 @@ def _write_golden(
     golden = []
     for number, sample in enumerate(samples):
         logits = {
-            n: strategy.logits(n, torch.from_numpy(inputs[n].decode(p, n))).mean(0).numpy() for n, p in sample.items()
+            n: strategy.opinions(n, torch.from_numpy(inputs[n].decode(p, n))).mean(0).numpy() for n, p in sample.items()
         }
-        stacked = np.stack([logits.get(n, np.zeros(strategy.classes, np.float32)) for n in inputs])[:, None]
+        stacked = np.stack([logits.get(n, np.zeros(strategy.task.outputs, np.float32)) for n in inputs])[:, None]
         present = np.array([[n in sample] for n in inputs])
-        p = np.exp(fuse(stacked, present, fusion).log_probabilities[0])
+        answer = fusion.task.plain(fuse(stacked, present, fusion).answers[0])
         payloads = {n: store_payload(value, f"golden/{number}.{n}", staging) for n, value in sample.items()}
-        golden.append(Golden(payloads=payloads, probabilities=p.tolist()))
+        golden.append(Golden(payloads=payloads, answer=answer.tolist()))
     return golden

@@ -77,16 +77,16 @@ def measure_importance(predictor: Predictor, split_run: SplitRun) -> Importance:
     chosen = _choose_rows(split_run, IMPORTANCE_ROWS)
     samples = split_run.samples()
     picked, part = samples.take(chosen), analysis.take(split_run.outputs, chosen)
-    return column_importance(predictor, picked, part, split_run.labels[chosen])
+    return column_importance(predictor, picked, part, split_run.targets[chosen])
 
 
 def _choose_rows(split_run: SplitRun, most: int) -> Array:
-    return np.sort(np.random.default_rng(0).permutation(len(split_run.labels))[:most])
+    return np.sort(np.random.default_rng(0).permutation(len(split_run.targets))[:most])
 
 
 def gather(predictor: Predictor, split_run: SplitRun) -> dict[str, Any]:
     """Measure what the report shows in addition to the manifest's metrics."""
-    outputs, labels = split_run.outputs, split_run.labels
+    outputs, labels = split_run.outputs, split_run.targets
     rows = SPOILED_ROWS_LARGE if _encoder_bytes(predictor) > LARGE else SPOILED_ROWS
     chosen = _choose_rows(split_run, rows)
     samples = split_run.samples()
@@ -118,9 +118,9 @@ def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[d
         there = np.flatnonzero(mask.any(axis=0))
         if len(there):
             log_p.append(
-                analysis.log_probabilities(predictor, analysis.take(split_run.outputs, there), rule, mask[:, there])
+                analysis.fused_answers(predictor, analysis.take(split_run.outputs, there), rule, mask[:, there])
             )
-            labels.append(split_run.labels[there])
+            labels.append(split_run.targets[there])
     return analysis.reliability(np.concatenate(log_p), np.concatenate(labels))
 
 
@@ -152,15 +152,15 @@ def _wrong(predictor: Predictor, split_run: SplitRun, mask: Array) -> list[dict[
     some = np.flatnonzero(mask.any(axis=0))
     if not len(some):
         return []
-    log_p = analysis.log_probabilities(predictor, analysis.take(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
+    log_p = analysis.fused_answers(predictor, analysis.take(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
     answers, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
-    wrong = np.flatnonzero(answers != split_run.labels[some])
+    wrong = np.flatnonzero(answers != split_run.targets[some])
     return [
         {
             "row": int(some[b]),
             "id": split_run.rows[some[b]].id,
             "place": format_place(split_run.rows[some[b]].place),
-            "label": predictor.classes[split_run.labels[some[b]]],
+            "label": predictor.classes[split_run.targets[some[b]]],
             "answer": predictor.classes[answers[b]],
             "probability": float(confidence[b]),
             "outputs": [name for name, there in zip(predictor.names, mask[:, some[b]], strict=True) if there],

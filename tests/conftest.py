@@ -24,6 +24,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Array, AudioInput, ColumnsInput, ImageInput, Input, Payload, TextInput, VectorInput
 from mla_serve.inputs.columns import Column
 from mla_serve.output.replacing import staging_folder
+from mla_serve.tasks import Classes, Task
 
 CLASSES = ("red", "green", "blue")
 KINDS = {"image": "image", "audio": "audio", "text": "text", "vector": "vector"}
@@ -105,26 +106,27 @@ def write_bundle(
     seed: int = 0,
     golden: int = 2,
     inputs: Mapping[str, Input] | None = None,
+    task: Task | None = None,
     **changes: Any,
 ) -> Path:
     """Write a bundle and return its folder.
 
-    Args: modalities, {name: kind}; inputs, to read some of them in another way; changes, fields of the manifest to set.
+    Args: modalities, {name: kind}; inputs, to read some of them in another way; task, default: the classes; changes, fields of the manifest to set.
     """
-    generator = np.random.default_rng(seed)
+    generator, task = np.random.default_rng(seed), task or Classes(tuple(classes))
     readers = {name: (inputs or {}).get(name) or INPUTS[kind]() for name, kind in modalities.items()}
     name = target.name.replace("-", "_")
     with staging_folder(target, name) as folder:
         fields = {name: _write_modality(folder, name, reader, generator) for name, reader in readers.items()}
-        (folder / "head.onnx").write_bytes(head_graph(generator, len(classes)))
+        (folder / "head.onnx").write_bytes(head_graph(generator, task.outputs))
         samples = [{name: reader.generate(generator) for name, reader in readers.items()} for _ in range(golden)]
         stored = [_store(folder, index, sample) for index, sample in enumerate(samples)]
-        uniform = [1 / len(classes)] * len(classes)
+        before = [0.5] * task.outputs
         manifest = Manifest(
             name=name,
             created="2026-01-01T00:00:00Z",
             versions={"mla_serve": "0.1.0"},
-            classes=list(classes),
+            task=task.to_dict(),
             modalities=fields,  # type: ignore[arg-type]
             heads={"head": "head.onnx"},
             fusion={  # type: ignore[arg-type]
@@ -132,7 +134,7 @@ def write_bundle(
                 "sharpness": 1.5,
                 "scales": {"1": 1.0, "2": 1.2},
             },
-            golden=[{"payloads": payloads, "probabilities": uniform} for payloads in stored],  # type: ignore[misc]
+            golden=[{"payloads": payloads, "answer": before} for payloads in stored],  # type: ignore[misc]
             golden_source="generated",
             tolerance=1e-4,
             parity={},
@@ -141,7 +143,7 @@ def write_bundle(
             files={},
         )
         write_manifest(folder, manifest)
-        manifest = _with_probabilities(folder, manifest, samples).model_copy(update=changes)
+        manifest = _with_answers(folder, manifest, samples).model_copy(update=changes)
         write_manifest(folder, Manifest.model_validate(manifest.model_dump()))
     return target
 
@@ -167,14 +169,11 @@ def _store(folder: Path, index: int, sample: Mapping[str, Payload]) -> dict[str,
     return stored
 
 
-def _with_probabilities(folder: Path, manifest: Manifest, samples: Sequence[Mapping[str, Payload]]) -> Manifest:
+def _with_answers(folder: Path, manifest: Manifest, samples: Sequence[Mapping[str, Payload]]) -> Manifest:
     if not samples:
         return manifest
-    predictions = Predictor(Bundle.load(folder)).predict(samples, top_k=len(manifest.classes))
-    golden = [
-        each.model_copy(update={"probabilities": [prediction.by_label()[label] for label in manifest.classes]})
-        for each, prediction in zip(manifest.golden, predictions, strict=True)
-    ]
+    answers = Predictor(Bundle.load(folder)).replay().tolist()
+    golden = [each.model_copy(update={"answer": own}) for each, own in zip(manifest.golden, answers, strict=True)]
     return manifest.model_copy(update={"golden": golden})
 
 

@@ -108,7 +108,7 @@ def train_encoder(
     for split in ("val", "test"):
         cells, labels = _cells(planned.rows[split], spec, modality, planned.recipe.classes, most=None)
         with torch.no_grad():
-            answers = strategy.logits(modality, torch.from_numpy(cells)).argmax(dim=1).numpy()
+            answers = strategy.opinions(modality, torch.from_numpy(cells)).argmax(dim=1).numpy()
         scores[split] = float(np.mean(answers == labels))
     return scores | {"seconds": seconds}, spec, modality, planned.recipe.classes
 

@@ -27,10 +27,11 @@ import numpy as np
 from benchmarks.accuracy.defaults_report import write_report
 from benchmarks.shared import write_whole
 from mla_serve.console import console, main
-from mla_serve.evaluation.scores import expected_calibration_error, macro_f1
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row, Table, read_table
+from mla_serve.tasks.base import expected_calibration_error
+from mla_serve.tasks.classes import macro_f1
 
 RARE = 3  # every third class is a rare one
 VECTORS = "vectors"  # generated
@@ -189,7 +190,7 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
 
     from mla_serve.train.config import TrainConfig
     from mla_serve.train.fit.after_training import fit_shift
-    from mla_serve.train.loop import Trainer, modality_logits
+    from mla_serve.train.loop import Trainer, modality_opinions
     from mla_serve.train.plan import make_plan
     from mla_serve.train.run_folder import RunFolder
 
@@ -208,10 +209,10 @@ def train_cell(cell: Cell, config: DefaultsConfig) -> dict[str, Any]:
     shares = np.exp(balance.log_prior)
 
     def scored(fusion: Fusion) -> dict[str, float]:
-        logits, present = modality_logits(strategy, samples["test"], trainer.device)
+        logits, present = modality_opinions(strategy, samples["test"], trainer.device)
         there = present.any(axis=0)
-        log_p = fuse(logits[:, there], present[:, there], fusion).log_probabilities
-        return scores(log_p, samples["test"].labels.numpy()[there], shares)
+        log_p = fuse(logits[:, there], present[:, there], fusion).answers
+        return scores(log_p, samples["test"].targets.numpy()[there], shares)
 
     def report(record: dict[str, Any]) -> None:
         paper = dataclasses.replace(Fusion.paper(tuple(plan.recipe.inputs)), prior_shift=balance.head_shift)
@@ -248,10 +249,10 @@ def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe:
     from mla_serve.train.fit.after_training import class_prior
     from mla_serve.train.fit.cross_validate import choose_setting
     from mla_serve.train.fit.evidence import Evidence
-    from mla_serve.train.loop import modality_logits
+    from mla_serve.train.loop import modality_opinions
 
-    logits, present = modality_logits(strategy, samples["val"], next(strategy.parameters()).device)
-    evidence = Evidence.of(logits, present, samples["val"].labels.numpy())
+    logits, present = modality_opinions(strategy, samples["val"], next(strategy.parameters()).device)
+    evidence = Evidence.of(logits, present, samples["val"].targets.numpy())
     names = tuple(recipe.inputs)
     prior = class_prior(samples["train"], len(recipe.classes))
     setting, _ = choose_setting(evidence, names, make_folds(rows, 0).number, prior)

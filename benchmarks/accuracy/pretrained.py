@@ -124,7 +124,7 @@ def score(predictor: Predictor, split_run: SplitRun, kept: Sequence[bool]) -> Sc
     """Score the kept rows: {condition: {rule: {score: value}}}."""
     outputs, rows = split_run.outputs, np.asarray(kept)
     scored = evaluate(
-        outputs.logits[:, rows], outputs.present[:, rows], split_run.labels[rows], predictor.bundle.fusion, RULES,
+        outputs.opinions[:, rows], outputs.present[:, rows], split_run.targets[rows], predictor.bundle.fusion, RULES,
         excess=outputs.excess[:, rows],
     )  # fmt: skip
     return {condition: scored[condition] for condition in SHOWN}
@@ -136,9 +136,9 @@ def answered_right(predictor: Predictor, split_run: SplitRun) -> dict[str, str]:
     for condition in SHOWN:
         mask = outputs.present & np.array([[condition in ("full", name)] for name in predictor.names])
         there = mask.any(axis=0)
-        fused = fuse(outputs.logits[:, there], mask[:, there], fusion, excess=outputs.excess[:, there])
+        fused = fuse(outputs.opinions[:, there], mask[:, there], fusion, excess=outputs.excess[:, there])
         right = np.zeros(len(there), dtype=int)
-        right[there] = fused.log_probabilities.argmax(axis=1) == split_run.labels[there]
+        right[there] = fused.answers.argmax(axis=1) == split_run.targets[there]
         found[condition] = "".join(map(str, right))
     return found
 

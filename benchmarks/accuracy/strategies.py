@@ -177,7 +177,7 @@ def train_cell(cell: Cell, work: Path) -> None:
     from mla_serve.train.allocator import keep_freed_memory
     from mla_serve.train.config import TrainConfig
     from mla_serve.train.fit.after_training import class_prior
-    from mla_serve.train.loop import Diverged, modality_logits
+    from mla_serve.train.loop import Diverged, modality_opinions
     from mla_serve.train.plan import make_plan
 
     torch.set_num_threads(1)
@@ -208,16 +208,16 @@ def train_cell(cell: Cell, work: Path) -> None:
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
     shares = class_prior(samples["train"], len(plan.recipe.classes))
     scored: dict[str, tuple[Array, Array]] = {
-        split: modality_logits(strategy, samples[split], trainer.device) for split in ("val", "test")
+        split: modality_opinions(strategy, samples[split], trainer.device) for split in ("val", "test")
     }
-    fitted = _fit(*scored["val"], samples["val"].labels.numpy(), names, plan.rows["val"], shares)
+    fitted = _fit(*scored["val"], samples["val"].targets.numpy(), names, plan.rows["val"], shares)
     fusion = dataclasses.replace(fitted, native=strategy.native, bias=strategy.native_bias())
     conditions = {
-        "val": _conditions(*scored["val"], samples["val"].labels.numpy(), fusion, _masks(plan.rows["val"], names)),
-        "test": _conditions(*scored["test"], samples["test"].labels.numpy(), fusion, {}, MASKS),
+        "val": _conditions(*scored["val"], samples["val"].targets.numpy(), fusion, _masks(plan.rows["val"], names)),
+        "test": _conditions(*scored["test"], samples["test"].targets.numpy(), fusion, {}, MASKS),
     }
     logits = trainer.folder.path / "test.npz"
-    np.savez_compressed(logits, logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].labels)
+    np.savez_compressed(logits, logits=scored["test"][0], present=scored["test"][1], labels=samples["test"].targets)
     (trainer.folder.path / "last.pt").unlink(missing_ok=True)
     named = [f"{name}={encoder}" for name, encoder in plan.recipe.encoders.items()] if cell.encoders else []
     results = dataclasses.asdict(cell) | cost | {

@@ -112,7 +112,7 @@ def _right(one: Results, rule: str) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for condition, masks in conditions(stored["present"], tuple(fusion.temperatures), {}, MASKS):
         if condition in SHOWN:
-            answers = (fuse(stored["logits"], mask, fusion, rule).log_probabilities.argmax(axis=1) for mask in masks)
+            answers = (fuse(stored["logits"], mask, fusion, rule).answers.argmax(axis=1) for mask in masks)
             counts = np.sum([each == stored["labels"] for each in answers], axis=0, dtype=np.uint8)
             found[condition] = {"draws": len(masks), "right": counts.tobytes()}
     return found

@@ -28,11 +28,12 @@ from benchmarks.shared import machine, write_results
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.console import console, main
-from mla_serve.evaluation.scores import conditions, score
+from mla_serve.evaluation.scores import conditions
 from mla_serve.evaluation.splits import run_rows
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row, Table, TableOptions, read_payload, read_table
+from mla_serve.tasks import Classes
 from mla_serve.train.config import TrainConfig
 
 OURS, IMPUTED, DROPPED, LUDWIG = "mla_serve", "stacked", "stacked, rows dropped", "ludwig"
@@ -185,7 +186,7 @@ def ask_ours(bundle: Path, asked: Asked, table: Table) -> Answers:
             there = mask.any(axis=0)
             given = mask[order][:, there]
             excess = outputs.excess[:, there]
-            found[condition].append(fuse(outputs.logits[:, there], given, fusion, excess=excess).log_probabilities)
+            found[condition].append(fuse(outputs.opinions[:, there], given, fusion, excess=excess).answers)
     return found
 
 
@@ -272,10 +273,10 @@ def measure_seed(config: TableConfig, seed: int) -> tuple[Table, Asked, dict[str
 
 def right_by_row(asked: Asked, condition: str, answers: Sequence[Array]) -> Array:
     """Return for each row the share of draws in which it is answered rightly, (B,); NaN where nothing is there."""
-    right = np.full((len(answers), len(asked.labels)), np.nan)
+    right = np.full((len(answers), len(asked.targets)), np.nan)
     for k, (mask, log_p) in enumerate(zip(asked.masks[condition], answers, strict=True)):
         there = mask.any(axis=0)
-        right[k, there] = log_p.argmax(axis=1) == asked.labels[there]
+        right[k, there] = log_p.argmax(axis=1) == asked.targets[there]
     shares: Array = right.mean(axis=0)
     return shares
 
@@ -289,7 +290,7 @@ def summarise(asked: Asked, seeds: Sequence[Mapping[str, Answers]]) -> dict[str,
         kept = ~np.isnan(ours).any(axis=0)
         for system in seeds[0]:
             scores = [
-                [score(log_p, asked.labels[mask.any(axis=0)]) for mask, log_p in zip(masks, one[system][condition], strict=True)]
+                [Classes().score(log_p, asked.targets[mask.any(axis=0)]) for mask, log_p in zip(masks, one[system][condition], strict=True)]
                 for one in seeds
             ]  # fmt: skip
             by_seed = {

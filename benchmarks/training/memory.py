@@ -220,7 +220,7 @@ def in_memory(samples: Samples) -> Samples:
         columns[name] = dataclasses.replace(
             column, windows=windows, start=column.start[:IN_MEMORY], count=count, payloads=payloads
         )
-    return Samples(samples.labels[:IN_MEMORY], columns)
+    return Samples(samples.targets[:IN_MEMORY], columns)
 
 
 def _steps(plan: Plan, samples: Samples) -> Iterator[float]:

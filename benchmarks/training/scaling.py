@@ -132,7 +132,7 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     from mla_serve.evaluation.scores import evaluate
     from mla_serve.fusion.formula import Fusion
     from mla_serve.train.data.batches import TrainingBatch
-    from mla_serve.train.loop import modality_logits
+    from mla_serve.train.loop import modality_opinions
     from mla_serve.train.recipe import Recipe
     from mla_serve.train.strategies import Options
 
@@ -158,8 +158,8 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
         return strategy.step(TrainingBatch(samples, torch.arange(rows), generator, device, augment={}))
 
     def validate() -> object:
-        logits, present = modality_logits(strategy, samples, device)
-        return evaluate(logits, present, samples.labels.numpy(), Fusion.paper(tuple(inputs)), ["paper"])
+        logits, present = modality_opinions(strategy, samples, device)
+        return evaluate(logits, present, samples.targets.numpy(), Fusion.paper(tuple(inputs)), ["paper"])
 
     return train_step, validate
 

@@ -66,7 +66,7 @@ def plain_step(recipe: Recipe) -> Step:
     def step(batch: TrainingBatch) -> None:
         for name, encoder in encoders.items():
             parts[name].zero_grad()
-            loss(head(encoder(batch.inputs(name))), batch.labels[batch.present[name]]).backward()
+            loss(head(encoder(batch.inputs(name))), batch.targets[batch.present[name]]).backward()
             parts[name].step()
 
     return step
@@ -129,7 +129,7 @@ def time_loop(name: str, config: SpeedConfig, pipe: Connection) -> None:
             began, rows = time.process_time(), 0
             for batch in block:
                 step(batch)
-                rows += len(batch.labels)
+                rows += len(batch.targets)
             pipe.send(rows / (time.process_time() - began))
 
 

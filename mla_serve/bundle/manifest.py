@@ -25,8 +25,10 @@ from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Input, Payload
 from mla_serve.inputs.base import NAME_PATTERN
+from mla_serve.tasks import TASKS, Task, task_from_dict
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
 MANIFEST = "manifest.json"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,7 +57,7 @@ class FusionParameters(_Strict):
     scales: dict[str, Positive]
     discounts: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     shares: dict[Name, Positive] = {}
-    prior: list[Positive] = []
+    prior: list[Annotated[float, Field(allow_inf_nan=False)]] = []
     prior_once: bool = False
     prior_shift: list[Annotated[float, Field(allow_inf_nan=False)]] = []
     shift_scale: Positive = 1.0
@@ -70,11 +72,11 @@ class Golden(_Strict):
     """One sample that is replayed at start.
 
     payloads: by modality, a text, a list of numbers, cells by column, or the name of a file of the bundle.
-    probabilities: (C,), from torch at export, or from the exported graphs when their precision is not fp32.
+    answer: (A,), see Task.plain, from torch at export, or from the exported graphs when their precision is not fp32.
     """
 
     payloads: dict[Name, StoredPayload]
-    probabilities: list[float]
+    answer: list[float]
 
 
 class Manifest(_Strict):
@@ -84,7 +86,8 @@ class Manifest(_Strict):
     name: str
     created: str
     versions: dict[str, str]
-    classes: Annotated[list[str], Field(min_length=2)]
+    task: dict[str, Any]
+    """What is predicted, see Task.to_dict."""
     modalities: Annotated[dict[Name, Modality], Field(min_length=1)]
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
@@ -106,6 +109,11 @@ class Manifest(_Strict):
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     sha256: str = ""
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes or labels; none for a number."""
+        return [*self.task.get("classes", []), *self.task.get("labels", [])]
+
     def digest(self) -> str:
         """Hash all fields except the hash."""
         return _digest(self.model_dump(mode="json"))
@@ -120,7 +128,8 @@ class Bundle:
         self.manifest = manifest
         self._files = files
         self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
-        self.fusion = Fusion(**manifest.fusion.model_dump())
+        self.task = read_task(manifest)
+        self.fusion = Fusion(**manifest.fusion.model_dump(), task=self.task)
         self.prediction_sets = PredictionSets(manifest.conformal)
         self.references = self._read_references(manifest.unfamiliar)
 
@@ -147,9 +156,9 @@ class Bundle:
             for golden in self.manifest.golden
         ]
 
-    def golden_probabilities(self) -> np.ndarray[Any, Any]:
-        """Return the probabilities of the golden samples at export: (B, C)."""
-        return np.array([golden.probabilities for golden in self.manifest.golden])
+    def golden_answers(self) -> np.ndarray[Any, Any]:
+        """Return the answers to the golden samples at export: (B, A), see Task.plain."""
+        return np.array([golden.answer for golden in self.manifest.golden])
 
     def _golden_payload(self, name: str, value: StoredPayload) -> Payload:
         in_file = self.inputs[name].sent_as == "file"
@@ -202,10 +211,12 @@ def _read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from None
     version = content.get("format") if isinstance(content, dict) else None
-    if version != FORMAT:
-        raise BundleError(f"{path}: format {version!r}, this version reads {FORMAT}; export the bundle again")
+    if version not in READABLE:
+        raise BundleError(
+            f"{path}: format {version!r}, this version reads {' and '.join(map(str, READABLE))}; export the bundle again"
+        )
     try:
-        manifest = Manifest.model_validate(content)
+        manifest = Manifest.model_validate(_upgrade(content) if version == 1 else content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -213,6 +224,29 @@ def _read_manifest(folder: Path) -> Manifest:
     if _digest(content) != manifest.sha256:
         raise BundleError(f"{path}: its content does not match its sha256; it was changed after the export")
     return manifest
+
+
+def _upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a manifest of format 1, which knew no task but classes, as format 2. Its sha256 stays."""
+    fields = {key: value for key, value in content.items() if key != "classes"} | {"format": FORMAT}
+    golden = [
+        {"answer" if key == "probabilities" else key: value for key, value in one.items()}
+        for one in content.get("golden", [])
+    ]
+    return fields | {"task": {"name": "classes", "classes": content.get("classes", [])}, "golden": golden}
+
+
+def read_task(manifest: Manifest) -> Task:
+    """Return what the bundle predicts. Raises: BundleError for a task that this version does not know."""
+    try:
+        task = task_from_dict(manifest.task)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{MANIFEST}: the task {manifest.task.get('name')!r} cannot be read ({error!r}); known are {', '.join(TASKS)}"
+        ) from None
+    if task.name == "classes" and len(task.names) < 2:
+        raise BundleError(f"{MANIFEST}: has {len(task.names)} classes, expected two at least; export the bundle again")
+    return task
 
 
 def _read_verified(folder: Path, name: str, sha256: str) -> bytes:
@@ -262,18 +296,19 @@ def _check_consistency(manifest: Manifest) -> None:
         raise BundleError(
             f"{MANIFEST}: the native rule {manifest.fusion.native!r} is not known; known are {sorted(RULES)}"
         )
-    if len(manifest.fusion.bias) not in (0, len(manifest.classes)):
-        raise BundleError(f"{MANIFEST}: has a bias for {len(manifest.fusion.bias)} of {len(manifest.classes)} classes")
+    outputs = read_task(manifest).outputs
+    if len(manifest.fusion.bias) not in (0, outputs):
+        raise BundleError(f"{MANIFEST}: has a bias for {len(manifest.fusion.bias)} of {outputs} outputs of a head")
     for name, values in (("prior", manifest.fusion.prior), ("prior_shift", manifest.fusion.prior_shift)):
-        if len(values) not in (0, len(manifest.classes)):
-            raise BundleError(f"{MANIFEST}: has a {name} for {len(values)} of {len(manifest.classes)} classes")
+        if len(values) not in (0, outputs):
+            raise BundleError(f"{MANIFEST}: has {len(values)} numbers as {name}, expected {outputs}")
     if manifest.fusion.prior_once and not manifest.fusion.prior:
-        raise BundleError(f"{MANIFEST}: counts the classes' prior once, but has none")
+        raise BundleError(f"{MANIFEST}: counts the prior once, but has none")
     if any(scores != sorted(scores) for rules in manifest.conformal.values() for scores in rules.values()):
         raise BundleError(f"{MANIFEST}: the conformal scores are not sorted")
     for golden in manifest.golden:
-        if not golden.payloads or set(golden.payloads) - names or len(golden.probabilities) != len(manifest.classes):
-            raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and classes")
+        if not golden.payloads or set(golden.payloads) - names or len(golden.answer) != outputs:
+            raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and the task")
         for name, payload in golden.payloads.items():
             kind = INPUTS.get(manifest.modalities[name].kind)
             if kind is not None and kind.sent_as == "file" and payload not in list(manifest.files):

@@ -14,7 +14,7 @@ from mla_serve.bundle.results import DEFAULT_TOP_K, LabelProbability, Opinion, P
 from mla_serve.bundle.runtime import Session, open_session, warn_of_fallback
 from mla_serve.errors import BundleError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.fusion.explain import explain
-from mla_serve.fusion.formula import Fused, entropy_of, log_softmax, shift_prior
+from mla_serve.fusion.formula import Fused, answers_alone
 from mla_serve.fusion.rules import DEFAULT_RULE, RULES, TEMPERED, fuse
 from mla_serve.inputs import Array, Payload
 
@@ -54,13 +54,13 @@ def _finite(name: str, rows: Array) -> Array:
 class GraphOutputs:
     """The outputs of the graphs for B samples.
 
-    logits: (M, B, C), 0 where absent.
+    opinions: (M, B, O), the outputs of the heads, 0 where absent.
     present: (M, B) bool.
     unfamiliarity: (M, B), percentile of the score among the validation scores, 0 to 1; NaN where absent or not known.
     excess: (M, B), how far the score lies above those of validation, see Reference.excess; 0 where absent or not known.
     """
 
-    logits: Array
+    opinions: Array
     present: Array
     unfamiliarity: Array
     excess: Array
@@ -83,7 +83,7 @@ class Predictor:
         Raises: BundleError when a graph does not load or does not fit the manifest.
         """
         self.bundle = bundle
-        self.classes = bundle.manifest.classes
+        self.task = bundle.task
         self.names = tuple(bundle.manifest.modalities)
         modalities = bundle.manifest.modalities
         self._encoders = {
@@ -94,6 +94,11 @@ class Predictor:
             self._check_fit(name)
         warn_of_fallback(providers, self.providers)
         self._batch = ENCODE_BATCH if self.providers[0] == "CPUExecutionProvider" else GPU_BATCH
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes or labels; none for a number."""
+        return self.task.names
 
     @property
     def providers(self) -> list[str]:
@@ -156,7 +161,7 @@ class Predictor:
         return _finite(name, means)
 
     def head(self, name: str, features: Array) -> Array:
-        """Turn one modality's features (B, D) into logits (B, C) by its head.
+        """Turn one modality's features (B, D) into its opinions (B, O) by its head.
 
         Raises: NotFinite.
         """
@@ -170,7 +175,7 @@ class Predictor:
         encode = hooks.encode or self.encode
         shape = len(self.names), len(samples)
         outputs = GraphOutputs(
-            np.zeros((*shape, len(self.classes)), dtype=np.float32),
+            np.zeros((*shape, self.task.outputs), dtype=np.float32),
             np.array([[name in sample for sample in samples] for name in self.names]),
             np.full(shape, np.nan),
             np.zeros(shape),
@@ -180,7 +185,7 @@ class Predictor:
             if there.any():
                 try:
                     features = encode(name, [sample[name] for sample in samples if name in sample])
-                    outputs.logits[m, there] = self.head(name, features)
+                    outputs.opinions[m, there] = self.head(name, features)
                 except NotFinite as error:
                     raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
                 if reference := self.bundle.references.by_modality.get(name):
@@ -273,33 +278,30 @@ class Predictor:
         Raises: InputError for options that do not fit.
         """
         self.check_options(rule, top_k, coverage)
-        fusion, (logits, present) = self.bundle.fusion, (outputs.logits, outputs.present)
-        fused, influence = explain(logits, present, fusion, rule, outputs.excess)
-        predictions = self._predictions(
-            fused.log_probabilities, self._opinions(outputs, fused, influence, rule), rule, top_k
-        )
+        fusion, (opinions, present) = self.bundle.fusion, (outputs.opinions, outputs.present)
+        fused, influence = explain(opinions, present, fusion, rule, outputs.excess)
+        predictions = self._predictions(fused.answers, self._opinions(outputs, fused, influence, rule), rule, top_k)
         if coverage is None:
             return predictions
-        inside = self.bundle.prediction_sets.choose(fused.log_probabilities, present, self.names, rule, coverage)
+        inside = self.bundle.prediction_sets.choose(fused.answers, present, self.names, rule, coverage)
         return [
             dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
-            for prediction, log_p, chosen in zip(predictions, fused.log_probabilities, inside, strict=True)
+            for prediction, log_p, chosen in zip(predictions, fused.answers, inside, strict=True)
         ]
 
     def _labels(self, log_p: Array, chosen: Array) -> list[str]:
         """List the chosen classes, the most probable first."""
         return [self.classes[c] for c in np.argsort(-log_p, kind="stable") if chosen[c]]
 
-    def _temperatures(self, rule: str) -> Array:
-        """Return the temperature of each opinion, (M, 1, 1): the fitted one for rules that use it, else 1."""
-        fitted = self.bundle.fusion.temperatures if rule in TEMPERED else dict.fromkeys(self.names, 1.0)
-        return np.array([fitted[name] for name in self.names])[:, None, None]
-
     def _opinions(self, outputs: GraphOutputs, fused: Fused, influence: Array, rule: str) -> list[dict[str, Opinion]]:
         """Return the opinion of each present modality, by sample."""
-        alone = log_softmax(outputs.logits.astype(np.float64) / self._temperatures(rule))
-        alone = shift_prior(alone, self.bundle.fusion)
-        weights, influences, nats = fused.weights.tolist(), influence.tolist(), entropy_of(alone).tolist()
+        fusion = self.bundle.fusion
+        alone = answers_alone(outputs.opinions, fusion, fusion.temperatures if rule in TEMPERED else None)
+        weights, influences, nats = (
+            fused.weights.tolist(),
+            influence.tolist(),
+            self.task.answer_entropy(alone).tolist(),
+        )
         best, highest, unfamiliarity = (
             alone.argmax(-1).tolist(),
             np.exp(alone.max(-1)).tolist(),
@@ -327,7 +329,11 @@ class Predictor:
         """Make the prediction of each sample. Args: log_probabilities (B, C); opinions, by sample."""
         orders = np.argsort(-log_probabilities, kind="stable")[:, : top_k or DEFAULT_TOP_K].tolist()
         rows = zip(
-            orders, np.exp(log_probabilities).tolist(), entropy_of(log_probabilities).tolist(), opinions, strict=True
+            orders,
+            np.exp(log_probabilities).tolist(),
+            self.task.answer_entropy(log_probabilities).tolist(),
+            opinions,
+            strict=True,
         )
         return [
             Prediction(
@@ -343,7 +349,7 @@ class Predictor:
         ]
 
     def replay(self) -> Array:
-        """Predict the golden samples by the default rule without excess, as the export did: probabilities (B, C).
+        """Answer the golden samples by the default rule without excess, as the export did: (B, A), see Task.plain.
 
         Raises: BundleError when a sample cannot be read, or gives no finite logits.
         """
@@ -351,7 +357,7 @@ class Predictor:
         try:
             decoded = [self.decode(sample) for sample in self.bundle.golden_samples()]
             outputs = self.run_graphs(decoded)
-            return np.exp(fuse(outputs.logits, outputs.present, self.bundle.fusion).log_probabilities)
+            return self.task.plain(fuse(outputs.opinions, outputs.present, self.bundle.fusion).answers)
         except NotFinite as error:
             raise BundleError(f"{folder}: golden samples {error.rows}: {error}; export it again") from None
         except InputError as error:
@@ -365,7 +371,7 @@ class Predictor:
         """
         if not self.bundle.manifest.golden:
             return 0.0
-        difference = float(np.abs(self.replay() - self.bundle.golden_probabilities()).max())
+        difference = float(np.abs(self.replay() - self.bundle.golden_answers()).max())
         if not difference <= self.bundle.manifest.tolerance:
             raise BundleError(
                 f"{self.bundle.folder}: the golden samples differ from their probabilities at export by {difference:.2g}, "
@@ -392,8 +398,8 @@ class Predictor:
                 f"{self.bundle.folder}: the input, encoder and head of {name} do not fit together "
                 f"({type(error).__name__}: {' '.join(str(error).split())}); export the bundle again"
             ) from error
-        if shape != (1, len(self.classes)):
+        if shape != (1, self.task.outputs):
             raise BundleError(
                 f"{self.bundle.folder}: the head of {name} gives {shape} for one sample, expected "
-                f"{(1, len(self.classes))}; export the bundle again"
+                f"{(1, self.task.outputs)}; export the bundle again"
             )

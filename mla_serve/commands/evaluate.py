@@ -73,7 +73,7 @@ def run(config: EvaluateConfig) -> None:
     results = score_split(predictor, split_run, config.draws, config.fusion, config.coverage)
     results |= measure_more(predictor, split_run, config.draws, config.fusion)
     if config.corruptions:
-        given = (split_run.samples(), split_run.outputs, split_run.labels, config.fusion)
+        given = (split_run.samples(), split_run.outputs, split_run.targets, config.fusion)
         results["corruptions"] = analysis.corruption_curves(predictor, *given)
     if config.json:
         json.dump(results, sys.stdout, indent=1)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.evaluation.scores import BINS, drop, mean_scores, score
-from mla_serve.fusion.formula import Array, log_softmax, shift_prior
+from mla_serve.evaluation.scores import drop, mean_scores
+from mla_serve.fusion.formula import Array, answers_alone
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
 from mla_serve.inputs.corruptions import SEVERITIES
+from mla_serve.tasks.base import BINS
 
 CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
 RESAMPLES = 500
@@ -22,9 +23,9 @@ BATCH = 128  # rows that are decoded at a time
 Scores = dict[str, Any]
 
 
-def log_probabilities(predictor: Predictor, outputs: GraphOutputs, rule: str, mask: Array) -> Array:
-    """Fuse only the modalities in mask (M, B), one True per column at least: log-probabilities (B, C)."""
-    return fuse(outputs.logits, mask, predictor.bundle.fusion, rule, outputs.excess).log_probabilities
+def fused_answers(predictor: Predictor, outputs: GraphOutputs, rule: str, mask: Array) -> Array:
+    """Fuse only the modalities in mask (M, B), one True per column at least: answers (B, A)."""
+    return fuse(outputs.opinions, mask, predictor.bundle.fusion, rule, outputs.excess).answers
 
 
 def concatenate(batches: Sequence[GraphOutputs]) -> GraphOutputs:
@@ -78,7 +79,7 @@ def intervals(
         drawn = generator.integers(len(there), size=(RESAMPLES, len(there)))
         found[condition] = {}
         for rule in rules:
-            log_p = log_probabilities(predictor, take(outputs, there), rule, mask[:, there])
+            log_p = fused_answers(predictor, take(outputs, there), rule, mask[:, there])
             right = log_p.argmax(axis=1) == labels[there]
             nll = -log_p[np.arange(len(there)), labels[there]]
             found[condition][rule] = {"accuracy": interval_95(right[drawn]), "nll": interval_95(nll[drawn])}
@@ -190,15 +191,15 @@ def _corrupt_rows(
     starts = range(0, len(there), BATCH)
     batches = [predictor.run_graphs([corrupt(b) for b in there[at : at + BATCH]]) for at in starts]
     corrupted, merged = concatenate(batches), take(outputs, there)
-    for field in ("logits", "unfamiliarity", "excess"):
+    for field in ("opinions", "unfamiliarity", "excess"):
         getattr(merged, field)[m] = getattr(corrupted, field)[m]
     return merged
 
 
 def _scores_with(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], m: int) -> Scores:
     """Score modality m by itself, and every rule on all modalities."""
-    alone = shift_prior(log_softmax(outputs.logits[m].astype(np.float64)), predictor.bundle.fusion)
-    found: Scores = {"alone": score(alone, labels)}
+    alone = answers_alone(outputs.opinions, predictor.bundle.fusion)[m]
+    found: Scores = {"alone": predictor.task.score(alone, labels)}
     known = outputs.unfamiliarity[m]
     if not np.isnan(known).any():
         found["alone"]["unfamiliarity"] = float(known.mean())
@@ -213,4 +214,4 @@ def take(outputs: GraphOutputs, rows: Array) -> GraphOutputs:
 
 def _score(predictor: Predictor, outputs: GraphOutputs, labels: Array, rule: str, mask: Array) -> dict[str, float]:
     there = np.flatnonzero(mask.any(axis=0))
-    return score(log_probabilities(predictor, take(outputs, there), rule, mask[:, there]), labels[there])
+    return predictor.task.score(fused_answers(predictor, take(outputs, there), rule, mask[:, there]), labels[there])

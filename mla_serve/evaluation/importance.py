@@ -6,13 +6,14 @@ the model can still read the other one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.evaluation.analysis import log_probabilities, take
-from mla_serve.fusion.formula import Array, log_softmax
+from mla_serve.evaluation.analysis import fused_answers, take
+from mla_serve.fusion.formula import Array, answers_alone
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import ColumnsInput, Payload
 
@@ -45,13 +46,13 @@ def _losses(
     """Shuffle one column at a time. Args: cells (B, P); outputs and labels of the same rows; m, the modality."""
     generator = np.random.default_rng(0)
     orders = [generator.permutation(len(cells)) for _ in range(SHUFFLES)]
-    before, found = _true_log_probabilities(predictor, outputs, labels, m), {}
+    before, found = _mean_log_likelihoods(predictor, outputs, labels, m), {}
     for column, numbers in spec.slices.items():
         after = []
         for order in orders:
             shuffled = cells.copy()
             shuffled[:, numbers] = cells[order][:, numbers]
-            after.append(_true_log_probabilities(predictor, _run(predictor, shuffled, outputs, m), labels, m))
+            after.append(_mean_log_likelihoods(predictor, _run(predictor, shuffled, outputs, m), labels, m))
         alone, fused = before - np.mean(after, axis=0)
         found[column] = {"alone": float(alone), "fused": float(fused)}
     return found
@@ -61,13 +62,14 @@ def _run(predictor: Predictor, cells: Array, outputs: GraphOutputs, m: int) -> G
     """Run other cells of one modality through its graph; keep the outputs of the other modalities."""
     own = predictor.run_graphs([{predictor.names[m]: row[None]} for row in cells])
     merged = take(outputs, np.arange(len(cells)))
-    for field in ("logits", "unfamiliarity", "excess"):
+    for field in ("opinions", "unfamiliarity", "excess"):
         getattr(merged, field)[m] = getattr(own, field)[m]
     return merged
 
 
-def _true_log_probabilities(predictor: Predictor, outputs: GraphOutputs, labels: Array, m: int) -> Array:
-    """Return the mean log-probability of the true labels, of modality m alone and fused: (2,)."""
-    alone = log_softmax(outputs.logits[m].astype(np.float64))
-    fused = log_probabilities(predictor, outputs, DEFAULT_RULE, outputs.present)
-    return np.array([each[np.arange(len(labels)), labels].mean() for each in (alone, fused)])
+def _mean_log_likelihoods(predictor: Predictor, outputs: GraphOutputs, labels: Array, m: int) -> Array:
+    """Return the mean log-likelihood of the true labels, of modality m alone and fused: (2,)."""
+    fusion = dataclasses.replace(predictor.bundle.fusion, prior_shift=())
+    alone = answers_alone(outputs.opinions, fusion)[m]
+    fused = fused_answers(predictor, outputs, DEFAULT_RULE, outputs.present)
+    return np.array([-fusion.task.nll(each, labels).mean() for each in (alone, fused)])

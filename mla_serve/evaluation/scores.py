@@ -10,41 +10,10 @@ import numpy as np
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
 from mla_serve.fusion.rules import fuse
 
-BINS = 15  # of the expected calibration error
 MISSING_RATES = (20, 50, 80)  # percent of the modalities that are dropped
 ALL_PATTERNS_UP_TO = 6  # modalities; with more, only patterns of one and of all modalities are measured
 ChooseSets = Callable[[Array, Array, str], Array]
 """(log-probabilities (B, C), present (M, B), rule) -> labels of the prediction sets (B, C) bool."""
-
-
-def score(log_probabilities: Array, labels: Array) -> dict[str, float]:
-    """Score predictions (B, C) against labels (B,): accuracy, macro-F1, NLL in nats, Brier score and ECE, as fractions."""
-    p = np.exp(log_probabilities)
-    answers = p.argmax(axis=1)
-    right = answers == labels
-    one_hot = np.eye(p.shape[1])[labels]
-    return {
-        "accuracy": float(right.mean()),
-        "macro_f1": macro_f1(answers, labels),
-        "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        "brier": float(np.square(p - one_hot).sum(axis=1).mean()),
-        "ece": expected_calibration_error(p.max(axis=1), right),
-    }
-
-
-def macro_f1(answers: Array, labels: Array) -> float:
-    """Average the F1 score over the classes that occur in answers or labels, both (B,)."""
-    classes = np.union1d(answers, labels)
-    hits = np.array([np.sum((answers == c) & (labels == c)) for c in classes])
-    sizes = np.array([np.sum(answers == c) + np.sum(labels == c) for c in classes])
-    return float(np.mean(2 * hits / sizes))
-
-
-def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS) -> float:
-    """Average |accuracy - confidence| over equal-width bins, by the number in each (Naeini et al., AAAI 2015)."""
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(right))
 
 
 def patterns(count: int) -> Array:
@@ -87,9 +56,9 @@ def conditions(
 
 
 def evaluate(
-    logits: Array,
+    opinions: Array,
     present: Array,
-    labels: Array,
+    targets: Array,
     fusion: Fusion,
     rules: Sequence[str],
     masks: Mapping[str, Array] | None = None,
@@ -97,7 +66,7 @@ def evaluate(
     excess: Array | None = None,
     choose_sets: ChooseSets | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Score logits (M, B, C) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
+    """Score opinions (M, B, O) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
 
     Args: excess (M, B), for the rules that use it; choose_sets, which adds the coverage and the average size of the
     prediction sets to the scores.
@@ -107,7 +76,7 @@ def evaluate(
     for condition, drawn in conditions(present, names, masks or {}, draws):
         results[condition] = {
             rule: mean_scores(
-                [_score_masked(logits, mask, labels, fusion, rule, excess, choose_sets) for mask in drawn]
+                [_score_masked(opinions, mask, targets, fusion, rule, excess, choose_sets) for mask in drawn]
             )
             for rule in rules
         }
@@ -115,9 +84,9 @@ def evaluate(
 
 
 def _score_masked(
-    logits: Array,
+    opinions: Array,
     mask: Array,
-    labels: Array,
+    targets: Array,
     fusion: Fusion,
     rule: str,
     excess: Array | None,
@@ -125,11 +94,11 @@ def _score_masked(
 ) -> dict[str, float]:
     scored = mask.any(axis=0)
     excess = None if excess is None else excess[:, scored]
-    log_p = fuse(logits[:, scored], mask[:, scored], fusion, rule, excess).log_probabilities
-    found = score(log_p, labels[scored])
+    answers = fuse(opinions[:, scored], mask[:, scored], fusion, rule, excess).answers
+    found = fusion.task.score(answers, targets[scored])
     if choose_sets is not None:
-        inside = choose_sets(log_p, mask[:, scored], rule)
-        found["coverage"] = float(inside[np.arange(len(log_p)), labels[scored]].mean())
+        inside = choose_sets(answers, mask[:, scored], rule)
+        found["coverage"] = float(inside[np.arange(len(answers)), targets[scored]].mean())
         found["set_size"] = float(inside.sum(axis=1).mean())
     return found
 

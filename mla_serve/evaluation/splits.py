@@ -59,12 +59,12 @@ class Payloads(Sequence[Mapping[str, Payload]]):
 class SplitRun:
     """One split of a data set and what the graphs gave for it.
 
-    labels are (B,); fingerprint is that of the data; notes say what was left out of the whole table because of faults.
+    targets are (B, ...); fingerprint is that of the data; notes say what was left out of the whole table because of faults.
     """
 
     split: str
     rows: Sequence[Row]
-    labels: Array
+    targets: Array
     outputs: GraphOutputs
     fingerprint: str
     notes: Sequence[str] = ()
@@ -110,8 +110,8 @@ def run_rows(
     faults.raise_if_any()
     if not kept:
         raise DataError(f"--split {split}: every row has a fault; {faults.write_list() or 'correct them'}")
-    labels = np.array([predictor.classes.index(row.label) for row in kept])
-    return SplitRun(split, kept, labels, outputs, fingerprint)
+    targets = predictor.task.encode([row.label for row in kept])
+    return SplitRun(split, kept, targets, outputs, fingerprint)
 
 
 def _own_values(row: Row, names: Sequence[str]) -> Row:
@@ -133,9 +133,9 @@ def score_split(
         return bundle.prediction_sets.choose(log_p, present, names, rule, coverage)
 
     results = evaluate(
-        outputs.logits,
+        outputs.opinions,
         outputs.present,
-        split_run.labels,
+        split_run.targets,
         bundle.fusion,
         rules,
         masks_of(split_run.rows, names),
@@ -154,9 +154,9 @@ def score_split(
 
 def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str]) -> dict[str, Any]:
     """Measure more than the conditions: a curve over missing rates, leave one out, bootstrap intervals, confusion."""
-    outputs, labels, names = split_run.outputs, split_run.labels, predictor.names
+    outputs, labels, names = split_run.outputs, split_run.targets, predictor.names
     masks = [(name, drawn[0]) for name, drawn in conditions(outputs.present, names, masks_of(split_run.rows, names))]
-    log_p = analysis.log_probabilities(predictor, outputs, DEFAULT_RULE, outputs.present)
+    log_p = analysis.fused_answers(predictor, outputs, DEFAULT_RULE, outputs.present)
     return {
         "missing_rates": analysis.missing_curve(predictor, outputs, labels, rules, draws),
         "leave_one_out": analysis.leave_one_out(predictor, outputs, labels, rules),

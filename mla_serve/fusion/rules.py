@@ -1,11 +1,11 @@
-"""Every rule that fuses the logits of the modalities, in RULES. A new rule is a function here and its entry there,
-and one in TEMPERED if it divides the logits by the fitted temperatures.
+"""Every rule that fuses the opinions of the modalities, in RULES. A new rule is a function here and its entry there, one in
+TEMPERED if it divides opinions by the fitted temperatures, and one in FOR_CLASSES if it takes no other task.
 
 REST, the command line and the page offer whatever is in RULES. A bundle offers prediction sets for the rules that were in
 RULES when it was trained.
 
-A rule takes logits (M, B, C) with zeros where absent, present (M, B) bool, the fitted parameters, and the excess (M, B) of
-novelty.py. Symbols: B batch, M modalities, C classes.
+A rule takes opinions (M, B, O), the outputs of the heads with zeros where absent, present (M, B) bool, the fitted parameters, and the
+excess (M, B) of novelty.py. Symbols: B batch, M modalities, O outputs of a head.
 
 `calibrated` is the whole formula, and `undiscounted` the formula without discounts; both are in formula.py. Special cases
 of the formula, apart from the prior in `product_prior`:
@@ -30,75 +30,81 @@ from mla_serve.fusion.formula import (
     Fusion,
     calibrated,
     entropy_weights,
-    log_softmax,
+    equal_weights,
     shift_prior,
     sum_in_order,
     undiscounted,
     weighted_sum,
 )
+from mla_serve.tasks import Classes, Task
 
 
-def paper(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+def paper(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
     """Weight by entropy with every parameter 1: MLA, section 3.3."""
-    return weighted_sum(logits, entropy_weights(logits, present))
+    eta = fusion.task.natural(opinions)
+    return weighted_sum(eta, entropy_weights(fusion.task.entropy(eta), present), fusion.task)
 
 
-def mean_logit(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Average the logits."""
-    return weighted_sum(logits, entropy_weights(logits, present, sharpness=0.0))
+def mean_logit(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+    """Average the natural parameters: for classes and labels, the logits."""
+    task = fusion.task
+    return weighted_sum(task.natural(opinions), equal_weights(present, 1), task)
 
 
-def mean_prob(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Average the probabilities: a mixture."""
-    weights = entropy_weights(logits, present, sharpness=0.0)
-    log_p = log_softmax(logits)
-    peak = np.where(present[..., None], log_p, -np.inf).max(axis=0)
-    mixture = np.einsum("mb,mbc->bc", weights, np.exp(np.where(present[..., None], log_p, peak) - peak))
-    return Fused(log_softmax(np.log(np.maximum(mixture, 1e-300)) + peak), weights)
+def mean_prob(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+    """Average the distributions: a mixture."""
+    task, weights = fusion.task, equal_weights(present, 1)[..., 0]
+    return Fused(task.mix(task.answers(task.natural(opinions)), weights), weights)
 
 
-def product(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Multiply the probabilities and normalise: a product of experts."""
-    return weighted_sum(logits, entropy_weights(logits, present, sharpness=0.0), present.sum(axis=0))
+def product(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+    """Multiply the distributions and normalise: a product of experts."""
+    task = fusion.task
+    return weighted_sum(task.natural(opinions), equal_weights(present, 1), task, present.sum(axis=0))
 
 
-def product_prior(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
-    """Multiply the probabilities, but count the prior of the classes once instead of once per modality."""
-    fused = product(logits, present, fusion, excess)
-    prior = np.log(fusion.prior or np.ones(logits.shape[2]))
-    corrected = fused.log_probabilities - (present.sum(axis=0) - 1)[:, None] * prior
-    return Fused(log_softmax(corrected), fused.weights)
+def product_prior(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
+    """Multiply the distributions, but count the prior once instead of once per modality."""
+    if not len(fusion.prior):
+        return product(opinions, present, fusion, excess)
+    task, prior = fusion.task, fusion.task.prior_parameters(fusion.prior)
+    evidence = task.without_prior(task.natural(opinions), prior)
+    alone = (present.sum(axis=0) == 1)[:, None, None]
+    evidence = np.where(alone, task.natural(opinions) - prior, evidence)  # an opinion by itself is answered as it is
+    return weighted_sum(evidence, equal_weights(present, 1), task, present.sum(axis=0), prior)
 
 
-def sum_logit(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Sum the logits, and count once the bias that each of them contains.
+def sum_logit(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+    """Sum the outputs of the heads, and count once the bias that each of them contains.
 
     This is what a joint linear head on the concatenated features gives, with zeros for missing modalities.
     """
     counts = present.sum(axis=0)[:, None]
-    repeated_bias = (counts - 1) * np.array(fusion.bias or np.zeros(logits.shape[2]))
-    return Fused(log_softmax(logits.sum(axis=0) - repeated_bias), present / counts.T)  # `fuse` put zeros where absent
+    repeated_bias = (counts - 1) * np.array(fusion.bias or np.zeros(opinions.shape[2]))
+    joint = opinions.sum(axis=0) - repeated_bias  # `fuse` put zeros where absent
+    return Fused(fusion.task.answers(fusion.task.natural(joint)), present / counts.T)
 
 
-def native(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
+def native(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:
     """Apply the rule that the training strategy was made for."""
-    return RULES[fusion.native](logits, present, fusion, excess)
+    return RULES[fusion.native](opinions, present, fusion, excess)
 
 
-def static(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Average the logits with fixed weights, fitted to the validation accuracy of each modality by itself."""
+def static(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+    """Average the natural parameters with fixed weights, fitted to how good each modality is by itself on validation."""
     shares = np.where(present, fusion.column(fusion.shares, 1.0), 0.0)
-    return weighted_sum(logits, shares / sum_in_order(shares))
+    return weighted_sum(fusion.task.natural(opinions), (shares / sum_in_order(shares))[..., None], fusion.task)
 
 
-def energy(logits: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
-    """Weight by energy, 0.1 logsumexp(z): QMF, ICML 2023. The weights do not sum to 1.
+def energy(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
+    """Weight by energy, 0.1 logsumexp(z): QMF, ICML 2023. The weights do not sum to 1. For classes only.
 
     An energy can be negative, but a negative weight would reverse the opinion, so it is raised to 1e-6.
     """
-    peak = logits.max(axis=-1, keepdims=True)
-    log_sum = peak[..., 0] + np.log(np.exp(logits - peak).sum(axis=-1))
-    return weighted_sum(logits, np.where(present, np.maximum(0.1 * log_sum, 1e-6), 0.0))
+    peak = opinions.max(axis=-1, keepdims=True)
+    log_sum = peak[..., 0] + np.log(np.exp(opinions - peak).sum(axis=-1))
+    weights = np.where(present, np.maximum(0.1 * log_sum, 1e-6), 0.0)[..., None]
+    return weighted_sum(fusion.task.natural(opinions), weights, fusion.task)
 
 
 Rule = Callable[[Array, Array, Fusion, Array], Fused]
@@ -119,15 +125,23 @@ RULES: dict[str, Rule] = {
     )
 }
 DEFAULT_RULE = "calibrated"
-TEMPERED = ("calibrated", "undiscounted")  # rules that divide the logits by the fitted temperatures
+TEMPERED = ("calibrated", "undiscounted")  # rules that divide opinions by the fitted temperatures
+FOR_CLASSES = ("energy",)
 
 
-def fuse(logits: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, excess: Array | None = None) -> Fused:
-    """Fuse the logits of each sample's present modalities by a named rule, in float64.
+def rules_for(task: Task) -> tuple[str, ...]:
+    """List the rules that can fuse the opinions of a task."""
+    return tuple(rule for rule in RULES if rule not in FOR_CLASSES or isinstance(task, Classes))
 
-    Args: logits (M, B, C), ignored where absent; present (M, B) bool, one True per column at least; rule, a key of RULES;
-    excess (M, B) >= 0, how unfamiliar each input is (see Reference.excess), 0 when left out.
+
+def fuse(
+    opinions: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, excess: Array | None = None
+) -> Fused:
+    """Fuse the opinions of each sample's present modalities by a named rule, in float64.
+
+    Args: opinions (M, B, O), the outputs of the heads, ignored where absent; present (M, B) bool, one True per column at least; rule, a
+    key of RULES; excess (M, B) >= 0, how unfamiliar each input is (see Reference.excess), 0 when left out.
     """
     excess = np.zeros(present.shape) if excess is None else np.where(present, excess, 0.0)
-    fused = RULES[rule](np.where(present[..., None], logits, 0.0).astype(np.float64), present, fusion, excess)
-    return Fused(shift_prior(fused.log_probabilities, fusion), fused.weights)
+    fused = RULES[rule](np.where(present[..., None], opinions, 0.0).astype(np.float64), present, fusion, excess)
+    return Fused(shift_prior(fused.answers, fusion), fused.weights)

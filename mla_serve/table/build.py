@@ -21,6 +21,7 @@ from mla_serve.table.rows import build_row, check_classes, check_ids, check_leng
 from mla_serve.table.schema import Schema
 from mla_serve.table.split import SHARE, split_rows
 from mla_serve.table.split_names import SPLITS
+from mla_serve.tasks import Classes
 
 FEW_REASONS = 5  # why columns are ignored, in a message
 RARE = 10  # rows of a class from which little can be learned
@@ -65,7 +66,7 @@ def table_from_lines(
         hints += find_shared_values(splits, modalities)
     lost = describe_lost_classes((row for _, row in built), classes)
     notes = (*lines.notes, *said, *lost, *hints)
-    return Table(folder, modalities, splits, classes, fingerprint, notes, schema, faults)
+    return Table(folder, modalities, splits, Classes(classes), fingerprint, notes, schema, faults)
 
 
 def _single_columns(schema: Schema) -> dict[str, str]:

@@ -11,6 +11,7 @@ from mla_serve.inputs import Payload
 from mla_serve.table.cells import Value
 from mla_serve.table.faults import Faults, Place, abbreviate
 from mla_serve.table.schema import Schema
+from mla_serve.tasks import Label, Task
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Row:
     """
 
     id: str
-    label: str
+    label: Label
     values: Mapping[str, Value]
     present: Mapping[str, frozenset[str]]
     groups: Mapping[str, str]
@@ -37,7 +38,7 @@ class Table:
 
     modalities: those that occur, name -> kind, in a stable order: image, audio, text, then as declared.
     splits: name -> rows in the order of the table; a missing split has no key.
-    classes: the labels of train, sorted, as numbers where all are integers.
+    task: what the labels are.
     fingerprint: sha256 of the tables and dataset.json, not of the media.
     notes: a line for each split that has another name, and for each file that was not read.
     faults: those found so far, all of rows and values that were left out; decoding adds to them.
@@ -47,11 +48,16 @@ class Table:
     folder: Path
     modalities: Mapping[str, str]
     splits: Mapping[str, tuple[Row, ...]]
-    classes: tuple[str, ...]
+    task: Task
     fingerprint: str
     notes: tuple[str, ...] = ()
     schema: Schema = field(default=Schema(), compare=False)
     faults: Faults = field(default_factory=Faults, compare=False, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes or labels; none for a number."""
+        return self.task.names
 
 
 def leave_out(rows: Iterable[Row], faults: Faults) -> tuple[Row, ...]:

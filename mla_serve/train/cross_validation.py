@@ -12,36 +12,36 @@ import numpy as np
 
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.analysis import interval_95
-from mla_serve.evaluation.scores import score
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.faults import FaultPolicy, Faults
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.tasks import Task
 from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.decode import decode_table
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.device import pick_device
-from mla_serve.train.loop import modality_logits
+from mla_serve.train.loop import modality_opinions
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan, choose_all_inputs
 from mla_serve.train.run import train_as_planned
 
 FOLDS = "folds.json"
 """File of the run folder with the result."""
-RESAMPLES = 1000
+RESAMPLES = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldAnswers:
-    """Answers to the rows of one fold: log-probabilities (N, C) by condition, where it has a modality; labels (N,)."""
+    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; targets (N, ...)."""
 
-    log_probabilities: Mapping[str, Array]
+    answers: Mapping[str, Array]
     present: Mapping[str, Array]
-    labels: Array
+    targets: Array
 
 
 def check_folds(config: TrainConfig, rows: int) -> None:
@@ -63,7 +63,7 @@ def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], N
     rows = [*planned.rows["train"], *planned.rows["val"]]
     check_folds(config, len(rows))
     folds = make_folds(rows, config.seed, config.folds)
-    answers = []
+    answers, task = [], planned.recipe.task
     config.runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".folds-", dir=config.runs) as temporary:
         inside = dataclasses.replace(config, runs=Path(temporary), cache=cache_folder(config), resume=False)
@@ -71,8 +71,8 @@ def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], N
             unseen = [row for row, number in zip(rows, folds.number, strict=True) if number == fold]
             seen = [row for row, number in zip(rows, folds.number, strict=True) if number != fold]
             answers.append(_answer_fold(inside, planned, seen, unseen))
-            report(f"fold {fold + 1} of {config.folds}: accuracy {_accuracy(answers[-1]):.3f} on {len(unseen)} rows")
-    return {"folds": config.folds, "rows": len(rows), "note": folds.note, "conditions": _score(answers)}
+            report(f"fold {fold + 1} of {config.folds}: {_main_score(task, answers[-1])} on {len(unseen)} rows")
+    return {"folds": config.folds, "rows": len(rows), "note": folds.note, "conditions": _score(task, answers)}
 
 
 def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> FoldAnswers:
@@ -82,18 +82,18 @@ def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen
     strategy, device = folder.restore(part.recipe.build()), pick_device(config.device)
     strategy.to(device)
     samples = part.samples("test")
-    logits, present = modality_logits(strategy, samples, device)
+    opinions, present = modality_opinions(strategy, samples, device)
     names, fusion = list(strategy.encoders), folder.read_fusion()
     masks = {"full": present} | {
         name: present & (np.arange(len(names)) == m)[:, None] for m, name in enumerate(names) if len(names) > 1
     }
     there = {name: mask.any(axis=0) for name, mask in masks.items()}
-    log_p = {
-        name: fuse(logits[:, there[name]], mask[:, there[name]], fusion).log_probabilities
+    answers = {
+        name: fuse(opinions[:, there[name]], mask[:, there[name]], fusion).answers
         for name, mask in masks.items()
         if there[name].any()
     }
-    return FoldAnswers(log_p, there, samples.labels.numpy())
+    return FoldAnswers(answers, there, samples.targets.numpy())
 
 
 def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> Plan:
@@ -118,20 +118,26 @@ def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: 
     )
 
 
-def _accuracy(answers: FoldAnswers) -> float:
-    return score(answers.log_probabilities["full"], answers.labels[answers.present["full"]])["accuracy"]
+def _main_score(task: Task, answers: FoldAnswers) -> str:
+    name = task.main_scores[0]
+    return f"{name} {task.score(answers.answers['full'], answers.targets[answers.present['full']])[name]:.3f}"
 
 
-def _score(answers: Sequence[FoldAnswers]) -> dict[str, dict[str, Any]]:
-    """Score the answers of all folds together, with a bootstrap interval of the accuracy over rows."""
+def _score(task: Task, answers: Sequence[FoldAnswers]) -> dict[str, dict[str, Any]]:
+    """Score the answers of all folds together, with a bootstrap interval of the main score over rows."""
     scored: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for one in answers for name in one.log_probabilities):
-        parts = [one for one in answers if name in one.log_probabilities]
-        log_p = np.concatenate([one.log_probabilities[name] for one in parts])
-        labels = np.concatenate([one.labels[one.present[name]] for one in parts])
-        right = log_p.argmax(axis=1) == labels
-        drawn = np.random.default_rng(0).integers(len(right), size=(RESAMPLES, len(right)))
-        scored[name] = {"rows": len(right), **score(log_p, labels), "accuracy_95": interval_95(right[drawn])}
+    for name in dict.fromkeys(name for one in answers for name in one.answers):
+        parts = [one for one in answers if name in one.answers]
+        given = np.concatenate([one.answers[name] for one in parts])
+        targets = np.concatenate([one.targets[one.present[name]] for one in parts])
+        main = task.main_scores[0]
+        drawn = np.random.default_rng(0).integers(len(given), size=(RESAMPLES, len(given)))
+        again = np.array([task.score(given[rows], targets[rows])[main] for rows in drawn])
+        scored[name] = {
+            "rows": len(given),
+            **task.score(given, targets),
+            f"{main}_95": interval_95(again[:, None]),
+        }
     return scored
 
 
@@ -141,6 +147,7 @@ def describe_folds(result: Mapping[str, Any]) -> list[str]:
         f"{result['folds']} folds, {result['rows']:,} rows, each answered by a model that has not seen it ({result['note']})"
     ]
     for name, found in result["conditions"].items():
-        low, high = found["accuracy_95"]
-        lines.append(f"  {name}: accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f}), NLL {found['nll']:.3f}")
+        main = next(key.removesuffix("_95") for key in found if key.endswith("_95"))
+        low, high = found[f"{main}_95"]
+        lines.append(f"  {name}: {main} {found[main]:.3f} ({low:.3f} to {high:.3f}), NLL {found['nll']:.3f}")
     return lines

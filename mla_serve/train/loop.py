@@ -30,20 +30,20 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @torch.no_grad()
-def modality_logits(strategy: Strategy, samples: Samples, device: torch.device) -> tuple[Array, Array]:
-    """Return the logits of every modality for decoded rows, averaged over windows.
+def modality_opinions(strategy: Strategy, samples: Samples, device: torch.device) -> tuple[Array, Array]:
+    """Return the opinions of every modality on decoded rows, averaged over windows.
 
-    Returns: logits (M, N, C) float32, 0 where absent; present (M, N) bool.
+    Returns: opinions (M, N, O) float32, 0 where absent; present (M, N) bool.
     """
     strategy.eval()
-    logits = [_column_logits(strategy, name, samples.columns[name], device) for name in strategy.encoders]
+    opinions = [_column_opinions(strategy, name, samples.columns[name], device) for name in strategy.encoders]
     present = [samples.columns[name].present.numpy() for name in strategy.encoders]
-    return torch.stack(logits).numpy(), np.stack(present)
+    return torch.stack(opinions).numpy(), np.stack(present)
 
 
-def _column_logits(strategy: Strategy, name: str, column: Column, device: torch.device) -> Tensor:
-    logits = [strategy.logits(name, part.to(device)).cpu() for part in batches_of(column.windows)]
-    return mean_by_row(torch.cat(logits), column.count)
+def _column_opinions(strategy: Strategy, name: str, column: Column, device: torch.device) -> Tensor:
+    opinions = [strategy.opinions(name, part.to(device)).cpu() for part in batches_of(column.windows)]
+    return mean_by_row(torch.cat(opinions), column.count)
 
 
 def _some(windows: Windows) -> Tensor:
@@ -81,7 +81,7 @@ class Trainer:
         self.samples, self.folder, self.device = samples, folder, device
         self.choices, self.settings, self._clock = choices, choices.settings, clock
         self.epoch, self.steps, self.ended = 0, 0, ""
-        self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0, "nll": math.inf}
+        self.best: dict[str, float] = {"epoch": 0, "nll": math.inf}
         rows = len(samples["train"])
         self.total = self.settings.known_epochs * batches_per_epoch(rows, self.settings.rows_per_step)
         strategy.weight_classes(choices.balance.class_weights)
@@ -189,23 +189,18 @@ class Trainer:
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
     def _validate(self) -> dict[str, Any]:
-        logits, present = modality_logits(self.strategy, self.samples["val"], self.device)
-        fusion = Fusion.paper(tuple(self.strategy.encoders))
+        opinions, present = modality_opinions(self.strategy, self.samples["val"], self.device)
+        task = self.strategy.task
+        fusion = Fusion.paper(tuple(self.strategy.encoders), task)
         fusion = dataclasses.replace(fusion, native=self.strategy.native, bias=self.strategy.native_bias())
         # Validation rows have the class frequencies of training; heads that learned equal ones do not know that yet.
         fusion = dataclasses.replace(fusion, prior_shift=self.choices.balance.head_shift)
-        results = evaluate(logits, present, self.samples["val"].labels.numpy(), fusion, ["native"])
-        accuracy = {
-            name: rules["native"]["accuracy"] for name, rules in results.items() if not name.startswith("missing")
-        }
-        nll = [rules["native"]["nll"] for rules in results.values()]
-        f1 = [rules["native"]["macro_f1"] for name, rules in results.items() if name in accuracy]
-        return {
-            "val": accuracy,
-            "accuracy": float(np.mean(list(accuracy.values()))),
-            "nll": float(np.mean(nll)),
-            "macro_f1": float(np.mean(f1)),
-        }
+        results = evaluate(opinions, present, self.samples["val"].targets.numpy(), fusion, ["native"])
+        scores = {name: rules["native"] for name, rules in results.items()}
+        patterns = {name: found for name, found in scores.items() if not name.startswith("missing")}
+        means = {key: float(np.mean([found[key] for found in patterns.values()])) for key in task.main_scores}
+        nll = float(np.mean([found["nll"] for found in scores.values()]))
+        return {"val": {name: found[task.main_scores[0]] for name, found in patterns.items()}, **means, "nll": nll}
 
     def _is_best(self, record: dict[str, Any]) -> bool:
         """Whether the NLL over all conditions is the lowest so far.
@@ -219,7 +214,7 @@ class Trainer:
         weights = self.strategy.state_dict()
         record["best"] = better
         if better:
-            self.best = {key: record[key] for key in ("epoch", "accuracy", "nll", "macro_f1")}
+            self.best = {key: record[key] for key in ("epoch", "nll", *self.strategy.task.main_scores)}
             self.folder.save(BEST, {"weights": weights, "epoch": self.epoch})
         self.folder.append_line(METRICS, json.dumps(record))
         training = self.strategy.training_state()

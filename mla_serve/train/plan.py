@@ -82,7 +82,7 @@ class Plan:
 
     def samples(self, split: str, encoders: Mapping[str, Encoder] | None = None) -> Samples:
         """Make the samples of a split. Args: encoders, by modality; frozen ones compute features at once."""
-        return make_samples(self.rows[split], self.decoded, self.recipe.inputs, self.recipe.classes, encoders)
+        return make_samples(self.rows[split], self.decoded, self.recipe.inputs, self.recipe.task, encoders)
 
     def load_backbones(self, strategy: Strategy, cache: Path | None, device: torch.device) -> None:
         """Give pretrained encoders their weights."""
@@ -134,7 +134,7 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     notes.add(check_pretrained(rows["train"], pretrained))
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
     recipe = make_recipe(
-        table.classes,
+        table.task,
         inputs,
         encoders,
         settings,

@@ -9,6 +9,7 @@ import torch
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import Input
+from mla_serve.tasks import Task
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.device import pick_device, pick_norm, pick_precision
 from mla_serve.train.encoders import ENCODERS, Encoder
@@ -24,12 +25,12 @@ STRATEGY_OPTIONS = frozenset().union(*(strategy.own_options for strategy in STRA
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Classes, inputs, encoders by name, width D, strategy and its options.
+    """Task, inputs, encoders by name, width D, strategy and its options.
 
     pretrained: modality -> settings, for the encoders that are pretrained; norm: what the others normalise over.
     """
 
-    classes: tuple[str, ...]
+    task: Task
     inputs: Mapping[str, Input]
     encoders: Mapping[str, str]
     width: int
@@ -38,6 +39,11 @@ class Recipe:
     pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
     norm: str = "batch"
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes or labels; none for a number."""
+        return self.task.names
+
     def build(self, seed: int = 0) -> Strategy:
         """Make the modules, freshly initialised.
 
@@ -45,9 +51,14 @@ class Recipe:
         """
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"--strategy {self.strategy}: expected one of {', '.join(STRATEGIES)}")
+        if self.task.name not in STRATEGIES[self.strategy].tasks:
+            able = [name for name, strategy in STRATEGIES.items() if self.task.name in strategy.tasks]
+            raise ConfigError(
+                f"--strategy {self.strategy}: cannot learn the task {self.task.name}; choose one of {', '.join(able)}"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return STRATEGIES[self.strategy].build(self.make_encoders(), len(self.classes), self.options)
+            return STRATEGIES[self.strategy].build(self.make_encoders(), self.task, self.options)
 
     def make_encoders(self) -> dict[str, Encoder]:
         """Make the encoders alone, by torch's global random numbers. Raises: ConfigError for an unknown one."""
@@ -64,7 +75,7 @@ class Recipe:
 
 
 def make_recipe(
-    classes: tuple[str, ...],
+    task: Task,
     inputs: Mapping[str, Input],
     encoders: Mapping[str, str],
     pretrained: Mapping[str, Pretrained],
@@ -78,7 +89,7 @@ def make_recipe(
     """
     named = {name: f"{PREFIX}{settings.source}" for name, settings in pretrained.items()}
     options, norm = pick_options(config), pick_norm(config)
-    return Recipe(classes, inputs, {**encoders, **named}, width, strategy, options, pretrained, norm)
+    return Recipe(task, inputs, {**encoders, **named}, width, strategy, options, pretrained, norm)
 
 
 def pick_encoders(kinds: Mapping[str, str], config: TrainConfig) -> dict[str, str]:

@@ -196,7 +196,7 @@ def _finish(
             "held_out": planned.held_out,
             "left_out": planned.table.faults.to_dicts(),
             "rows": count_rows(planned.rows, planned.recipe.inputs),
-            "fusion": dataclasses.asdict(fitted.fusion),
+            "fusion": fitted.fusion.to_dict(),
             "conformal": fitted.conformal,
             "head_shift": planned.choices.balance.head_shift,
             "best": trainer.best,

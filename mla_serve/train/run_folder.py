@@ -21,6 +21,7 @@ from mla_serve.fusion.formula import Fusion
 from mla_serve.inputs import INPUTS, Payload, list_fields
 from mla_serve.inputs.columns import to_json_cells
 from mla_serve.output.targets import write_errors
+from mla_serve.tasks import task_from_dict
 from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
@@ -125,7 +126,12 @@ class RunFolder:
             self.write_bytes(filename, content)
         fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
         pretrained = {name: dataclasses.asdict(settings) for name, settings in recipe.pretrained.items()}
-        return fields | {"inputs": inputs, "options": dataclasses.asdict(recipe.options), "pretrained": pretrained}
+        return fields | {
+            "task": recipe.task.to_dict(),
+            "inputs": inputs,
+            "options": dataclasses.asdict(recipe.options),
+            "pretrained": pretrained,
+        }
 
     def read_recipe(self) -> Recipe:
         """Rebuild the recipe of a finished run."""
@@ -134,7 +140,8 @@ class RunFolder:
         inputs = {n: INPUTS[i["kind"]].from_fields(i["fields"], read) for n, i in fields["inputs"].items()}
         pretrained = {name: Pretrained(**settings) for name, settings in fields.get("pretrained", {}).items()}
         built = {"inputs": inputs, "options": Options(**fields["options"]), "pretrained": pretrained}
-        return Recipe(**(fields | {"classes": tuple(fields["classes"])} | built))
+        before = {"name": "classes", "classes": fields.pop("classes", [])}  # in runs of older versions
+        return Recipe(**(fields | {"task": task_from_dict(fields.get("task", before))} | built))
 
     def restore(self, strategy: Strategy) -> Strategy:
         """Load the best weights into a freshly built strategy, and turn its encoders into those that are exported."""
@@ -146,7 +153,7 @@ class RunFolder:
 
     def read_fusion(self) -> Fusion:
         """Return the fitted fusion of a finished run."""
-        return Fusion(**self.read_json()["fusion"])
+        return Fusion(**self.read_json()["fusion"], task=self.read_recipe().task)
 
     def write_golden_samples(self, samples: list[dict[str, Payload]]) -> None:
         """Store the payloads of the golden samples: bytes in files, the rest in samples.json."""

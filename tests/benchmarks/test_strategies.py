@@ -119,12 +119,12 @@ def test_missing_modalities_are_averaged_over_what_can_be_missing(
 ) -> None:
     """Numbers outvote words that are always wrong; where each is gone with probability .5, words are alone in 3 of 8."""
 
-    def modality_logits(_: Strategy, samples: Samples, __: torch.device) -> tuple[np.ndarray, np.ndarray]:
-        labels = samples.labels.numpy()
+    def modality_opinions(_: Strategy, samples: Samples, __: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        labels = samples.targets.numpy()
         words, numbers = np.eye(3)[(labels + 1) % 3], 4 * np.eye(3)[labels]
         return np.stack([words, numbers]), np.ones((2, len(labels)), dtype=bool)
 
-    monkeypatch.setattr("mla_serve.train.loop.modality_logits", modality_logits)
+    monkeypatch.setattr("mla_serve.train.loop.modality_opinions", modality_opinions)
     strategies.run(dataclasses.replace(config, only=("mla",)))
     of = {row["condition"]: row for row in grouped(read_rows(config.out))["small"]["mla"]}
     assert of["full"]["accuracy"] == 1

@@ -248,7 +248,7 @@ def test_the_page_and_the_predictor_agree_on_a_sample(page: Any, tiny_model: Pat
     page.get_by_role("button", name="Sample 1").click()
     wait_for_opinions(page, *ALL)
     bundle = Bundle.load(tiny_model)
-    expected = bundle.manifest.classes[bundle.golden_probabilities()[0].argmax()]
+    expected = bundle.manifest.classes[bundle.golden_answers()[0].argmax()]
     page.wait_for_function("label => document.querySelector('.label').textContent === label", arg=expected)
 
 

@@ -40,7 +40,7 @@ def test_what_was_written_is_read(tiny_bundle: Path) -> None:
         name: modality.kind for name, modality in bundle.manifest.modalities.items()
     }
     assert bundle.fusion.sharpness == 1.5
-    assert bundle.golden_probabilities().shape == (2, 3)
+    assert bundle.golden_answers().shape == (2, 3)
 
 
 def test_golden_samples_are_as_a_caller_sends_them(tiny_bundle: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_graph_in_the_place_of_a_file_is_refused(bundle_copy: Path) -> None:
     assert_refused(bundle_copy, "head.onnx")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_an_unknown_version_is_refused(bundle_copy: Path, change_manifest: Change, version: object) -> None:
     change_manifest(bundle_copy, lambda manifest: manifest.update(format=version), seal=False)
     assert_refused(bundle_copy, MANIFEST, f"format {version!r}")
@@ -113,7 +113,7 @@ def test_an_unknown_version_is_refused(bundle_copy: Path, change_manifest: Chang
 def test_an_edited_manifest_is_refused(bundle_copy: Path, change_manifest: Change) -> None:
     original = (bundle_copy / MANIFEST).read_bytes()
     edits: list[Callable[[dict[str, Any]], object]] = [
-        lambda manifest: manifest.update(classes=["red", "blue", "green"]),
+        lambda manifest: manifest["task"].update(classes=["red", "blue", "green"]),
         lambda manifest: manifest["fusion"].update(sharpness=2.0),
         lambda manifest: manifest["modalities"]["image"]["input"].update(max_pixels=10**12),
         lambda manifest: manifest["golden"].clear(),
@@ -129,7 +129,7 @@ def test_an_edited_manifest_is_refused(bundle_copy: Path, change_manifest: Chang
     ("edit", "word"),
     [
         (lambda manifest: manifest.update(surprise=1), "surprise"),
-        (lambda manifest: manifest.update(classes=["one"]), "classes"),
+        (lambda manifest: manifest.pop("task"), "task"),
         (lambda manifest: manifest.update(modalities={}), "modalities"),
         (lambda manifest: manifest.pop("tolerance"), "tolerance"),
         (lambda manifest: manifest["modalities"].update({"../up": manifest["modalities"]["text"]}), "modalities"),
@@ -153,7 +153,7 @@ def test_a_manifest_of_another_shape_is_refused(
         (lambda manifest: manifest["modalities"]["text"]["input"].update(tokenizer="none.json"), "text"),
         (lambda manifest: manifest["fusion"]["temperatures"].pop("text"), "temperatures"),
         (lambda manifest: manifest["fusion"].update(prior_once=True), "prior"),
-        (lambda manifest: manifest["golden"][0]["probabilities"].pop(), "golden"),
+        (lambda manifest: manifest["golden"][0]["answer"].pop(), "golden"),
         (lambda manifest: manifest["golden"][0]["payloads"].update(video="x"), "golden"),
         (lambda manifest: manifest["golden"][0]["payloads"].clear(), "golden"),
     ],

@@ -20,11 +20,11 @@ from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.evaluation.splits import run_split
-from mla_serve.fusion.formula import log_softmax
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
+from mla_serve.tasks.base import log_softmax
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 MakeSample = Callable[[int], dict[str, Payload]]
@@ -175,10 +175,10 @@ def test_alone_an_unfamiliar_input_gets_an_unsure_answer(predictor: Predictor, w
 def test_the_answer_is_the_fusion_of_the_outputs_with_their_excess(wary: Predictor, make_sample: MakeSample) -> None:
     outputs = wary.run_graphs([wary.decode(make_sample(seed)) for seed in range(5)])
     assert (outputs.excess[wary.names.index("vector")] > 0).any()
-    expected = fuse(outputs.logits, outputs.present, wary.bundle.fusion, excess=outputs.excess)
+    expected = fuse(outputs.opinions, outputs.present, wary.bundle.fusion, excess=outputs.excess)
     for b, prediction in enumerate(wary.answer_from(outputs)):
         given = [prediction.by_label()[label] for label in wary.classes]
-        np.testing.assert_allclose(given, np.exp(expected.log_probabilities[b]))
+        np.testing.assert_allclose(given, np.exp(expected.answers[b]))
         weights = [prediction.modalities[name].weight for name in wary.names]
         np.testing.assert_allclose(weights, expected.weights[:, b])
 
@@ -272,7 +272,7 @@ def test_golden_samples_are_replayed_within_the_tolerance(tiny_bundle: Path) -> 
 @pytest.mark.parametrize("wrong", [[1.0, 0.0, 0.0], [float("nan")] * 3])
 def test_a_golden_sample_beyond_the_tolerance_is_refused(tiny_bundle: Path, wrong: list[float]) -> None:
     bundle = Bundle.load(tiny_bundle)
-    golden = [bundle.manifest.golden[0].model_copy(update={"probabilities": wrong})]
+    golden = [bundle.manifest.golden[0].model_copy(update={"answer": wrong})]
     bundle.manifest = bundle.manifest.model_copy(update={"golden": golden})
     with pytest.raises(BundleError, match="golden samples differ"):
         Predictor(bundle).verify()
@@ -412,7 +412,7 @@ def test_samples_that_cannot_be_heard_are_left_out_one_modality_after_the_other(
     outputs, refused = predictor.run_usable(decoded, Hooks(laps.append, encode=encode))
     assert {at: error.field for at, error in refused.items()} == {3: "image", 1: "text", 5: "text"}
     expected = predictor.run_graphs([decoded[at] for at in (0, 2, 4)])
-    np.testing.assert_allclose(outputs.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(outputs.opinions, expected.opinions, atol=1e-5)
     np.testing.assert_array_equal(outputs.present, expected.present)
     assert laps[-4:] == [f"encode-{name}" for name in predictor.names]
 
@@ -469,7 +469,7 @@ def test_one_window_or_a_head_without_finite_numbers_is_refused_by_name(tiny_bun
 def test_what_graphs_give_stays_in_single_precision(predictor: Predictor, sample: dict[str, Payload]) -> None:
     windows = predictor.decode_one("audio", wav(np.random.default_rng(0).uniform(-0.5, 0.5, 1250)))
     assert predictor.encode("audio", [windows]).dtype == np.float32
-    assert predictor.run_graphs([predictor.decode(sample)]).logits.dtype == np.float32
+    assert predictor.run_graphs([predictor.decode(sample)]).opinions.dtype == np.float32
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e30])

@@ -38,21 +38,21 @@ def test_leaving_one_out_gives_the_accuracy_lost_without_it(predictor: Predictor
     assert set(found) == set(predictor.names)
     rest = outputs.present.copy()
     rest[1] = False
-    expected = analysis.log_probabilities(predictor, outputs, "paper", rest).argmax(axis=1) == labels
+    expected = analysis.fused_answers(predictor, outputs, "paper", rest).argmax(axis=1) == labels
     assert found["audio"]["paper"]["accuracy"] == pytest.approx(expected.mean())
 
 
 def test_intervals_contain_the_measured_score(predictor: Predictor, case: Case) -> None:
     _, outputs, labels = case
     found = analysis.intervals(predictor, outputs, labels, RULES, {"full": outputs.present})
-    right = analysis.log_probabilities(predictor, outputs, "paper", outputs.present).argmax(axis=1) == labels
+    right = analysis.fused_answers(predictor, outputs, "paper", outputs.present).argmax(axis=1) == labels
     low, high = found["full"]["paper"]["accuracy"]
     assert low <= right.mean() <= high
 
 
 def test_reliability_and_confusion_count_every_row(predictor: Predictor, case: Case) -> None:
     _, outputs, labels = case
-    log_p = analysis.log_probabilities(predictor, outputs, "paper", outputs.present)
+    log_p = analysis.fused_answers(predictor, outputs, "paper", outputs.present)
     assert sum(one["rows"] for one in analysis.reliability(log_p, labels)) == 12
     table = np.array(analysis.confusion(log_p, labels))
     assert table.sum(axis=1).tolist() == [4, 4, 4]
@@ -79,9 +79,9 @@ def test_each_group_is_scored_and_the_worst_of_those_with_enough_rows_is_named()
 
 def test_corrupting_one_modality_keeps_the_outputs_of_the_others(predictor: Predictor, case: Case) -> None:
     samples, outputs, labels = case
-    before = outputs.logits.copy()
+    before = outputs.opinions.copy()
     curves = analysis.corruption_curves(predictor, samples, outputs, labels, RULES, severities=(1, 5))
-    np.testing.assert_array_equal(outputs.logits, before)
+    np.testing.assert_array_equal(outputs.opinions, before)
     assert set(curves["text"]) == {"typos", "dropped", "swapped"}
     assert set(curves["image"]["blur"]) == {"0", "1", "5"}
     assert set(curves["image"]["blur"]["5"]) == {"alone", *RULES}

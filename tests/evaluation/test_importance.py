@@ -37,7 +37,7 @@ def case(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 def test_only_what_the_answers_depend_on_has_importance(case: Case) -> None:
     predictor, samples = case
     outputs = predictor.run_graphs([predictor.decode(sample) for sample in samples])
-    labels = outputs.logits[predictor.names.index("facts")].argmax(axis=1)
+    labels = outputs.opinions[predictor.names.index("facts")].argmax(axis=1)
     found = column_importance(predictor, samples, outputs, labels)
     assert list(found) == ["facts"], "no row has the other modality, and a vector has no columns"
     assert next(iter(found["facts"])) == "price"
@@ -51,9 +51,9 @@ def test_it_is_the_same_each_time_and_leaves_the_outputs_as_they_are(case: Case)
     predictor, samples = case
     samples = [sample | {"more": sample["facts"]} for sample in samples]
     outputs = predictor.run_graphs([predictor.decode(sample) for sample in samples])
-    before = outputs.logits.copy()
+    before = outputs.opinions.copy()
     labels = np.zeros(len(samples), dtype=int)
     first, again = (column_importance(predictor, samples, outputs, labels) for _ in range(2))
     assert first == again
     assert list(first) == ["facts", "more"]
-    np.testing.assert_array_equal(outputs.logits, before)
+    np.testing.assert_array_equal(outputs.opinions, before)

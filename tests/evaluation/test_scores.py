@@ -3,23 +3,18 @@
 import numpy as np
 import pytest
 
-from mla_serve.evaluation.scores import (
-    conditions,
-    drop,
-    evaluate,
-    expected_calibration_error,
-    macro_f1,
-    patterns,
-    score,
-)
+from mla_serve.evaluation.scores import conditions, drop, evaluate, patterns
 from mla_serve.fusion.formula import Fusion
+from mla_serve.tasks import Classes
+from mla_serve.tasks.base import expected_calibration_error
+from mla_serve.tasks.classes import macro_f1
 
 
 def test_a_perfect_and_a_hopeless_prediction() -> None:
     labels = np.array([0, 1, 2])
     with np.errstate(divide="ignore"):
         sure = np.log(np.clip(np.eye(3), 1e-12, 1))
-    perfect, hopeless = score(sure, labels), score(sure, (labels + 1) % 3)
+    perfect, hopeless = Classes().score(sure, labels), Classes().score(sure, (labels + 1) % 3)
     assert perfect == pytest.approx({"accuracy": 1, "macro_f1": 1, "nll": 0, "brier": 0, "ece": 0}, abs=1e-9)
     assert hopeless["accuracy"] == 0
     assert hopeless["brier"] == pytest.approx(2)

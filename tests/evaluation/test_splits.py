@@ -70,7 +70,7 @@ def test_all_faults_are_reported_at_once(model: Path, data: Path) -> None:
 def test_rows_with_faults_are_left_out_and_counted(model: Path, data: Path) -> None:
     found = run_split(Predictor(Bundle.load(model)), data, "test", options=TableOptions(skip_bad=True))
     assert [row.place[1] for row in found.rows] == [1, 3, 6]
-    assert found.outputs.present.shape[1] == len(found.labels) == 3
+    assert found.outputs.present.shape[1] == len(found.targets) == 3
     assert found.notes[0].startswith("4 of 11 rows left out because of faults (image 2, ")
 
 

@@ -157,7 +157,7 @@ def test_golden_answers_are_recorded_as_they_will_be_replayed_also_of_unfamiliar
     predictor.bundle.fusion = dataclasses.replace(predictor.bundle.fusion, discounts={"vector": 1.0})
     golden, difference = choose_precision._recompute_golden(predictor)
     assert difference < 1e-6
-    np.testing.assert_allclose([one.probabilities for one in golden], predictor.replay())
+    np.testing.assert_allclose([one.answer for one in golden], predictor.replay())
 
 
 def test_what_is_measured_afterwards_is_what_the_bundle_does(
@@ -172,7 +172,7 @@ def test_answers_of_a_quantised_bundle_do_not_depend_on_the_batch(quantised: tup
     predictor = Predictor(Bundle.load(quantised[1]))
     generator = np.random.default_rng(0)
     samples = [{n: spec.generate(generator) for n, spec in predictor.bundle.inputs.items()} for _ in range(6)]
-    together = predictor.run_graphs([predictor.decode(sample) for sample in samples]).logits
+    together = predictor.run_graphs([predictor.decode(sample) for sample in samples]).opinions
     for at, sample in enumerate(samples):
         np.testing.assert_array_equal(predictor.run_graphs([predictor.decode(sample)]).logits[:, 0], together[:, at])
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mla_serve.fusion.formula import log_softmax
 from mla_serve.fusion.prediction_sets import PredictionSets, threshold
+from mla_serve.tasks.base import log_softmax
 
 
 @pytest.mark.parametrize(("count", "coverage"), [(9, 0.9), (99, 0.9), (100, 0.95), (10, 0.5), (500, 0.999), (3, 0.1)])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mla_serve.inputs import VectorInput
+from mla_serve.tasks import Classes
 from mla_serve.train.data.samples import Column, Samples
 from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
@@ -22,7 +23,7 @@ class FixedBatch:
 
     def __init__(self, samples: Samples, rows: torch.Tensor) -> None:
         self.samples, self.rows = samples, rows
-        self.labels = samples.labels[rows]
+        self.targets = samples.targets[rows]
         self.present: Mapping[str, torch.Tensor] = {n: c.present[rows] for n, c in samples.columns.items()}
         self.present_everywhere = self.present
 
@@ -59,7 +60,7 @@ def make_strategy() -> Callable[..., Strategy]:
         inputs = {name: VectorInput(SIZE) for name in names}
         encoders = dict.fromkeys(names, "small")
         classes = tuple(map(str, range(CLASSES)))
-        built = Recipe(classes, inputs, encoders, WIDTH, strategy, Options(**options)).build(seed)  # type: ignore[arg-type]
+        built = Recipe(Classes(classes), inputs, encoders, WIDTH, strategy, Options(**options)).build(seed)  # type: ignore[arg-type]
         built.prepare(100, 100)
         built.train()
         return built

@@ -83,7 +83,7 @@ def test_every_process_makes_the_same_number_of_parts() -> None:
         part = Part(windows, labels, LocalRows(torch.arange(own), 9, fewest))
         chunks = part.chunks(4)
         assert len(chunks) == max(1, fewest)
-        assert sum(len(chunk.labels) for chunk in chunks) == own
+        assert sum(len(chunk.targets) for chunk in chunks) == own
         assert all(len(chunk.windows) for chunk in chunks)
 
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_serve.fusion.formula import Fusion, log_softmax
+from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import RULES, fuse
+from mla_serve.tasks.base import log_softmax
 from mla_serve.train.balance import Balance, make_balance
 from mla_serve.train.config import BALANCE
 from mla_serve.train.data.order import epoch_order
@@ -37,8 +38,8 @@ def test_every_rule_shifts_its_answer_once_however_many_modalities_there_are(rul
     logits, shift = generator.normal(size=(3, 5, 4)), generator.normal(size=4)
     for present in (np.ones((3, 5), bool), np.array([[True], [False], [True]]) & np.ones((3, 5), bool)):
         plain = Fusion.paper(("a", "b", "c"))
-        before = fuse(logits, present, plain, rule).log_probabilities
-        after = fuse(logits, present, Fusion(plain.temperatures, prior_shift=shift.tolist()), rule).log_probabilities
+        before = fuse(logits, present, plain, rule).answers
+        after = fuse(logits, present, Fusion(plain.temperatures, prior_shift=shift.tolist()), rule).answers
         assert after == pytest.approx(log_softmax(before + shift), abs=1e-12)
 
 
@@ -48,7 +49,7 @@ def test_answers_do_not_change_where_training_had_equal_frequencies() -> None:
     logits, present = np.random.default_rng(1).normal(size=(2, 50, 3)), np.ones((2, 50), bool)
     plain = Fusion.paper(("a", "b"))
     before, after = (
-        fuse(logits, present, one).log_probabilities for one in (plain, Fusion(plain.temperatures, prior_shift=shift))
+        fuse(logits, present, one).answers for one in (plain, Fusion(plain.temperatures, prior_shift=shift))
     )
     assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
 
@@ -96,7 +97,7 @@ def test_every_strategy_takes_the_class_weights(
     strategy, samples = make_strategy(name), make_samples()
     strategy.weight_classes([3.0, 0.0, 0.0])
     strategy.start_epoch()
-    for loss, rows in ((False, samples.labels != 0), (True, samples.labels == 0)):
+    for loss, rows in ((False, samples.targets != 0), (True, samples.targets == 0)):
         logged = strategy.step(fixed_batch(samples, rows.nonzero().squeeze(1)))
         losses = [value for key, value in logged.items() if key.startswith("loss/")]
         assert losses
@@ -128,15 +129,15 @@ def test_a_head_shift_reaches_every_modality_and_counts_once_in_a_sum(
 ) -> None:
     strategy, samples, shift = make_strategy(name).eval(), make_samples(), [1.0, 0.0, -1.0]
     with torch.no_grad():
-        before = {one: strategy.logits(one, samples.columns[one].windows) for one in ("a", "b")}
+        before = {one: strategy.opinions(one, samples.columns[one].windows) for one in ("a", "b")}
         strategy.shift_heads(shift)
-        after = {one: strategy.logits(one, samples.columns[one].windows) for one in ("a", "b")}
+        after = {one: strategy.opinions(one, samples.columns[one].windows) for one in ("a", "b")}
     for one in ("a", "b"):
         assert after[one].numpy() == pytest.approx((before[one] + torch.tensor(shift)).numpy(), abs=1e-6)
     if strategy.native == "sum_logit":
         fusion = Fusion({"a": 1.0, "b": 1.0}, bias=strategy.native_bias())
         stacked = np.stack([after[one].numpy() for one in ("a", "b")])
-        summed = fuse(stacked, np.ones(stacked.shape[:2], bool), fusion, "sum_logit").log_probabilities
+        summed = fuse(stacked, np.ones(stacked.shape[:2], bool), fusion, "sum_logit").answers
         separate = sum(before[one].numpy() for one in ("a", "b"))
         bias = np.array(fusion.bias) - shift  # what the heads shared before
         assert summed == pytest.approx(log_softmax(separate - bias + shift), abs=1e-5)

@@ -65,7 +65,7 @@ def test_bf16_is_for_encoders_while_training_alone(name: str, make_strategy: Mak
             layer.register_forward_hook(lambda one, _, output: seen[one.training].add(output.dtype))
     logged = train(strategy, samples, 40)
     strategy.eval()
-    strategy.logits("a", samples.columns["a"].windows)
+    strategy.opinions("a", samples.columns["a"].windows)
     assert seen[True] == {torch.bfloat16}
     assert seen[False] == {torch.float32}
     assert {parameter.dtype for parameter in strategy.parameters()} == {torch.float32}
@@ -319,7 +319,7 @@ def test_joint_dropout_leaves_every_row_something(make_strategy: Make, make_samp
 def test_ogm_slows_only_the_modality_that_is_ahead(make_strategy: Make, make_samples: MakeSamples) -> None:
     strategy, samples = make_strategy("ogm_ge", optimizer="sgd"), make_samples()
     batch = FixedBatch(samples, torch.arange(len(samples)))
-    sure = torch.nn.functional.one_hot(samples.labels, 3) * 5.0
+    sure = torch.nn.functional.one_hot(samples.targets, 3) * 5.0
     scales = strategy.scales(batch, {"a": sure, "b": torch.zeros(len(samples), 3)})
     assert scales["b"] == 1
     assert 0 < scales["a"] < 1
@@ -362,7 +362,7 @@ def test_mib_adds_noise_in_training_only(make_strategy: Make, make_samples: Make
     strategy, samples = make_strategy("mib"), make_samples()
     windows = FixedBatch(samples, torch.arange(len(samples))).inputs("a")
     strategy.eval()
-    assert torch.equal(strategy.logits("a", windows), strategy.logits("a", windows))
+    assert torch.equal(strategy.opinions("a", windows), strategy.opinions("a", windows))
     logged = train(strategy.train(), samples, 2)
     assert logged[0]["divergence"] > 0
 

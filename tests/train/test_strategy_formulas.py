@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mla_serve.errors import ConfigError
 from mla_serve.inputs import VectorInput
+from mla_serve.tasks import Classes
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.distributed.local_rows import LocalRows
 from mla_serve.train.encoders.base import Encoder
@@ -64,7 +65,9 @@ class LinearEncoder(Encoder):
 def make(name: str, names: tuple[str, ...] = ("a", "b"), rows: int = 24, seed: int = 0, **options: Any) -> Strategy:
     torch.manual_seed(seed)
     given = Options(**({"label_smoothing": SMOOTHING, "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0} | options))
-    strategy = STRATEGIES[name].build({each: LinearEncoder() for each in names}, CLASSES, given)
+    strategy = STRATEGIES[name].build(
+        {each: LinearEncoder() for each in names}, Classes(tuple(map(str, range(CLASSES)))), given
+    )
     strategy.prepare(100, rows)
     for parameter in strategy.parameters():  # biases that begin at zero would hide what becomes of them
         nn.init.normal_(parameter, std=0.5)
@@ -84,9 +87,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def joint_logits(strategy: Strategy, batch: Any, heads: Mapping[str, nn.Linear], bias: Tensor | None = None) -> Tensor:
     """Sum W_m h_m and the heads' own biases over what each row has, or one bias that they share: (B, C)."""
-    total = torch.zeros(len(batch.labels), CLASSES) + (0 if bias is None else bias)
+    total = torch.zeros(len(batch.targets), CLASSES) + (0 if bias is None else bias)
     for name, head in heads.items():
-        features = torch.zeros(len(batch.labels), WIDTH)
+        features = torch.zeros(len(batch.targets), WIDTH)
         features[batch.present[name]] = strategy.encoders[name](batch.inputs(name))
         own = torch.zeros(CLASSES) if bias is not None else head.bias
         total = total + features @ head.weight.T + own * batch.present[name][:, None]
@@ -99,7 +102,7 @@ def heads_of(strategy: Strategy) -> dict[str, nn.Linear]:
 
 def own_losses(strategy: Strategy, batch: Any) -> Losses:
     return {
-        name: cross_entropy(head(strategy.encoders[name](batch.inputs(name))), batch.labels[batch.present[name]])
+        name: cross_entropy(head(strategy.encoders[name](batch.inputs(name))), batch.targets[batch.present[name]])
         for name, head in heads_of(strategy).items()
     }
 
@@ -146,7 +149,7 @@ def test_a_joint_step_learns_the_mean_loss_of_the_rows_that_have_anything(
     strategy, batch = make(name), batch_of(make_samples(), without)
     bias = strategy.shared_bias() if name == "joint_concat" else None  # type: ignore[operator]
     some = batch.present["a"] | batch.present["b"]
-    loss = cross_entropy(joint_logits(strategy, batch, heads_of(strategy), bias)[some], batch.labels[some])
+    loss = cross_entropy(joint_logits(strategy, batch, heads_of(strategy), bias)[some], batch.targets[some])
     expected, own = gradients_of(strategy, loss), own_losses(strategy, batch)
     logged = learn(strategy, batch)
     assert_same(gradients_in(strategy), expected)
@@ -171,7 +174,12 @@ def test_a_concat_head_has_one_bias_for_all_slices_and_says_it_as_numbers() -> N
     assert len(biases) == 1
     assert strategy.native_bias() == pytest.approx(next(iter(heads_of(strategy).values())).bias.tolist())
     assert make("joint_sum").native_bias() == []
-    assert STRATEGIES["joint_concat"].build({"a": LinearEncoder()}, CLASSES, Options()).native_bias() == [0.0] * CLASSES
+    assert (
+        STRATEGIES["joint_concat"]
+        .build({"a": LinearEncoder()}, Classes(tuple(map(str, range(CLASSES)))), Options())
+        .native_bias()
+        == [0.0] * CLASSES
+    )
 
 
 def test_joint_dropout_keeps_each_modality_by_chance_and_all_of_a_row_that_would_lose_them(
@@ -206,7 +214,7 @@ def test_joint_dropout_learns_from_what_it_kept(make_samples: MakeSamples) -> No
     bias, total = strategy.shared_bias(), torch.zeros(24, CLASSES)  # type: ignore[operator]
     for name, head in heads_of(strategy).items():
         total = total + (strategy.encoders[name](batch.inputs(name)) @ head.weight.T) * kept[name][:, None]
-    expected = gradients_of(strategy, cross_entropy(total + bias, batch.labels))
+    expected = gradients_of(strategy, cross_entropy(total + bias, batch.targets))
     torch.manual_seed(3)
     learn(strategy, batch)
     assert_same(gradients_in(strategy), expected)
@@ -229,7 +237,7 @@ def test_joint_unimodal_learns_the_sum_of_the_joint_and_each_own_loss(
 ) -> None:
     strategy, batch = make("joint_unimodal"), batch_of(make_samples(), without)
     some = batch.present["a"] | batch.present["b"]
-    joint = cross_entropy(joint_logits(strategy, batch, dict(strategy.joint.items()))[some], batch.labels[some])  # type: ignore[operator, union-attr]
+    joint = cross_entropy(joint_logits(strategy, batch, dict(strategy.joint.items()))[some], batch.targets[some])  # type: ignore[operator, union-attr]
     own = own_losses(strategy, batch)
     expected = gradients_of(strategy, joint + own["a"] + own["b"])
     before = {key: value.detach().clone() for key, value in strategy.named_parameters()}
@@ -257,7 +265,7 @@ def pareto(a: Tensor, b: Tensor) -> Tensor:
 def test_mmpareto_combines_the_gradients_of_each_encoder_apart(seed: int, make_samples: MakeSamples) -> None:
     strategy, batch = make("mmpareto", seed=seed), batch_of(make_samples(seed=seed), MISSING)
     some = batch.present["a"] | batch.present["b"]
-    joint = cross_entropy(joint_logits(strategy, batch, dict(strategy.joint.items()))[some], batch.labels[some])  # type: ignore[operator, union-attr]
+    joint = cross_entropy(joint_logits(strategy, batch, dict(strategy.joint.items()))[some], batch.targets[some])  # type: ignore[operator, union-attr]
     own = own_losses(strategy, batch)
     plain = gradients_of(strategy, joint + own["a"] + own["b"])
     strategy.backward(*strategy.losses(batch, strategy.all_features(batch)))  # type: ignore[operator]
@@ -346,7 +354,7 @@ def confidence(strategy: Strategy, batch: Any, unimodal: Mapping[str, Tensor]) -
     sure = {}
     for name, head in heads_of(strategy).items():
         p = (strategy.encoders[name](batch.inputs(name)) @ head.weight.T + bias).softmax(1)
-        sure[name] = p[torch.arange(len(p)), batch.labels[batch.present[name]]].mean().item()
+        sure[name] = p[torch.arange(len(p)), batch.targets[batch.present[name]]].mean().item()
     return sure
 
 
@@ -373,7 +381,7 @@ def test_ogm_scales_the_gradient_of_the_encoder_that_is_ahead_and_adds_noise_of_
     strategy, batch = make("ogm_ge"), batch_of(make_samples())
     loss = cross_entropy(
         joint_logits(strategy, batch, heads_of(strategy), strategy.shared_bias()),  # type: ignore[operator]
-        batch.labels,
+        batch.targets,
     )
     plain = gradients_of(strategy, loss)
     monkeypatch.setattr(strategy, "scales", lambda *_: {"a": 0.25, "b": 1.0})
@@ -415,7 +423,7 @@ def test_ogm_adds_no_noise_to_a_gradient_of_one_number(
     encoder.forward = lambda windows: encoder.gain * encoder.layer(windows)
     loss = cross_entropy(
         joint_logits(strategy, batch, heads_of(strategy), strategy.shared_bias()),  # type: ignore[operator]
-        batch.labels,
+        batch.targets,
     )
     plain = gradients_of(strategy, loss)["encoders.a.gain"]
     monkeypatch.setattr(strategy, "scales", lambda *_: {"a": 0.25, "b": 1.0})
@@ -457,16 +465,16 @@ def test_a_step_of_qmf_adds_the_energy_weighted_loss_each_own_loss_and_the_ranki
     for name, logits in z.items():
         fused = fused.index_add(0, rows[name], energy(logits).detach()[:, None] * logits)
     some = batch.present["a"] | batch.present["b"]
-    own = {name: cross_entropy(logits, batch.labels[rows[name]]) for name, logits in z.items()}
+    own = {name: cross_entropy(logits, batch.targets[rows[name]]) for name, logits in z.items()}
     ranking = sum(_ranked(before[name], rows[name], z[name]) for name in "ab") if epoch > 1 else torch.zeros(())
-    loss = cross_entropy(fused[some], batch.labels[some]) + own["a"] + own["b"] + ranking
+    loss = cross_entropy(fused[some], batch.targets[some]) + own["a"] + own["b"] + ranking
     expected = gradients_of(strategy, loss)
     logged = learn(strategy, batch)
     assert logged == pytest.approx({"loss/joint": loss.item(), "loss/a": own["a"].item(), "loss/b": own["b"].item()})
     assert_same(gradients_in(strategy), expected)
     for name, logits in z.items():
         added = torch.zeros(24)
-        added[rows[name]] = F.cross_entropy(logits.detach(), batch.labels[rows[name]], reduction="none")
+        added[rows[name]] = F.cross_entropy(logits.detach(), batch.targets[rows[name]], reduction="none")
         torch.testing.assert_close(strategy.kappa[name], before[name] + added)  # type: ignore[index]
 
 
@@ -552,8 +560,8 @@ def test_dus_follows_the_probability_of_the_truth_after_each_turn(make_samples: 
         drawn = strategy.rows_for(name, 24) if name == "a" else None  # type: ignore[operator]
         strategy._turn(name, strategy.part(batch, name))  # type: ignore[operator]
         count = drawn or round(logged_rows(strategy, before, expected, name))
-        p = strategy.logits(name, batch.inputs(name)[:count]).softmax(1)
-        truth = p[torch.arange(count), batch.labels[:count]].mean().item()
+        p = strategy.opinions(name, batch.inputs(name)[:count]).softmax(1)
+        truth = p[torch.arange(count), batch.targets[:count]].mean().item()
         expected[name] = 0.9 * before[name] + 0.1 * truth
         assert strategy.confidence[name] == pytest.approx(expected[name])  # type: ignore[index]
 
@@ -563,8 +571,8 @@ def test_a_turn_of_dus_learns_from_the_first_of_the_rows_alone(make_samples: Mak
     strategy.confidence = {"a": 0.9, "b": 0.3}
     count = round(22 * (1 - math.tanh(0.5)))
     rows = [row for row in range(24) if row not in (0, 5)][:count]
-    logits = strategy.logits("a", batch.inputs("a")[:count])
-    loss = cross_entropy(logits, batch.labels[rows])
+    logits = strategy.opinions("a", batch.inputs("a")[:count])
+    loss = cross_entropy(logits, batch.targets[rows])
     logged = strategy.step(batch)
     assert logged["rows/a"] == count
     assert logged["loss/a"] == pytest.approx(loss.item())
@@ -637,7 +645,7 @@ def test_mib_adds_half_of_beta_times_each_divergence(
     monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(*size))  # the noise is tested above
     loss = cross_entropy(
         joint_logits(strategy, batch, heads_of(strategy), strategy.shared_bias()),  # type: ignore[operator]
-        batch.labels,
+        batch.targets,
     )
     divergence = torch.zeros(())
     for name in "ab":
@@ -667,7 +675,7 @@ def test_the_first_rows_of_a_part_are_those_of_the_batch_that_this_process_has()
     windows, labels = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2])
     first = Part(windows, labels, LocalRows(torch.tensor([0, 2, 4]), 6)).first(3)
     assert torch.equal(first.windows, windows[:2])
-    assert torch.equal(first.labels, labels[:2])
+    assert torch.equal(first.targets, labels[:2])
     assert first.local.positions.tolist() == [0, 2]
     assert first.local.total == 3
 
@@ -711,7 +719,7 @@ def test_a_step_of_mla_takes_turns_and_projects_the_heads_step_past_the_means_of
         features = batch.inputs(name) @ layer.weight.T + layer.bias
         weight.requires_grad_()
         bias.requires_grad_()
-        loss = cross_entropy(features @ weight.T + bias, batch.labels[batch.present[name]])
+        loss = cross_entropy(features @ weight.T + bias, batch.targets[batch.present[name]])
         expected[f"loss/{name}"] = loss.item()
         g_weight, g_bias, *own = torch.autograd.grad(loss, [weight, bias, layer.weight, layer.bias])
         expected_layer = [value.detach() - rate * g for value, g in zip((layer.weight, layer.bias), own, strict=True)]
@@ -808,7 +816,7 @@ def test_mla_shares_one_head_unless_told_otherwise() -> None:
     assert {tuple(head.weight.shape) for head in separate.heads.values()} == {(CLASSES, WIDTH)}  # type: ignore[union-attr]
     assert set(shared.schedules) == {"a", "b", "head"}
     assert set(separate.schedules) == {"a", "b", "head_a", "head_b"}
-    assert (shared.classes, shared.width) == (CLASSES, WIDTH)
+    assert (shared.task.outputs, shared.width) == (CLASSES, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -909,7 +917,11 @@ def test_after_a_step_no_gradient_is_left(name: str, make_samples: MakeSamples) 
 
 def slow_strategy(name: str = "joint_sum", **options: Any) -> Strategy:
     encoders = {"a": SlowEncoder(), "b": LinearEncoder()}
-    strategy = STRATEGIES[name].build(encoders, CLASSES, Options(optimizer="sgd", lr=0.5, weight_decay=0.0, **options))
+    strategy = STRATEGIES[name].build(
+        encoders,
+        Classes(tuple(map(str, range(CLASSES)))),
+        Options(optimizer="sgd", lr=0.5, weight_decay=0.0, **options),
+    )
     strategy.prepare(100, 24)
     return strategy
 
@@ -964,7 +976,7 @@ def test_a_modality_is_used_from_one_row_on_and_from_two_where_its_encoder_norma
     make_samples: MakeSamples,
 ) -> None:
     encoders = {"a": LinearEncoder(), "b": NormalisingEncoder()}
-    strategy = STRATEGIES["joint_sum"].build(encoders, CLASSES, Options())
+    strategy = STRATEGIES["joint_sum"].build(encoders, Classes(tuple(map(str, range(CLASSES)))), Options())
     samples = make_samples()
     assert strategy.usable(batch_of(samples, {"a": list(range(1, 24)), "b": list(range(2, 24))})) == ["a", "b"]
     assert strategy.usable(batch_of(samples, {"b": [1]})) == ["a"]
@@ -976,7 +988,7 @@ def test_a_part_has_the_windows_and_labels_of_the_rows_that_have_the_modality(ma
     part = make("joint_sum").part(batch, "a")
     rows = [row for row in range(24) if row not in (0, 5)]
     assert torch.equal(part.windows, batch.inputs("a"))
-    assert part.labels.tolist() == batch.labels[rows].tolist()
+    assert part.targets.tolist() == batch.targets[rows].tolist()
     assert part.local.total == 22
     assert part.local.positions.tolist() == list(range(22))
 
@@ -997,7 +1009,7 @@ def test_gradients_and_the_loss_are_summed_over_the_processes(monkeypatch: pytes
     monkeypatch.setattr("mla_serve.train.distributed.collectives.all_reduce", doubled)
 
     def loss() -> Tensor:
-        return sum((strategy.logits(name, windows).square().mean() for name in "ab"), torch.zeros(()))
+        return sum((strategy.opinions(name, windows).square().mean() for name in "ab"), torch.zeros(()))
 
     expected = gradients_of(strategy, loss())
     assert strategy.set_gradients(loss()) == pytest.approx(2 * loss().item())
@@ -1034,7 +1046,9 @@ def test_a_saved_state_holds_all_that_a_step_changes(name: str, make_samples: Ma
 
 
 def test_before_it_is_prepared_a_strategy_has_no_schedule_to_save() -> None:
-    strategy = STRATEGIES["joint_sum"].build({"a": LinearEncoder()}, CLASSES, Options())
+    strategy = STRATEGIES["joint_sum"].build(
+        {"a": LinearEncoder()}, Classes(tuple(map(str, range(CLASSES)))), Options()
+    )
     assert strategy.training_state() == {"schedules": {}}
 
 

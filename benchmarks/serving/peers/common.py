@@ -51,7 +51,7 @@ class Model:
             if present[m].any():
                 logits[m, present[m]] = self._logits(name, [sample[name] for sample in samples if name in sample])
         fused = fuse(logits, present, self.bundle.fusion)
-        probabilities = np.exp(fused.log_probabilities)
+        probabilities = np.exp(fused.answers)
         return [
             {
                 "label": classes[int(p.argmax())],

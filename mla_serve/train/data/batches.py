@@ -29,7 +29,7 @@ class TrainingBatch:
         self._samples, self._rows, self._generator = samples, rows, generator
         self._device, self._augment = device, augment
         self.rows = collectives.local_part(rows)
-        self.labels = samples.labels[self.rows].to(device)
+        self.targets = samples.targets[self.rows].to(device)
         self.present_everywhere: Mapping[str, Tensor] = {
             name: column.present[rows] for name, column in samples.columns.items()
         }
@@ -74,7 +74,7 @@ def training_batches(
 
     Which rows form a batch does not depend on the number of processes; the random augmentation does.
     """
-    order = epoch_order(samples.labels, generator, balanced=balanced)
+    order = epoch_order(samples.targets, generator, balanced=balanced)
     if augment and collectives.rank():
         generator.manual_seed(generator.initial_seed() + collectives.rank())
     for rows in order.split(batch_size):

@@ -1,4 +1,4 @@
-"""The rows of a split: their labels, and the decoded windows of each modality, which stay on disk until they are needed."""
+"""The rows of a split: their targets, and the decoded windows of each modality, which stay on disk until they are needed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mla_serve.inputs import Array, Input
 from mla_serve.inputs.text import TextInput
 from mla_serve.progress import Progress
 from mla_serve.table import Row
+from mla_serve.tasks import Task
 from mla_serve.train.cache.store import ArrayStore
 from mla_serve.train.data.decode import DecodedTable
 from mla_serve.train.data.packing import Packing, packing_of
@@ -90,14 +91,14 @@ def mean_by_row(values: Tensor, count: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """N decoded rows: labels (N,) int64, and a column for each modality."""
+    """N decoded rows: targets (N, ...), see Task.encode, and a column for each modality."""
 
-    labels: Tensor
+    targets: Tensor
     columns: Mapping[str, Column]
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self.labels)
+        return len(self.targets)
 
 
 def batches_of(windows: Windows) -> Iterator[Tensor]:
@@ -110,18 +111,17 @@ def make_samples(
     rows: Sequence[Row],
     decoded: DecodedTable,
     inputs: Mapping[str, Input],
-    classes: Sequence[str],
+    task: Task,
     encoders: Mapping[str, Encoder] | None = None,
 ) -> Samples:
     """Make the samples of rows whose values are decoded.
 
     Args: inputs, the modalities to use; encoders, by modality. Frozen ones compute features at once.
     """
-    index = {label: c for c, label in enumerate(classes)}
-    labels = torch.tensor([index[row.label] for row in rows])
     encoders = encoders or {}
     return Samples(
-        labels, {name: _make_column(rows, name, spec, decoded, encoders.get(name)) for name, spec in inputs.items()}
+        torch.from_numpy(task.encode([row.label for row in rows])),
+        {name: _make_column(rows, name, spec, decoded, encoders.get(name)) for name, spec in inputs.items()},
     )
 
 

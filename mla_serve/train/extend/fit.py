@@ -62,7 +62,7 @@ def fit_added(
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
     references, notes = fit_references(train, samples["train"], val, corrupt(any_corruption, 1))
-    labels, outputs = samples["val"].labels.numpy(), run_graphs(base, rows["val"])
+    labels, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
     clean, all_corrupted = (
         _append(outputs, gather(one, labels, references)) for one in (val, corrupt(first_corruption, 2))
     )
@@ -97,9 +97,9 @@ def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
 def _append(outputs: GraphOutputs, added: Evidence) -> Evidence:
     """Append the logits of the added modalities to those of the bundle."""
     return Evidence.of(
-        np.concatenate([outputs.logits, added.logits]),
+        np.concatenate([outputs.opinions, added.opinions]),
         np.concatenate([outputs.present, added.present]),
-        added.labels,
+        added.targets,
         np.concatenate([outputs.excess, added.excess]),
     )
 

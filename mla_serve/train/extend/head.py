@@ -16,6 +16,7 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.runtime import DEVICES, open_session
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.fusion.formula import Array
+from mla_serve.tasks import Task
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
@@ -49,8 +50,8 @@ def read_head(bundle: Bundle) -> Head:
     name, path = next(iter(heads.items()))
     graph = bundle.read(path)
     weight, bias = _linear(onnx.load_model_from_string(graph).graph, path)
-    if len(weight) != len(bundle.manifest.classes):
-        raise BundleError(f"{path}: gives {len(weight)} logits for {len(bundle.manifest.classes)} classes")
+    if len(weight) != bundle.task.outputs:
+        raise BundleError(f"{path}: gives {len(weight)} outputs, expected {bundle.task.outputs}")
     _compare(graph, weight, bias, path)
     return Head(name, weight, bias)
 
@@ -101,12 +102,12 @@ def _compare(graph: bytes, weight: Array, bias: Array, path: str) -> None:
 class FixedHead(Strategy):
     """Each encoder by itself, with a head that does not learn."""
 
-    def __init__(self, encoders: Mapping[str, Encoder], head: Head, options: Options) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], head: Head, task: Task, options: Options) -> None:
         """Take freshly built encoders with the width of the head."""
         linear = nn.Linear(head.weight.shape[1], len(head.weight))
         linear.load_state_dict({"weight": torch.tensor(head.weight), "bias": torch.tensor(head.bias)})
         super().__init__(
-            encoders, {head.name: linear.requires_grad_(False)}, dict.fromkeys(encoders, head.name), options
+            encoders, {head.name: linear.requires_grad_(False)}, dict.fromkeys(encoders, head.name), task, options
         )
 
     def prepare(self, total_steps: int, rows: int) -> None:  # noqa: ARG002
@@ -118,8 +119,8 @@ class FixedHead(Strategy):
         logged: dict[str, Any] = {}
         for name in self.usable(batch):
             part = self.part(batch, name)
-            logits = self.heads[self.head_of[name]](self.encode(name, part))
-            loss = self.mean_loss(logits, part.labels, part.local.total)
+            outputs = self.heads[self.head_of[name]](self.encode(name, part))
+            loss = self.mean_loss(outputs, part.targets, part.local.total)
             logged[f"loss/{name}"] = self.set_gradients(loss, self.encoders[name])
             self.schedules[name].step()
         for schedule in self.schedules.values():
@@ -131,4 +132,4 @@ def build_fixed_head(recipe: Recipe, head: Head, seed: int = 0) -> FixedHead:
     """Make the added encoders, freshly initialised, and the head of the bundle."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return FixedHead(recipe.make_encoders(), head, recipe.options)
+        return FixedHead(recipe.make_encoders(), head, recipe.task, recipe.options)

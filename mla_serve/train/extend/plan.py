@@ -108,9 +108,9 @@ def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extens
     notes.add_findings(found)
     notes.add_left_out(table)
     notes.add(check_pretrained(rows["train"], pretrained))
-    classes, width = tuple(base.manifest.classes), head.weight.shape[1]
+    task, width = base.task, head.weight.shape[1]
     settings = {name: loaded.settings for name, loaded in pretrained.items()}
-    recipe = make_recipe(classes, inputs, encoders, settings, width, FIXED_HEAD, config)
+    recipe = make_recipe(task, inputs, encoders, settings, width, FIXED_HEAD, config)
     choices, told = choose(dataclasses.replace(config, balance="none"), name, rows["train"], recipe)
     notes.add(told)
     planned = Extension(

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from mla_serve.fusion.formula import Array, Fusion, log_softmax
+from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row
+from mla_serve.tasks.base import log_softmax
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.cross_validate import choose_setting, mix_rows
@@ -63,16 +64,16 @@ def fit_after_training(
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
     references, notes = fit_references(train, samples["train"], val, corrupt(any_corruption, 1))
-    labels = samples["val"].labels.numpy()
+    labels = samples["val"].targets.numpy()
     clean, all_corrupted = (gather(one, labels, references) for one in (val, corrupt(first_corruption, 2)))
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     names = tuple(inputs)
-    prior = class_prior(samples["train"], strategy.classes)
+    prior = strategy.task.prior_of(samples["train"].targets.numpy())
     setting, how = choose_setting(clean, names, folds.number, prior)
     fusion = setting.fit(clean, corrupted, names)
     native, bias, weights = strategy.native, strategy.native_bias(), fit_static_weights(clean, names)
-    fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=weights)
+    fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=weights, task=strategy.task)
     fusion = fit_shift(clean, fusion, prior_shift)
 
     def refit(kept: Array) -> Fusion:
@@ -93,10 +94,8 @@ def fit_shift(clean: Evidence, fusion: Fusion, prior_shift: Sequence[float]) -> 
         return fusion
     shifted = dataclasses.replace(fusion, prior_shift=list(prior_shift))
     there = clean.present.any(axis=0)
-    labels = clean.labels[there]
-    log_p = fuse(
-        clean.logits[:, there], clean.present[:, there], shifted, excess=clean.excess[:, there]
-    ).log_probabilities
+    labels = clean.targets[there]
+    log_p = fuse(clean.opinions[:, there], clean.present[:, there], shifted, excess=clean.excess[:, there]).answers
     weights = 1 / np.bincount(labels)[labels]
 
     def loss(log_scale: float) -> float:
@@ -136,7 +135,7 @@ def fit_references(
 ) -> tuple[References, list[str]]:
     """Fit the reference of each modality; returns them and notes on how well they detect corrupted input."""
     references, notes = {}, []
-    labels = samples.labels.numpy()
+    labels = samples.targets.numpy()
     for name, seen in train.items():
         if len(val[name].features) and len(seen.features):
             own, budget = labels[seen.present], min(FLOATS, ALL_FLOATS // len(train))
@@ -157,21 +156,15 @@ def gather(encoded: Mapping[str, Encoded], labels: Array, references: References
     return Evidence.of(logits, present, labels, excess)
 
 
-def class_prior(samples: Samples, classes: int) -> list[float]:
-    """Return the frequency of each class, with one row added to each, so that none is 0."""
-    counts = np.bincount(samples.labels.numpy(), minlength=classes) + 1
-    return [float(frequency) for frequency in counts / counts.sum()]
-
-
 def fit_static_weights(clean: Evidence, names: Sequence[str]) -> dict[str, float]:
     """Return each modality's weight for the rule `static`: the log-odds of its own accuracy, relative to chance.
 
     These are the best weights of independent votes (Nitzan and Paroush, International Economic Review 1982).
     """
-    chance, weights = 1 / clean.logits.shape[2], {}
+    chance, weights = 1 / clean.opinions.shape[2], {}
     for m, name in enumerate(names):
         there = clean.present[m]
-        right = clean.logits[m, there].argmax(axis=1) == clean.labels[there]
+        right = clean.opinions[m, there].argmax(axis=1) == clean.targets[there]
         accuracy = (right.sum() + 1) / (len(right) + 2)
         odds = accuracy / (1 - accuracy) * (1 - chance) / chance
         weights[name] = float(max(np.log(odds), 0.05))

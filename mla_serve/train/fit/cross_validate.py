@@ -51,7 +51,7 @@ class Setting:
         """Fit the formula alone."""
         if np.isinf(self.ridge):
             return Fusion.paper(names)
-        ridge = self.ridge * max(1.0, ROWS / max(len(clean.labels), 1))
+        ridge = self.ridge * max(1.0, ROWS / max(len(clean.targets), 1))
         return fit(clean, names, ridge, start, self.prior)
 
 
@@ -99,7 +99,7 @@ def held_out(clean: Evidence, fold: Array, listed: Array, fit_to: Callable[[Arra
 
     Args: fold (N,); listed (K, M), the patterns that count; fit_to, fits to the rows of a mask (N,).
     """
-    losses = np.zeros(len(clean.labels))
+    losses = np.zeros(len(clean.targets))
     for number in np.unique(fold):
         own = fold == number
         losses[own] = _nll(clean.rows(own), fit_to(~own), listed)
@@ -108,14 +108,13 @@ def held_out(clean: Evidence, fold: Array, listed: Array, fit_to: Callable[[Arra
 
 def _nll(evidence: Evidence, fusion: Fusion, listed: Array) -> Array:
     """Return the NLL of each row, averaged over the patterns whose modalities it has: (N,)."""
-    total, count = np.zeros(len(evidence.labels)), np.zeros(len(evidence.labels))
+    total, count = np.zeros(len(evidence.targets)), np.zeros(len(evidence.targets))
     for pattern in listed:
         usable = evidence.present[pattern].all(axis=0)
         if usable.any():
             part = evidence.rows(usable)
             mask = np.repeat(pattern[:, None], usable.sum(), axis=1)
-            log_p = fuse(part.logits, mask, fusion).log_probabilities
-            total[usable] -= log_p[np.arange(len(log_p)), part.labels]
+            total[usable] += fusion.task.nll(fuse(part.opinions, mask, fusion).answers, part.targets)
             count[usable] += 1
     return total / np.maximum(count, 1)
 
@@ -125,6 +124,6 @@ def mix_rows(clean: Evidence, corrupted: Evidence, generator: np.random.Generato
     chosen = generator.random(clean.present.shape) < CORRUPTED
     return dataclasses.replace(
         clean,
-        logits=np.where(chosen[..., None], corrupted.logits, clean.logits),
+        opinions=np.where(chosen[..., None], corrupted.opinions, clean.opinions),
         excess=np.where(chosen, corrupted.excess, clean.excess),
     )

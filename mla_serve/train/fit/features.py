@@ -1,4 +1,4 @@
-"""Features and logits of decoded rows, clean and corrupted: what everything after training is fitted on."""
+"""Features and opinions of decoded rows, clean and corrupted: what everything after training is fitted on."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Choice = Callable[[np.random.Generator], str | None]
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One modality: present (N,) bool, which rows have it; features (rows, D) and logits (rows, C) of those."""
+    """One modality: present (N,) bool, which rows have it; features (rows, D) and opinions (rows, O) of those."""
 
     present: Array
     features: Array
-    logits: Array
+    opinions: Array
 
 
 def encode_column(strategy: Strategy, name: str, column: Column, device: torch.device) -> Encoded:
@@ -44,17 +44,17 @@ def _encode(strategy: Strategy, name: str, batches: Iterable[Tensor], count: Ten
     windows = torch.cat([strategy.encoders[name](part.to(device)).cpu() for part in batches])
     features = mean_by_row(windows, count)[count > 0]
     head = strategy.heads[strategy.head_of[name]]
-    logits: Tensor = head(features.to(device)).cpu()
-    return Encoded((count > 0).numpy(), features.numpy(), logits.numpy())
+    opinions: Tensor = head(features.to(device)).cpu()
+    return Encoded((count > 0).numpy(), features.numpy(), opinions.numpy())
 
 
 def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
-    """Stack all modalities: logits (M, N, C), 0 where absent; present (M, N)."""
+    """Stack all modalities: opinions (M, N, O), 0 where absent; present (M, N)."""
     present = np.stack([one.present for one in encoded.values()])
-    logits = np.zeros((*present.shape, next(iter(encoded.values())).logits.shape[1]))
+    opinions = np.zeros((*present.shape, next(iter(encoded.values())).opinions.shape[1]))
     for m, one in enumerate(encoded.values()):
-        logits[m, one.present] = one.logits
-    return logits, present
+        opinions[m, one.present] = one.opinions
+    return opinions, present
 
 
 def encode_corrupted(

@@ -29,7 +29,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
-from mla_serve.fusion.formula import Array, Fusion, log_softmax, pattern_name
+from mla_serve.fusion.formula import Array, Fusion, pattern_name
+from mla_serve.tasks.base import log_softmax
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 from mla_serve.train.fit.evidence import Evidence
 
@@ -87,14 +88,15 @@ class Objective:
 
         Args: fusion, for its prior, and what is held while the discounts are searched; listed (K, M), the patterns.
         """
-        prior = np.broadcast_to(fusion.subtracted_log_prior() if fusion else 0.0, evidence.logits.shape[2:])
-        apart = np.where(evidence.present[..., None], evidence.logits - prior, 0.0)
-        self.evidence, self.ridge, self.fusion = dataclasses.replace(evidence, logits=apart), ridge, fusion
-        listed = list_patterns(len(evidence.logits)) if listed is None else listed
+        held = fusion.subtracted_prior() if fusion else None
+        prior = np.zeros(evidence.opinions.shape[2]) if held is None else held[0]
+        apart = np.where(evidence.present[..., None], evidence.opinions - prior, 0.0)
+        self.evidence, self.ridge, self.fusion = dataclasses.replace(evidence, opinions=apart), ridge, fusion
+        listed = list_patterns(len(evidence.opinions)) if listed is None else listed
         usable = np.array([evidence.present[pattern].all(axis=0) for pattern in listed])
         enough = usable.sum(axis=1) >= MIN_ROWS_TO_FIT
         self.patterns, usable = listed[enough], usable[enough]
-        self.scales_by_size = 2 ** len(evidence.logits) - 1 > PATTERNS_UP_TO
+        self.scales_by_size = 2 ** len(evidence.opinions) - 1 > PATTERNS_UP_TO
         self.row_weights = usable / usable.sum(axis=1, keepdims=True) / max(len(self.patterns), 1)
         self.log_scales = np.zeros(len(self.patterns))
         one = self.patterns.sum(axis=1, keepdims=True) == 1
@@ -132,7 +134,7 @@ class Objective:
 
         Args: temperature (M, N) or (M, 1).
         """
-        tempered = self.evidence.logits / temperature[..., None]
+        tempered = self.evidence.opinions / temperature[..., None]
         log_p = log_softmax(tempered)
         p = np.exp(log_p)
         entropies = -(p * log_p).sum(axis=2)  # (M, N)
@@ -143,12 +145,12 @@ class Objective:
         if fit_scales:
             self.log_scales = self._best_scales(mixed)
         log_q = log_softmax(np.exp(self.log_scales)[:, None, None] * mixed + self.prior)
-        rows = np.arange(len(self.evidence.labels))
-        nll = -float((self.row_weights * log_q[:, rows, self.evidence.labels]).sum())
+        rows = np.arange(len(self.evidence.targets))
+        nll = -float((self.row_weights * log_q[:, rows, self.evidence.targets]).sum())
         if fit_scales:
             nll += self.ridge * float(np.square(self.log_scales).sum()) / max(len(self.patterns), 1)
         slope = np.exp(log_q)
-        slope[:, rows, self.evidence.labels] -= 1
+        slope[:, rows, self.evidence.targets] -= 1
         slope *= self.row_weights[..., None] * np.exp(self.log_scales)[:, None, None]
         along = np.einsum("knc,mnc->kmn", slope, tempered, optimize=True)
         along += np.einsum("knc,kmc->kmn", slope, self.lone, optimize=True) / temperature
@@ -162,7 +164,7 @@ class Objective:
         Newton's method in u, started at the last candidate's u. The curvature is kept positive and each step is at most 1.
         """
         row_weights = self.row_weights * max(len(self.patterns), 1)
-        own = mixed[:, np.arange(len(self.evidence.labels)), self.evidence.labels]
+        own = mixed[:, np.arange(len(self.evidence.targets)), self.evidence.targets]
         u = self.log_scales
         for _ in range(NEWTON_STEPS):
             scale = np.exp(u)[:, None]

@@ -44,7 +44,7 @@ def cross_fitted_scores(
     sampled = list_patterns(len(names))
     by_size = len(sampled) < 2 ** len(names) - 1
     listed = sampled if listed is None else listed
-    found = {(rule, _names(p, names)): np.full(len(clean.labels), np.nan) for rule in rules for p in listed}
+    found = {(rule, _names(p, names)): np.full(len(clean.targets), np.nan) for rule in rules for p in listed}
     for number in np.unique(folds.number):
         own = folds.number == number
         refitted = refit(~own)
@@ -68,10 +68,10 @@ def _score(
     rules: Sequence[str],
 ) -> None:
     """Write the scores of some rows under one pattern into `found`, at their positions `at`."""
-    mask = np.repeat(pattern[:, None], len(part.labels), axis=1)
+    mask = np.repeat(pattern[:, None], len(part.targets), axis=1)
     for rule in rules:
-        log_p = fuse(part.logits, mask, fusion, rule, part.excess).log_probabilities
-        found[rule, _names(pattern, names)][at] = scores(log_p[np.arange(len(log_p)), part.labels])
+        log_p = fuse(part.opinions, mask, fusion, rule, part.excess).answers
+        found[rule, _names(pattern, names)][at] = scores(log_p[np.arange(len(log_p)), part.targets])
 
 
 def _names(pattern: Array, names: Sequence[str]) -> tuple[str, ...]:

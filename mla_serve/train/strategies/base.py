@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mla_serve.tasks import TASKS, Task
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.local_rows import LocalRows
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.encoders.base import at_least_float32
+from mla_serve.train.losses import loss_of_rows
 
 
 class Batch(Protocol):
@@ -26,8 +27,8 @@ class Batch(Protocol):
 
     rows: Tensor
     """(B,) int64, positions of the rows in the training split."""
-    labels: Tensor
-    """(B,) int64."""
+    targets: Tensor
+    """(B, ...), see Task.encode."""
     present: Mapping[str, Tensor]
     """{modality: (B,) bool}."""
     present_everywhere: Mapping[str, Tensor]
@@ -45,26 +46,26 @@ class Batch(Protocol):
 class Part:
     """The rows of a batch that have one modality, those of this process.
 
-    windows (rows, *shape), or one window that does not count where there is no such row; labels (rows,); local, which of
+    windows (rows, *shape), or one window that does not count where there is no such row; targets (rows, ...); local, which of
     the rows of all processes they are.
     """
 
     windows: Tensor
-    labels: Tensor
+    targets: Tensor
     local: LocalRows
 
     def first(self, count: int) -> Part:
         """Return those among the first `count` of all processes' rows."""
         local = self.local.first(count)
-        return Part(self.windows[: len(local.encoded)], self.labels[: len(local.positions)], local)
+        return Part(self.windows[: len(local.encoded)], self.targets[: len(local.positions)], local)
 
     def chunks(self, count: int) -> list[Part]:
         """Split into `count` parts, or fewer where a process has fewer rows: every process makes the same number."""
         count = min(count, self.local.fewest)
         if count < 2:
             return [self]
-        windows, labels = self.windows.tensor_split(count), self.labels.tensor_split(count)
-        return [Part(*piece) for piece in zip(windows, labels, self.local.split(count), strict=True)]
+        windows, targets = self.windows.tensor_split(count), self.targets.tensor_split(count)
+        return [Part(*piece) for piece in zip(windows, targets, self.local.split(count), strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +87,22 @@ class Options:
 class Strategy(nn.Module, abc.ABC):
     """Encoders, heads and the rule by which a mini-batch changes them.
 
-    heads: head name -> linear layer (D -> C). head_of: modality -> head name. own_options: the options that only this
+    heads: head name -> linear layer (D -> O). head_of: modality -> head name. own_options: the options that only this
     strategy has. native: the fusion rule that belongs to the strategy, a key of mla_serve.fusion.rules.RULES.
-    native_bias: the bias that all heads share, which a sum of their logits must count once.
+    native_bias: the bias that all heads share, which a sum of their outputs must count once. tasks: those that the strategy
+    can learn.
     """
 
     own_options: ClassVar[frozenset[str]] = frozenset()
     native: ClassVar[str] = "paper"
+    tasks: ClassVar[tuple[str, ...]] = tuple(TASKS)
 
     def __init__(
         self,
         encoders: Mapping[str, Encoder],
         heads: Mapping[str, nn.Linear],
         head_of: Mapping[str, str],
+        task: Task,
         options: Options,
     ) -> None:
         """Take freshly built modules."""
@@ -106,7 +110,7 @@ class Strategy(nn.Module, abc.ABC):
         self.encoders = nn.ModuleDict(dict(encoders))
         self.heads = nn.ModuleDict(dict(heads))
         self.head_of = dict(head_of)
-        self.classes = next(iter(heads.values())).out_features
+        self.task = task
         self.width = next(iter(heads.values())).in_features
         self.options = options
         self.class_weights: Tensor | None = None
@@ -114,14 +118,14 @@ class Strategy(nn.Module, abc.ABC):
         self.schedules: dict[str, Schedule] = {}
 
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+    def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Make the heads that the strategy needs and return it. Default: one head for each modality.
 
         Raises: ConfigError for an option's value that it does not have.
         """
         head_of = {name: f"head_{name}" for name in encoders}
-        heads = {head_of[name]: nn.Linear(encoder.width, classes) for name, encoder in encoders.items()}
-        return cls(encoders, heads, head_of, options)
+        heads = {head_of[name]: nn.Linear(encoder.width, task.outputs) for name, encoder in encoders.items()}
+        return cls(encoders, heads, head_of, task, options)
 
     @abc.abstractmethod
     def step(self, batch: Batch) -> dict[str, float]:
@@ -154,15 +158,15 @@ class Strategy(nn.Module, abc.ABC):
             features: Tensor = self.encoders[name](windows)
         return at_least_float32(features)
 
-    def logits(self, name: str, windows: Tensor) -> Tensor:
-        """Return the logits of one modality for windows (B, *shape): (B, C)."""
-        logits: Tensor = self.heads[self.head_of[name]](self.features(name, windows))
-        return logits
+    def opinions(self, name: str, windows: Tensor) -> Tensor:
+        """Return the outputs of one modality's head for windows (B, *shape): (B, O)."""
+        opinions: Tensor = self.heads[self.head_of[name]](self.features(name, windows))
+        return opinions
 
     def part(self, batch: Batch, name: str) -> Part:
         """Take the rows that have a modality from a batch."""
         local = collectives.local_rows(batch.present_everywhere[name])
-        return Part(batch.inputs(name), batch.labels[batch.present[name]], local)
+        return Part(batch.inputs(name), batch.targets[batch.present[name]], local)
 
     def encode(self, name: str, part: Part) -> Tensor:
         """Encode the rows to learn from them: (rows, D). A window that does not count is encoded and dropped."""
@@ -183,20 +187,19 @@ class Strategy(nn.Module, abc.ABC):
                 return self.features(name, windows)
 
         features: Tensor = checkpoint(encode, part.windows, use_reentrant=False) if recompute else encode(part.windows)
-        return features[: len(part.labels)]
+        return features[: len(part.targets)]
 
-    def mean_loss(self, logits: Tensor, labels: Tensor, total: int) -> Tensor:
-        """Return the part of the mean loss over all processes' `total` rows that these rows (rows, C) contribute.
+    def mean_loss(self, outputs: Tensor, targets: Tensor, total: int) -> Tensor:
+        """Return the part of the mean loss over all processes' `total` rows that these rows (rows, O) contribute.
 
         The sum over the processes is the mean loss over the batch, as one process computes it.
         """
-        if not len(labels):
-            return logits.sum()  # zero, with gradients of zero, so that every process takes part in the all-reduce
-        smoothing = self.options.label_smoothing
-        if self.class_weights is None:
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing) * (len(labels) / total)
-        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        return (self.class_weights.to(losses)[labels] * losses).sum() / total
+        if not len(targets):
+            return outputs.sum()  # zero, with gradients of zero, so that every process takes part in the all-reduce
+        losses = loss_of_rows(self.task.name, outputs, targets, self.options.label_smoothing)
+        if self.class_weights is not None:
+            losses = self.class_weights.to(losses)[targets] * losses
+        return losses.sum() / total
 
     def weight_classes(self, weights: Sequence[float]) -> None:
         """Multiply the loss of each row by the weight of its class (C,). Their mean over the training rows is to be 1."""

@@ -11,7 +11,7 @@ of them. beta = 1 and the lower bound n / 4 are ours.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,8 @@ LEAST = 0.25  # of the rows
 class Dus(Mla):
     """MLA with fewer rows for modalities that are ahead. `confidence` holds s_m."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("classes",)
+
     def prepare(self, total_steps: int, rows: int) -> None:
         """Start with no confidence measured."""
         super().prepare(total_steps, rows)
@@ -37,8 +39,8 @@ class Dus(Mla):
         logged = super()._turn(name, part)
         with torch.no_grad():
             self.encoders[name].eval()
-            probabilities = self.logits(name, part.windows)[: len(part.labels)].softmax(1)
-            p = collectives.row_mean(probabilities.gather(1, part.labels[:, None]).squeeze(1)).item()
+            probabilities = self.opinions(name, part.windows)[: len(part.targets)].softmax(1)
+            p = collectives.row_mean(probabilities.gather(1, part.targets[:, None]).squeeze(1)).item()
             self.encoders[name].train(self.training)
         self.confidence[name] = MOMENTUM * self.confidence.get(name, p) + (1 - MOMENTUM) * p
         return logged | {f"rows/{name}": float(rows)}

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from mla_serve.tasks import Task
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Strategy
@@ -57,11 +58,11 @@ class JointSum(Strategy):
         Args: joint (B, C); has_any (B,) bool, the rows of this process that have logits.
         """
         total = int(torch.stack([batch.present_everywhere[name] for name in names]).any(dim=0).sum())
-        return self.mean_loss(joint[has_any], batch.labels[has_any], total)
+        return self.mean_loss(joint[has_any], batch.targets[has_any], total)
 
     def own_loss(self, batch: Batch, name: str, logits: Tensor) -> Tensor:
         """Return this process's part of the mean loss of one modality over the rows that have it."""
-        return self.mean_loss(logits, batch.labels[batch.present[name]], int(batch.present_everywhere[name].sum()))
+        return self.mean_loss(logits, batch.targets[batch.present[name]], int(batch.present_everywhere[name].sum()))
 
     def kept(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the rows in which each modality counts: {name: (B,) bool}. Default: those that have it."""
@@ -70,7 +71,7 @@ class JointSum(Strategy):
     def fuse(self, batch: Batch, unimodal: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Sum the kept logits, the shared bias counted once. Returns: (B, C), and which rows have any (B,) bool."""
         bias = self.shared_bias()
-        total = torch.zeros(len(batch.labels), self.classes, device=batch.labels.device) + bias
+        total = torch.zeros(len(batch.targets), self.task.outputs, device=batch.targets.device) + bias
         for name, logits in unimodal.items():
             rows = batch.present[name].nonzero().squeeze(1)
             total = total.index_add(0, rows, (logits - bias) * kept[name][rows][:, None])
@@ -79,7 +80,7 @@ class JointSum(Strategy):
     def shared_bias(self) -> Tensor:
         """Return the bias that all heads share (C); zeros if they share none."""
         weight: Tensor = next(iter(self.heads.values())).weight
-        return torch.zeros(self.classes, device=weight.device)
+        return torch.zeros(self.task.outputs, device=weight.device)
 
     @torch.no_grad()
     def unimodal_losses(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
@@ -96,10 +97,10 @@ class JointConcat(JointSum):
     """
 
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+    def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Make the slices, with one common bias."""
-        strategy = super().build(encoders, classes, options)
-        bias = nn.Parameter(torch.zeros(classes))
+        strategy = super().build(encoders, task, options)
+        bias = nn.Parameter(torch.zeros(task.outputs))
         for head in strategy.heads.values():
             head.bias = bias
         return strategy
@@ -141,11 +142,12 @@ class JointUnimodal(JointSum):
         encoders: Mapping[str, Encoder],
         heads: Mapping[str, nn.Linear],
         head_of: Mapping[str, str],
+        task: Task,
         options: Options,
     ) -> None:
         """Take freshly built modules, and add the joint head, as one slice for each modality."""
-        super().__init__(encoders, heads, head_of, options)
-        self.joint = nn.ModuleDict({name: nn.Linear(self.width, self.classes) for name in self.encoders})
+        super().__init__(encoders, heads, head_of, task, options)
+        self.joint = nn.ModuleDict({name: nn.Linear(self.width, self.task.outputs) for name in self.encoders})
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities together and from each alone."""

@@ -18,6 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from mla_serve.tasks import Task
 from mla_serve.train.distributed import collectives
 from mla_serve.train.distributed.local_rows import draw_per_row
 from mla_serve.train.encoders import Encoder
@@ -84,9 +85,9 @@ class Mib(JointConcat):
     """Joint training, with the divergences added to the loss."""
 
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+    def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Put a bottleneck behind each encoder."""
-        return super().build({name: Bottleneck(encoder) for name, encoder in encoders.items()}, classes, options)
+        return super().build({name: Bottleneck(encoder) for name, encoder in encoders.items()}, task, options)
 
     _divergences: list[Tensor]
 

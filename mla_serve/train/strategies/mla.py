@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from mla_serve.errors import ConfigError
+from mla_serve.tasks import Task
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
@@ -40,7 +41,7 @@ class Mla(Strategy):
     own_options: ClassVar[frozenset[str]] = frozenset({"hgm", "heads", "turns"})
 
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+    def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Make one head for all, or one for each modality."""
         if canonical(options.hgm) not in MODES and not options.hgm.isdigit():
             raise ConfigError(f"--hgm {options.hgm}: expected one of {', '.join(MODES)} or a number of turns")
@@ -48,9 +49,9 @@ class Mla(Strategy):
             if value not in choices:
                 raise ConfigError(f"--{flag} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
         if options.heads == "separate":
-            return super().build(encoders, classes, options)
+            return super().build(encoders, task, options)
         width = next(iter(encoders.values())).width
-        return cls(encoders, {SHARED: nn.Linear(width, classes)}, dict.fromkeys(encoders, SHARED), options)
+        return cls(encoders, {SHARED: nn.Linear(width, task.outputs)}, dict.fromkeys(encoders, SHARED), task, options)
 
     def prepare(self, total_steps: int, rows: int) -> None:  # noqa: ARG002
         """Give each encoder and each head its own optimiser, so that nothing outside the turn moves."""
@@ -95,7 +96,7 @@ class Mla(Strategy):
     def _turn(self, name: str, part: Part) -> dict[str, float]:
         head = self.heads[self.head_of[name]]
         features = self.encode(name, part)
-        loss = self.mean_loss(head(features), part.labels, part.local.total)
+        loss = self.mean_loss(head(features), part.targets, part.local.total)
         logged = {f"loss/{name}": self.set_gradients(loss, self.encoders[name], head)}
         before = head.weight.detach().clone()
         self.schedules[name].step()
@@ -125,6 +126,6 @@ class Ensemble(Mla):
     native: ClassVar[str] = "mean_prob"
 
     @classmethod
-    def build(cls, encoders: Mapping[str, Encoder], classes: int, options: Options) -> Self:
+    def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Build MLA with separate heads. They need no projection."""
-        return super().build(encoders, classes, dataclasses.replace(options, heads="separate"))
+        return super().build(encoders, task, dataclasses.replace(options, heads="separate"))

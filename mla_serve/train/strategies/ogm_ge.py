@@ -13,6 +13,7 @@ the modality; the paper sums over all rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ ALPHA = 0.3
 
 class OgmGe(JointConcat):
     """Joint training with scaled and noisy encoder gradients."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("classes",)
 
     def learn(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the joint gradients, then modulate those of each encoder."""
@@ -44,7 +47,7 @@ class OgmGe(JointConcat):
         others_bias = self.shared_bias() * (1 - 1 / len(unimodal))
         confidence = {}
         for name, logits in unimodal.items():
-            truth = batch.labels[batch.present[name]][:, None]
+            truth = batch.targets[batch.present[name]][:, None]
             confidence[name] = float(
                 collectives.row_mean((logits - others_bias).softmax(1).gather(1, truth).squeeze(1))
             )

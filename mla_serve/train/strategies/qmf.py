@@ -34,6 +34,7 @@ class Qmf(JointSum):
     """Joint training by energy-weighted fusion. `kappa` holds each training row's summed loss, by modality."""
 
     native: ClassVar[str] = "energy"
+    tasks: ClassVar[tuple[str, ...]] = ("classes",)
 
     def prepare(self, total_steps: int, rows: int) -> None:
         """Start with a summed loss of 0 for every row and modality."""
@@ -57,7 +58,7 @@ class Qmf(JointSum):
             ranking = ranking + LAMBDA * self.ranking(
                 name, rows, collectives.gather_rows(SCALE * z.logsumexp(1), local)
             )
-            alone = F.cross_entropy(z.detach(), batch.labels[batch.present[name]], reduction="none")
+            alone = F.cross_entropy(z.detach(), batch.targets[batch.present[name]], reduction="none")
             self.kappa[name][rows] += collectives.gather_rows(alone, local).cpu()
         self.set_gradients(loss + ranking)
         total = collectives.sum_values({"loss/joint": loss.item()})["loss/joint"] + ranking.item()

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from mla_serve.evaluation.scores import score
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row
+from mla_serve.tasks import Classes
 from mla_serve.train.data.folds import make_folds, shared_groups
 from mla_serve.train.fit.after_training import fit_shift
 from mla_serve.train.fit.cross_validate import RIDGES, choose_setting, mix_rows
@@ -48,7 +48,7 @@ def test_logits_that_are_far_too_sure_are_corrected_on_rows_of_the_same_source()
     assert setting.ridge < max(RIDGES)
 
     def measure(fusion: Fusion) -> dict[str, float]:
-        return score(fuse(fresh.logits, fresh.present, fusion).log_probabilities, fresh.labels)
+        return Classes().score(fuse(fresh.opinions, fresh.present, fusion).answers, fresh.targets)
 
     chosen, held_back = measure(setting.fit(clean, clean, NAMES)), measure(fit(clean, NAMES, max(RIDGES)))
     assert chosen["ece"] < 0.02
@@ -75,7 +75,7 @@ def test_few_rows_that_are_all_answered_rightly_do_not_make_the_answers_certain(
     setting, _ = choose_setting(given, NAMES, np.arange(rows) % 5)
     fitted = setting.formula(given, NAMES)
     wrong = [
-        fuse(np.array([[[1.5, -1.5]]] * 2), np.ones((2, 1), dtype=bool), rule).log_probabilities[0, 1]
+        fuse(np.array([[[1.5, -1.5]]] * 2), np.ones((2, 1), dtype=bool), rule).answers[0, 1]
         for rule in (fitted, Fusion.paper(NAMES))
     ]
     assert wrong[0] > 4 * wrong[1]
@@ -105,9 +105,9 @@ def test_discounts_go_to_the_modality_whose_excess_comes_with_errors() -> None:
 def test_mixed_copies_corrupt_about_half_of_the_modalities() -> None:
     clean, corrupted = evidence(), evidence(noise=0.9, seed=1)
     mixture = mix_rows(clean, corrupted, np.random.default_rng(0))
-    same = (mixture.logits == clean.logits).all(axis=2)
+    same = (mixture.opinions == clean.opinions).all(axis=2)
     assert same.mean() == pytest.approx(0.5, abs=0.05)
-    np.testing.assert_array_equal(mixture.logits[~same], corrupted.logits[~same])
+    np.testing.assert_array_equal(mixture.opinions[~same], corrupted.opinions[~same])
     np.testing.assert_array_equal(mixture.excess[~same], corrupted.excess[~same])
 
 
@@ -147,7 +147,7 @@ def test_the_scale_of_shifted_answers_is_fitted_with_each_class_counting_alike()
     fitted = fit_shift(evidence, Fusion.paper(("a",)), shift)
     assert fitted.shift_scale > 2
     assert fitted.prior_shift == shift
-    answers = fuse(evidence.logits, evidence.present, fitted).log_probabilities
+    answers = fuse(evidence.opinions, evidence.present, fitted).answers
     assert (answers.argmax(axis=1) == right).all()
     recall = np.mean([(right == labels)[labels == c].mean() for c in (0, 1)])
     assert np.exp(answers.max(axis=1)).mean() == pytest.approx(recall, abs=0.04)  # 0.60 before

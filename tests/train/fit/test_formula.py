@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from mla_serve.evaluation.scores import patterns, score
-from mla_serve.fusion.formula import Array, Fusion, log_softmax
+from mla_serve.evaluation.scores import patterns
+from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.rules import fuse
+from mla_serve.tasks import Classes
+from mla_serve.tasks.base import log_softmax
 from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.formula import Objective, fit, list_patterns
 
@@ -34,7 +36,7 @@ def mean_nll(logits: Array, present: Array, labels: Array, fusion: Fusion, rule:
     nll = []
     for pattern in patterns(len(logits)):
         mask = np.broadcast_to(pattern[:, None], present.shape)
-        nll.append(score(fuse(logits, mask, fusion, rule).log_probabilities, labels)["nll"])
+        nll.append(Classes().score(fuse(logits, mask, fusion, rule).answers, labels)["nll"])
     return float(np.mean(nll))
 
 
@@ -119,7 +121,7 @@ def unbalanced(rows: int = 2000, seed: int = 0) -> tuple[Evidence, Array]:
 def test_counted_once_the_prior_of_unbalanced_classes_gives_the_true_posterior() -> None:
     evidence, posterior = unbalanced()
     rule = Fusion({"a": 1.0, "b": 1.0}, sharpness=0.0, scales={"a+b": 2.0}, prior=PRIOR, prior_once=True)
-    given = fuse(evidence.logits, evidence.present, rule).log_probabilities
+    given = fuse(evidence.opinions, evidence.present, rule).answers
     np.testing.assert_allclose(given, log_softmax(posterior), atol=1e-9)
 
 
@@ -127,10 +129,10 @@ def test_fitted_with_the_prior_once_fusion_gains_on_unseen_rows() -> None:
     (seen, _), (unseen, posterior) = unbalanced(), unbalanced(seed=1)
     once, twice = (fit(seen, ("a", "b"), prior=prior) for prior in (PRIOR, ()))
     losses = {
-        fusion.prior_once: score(fuse(unseen.logits, unseen.present, fusion).log_probabilities, unseen.labels)["nll"]
+        fusion.prior_once: Classes().score(fuse(unseen.opinions, unseen.present, fusion).answers, unseen.targets)["nll"]
         for fusion in (once, twice)
     }
-    best = score(log_softmax(posterior), unseen.labels)["nll"]
+    best = Classes().score(log_softmax(posterior), unseen.targets)["nll"]
     assert losses[True] < losses[False] - 0.01
     assert losses[True] < best + 0.02
 
@@ -140,8 +142,8 @@ def test_alone_an_opinion_keeps_its_ranking_where_the_prior_counts_once() -> Non
     fusion = Fusion({"a": 3.0, "b": 0.4}, scales={"a": 0.5, "b": 2.0}, prior=PRIOR, prior_once=True)
     for m in range(2):
         mask = np.repeat(np.arange(2)[:, None] == m, 50, axis=1)
-        given = fuse(evidence.logits, mask, fusion).log_probabilities
-        np.testing.assert_array_equal(given.argsort(axis=1), evidence.logits[m].argsort(axis=1))
+        given = fuse(evidence.opinions, mask, fusion).answers
+        np.testing.assert_array_equal(given.argsort(axis=1), evidence.opinions[m].argsort(axis=1))
 
 
 @pytest.mark.parametrize("prior", [(), PRIOR])

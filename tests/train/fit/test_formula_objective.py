@@ -49,8 +49,8 @@ def mean_loss(given: Evidence, fusion: Fusion, excess: bool) -> float:
         if usable.sum() >= 2:
             mask = np.zeros_like(given.present)
             mask[chosen] = True
-            log_p = fuse(given.logits, mask, fusion, excess=given.excess if excess else None).log_probabilities
-            own = log_p[np.arange(len(given.labels)), given.labels]
+            log_p = fuse(given.opinions, mask, fusion, excess=given.excess if excess else None).answers
+            own = log_p[np.arange(len(given.targets)), given.targets]
             losses.append(-np.mean(own[usable]))
     return float(np.mean(losses))
 
@@ -181,8 +181,10 @@ def test_parameters_stay_within_bounds_where_opinions_are_useless_or_all_right()
 
 def test_discounts_end_where_nothing_nearby_is_better_and_leave_all_else_alone() -> None:
     given = evidence(rows=150)
-    spoiled = given.logits + np.random.default_rng(1).normal(size=given.logits.shape) * (2.0 * given.excess)[..., None]
-    given, fusion = dataclasses.replace(given, logits=spoiled), Fusion({"a": 1.5, "b": 0.7, "c": 1.0}, 1.3)
+    spoiled = (
+        given.opinions + np.random.default_rng(1).normal(size=given.opinions.shape) * (2.0 * given.excess)[..., None]
+    )
+    given, fusion = dataclasses.replace(given, opinions=spoiled), Fusion({"a": 1.5, "b": 0.7, "c": 1.0}, 1.3)
     found = fit_discounts(given, NAMES, fusion)
     assert dataclasses.replace(found, discounts={}) == fusion
     assert list(found.discounts) == list(NAMES)
@@ -205,15 +207,15 @@ def test_discounts_do_not_leave_their_bounds() -> None:
 
 
 def test_rows_are_chosen_and_appended_in_all_fields() -> None:
-    given, fields = evidence(rows=12), ("logits", "present", "excess")
+    given, fields = evidence(rows=12), ("opinions", "present", "excess")
     some = given.rows(np.array([7, 2]))
     both = given.and_also(some)
     for field in fields:
         value = getattr(given, field)
         np.testing.assert_array_equal(getattr(some, field), value[:, [7, 2]])
         np.testing.assert_array_equal(getattr(both, field), np.concatenate([value, value[:, [7, 2]]], axis=1))
-    np.testing.assert_array_equal(some.labels, given.labels[[7, 2]])
-    np.testing.assert_array_equal(both.labels, np.r_[given.labels, given.labels[[7, 2]]])
+    np.testing.assert_array_equal(some.targets, given.targets[[7, 2]])
+    np.testing.assert_array_equal(both.targets, np.r_[given.targets, given.targets[[7, 2]]])
 
 
 def test_evidence_has_zeros_where_a_modality_is_missing() -> None:
@@ -221,8 +223,8 @@ def test_evidence_has_zeros_where_a_modality_is_missing() -> None:
     logits, excess = np.full((2, 2, 3), np.nan, dtype=np.float32), np.full((2, 2), np.nan)
     logits[present], excess[present] = 2.0, 0.5
     given = Evidence.of(logits, present, np.array([0, 1]), excess)
-    assert given.logits.dtype == np.float64
-    np.testing.assert_array_equal(given.logits, np.where(present[..., None], 2.0, 0.0) * np.ones(3))
+    assert given.opinions.dtype == np.float64
+    np.testing.assert_array_equal(given.opinions, np.where(present[..., None], 2.0, 0.0) * np.ones(3))
     np.testing.assert_array_equal(given.excess, np.where(present, 0.5, 0.0))
     np.testing.assert_array_equal(Evidence.of(logits, present, np.array([0, 1])).excess, np.zeros((2, 2)))
 
@@ -310,7 +312,7 @@ def test_without_a_fusion_there_is_no_prior() -> None:
 def test_scales_are_found_from_far_away(factor: float) -> None:
     """A pattern whose logits are far too large or too small gets its scale in one go, the bound at most."""
     given = evidence(rows=200, count=1, missing=0.0)
-    objective = Objective(dataclasses.replace(given, logits=given.logits * factor), 0.0)
+    objective = Objective(dataclasses.replace(given, opinions=given.opinions * factor), 0.0)
     objective.value_and_gradient(np.zeros(2))
     reference = Objective(given, 0.0)
     reference.value_and_gradient(np.zeros(2))

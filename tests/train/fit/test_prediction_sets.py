@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from mla_serve.fusion.formula import log_softmax
 from mla_serve.fusion.prediction_sets import PredictionSets
+from mla_serve.tasks.base import log_softmax
 from mla_serve.train.fit.prediction_sets import ENOUGH, rounded_scores, tabulate_scores
 
 

@@ -1,0 +1,176 @@
+"""Any subset of C labels: independent Bernoulli distributions, given by log-odds. Each label is fused by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mla_serve.tasks.base import Array, Label, Task, check_names, expected_calibration_error
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels(Task):
+    """Any subset of several labels, also none.
+
+    labels: their names, in the order of the logits. thresholds: the probability (C,) from which a label is answered; empty
+    for .5 each.
+    """
+
+    labels: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+
+    name: ClassVar[str] = "labels"
+    main_scores: ClassVar[tuple[str, ...]] = ("map", "micro_f1")
+
+    def __post_init__(self) -> None:
+        """Check the names and thresholds. Raises: ValueError."""
+        check_names(self.labels, "labels")
+        if len(self.thresholds) not in (0, len(self.labels)):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.labels
+
+    @property
+    def outputs(self) -> int:
+        """C."""
+        return len(self.labels)
+
+    @property
+    def variables(self) -> int:
+        """C."""
+        return len(self.labels)
+
+    def natural(self, outputs: Array) -> Array:
+        """Return the logits: (..., C) -> (..., C, 1)."""
+        return outputs[..., None]
+
+    def entropy(self, eta: Array) -> Array:
+        """Return the entropy of each Bernoulli distribution: (..., C, 1) -> (..., C)."""
+        z = eta[..., 0]
+        p = sigmoid(z)
+        nats: Array = np.logaddexp(0, z) - p * z
+        return nats
+
+    def answers(self, eta: Array) -> Array:
+        """Return the log-odds: (..., C, 1) -> (..., C)."""
+        return eta[..., 0]
+
+    def parameters_of(self, answers: Array) -> Array:
+        """Return the log-odds as parameters: (..., C) -> (..., C, 1)."""
+        return answers[..., None]
+
+    def mix(self, answers: Array, weights: Array) -> Array:
+        """Average the probability of each label: (M, B, C), (M, B) -> (B, C), as log-odds."""
+        yes = np.einsum("mb,mbc->bc", weights, sigmoid(answers))
+        no = np.einsum("mb,mbc->bc", weights, sigmoid(-answers))
+        log_odds: Array = np.log(np.maximum(yes, 1e-300)) - np.log(np.maximum(no, 1e-300))
+        return log_odds
+
+    def prior_parameters(self, prior: Sequence[float]) -> Array:
+        """Return the log-odds of the labels' frequencies: (C, 1)."""
+        p = np.array(prior)
+        log_odds: Array = (np.log(p) - np.log1p(-p))[:, None]
+        return log_odds
+
+    def prior_of(self, targets: Array) -> list[float]:
+        """Return the frequency of each label among the rows where it is known, with one row added to both sides."""
+        known = ~np.isnan(targets)
+        yes = np.where(known, targets, 0).sum(axis=0)
+        return [float(frequency) for frequency in (yes + 1) / (known.sum(axis=0) + 2)]
+
+    def uninformed(self, prior: Sequence[float]) -> Array:
+        """Return the labels' frequencies, as log-odds."""
+        return self.prior_parameters(prior)[:, 0] if len(prior) else np.zeros(len(self.labels))
+
+    def support(self, answers: Array, without: Array) -> Array:
+        """Return by how much the log-probability of the answered set is higher than without it."""
+        sign = np.where(self.chosen(answers), 1.0, -1.0)
+        difference: Array = (log_sigmoid(sign * answers) - log_sigmoid(sign * without)).sum(axis=-1)
+        return difference
+
+    def chosen(self, answers: Array) -> Array:
+        """Return which labels are answered: log-odds (..., C) -> bool (..., C)."""
+        thresholds = np.array(self.thresholds) if self.thresholds else 0.5
+        chosen: Array = sigmoid(answers) >= thresholds
+        return chosen
+
+    def plain(self, answers: Array) -> Array:
+        """Return probabilities."""
+        return sigmoid(answers)
+
+    def encode(self, labels: Sequence[Label]) -> Array:
+        """Return 1 for labels of the row, 0 for others, NaN for those that are not known: (N, C) float32.
+
+        Raises: KeyError for a label that is not one of them.
+        """
+        index = {label: number for number, label in enumerate(self.labels)}
+        targets = np.zeros((len(labels), len(index)), np.float32)
+        for row, given in zip(targets, labels, strict=True):
+            if isinstance(given, Mapping):
+                row[:] = np.nan
+                for label, there in given.items():
+                    row[index[label]] = there
+            else:
+                row[[index[label] for label in given]] = 1
+        return targets
+
+    def nll(self, answers: Array, targets: Array) -> Array:
+        """Return the mean over the known labels of minus the log-probability of what is true: (B,)."""
+        known = ~np.isnan(targets)
+        losses = np.logaddexp(0, answers) - np.where(known, targets, 0) * answers
+        mean: Array = np.where(known, losses, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        return mean
+
+    def score(self, answers: Array, targets: Array) -> dict[str, float]:
+        """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, and the false negative rate.
+
+        Labels without a positive row do not count for the averages over labels. `fnr` is the mean over the rows with a label
+        of the share of their labels that are not answered.
+        """
+        known, p = ~np.isnan(targets), sigmoid(answers)
+        truth, chosen = np.where(known, targets, 0) > 0, self.chosen(answers) & known
+        hits = (truth & chosen).sum(axis=0)
+        sizes = truth.sum(axis=0) + chosen.sum(axis=0)
+        having = truth.sum(axis=0) > 0
+        f1 = 2 * hits / np.maximum(sizes, 1)
+        wanted = truth.sum(axis=1)
+        missed = (truth & ~chosen).sum(axis=1)[wanted > 0] / wanted[wanted > 0]
+        return {
+            "map": _mean([average_precision(p[known[:, c], c], truth[known[:, c], c]) for c in np.flatnonzero(having)]),
+            "micro_f1": float(2 * hits.sum() / max(sizes.sum(), 1)),
+            "macro_f1": _mean(f1[having]),
+            "nll": float(self.nll(answers, targets).mean()),
+            "ece": expected_calibration_error(p[known], truth[known]),
+            "fnr": _mean(missed),
+        }
+
+
+def sigmoid(z: Array) -> Array:
+    """Return 1 / (1 + exp(-z)), without overflow."""
+    values: Array = np.exp(log_sigmoid(z))
+    return values
+
+
+def log_sigmoid(z: Array) -> Array:
+    """Return log sigmoid(z), without overflow."""
+    values: Array = -np.logaddexp(0, -z)
+    return values
+
+
+def average_precision(scores: Array, truth: Array) -> float:
+    """Return the area under the precision-recall curve, as a sum over the true rows: both (B,). Ties count once."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, hits = scores[order], truth[order].cumsum()
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each group of equal scores
+    precision, recall = hits[last] / (last + 1), hits[last] / max(hits[-1], 1)
+    return float((np.diff(recall, prepend=0) * precision).sum())
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
