@@ -174,7 +174,7 @@ def test_answers_of_a_quantised_bundle_do_not_depend_on_the_batch(quantised: tup
     samples = [{n: spec.generate(generator) for n, spec in predictor.bundle.inputs.items()} for _ in range(6)]
     together = predictor.run_graphs([predictor.decode(sample) for sample in samples]).opinions
     for at, sample in enumerate(samples):
-        np.testing.assert_array_equal(predictor.run_graphs([predictor.decode(sample)]).logits[:, 0], together[:, at])
+        np.testing.assert_array_equal(predictor.run_graphs([predictor.decode(sample)]).opinions[:, 0], together[:, at])
 
 
 @pytest.mark.slow  # starts a server

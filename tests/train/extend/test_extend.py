@@ -23,6 +23,7 @@ from mla_serve.fusion.formula import Fusion, pattern_name
 from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import VectorInput
+from mla_serve.tasks import Classes
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.extend.fit import FusionExtension, added_patterns
@@ -86,7 +87,8 @@ class OneHead:
     def __init__(self, graph: onnx.GraphProto) -> None:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         self.content = model.SerializeToString()
-        self.manifest = type("M", (), {"heads": {"head": "head.onnx"}, "classes": list(CLASSES)})
+        self.manifest = type("M", (), {"heads": {"head": "head.onnx"}})
+        self.task = Classes(CLASSES)
         self.folder = Path("somewhere")
 
     def read(self, name: str) -> bytes:
@@ -129,7 +131,7 @@ def test_the_encoder_learns_and_the_head_does_not(make_samples: Callable[..., Sa
     from mla_serve.train.data.batches import training_batches
 
     head = Head("head", W.T, B)
-    recipe = Recipe(CLASSES, {"a": VectorInput(6)}, {"a": "small"}, D, FIXED_HEAD, Options(weight_decay=0.1))
+    recipe = Recipe(Classes(CLASSES), {"a": VectorInput(6)}, {"a": "small"}, D, FIXED_HEAD, Options(weight_decay=0.1))
     late = build_fixed_head(recipe, head)
     samples = make_samples(("a",), rows=60)
     late.prepare(100, 60)

@@ -1,0 +1,159 @@
+"""What every task keeps: shapes, normal forms, and losses that agree with scipy's distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import average_precision_score, f1_score
+
+from mla_serve.tasks import TASKS, Classes, Labels, Number, Task, task_from_dict
+from mla_serve.tasks.base import Array
+from mla_serve.tasks.labels import average_precision, sigmoid
+
+EXAMPLES: dict[str, Task] = {
+    "classes": Classes(("a", "b", "c")),
+    "labels": Labels(("x", "y", "z", "w"), (0.5, 0.3, 0.6, 0.5)),
+    "number": Number("price", "EUR", log=True, mean=3.0, deviation=2.0),
+}
+LABELS: dict[str, Callable[[np.random.Generator], object]] = {
+    "classes": lambda generator: str(generator.choice(["a", "b", "c"])),
+    "labels": lambda generator: frozenset(label for label in "xyzw" if generator.random() < 0.5),
+    "number": lambda generator: float(np.exp(generator.normal(3, 2))),
+}
+PRIORS = {"classes": [0.2, 0.3, 0.5], "labels": [0.1, 0.5, 0.3, 0.9], "number": [0.1, 1.2]}
+seeds = st.integers(0, 2**32 - 1)
+
+
+def test_every_task_has_an_example() -> None:
+    assert TASKS.keys() == EXAMPLES.keys() == LABELS.keys() == PRIORS.keys()
+
+
+@pytest.fixture(params=EXAMPLES)
+def name(request: pytest.FixtureRequest) -> str:
+    """The name of a task."""
+    return str(request.param)
+
+
+def opinions(task: Task, generator: np.random.Generator, shape: tuple[int, ...] = (2, 5)) -> Array:
+    """Draw the outputs of heads."""
+    return generator.normal(0, 2, (*shape, task.outputs))
+
+
+def test_a_task_is_restored_from_json(name: str) -> None:
+    task = EXAMPLES[name]
+    assert task_from_dict(task.to_dict()) == task
+    assert task.to_dict()["name"] == name
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_answers_and_their_parameters_say_the_same(name: str, seed: int) -> None:
+    task = EXAMPLES[name]
+    eta = task.natural(opinions(task, np.random.default_rng(seed)))
+    assert eta.shape[:3] == (2, 5, task.variables)
+    answers = task.answers(eta)
+    np.testing.assert_allclose(task.answers(task.parameters_of(answers)), answers, atol=1e-9)
+    np.testing.assert_allclose(task.answer_entropy(answers), task.entropy(eta).sum(axis=-1), atol=1e-6)
+
+
+@given(seed=seeds, temperature=st.floats(1.1, 20))
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_higher_temperature_means_more_entropy(name: str, seed: int, temperature: float) -> None:
+    task = EXAMPLES[name]
+    eta = task.natural(opinions(task, np.random.default_rng(seed)))
+    assert (task.entropy(eta / temperature) >= task.entropy(eta) - 1e-9).all()
+
+
+def test_what_a_prior_says_is_what_is_answered_without_any_modality(name: str) -> None:
+    task, prior = EXAMPLES[name], PRIORS[name]
+    given = task.plain(task.answers(task.prior_parameters(prior)))
+    np.testing.assert_allclose(given, [0.1, np.sqrt(1.2)] if name == "number" else prior)
+
+
+def test_an_opinion_that_is_the_prior_has_no_evidence(name: str) -> None:
+    task, prior = EXAMPLES[name], EXAMPLES[name].prior_parameters(PRIORS[name])
+    np.testing.assert_allclose(task.without_prior(prior, prior), 0, atol=1e-12)
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_mixture_of_one_is_that_one(name: str, seed: int) -> None:
+    task = EXAMPLES[name]
+    answers = task.answers(task.natural(opinions(task, np.random.default_rng(seed), (1, 5))))
+    mixed = task.mix(answers, np.ones((1, 5)))
+    np.testing.assert_allclose(task.plain(mixed), task.plain(answers[0]), atol=1e-6)
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_right_answer_costs_least(name: str, seed: int) -> None:
+    """Of answers of the same certainty, the one at the truth has the lowest loss."""
+    task, generator = EXAMPLES[name], np.random.default_rng(seed)
+    targets = task.encode([LABELS[name](generator) for _ in range(4)])
+    right = {
+        "classes": lambda: np.log(np.where(np.eye(3)[targets] > 0, 0.8, 0.1)),
+        "labels": lambda: np.where(targets > 0, 2.0, -2.0),
+        "number": lambda: np.stack([targets, np.full(4, 0.5)], axis=1),
+    }[name]()
+    wrong = right[:, ::-1] if name == "classes" else -right if name == "labels" else right + np.array([1.0, 0.0])
+    assert (task.nll(right, targets) <= task.nll(wrong, targets) + 1e-9).all()
+    assert (task.support(right, wrong).shape) == (4,)
+
+
+def test_scores_have_the_main_ones(name: str) -> None:
+    task, generator = EXAMPLES[name], np.random.default_rng(0)
+    targets = task.encode([LABELS[name](generator) for _ in range(30)])
+    scores = task.score(task.answers(task.natural(opinions(task, generator, (30,)))), targets)
+    assert {*task.main_scores, "nll"} <= scores.keys()
+    assert all(np.isfinite(value) for value in scores.values())
+
+
+def test_labels_that_are_not_known_do_not_count() -> None:
+    task = Labels(("x", "y"))
+    targets = task.encode([{"x": True}, frozenset({"y"})])
+    np.testing.assert_array_equal(targets, [[1, np.nan], [0, 1]])
+    assert task.nll(np.array([[0.0, 9.0], [0.0, 0.0]]), targets)[0] == pytest.approx(np.log(2))
+    assert task.prior_of(targets) == [0.5, pytest.approx(2 / 3)]
+
+
+@given(seed=seeds)
+def test_average_precision_and_f1_are_those_of_scikit_learn(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores, truth = generator.integers(0, 6, 40) / 6, generator.random(40) < 0.4
+    if truth.any():
+        assert average_precision(scores, truth) == pytest.approx(average_precision_score(truth, scores))
+    answers, targets = generator.normal(size=(40, 3)), (generator.random((40, 3)) < 0.4).astype(np.float32)
+    found = Labels(("x", "y", "z")).score(answers, targets)
+    assert found["micro_f1"] == pytest.approx(f1_score(targets, sigmoid(answers) >= 0.5, average="micro"))
+
+
+def test_the_loss_of_a_number_is_that_of_a_normal_distribution() -> None:
+    task = Number(mean=10.0, deviation=2.0)
+    targets = task.encode([12.0, 8.0])
+    np.testing.assert_allclose(targets, [1, -1])
+    given = task.nll(np.array([[0.5, 0.25], [0.0, 4.0]]), targets)
+    np.testing.assert_allclose(given, -stats.norm.logpdf([1, -1], [0.5, 0], [0.5, 2]))
+
+
+def test_two_equal_independent_opinions_halve_the_variance() -> None:
+    task = Number()
+    eta = task.natural(np.array([0.3, np.log(0.5)]))
+    np.testing.assert_allclose(task.answers(2 * eta), [0.3, 0.25])
+
+
+def test_a_number_is_restored_in_its_unit() -> None:
+    task = Number(log=True, mean=2.0, deviation=0.5)
+    np.testing.assert_allclose(task.restore(task.encode([1.0, 20.0, 3e5]).astype(float)), [1.0, 20.0, 3e5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Classes(("a", "a")), lambda: Labels(("x", 3)), lambda: Labels(("x",), (0.1, 0.2))]
+)  # type: ignore[arg-type]
+def test_names_that_are_no_names_are_refused(make: Callable[[], Task]) -> None:
+    with pytest.raises(ValueError, match=r"expected|thresholds"):
+        make()
