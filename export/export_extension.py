@@ -40,7 +40,7 @@ from mla_serve.inputs import Array, Payload
 from mla_serve.output.replacing import staging_folder
 from mla_serve.train.extend.head import build_fixed_head, read_head
 from mla_serve.train.recipe import Recipe
-from mla_serve.train.run_folder import REFERENCES, RunFolder
+from mla_serve.train.run_folder import INTERVALS, REFERENCES, RunFolder
 from mla_serve.train.strategies import Strategy
 
 REWRITTEN = ("MODEL_CARD.md", "report.html", "report.json")
@@ -80,6 +80,8 @@ def export_extension(
         added = (folder.path / REFERENCES).read_bytes()
         unfamiliar = base.manifest.unfamiliar or REFERENCES
         (staging / unfamiliar).write_bytes(_joined(base.read(unfamiliar) if base.manifest.unfamiliar else None, added))
+        intervals = base.manifest.intervals or INTERVALS
+        (staging / intervals).write_bytes((folder.path / INTERVALS).read_bytes())
         golden = _write_golden(strategy, recipe, base, samples, folder.read_fusion(), staging)
         fields = base.manifest.model_dump() | {
             "name": facts["name"],
@@ -87,7 +89,8 @@ def export_extension(
             "versions": package_versions(),
             "modalities": {**base.manifest.modalities, **modalities},
             "fusion": FusionParameters(**folder.read_fusion().to_dict()),
-            "conformal": facts["conformal"],
+            "conformal": {},
+            "intervals": intervals,
             "unfamiliar": unfamiliar,
             "golden": [*base.manifest.golden, *golden],
             "golden_source": _source(base.manifest, facts),
@@ -254,5 +257,5 @@ def _run_subsets(predictor: Predictor, sample: Sample, subsets: Sequence[Sequenc
 
 
 def _answers(predictor: Predictor, outputs: GraphOutputs, rule: str) -> list[Prediction]:
-    coverage = COVERAGE if rule in predictor.bundle.prediction_sets.scores else None
+    coverage = COVERAGE if rule in predictor.bundle.intervals.rules else None
     return [dataclasses.replace(each, missing=[]) for each in predictor.answer_from(outputs, rule, coverage=coverage)]

@@ -37,7 +37,7 @@ from mla_serve.inputs import Input, Payload
 from mla_serve.output.replacing import staging_folder
 from mla_serve.output.targets import bundle_called, check_target
 from mla_serve.table.read import data_folder
-from mla_serve.train.run_folder import REFERENCES, RunFolder
+from mla_serve.train.run_folder import INTERVALS, REFERENCES, RunFolder
 from mla_serve.train.strategies import Strategy
 
 
@@ -77,9 +77,11 @@ def export_run(
         for name, content in files.items():
             (staging / name).write_bytes(content)
         heads = {head: f"{head}.onnx" for head in strategy.heads}
-        has_references = (folder.path / REFERENCES).is_file()  # runs of an older version have none
-        if has_references:
-            (staging / REFERENCES).write_bytes((folder.path / REFERENCES).read_bytes())
+        fitted = [
+            name for name in (REFERENCES, INTERVALS) if (folder.path / name).is_file()
+        ]  # not in runs of old versions
+        for name in fitted:
+            (staging / name).write_bytes((folder.path / name).read_bytes())
         parity = _write_graphs(strategy, recipe.inputs, samples, staging)
         fusion = folder.read_fusion()
         manifest = Manifest(
@@ -91,7 +93,8 @@ def export_run(
             heads=heads,
             fusion=FusionParameters(**fusion.to_dict()),
             conformal=facts.get("conformal", {}),
-            unfamiliar=REFERENCES if has_references else None,
+            intervals=INTERVALS if INTERVALS in fitted else None,
+            unfamiliar=REFERENCES if REFERENCES in fitted else None,
             golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
             golden_source=facts["golden_source"],
             tolerance=GOLDEN_TOLERANCE["fp32"],

@@ -5,13 +5,14 @@ The manifest contains its own sha256 too. Loading a bundle checks all of them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
@@ -20,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mla_serve.errors import BundleError
 from mla_serve.fusion.formula import Fusion
+from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.novelty import References
-from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import INPUTS, Input, Payload
 from mla_serve.inputs.base import NAME_PATTERN
@@ -92,7 +93,9 @@ class Manifest(_Strict):
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
     conformal: dict[str, dict[str, list[Share]]] = {}
-    """Scores of prediction sets, see PredictionSets."""
+    """Scores of prediction sets in bundles of format 1, see Intervals.of_format_1."""
+    intervals: str | None = None
+    """The file with the thresholds of prediction sets or intervals."""
     unfamiliar: str | None = None
     """The file with the references that unfamiliar input is detected by."""
     golden: list[Golden]
@@ -130,7 +133,7 @@ class Bundle:
         self.inputs = {name: self._input(name, modality) for name, modality in manifest.modalities.items()}
         self.task = read_task(manifest)
         self.fusion = Fusion(**manifest.fusion.model_dump(), task=self.task)
-        self.prediction_sets = PredictionSets(manifest.conformal)
+        self.intervals = self._read_intervals(manifest.intervals)
         self.references = self._read_references(manifest.unfamiliar)
 
     @classmethod
@@ -165,8 +168,20 @@ class Bundle:
         return self.read(str(value)) if in_file else value
 
     def _read_references(self, name: str | None) -> References:
-        try:
+        with self._usable(name):
             return References.from_bytes(self.read(name)) if name else References({})
+
+    def _read_intervals(self, name: str | None) -> Intervals:
+        with self._usable(name):
+            if name:
+                return Intervals.from_bytes(self.task, self.read(name))
+            return Intervals.of_format_1(self.task, self.manifest.conformal)
+
+    @contextlib.contextmanager
+    def _usable(self, name: str | None) -> Iterator[None]:
+        """Turn what reading a damaged file raises into a BundleError with its name."""
+        try:
+            yield
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise BundleError(
                 f"{self.folder / str(name)}: cannot be used ({error!r}); export the bundle again"
@@ -290,8 +305,9 @@ def _check_consistency(manifest: Manifest) -> None:
         raise BundleError(
             f"{MANIFEST}: has temperatures for {sorted(manifest.fusion.temperatures)}, not {sorted(names)}"
         )
-    if manifest.unfamiliar is not None and manifest.unfamiliar not in manifest.files:
-        raise BundleError(f"{MANIFEST}: names {manifest.unfamiliar!r}, which it does not list as a file")
+    for name in (manifest.unfamiliar, manifest.intervals):
+        if name is not None and name not in manifest.files:
+            raise BundleError(f"{MANIFEST}: names {name!r}, which it does not list as a file")
     if manifest.fusion.native not in RULES or manifest.fusion.native == "native":
         raise BundleError(
             f"{MANIFEST}: the native rule {manifest.fusion.native!r} is not known; known are {sorted(RULES)}"

@@ -121,8 +121,8 @@ class Predictor:
             raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
         if coverage is not None and not 0 < coverage < 1:
             raise InputError("coverage", f"got {coverage}; send a number between 0 and 1, such as 0.9")
-        if coverage is not None and rule not in self.bundle.prediction_sets.scores:
-            raise InputError("coverage", f"this model has no scores for prediction sets under {rule!r}; leave it out")
+        if coverage is not None and rule not in self.bundle.intervals.rules:
+            raise InputError("coverage", f"this model has no thresholds for {rule!r}; leave it out")
 
     def decode(self, sample: Mapping[str, Payload], hooks: Hooks = NO_HOOKS) -> dict[str, Array]:
         """Decode every payload of one sample, in the order of the sample: {name: payload} -> {name: (W, *shape)}.
@@ -283,7 +283,8 @@ class Predictor:
         predictions = self._predictions(fused.answers, self._opinions(outputs, fused, influence, rule), rule, top_k)
         if coverage is None:
             return predictions
-        inside = self.bundle.prediction_sets.choose(fused.answers, present, self.names, rule, coverage)
+        bounds = self.bundle.intervals.choose(fused.answers, present, self.names, rule, coverage)
+        inside = np.zeros(fused.answers.shape, dtype=bool) if bounds.inside is None else bounds.inside
         return [
             dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
             for prediction, log_p, chosen in zip(predictions, fused.answers, inside, strict=True)

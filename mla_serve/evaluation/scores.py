@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mla_serve.fusion.formula import Array, Fusion, pattern_name
+from mla_serve.fusion.intervals import Bounds
 from mla_serve.fusion.rules import fuse
 
 MISSING_RATES = (20, 50, 80)  # percent of the modalities that are dropped
 ALL_PATTERNS_UP_TO = 6  # modalities; with more, only patterns of one and of all modalities are measured
-ChooseSets = Callable[[Array, Array, str], Array]
-"""(log-probabilities (B, C), present (M, B), rule) -> labels of the prediction sets (B, C) bool."""
+ChooseSets = Callable[[Array, Array, str], Bounds]
+"""(answers (B, A), present (M, B), rule) -> the prediction sets or intervals."""
 
 
 def patterns(count: int) -> Array:
@@ -97,9 +98,9 @@ def _score_masked(
     answers = fuse(opinions[:, scored], mask[:, scored], fusion, rule, excess).answers
     found = fusion.task.score(answers, targets[scored])
     if choose_sets is not None:
-        inside = choose_sets(answers, mask[:, scored], rule)
-        found["coverage"] = float(inside[np.arange(len(answers)), targets[scored]].mean())
-        found["set_size"] = float(inside.sum(axis=1).mean())
+        bounds = choose_sets(answers, mask[:, scored], rule)
+        found["coverage"] = float(np.nanmean(fusion.task.covered(bounds, targets[scored])))
+        found["set_size"] = float(fusion.task.size(bounds).mean())
     return found
 
 

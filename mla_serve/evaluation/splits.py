@@ -15,6 +15,7 @@ from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError, InputError
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
+from mla_serve.fusion.intervals import Bounds
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
 from mla_serve.table import Row, Schema, TableOptions, read_payload, read_table
@@ -129,8 +130,8 @@ def score_split(
     """
     outputs, bundle, names = split_run.outputs, predictor.bundle, predictor.names
 
-    def choose_sets(log_p: Array, present: Array, rule: str) -> Array:
-        return bundle.prediction_sets.choose(log_p, present, names, rule, coverage)
+    def choose_sets(answers: Array, present: Array, rule: str) -> Bounds:
+        return bundle.intervals.choose(answers, present, names, rule, coverage)
 
     results = evaluate(
         outputs.opinions,
@@ -141,7 +142,7 @@ def score_split(
         masks_of(split_run.rows, names),
         draws,
         outputs.excess,
-        choose_sets if set(rules) <= bundle.prediction_sets.scores.keys() else None,
+        choose_sets if set(rules) <= set(bundle.intervals.rules) else None,
     )
     facts = {
         "split": split_run.split,

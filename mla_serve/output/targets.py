@@ -28,7 +28,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Every path that training writes into the folder of a run, relative to it.
 RUN_FILES = (
-    r"(config|run|samples)\.json|(last|best)\.pt|.+\.backbone\.pt|metrics\.jsonl|unfamiliar\.npz|launch|about\.md"
+    r"(config|run|samples)\.json|(last|best)\.pt|.+\.backbone\.pt|metrics\.jsonl|(unfamiliar|intervals)\.npz|launch|about\.md"
     r"|(.+\.)?tokenizer\.json|samples|samples/\d+\.[a-z0-9_]+|(samples/)?\..+\.tmp"
     r"|tensorboard|tensorboard/events\.out\.tfevents\..+"
 )

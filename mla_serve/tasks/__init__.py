@@ -9,7 +9,7 @@ number   a real number
 from collections.abc import Mapping
 from typing import Any
 
-from mla_serve.tasks.base import Label, Task
+from mla_serve.tasks.base import Bounds, Label, Task
 from mla_serve.tasks.classes import Classes
 from mla_serve.tasks.labels import Labels
 from mla_serve.tasks.number import Number
@@ -23,4 +23,4 @@ def task_from_dict(fields: Mapping[str, Any]) -> Task:
     return TASKS[rest.pop("name")].from_fields(rest)
 
 
-__all__ = ["TASKS", "Classes", "Label", "Labels", "Number", "Task", "task_from_dict"]
+__all__ = ["TASKS", "Bounds", "Classes", "Label", "Labels", "Number", "Task", "task_from_dict"]

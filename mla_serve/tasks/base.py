@@ -30,6 +30,22 @@ Label = Any
 are known."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The prediction sets or intervals of B answers.
+
+    rows (B,): how many validation rows each rests on; pooled (B,): whether these have another set of modalities.
+    inside (B, C) bool: the labels in each set; None for a number. low, high (B,): the ends of each interval, of the
+    standardised target, infinite where no rows are enough; None for the other tasks.
+    """
+
+    rows: Array
+    pooled: Array
+    inside: Array | None = None
+    low: Array | None = None
+    high: Array | None = None
+
+
 class Task(abc.ABC):
     """What a model predicts. Implementations are frozen dataclasses of plain values.
 
@@ -97,6 +113,28 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Score answers (B, A) against targets: {score: value}."""
+
+    # ---- prediction sets and intervals (mla_serve/fusion/intervals.py)
+
+    @abc.abstractmethod
+    def nonconformity(self, answers: Array, targets: Array) -> tuple[Array, Array]:
+        """Return how badly each target fits its answer, and weights: both (B, K), 0 or more.
+
+        K is 1 for classes and number, where the weights are 1. For labels K is C: each label that a row has is weighted
+        with its share of the row's labels, all others with 0.
+        """
+
+    @abc.abstractmethod
+    def bounds(self, answers: Array, thresholds: Array, rows: Array, pooled: Array) -> Bounds:
+        """Return what has a score of at most the threshold of its answer: (B, A), (B,). Args: rows, pooled: see Bounds."""
+
+    @abc.abstractmethod
+    def covered(self, bounds: Bounds, targets: Array) -> Array:
+        """Return the share of each target that is inside: (B,). For labels, NaN where a row has none: nothing can be missed."""
+
+    @abc.abstractmethod
+    def size(self, bounds: Bounds) -> Array:
+        """Return the number of labels in each set, or the width of each interval in the user's unit: (B,)."""
 
     # ---- what depends on what
 

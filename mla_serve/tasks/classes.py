@@ -8,7 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Label, Task, check_names, expected_calibration_error, log_softmax
+from mla_serve.tasks.base import Array, Bounds, Label, Task, check_names, expected_calibration_error, log_softmax
+
+LEAST = 1e-300  # a probability, so that its logarithm is finite
+STEP = 100.0  # how fast the random part of a score goes round as the margin of an answer grows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,39 @@ class Classes(Task):
         values: Array = -answers[np.arange(len(targets)), targets]
         return values
 
+    def nonconformity(self, answers: Array, targets: Array) -> tuple[Array, Array]:
+        """Return minus the log of the probability that is left for the true class and all less probable ones.
+
+        A random part of the class itself is left out (APS: Romano, Sesia, Candes, NeurIPS 2020), so that a set needs not be
+        larger than the coverage asks for. What is random is derived from the answer: the same answer has the same set.
+        """
+        own = np.take_along_axis(answers, targets[:, None], axis=1)
+        less = (answers < own) | ((answers == own) & (np.arange(answers.shape[1]) > targets[:, None]))
+        left = np.where(less, np.exp(answers), 0).sum(axis=1) + np.exp(own[:, 0]) * _random_part(answers)
+        return -np.log(np.maximum(left, LEAST))[:, None], np.ones((len(answers), 1))
+
+    def bounds(self, answers: Array, thresholds: Array, rows: Array, pooled: Array) -> Bounds:
+        """Return the classes of each set: always the answer itself."""
+        order = np.argsort(-answers, axis=1, kind="stable")
+        p = np.exp(np.take_along_axis(answers, order, axis=1))
+        less = np.cumsum(p[:, ::-1], axis=1)[:, ::-1] - p
+        scores = -np.log(np.maximum(less + p * _random_part(answers)[:, None], LEAST))
+        inside = np.empty(answers.shape, dtype=bool)
+        np.put_along_axis(inside, order, scores <= thresholds[:, None], axis=1)
+        inside[np.arange(len(inside)), order[:, 0]] = True
+        return Bounds(rows, pooled, inside=inside)
+
+    def covered(self, bounds: Bounds, targets: Array) -> Array:
+        """Return 1 where the true class is in the set, else 0."""
+        assert bounds.inside is not None
+        return bounds.inside[np.arange(len(targets)), targets].astype(float)
+
+    def size(self, bounds: Bounds) -> Array:
+        """Return the number of classes in each set."""
+        assert bounds.inside is not None
+        counts: Array = bounds.inside.sum(axis=1).astype(float)
+        return counts
+
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return accuracy, macro-F1, NLL in nats, Brier score and ECE, as fractions."""
         p = np.exp(answers)
@@ -116,6 +152,16 @@ class Classes(Task):
             "brier": float(np.square(p - one_hot).sum(axis=1).mean()),
             "ece": expected_calibration_error(p.max(axis=1), right),
         }
+
+
+def _random_part(answers: Array) -> Array:
+    """Return a number from 0 to 1 for each answer (B, C), spread evenly over different answers: (B,).
+
+    It depends on the margin between the two most probable classes, and hardly changes with the last bits of an answer.
+    """
+    two = np.partition(answers, -2, axis=1)[:, -2:]
+    part: Array = np.mod(STEP * (two[:, 1] - two[:, 0]), 1.0)
+    return part
 
 
 def macro_f1(answers: Array, labels: Array) -> float:

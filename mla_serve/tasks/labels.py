@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Label, Task, check_names, expected_calibration_error
+from mla_serve.tasks.base import Array, Bounds, Label, Task, check_names, expected_calibration_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,29 @@ class Labels(Task):
         losses = np.logaddexp(0, answers) - np.where(known, targets, 0) * answers
         mean: Array = np.where(known, losses, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         return mean
+
+    def nonconformity(self, answers: Array, targets: Array) -> tuple[Array, Array]:
+        """Return minus the log-odds of each label, and its share of the row's labels."""
+        true = np.nan_to_num(targets).astype(np.float64)
+        return -answers, true / np.maximum(true.sum(axis=1, keepdims=True), 1)
+
+    def bounds(self, answers: Array, thresholds: Array, rows: Array, pooled: Array) -> Bounds:
+        """Return the labels that are probable enough; possibly none."""
+        return Bounds(rows, pooled, inside=-answers <= thresholds[:, None])
+
+    def covered(self, bounds: Bounds, targets: Array) -> Array:
+        """Return the share of the row's labels that are in the set: 1 minus its false negative rate."""
+        assert bounds.inside is not None
+        true = np.nan_to_num(targets) > 0
+        count = true.sum(axis=1)
+        share: Array = np.where(count > 0, (true & bounds.inside).sum(axis=1) / np.maximum(count, 1), np.nan)
+        return share
+
+    def size(self, bounds: Bounds) -> Array:
+        """Return the number of labels in each set."""
+        assert bounds.inside is not None
+        counts: Array = bounds.inside.sum(axis=1).astype(float)
+        return counts
 
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, and the false negative rate.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Label, Task
+from mla_serve.tasks.base import Array, Bounds, Label, Task
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
@@ -123,6 +123,28 @@ class Number(Task):
         mean, variance = answers[..., 0], answers[..., 1]
         values: Array = 0.5 * (LOG_2_PI + np.log(variance) + np.square(targets - mean) / variance)
         return values
+
+    def nonconformity(self, answers: Array, targets: Array) -> tuple[Array, Array]:
+        """Return the distance to the answered mean, in standard deviations of the answer."""
+        distances = np.abs(targets - answers[:, 0]) / np.sqrt(answers[:, 1])
+        return distances[:, None], np.ones((len(answers), 1))
+
+    def bounds(self, answers: Array, thresholds: Array, rows: Array, pooled: Array) -> Bounds:
+        """Return so many standard deviations to both sides of the mean."""
+        reach = thresholds * np.sqrt(answers[:, 1])
+        return Bounds(rows, pooled, low=answers[:, 0] - reach, high=answers[:, 0] + reach)
+
+    def covered(self, bounds: Bounds, targets: Array) -> Array:
+        """Return 1 where the target is in the interval, else 0."""
+        assert bounds.low is not None
+        assert bounds.high is not None
+        return ((bounds.low <= targets) & (targets <= bounds.high)).astype(float)
+
+    def size(self, bounds: Bounds) -> Array:
+        """Return the width of each interval in the user's unit."""
+        assert bounds.low is not None
+        assert bounds.high is not None
+        return self.restore(bounds.high) - self.restore(bounds.low)
 
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return R2, MAE and RMSE in the user's unit, NLL of the standardised target, and coverage and width of Gaussian intervals."""

@@ -28,7 +28,7 @@ from mla_serve.train.golden_samples import generate_golden_samples, pick_golden_
 from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan
-from mla_serve.train.run_folder import LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
+from mla_serve.train.run_folder import INTERVALS, LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
 from mla_serve.train.strategies.head_projection import canonical
 
 FREE_TO_CHANGE = (
@@ -175,6 +175,7 @@ def _finish(
     """Fit on validation rows, store the golden samples, and write run.json, which makes the run complete."""
     fitted = planned.fit(trainer.strategy, samples, trainer.device, config.seed)
     folder.write_bytes(REFERENCES, fitted.references.to_bytes())
+    folder.write_bytes(INTERVALS, fitted.intervals.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
     folder.write_golden_samples(
         pick_golden_samples(planned.rows["train"], planned.inputs)
@@ -197,7 +198,6 @@ def _finish(
             "left_out": planned.table.faults.to_dicts(),
             "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": fitted.fusion.to_dict(),
-            "conformal": fitted.conformal,
             "head_shift": planned.choices.balance.head_shift,
             "best": trainer.best,
             "notes": [*planned.notes, *told],

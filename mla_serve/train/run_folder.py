@@ -27,7 +27,7 @@ from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
 
 RUN, LAST, BEST, METRICS, SAMPLES = "run.json", "last.pt", "best.pt", "metrics.jsonl", "samples"
-REFERENCES, LAUNCH = "unfamiliar.npz", "launch"
+REFERENCES, INTERVALS, LAUNCH = "unfamiliar.npz", "intervals.npz", "launch"
 PROBE = 1_000_000  # bytes, more than a failed checkpoint may have left free
 FULL_ADVICE = "make room there; what was written before is kept, and the same command with --resume goes on"
 

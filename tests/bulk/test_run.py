@@ -301,7 +301,7 @@ def test_nothing_is_written_over_until_all_is_there(tmp_path: Path, ask: Ask) ->
 def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Callable[..., Path], ask: Ask) -> None:
     table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 3))
     asked = dataclasses.replace(ask, coverage=0.9)
-    if DEFAULT_RULE not in Bundle.load(ask.model).prediction_sets.scores:
+    if DEFAULT_RULE not in Bundle.load(ask.model).intervals.rules:
         with pytest.raises(Exception, match="no scores for prediction sets"):
             score_table(table, tmp_path / "out.parquet", asked)
     assert "prediction_set" in Scorer(asked, tmp_path).schema.names

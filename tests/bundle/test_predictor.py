@@ -20,8 +20,8 @@ from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.evaluation.splits import run_split
+from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
-from mla_serve.fusion.prediction_sets import PredictionSets
 from mla_serve.fusion.rules import RULES, fuse
 from mla_serve.inputs import Array, Payload
 from mla_serve.tasks.base import log_softmax
@@ -319,7 +319,7 @@ def many(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     """Open a bundle of many classes, with scores for prediction sets under one rule."""
     folder = make_bundle(tmp_path_factory.mktemp("many") / "many", {"words": "text"}, classes=MANY)
     predictor = Predictor(Bundle.load(folder))
-    predictor.bundle.prediction_sets = PredictionSets({"paper": {"words": [0.97] * 99}})
+    predictor.bundle.intervals = Intervals.of_format_1(predictor.task, {"paper": {"words": [0.97] * 99}})
     return predictor
 
 

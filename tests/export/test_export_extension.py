@@ -139,10 +139,12 @@ def test_old_files_and_facts_are_those_of_before(old: Path, new: Path) -> None:
         before, after = getattr(was.fusion, field), getattr(now.fusion, field)
         assert before.items() <= after.items()
         assert all("colour" in key for key in after.keys() - before.keys())
-    for rule, scores in was.conformal.items():
-        assert scores.items() <= now.conformal[rule].items()
-        assert all("colour" in key for key in now.conformal[rule].keys() - scores.keys())
-        assert "colour" in now.conformal[rule]
+    thresholds = Bundle.load(new).intervals.thresholds
+    for rule, patterns in Bundle.load(old).intervals.thresholds.items():
+        for key, before in patterns.items():
+            np.testing.assert_array_equal(thresholds[rule][key].values, before.values)
+        assert all("colour" in key for key in thresholds[rule].keys() - patterns.keys())
+        assert "colour" in thresholds[rule]
     assert list(now.modalities) == [*OLD, "colour"]
     assert now.modalities["colour"].input["tokenizer"] == "colour.tokenizer.json"
     step = now.training["extended"][0]

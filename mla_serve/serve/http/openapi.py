@@ -138,14 +138,8 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
 
 
 def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:
-    """Return the highest coverage for which a prediction set may leave labels out: {fusion rule: {pattern: coverage}}.
-
-    With n scores of a pattern (or of a number of modalities), a higher coverage than n / (n + 1) needs every label.
-    """
-    return {
-        rule: {pattern: len(scores) / (len(scores) + 1) for pattern, scores in patterns.items()}
-        for rule, patterns in bundle.prediction_sets.scores.items()
-    }
+    """Return the highest coverage that the rows of each pattern allow: {fusion rule: {pattern: coverage}}."""
+    return bundle.intervals.highest_coverages()
 
 
 def describe_input(reader: Input) -> ModalityDescription:

@@ -1,7 +1,7 @@
 """Fit the parameters of modalities that are added to a bundle. Answers without the added modalities stay as they were.
 
-Fitted are the temperature, discount, static weight and reference of each added modality, and the scales and prediction-set
-scores of the patterns that contain one. The old parameters are held, and new ones are stored under keys of their own.
+Fitted are the temperature, discount, static weight and reference of each added modality, and the scales and thresholds of
+prediction sets of the patterns that contain one. The old parameters are held, and new ones are stored under keys of their own.
 
 Where there are too many patterns for parameters of their own, the patterns with the added modality that have the same size
 share some, under keys such as "text:3" (see pattern_keys in mla_serve/fusion/formula.py).
@@ -37,11 +37,10 @@ from mla_serve.train.fit.cross_validate import Setting, held_out, mix_rows, most
 from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.features import any_corruption, first_corruption
 from mla_serve.train.fit.formula import BOUND, MOST_DISCOUNT, PATTERNS_UP_TO, RIDGE, Objective, list_patterns
-from mla_serve.train.fit.prediction_sets import cross_fitted_scores
+from mla_serve.train.fit.intervals import cross_fitted_intervals
 from mla_serve.train.strategies import Strategy
 
 BATCH = 128
-Scores = dict[str, dict[str, list[float]]]
 
 
 def fit_added(
@@ -76,10 +75,10 @@ def fit_added(
     def refit(kept: Array) -> Fusion:
         return extension.fit(clean.rows(kept), corrupted.rows(kept), ridge)
 
-    rules = tuple(base.prediction_sets.scores)
-    scores = cross_fitted_scores(clean, extension.names, fusion, folds, refit, seed, rules, extension.listed)
+    rules, before = base.intervals.rules, base.intervals
+    found = cross_fitted_intervals(clean, fusion, folds.number, refit, seed, rules, extension.listed, before)
     notes = [*notes, how, folds.note, *extension.never_together(clean)]
-    return Fitted(fusion, extension.merge(base.manifest.conformal, scores), references, notes)
+    return Fitted(fusion, before.extended(found, tuple(inputs)), references, notes)
 
 
 def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
@@ -190,14 +189,6 @@ class FusionExtension:
             return fusion
         found = fit_static_weights(clean, self.names)
         return dataclasses.replace(fusion, shares={**fusion.shares, **{name: found[name] for name in self.added}})
-
-    def merge(self, before: Mapping[str, Mapping[str, list[float]]], found: Scores) -> Scores:
-        """Add the scores of the patterns with the added modalities to the old ones."""
-        merged = {rule: dict(patterns) for rule, patterns in before.items()}
-        for rule, patterns in found.items():
-            for key, values in patterns.items():
-                merged[rule] |= dict.fromkeys(self._keys_by_size(key) if key.isdigit() else [key], values)
-        return merged
 
     def never_together(self, clean: Evidence) -> list[str]:
         """Note the modalities that no validation row has together with an added one."""

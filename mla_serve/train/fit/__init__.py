@@ -6,5 +6,5 @@ evidence         the logits of labelled rows
 novelty          the reference by which unfamiliar input is detected
 cross_validate   which regularisation of the fusion to use
 formula          the parameters of the fusion
-prediction_sets  the scores by which prediction sets are chosen
+intervals        the thresholds of prediction sets and intervals
 """

@@ -1,4 +1,4 @@
-"""Fit everything that follows training: the references for unfamiliar input, the fusion, the scores of prediction sets."""
+"""Fit everything that follows training: the references for unfamiliar input, the fusion, the prediction sets or intervals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from mla_serve.fusion.formula import Array, Fusion
+from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input
@@ -29,8 +30,8 @@ from mla_serve.train.fit.features import (
     stack,
 )
 from mla_serve.train.fit.formula import RIDGE
+from mla_serve.train.fit.intervals import cross_fitted_intervals
 from mla_serve.train.fit.novelty import FLOATS, fit_reference
-from mla_serve.train.fit.prediction_sets import cross_fitted_scores
 from mla_serve.train.strategies import Strategy
 
 MOST_SCALED = 2.0  # |log of the scale of shifted answers|
@@ -39,10 +40,10 @@ ALL_FLOATS = 440_000  # in the references of all modalities together
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The fusion, the scores of prediction sets by rule and pattern, the references, and notes on how they were fitted."""
+    """The fusion, the thresholds of prediction sets or intervals, the references, and notes on how they were fitted."""
 
     fusion: Fusion
-    conformal: dict[str, dict[str, list[float]]]
+    intervals: Intervals
     references: References
     notes: list[str]
 
@@ -79,8 +80,8 @@ def fit_after_training(
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), corrupted.rows(kept), names, fusion)
 
-    conformal = cross_fitted_scores(clean, names, fusion, folds, refit, seed)
-    return Fitted(fusion, conformal, references, [*notes, how, folds.note])
+    intervals = cross_fitted_intervals(clean, fusion, folds.number, refit, seed)
+    return Fitted(fusion, intervals, references, [*notes, how, folds.note])
 
 
 def fit_shift(clean: Evidence, fusion: Fusion, prior_shift: Sequence[float]) -> Fusion:

@@ -20,7 +20,7 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.fusion.explain import explain
 from mla_serve.fusion.formula import Fusion, pattern_name
-from mla_serve.fusion.prediction_sets import PredictionSets
+from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.rules import RULES
 from mla_serve.inputs import VectorInput
 from mla_serve.tasks import Classes
@@ -216,19 +216,22 @@ def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: 
         assert owed.tobytes() == owes[:-1].tobytes()
 
 
-def test_scores_of_old_patterns_are_found_where_they_were() -> None:
-    base = Fusion({"a": 1.0, "b": 1.0})
-    before = {"paper": {"a": [0.1], "2": [0.2], "1": [0.3]}}
-    merged = FusionExtension(base, ["late"]).merge(before, {"paper": {"late": [0.4], "2": [0.5], "3": [0.6]}})
-    again = FusionExtension(Fusion(dict.fromkeys(("a", "b", "late"), 1.0)), ["later"]).merge(
-        merged, {"paper": {"2": [0.7]}}
-    )
-    found, was = PredictionSets(again), PredictionSets(before)
-    for pattern in (["a"], ["b"], ["a", "b"]):
-        assert found.scores_of("paper", pattern) == was.scores_of("paper", pattern)
-    assert found.scores_of("paper", ["a", "late"]) == [0.5]
-    assert found.scores_of("paper", ["a", "b", "late"]) == [0.6]
-    assert found.scores_of("paper", ["late", "later"]) == [0.7]
+def test_thresholds_of_old_patterns_are_found_where_they_were() -> None:
+    def thresholds(found: dict[str, float]) -> Intervals:
+        return Intervals.of_format_1(Classes(), {"paper": {key: [score] * 99 for key, score in found.items()}})
+
+    before = thresholds({"a": 0.1, "2": 0.2, "1": 0.3})
+    once = before.extended(thresholds({"late": 0.4, "a+late": 0.5, "a+b+late": 0.6}), ["late"])
+    twice = once.extended(thresholds({"late+later": 0.7, "later": 0.8}), ["later"])
+    for found in (before, once, twice):
+        for pattern, threshold in ((["a"], 0.1), (["b"], 0.3), (["a", "b"], 0.2)):
+            assert found.threshold("paper", pattern, 0.9)[0] == pytest.approx(threshold)
+    for found in (once, twice):
+        assert found.threshold("paper", ["a", "late"], 0.9)[0] == pytest.approx(0.5)
+        assert found.threshold("paper", ["b", "late"], 0.9)[0] == pytest.approx(0.5)
+        assert found.threshold("paper", ["a", "b", "late"], 0.9)[0] == pytest.approx(0.6)
+    assert twice.threshold("paper", ["late", "later"], 0.9)[0] == pytest.approx(0.7)
+    assert twice.threshold("paper", ["a", "later"], 0.9)[0] == pytest.approx(0.7)
 
 
 def test_the_patterns_of_an_addition_all_contain_it() -> None:
@@ -336,7 +339,13 @@ def test_a_resumed_extension_ends_where_an_uninterrupted_one_does(
     parts = train("parts", resume=True)
     assert (whole / "metrics.jsonl").read_text() == (parts / "metrics.jsonl").read_text()
     one, other = (json.loads((run / "run.json").read_text()) for run in (whole, parts))
-    assert (one["fusion"], one["conformal"], one["best"]) == (other["fusion"], other["conformal"], other["best"])
+    assert (one["fusion"], one["best"]) == (other["fusion"], other["best"])
+    intervals = [
+        Intervals.from_bytes(Classes(), (run / "intervals.npz").read_bytes()).thresholds for run in (whole, parts)
+    ]
+    np.testing.assert_equal(
+        *({rule: {key: t.values for key, t in of.items()} for rule, of in each.items()} for each in intervals)
+    )
     weights = [torch.load(run / "best.pt", weights_only=True)["weights"] for run in (whole, parts)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
