@@ -14,7 +14,7 @@ from mla_serve.bulk.slices import Slice
 from mla_serve.bulk.writers import flatten
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.bundle.results import Prediction
+from mla_serve.bundle.results import ClassPrediction, Prediction
 from mla_serve.errors import DataError, InputError
 from mla_serve.inputs import Array, Input
 from mla_serve.inputs.columns import ColumnsInput
@@ -177,13 +177,14 @@ def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schem
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:
+    assert isinstance(prediction, ClassPrediction)
     record: dict[str, Any] = {
         "label": prediction.label,
         "probability": prediction.probability,
         "entropy": prediction.entropy,
         "probabilities": prediction.by_label(),
         "missing": prediction.missing,
-        "prediction_set": prediction.prediction_set,
+        "prediction_set": prediction.prediction_set and prediction.prediction_set.labels,
     }
     by_modality = {
         column: {name: getattr(opinion, column) for name, opinion in prediction.modalities.items()}

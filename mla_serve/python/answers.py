@@ -106,5 +106,5 @@ def answer_columns(answers: Sequence[Answered], names: Sequence[str], sets: bool
             columns[f"{field}.{name}"] = [getattr(opinion, field, None) for opinion in opinions]
     columns["missing"] = [getattr(each, "missing", None) for each in given]
     if sets:
-        columns["prediction_set"] = [getattr(each, "prediction_set", None) for each in given]
+        columns["prediction_set"] = [getattr(getattr(each, "prediction_set", None), "labels", None) for each in given]
     return columns | {"error": [each.error for each in answers]}

@@ -14,7 +14,7 @@ import numpy as np
 from mla_serve.bundle import predictor as graphs
 from mla_serve.bundle.html import FRAME, table
 from mla_serve.bundle.manifest import MANIFEST, Bundle
-from mla_serve.bundle.results import Prediction
+from mla_serve.bundle.results import ClassPrediction, Prediction
 from mla_serve.bundle.runtime import cores, providers_of
 from mla_serve.errors import DataError, InputError, MissingInput
 from mla_serve.evaluation.results import Evaluation
@@ -148,7 +148,7 @@ class Predictor:
         answers = list(self._answers(given, folder, fusion, len(self.classes), None, verbose))
         rows = np.full((len(answers), len(self.classes)), np.nan)
         for row, answer in zip(rows, answers, strict=True):
-            if answer.prediction is not None:
+            if isinstance(answer.prediction, ClassPrediction):
                 by_label = answer.prediction.by_label()
                 row[:] = [by_label[label] for label in self.classes]
         if given.form in ("pandas", "arrow"):

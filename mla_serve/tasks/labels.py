@@ -96,9 +96,12 @@ class Labels(Task):
 
     def chosen(self, answers: Array) -> Array:
         """Return which labels are answered: log-odds (..., C) -> bool (..., C)."""
-        thresholds = np.array(self.thresholds) if self.thresholds else 0.5
-        chosen: Array = sigmoid(answers) >= thresholds
+        chosen: Array = sigmoid(answers) >= self.threshold_of_each()
         return chosen
+
+    def threshold_of_each(self) -> Array:
+        """Return the probability from which each label is answered: (C,)."""
+        return np.array(self.thresholds) if self.thresholds else np.full(len(self.labels), 0.5)
 
     def plain(self, answers: Array) -> Array:
         """Return probabilities."""

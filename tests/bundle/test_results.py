@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from mla_serve.bundle.results import LabelProbability, Opinion, Prediction, bar
+from mla_serve.bundle.drawing import bar
+from mla_serve.bundle.results import ClassOpinion, ClassPrediction, LabelProbability, PredictionSet
 from mla_serve.evaluation.draw import measured
 
 
@@ -25,12 +26,13 @@ def drawn(thing: object) -> str:
 
 
 def test_labels_are_not_read_as_markup() -> None:
-    opinion = Opinion(1.0, 0.1, 0.2, "[red]x[/]", 0.9, 0.25)
+    opinion = ClassOpinion(1.0, 0.1, 0.2, "[red]x[/]", 0.9, 0.25)
     listed = [LabelProbability("[red]x[/]", 0.9), LabelProbability("y", 0.1)]
-    answer = Prediction("[red]x[/]", 0.9, listed, 0.2, "paper", {"a": opinion}, [], ["[b]", "y"])
+    chosen = PredictionSet(["[b]", "y"], 0.9, 212, pooled=True)
+    answer = ClassPrediction("[red]x[/]", 0.9, listed, 0.2, "paper", {"a": opinion}, [], chosen)
     shown = drawn(answer)
     assert shown.count("[red]x[/]") == 3
-    assert "prediction set: [b], y" in shown
+    assert "prediction set: [b], y (90%, from rows with other modalities too)" in shown
     assert "25%" in shown
 
 

@@ -18,7 +18,7 @@ import soundfile
 from PIL import Image
 
 import mla_serve
-from mla_serve.bundle.results import LabelProbability, Opinion, Prediction
+from mla_serve.bundle.results import ClassOpinion, ClassPrediction, LabelProbability, PredictionSet
 from mla_serve.errors import DataError, InputError, MissingInput, UnknownField
 from mla_serve.inputs import Array
 from mla_serve.inputs.base import Payload
@@ -253,15 +253,15 @@ EVIL = "<script>alert(1)</script>\"' onload=x"
 
 
 def test_names_and_labels_cannot_put_anything_into_a_page() -> None:
-    answer = Prediction(
+    answer = ClassPrediction(
         label=EVIL,
         probability=0.5,
         probabilities=[LabelProbability(EVIL, 0.5)],
         entropy=1.0,
         fusion="calibrated",
-        modalities={EVIL: Opinion(1.0, 0.1, 0.2, EVIL, 0.5)},
+        modalities={EVIL: ClassOpinion(1.0, 0.1, 0.2, EVIL, 0.5)},
         missing=[EVIL],
-        prediction_set=[EVIL],
+        prediction_set=PredictionSet([EVIL], 0.9, 212, pooled=False),
     )
     page = answer._repr_html_()
     assert "<script" not in page
