@@ -170,6 +170,10 @@ class Prediction(FromDict):
         """Return plain dicts and lists, as the service sends them."""
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return] # every subclass is a dataclass
 
+    def by_label(self) -> dict[str, float]:
+        """Return the listed probabilities as {label: probability}; none for a number."""
+        return {}
+
     def summary(self) -> str:
         """Write the answer in a few words."""
         raise NotImplementedError

@@ -36,6 +36,10 @@ class Labels(Task):
         """The labels."""
         return self.labels
 
+    def describe(self) -> str:
+        """Write how many labels there are."""
+        return f"any of {len(self.labels)} labels"
+
     @property
     def outputs(self) -> int:
         """C."""

@@ -242,7 +242,7 @@ def test_a_copy_needs_no_folder(model: mla_serve.Predictor, sample: dict[str, An
 
 
 def test_a_predictor_is_shown_in_one_line(model: mla_serve.Predictor) -> None:
-    shown = "<Predictor 'tiny': reads image (image), audio (audio), text (text), vector (vector); 3 classes>"
+    shown = "<Predictor 'tiny': reads image (image), audio (audio), text (text), vector (vector); answers 3 classes>"
     assert repr(model) == shown
     assert "red, green, blue" in model._repr_html_()
 
