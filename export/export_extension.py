@@ -6,7 +6,6 @@ mla_serve/train/extend/__init__.py lists everything that keeps them equal.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import io
 import itertools
@@ -19,7 +18,6 @@ import torch
 
 from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, Modality, write_manifest
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
-from mla_serve.bundle.results import Prediction
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export.choose_precision import PrecisionTarget
 from mla_serve.export.finish import finish_bundle
@@ -256,6 +254,6 @@ def _run_subsets(predictor: Predictor, sample: Sample, subsets: Sequence[Sequenc
     )
 
 
-def _answers(predictor: Predictor, outputs: GraphOutputs, rule: str) -> list[Prediction]:
+def _answers(predictor: Predictor, outputs: GraphOutputs, rule: str) -> list[dict[str, Any]]:
     coverage = COVERAGE if rule in predictor.bundle.intervals.rules else None
-    return [dataclasses.replace(each, missing=[]) for each in predictor.answer_from(outputs, rule, coverage=coverage)]
+    return [each.to_dict() | {"missing": []} for each in predictor.answer_from(outputs, rule, coverage=coverage)]

@@ -20,6 +20,7 @@ import uvloop
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.bundle.results import ClassPrediction
 from mla_serve.commands.tune_load import Answer, Connection, ConnectionEnded, form_request, keep_busy, post_request
 from mla_serve.errors import MlaServeError
 from mla_serve.inputs import Payload
@@ -82,6 +83,8 @@ def cases_of(bundle: Bundle) -> list[Case]:
             for names in itertools.combinations(golden, size):
                 sample = {name: golden[name] for name in names}
                 ours, plain = (predictor.predict([sample], rule)[0] for rule in ("calibrated", "undiscounted"))
+                assert isinstance(ours, ClassPrediction)
+                assert isinstance(plain, ClassPrediction)
                 first, second = ours.probabilities[:2]
                 if ours.label == plain.label and first.probability - second.probability > MARGIN:
                     found.append(Case("+".join(names), sample, ours.label))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from mla_serve.bulk.own_columns import cast, unify
-from mla_serve.bulk.writers import ANSWERS, WRITERS, flatten_probabilities
+from mla_serve.bulk.writers import ANSWERS, PROBABILITIES, WRITERS, flatten_probabilities
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.output.replacing import replace
 from mla_serve.output.targets import cannot_write
@@ -131,7 +131,8 @@ class Parts:
         def shaped(part: pa.Table) -> pa.Table:
             if flat:
                 return flatten_probabilities(part)
-            return part.drop_columns(["probabilities"]) if suffix == ".csv" else part
+            dropped = [PROBABILITIES] if suffix == ".csv" and PROBABILITIES in part.schema.names else []
+            return part.drop_columns(dropped)
 
         with WRITERS[suffix](path, shaped(schema.empty_table()).schema) as write:
             for number in range(count):

@@ -64,6 +64,8 @@ def score_table(
     note = check_target("--out", out, ANSWERS, {"the folder of the model": ask.model}, {"the table": table})
     source, bundle = Source.of(table), Bundle.load(ask.model)
     Predictor(bundle).check_options(ask.rule, None, ask.coverage)
+    if flat and not bundle.task.names:
+        raise ConfigError("--probabilities: this model answers a number, which has no classes; leave it out")
     first = next(source.slices(SLICE_ROWS), None)
     notes = check_columns(first.lines, schema_of(bundle), ask.keep, out) if first else []
     parts = Parts(out)

@@ -1,4 +1,4 @@
-"""Classify a slice of rows, in one process. A row that cannot be used gets an error instead of an answer."""
+"""Answer a slice of rows, in one process. A row that cannot be used gets an error instead of an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from mla_serve.bulk.own_columns import name_columns, take_columns
 from mla_serve.bulk.slices import Slice
-from mla_serve.bulk.writers import flatten
+from mla_serve.bulk.writers import PROBABILITIES, flatten
+from mla_serve.bundle.answer_columns import ANSWER, BOUNDS, MISSING, OPINION, Column
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import Prediction
@@ -24,14 +25,21 @@ from mla_serve.table.check_files import describe_undecodable
 from mla_serve.table.faults import InvalidValue, join_names
 from mla_serve.table.formats import Cells
 from mla_serve.table.schema import Sample
+from mla_serve.tasks import Task
 
 IDENTITY_COLUMNS = 3  # row, line, id
-OPINION_COLUMNS = ("weight", "influence", "unfamiliarity")
+TYPES: Mapping[str, pa.DataType] = {
+    "label": pa.string(),
+    "labels": pa.list_(pa.string()),
+    "texts": pa.list_(pa.string()),
+    "number": pa.float64(),
+    "yes_no": pa.bool_(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """The request for every row: folder of the bundle, fusion rule, coverage of prediction sets or None, and the columns of
+    """The request for every row: folder of the bundle, fusion rule, coverage of prediction sets or intervals or None, and the columns of
     the table to carry over.
     """
 
@@ -58,7 +66,9 @@ class Scorer:
         self.predictor = Predictor(Bundle.load(ask.model))
         self.ask, self.folder = ask, folder
         self.columns = schema_of(self.predictor.bundle)
-        self.schema = schema(self.predictor.classes, self.predictor.names, ask.coverage is not None)
+        task, bounds = self.predictor.task, ask.coverage is not None
+        self.schema = schema(task, self.predictor.names, bounds)
+        self.answer_columns = (*ANSWER[task.name], MISSING, *(BOUNDS[task.name] if bounds else ()))
         self.taken = {*self.schema.names, *flatten(self.schema.empty_table()).schema.names}
 
     def score(self, rows: Slice) -> pa.Table:
@@ -92,11 +102,11 @@ class Scorer:
         answers: dict[int, dict[str, Any]] = {}
         while open_rows := [n for n, row in enumerate(rows) if row.sample and n not in answers]:
             samples = [rows[n].sample for n in open_rows]
-            every = len(self.predictor.classes)
+            every = len(self.predictor.classes) or None
             found = self.predictor.predict_decoded(samples, self.ask.rule, every, self.ask.coverage)
             for n, each in zip(open_rows, found, strict=True):
                 if isinstance(each, Prediction):
-                    answers[n] = _record(each)
+                    answers[n] = _record(each, self.answer_columns)
                 else:
                     rows[n].faults[each.field] = each.message
                     del rows[n].sample[each.field]
@@ -149,44 +159,36 @@ def _join_faults(faults: Mapping[str, str]) -> str:
     return " | ".join(f"{name}: {fault}" for name, fault in faults.items())
 
 
-def schema(classes: Sequence[str], names: Sequence[str], sets: bool) -> pa.Schema:
-    """Return the columns of the answers.
+def schema(task: Task, names: Sequence[str], bounds: bool) -> pa.Schema:
+    """Return the columns of the answers. Args: names, of the modalities; bounds, whether a coverage was asked for.
 
-    row counts from 0. line is the line of the text file, from 1; for Parquet it is the number of the row, from 1.
-    probabilities has one field per class. weight, influence and unfamiliarity have one per modality, null where it is
-    missing. faults has one per modality: why it could not be used, null if it could or is missing. error is null for a row
-    with an answer. For a row without, it holds the reason, and the columns of the answer are null.
+    row counts from 0. line is the line of the text file, from 1; for Parquet it is the number of the row, from 1. Then come the
+    columns of the answer, see answer_columns.py. probabilities has one field for each class or label; a number has none.
+    weight, influence and unfamiliarity have one for each modality, null where it is missing. faults has one for each
+    modality: why it could not be used, null if it could or is missing. error is null for a row with an answer. For a row
+    without, it holds the reason, and the columns of the answer are null.
     """
-    by_class = pa.struct([(name, pa.float64()) for name in classes])
+    by_class = pa.struct([(name, pa.float64()) for name in task.names])
     by_modality = pa.struct([(name, pa.float64()) for name in names])
     columns: list[tuple[str, pa.DataType]] = [
         ("row", pa.int64()),
         ("line", pa.int64()),
         ("id", pa.string()),
-        ("label", pa.string()),
-        ("probability", pa.float64()),
-        ("entropy", pa.float64()),
-        ("probabilities", by_class),
-        *((column, by_modality) for column in OPINION_COLUMNS),
-        ("missing", pa.list_(pa.string())),
-        *([("prediction_set", pa.list_(pa.string()))] if sets else []),
+        *((column.name, TYPES[column.kind]) for column in ANSWER[task.name]),
+        *([(PROBABILITIES, by_class)] if task.names else []),
+        *((column, by_modality) for column in OPINION),
+        *((column.name, TYPES[column.kind]) for column in (MISSING, *(BOUNDS[task.name] if bounds else ()))),
         ("faults", pa.struct([(name, pa.string()) for name in names])),
         ("error", pa.string()),
     ]
     return pa.schema(columns)
 
 
-def _record(prediction: Prediction) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "entropy": prediction.entropy,
-        "probabilities": prediction.by_label(),
-        "missing": prediction.missing,
-        "prediction_set": prediction.prediction_set,
-    }
+def _record(prediction: Prediction, columns: Sequence[Column]) -> dict[str, Any]:
+    """Return the cells of an answer."""
     by_modality = {
         column: {name: getattr(opinion, column) for name, opinion in prediction.modalities.items()}
-        for column in OPINION_COLUMNS
+        for column in OPINION
     }
-    return record | by_modality
+    cells = {column.name: column.cell(prediction) for column in columns}
+    return {**cells, PROBABILITIES: prediction.by_label(), **by_modality}

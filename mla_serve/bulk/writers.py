@@ -11,9 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from mla_serve.bundle.answer_columns import ANSWER
 from mla_serve.output.targets import Replaceable
 
-ANSWER_COLUMNS = {"row", "line", "id", "label", "probability", "entropy", "missing", "error"}
+PROBABILITIES = "probabilities"
+ANSWER_COLUMNS = {"row", "line", "id", "entropy", "missing", "error"}
+"""The columns that a file of answers has, whatever the task, besides those of one of ANSWER."""
 Write = Callable[[pa.Table], None]
 
 
@@ -62,7 +65,7 @@ def flatten(part: pa.Table) -> pa.Table:
 
 def flatten_probabilities(part: pa.Table) -> pa.Table:
     """Replace the column `probabilities` by one for each class, probabilities.CLASS."""
-    at = part.schema.get_field_index("probabilities")
+    at = part.schema.get_field_index(PROBABILITIES)
     fields = part.select([at]).flatten()
     columns = [*part.columns[:at], *fields.columns, *part.columns[at + 1 :]]
     names = [*part.schema.names[:at], *fields.schema.names, *part.schema.names[at + 1 :]]
@@ -93,7 +96,8 @@ def _not_answers(path: Path) -> str | None:
         columns = _columns(path)
     except (pa.ArrowException, OSError, ValueError, TypeError):
         return "is no file of answers"
-    return None if columns >= ANSWER_COLUMNS else "is another file, no answers of a model"
+    of_a_task = any(columns >= ANSWER_COLUMNS | {column.name for column in own} for own in ANSWER.values())
+    return None if of_a_task else "is another file, no answers of a model"
 
 
 ANSWERS = Replaceable("a file of answers that predict wrote", _not_answers)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mla_serve.bundle.answers import Request, predictions
 from mla_serve.bundle.manifest import Bundle
-from mla_serve.bundle.results import DEFAULT_TOP_K, LabelProbability, Opinion, Prediction
+from mla_serve.bundle.results import Prediction
 from mla_serve.bundle.runtime import Session, open_session, warn_of_fallback
 from mla_serve.errors import BundleError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.fusion.explain import explain
-from mla_serve.fusion.formula import Fused, answers_alone
-from mla_serve.fusion.rules import DEFAULT_RULE, RULES, TEMPERED, fuse
+from mla_serve.fusion.rules import DEFAULT_RULE, fuse, rules_for
 from mla_serve.inputs import Array, Payload
 
 ENCODE_BATCH = 8  # windows at a time on a CPU: with 64, texts of 464 tokens take 2.4 GB instead of .6, and no less time
@@ -114,9 +113,16 @@ class Predictor:
             raise MissingInput(self.names[0], f"nothing was sent; send at least one of {', '.join(self.names)}")
 
     def check_options(self, rule: str, top_k: int | None, coverage: float | None = None) -> None:
-        """Refuse an unknown fusion rule, a top_k below 1, and a coverage without scores. Raises: InputError."""
-        if rule not in RULES:
-            raise UnknownField("fusion", f"no rule is called {rule[:100]!r}; choose one of {', '.join(RULES)}")
+        """Refuse a fusion rule that the task lacks, a top_k below 1 or of a number, and a coverage without scores.
+
+        Raises: InputError.
+        """
+        if rule not in (rules := rules_for(self.task)):
+            raise UnknownField("fusion", f"no rule is called {rule[:100]!r}; choose one of {', '.join(rules)}")
+        if top_k is not None and not self.classes:
+            raise InputError(
+                "top_k", f"got {top_k}, but this model answers a number, which has no labels; leave it out"
+            )
         if top_k is not None and top_k < 1:
             raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
         if coverage is not None and not 0 < coverage < 1:
@@ -272,82 +278,21 @@ class Predictor:
     def answer_from(
         self, outputs: GraphOutputs, rule: str = DEFAULT_RULE, top_k: int | None = None, coverage: float | None = None
     ) -> list[Prediction]:
-        """Fuse the outputs of the graphs into predictions with opinions and prediction sets.
+        """Fuse the outputs of the graphs into predictions with opinions, and prediction sets or intervals.
 
-        Args: coverage, the probability with which the prediction set contains the true label; None for no set.
+        Args: coverage, how often the prediction set or interval contains the truth; None for neither.
         Raises: InputError for options that do not fit.
         """
         self.check_options(rule, top_k, coverage)
-        fusion, (opinions, present) = self.bundle.fusion, (outputs.opinions, outputs.present)
-        fused, influence = explain(opinions, present, fusion, rule, outputs.excess)
-        predictions = self._predictions(fused.answers, self._opinions(outputs, fused, influence, rule), rule, top_k)
-        if coverage is None:
-            return predictions
-        bounds = self.bundle.intervals.choose(fused.answers, present, self.names, rule, coverage)
-        inside = np.zeros(fused.answers.shape, dtype=bool) if bounds.inside is None else bounds.inside
-        return [
-            dataclasses.replace(prediction, prediction_set=self._labels(log_p, chosen))
-            for prediction, log_p, chosen in zip(predictions, fused.answers, inside, strict=True)
-        ]
-
-    def _labels(self, log_p: Array, chosen: Array) -> list[str]:
-        """List the chosen classes, the most probable first."""
-        return [self.classes[c] for c in np.argsort(-log_p, kind="stable") if chosen[c]]
-
-    def _opinions(self, outputs: GraphOutputs, fused: Fused, influence: Array, rule: str) -> list[dict[str, Opinion]]:
-        """Return the opinion of each present modality, by sample."""
-        fusion = self.bundle.fusion
-        alone = answers_alone(outputs.opinions, fusion, fusion.temperatures if rule in TEMPERED else None)
-        weights, influences, nats = (
-            fused.weights.tolist(),
-            influence.tolist(),
-            self.task.answer_entropy(alone).tolist(),
+        explained = explain(outputs.opinions, outputs.present, self.bundle.fusion, rule, outputs.excess)
+        answers = explained.fused.answers
+        bounds = (
+            None
+            if coverage is None
+            else self.bundle.intervals.choose(answers, outputs.present, self.names, rule, coverage)
         )
-        best, highest, unfamiliarity = (
-            alone.argmax(-1).tolist(),
-            np.exp(alone.max(-1)).tolist(),
-            outputs.unfamiliarity.tolist(),
-        )
-        return [
-            {
-                name: Opinion(
-                    weights[m][b],
-                    influences[m][b],
-                    nats[m][b],
-                    self.classes[best[m][b]],
-                    highest[m][b],
-                    None if math.isnan(unfamiliarity[m][b]) else unfamiliarity[m][b],
-                )
-                for m, name in enumerate(self.names)
-                if present[m]
-            }
-            for b, present in enumerate(outputs.present.T.tolist())
-        ]
-
-    def _predictions(
-        self, log_probabilities: Array, opinions: list[dict[str, Opinion]], rule: str, top_k: int | None
-    ) -> list[Prediction]:
-        """Make the prediction of each sample. Args: log_probabilities (B, C); opinions, by sample."""
-        orders = np.argsort(-log_probabilities, kind="stable")[:, : top_k or DEFAULT_TOP_K].tolist()
-        rows = zip(
-            orders,
-            np.exp(log_probabilities).tolist(),
-            self.task.answer_entropy(log_probabilities).tolist(),
-            opinions,
-            strict=True,
-        )
-        return [
-            Prediction(
-                label=self.classes[order[0]],
-                probability=p[order[0]],
-                probabilities=[LabelProbability(self.classes[c], p[c]) for c in order],
-                entropy=nats,
-                fusion=rule,
-                modalities=own,
-                missing=[name for name in self.names if name not in own],
-            )
-            for order, p, nats, own in rows
-        ]
+        request = Request(self.names, rule, top_k, coverage)
+        return predictions(self.task, explained, outputs.present, outputs.unfamiliarity, bounds, request)
 
     def replay(self) -> Array:
         """Answer the golden samples by the default rule without excess, as the export did: (B, A), see Task.plain.

@@ -1,22 +1,22 @@
-"""Frozen results that the predictor returns, the service sends and the client reads. Standard library only."""
+"""Frozen results that the predictor returns, the service sends and the client reads. Standard library only.
+
+What an answer holds depends on the task. PREDICTIONS lists one class for each; mla_serve/bundle/drawing.py draws them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 T = TypeVar("T")
-BAR_WIDTH = 24  # characters
-SHOWN_CLASSES = 5
-NUMERIC_COLUMNS = ("weight", "probability", "influence", "unfamiliar")
 DEFAULT_TOP_K = 20  # labels that an answer lists by default
 
 
@@ -33,22 +33,11 @@ class FromDict:
 
 
 @dataclasses.dataclass(frozen=True)
-class Opinion(FromDict):
-    """The part of one modality in an answer, and the answer that it would give by itself.
+class ModelId(FromDict):
+    """Which model answered: its name and the hash of its manifest."""
 
-    weight: its weight in the fusion.
-    influence: the log-probability of the answer, minus that without this modality, in nats.
-    entropy, label, probability: of the answer of this modality by itself; entropy in nats.
-    unfamiliarity: share of validation inputs that were more like the training data than this one, 0 to 1; 0.5 is typical.
-    None when the bundle has no reference for this modality.
-    """
-
-    weight: float
-    influence: float
-    entropy: float
-    label: str
-    probability: float
-    unfamiliarity: float | None = None
+    name: str
+    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +48,158 @@ class LabelProbability(FromDict):
     probability: float
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True)
+class LabelDecision(LabelProbability):
+    """A label, its probability, the threshold from which it is answered, and whether it is."""
+
+    threshold: float
+    answered: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionSet(FromDict):
+    """Labels that contain the true ones, the most probable first.
+
+    coverage: how often, as requested: how often the true class is in it; for a model of labels, the share of a row's true
+    labels that are in it, on average.
+    rows: validation rows that the set rests on. pooled: whether they include rows with other modalities than this sample has.
+    """
+
+    labels: list[str]
+    coverage: float
+    rows: int
+    pooled: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval(FromDict):
+    """A range that contains the true number, in the user's unit; None for an end that is not known.
+
+    coverage, rows, pooled: as of a PredictionSet.
+    """
+
+    low: float | None
+    high: float | None
+    coverage: float
+    rows: int
+    pooled: bool
+
+
+class Opinion(FromDict):
+    """The part of one modality in an answer, and the answer that it would give by itself.
+
+    weight: its weight in the fusion.
+    influence: how much the answer depends on it: the log-probability of what is answered, minus that without this modality, in
+    nats; for a number, by how much this modality raises the value, in its unit.
+    entropy: of the answer of this modality by itself, in nats.
+    unfamiliarity: share of validation inputs that were more like the training data than this one, 0 to 1; 0.5 is typical.
+    None when the bundle has no reference for this modality.
+    """
+
+    weight: float
+    influence: float
+    entropy: float
+    unfamiliarity: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassOpinion(Opinion):
+    """An opinion, with the most probable class of this modality by itself."""
+
+    weight: float
+    influence: float
+    entropy: float
+    label: str
+    probability: float
+    unfamiliarity: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsOpinion(Opinion):
+    """An opinion, with the labels that this modality would answer by itself, the most probable first."""
+
+    weight: float
+    influence: float
+    entropy: float
+    labels: list[LabelProbability]
+    unfamiliarity: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberOpinion(Opinion):
+    """An opinion, with the value of this modality by itself and its standard deviation, in the user's unit."""
+
+    weight: float
+    influence: float
+    entropy: float
+    value: float
+    deviation: float
+    unfamiliarity: float | None = None
+
+
 class Prediction(FromDict):
-    """One answer: label, probability, entropy in nats, fusion rule, opinions by modality, missing modalities.
+    """One answer. Which class it has depends on what the model predicts, see PREDICTIONS.
+
+    entropy: of the answer, in nats. fusion: the rule. modalities: what each modality contributed. missing: modalities that
+    were not given. model: which one answered; None from Python.
+    """
+
+    entropy: float
+    fusion: str
+    modalities: Mapping[str, Opinion]
+    missing: list[str]
+    model: ModelId | None
+
+    answer: ClassVar[str]
+    """The field that holds the answer; no two classes have the same."""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build the class that the content is of.
+
+        Raises: KeyError, TypeError or AttributeError when the content does not fit.
+        """
+        if cls is not Prediction:
+            return super().from_dict(content)
+        kind = next((kind for kind in PREDICTIONS.values() if kind.answer in content), None)
+        if kind is None:
+            raise KeyError(" or ".join(kind.answer for kind in PREDICTIONS.values()))
+        return typing.cast(Self, kind.from_dict(content))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, as the service sends them."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return] # every subclass is a dataclass
+
+    def by_label(self) -> dict[str, float]:
+        """Return the listed probabilities as {label: probability}; none for a number."""
+        return {}
+
+    def summary(self) -> str:
+        """Write the answer in a few words."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Write the answer and the weights in one line."""
+        weights = ", ".join(f"{name} {opinion.weight:.2f}" for name, opinion in self.modalities.items())
+        missing = f", missing: {', '.join(self.missing)}" if self.missing else ""
+        return f"<{type(self).__name__} {self.summary()}, weights: {weights}{missing}>"
+
+    def __rich__(self) -> RenderableType:
+        """Draw answer, weights and probabilities, for `rich.print`."""
+        from mla_serve.bundle.drawing import draw, to_rich  # here, because most users of results never draw them
+
+        return to_rich(draw(self))
+
+    def _repr_html_(self) -> str:
+        """Draw the same for a notebook."""
+        from mla_serve.bundle.drawing import draw, to_html
+
+        return to_html(draw(self))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ClassPrediction(Prediction):
+    """One of several classes: label, probability, and those of other classes.
 
     probabilities: `top_k` labels, or DEFAULT_TOP_K, the most probable first. A list, because JSON objects have no order:
     JavaScript sorts keys such as "14" by number.
@@ -73,127 +211,81 @@ class Prediction(FromDict):
     probabilities: list[LabelProbability]
     entropy: float
     fusion: str
-    modalities: dict[str, Opinion]
+    modalities: dict[str, ClassOpinion]
     missing: list[str]
-    prediction_set: list[str] | None = None
+    prediction_set: PredictionSet | None = None
+    model: ModelId | None = None
+
+    answer = "label"
 
     def by_label(self) -> dict[str, float]:
         """Return the listed probabilities as {label: probability}."""
         return {each.label: each.probability for each in self.probabilities}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts and lists, as the service sends them."""
-        return dataclasses.asdict(self)
-
-    def __repr__(self) -> str:
-        """Write label, probability and weights in one line."""
-        weights = ", ".join(f"{name} {opinion.weight:.2f}" for name, opinion in self.modalities.items())
-        missing = f", missing: {', '.join(self.missing)}" if self.missing else ""
-        return f"<{type(self).__name__} {self.label!r} {self.probability:.1%}, weights: {weights}{missing}>"
-
-    def __rich__(self) -> RenderableType:
-        """Draw label, weights and probabilities, for `rich.print`."""
-        return _draw(self)
-
-    def _repr_html_(self) -> str:
-        """Draw the same for a notebook."""
-        return _draw_html(self)
+    def summary(self) -> str:
+        """Write label and probability."""
+        return f"{self.label!r} {self.probability:.1%}"
 
 
-def bar(share: float, width: int = BAR_WIDTH) -> str:
-    """Draw a share of 1 as a bar, to an eighth of a character."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+@dataclasses.dataclass(frozen=True, repr=False)
+class LabelsPrediction(Prediction):
+    """Any number of labels: those that are answered, and how probable each one is.
+
+    labels: those whose probability reaches their threshold, the most probable first; there may be none.
+    probabilities: `top_k` labels, or DEFAULT_TOP_K, answered or not, the most probable first.
+    prediction_set: labels that contain the requested share of the true ones; None when no coverage was requested.
+    """
+
+    labels: list[str]
+    probabilities: list[LabelDecision]
+    entropy: float
+    fusion: str
+    modalities: dict[str, LabelsOpinion]
+    missing: list[str]
+    prediction_set: PredictionSet | None = None
+    model: ModelId | None = None
+
+    answer = "labels"
+
+    def by_label(self) -> dict[str, float]:
+        """Return the listed probabilities as {label: probability}."""
+        return {each.label: each.probability for each in self.probabilities}
+
+    def summary(self) -> str:
+        """Write the answered labels."""
+        return f"{self.labels!r}"
 
 
-def _draw(answer: Prediction) -> RenderableType:
-    """Draw the answer, the opinion and weight of each modality, and the most probable classes."""
-    from rich.console import Group  # here, because most users of results never draw them
-    from rich.text import Text
+@dataclasses.dataclass(frozen=True, repr=False)
+class NumberPrediction(Prediction):
+    """A number: its value in the unit of the training table, "" where none is known, and its standard deviation.
 
-    headline = Text.assemble(
-        (answer.label, "bold green"), f"  {answer.probability:.1%}", (f"   entropy {answer.entropy:.3f} nats", "dim")
-    )
-    known = any(opinion.unfamiliarity is not None for opinion in answer.modalities.values())
-    last = ["unfamiliar"] if known else []
-    opinions = _grid("modality", "weight", "", "by itself", "probability", "influence", *last)
-    for name, opinion in answer.modalities.items():
-        shown = "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}"
-        opinions.add_row(
-            Text(name),
-            f"{opinion.weight:.2f}",
-            Text(bar(opinion.weight), "cyan"),
-            Text(opinion.label),
-            f"{opinion.probability:.1%}",
-            f"{opinion.influence:+.3f}",
-            *([shown] if known else []),
-        )
-    classes = _grid("class", "probability", "")
-    for each in answer.probabilities[:SHOWN_CLASSES]:
-        classes.add_row(Text(each.label), f"{each.probability:.1%}", Text(bar(each.probability), "green"))
-    notes = [Text(f"missing: {', '.join(answer.missing)}", "dim")] if answer.missing else []
-    if answer.prediction_set is not None:
-        notes.append(Text(f"prediction set: {', '.join(answer.prediction_set)}"))
-    return Group(headline, Text(), opinions, *notes, Text(), classes)
+    interval: a range that contains the true number at the requested coverage; None when no coverage was requested.
+    """
+
+    value: float
+    unit: str
+    deviation: float
+    entropy: float
+    fusion: str
+    modalities: dict[str, NumberOpinion]
+    missing: list[str]
+    interval: Interval | None = None
+    model: ModelId | None = None
+
+    answer = "value"
+
+    def summary(self) -> str:
+        """Write value and deviation."""
+        return in_unit(f"{format_number(self.value, self.deviation)} ± {format_number(self.deviation)}", self.unit)
 
 
-def _draw_html(answer: Prediction) -> str:
-    """Draw what `_draw` draws as HTML."""
-    from html import escape  # here, because most users of results never draw them
-
-    from mla_serve.bundle.html import FRAME, bar_cell, table
-
-    headline = f"<b>{escape(answer.label)}</b> {answer.probability:.1%}"
-    opinions = [
-        [
-            escape(name),
-            f"{opinion.weight:.2f}",
-            bar_cell(opinion.weight),
-            escape(opinion.label),
-            f"{opinion.probability:.1%}",
-            f"{opinion.influence:+.3f}",
-            "" if opinion.unfamiliarity is None else f"{opinion.unfamiliarity:.0%}",
-        ]
-        for name, opinion in answer.modalities.items()
-    ]
-    classes = [
-        [escape(each.label), f"{each.probability:.1%}", bar_cell(each.probability)]
-        for each in answer.probabilities[:SHOWN_CLASSES]
-    ]
-    notes = [f"missing: {', '.join(answer.missing)}"] if answer.missing else []
-    if answer.prediction_set is not None:
-        notes.append(f"prediction set: {', '.join(answer.prediction_set)}")
-    parts = (
-        f'<div>{headline} <span style="opacity:.7">entropy {answer.entropy:.3f} nats</span></div>',
-        table(("modality", "weight", "", "by itself", "probability", "influence", "unfamiliar"), opinions),
-        *(f'<div style="opacity:.7">{escape(note)}</div>' for note in notes),
-        table(("class", "probability", ""), classes),
-    )
-    return FRAME.format("".join(parts))
-
-
-def _grid(*titles: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in titles:
-        table.add_column(title, justify="right" if title in NUMERIC_COLUMNS else "left")
-    return table
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelId(FromDict):
-    """Which model answered: its name and the hash of its manifest."""
-
-    name: str
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)  # bases may have defaults
-class Answer(Prediction):
-    """The reply of /predict."""
-
-    model: ModelId
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "classes": ClassPrediction,
+    "labels": LabelsPrediction,
+    "number": NumberPrediction,
+}
+"""The class of an answer, by the name of the task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +294,18 @@ class Embedding(FromDict):
 
     features: dict[str, list[float]]
     model: ModelId
+
+
+def format_number(value: float, deviation: float | None = None) -> str:
+    """Write a number to two significant digits of its deviation, or of its own where that is left out: "1,234" or "0.57"."""
+    size = abs(value if deviation is None else deviation)
+    decimals = 0 if not 0 < size < 10 else min(1 - math.floor(math.log10(size)), 12)
+    return f"{value:,.{decimals}f}"
+
+
+def in_unit(number: str, unit: str) -> str:
+    """Write the unit behind a number."""
+    return f"{number} {unit}".rstrip()
 
 
 def _build(cls: Callable[..., T], content: Mapping[str, Any]) -> T:

@@ -12,7 +12,22 @@ model       the reply of GET /model
 client      Client and AsyncClient, which carry the steps out
 """
 
-from mla_serve.bundle.results import Answer, Embedding, LabelProbability, ModelId, Opinion, Prediction
+from mla_serve.bundle.results import (
+    ClassOpinion,
+    ClassPrediction,
+    Embedding,
+    Interval,
+    LabelDecision,
+    LabelProbability,
+    LabelsOpinion,
+    LabelsPrediction,
+    ModelId,
+    NumberOpinion,
+    NumberPrediction,
+    Opinion,
+    Prediction,
+    PredictionSet,
+)
 from mla_serve.client.client import AsyncClient, Client
 from mla_serve.client.errors import (
     Busy,
@@ -26,13 +41,18 @@ from mla_serve.client.model import Modality, Model
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
 
 __all__ = [
-    "Answer",
     "AsyncClient",
     "Busy",
+    "ClassOpinion",
+    "ClassPrediction",
     "Client",
     "Embedding",
     "InputError",
+    "Interval",
+    "LabelDecision",
     "LabelProbability",
+    "LabelsOpinion",
+    "LabelsPrediction",
     "MissingInput",
     "MlaServeError",
     "Modality",
@@ -40,8 +60,11 @@ __all__ = [
     "ModelId",
     "NoAccess",
     "NoAnswer",
+    "NumberOpinion",
+    "NumberPrediction",
     "Opinion",
     "Prediction",
+    "PredictionSet",
     "Retry",
     "ServiceError",
     "TimedOut",

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar, cast, overload
 import httpx
 
 from mla_serve import __version__
-from mla_serve.bundle.results import Answer, Embedding
+from mla_serve.bundle.results import Embedding, Prediction
 from mla_serve.client.errors import NoAccess, NoAnswer
 from mla_serve.client.exchange import DEFAULT_URL, Exchange, Outcome, Retry, Send, Step, Steps
 from mla_serve.client.many import OnError, Queue, Sample, progress_bar
@@ -94,7 +94,7 @@ class Client:
         fusion: str | None = None,
         coverage: float | None = None,
         **sample: Value | None,
-    ) -> Answer:
+    ) -> Prediction:
         """Classify one sample from whichever of its modalities are given; None, NaN and blank text mean missing.
 
         An image is a path, bytes, an open file, a PIL image or an array, (H, W), (H, W, 3) or (3, H, W); a sound a path,
@@ -112,7 +112,7 @@ class Client:
         progress: bool | None = ...,
         on_error: Literal["raise"] = ...,
         **options: Any,
-    ) -> list[Answer]: ...
+    ) -> list[Prediction]: ...
     @overload
     def predict_many(
         self,
@@ -122,7 +122,7 @@ class Client:
         progress: bool | None = ...,
         on_error: Literal["return"],
         **options: Any,
-    ) -> list[Answer | MlaServeError]: ...
+    ) -> list[Prediction | MlaServeError]: ...
     def predict_many(
         self,
         samples: Iterable[Sample],
@@ -218,7 +218,7 @@ class AsyncClient:
         fusion: str | None = None,
         coverage: float | None = None,
         **sample: Value | None,
-    ) -> Answer:
+    ) -> Prediction:
         """Classify one sample, as Client.predict does."""
         return await self._run(self._exchange.predict(sample, top_k=top_k, fusion=fusion, coverage=coverage))
 
@@ -231,7 +231,7 @@ class AsyncClient:
         progress: bool | None = ...,
         on_error: Literal["raise"] = ...,
         **options: Any,
-    ) -> list[Answer]: ...
+    ) -> list[Prediction]: ...
     @overload
     async def predict_many(
         self,
@@ -241,7 +241,7 @@ class AsyncClient:
         progress: bool | None = ...,
         on_error: Literal["return"],
         **options: Any,
-    ) -> list[Answer | MlaServeError]: ...
+    ) -> list[Prediction | MlaServeError]: ...
     async def predict_many(
         self,
         samples: Iterable[Sample],

@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 
 import httpx
 
-from mla_serve.bundle.results import Answer, Embedding
+from mla_serve.bundle.results import Embedding, Prediction
 from mla_serve.client import errors
 from mla_serve.client.model import Modality, Model
 from mla_serve.errors import InputError, MissingInput, MlaServeError, UnknownField
 from mla_serve.payloads import Value, check_sample, drop_missing, needs_model, to_payload
 
 T = TypeVar("T")
-Reply = TypeVar("Reply", Answer, Embedding)
+Reply = TypeVar("Reply", Prediction, Embedding)
 Parts = list[tuple[str, Any]]
 DEFAULT_URL = "http://localhost:3000"
 RETRIED_ERRORS = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.PoolTimeout)
@@ -79,12 +79,12 @@ class Exchange:
         self._draw = draw
         self._model: Model | None = None
 
-    def predict(self, sample: Mapping[str, Value | None], **options: float | str | None) -> Steps[Answer]:
+    def predict(self, sample: Mapping[str, Value | None], **options: float | str | None) -> Steps[Prediction]:
         """Classify one sample. Options that are None are not sent."""
         fields = [
             (name, (None, f"{value}".encode(errors="replace"))) for name, value in options.items() if value is not None
         ]
-        return (yield from self._ask("/predict", Answer.from_dict, sample, fields))
+        return (yield from self._ask("/predict", Prediction.from_dict, sample, fields))
 
     def embed(self, sample: Mapping[str, Value | None]) -> Steps[Embedding]:
         """Encode one sample."""
@@ -116,7 +116,7 @@ class Exchange:
             self._model = None
             raise
         reply = self._read(read, content, path)
-        if self._model is not None and self._model.sha256 != reply.model.sha256:
+        if self._model is not None and (reply.model is None or self._model.sha256 != reply.model.sha256):
             self._model = None
         return reply
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mla_serve.bundle.results import bar
+from mla_serve.bundle.drawing import bar
 
 BAR = 14  # characters
 

@@ -1,6 +1,8 @@
-"""How much an answer depends on each modality."""
+"""How much an answer depends on each modality, and what each modality would answer by itself."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 
@@ -9,33 +11,47 @@ from mla_serve.fusion.rules import DEFAULT_RULE, fuse
 from mla_serve.tasks import Classes
 
 
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A fusion and its parts.
+
+    fused: what `fuse` returns.
+    influence: (M, B), in nats or in the unit of the number; 0 where absent.
+    alone: (M, B, A), what the rule answers when a modality is the only one that is present; of no meaning where absent.
+    """
+
+    fused: Fused
+    influence: Array
+    alone: Array
+
+
 def explain(
     opinions: Array, present: Array, fusion: Fusion, rule: str = DEFAULT_RULE, excess: Array | None = None
-) -> tuple[Fused, Array]:
+) -> Explained:
     """Fuse, and measure the influence of each modality on each answer. Args: as for `fuse`.
 
     The influence is the log-probability of what is answered, minus its log-probability without the modality; for numbers,
-    how far the modality moves the value. A modality that is the only one is compared with Task.uninformed. Absent modalities
-    have influence 0.
-
-    Returns: what `fuse` returns, and the influence (M, B), in nats or in the unit of the number.
+    how far the modality moves the value. A modality that is the only one is compared with Task.uninformed.
     """
     count = present.shape[1]
-    # One call of `fuse` for everything: the B samples as they are, then a copy of sample b without modality m for each m.
+    # One call of `fuse` for everything: the B samples as they are, then for each m a copy of sample b without it, and one of
+    # nothing else. A modality that is the only one is there already.
     m, b = np.nonzero(present & (present.sum(axis=0) > 1))
-    masks = present
-    if len(b):
-        columns = np.concatenate([np.arange(count), b])
-        opinions, masks = opinions[:, columns], present[:, columns]
-        masks[m, np.arange(count, len(columns))] = False
-        excess = None if excess is None else excess[:, columns]
-    both = fuse(opinions, masks, fusion, rule, excess)
+    without, alone = count + np.arange(len(b)), count + len(b) + np.arange(len(b))
+    columns = np.concatenate([np.arange(count), b, b])
+    masks = present[:, columns]
+    masks[m, without] = False
+    masks[:, alone] = False
+    masks[m, alone] = True
+    both = fuse(opinions[:, columns], masks, fusion, rule, None if excess is None else excess[:, columns])
     fused, task = Fused(both.answers[:count], both.weights[:, :count]), fusion.task
-    alone = np.broadcast_to(_uninformed(fusion, fused.answers), fused.answers.shape)
-    influence = np.where(present, task.support(fused.answers, alone), 0.0)
+    uninformed = np.broadcast_to(_uninformed(fusion, fused.answers), fused.answers.shape)
+    influence = np.where(present, task.support(fused.answers, uninformed), 0.0)
+    by_itself = np.repeat(fused.answers[None], len(present), axis=0)
     if len(b):
-        influence[m, b] = task.support(fused.answers[b], both.answers[count:])
-    return fused, influence
+        influence[m, b] = task.support(fused.answers[b], both.answers[without])
+        by_itself[m, b] = both.answers[alone]
+    return Explained(fused, influence, by_itself)
 
 
 def _uninformed(fusion: Fusion, answers: Array) -> Array:

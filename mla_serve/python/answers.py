@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mla_serve.bundle.answer_columns import ANSWER, BOUNDS, MISSING, OPINION, Column
 from mla_serve.bundle.results import Prediction
 from mla_serve.inputs import Array
 from mla_serve.python.given import Given
 
-NUMBERS = ("probability", "entropy")
-BY_MODALITY = ("weight", "influence", "unfamiliarity")
-LISTS = ("missing", "prediction_set")
-LABELS = ("label", "prediction_set")
+LABELS = ("label", "labels")  # kinds of columns that hold names of classes
 LABEL_TYPES: Mapping[str, Callable[[str], object]] = {"int": int, "bool": "True".__eq__}
 
 
@@ -32,21 +30,21 @@ class Answered:
         return "; ".join(f"{name}: {fault}" for name, fault in self.faults.items()) or None
 
 
-def to_table(given: Given, columns: dict[str, list[Any]], label_type: str = "") -> Any:
+def to_table(given: Given, columns: Mapping[Column, list[Any]], label_type: str = "") -> Any:
     """Make a table of columns in the library that the samples came in: a data frame with the same index, or an Arrow table.
 
     Args: label_type, "int" or "bool" where the labels were that in training, and are again in the table.
     """
-    columns = {name: _read_labels(cells, label_type) if name in LABELS else cells for name, cells in columns.items()}
+    cells = {each: _read_labels(own, label_type) if each.kind in LABELS else own for each, own in columns.items()}
     if given.form == "pandas":
         import pandas as pd
 
         return pd.DataFrame(
-            {name: _pandas_column(name, cells, label_type) for name, cells in columns.items()}, given.index
+            {each.name: _pandas_column(each, own, label_type) for each, own in cells.items()}, given.index
         )
     import pyarrow as pa
 
-    return pa.table({name: pa.array(cells, _arrow_type(name, label_type)) for name, cells in columns.items()})
+    return pa.table({each.name: pa.array(own, _arrow_type(each, label_type)) for each, own in cells.items()})
 
 
 def _read_labels(cells: list[Any], label_type: str) -> list[Any]:
@@ -58,12 +56,14 @@ def _read_labels(cells: list[Any], label_type: str) -> list[Any]:
     ]
 
 
-def _pandas_column(name: str, cells: list[Any], label_type: str) -> Any:
+def _pandas_column(column: Column, cells: list[Any], label_type: str) -> Any:
     import pandas as pd
 
-    if name == "label" and label_type and None in cells:
+    if column.kind == "label" and label_type and None in cells:
         return pd.array(cells, {"int": "Int64", "bool": "boolean"}[label_type])  # types that know missing values
-    return np.array(cells, float) if _is_number(name) else cells
+    if column.kind == "yes_no":
+        return pd.array(cells, "boolean")
+    return np.array(cells, float) if column.kind == "number" else cells
 
 
 def to_class_table(given: Given, probabilities: Array, classes: Sequence[str]) -> Any:
@@ -78,33 +78,29 @@ def to_class_table(given: Given, probabilities: Array, classes: Sequence[str]) -
     return pa.table(columns)
 
 
-def _is_number(column: str) -> bool:
-    return column in NUMBERS or column.partition(".")[0] in BY_MODALITY
-
-
-def _arrow_type(column: str, label_type: str) -> Any:
+def _arrow_type(column: Column, label_type: str) -> Any:
     import pyarrow as pa
 
-    cell = {"int": pa.int64(), "bool": pa.bool_()}.get(label_type, pa.string()) if column in LABELS else pa.string()
-    texts = pa.list_(cell) if column in LISTS else cell
-    return pa.float64() if _is_number(column) else texts
+    label = {"int": pa.int64(), "bool": pa.bool_()}.get(label_type, pa.string())
+    types = {"label": label, "labels": pa.list_(label), "number": pa.float64(), "yes_no": pa.bool_()}
+    return {**types, "texts": pa.list_(pa.string()), "text": pa.string()}[column.kind]
 
 
-def answer_columns(answers: Sequence[Answered], names: Sequence[str], sets: bool) -> dict[str, list[Any]]:
-    """Return the columns of a table of answers: one entry for each answer, None where it does not apply.
+def answer_columns(
+    answers: Sequence[Answered], task: str, names: Sequence[str], bounds: bool
+) -> dict[Column, list[Any]]:
+    """Return the columns of a table of answers: one cell for each answer, None where it does not apply.
 
-    label, probability, entropy; weight.NAME, influence.NAME and unfamiliarity.NAME of each modality; missing; with sets
-    prediction_set; error.
+    The answer; weight.NAME, influence.NAME and unfamiliarity.NAME of each modality; missing; with bounds, the prediction set
+    or interval; error. Args: task, its name.
     """
+    by_modality = [_opinion_column(field, name) for field in OPINION for name in names]
+    columns = [*ANSWER[task], *by_modality, MISSING, *(BOUNDS[task] if bounds else ())]
     given = [each.prediction for each in answers]
-    columns: dict[str, list[Any]] = {
-        field: [getattr(each, field, None) for each in given] for field in ("label", "probability", "entropy")
-    }
-    for field in BY_MODALITY:
-        for name in names:
-            opinions = [each.modalities.get(name) if each else None for each in given]
-            columns[f"{field}.{name}"] = [getattr(opinion, field, None) for opinion in opinions]
-    columns["missing"] = [getattr(each, "missing", None) for each in given]
-    if sets:
-        columns["prediction_set"] = [getattr(each, "prediction_set", None) for each in given]
-    return columns | {"error": [each.error for each in answers]}
+    cells = {column: [None if each is None else column.cell(each) for each in given] for column in columns}
+    return cells | {Column("error", "text", str): [each.error for each in answers]}
+
+
+def _opinion_column(field: str, name: str) -> Column:
+    """Return the column of one field of a modality's opinions."""
+    return Column(f"{field}.{name}", "number", lambda prediction: getattr(prediction.modalities.get(name), field, None))

@@ -47,7 +47,8 @@ def load(folder: str | Path, *, device: str = "cpu", threads: int | None = None)
 class Predictor:
     """A finished model. Thread-safe.
 
-    name: of the model; classes: its labels, in the order of `predict_proba`; modalities: {name: kind}; metrics: what was
+    name: of the model; task: what it predicts; classes: its classes or labels, in the order of `predict_proba`, none for a
+    number; modalities: {name: kind}; metrics: what was
     measured when it was exported, see docs/explanation/numbers.md; folder: of the bundle.
 
     Every call takes one sample or many:
@@ -69,7 +70,8 @@ class Predictor:
         self._schema = _schema_of(bundle)
         self._columns = Columns(bundle.inputs, self._schema)
         self.name = bundle.manifest.name
-        self.classes = tuple(bundle.manifest.classes)
+        self.task = bundle.task
+        self.classes = bundle.task.names
         self.modalities = {name: modality.kind for name, modality in bundle.manifest.modalities.items()}
         self.metrics = bundle.manifest.metrics
         self.folder = bundle.folder
@@ -106,22 +108,23 @@ class Predictor:
         verbose: bool | None = None,
         **sample: Any,
     ) -> Any:
-        """Classify one sample or many.
+        """Answer one sample or many.
 
-        Args: top_k, list so many classes; fusion, the rule; coverage, also give the labels that contain the true one with
-        this probability; folder, that relative paths are relative to, by default the working directory; verbose, whether to
+        Args: top_k, list so many labels; fusion, the rule; coverage, also give the prediction set, or for a number the
+        interval, that contains the truth so often; folder, that relative paths are relative to, by default the working directory; verbose, whether to
         show progress, by default on a terminal and in a notebook.
         Returns: a Prediction for one sample; a list of them for a list or a Hugging Face dataset; a data frame with the same
         index, or an Arrow table, for such a table, with whole numbers or truth values as labels where the table that the
-        model was trained on had these. In a table a value that cannot be read leaves its row to the others, and
-        the column `error` says why; a row without any has no label.
+        model was trained on had these. The columns depend on the task: label and probability, labels, or value and
+        deviation. In a table a value that cannot be read leaves its row to the others, and
+        the column `error` says why; a row without any has no answer.
         Raises: InputError for a sample that cannot be used (in a table: only for its columns and the options).
         """
         self._graphs.check_options(fusion, top_k, coverage)
         given = read_given(data, sample)
         answers = list(self._answers(given, folder, fusion, top_k, coverage, verbose))
         if given.form in ("pandas", "arrow"):
-            columns = answer_columns(answers, self._graphs.names, coverage is not None)
+            columns = answer_columns(answers, self.task.name, self._graphs.names, coverage is not None)
             return to_table(given, columns, self._schema.label_type)
         predictions = [each.prediction for each in answers]
         return predictions[0] if given.form == "one" else predictions
@@ -136,14 +139,16 @@ class Predictor:
         verbose: bool | None = None,
         **sample: Any,
     ) -> Any:
-        """Return the probability of each class, in the order of `classes`.
+        """Return the probability of each class or label, in the order of `classes`.
 
         Args: as of `predict`.
         Returns: an array (C,) for one sample, (B, C) for a list; a table with one column for each class for a table. The row of
         a table without an answer is NaN.
-        Raises: as `predict`.
+        Raises: as `predict`; InputError for a model of a number.
         """
         self._graphs.check_options(fusion, None, None)
+        if not self.classes:
+            raise InputError("predict_proba", "this model answers a number, which has no classes; call predict instead")
         given = read_given(data, sample)
         answers = list(self._answers(given, folder, fusion, len(self.classes), None, verbose))
         rows = np.full((len(answers), len(self.classes)), np.nan)
@@ -301,15 +306,15 @@ class Predictor:
         return _restore, (files, self._asked)
 
     def __repr__(self) -> str:
-        """Write the name, the modalities and the number of classes in one line."""
+        """Write the name, the modalities and what is answered in one line."""
         reads = ", ".join(f"{name} ({kind})" for name, kind in self.modalities.items())
-        return f"<Predictor {self.name!r}: reads {reads}; {len(self.classes)} classes>"
+        return f"<Predictor {self.name!r}: reads {reads}; answers {self.task.describe()}>"
 
     def _repr_html_(self) -> str:
-        """Draw the modalities and the classes, for a notebook."""
+        """Draw the modalities and what is answered, for a notebook."""
         rows = [[escape(name), escape(kind)] for name, kind in self.modalities.items()]
         classes = ", ".join(self.classes[:20]) + (" ..." if len(self.classes) > 20 else "")
-        head = f"<div><b>{escape(self.name)}</b> {len(self.classes)} classes: {escape(classes)}</div>"
+        head = f"<div><b>{escape(self.name)}</b> answers {escape(self.task.describe())}: {escape(classes)}</div>"
         return FRAME.format(head + table(("modality", "kind"), rows))
 
 

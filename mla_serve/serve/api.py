@@ -24,7 +24,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mla_serve import __version__
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.bundle.results import Answer, Embedding, ModelId, Prediction
+from mla_serve.bundle.results import (
+    PREDICTIONS,
+    ClassPrediction,
+    Embedding,
+    LabelsPrediction,
+    ModelId,
+    NumberPrediction,
+)
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.serve.answerer import Answerer
 from mla_serve.serve.http import json_body, openapi
@@ -71,7 +78,7 @@ class Refusal:
 class BatchAnswer:
     """The reply of /predict/batch: one result per sample, in their order."""
 
-    results: list[Prediction | Refusal]
+    results: list[ClassPrediction | LabelsPrediction | NumberPrediction | Refusal]
     model: ModelId
 
 
@@ -238,7 +245,12 @@ def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
     batch = openapi.batch_body(routes.inputs, routes.settings.max_batch_items)
     options = openapi.query_parameters()
     operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
-        ("/predict", routes.predict, Answer, {"requestBody": sample, "parameters": options}),
+        (
+            "/predict",
+            routes.predict,
+            PREDICTIONS[routes.answerer.predictor.task.name],
+            {"requestBody": sample, "parameters": options},
+        ),
         (BATCH_PATH, routes.predict_batch, BatchAnswer, {"requestBody": batch, "parameters": options}),
         ("/embed", routes.embed, Embedding, {"requestBody": embed}),
         ("/model", routes.model, openapi.ModelDescription, {}),

@@ -60,6 +60,10 @@ class Task(abc.ABC):
         """The names of the classes or labels; none for a number."""
         return ()
 
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Write what is answered, such as "3 classes"."""
+
     @property
     @abc.abstractmethod
     def outputs(self) -> int:

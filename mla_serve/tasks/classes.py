@@ -35,6 +35,10 @@ class Classes(Task):
         """The classes."""
         return self.classes
 
+    def describe(self) -> str:
+        """Write how many classes there are."""
+        return f"{len(self.classes)} classes"
+
     @property
     def outputs(self) -> int:
         """C."""

@@ -36,6 +36,10 @@ class Number(Task):
     name: ClassVar[str] = "number"
     main_scores: ClassVar[tuple[str, ...]] = ("r2", "mae")
 
+    def describe(self) -> str:
+        """Write what the number is called, and its unit."""
+        return f"the number {self.column}".rstrip() + (f" in {self.unit}" if self.unit else "")
+
     @property
     def outputs(self) -> int:
         """Mean and log-variance."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -20,12 +21,15 @@ from mla_serve.bulk.parts import Joined, Parts
 from mla_serve.bulk.run import score_table
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Source
+from mla_serve.bulk.writers import WRITERS
+from mla_serve.bundle.answer_columns import ANSWER, MISSING
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.commands.predict import PredictConfig
 from mla_serve.commands.predict import run as predict
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.tasks import Number
 
 KINDS = {"image": "image", "text": "text", "numbers": "vector"}
 
@@ -52,8 +56,8 @@ def rows_of(folder: Path, ask: Ask, count: int) -> list[dict[str, Any]]:
             if (n % 7 + 1) >> m & 1:
                 value = spec.generate(generator)
                 if isinstance(value, bytes):
-                    (folder / f"{n}.bin").write_bytes(value)
-                    value = f"{n}.bin"
+                    (folder / f"{n}-{name}.bin").write_bytes(value)
+                    value = f"{n}-{name}.bin"
                 row[name] = list(value) if isinstance(value, tuple) else value
         rows.append(row)
     return rows
@@ -70,7 +74,7 @@ def one_by_one(folder: Path, ask: Ask, rows: Sequence[dict[str, Any]]) -> list[A
     predictor = Predictor(Bundle.load(ask.model))
     samples = [
         {
-            name: (folder / value).read_bytes() if name == "image" else value
+            name: (folder / value).read_bytes() if str(value).endswith(".bin") else value
             for name, value in row.items()
             if name in predictor.names
         }
@@ -90,8 +94,14 @@ def score_here(table: Path, out: Path, ask: Ask, only: int | None = None) -> int
     return len(slices)
 
 
-def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, ask: Ask) -> None:
-    rows = rows_of(tmp_path, ask, 30)
+@pytest.fixture
+def task_ask(task_bundle: Path) -> Ask:
+    """A bundle of each task."""
+    return Ask(task_bundle, DEFAULT_RULE, None)
+
+
+def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, task_ask: Ask) -> None:
+    ask, rows = task_ask, rows_of(tmp_path, task_ask, 30)
     table = write_jsonl(tmp_path / "rows.jsonl", rows)
     scored = score_table(table, tmp_path / "out.parquet", ask, workers=2)
     assert (scored.rows, scored.bad, scored.new) == (30, 0, 30)
@@ -100,14 +110,40 @@ def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, ask: Ask) 
     assert [answer["row"] for answer in answers] == list(range(30))
     assert [answer["line"] for answer in answers] == list(range(1, 31))
     for answer, alone in zip(answers, one_by_one(tmp_path, ask, rows), strict=True):
-        assert answer["label"] == alone.label
-        assert answer["missing"] == alone.missing
+        for column in (*ANSWER[Bundle.load(ask.model).task.name], MISSING):
+            expected = column.cell(alone)
+            assert answer[column.name] == (pytest.approx(expected, rel=1e-4) if column.kind == "number" else expected)
         assert answer["error"] is None
+        assert ("probabilities" in answer) == bool(alone.by_label())
         for name, p in alone.by_label().items():
             assert answer["probabilities"][name] == pytest.approx(p, abs=1e-5)
         given = {name: weight for name, weight in answer["weight"].items() if weight is not None}
         assert given == pytest.approx({name: said.weight for name, said in alone.modalities.items()}, abs=1e-5)
     assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_format_holds_the_answers_of_every_task(tmp_path: Path, task_ask: Ask, suffix: str) -> None:
+    table, out = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, task_ask, 6)), tmp_path / f"out{suffix}"
+    flat = bool(Bundle.load(task_ask.model).task.names)
+    for _ in range(2):  # the second time, the first file is replaced, as one that predict wrote
+        Parts(out).finish(score_here(table, out, task_ask), flat=flat)
+    found = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True)}[suffix](
+        out
+    )
+    assert len(found) == 6
+    assert found["entropy"].notna().all()
+    probabilities = [name for name in found.columns if name.startswith("probabilities.")]
+    assert len(probabilities) == len(Bundle.load(task_ask.model).task.names)
+    assert found[probabilities].map(lambda p: 0 < p < 1).all(axis=None)
+
+
+def test_a_number_has_no_probabilities_in_columns(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    model = make_bundle(tmp_path / "price", KINDS, task=Number("price"))
+    ask = Ask(model, DEFAULT_RULE, None)
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 3))
+    with pytest.raises(ConfigError, match="--probabilities: this model answers a number"):
+        score_table(table, tmp_path / "out.csv", ask, flat=True)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])

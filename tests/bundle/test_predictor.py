@@ -16,7 +16,7 @@ import soundfile
 
 from mla_serve.bundle.manifest import Bundle, write_manifest
 from mla_serve.bundle.predictor import ENCODE_BATCH, GraphOutputs, Hooks, Predictor
-from mla_serve.bundle.results import DEFAULT_TOP_K
+from mla_serve.bundle.results import DEFAULT_TOP_K, PredictionSet
 from mla_serve.bundle.runtime import Session, open_session
 from mla_serve.errors import BundleError, DataError, InputError, MissingInput, NotFinite, UnknownField
 from mla_serve.evaluation.splits import run_split
@@ -338,13 +338,13 @@ def test_labels_are_listed_from_the_most_probable_on_and_ties_as_the_model_lists
     ordered = [MANY[7], MANY[3], *(name for c, name in enumerate(MANY) if c not in (7, 3))]
     assert prediction.label == MANY[7]
     assert list(prediction.by_label()) == ordered[:DEFAULT_TOP_K]
-    assert prediction.prediction_set == ordered[:2]
+    assert prediction.prediction_set == PredictionSet(ordered[:2], 0.9, 99, pooled=False)
     assert many.answer_from(outputs(logits), "paper", top_k=3)[0].prediction_set is None
     assert list(many.answer_from(outputs(logits), "paper", top_k=3)[0].by_label()) == ordered[:3]
     none_likely = many.answer_from(outputs(np.zeros((1, len(MANY)))), "paper", coverage=0.9)[0]
-    assert none_likely.prediction_set == [MANY[0]]
+    assert none_likely.prediction_set.labels == [MANY[0]]
     every = many.answer_from(outputs(logits), "paper", coverage=0.995)[0]
-    assert every.prediction_set == ordered
+    assert every.prediction_set.labels == ordered
 
 
 def test_what_each_opinion_says_of_itself_is_its_own_softmax_at_its_temperature(many: Predictor) -> None:

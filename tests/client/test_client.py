@@ -25,9 +25,8 @@ import uvicorn
 from PIL import Image
 
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.bundle.results import Prediction
+from mla_serve.bundle.results import ClassPrediction, Prediction
 from mla_serve.client import (
-    Answer,
     AsyncClient,
     Busy,
     Client,
@@ -109,11 +108,11 @@ class Script:
     def client(self, **options: Any) -> Client:
         return Client(transport=httpx.MockTransport(self), sleep=self.waits.append, **options)
 
-    def predict_by_asyncio(self, **options: Any) -> Answer:
+    def predict_by_asyncio(self, **options: Any) -> Prediction:
         async def sleep(seconds: float) -> None:
             self.waits.append(seconds)
 
-        async def predict() -> Answer:
+        async def predict() -> Prediction:
             async with AsyncClient(transport=httpx.MockTransport(self), sleep=sleep, **options) as client:
                 return await client.predict(image=PNG)
 
@@ -205,7 +204,7 @@ def test_none_means_missing(client: Client) -> None:
 
 def test_the_model_and_the_features_are_typed(client: Client, predictor: Predictor, sample: dict[str, Any]) -> None:
     model = client.model()
-    assert model.classes == predictor.classes
+    assert tuple(model.classes) == predictor.classes
     assert model.modalities["audio"].sent_as == "file"
     assert model.sha256[:12] in repr(model)
     features = client.embed(**sample)
@@ -261,7 +260,7 @@ def test_many_come_back_in_order(client: Client, predictor: Predictor, make_samp
 def test_many_may_return_their_errors(client: Client) -> None:
     samples: list[Any] = [{"text": "a"}, {"image": b"x"}, {"text": "b"}]
     results = client.predict_many(samples, on_error="return")
-    assert [type(result) for result in results] == [Answer, UnsupportedFormat, Answer]
+    assert [type(result) for result in results] == [ClassPrediction, UnsupportedFormat, ClassPrediction]
     with pytest.raises(UnsupportedFormat):
         client.predict_many(samples)
 
@@ -290,7 +289,7 @@ def test_rows_of_a_frame_are_samples_and_empty_cells_are_missing(client: Client,
     answers = client.predict_many(records)
     assert [set(answer.modalities) for answer in answers] == [{"text", "vector"}, {"vector"}, {"text"}]
 
-    async def ask() -> list[Answer]:
+    async def ask() -> list[Prediction]:
         async with AsyncClient(url) as other:
             return await other.predict_many(row for row in records)
 
@@ -413,15 +412,15 @@ def test_a_refused_sample_lets_the_model_be_asked_for_again(swapped: tuple[Swapp
 # ---- what goes wrong
 
 
-Predict = Callable[[Script], Answer]
+Predict = Callable[[Script], Prediction]
 
 
-def by_blocking(script: Script, **options: Any) -> Answer:
+def by_blocking(script: Script, **options: Any) -> Prediction:
     with script.client(**options) as client:
         return client.predict(image=PNG)
 
 
-def by_asyncio(script: Script, **options: Any) -> Answer:
+def by_asyncio(script: Script, **options: Any) -> Prediction:
     return script.predict_by_asyncio(**options)
 
 
@@ -663,7 +662,7 @@ def test_an_error_can_be_sent_between_processes(error: InputError | ServiceError
 def test_a_newer_service_is_understood_and_shown() -> None:
     with Script(good()).client() as client:
         answer = client.predict(image=PNG)
-    assert repr(answer) == "<Answer '7' 90.0%, weights: text 1.00, missing: image>"
+    assert repr(answer) == "<ClassPrediction '7' 90.0%, weights: text 1.00, missing: image>"
     output = io.StringIO()
     rich.print(answer, file=output)
     assert "90.0%" in output.getvalue()

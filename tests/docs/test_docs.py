@@ -193,7 +193,7 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
     assert "['circle', 'triangle', 'square']" in client
     assert re.search(r"^description: \d+ texts", trained, re.MULTILINE)
     assert [row["label"] for row in ast.literal_eval(table.splitlines()[-1])] == ["square", "circle", None]
-    assert loaded.startswith("<Prediction 'circle' ")
+    assert loaded.startswith("<ClassPrediction 'circle' ")
 
 
 def run(command: list[str], folder: Path) -> str:

@@ -180,7 +180,8 @@ def test_influence_is_the_change_when_a_modality_is_left_out(rule: str) -> None:
     logits, present = generator.normal(size=(3, 5, 4)) * 3, np.ones((3, 5), dtype=bool)
     present[2, 1] = present[1, 2] = present[2, 2] = False
     fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, {"a+b": 1.5})
-    fused, owed = explain(logits, present, fusion, rule)
+    explained = explain(logits, present, fusion, rule)
+    fused, owed = explained.fused, explained.influence
     np.testing.assert_allclose(fused.answers, fuse(logits, present, fusion, rule).answers, atol=1e-12)
     answer = fused.answers[0].argmax()
     rest = present[:, :1].copy()
@@ -284,7 +285,8 @@ def test_influence_on_unfamiliar_input_is_the_change_when_a_modality_is_left_out
     present, excess = np.array([[True, True], [True, True], [True, False]]), np.array([[2.0, 0], [0, 3.0], [1.0, 0]])
     fusion = Fusion({"a": 0.7, "b": 1.4, "c": 1.0}, 2.0, discounts={"a": 0.9, "b": 0.4, "c": 0.2}, native="calibrated")
     whole = fuse(logits, present, fusion, rule, excess)
-    fused, owed = explain(logits, present, fusion, rule, excess)
+    explained = explain(logits, present, fusion, rule, excess)
+    fused, owed = explained.fused, explained.influence
     np.testing.assert_allclose(fused.answers, whole.answers)
     np.testing.assert_allclose(fused.weights, whole.weights)
     for m, b in np.argwhere(present):
@@ -298,7 +300,8 @@ def test_influence_on_unfamiliar_input_is_the_change_when_a_modality_is_left_out
 
 def test_the_influence_of_a_single_modality_is_measured_from_the_uniform_distribution() -> None:
     logits, present = np.array([[[2.0, 0, 0]], [[0, 0, 0]]]), np.array([[True], [False]])
-    fused, owed = explain(logits, present, Fusion.paper(("a", "b")))
+    explained = explain(logits, present, Fusion.paper(("a", "b")))
+    fused, owed = explained.fused, explained.influence
     np.testing.assert_allclose(owed[:, 0], [fused.answers.max() + np.log(3), 0])
     np.testing.assert_array_equal(fused.weights[:, 0], [1, 0])
 

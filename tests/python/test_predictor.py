@@ -18,7 +18,8 @@ import soundfile
 from PIL import Image
 
 import mla_serve
-from mla_serve.bundle.results import LabelProbability, Opinion, Prediction
+from mla_serve.bundle.answer_columns import ANSWER
+from mla_serve.bundle.results import ClassOpinion, ClassPrediction, LabelProbability, PredictionSet
 from mla_serve.errors import DataError, InputError, MissingInput, UnknownField
 from mla_serve.inputs import Array
 from mla_serve.inputs.base import Payload
@@ -114,6 +115,47 @@ def test_one_sample_a_list_a_frame_and_an_arrow_table_agree(
     assert [each.label for each in model.predict(rows)] == labels
     assert model.predict(frame).label.tolist() == labels
     assert model.predict(arrow)["label"].to_pylist() == labels
+
+
+@pytest.fixture(scope="module")
+def task_model(task_bundle: Path) -> mla_serve.Predictor:
+    """The model of each task."""
+    return mla_serve.load(task_bundle, threads=1)
+
+
+def test_a_table_of_every_task_has_the_columns_of_its_answers(
+    task_model: mla_serve.Predictor, rows: list[dict[str, Any]]
+) -> None:
+    columns = ANSWER[task_model.task.name]
+    frame, arrow = task_model.predict(pd.DataFrame(rows)), task_model.predict(pa.Table.from_pylist(rows))
+    assert list(frame.columns[: len(columns)]) == [column.name for column in columns]
+    assert frame.columns.tolist() == arrow.column_names
+    for column in columns:
+        cells = [column.cell(each) for each in task_model.predict(rows)]
+        expected = pytest.approx(cells, rel=1e-4) if column.kind == "number" else cells
+        assert frame[column.name].tolist() == expected
+        assert arrow[column.name].to_pylist() == expected
+    assert frame["missing"].tolist() == [each.missing for each in task_model.predict(rows)]
+
+
+def test_probabilities_are_those_of_labels_and_a_number_has_none(
+    task_model: mla_serve.Predictor, rows: list[dict[str, Any]]
+) -> None:
+    if task_model.classes:
+        first = task_model.predict(rows[0]).by_label()
+        assert task_model.predict_proba(rows)[0].tolist() == pytest.approx([first[name] for name in task_model.classes])
+        return
+    with pytest.raises(InputError, match="this model answers a number, which has no classes; call predict instead"):
+        task_model.predict_proba(rows)
+
+
+def test_a_model_of_every_task_can_be_pickled_and_drawn(
+    task_model: mla_serve.Predictor, sample: dict[str, Any]
+) -> None:
+    assert pickle.loads(pickle.dumps(task_model)).predict(sample) == task_model.predict(sample)
+    assert task_model.task.describe() in repr(task_model)
+    assert task_model.task.describe() in task_model._repr_html_()
+    assert "<table" in task_model.predict(sample)._repr_html_()
 
 
 def test_a_frame_keeps_its_index_and_the_order_of_its_rows(
@@ -242,7 +284,7 @@ def test_a_copy_needs_no_folder(model: mla_serve.Predictor, sample: dict[str, An
 
 
 def test_a_predictor_is_shown_in_one_line(model: mla_serve.Predictor) -> None:
-    shown = "<Predictor 'tiny': reads image (image), audio (audio), text (text), vector (vector); 3 classes>"
+    shown = "<Predictor 'tiny': reads image (image), audio (audio), text (text), vector (vector); answers 3 classes>"
     assert repr(model) == shown
     assert "red, green, blue" in model._repr_html_()
 
@@ -253,15 +295,15 @@ EVIL = "<script>alert(1)</script>\"' onload=x"
 
 
 def test_names_and_labels_cannot_put_anything_into_a_page() -> None:
-    answer = Prediction(
+    answer = ClassPrediction(
         label=EVIL,
         probability=0.5,
         probabilities=[LabelProbability(EVIL, 0.5)],
         entropy=1.0,
         fusion="calibrated",
-        modalities={EVIL: Opinion(1.0, 0.1, 0.2, EVIL, 0.5)},
+        modalities={EVIL: ClassOpinion(1.0, 0.1, 0.2, EVIL, 0.5)},
         missing=[EVIL],
-        prediction_set=[EVIL],
+        prediction_set=PredictionSet([EVIL], 0.9, 212, pooled=False),
     )
     page = answer._repr_html_()
     assert "<script" not in page

@@ -485,7 +485,12 @@ def test_openapi_names_operations_and_types(client: TestClient) -> None:
     assert [each["operationId"] for each in operations] == ["predict", "predict_batch", "embed", "model"]
     assert all(set(methods) <= {"get", "post"} for methods in document["paths"].values())
     answers = [each["responses"]["200"]["content"]["application/json"]["schema"]["$ref"] for each in operations]
-    assert [each.rpartition("/")[2] for each in answers] == ["Answer", "BatchAnswer", "Embedding", "ModelDescription"]
+    assert [each.rpartition("/")[2] for each in answers] == [
+        "ClassPrediction",
+        "BatchAnswer",
+        "Embedding",
+        "ModelDescription",
+    ]
     described = document["components"]["schemas"]["ModelDescription"]["properties"]
     assert set(described) == set(client.get("/model").json())
     assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}

@@ -41,9 +41,9 @@ def test_a_set_comes_when_it_is_asked_for(client: TestClient) -> None:
     assert ask(client, text="some words").json()["prediction_set"] is None
     for coverage in ("0.5", ".9", "0.99"):
         reply = ask(client, text="some words", coverage=coverage).json()
-        assert reply["prediction_set"][0] == reply["label"]
-        assert set(reply["prediction_set"]) <= {each["label"] for each in reply["probabilities"]}
-    assert len(ask(client, text="some words", coverage="0.999").json()["prediction_set"]) == 3
+        assert reply["prediction_set"]["labels"][0] == reply["label"]
+        assert set(reply["prediction_set"]["labels"]) <= {each["label"] for each in reply["probabilities"]}
+    assert len(ask(client, text="some words", coverage="0.999").json()["prediction_set"]["labels"]) == 3
 
 
 def test_a_batch_takes_the_option_too(client: TestClient, sample: dict[str, Payload]) -> None:
@@ -51,7 +51,7 @@ def test_a_batch_takes_the_option_too(client: TestClient, sample: dict[str, Payl
     assert isinstance(image, bytes)
     samples = [{"text": "abc"}, {"text": "abc", "image": base64.b64encode(image).decode()}]
     results = client.post("/predict/batch", json={"samples": samples, "coverage": 0.9}).json()["results"]
-    assert all(result["prediction_set"][0] == result["label"] for result in results)
+    assert all(result["prediction_set"]["labels"][0] == result["label"] for result in results)
 
 
 @pytest.mark.parametrize("coverage", ["0", "1", "1.5", "-0.1", "nan", "inf", "1e-999", "much", ".", "0,9"])

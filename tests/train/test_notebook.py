@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import mla_serve
-from mla_serve.bundle.results import Prediction
+from mla_serve.bundle.results import ClassPrediction
 from mla_serve.evaluation.results import Evaluation
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "how-to" / "notebook.ipynb"
@@ -43,8 +43,8 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [type(value) for value in shown] == [
         pd.DataFrame,
         mla_serve.Predictor,
-        Prediction,
-        Prediction,
+        ClassPrediction,
+        ClassPrediction,
         pd.DataFrame,
         Evaluation,
     ]

@@ -208,12 +208,14 @@ def test_old_patterns_are_fused_to_the_same_bits(base: Fusion, seed: int, rows: 
         return np.concatenate([values, np.full_like(values[:1], fill)])
 
     for rule in RULES:
-        was, owed = explain(logits, present, base, rule, excess)
-        now, owes = explain(more(logits, 0), more(present, False), fusion, rule, more(excess, 0))
+        old = explain(logits, present, base, rule, excess)
+        new = explain(more(logits, 0), more(present, False), fusion, rule, more(excess, 0))
+        was, now = old.fused, new.fused
         assert was.answers.tobytes() == now.answers.tobytes(), rule
         assert was.weights.tobytes() == now.weights[:-1].tobytes()
         assert not now.weights[-1].any()
-        assert owed.tobytes() == owes[:-1].tobytes()
+        assert old.influence.tobytes() == new.influence[:-1].tobytes()
+        assert old.alone[present].tobytes() == new.alone[:-1][present].tobytes()
 
 
 def test_thresholds_of_old_patterns_are_found_where_they_were() -> None:
