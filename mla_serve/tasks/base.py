@@ -100,6 +100,10 @@ class Task(abc.ABC):
     def prior_of(self, targets: Array) -> list[float]:
         """Return what the training targets (N, ...) say before any modality is heard, as plain numbers."""
 
+    @abc.abstractmethod
+    def prior_outputs(self, prior: Sequence[float]) -> Array:
+        """Return the outputs (O,) of a head that says no more than the prior: the biases that training begins with."""
+
     def without_prior(self, eta: Array, prior: Array) -> Array:
         """Subtract the prior's natural parameters from opinions. Opinions that say less than the prior say nothing."""
         return eta - prior

@@ -79,6 +79,11 @@ class Classes(Task):
         log_prior: Array = np.log(np.array(prior))[None, :]
         return log_prior
 
+    def prior_outputs(self, prior: Sequence[float]) -> Array:
+        """Return the log of the classes' frequencies, with a mean of 0: (C,)."""
+        log_prior = self.prior_parameters(prior)[0]
+        return log_prior - log_prior.mean()
+
     def prior_of(self, targets: Array) -> list[float]:
         """Return the frequency of each class, with one row added to each, so that none is 0."""
         counts = np.bincount(targets, minlength=len(self.classes)) + 1

@@ -82,6 +82,11 @@ class Labels(Task):
         log_odds: Array = (np.log(p) - np.log1p(-p))[:, None]
         return log_odds
 
+    def prior_outputs(self, prior: Sequence[float]) -> Array:
+        """Return the log-odds of the labels' frequencies: (C,)."""
+        log_odds: Array = self.prior_parameters(prior)[:, 0]
+        return log_odds
+
     def prior_of(self, targets: Array) -> list[float]:
         """Return the frequency of each label among the rows where it is known, with one row added to both sides."""
         known = ~np.isnan(targets)

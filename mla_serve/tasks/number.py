@@ -85,6 +85,11 @@ class Number(Task):
         """Return the natural parameters of the training targets' mean and variance: (1, 2)."""
         return self.parameters_of(np.array(prior))
 
+    def prior_outputs(self, prior: Sequence[float]) -> Array:
+        """Return the mean and the log of the variance: (2,)."""
+        mean, variance = prior
+        return np.array([mean, np.log(variance)])
+
     def prior_of(self, targets: Array) -> list[float]:
         """Return mean and variance of the standardised training targets: 0 and 1, but for rounding."""
         return [float(targets.mean()), float(max(targets.var(), np.exp(LOG_VARIANCE[0])))]

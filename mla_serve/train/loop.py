@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections import defaultdict
@@ -85,6 +86,9 @@ class Trainer:
         rows = len(samples["train"])
         self.total = self.settings.known_epochs * batches_per_epoch(rows, self.settings.rows_per_step)
         strategy.weight_classes(choices.balance.class_weights)
+        if not choices.balance.head_shift:  # otherwise it is learned as if all classes were equally frequent
+            task = strategy.task
+            strategy.begin_at(task.prior_outputs(task.prior_of(samples["train"].targets.numpy())).tolist())
         strategy.prepare(self.total, rows)
 
     def measure(self, known: Collection[str] = ()) -> None:
@@ -115,10 +119,7 @@ class Trainer:
         while self.epoch < self.settings.known_epochs and not self.ended:
             record = {"epoch": self.epoch + 1, **self._train_epoch(step)}
             self.epoch += 1
-            if collectives.is_main():
-                self._end_epoch(record)
-                report(record)
-            self.ended = collectives.from_main(lambda: self.ended)
+            self.ended = collectives.from_main(functools.partial(self._end_epoch, record, report))
         if collectives.is_main():
             self.strategy.load_state_dict(self.folder.load(BEST, self.device)["weights"])
 
@@ -170,8 +171,8 @@ class Trainer:
             )
         return bool(self.ended)
 
-    def _end_epoch(self, record: dict[str, Any]) -> None:
-        """Validate and save, and decide whether training ends here."""
+    def _end_epoch(self, record: dict[str, Any], report: Report) -> str:
+        """Validate, save and report. Returns: why training ends here, empty if it goes on."""
         begun = self._clock.elapsed if self._clock else 0.0
         record |= self._validate()
         better = self._is_best(record)
@@ -182,6 +183,8 @@ class Trainer:
         self._save_checkpoints(record, better=better)
         if self._clock:
             self._clock.reserved = self._clock.elapsed - begun
+        report(record)
+        return self.ended
 
     def _seed(self, stream: str) -> int:
         """Derive the seed of one stream of random numbers for this epoch."""
@@ -200,6 +203,8 @@ class Trainer:
         patterns = {name: found for name, found in scores.items() if not name.startswith("missing")}
         means = {key: float(np.mean([found[key] for found in patterns.values()])) for key in task.main_scores}
         nll = float(np.mean([found["nll"] for found in scores.values()]))
+        if not math.isfinite(nll):
+            raise Diverged(f"the loss on validation rows is not finite after epoch {self.epoch}; lower --lr")
         return {"val": {name: found[task.main_scores[0]] for name, found in patterns.items()}, **means, "nll": nll}
 
     def _is_best(self, record: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
-"""The loss of every task, row by row. A new task is a function here and its entry in LOSSES."""
+"""The loss of every task, row by row. A new task is a function here and its entry in LOSSES, and in LEAST if it has a least value."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -40,6 +41,23 @@ def number(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:  # noq
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 LOSSES: dict[str, Loss] = {loss.__name__: loss for loss in (classes, labels, number)}
+
+
+def least_cross_entropy(count: int, smoothing: float) -> float:
+    """Return the entropy of a smoothed target over `count` classes: no logits have a lower cross-entropy with it."""
+    other = smoothing / count
+    shares = [1 - smoothing + other, *[other] * (count - 1)]
+    return -sum(share * math.log(share) for share in shares if share)
+
+
+LEAST: dict[str, Callable[[int, float], float]] = {
+    "classes": least_cross_entropy,
+    "labels": lambda *_: 0.0,
+}
+"""Task -> the least value that its loss can have, from the number of outputs and the label smoothing.
+
+The beta-NLL of a number is not here: it falls below any bound as the variance falls, so losses of it have no ratio.
+"""
 
 
 def loss_of_rows(task: str, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from mla_serve.inputs import VectorInput
-from mla_serve.tasks import Classes
+from mla_serve.tasks import Classes, Labels, Number, Task
 from mla_serve.train.data.samples import Column, Samples
 from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
 
 CLASSES, SIZE, WIDTH = 3, 6, 8
+TASK_OF: dict[str, Task] = {
+    "classes": Classes(tuple(map(str, range(CLASSES)))),
+    "labels": Labels(tuple(map(str, range(CLASSES)))),
+    "number": Number(),
+}
 
 
 class FixedBatch:
@@ -32,11 +37,26 @@ class FixedBatch:
         return column.windows[column.start[self.rows[column.present[self.rows]]]]
 
 
+def targets_of(task: str, labels: torch.Tensor) -> torch.Tensor:
+    """Return targets that the class tells: the class; all labels but the class's, the last one not known in one row; a number."""
+    if task == "labels":
+        targets = 1 - torch.eye(CLASSES)[labels]
+        targets[0, -1] = torch.nan
+        return targets
+    return labels.float() - 1 if task == "number" else labels
+
+
 @pytest.fixture
 def make_samples() -> Callable[..., Samples]:
-    """Vectors that tell the class, with some rows lacking some modalities."""
+    """Vectors that tell the class, with some rows lacking some modalities; its targets are those of any task."""
 
-    def make(names: tuple[str, ...] = ("a", "b"), rows: int = 24, missing: float = 0.0, seed: int = 0) -> Samples:
+    def make(
+        names: tuple[str, ...] = ("a", "b"),
+        rows: int = 24,
+        missing: float = 0.0,
+        seed: int = 0,
+        task: str = "classes",
+    ) -> Samples:
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(rows) % CLASSES
         columns = {}
@@ -47,7 +67,7 @@ def make_samples() -> Callable[..., Samples]:
             windows = torch.eye(SIZE)[labels + position] * 2 + 0.3 * noise
             kept = windows[count > 0]
             columns[name] = Column(VectorInput(SIZE), kept, count.cumsum(0) - count, count, [None] * rows)
-        return Samples(labels, columns)
+        return Samples(targets_of(task, labels), columns)
 
     return make
 
@@ -56,11 +76,16 @@ def make_samples() -> Callable[..., Samples]:
 def make_strategy() -> Callable[..., Strategy]:
     """A strategy over vector encoders, ready to step."""
 
-    def make(strategy: str = "mla", names: tuple[str, ...] = ("a", "b"), seed: int = 0, **options: object) -> Strategy:
+    def make(
+        strategy: str = "mla",
+        names: tuple[str, ...] = ("a", "b"),
+        seed: int = 0,
+        task: str = "classes",
+        **options: object,
+    ) -> Strategy:
         inputs = {name: VectorInput(SIZE) for name in names}
         encoders = dict.fromkeys(names, "small")
-        classes = tuple(map(str, range(CLASSES)))
-        built = Recipe(Classes(classes), inputs, encoders, WIDTH, strategy, Options(**options)).build(seed)  # type: ignore[arg-type]
+        built = Recipe(TASK_OF[task], inputs, encoders, WIDTH, strategy, Options(**options)).build(seed)  # type: ignore[arg-type]
         built.prepare(100, 100)
         built.train()
         return built

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -18,8 +19,10 @@ from torch.utils._pytree import tree_leaves
 from mla_serve.errors import ConfigError
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.samples import Samples
+from mla_serve.train.losses import LEAST, loss_of_rows
 from mla_serve.train.strategies import STRATEGIES, Part, Strategy
-from mla_serve.train.strategies.joint import JointSum
+from mla_serve.train.strategies.joint import JointSum, JointUnimodal
+from mla_serve.train.strategies.mla import Mla
 
 spec = importlib.util.spec_from_file_location("train_conftest", Path(__file__).with_name("conftest.py"))
 assert spec is not None
@@ -29,6 +32,8 @@ spec.loader.exec_module(helpers)
 FixedBatch = helpers.FixedBatch
 
 every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
+LEARNED = [(name, task) for name, strategy in sorted(STRATEGIES.items()) for task in strategy.tasks]
+every_task = pytest.mark.parametrize(("name", "task"), LEARNED)
 Make = Callable[..., Strategy]
 MakeSamples = Callable[..., Samples]
 
@@ -47,13 +52,25 @@ def same(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-@every_strategy
+@every_task
 def test_the_loss_falls_on_samples_that_can_be_learned(
-    name: str, make_strategy: Make, make_samples: MakeSamples
+    name: str, task: str, make_strategy: Make, make_samples: MakeSamples
 ) -> None:
-    logged = train(make_strategy(name), make_samples(), 60)
-    losses = [sum(v for k, v in record.items() if k.startswith("loss")) for record in logged]
-    assert losses[-1] < 0.6 * losses[0]
+    strategy, samples = make_strategy(name, task=task), make_samples(task=task)
+    before = loss_of_opinions(strategy, samples)
+    train(strategy, samples, 60)
+    assert loss_of_opinions(strategy, samples) < 0.6 * before
+
+
+def loss_of_opinions(strategy: Strategy, samples: Samples) -> float:
+    """Return how far the modalities' opinions are from the truth, summed: nats, or the squared error of numbers."""
+    strategy.eval()
+    with torch.no_grad():
+        opinions = [strategy.opinions(name, column.windows[:]) for name, column in samples.columns.items()]
+    strategy.train()
+    if strategy.task.name == "number":
+        return sum(float((one[:, 0] - samples.targets).square().mean()) for one in opinions)
+    return sum(float(loss_of_rows(strategy.task.name, one, samples.targets).mean()) for one in opinions)
 
 
 @every_strategy
@@ -78,21 +95,21 @@ def test_a_bottlenecks_divergence_is_summed_in_fp32(make_strategy: Make, make_sa
     assert strategy.encoders["a"].divergence.dtype == torch.float32
 
 
-@every_strategy
-def test_same_seed_same_weights(name: str, make_strategy: Make, make_samples: MakeSamples) -> None:
-    first, second, other = make_strategy(name), make_strategy(name), make_strategy(name, seed=1)
+@every_task
+def test_same_seed_same_weights(name: str, task: str, make_strategy: Make, make_samples: MakeSamples) -> None:
+    first, second, other = (make_strategy(name, task=task, seed=seed) for seed in (0, 0, 1))
     for strategy in (first, second, other):
-        train(strategy, make_samples(), 5)
+        train(strategy, make_samples(task=task), 5)
     assert same(first, snapshot(second))
     assert not same(first, snapshot(other))
 
 
-@every_strategy
+@every_task
 def test_rows_with_missing_modalities_are_learned_from(
-    name: str, make_strategy: Make, make_samples: MakeSamples
+    name: str, task: str, make_strategy: Make, make_samples: MakeSamples
 ) -> None:
-    strategy = make_strategy(name, names=("a", "b", "c"))
-    logged = train(strategy, make_samples(("a", "b", "c"), missing=0.6), 40)
+    strategy = make_strategy(name, names=("a", "b", "c"), task=task)
+    logged = train(strategy, make_samples(("a", "b", "c"), missing=0.6, task=task), 40)
     assert all(torch.isfinite(value).all() for value in strategy.state_dict().values())
     assert logged[-1]["loss/a"] < logged[0]["loss/a"]
 
@@ -111,12 +128,12 @@ def test_a_modality_that_no_row_has_changes_nothing_of_its_own(
     assert "loss/b" not in logged[0]
 
 
-@every_strategy
+@every_task
 def test_a_resumed_strategy_goes_on_bit_for_bit(
-    name: str, make_strategy: Make, make_samples: MakeSamples, tmp_path: Path
+    name: str, task: str, make_strategy: Make, make_samples: MakeSamples, tmp_path: Path
 ) -> None:
-    whole, first, second = make_strategy(name), make_strategy(name), make_strategy(name)
-    samples = make_samples()
+    whole, first, second = (make_strategy(name, task=task) for _ in range(3))
+    samples = make_samples(task=task)
     train(whole, samples, 4)
     train(first, samples, 4)
     torch.save({"weights": first.state_dict(), "training": first.training_state()}, tmp_path / "state.pt")
@@ -128,11 +145,13 @@ def test_a_resumed_strategy_goes_on_bit_for_bit(
     assert same(second, snapshot(whole))
 
 
+@pytest.mark.parametrize(("name", "task"), [(n, task) for n, task in LEARNED if issubclass(STRATEGIES[n], Mla)])
 def test_in_a_turn_every_other_encoder_stays_bitwise_unchanged(
-    make_strategy: Make, make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+    name: str, task: str, make_strategy: Make, make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strategy = make_strategy("mla", names=("a", "b", "c"), weight_decay=0.5)
-    train(strategy, make_samples(("a", "b", "c")), 3)  # momentum is on by now
+    strategy = make_strategy(name, names=("a", "b", "c"), task=task, weight_decay=0.5)
+    samples = make_samples(("a", "b", "c"), task=task)
+    train(strategy, samples, 3)  # momentum is on by now
     turn, seen = strategy._turn, []
 
     def watched(name: str, part: Part) -> dict[str, float]:
@@ -143,7 +162,7 @@ def test_in_a_turn_every_other_encoder_stays_bitwise_unchanged(
         return logged
 
     monkeypatch.setattr(strategy, "_turn", watched)
-    train(strategy, make_samples(("a", "b", "c")), 1)
+    train(strategy, samples, 1)
     assert seen == [("a", ["a"]), ("b", ["b"]), ("c", ["c"])]
 
 
@@ -372,10 +391,55 @@ def test_with_turns_weak_a_modality_far_ahead_sits_out_every_second_batch(
 ) -> None:
     strategy, samples = make_strategy("mla", turns="weak"), make_samples()
     train(strategy, samples, 2)
-    strategy.running = {"a": 0.01, "b": 2.0}
+    strategy.running = {"a": 0.3, "b": 2.0}
     logged = train(strategy, samples, 4)
     assert [("loss/a" in record) for record in logged] == [True, False, True, False]
     assert all("loss/b" in record for record in logged)
+
+
+@pytest.mark.parametrize("task", ["classes", "labels"])
+def test_turns_weak_fires_where_one_modality_says_all_and_the_other_nothing(
+    task: str, make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    """Label smoothing keeps the loss of both above half of their mean."""
+    strategy = make_strategy("mla", turns="weak", task=task, label_smoothing=0.2, lr=0.02)
+    samples = make_samples(rows=60, task=task)
+    noise = torch.randn(samples.columns["b"].windows[:].shape, generator=torch.Generator().manual_seed(1))
+    samples.columns["b"] = dataclasses.replace(samples.columns["b"], windows=noise)  # type: ignore[index]
+    logged = train(strategy, samples, 60)
+    assert 0 < sum("loss/a" not in record for record in logged) <= 30
+    assert all("loss/b" in record for record in logged)
+
+
+def test_turns_weak_is_refused_for_numbers_with_the_choices(make_strategy: Make) -> None:
+    with pytest.raises(ConfigError, match=r"--turns weak: .* choose all or shuffled"):
+        make_strategy("mla", turns="weak", task="number")
+
+
+def test_no_loss_is_below_its_least_value() -> None:
+    targets = torch.tensor([0, 2])
+    ideal = torch.log(torch.full((2, 4), 0.05) + 0.8 * torch.eye(4)[targets])
+    losses = loss_of_rows("classes", ideal, targets, 0.2)
+    torch.testing.assert_close(losses, torch.full((2,), LEAST["classes"](4, 0.2)))
+    assert LEAST["classes"](4, 0.0) == LEAST["labels"](4, 0.2) == 0
+
+
+@every_task
+def test_a_strategy_can_begin_at_the_base_rates(
+    name: str, task: str, make_strategy: Make, make_samples: MakeSamples
+) -> None:
+    """Without any evidence, the features being 0, the fused answer is the prior."""
+    strategy, samples = make_strategy(name, task=task), make_samples(rows=23, task=task)
+    prior = strategy.task.prior_of(samples.targets.numpy())
+    outputs = torch.tensor(strategy.task.prior_outputs(prior), dtype=torch.float32)
+    strategy.begin_at(outputs.tolist())
+    biases = torch.stack([strategy.heads[strategy.head_of[one]].bias.detach() for one in "ab"])
+    summed = biases.sum(0) - strategy.shared_bias() if isinstance(strategy, JointSum) else None
+    exported_alone = not isinstance(strategy, JointSum) or isinstance(strategy, JointUnimodal)
+    torch.testing.assert_close(biases[0] if exported_alone else summed, outputs)
+    answers = strategy.task.answers(strategy.task.natural(outputs.double().numpy()[None]))
+    expected = strategy.task.answers(strategy.task.prior_parameters(prior)[None])
+    assert answers == pytest.approx(expected, abs=1e-5)
 
 
 def test_with_turns_shuffled_each_modality_is_sometimes_the_first(

@@ -21,6 +21,7 @@ from mla_serve.tasks import Classes
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.distributed.local_rows import LocalRows
 from mla_serve.train.encoders.base import Encoder
+from mla_serve.train.losses import LEAST
 from mla_serve.train.strategies import STRATEGIES, Options, Part, Strategy
 from mla_serve.train.strategies.mib import Bottleneck
 
@@ -375,7 +376,7 @@ def test_ogm_slows_a_modality_by_how_far_its_confidence_is_ahead_of_the_others(
     assert make("ogm_ge", ("a",)).scales(batch, {"a": unimodal["a"]}) == {"a": 1.0}  # type: ignore[operator]
 
 
-def test_ogm_scales_the_gradient_of_the_encoder_that_is_ahead_and_adds_noise_of_its_spread(
+def test_ogm_scales_the_gradient_of_the_encoder_that_is_ahead_and_adds_noise_to_both(
     make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategy, batch = make("ogm_ge"), batch_of(make_samples())
@@ -385,15 +386,16 @@ def test_ogm_scales_the_gradient_of_the_encoder_that_is_ahead_and_adds_noise_of_
     )
     plain = gradients_of(strategy, loss)
     monkeypatch.setattr(strategy, "scales", lambda *_: {"a": 0.25, "b": 1.0})
-    key, residuals, biases = "encoders.a.layer.weight", [], []
+    key, other, residuals, biases = "encoders.a.layer.weight", "encoders.b.layer.weight", [], []
     for seed in range(40):
         strategy.zero_grad()
         torch.manual_seed(seed)
         learn(strategy, batch)
         found = gradients_in(strategy)
         residuals.append((found[key] - 0.25 * plain[key]) / plain[key].std(correction=0))
+        residuals.append((found[other] - plain[other]) / plain[other].std(correction=0))
         biases.append(found["encoders.a.layer.bias"] - 0.25 * plain["encoders.a.layer.bias"])
-        rest = [name for name in plain if not name.startswith("encoders.a.")]
+        rest = [name for name in plain if name.startswith("heads.")]
         assert_same({name: found[name] for name in rest}, {name: plain[name] for name in rest})
     noise = torch.stack(residuals)
     assert noise.mean() == pytest.approx(0, abs=0.1)
@@ -638,24 +640,25 @@ def test_a_bottleneck_passes_on_what_its_encoder_is_told(tmp_path: Path) -> None
     assert not made.normalises_over_batch
 
 
-def test_mib_adds_half_of_beta_times_each_divergence(
+def test_mib_adds_the_loss_of_each_modality_and_half_of_beta_times_each_divergence(
     make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategy, batch = make("mib").train(), batch_of(make_samples(), {"a": [0, 1, 2], "b": [4]})
     monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(*size))  # the noise is tested above
-    loss = cross_entropy(
-        joint_logits(strategy, batch, heads_of(strategy), strategy.shared_bias()),  # type: ignore[operator]
-        batch.targets,
-    )
+    monkeypatch.setattr(strategy.schedules["all"], "step", lambda: None)
+    joint = cross_entropy(joint_logits(strategy, batch, strategy.joint), batch.targets)  # type: ignore[arg-type]
+    alone = own_losses(strategy, batch)
     divergence = torch.zeros(())
     for name in "ab":
         strategy.encoders[name](batch.inputs(name))
         divergence = divergence + strategy.encoders[name].divergence
-    expected = gradients_of(strategy, loss + 1e-3 / 2 * divergence)
-    logged = learn(strategy, batch)
+    expected = gradients_of(strategy, joint + sum(alone.values()) + 1e-3 / 2 * divergence)
+    logged = strategy.step(batch)
     assert_same(gradients_in(strategy), expected)
-    assert logged["divergence"] == pytest.approx(divergence.item())
-    assert logged["loss/joint"] == pytest.approx(loss.item())
+    assert logged == pytest.approx(
+        {"loss/joint": joint.item(), "divergence": divergence.item()}
+        | {f"loss/{name}": loss.item() for name, loss in alone.items()}
+    )
 
 
 def test_mib_weighs_a_process_by_its_share_of_the_rows(
@@ -666,9 +669,9 @@ def test_mib_weighs_a_process_by_its_share_of_the_rows(
     monkeypatch.setattr(
         "mla_serve.train.distributed.collectives.local_rows", lambda there: LocalRows(torch.arange(24), 48)
     )
-    unimodal = strategy.unimodal_logits(batch)  # type: ignore[operator]
+    logged = strategy.step(batch)
     whole = sum(float(strategy.encoders[name].divergence.detach()) for name in "ab")
-    assert strategy.learn(batch, unimodal)["divergence"] == pytest.approx(whole / 2)  # type: ignore[operator]
+    assert logged["divergence"] == pytest.approx(whole / 2)
 
 
 def test_the_first_rows_of_a_part_are_those_of_the_batch_that_this_process_has() -> None:
@@ -864,21 +867,28 @@ def test_the_running_loss_of_a_modality_is_nine_tenths_of_itself_and_one_of_the_
 @pytest.mark.parametrize(
     ("running", "batches", "turns", "passed_over"),
     [
-        ({"a": 0.4, "b": 2.0}, 1, "weak", True),
-        ({"a": 0.4, "b": 2.0}, 2, "weak", False),
-        ({"a": 0.4, "b": 2.0}, 3, "weak", True),
-        ({"a": 0.4, "b": 2.0}, 1, "all", False),
+        ({"a": 0.2, "b": 2.0}, 1, "weak", True),
+        ({"a": 0.2, "b": 2.0}, 2, "weak", False),
+        ({"a": 0.2, "b": 2.0}, 3, "weak", True),
+        ({"a": 0.2, "b": 2.0}, 1, "all", False),
         ({"a": 0.7, "b": 2.0}, 1, "weak", False),  # half of the mean is 0.675
         ({"a": 0.66, "b": 2.0}, 1, "weak", True),
-        ({"a": 1.0, "b": 3.0}, 1, "weak", False),  # exactly half
-        ({"a": 0.4}, 1, "weak", False),  # the other has had no turn yet
+        ({"a": 1.001, "b": 3.0}, 1, "weak", False),
+        ({"a": 0.2}, 1, "weak", False),  # the other has had no turn yet
     ],
 )
-def test_with_turns_weak_a_modality_below_half_of_the_mean_loss_sits_out_odd_batches(
-    running: dict[str, float], batches: int, turns: str, passed_over: bool, make_samples: MakeSamples
+def test_with_turns_weak_a_modality_below_half_of_the_mean_excess_loss_sits_out_odd_batches(
+    running: dict[str, float],
+    batches: int,
+    turns: str,
+    passed_over: bool,
+    make_samples: MakeSamples,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     strategy = make("mla", turns=turns)
-    strategy.running, strategy.batches = dict(running), batches
+    least = math.log(CLASSES)  # any number: what a loss is above is what counts
+    monkeypatch.setitem(LEAST, "classes", lambda count, smoothing: least)
+    strategy.running, strategy.batches = {name: least + excess for name, excess in running.items()}, batches
     logged = strategy.step(batch_of(make_samples()))
     assert ("loss/a" not in logged) is passed_over
     assert "loss/b" in logged

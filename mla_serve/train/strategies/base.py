@@ -201,6 +201,13 @@ class Strategy(nn.Module, abc.ABC):
             losses = self.class_weights.to(losses)[targets] * losses
         return losses.sum() / total
 
+    @torch.no_grad()
+    def begin_at(self, outputs: Sequence[float]) -> None:
+        """Let every head that learns begin by answering `outputs` (O), such as the base rates: they become its bias."""
+        for head in self.heads.values():
+            if head.bias.requires_grad:
+                head.bias.copy_(torch.tensor(outputs))
+
     def weight_classes(self, weights: Sequence[float]) -> None:
         """Multiply the loss of each row by the weight of its class (C,). Their mean over the training rows is to be 1."""
         self.class_weights = torch.tensor(weights) if weights else None

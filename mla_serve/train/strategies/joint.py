@@ -8,7 +8,7 @@ joint_unimodal  CE of joint logits + sum over m of CE of modality m alone, on he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -26,6 +26,11 @@ class JointSum(Strategy):
     """The sum of the modalities' logits, each from a head of its own."""
 
     native: ClassVar[str] = "sum_logit"
+
+    @torch.no_grad()
+    def begin_at(self, outputs: Sequence[float]) -> None:
+        """Let the sum over all modalities begin at `outputs` (O)."""
+        super().begin_at([value / len(self.heads) for value in outputs])
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities at once."""
@@ -105,6 +110,11 @@ class JointConcat(JointSum):
             head.bias = bias
         return strategy
 
+    @torch.no_grad()
+    def begin_at(self, outputs: Sequence[float]) -> None:
+        """Let the head begin at `outputs` (O): its bias counts once."""
+        self.shared_bias().copy_(torch.tensor(outputs))
+
     def shared_bias(self) -> Tensor:
         """Return the head's bias."""
         bias: Tensor = next(iter(self.heads.values())).bias
@@ -148,6 +158,13 @@ class JointUnimodal(JointSum):
         """Take freshly built modules, and add the joint head, as one slice for each modality."""
         super().__init__(encoders, heads, head_of, task, options)
         self.joint = nn.ModuleDict({name: nn.Linear(self.width, self.task.outputs) for name in self.encoders})
+
+    @torch.no_grad()
+    def begin_at(self, outputs: Sequence[float]) -> None:
+        """Let every modality's head begin at `outputs` (O), and so the sum of the joint head's slices."""
+        Strategy.begin_at(self, outputs)
+        for piece in self.joint.values():
+            piece.bias.copy_(torch.tensor(outputs) / len(self.joint))
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Learn from all modalities together and from each alone."""

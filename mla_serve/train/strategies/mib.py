@@ -1,12 +1,11 @@
 """L-MIB: joint training with a variational bottleneck on each modality's features. arXiv 2210.17444.
 
     features = mu(h) + sigma(h) eps,  eps from N(0, 1), in training;  mu(h) when the model is used
-    loss = CE(joint logits) + beta / 2 sum over m of mean(mu^2 + sigma^2 - 2 log sigma - 1),    beta = 1e-3
+    loss = joint loss + sum over m of the loss of m alone
+           + beta / 2 sum over m of mean(mu^2 + sigma^2 - 2 log sigma - 1),    beta = 1e-3
 
-The second term is the Kullback-Leibler divergence from N(mu, sigma^2) to N(0, 1), averaged over rows and features.
-
-Deviation: the paper adds a loss for each modality alone. It is left out here, which costs accuracy where modalities are
-missing.
+The last term is the Kullback-Leibler divergence from N(mu, sigma^2) to N(0, 1), averaged over rows and features. As in
+joint_unimodal, each modality has a head of its own for its loss, and these heads are exported.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from mla_serve.train.distributed.local_rows import draw_per_row
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.encoders.base import Weights, at_least_float32
 from mla_serve.train.strategies.base import Batch, Options, Part
-from mla_serve.train.strategies.joint import JointConcat
+from mla_serve.train.strategies.joint import JointUnimodal
 
 BETA = 1e-3
 
@@ -81,20 +80,21 @@ class Bottleneck(Encoder):
         return self.encoder.normalises_over_batch
 
 
-class Mib(JointConcat):
-    """Joint training, with the divergences added to the loss."""
+class Mib(JointUnimodal):
+    """Joint and unimodal losses, with the divergences added."""
 
     @classmethod
     def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Put a bottleneck behind each encoder."""
         return super().build({name: Bottleneck(encoder) for name, encoder in encoders.items()}, task, options)
 
-    _divergences: list[Tensor]
-
-    def all_features(self, batch: Batch) -> dict[str, Tensor]:
-        """Encode, and collect the divergences."""
-        self._divergences = []
-        return super().all_features(batch)
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Learn as joint_unimodal does, and log the sum of the divergences."""
+        self._divergences: list[Tensor] = []
+        logged = super().step(batch)
+        divergence = sum(one.item() for one in self._divergences)
+        self._divergences = []  # they hold the graph
+        return logged | collectives.sum_values({"divergence": divergence} if logged else {})
 
     def encode_chunk(self, name: str, part: Part, *, recompute: bool = False) -> Tensor:
         """Encode, and keep this part of the divergence, a mean over the rows of all processes."""
@@ -102,9 +102,6 @@ class Mib(JointConcat):
         self._divergences.append(self.encoders[name].divergence * part.local.weight)
         return features
 
-    def learn(self, batch: Batch, unimodal: Mapping[str, Tensor]) -> dict[str, float]:
-        """Set the gradients of the joint loss and of the divergences."""
-        divergence = torch.stack(self._divergences).sum()
-        self._divergences = []
-        (BETA / 2 * divergence).backward(retain_graph=True)
-        return super().learn(batch, unimodal) | collectives.sum_values({"divergence": divergence.item()})
+    def backward(self, joint: Tensor, alone: Mapping[str, Tensor]) -> None:
+        """Set the gradients to those of the sum of the losses and the divergences."""
+        super().backward(joint + BETA / 2 * torch.stack(self._divergences).sum(), alone)

@@ -9,7 +9,9 @@ A modality is loaded and encoded inside its own turn, so a step needs the memory
 
 Source: Zhang, Yoon, Bansal, Yao, CVPR 2024, arXiv 2311.10707. Deviations: rows that lack a modality take no part in its
 turn (the paper has complete rows); the projection is applied to the step instead of the gradient (head_projection.py). The
-orders `shuffled` and `weak` are ours.
+orders `shuffled` and `weak` are ours. With `weak`, a modality that is far ahead has no turn in every second batch: its
+running loss exceeds the least value that a loss can have by less than half of what the modalities' losses do on average.
+The least value counts because label smoothing keeps every loss above it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.tasks import Task
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
+from mla_serve.train.losses import LEAST
 from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
 from mla_serve.train.strategies.head_projection import MODES, canonical, make_projector, project_step
 
@@ -32,7 +35,7 @@ SHARED = "head"
 HEADS = ("shared", "separate")
 TURNS = ("all", "shuffled", "weak")
 MOMENTUM = 0.9
-STRONG = 0.5  # with turns = weak, a modality with less than half of the mean loss skips every second batch
+STRONG = 0.5  # with turns = weak, a modality with less than half of the mean excess loss skips every second batch
 
 
 class Mla(Strategy):
@@ -48,6 +51,11 @@ class Mla(Strategy):
         for flag, value, choices in (("heads", options.heads, HEADS), ("turns", options.turns, TURNS)):
             if value not in choices:
                 raise ConfigError(f"--{flag} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
+        if options.turns == "weak" and task.name not in LEAST:
+            raise ConfigError(
+                f"--turns weak: compares how far losses are above their least value, and that of the task {task.name} has "
+                "none; choose all or shuffled"
+            )
         if options.heads == "separate":
             return super().build(encoders, task, options)
         width = next(iter(encoders.values())).width
@@ -91,7 +99,9 @@ class Mla(Strategy):
         """Whether a modality has no turn in this batch, because it is far ahead of the others."""
         if self.options.turns != "weak" or self.batches % 2 == 0 or len(self.running) < len(self.encoders):
             return False
-        return self.running[name] < STRONG * sum(self.running.values()) / len(self.running)
+        least = LEAST[self.task.name](self.task.outputs, self.options.label_smoothing)
+        excess = {other: loss - least for other, loss in self.running.items()}
+        return excess[name] < STRONG * sum(excess.values()) / len(excess)
 
     def _turn(self, name: str, part: Part) -> dict[str, float]:
         head = self.heads[self.head_of[name]]

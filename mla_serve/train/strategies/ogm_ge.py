@@ -3,9 +3,9 @@
 On-the-fly gradient modulation with generalisation enhancement: with rho_m the mean probability that modality m alone gives
 the true class, divided by the mean of the others' probabilities, the gradient g of encoder m becomes
 
-    g (1 - tanh(alpha rho_m)) + noise from N(0, std(g)^2)    where rho_m > 1;    g elsewhere.
+    k_m g + noise from N(0, std(g)^2)        k_m = 1 - tanh(alpha rho_m) where rho_m > 1, and 1 elsewhere.
 
-A modality alone means its slice of the joint head plus the bias divided by the number of modalities. Defined on plain SGD:
+The noise is added to every encoder, also to one that is not slowed down. A modality alone means its slice of the joint head plus the bias divided by the number of modalities. Defined on plain SGD:
 Adam divides the factor out again. Deviation: with missing modalities, the probability is a mean over the rows that have
 the modality; the paper sums over all rows.
 """
@@ -36,7 +36,7 @@ class OgmGe(JointConcat):
         collectives.sync_random_state()
         for name, scale in self.scales(batch, unimodal).items():
             for parameter in self.encoders[name].parameters():
-                if parameter.grad is not None and scale < 1:
+                if parameter.grad is not None:
                     noise = torch.randn(parameter.grad.shape).to(parameter.grad) * parameter.grad.std(correction=0)
                     parameter.grad.mul_(scale).add_(noise)
         return logged

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from mla_serve.inputs import AudioInput, ImageInput, Input, VectorInput
+from mla_serve.tasks import Classes
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import training_batches
 from mla_serve.train.data.samples import Column, Samples
@@ -78,7 +79,7 @@ def train_steps(case: str, augment: Mapping[str, str] | None = None) -> dict[str
     inputs = {name: column.spec for name, column in samples.columns.items()}
     classes = tuple(map(str, range(CLASSES)))
     recipe = Recipe(
-        classes, inputs, dict.fromkeys(inputs, "small"), 16, strategy_name, Options(**options), norm="group"
+        Classes(classes), inputs, dict.fromkeys(inputs, "small"), 16, strategy_name, Options(**options), norm="group"
     )
     strategy = recipe.build(0)
     for name, encoder in strategy.encoders.items():
