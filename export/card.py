@@ -49,7 +49,9 @@ def _classify(task: Task, modalities: str) -> str:
 
 def _label(task: Task, modalities: str) -> str:
     """Say which labels there are, and from which probability on they are answered."""
-    thresholds = task.thresholds if isinstance(task, Labels) and task.thresholds else (0.5,) * len(task.names)
+    if not isinstance(task, Labels):
+        raise TypeError(f"expected labels, got {task.describe()}")
+    thresholds = task.threshold_of_each()
     named = [f"{name} ({threshold:.2f})" for name, threshold in zip(task.names, thresholds, strict=True)]
     return (
         f"Answers with any number of {len(task.names)} labels, also none, to any non-empty subset of {modalities}.\n"
@@ -60,11 +62,11 @@ def _label(task: Task, modalities: str) -> str:
 def _estimate(task: Task, modalities: str) -> str:
     """Say which number is estimated, in which unit, and on which scale it is Gaussian."""
     if not isinstance(task, Number):
-        raise TypeError(f"expected a number, got {task.summary}")
+        raise TypeError(f"expected a number, got {task.describe()}")
     middle = float(task.restore(np.array(0.0)))
     scale = "Its logarithm is predicted as a Gaussian" if task.log else "It is predicted as a Gaussian"
     return (
-        f"Estimates a number, {task.summary}, from any non-empty subset of {modalities}.\n"
+        f"Estimates {task.describe()} from any non-empty subset of {modalities}.\n"
         f"{scale}, so an answer is {'the median' if task.log else 'the mean'} and a deviation. In training the "
         f"{'geometric mean' if task.log else 'mean'} was {middle:,.{task.decimals}f}."
     )

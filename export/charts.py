@@ -184,7 +184,8 @@ def deviations(before: Sequence[Scores], after: Sequence[Scores]) -> str:
 def scatter(points: Sequence[Scores], task: Task) -> str:
     """Draw predicted against true values, with a line for the central part of each answer."""
     values = [point[key] for point in points for key in ("value", "true")]
-    log = task.to_dict().get("log", False)
+    fields = task.to_dict()
+    log, unit = fields["log"], f", {fields['unit']}" if fields["unit"] else ""
     low, high = min(values), max(values)
     with mpl.rc_context(STYLE):
         figure, grid = _figure(5.6, 5.2)
@@ -199,7 +200,7 @@ def scatter(points: Sequence[Scores], task: Task) -> str:
             axes.set(xscale="log", yscale="log")
         margin = 0.03 * (high - low)
         bounds = (low / 1.1, high * 1.1) if log else (low - margin, high + margin)
-        axes.set(xlim=bounds, ylim=bounds, xlabel=f"true {task.summary}", ylabel=f"predicted {task.summary}")
+        axes.set(xlim=bounds, ylim=bounds, xlabel=f"true value{unit}", ylabel=f"predicted value{unit}")
         return svg(figure, "scatter", "predicted against true values")
 
 

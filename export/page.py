@@ -58,7 +58,7 @@ def _head(results: Results, task: Task, kinds: Mapping[str, str]) -> str:
     warnings = "".join(f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith(DATA))
     return (
         f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
-        f"any of {html.escape(', '.join(kinds))} -> {html.escape(task.summary)}; measured through the exported graphs.</p>{warnings}"
+        f"any of {html.escape(', '.join(kinds))} &rarr; {html.escape(task.describe())}; measured through the exported graphs.</p>{warnings}"
         f'<div class="tiles">{cells}</div></header>'
     )
 

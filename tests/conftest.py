@@ -24,9 +24,15 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Array, AudioInput, ColumnsInput, ImageInput, Input, Payload, TextInput, VectorInput
 from mla_serve.inputs.columns import Column
 from mla_serve.output.replacing import staging_folder
-from mla_serve.tasks import Classes, Task
+from mla_serve.tasks import Classes, Labels, Number, Task
 
 CLASSES = ("red", "green", "blue")
+TASKS: dict[str, Task] = {
+    "classes": Classes(CLASSES),
+    "labels": Labels(CLASSES, (0.3, 0.5, 0.7)),
+    "number": Number("price", "EUR", log=True, mean=3.0, deviation=0.5),
+}
+"""A task of each name, for tests that hold for all of them."""
 KINDS = {"image": "image", "audio": "audio", "text": "text", "vector": "vector"}
 FEATURES = 8
 TYPES: dict[type[Any], int] = {np.uint8: TensorProto.UINT8, np.float32: TensorProto.FLOAT, np.int64: TensorProto.INT64}
@@ -214,6 +220,18 @@ def all_subsets() -> Callable[[Sequence[str]], list[tuple[str, ...]]]:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write one bundle with a modality of every kind, to be left as it is."""
     return write_bundle(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session", params=TASKS)
+def task_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write one bundle for each task, with a modality of every kind, to be left as it is."""
+    return write_bundle(tmp_path_factory.mktemp("models") / request.param, task=TASKS[request.param])
+
+
+@pytest.fixture(scope="session")
+def task_predictor(task_bundle: Path) -> Predictor:
+    """Open the bundle of each task."""
+    return Predictor(Bundle.load(task_bundle))
 
 
 @pytest.fixture

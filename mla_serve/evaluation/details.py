@@ -100,7 +100,7 @@ def label_table(task: Task, answers: Array, targets: Array) -> dict[str, dict[st
     known = ~np.isnan(targets)
     truth, chosen = np.where(known, targets, 0) > 0, labels.chosen(answers) & known
     hits, having, answered = ((truth & chosen).sum(axis=0), truth.sum(axis=0), chosen.sum(axis=0))
-    thresholds = labels.thresholds or [0.5] * len(labels.labels)
+    thresholds = labels.threshold_of_each()
     return {
         name: {
             "precision": float(hits[c] / max(answered[c], 1)),

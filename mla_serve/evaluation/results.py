@@ -56,7 +56,7 @@ class Evaluation:
 
     def _only_classes(self, name: str, where: Mapping[str, Any]) -> Any:
         if name not in where:
-            raise AttributeError(f"{self.task.summary}: there is no {name}; .scores has {', '.join(self.scores)}")
+            raise AttributeError(f"{self.task.describe()}: there is no {name}; .scores has {', '.join(self.scores)}")
         return where[name]
 
     def to_dict(self) -> dict[str, Any]:

@@ -47,14 +47,13 @@ class Task(abc.ABC):
     row_score: ClassVar[str]
 
     @property
-    @abc.abstractmethod
-    def summary(self) -> str:
-        """Say what is predicted in a few words, such as "10 classes"."""
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes or labels; none for a number."""
         return ()
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Write what is answered, such as "3 classes"."""
 
     @property
     @abc.abstractmethod

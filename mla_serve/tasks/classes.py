@@ -40,14 +40,13 @@ class Classes(Task):
         check_names(self.classes, "classes")
 
     @property
-    def summary(self) -> str:
-        """Return the number of classes."""
-        return f"{len(self.classes)} classes"
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The classes."""
         return self.classes
+
+    def describe(self) -> str:
+        """Write how many classes there are."""
+        return f"{len(self.classes)} classes"
 
     @property
     def outputs(self) -> int:

@@ -35,14 +35,13 @@ class Labels(Task):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
 
     @property
-    def summary(self) -> str:
-        """Return the number of labels."""
-        return f"{len(self.labels)} labels"
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The labels."""
         return self.labels
+
+    def describe(self) -> str:
+        """Write how many labels there are."""
+        return f"any of {len(self.labels)} labels"
 
     @property
     def outputs(self) -> int:
@@ -104,9 +103,12 @@ class Labels(Task):
 
     def chosen(self, answers: Array) -> Array:
         """Return which labels are answered: log-odds (..., C) -> bool (..., C)."""
-        thresholds = np.array(self.thresholds) if self.thresholds else 0.5
-        chosen: Array = sigmoid(answers) >= thresholds
+        chosen: Array = sigmoid(answers) >= self.threshold_of_each()
         return chosen
+
+    def threshold_of_each(self) -> Array:
+        """Return the probability from which each label is answered: (C,)."""
+        return np.array(self.thresholds) if self.thresholds else np.full(len(self.labels), 0.5)
 
     def plain(self, answers: Array) -> Array:
         """Return probabilities."""

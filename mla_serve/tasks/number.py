@@ -40,10 +40,9 @@ class Number(Task):
     cost_score: ClassVar[str] = "mae"
     row_score: ClassVar[str] = "mae"
 
-    @property
-    def summary(self) -> str:
-        """Return the column and its unit."""
-        return f"{self.column or 'a number'}{f' in {self.unit}' if self.unit else ''}"
+    def describe(self) -> str:
+        """Write what the number is called, and its unit."""
+        return f"the number {self.column}".rstrip() + (f" in {self.unit}" if self.unit else "")
 
     @property
     def outputs(self) -> int:
