@@ -2,43 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mla_serve.bundle.manifest import Manifest
+import numpy as np
+
+from mla_serve.bundle.manifest import Manifest, read_task
+from mla_serve.export.choose_precision import cost_scores, cost_text
 from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.tasks import Labels, Number, Task
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
 MOST_COLUMNS = 5  # that are named
+MOST_NAMES = 20  # classes or labels
 SHOWN_RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
 
 def model_card(manifest: Manifest, about: str | None) -> str:
     """Write the card in Markdown."""
-    parts = [_head(manifest), _results(manifest), _precision(manifest), _data(manifest, about)]
+    task = read_task(manifest)
+    parts = [_head(manifest, task), _results(manifest, task), _precision(manifest, task), _data(manifest, about)]
     parts += [_training(manifest), _extended(manifest)]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
-def _head(manifest: Manifest) -> str:
+def _head(manifest: Manifest, task: Task) -> str:
     inputs = "\n".join(
         f"| {name} | {m.kind} | {_brief(m.input)} | {m.encoder}, {m.head} |" for name, m in manifest.modalities.items()
     )
     return f"""# {manifest.name}
 
-Classifies any non-empty subset of {", ".join(manifest.modalities)} into {len(manifest.classes)} classes:
-{", ".join(manifest.classes[:20])}{", ..." if len(manifest.classes) > 20 else ""}.
+{PURPOSES[task.name](task, ", ".join(manifest.modalities))}
 A missing modality is left out: its graph is not run, and it has no weight in the fusion.
 
 | modality | kind | input | graphs |
 |---|---|---|---|
 {inputs}
 
-{_fusion(manifest)}
+{_fusion(manifest, task)}
 """
 
 
-def _fusion(manifest: Manifest) -> str:
+def _classify(task: Task, modalities: str) -> str:
+    return f"Classifies any non-empty subset of {modalities} into {len(task.names)} classes:\n{_listed(task.names)}."
+
+
+def _label(task: Task, modalities: str) -> str:
+    """Say which labels there are, and from which probability on they are answered."""
+    if not isinstance(task, Labels):
+        raise TypeError(f"expected labels, got {task.describe()}")
+    thresholds = task.threshold_of_each()
+    named = [f"{name} ({threshold:.2f})" for name, threshold in zip(task.names, thresholds, strict=True)]
+    return (
+        f"Answers with any number of {len(task.names)} labels, also none, to any non-empty subset of {modalities}.\n"
+        f"Labels, and the probability from which each is answered: {_listed(named)}."
+    )
+
+
+def _estimate(task: Task, modalities: str) -> str:
+    """Say which number is estimated, in which unit, and on which scale it is Gaussian."""
+    if not isinstance(task, Number):
+        raise TypeError(f"expected a number, got {task.describe()}")
+    middle = float(task.restore(np.array(0.0)))
+    scale = "Its logarithm is predicted as a Gaussian" if task.log else "It is predicted as a Gaussian"
+    return (
+        f"Estimates {task.describe()} from any non-empty subset of {modalities}.\n"
+        f"{scale}, so an answer is {'the median' if task.log else 'the mean'} and a deviation. In training the "
+        f"{'geometric mean' if task.log else 'mean'} was {middle:,.{task.decimals}f}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}"
+
+
+PURPOSES: Mapping[str, Callable[[Task, str], str]] = {"classes": _classify, "labels": _label, "number": _estimate}
+EXPECT = {
+    "classes": "lower accuracy and over-confident probabilities",
+    "labels": "lower scores and over-confident probabilities",
+    "number": "larger errors and deviations that are too small",
+}
+PROMISES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "classes": (
+        "A prediction set for a coverage of {0} contains the true class in {0} of the cases.",
+        ("coverage", "set_size"),
+    ),
+    "labels": ("A set for a coverage of {0} contains {0} of the labels of a row, on average.", ("set_fnr", "set_size")),
+    "number": ("An interval for a coverage of {0} contains the true value in {0} of the cases.", ("coverage", "width")),
+}
+COSTS = {"classes": "of accuracy", "labels": "of mAP", "number": "of the mean absolute error"}
+PRIORS = {
+    "classes": "Probabilities assume the class frequencies of the training rows.",
+    "labels": "Probabilities assume the label frequencies of the training rows.",
+    "number": "Answers assume that values are spread as in the training rows.",
+}
+
+
+def _fusion(manifest: Manifest, task: Task) -> str:
     """List for each modality the rows that it was trained and fitted on, and its temperature."""
     fusion = manifest.fusion
     steps = [manifest.training, *manifest.training.get("extended", [])]
@@ -53,13 +113,13 @@ def _fusion(manifest: Manifest) -> str:
 |---|---|---|---|
 {rows}
 
-Sharpness of the fusion {fusion.sharpness:.2f}.{_prior(fusion.prior_shift)}"""
+Sharpness of the fusion {fusion.sharpness:.2f}.{_prior(fusion.prior_shift, task)}"""
 
 
-def _prior(shift: Sequence[float]) -> str:
-    """Say which class frequencies the probabilities assume."""
+def _prior(shift: Sequence[float], task: Task) -> str:
+    """Say which frequencies the answers assume."""
     if not shift:
-        return "\nProbabilities assume the class frequencies of the training rows."
+        return f"\n{PRIORS[task.name]}"
     return (
         "\nAnswers and probabilities assume that all classes are equally frequent (`prior_shift`). Where classes are as "
         "frequent as in training, the probabilities of rare classes are too high."
@@ -84,21 +144,23 @@ def _brief(fields: Mapping[str, Any]) -> str:
     )
 
 
-def _results(manifest: Manifest) -> str:
+def _results(manifest: Manifest, task: Task) -> str:
     if not manifest.metrics:
         return "## Results\n\nNot measured: the data set was gone, changed or unreadable when the bundle was exported."
     metrics = manifest.metrics
-    rows = "\n".join(_result_row(name, rules) for name, rules in metrics["conditions"].items())
-    head = " | ".join(f"{rule}: accuracy | NLL | ECE" for rule in SHOWN_RULES)
+    rows = "\n".join(_result_row(name, rules, task) for name, rules in metrics["conditions"].items())
+    titles = " | ".join(task.title(score) for score in task.shown_scores)
+    head = " | ".join(f"{rule}: {titles}" for rule in SHOWN_RULES)
     return f"""## Results
 
 Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
 {_measured_on(manifest)}
 {_importance(manifest)}They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
-expect lower accuracy and over-confident probabilities.
+expect {EXPECT[task.name]}.
+{_coverage(metrics, task)}
 
 | available | {head} |
-|---|{"---|" * 9}
+|---|{"---|" * len(SHOWN_RULES) * len(task.shown_scores)}
 {rows}
 """
 
@@ -117,6 +179,30 @@ def _measured_on(manifest: Manifest) -> str:
     return "\n".join(parts)
 
 
+def _coverage(metrics: Mapping[str, Any], task: Task) -> str:
+    """Say what sets or intervals promise, on which condition, what was measured, and which rest on pooled rows."""
+    full, half = (metrics["conditions"][name][DEFAULT_RULE] for name in ("full", "missing50"))
+    if "asked_coverage" not in metrics or not set(PROMISES[task.name][1]) <= full.keys():
+        return ""
+    promise, scores = PROMISES[task.name]
+    asked = f"{metrics['asked_coverage']:.0%}"
+    measured = "; ".join(
+        f"{when} {', '.join(f'{task.title(score)} {task.shown(score, found[score])}' for score in scores)}"
+        for when, found in (("with all modalities", full), ("with half of them missing", half))
+    )
+    pooled = metrics.get("pooled", [])
+    shared = (
+        f"\nToo few validation rows for their own threshold, so that they share that of similar subsets: {_listed(pooled)}."
+        if pooled
+        else ""
+    )
+    return f"""
+{promise.format(asked)} This holds on average over rows like those of validation, whose modalities are missing for reasons
+that have nothing to do with the label; it is not promised for each single row, nor for rows from elsewhere.
+Measured: {measured}.{shared}
+"""
+
+
 def _importance(manifest: Manifest) -> str:
     """Name the columns that mattered most, a line for each modality with columns."""
     lines = ""
@@ -126,25 +212,27 @@ def _importance(manifest: Manifest) -> str:
     return lines
 
 
-def _result_row(name: str, rules: Mapping[str, Mapping[str, float]]) -> str:
-    cells = [f"{s['accuracy']:.3f} | {s['nll']:.3f} | {s['ece']:.3f}" for s in (rules[rule] for rule in SHOWN_RULES)]
+def _result_row(name: str, rules: Mapping[str, Mapping[str, float]], task: Task) -> str:
+    cells = [task.shown(score, rules[rule][score]) for rule in SHOWN_RULES for score in task.shown_scores]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def _precision(manifest: Manifest) -> str:
+def _precision(manifest: Manifest, task: Task) -> str:
     """Report what a smaller precision cost and gained; empty if nothing but fp32 was tried."""
     facts = manifest.precision
     if not facts:
         return ""
     rows = "\n".join(_encoder_row(name, encoder) for name, encoder in facts["encoders"].items())
+    scores = cost_scores(task)
+    head = " | ".join(f"{task.title(score)} in fp32 -> now" for score in scores)
     costs = "\n".join(
-        f"| {split}, {condition} | {_change(found, condition, 'accuracy')} | {_change(found, condition, 'ece')} |"
+        f"| {split}, {condition} | {' | '.join(_change(found, condition, score, task) for score in scores)} |"
         for split, found in facts["measured"].items()
         for condition in found["before"]
     )
     return f"""## Precision
 
-Asked for: {facts["asked"]}, at a cost of at most {facts["loss"]:g} of accuracy. Scales of int8 are static,
+Asked for: {facts["asked"]}, at a cost of at most {facts["loss"]:g} {COSTS[task.name]}. Scales of int8 are static,
 measured on training rows. Heads, preprocessing and all that was fitted (temperatures, scores, references) are those of fp32, measured again below.
 Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxruntime {facts["onnxruntime"]}.
 
@@ -152,7 +240,7 @@ Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxru
 |---|---|---|---|---|
 {rows}
 
-| measured on | accuracy in fp32 -> now | ECE in fp32 -> now |
+| measured on | {head} |
 |---|---|---|
 {costs}
 """
@@ -164,8 +252,8 @@ def _encoder_row(name: str, encoder: Mapping[str, Any]) -> str:
     return f"| {name} | {encoder['chosen']} | {speeds} | {before['bytes']} | {now['bytes']} |"
 
 
-def _change(found: Mapping[str, Any], condition: str, key: str) -> str:
-    return f"{found['before'][condition][key]:.4f} -> {found['after'][condition][key]:.4f}"
+def _change(found: Mapping[str, Any], condition: str, score: str, task: Task) -> str:
+    return " -> ".join(cost_text(task, score, found[when][condition][score]) for when in ("before", "after"))
 
 
 def _data(manifest: Manifest, about: str | None) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from mla_serve.tasks import Task
 
 INK, FAINT, ACCENT = "#010203", "#040506", "#070809"  # placeholders, replaced by COLOURS
 COLOURS = {INK: "currentColor", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
@@ -48,6 +50,23 @@ LINE_STYLES: Mapping[str, Mapping[str, Any]] = {
 Scores = Mapping[str, Any]
 TICKS = (0, 0.25, 0.5, 0.75, 1)
 MIN_ANSWERS = 10  # in a dot of the reliability diagram
+PERCENTAGES = ("accuracy",)  # scores that are written as a percentage
+MARKS = ("Before: the paper’s rule", "After: calibrated")
+
+
+def score_text(score: str, value: float) -> str:
+    """Write the value of a main score."""
+    return f"{value:.1%}" if score in PERCENTAGES else f"{value:.3f}"
+
+
+def _score_axis(axis: Any, score: str) -> None:
+    """Label the ticks of an axis of a main score."""
+    axis.set_major_formatter("{x:.0%}" if score in PERCENTAGES else "{x:.2f}")
+
+
+def _lowest(values: Iterable[float]) -> float:
+    """Return where the axis of a main score begins: at 0, or at -1 or above where one is negative."""
+    return max(-1.0, min(0.0, *values))
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
@@ -75,33 +94,37 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **shar
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
-def pattern_bars(conditions: Scores, intervals: Scores) -> str:
-    """Draw the accuracy of every availability pattern as bars with intervals, and that of the paper's rule as marks."""
+def pattern_bars(conditions: Scores, intervals: Scores, task: Task) -> str:
+    """Draw the main score of every availability pattern as bars with intervals, and that of the paper's rule as marks."""
     names = [name for name in conditions if not name.startswith("missing") and name != "full"][::-1]
+    main = task.main_scores[0]
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 0.36 * len(names) + 0.7)
         axes: Axes = grid[0, 0]
         for at, name in enumerate(names):
-            value = conditions[name]["calibrated"]["accuracy"]
-            low, high = intervals[name]["calibrated"]["accuracy"]
+            value = conditions[name]["calibrated"][main]
+            low, high = intervals[name]["calibrated"][main]
             axes.barh(at, value, height=0.62, color=ACCENT, alpha=0.85)
             axes.plot([low, high], [at, at], color=INK, linewidth=1.2)
-            paper = conditions[name]["paper"]["accuracy"]
+            paper = conditions[name]["paper"][main]
             axes.plot([paper, paper], [at - 0.31, at + 0.31], color=INK, linewidth=2)
-        shown = [f"{name}   {conditions[name]['calibrated']['accuracy']:.1%}" for name in names]
+        shown = [f"{name}   {score_text(main, conditions[name]['calibrated'][main])}" for name in names]
         axes.set_yticks(range(len(names)), shown)
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter("{x:.0%}")
+        axes.set_xlim(_lowest(conditions[name][rule][main] for name in names for rule in ("calibrated", "paper")), 1)
+        _score_axis(axes.xaxis, main)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        return svg(figure, "patterns", "accuracy by availability pattern")
+        return svg(figure, "patterns", f"{task.title(main)} by availability pattern")
 
 
-def missing_curves(curves: Scores) -> str:
-    """Draw accuracy and NLL against the missing rate, one line for each rule."""
+def missing_curves(curves: Scores, task: Task) -> str:
+    """Draw the main score and the NLL against the missing rate, one line for each rule."""
+    main = task.main_scores[0]
+    title = task.title(main)
+    titles = ((main, title[0].upper() + title[1:] if title.islower() else title), ("nll", "NLL, nats"))
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 3.2, 1, 2)
-        for axes, (key, title) in zip(grid[0], (("accuracy", "Accuracy"), ("nll", "NLL, nats")), strict=True):
+        for axes, (key, title) in zip(grid[0], titles, strict=True):
             for rule, by_rate in curves.items():
                 rates = [int(rate) for rate in by_rate]
                 axes.plot(
@@ -109,42 +132,80 @@ def missing_curves(curves: Scores) -> str:
                 )
             axes.set_title(title)
             axes.set_xlabel("% of modalities missing")
-        grid[0, 0].yaxis.set_major_formatter("{x:.0%}")
+        _score_axis(grid[0, 0].yaxis, main)
         grid[0, 0].legend(frameon=False, loc="lower left", handlelength=2.4)
-        return svg(figure, "missing", "accuracy and NLL against the missing rate")
+        return svg(figure, "missing", f"{task.title(main)} and NLL against the missing rate")
 
 
-def reliability(before: Sequence[Scores], after: Sequence[Scores], marks: Sequence[str]) -> str:
-    """Draw accuracy against confidence, by the paper's rule and calibrated. The area of a dot shows how many answers."""
+def reliability(before: Sequence[Scores], after: Sequence[Scores], confidence: str, accuracy: str) -> str:
+    """Draw how often what is said is right, by the paper's rule and calibrated. The area of a dot shows how many answers.
+
+    Args: confidence and accuracy, the labels of the axes.
+    """
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 3.7, 1, 2, sharey=True)
-        for axes, bins, title, colour in zip(grid[0], (before, after), marks, (INK, ACCENT), strict=True):
+        for axes, bins, title, colour in zip(grid[0], (before, after), MARKS, (INK, ACCENT), strict=True):
             total = sum(one["rows"] for one in bins)
             bins = [one for one in bins if one["rows"] >= MIN_ANSWERS]
             axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-            axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=colour, linewidth=1.2)
             sizes = [12 + 500 * b["rows"] / total for b in bins]
-            axes.scatter(
-                [b["confidence"] for b in bins],
-                [b["accuracy"] for b in bins],
-                s=sizes,
-                color=colour,
-                alpha=0.75,
-                linewidth=0,
-                clip_on=False,
-            )
+            _dots(axes, [b["confidence"] for b in bins], [b["accuracy"] for b in bins], sizes, colour)
             axes.set_title(title)
-            axes.set_xlabel("confidence")
+            axes.set_xlabel(confidence)
             axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=TICKS, yticks=TICKS)
             axes.xaxis.set_major_formatter("{x:.0%}")
             axes.yaxis.set_major_formatter("{x:.0%}")
-        grid[0, 0].set_ylabel("accuracy")
+        grid[0, 0].set_ylabel(accuracy)
         figure.set_layout_engine("constrained", wspace=0.08)
         return svg(figure, "reliability", "reliability before and after calibration")
 
 
-def learning_curves(epochs: Sequence[Scores], names: Sequence[str]) -> str:
-    """Draw the validation accuracy of each modality alone, and below it the part of the head's step that was kept."""
+def _dots(axes: Axes, x: Sequence[float], y: Sequence[float], sizes: Sequence[float] | float, colour: str) -> None:
+    axes.plot(x, y, color=colour, linewidth=1.2)
+    axes.scatter(x, y, s=sizes, color=colour, alpha=0.75, linewidth=0, clip_on=False)
+
+
+def deviations(before: Sequence[Scores], after: Sequence[Scores]) -> str:
+    """Draw the error against the predicted deviation, both root mean squares, a dot for each fifth of the answers."""
+    limit = 1.05 * max(one[key] for bins in (before, after) for one in bins for key in ("deviation", "rmse"))
+    with mpl.rc_context(STYLE):
+        figure, grid = _figure(8.6, 3.7, 1, 2, sharey=True)
+        for axes, bins, title, colour in zip(grid[0], (before, after), MARKS, (INK, ACCENT), strict=True):
+            axes.plot([0, limit], [0, limit], color=FAINT, linewidth=1)
+            _dots(axes, [b["deviation"] for b in bins], [b["rmse"] for b in bins], 60, colour)
+            axes.set_title(title)
+            axes.set_xlabel("predicted deviation")
+            axes.set(xlim=(0, limit), ylim=(0, limit))
+        grid[0, 0].set_ylabel("error")
+        figure.set_layout_engine("constrained", wspace=0.08)
+        return svg(figure, "reliability", "error against predicted deviation, before and after calibration")
+
+
+def scatter(points: Sequence[Scores], task: Task) -> str:
+    """Draw predicted against true values, with a line for the central part of each answer."""
+    values = [point[key] for point in points for key in ("value", "true")]
+    fields = task.to_dict()
+    log, unit = fields["log"], f", {fields['unit']}" if fields["unit"] else ""
+    low, high = min(values), max(values)
+    with mpl.rc_context(STYLE):
+        figure, grid = _figure(5.6, 5.2)
+        axes: Axes = grid[0, 0]
+        axes.plot([low, high], [low, high], color=FAINT, linewidth=1)
+        true = [point["true"] for point in points]
+        axes.vlines(
+            true, [p["low"] for p in points], [p["high"] for p in points], color=ACCENT, alpha=0.25, linewidth=1
+        )
+        axes.scatter(true, [point["value"] for point in points], s=9, color=ACCENT, linewidth=0)
+        if log:
+            axes.set(xscale="log", yscale="log")
+        margin = 0.03 * (high - low)
+        bounds = (low / 1.1, high * 1.1) if log else (low - margin, high + margin)
+        axes.set(xlim=bounds, ylim=bounds, xlabel=f"true value{unit}", ylabel=f"predicted value{unit}")
+        return svg(figure, "scatter", "predicted against true values")
+
+
+def learning_curves(epochs: Sequence[Scores], names: Sequence[str], task: Task) -> str:
+    """Draw the main score on validation of each modality alone, and below it the part of the head's step that was kept."""
     kept = [name for name in names if f"kept/{name}" in epochs[-1]]
     with mpl.rc_context(STYLE):
         rows = 2 if kept else 1
@@ -161,17 +222,19 @@ def learning_curves(epochs: Sequence[Scores], names: Sequence[str]) -> str:
                     at, [r.get(f"kept/{name}", float("nan")) for r in epochs], color=INK, linewidth=1.2
                 )
             grid[-1, column].set_xlabel("epoch")
-        grid[0, 0].set_ylabel("validation accuracy")
-        grid[0, 0].yaxis.set_major_formatter("{x:.0%}")
+        grid[0, 0].set_ylabel(f"validation {task.title(task.main_scores[0])}")
+        _score_axis(grid[0, 0].yaxis, task.main_scores[0])
         if kept:
             grid[1, 0].set_ylabel("‖Pg‖ / ‖g‖")
             grid[1, 0].set_ylim(0, 1.02)
         return svg(figure, "learning", "learning curves")
 
 
-def corruption_curves(curves: Scores, without: Scores) -> str:
-    """Draw accuracy against severity, a panel for each corruption of a modality: alone, fused, and fused without it."""
-    columns = max(map(len, curves.values()))
+def corruption_curves(curves: Scores, without: Scores, task: Task) -> str:
+    """Draw the main score against severity, a panel for each corruption of a modality: alone, fused, fused without it."""
+    columns, main = max(map(len, curves.values())), task.main_scores[0]
+    rules = ("alone", "paper", "undiscounted", "calibrated")
+    lowest = _lowest(s[rule][main] for c in curves.values() for by in c.values() for s in by.values() for rule in rules)
     with mpl.rc_context(STYLE):
         figure, grid = _figure(8.6, 1.75 * len(curves) + 0.4, len(curves), columns, sharex=True, sharey=True)
         for row, (name, corruptions) in enumerate(curves.items()):
@@ -180,15 +243,15 @@ def corruption_curves(curves: Scores, without: Scores) -> str:
                     grid[row, column].set_axis_off()
             for axes, (corruption, by_severity) in zip(grid[row], corruptions.items(), strict=False):
                 at = [int(severity) for severity in by_severity]
-                for rule in ("alone", "paper", "undiscounted", "calibrated"):
-                    axes.plot(at, [s[rule]["accuracy"] for s in by_severity.values()], label=rule, **LINE_STYLES[rule])
+                for rule in rules:
+                    axes.plot(at, [s[rule][main] for s in by_severity.values()], label=rule, **LINE_STYLES[rule])
                 if name in without:
-                    level = without[name]["calibrated"]["accuracy"]
+                    level = without[name]["calibrated"][main]
                     axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (5, 4)), label="without it")
                 axes.set_title(f"{name}: {corruption.replace('_', ' ')}", fontsize=9)
-                axes.set_ylim(0, 1.03)
+                axes.set_ylim(lowest, 1.03)
                 axes.set_xticks(at)
-                axes.yaxis.set_major_formatter("{x:.0%}")
+                _score_axis(axes.yaxis, main)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-        return svg(figure, "corruptions", "accuracy under corruption")
+        return svg(figure, "corruptions", f"{task.title(main)} under corruption")

@@ -1,4 +1,4 @@
-"""Choose a precision for every encoder: the fastest on this processor that keeps accuracy within a bound.
+"""Choose a precision for every encoder: the fastest on this processor that keeps the task's score within a bound.
 
 Heads stay fp32: each is one small product that takes microseconds. All that was fitted on fp32 logits (temperatures,
 conformal scores, the references for unfamiliar input) is kept, and measured again with the smaller graphs.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
+from mla_serve.bundle.manifest import Bundle, Manifest, read_task, write_manifest
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.bundle.runtime import DEVICES, cuda_is_there, open_session, runtime_version
 from mla_serve.errors import BundleError, ConfigError, NotFinite
@@ -28,19 +28,21 @@ from mla_serve.export.timing import overall, times_faster
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array
 from mla_serve.table import Row, Table, read_payload
+from mla_serve.tasks import Task
+from mla_serve.tasks.base import LOWER_IS_BETTER
+from mla_serve.tasks.number import IN_UNIT
 
 Precision = Literal["fp32", "fp16", "int8", "auto"]
 GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2e-2}  # of a golden probability, on whatever machine serves
 SCALE_ROWS = 256  # training rows by which int8 scales are measured
 VALIDATION_ROWS = 2000
 MIN_SPEEDUP = 1.05  # times faster; with less, `auto` keeps fp32
-SHOWN_SCORES = ("accuracy", "nll", "ece")
 Scores = dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionTarget:
-    """The precision that was asked for, and the accuracy that it may cost, as a fraction of the rows."""
+    """The precision that was asked for, and what it may cost as a fraction, see Task.cost."""
 
     precision: Precision = "fp32"
     loss: float = 0.01
@@ -48,9 +50,7 @@ class PrecisionTarget:
     def check(self) -> None:
         """Refuse a bound that is no fraction. Raises: ConfigError."""
         if not 0 <= self.loss < 1:
-            raise ConfigError(
-                f"--precision-loss {self.loss}: expected a fraction of the rows, from 0 to less than 1, such as 0.01"
-            )
+            raise ConfigError(f"--precision-loss {self.loss}: expected a fraction, from 0 to less than 1, such as 0.01")
 
 
 FP32 = PrecisionTarget()
@@ -115,11 +115,11 @@ class Trial:
 def export_smaller(
     staging: Path, manifest: Manifest, fixed: Mapping[str, Collection[str]], rows: RunRows, target: PrecisionTarget
 ) -> Manifest:
-    """Replace every encoder of a bundle by the fastest candidate whose accuracy is within the bound.
+    """Replace every encoder of a bundle by the fastest candidate whose score is within the bound.
 
     Args: staging, a complete bundle in fp32; fixed, modality -> the names of its encoder's buffers.
     Returns: the manifest as written; `precision` holds what was tried, chosen and measured.
-    Raises: BundleError when accuracy on validation or test falls by more than the bound.
+    Raises: BundleError when the score on validation or test gets worse by more than the bound.
     """
     has_test = "test" in rows.table.splits
     trial = Trial(staging, manifest, rows)
@@ -132,7 +132,7 @@ def export_smaller(
     if has_test:
         measured["test"] |= _on_test(predictor, rows.table, "after")
     for split, found in measured.items():
-        _check_loss(split, found["before"], found["after"], ["full"], target)
+        _check_loss(predictor.task, split, found["before"], found["after"], ["full"], target)
     golden, difference = _recompute_golden(predictor)
     facts = {
         "asked": target.precision,
@@ -157,9 +157,10 @@ def _choose_for(trial: Trial, name: str, fixed: Collection[str], target: Precisi
     speeds = times_faster({label: open_session(graph, providers, 1) for label, graph in graphs.items()}, windows)
     tried = {label: trial.replace_encoder(name, graph) for label, graph in graphs.items()}
     conditions = [condition for condition in ("full", name) if condition in trial.before]
-    lost = {label: max(_losses(trial.before, found, conditions)) for label, (_, found) in tried.items()}
+    task = read_task(trial.manifest)
+    lost = {label: max(_losses(task, trial.before, found, conditions)) for label, (_, found) in tried.items()}
     chosen = pick_fastest({label: overall(speeds[label]) for label in graphs}, lost, target)
-    _check_loss("val", trial.before, tried[chosen][1], conditions, target)
+    _check_loss(task, "val", trial.before, tried[chosen][1], conditions, target)
     trial.outputs, _ = trial.replace_encoder(name, graphs[chosen])
     return {
         "chosen": chosen,
@@ -178,7 +179,7 @@ def _choose_for(trial: Trial, name: str, fixed: Collection[str], target: Precisi
 def pick_fastest(speeds: Mapping[str, float], lost: Mapping[str, float], target: PrecisionTarget) -> str:
     """Pick the fastest candidate within the bound. `auto` keeps fp32 unless another is at least MIN_SPEEDUP times faster.
 
-    Args: speeds, label -> how many times faster than fp32; lost, label -> loss of accuracy.
+    Args: speeds, label -> how many times faster than fp32; lost, label -> what it costs.
     Returns: the label. If none is within the bound, that of the smallest loss, which the caller must refuse.
     """
     smaller = [label for label in speeds if label != "fp32"]
@@ -204,7 +205,8 @@ def scores(predictor: Predictor, outputs: GraphOutputs, labels: Array) -> Scores
         outputs.opinions, outputs.present, labels, predictor.bundle.fusion, (DEFAULT_RULE,), excess=outputs.excess
     )
     shown = [condition for condition in ("full", *predictor.names) if condition in found]
-    return {condition: {key: found[condition][DEFAULT_RULE][key] for key in SHOWN_SCORES} for condition in shown}
+    kept = dict.fromkeys((*cost_scores(predictor.task), "nll"))
+    return {condition: {key: found[condition][DEFAULT_RULE][key] for key in kept} for condition in shown}
 
 
 def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
@@ -212,17 +214,31 @@ def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
     return {"rows": len(split_run.targets), when: scores(predictor, split_run.outputs, split_run.targets)}
 
 
-def _losses(before: Scores, after: Scores, conditions: Sequence[str]) -> list[float]:
-    return [before[condition]["accuracy"] - after[condition]["accuracy"] for condition in conditions]
+def cost_scores(task: Task) -> tuple[str, str]:
+    """Return the score that is bounded, and the last one that a table shows: for classes, accuracy and ECE."""
+    return task.cost_score, task.shown_scores[-1]
 
 
-def _check_loss(split: str, before: Scores, after: Scores, conditions: Sequence[str], target: PrecisionTarget) -> None:
-    """Refuse a loss of accuracy beyond the bound. Raises: BundleError."""
-    for condition, lost in zip(conditions, _losses(before, after, conditions), strict=True):
+def cost_text(task: Task, score: str, value: float) -> str:
+    """Write a score with the digits that show what a precision costs."""
+    return task.shown(score, value) if score in IN_UNIT else f"{value:.4f}"
+
+
+def _losses(task: Task, before: Scores, after: Scores, conditions: Sequence[str]) -> list[float]:
+    return [task.cost(before[condition], after[condition]) for condition in conditions]
+
+
+def _check_loss(
+    task: Task, split: str, before: Scores, after: Scores, conditions: Sequence[str], target: PrecisionTarget
+) -> None:
+    """Refuse a cost beyond the bound. Raises: BundleError."""
+    score = task.cost_score
+    for condition, lost in zip(conditions, _losses(task, before, after, conditions), strict=True):
         if lost > target.loss:
-            old, new = before[condition]["accuracy"], after[condition]["accuracy"]
+            old, new = (cost_text(task, score, found[condition][score]) for found in (before, after))
+            goes = "grows" if score in LOWER_IS_BETTER else "falls"
             raise BundleError(
-                f"--precision {target.precision}: accuracy on {split} ({condition}) falls from {old:.4f} to {new:.4f}, more "
+                f"--precision {target.precision}: {task.title(score)} on {split} ({condition}) {goes} from {old} to {new}, more "
                 f"than --precision-loss {target.loss:g} allows; nothing was exported. Allow more, or use --precision auto, "
                 "which leaves such an encoder in fp32"
             )

@@ -8,33 +8,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mla_serve.evaluation.analysis import worst_first
 from mla_serve.export import charts
 from mla_serve.export.media import payload_as_html
+from mla_serve.export.sections import SECTIONS, section
 from mla_serve.inputs import Payload
+from mla_serve.tasks import Task
 from mla_serve.train.notes import DATA
 
+COVERAGE = 0.9  # that bundles of older versions were measured with
 STYLE = Path(__file__).with_name("report.css")
-MAX_CLASSES = 30  # in the confusion matrix
 SHOWN_GROUPS = 20
-COLUMNS = ("accuracy", "macro_f1", "nll", "brier", "ece", "coverage", "set_size")
 Case = tuple[Mapping[str, Any], Mapping[str, Payload]]
 Results = Mapping[str, Any]
 
 
-def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], shown: Sequence[Case]) -> str:
+def render(results: Results, task: Task, kinds: Mapping[str, str], shown: Sequence[Case]) -> str:
     """Return the page. Args: shown, the most confidently wrong cases with their payloads; empty if they must not be shown."""
+    own = SECTIONS[task.name]
     sections = [
-        _head(results, kinds),
-        _patterns(results),
-        _missing(results),
-        _reliability(results),
-        _learning(results, kinds),
-        _corruptions(results),
+        _head(results, task, kinds),
+        _patterns(results, task),
+        _missing(results, task),
+        own.reliability(results, task),
+        _learning(results, task, kinds),
+        _corruptions(results, task),
         *_importance(results["metrics"].get("importance", {})),
-        *_groups(results.get("groups", {})),
-        _confusion(results["confusion"]["rows"], classes),
-        _wrongest(shown),
-        _numbers(results["metrics"]["conditions"]) + _worth(results["leave_one_out"], list(results["missing_rates"])),
+        *_groups(results.get("groups", {}), task),
+        own.table(results, task),
+        _wrongest(shown, own.wrongest),
+        _numbers(results["metrics"]["conditions"], task)
+        + _worth(results["leave_one_out"], list(results["missing_rates"]), task),
         _configuration(results),
     ]
     title = html.escape(results["model"])
@@ -46,19 +50,15 @@ def render(results: Results, classes: Sequence[str], kinds: Mapping[str, str], s
     )
 
 
-def _section(title: str, caption: str, body: str) -> str:
-    return f'<section><h2>{html.escape(title)}</h2><p>{caption}</p><div class="wide">{body}</div></section>'
-
-
-def _head(results: Results, kinds: Mapping[str, str]) -> str:
+def _head(results: Results, task: Task, kinds: Mapping[str, str]) -> str:
     metrics = results["metrics"]
     cells = "".join(
-        f"<div><b>{value}</b><span>{html.escape(caption)}</span></div>" for value, caption in _tiles(metrics)
+        f"<div><b>{value}</b><span>{html.escape(caption)}</span></div>" for value, caption in _tiles(metrics, task)
     )
     warnings = "".join(f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith(DATA))
     return (
         f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
-        f"any of {html.escape(', '.join(kinds))}; measured through the exported graphs.</p>{warnings}"
+        f"any of {html.escape(', '.join(kinds))} &rarr; {html.escape(task.describe())}; measured through the exported graphs.</p>{warnings}"
         f'<div class="tiles">{cells}</div></header>'
     )
 
@@ -69,57 +69,54 @@ def _notes(results: Results) -> list[str]:
     return [note for step in (training, *training.get("extended", [])) for note in step.get("notes", [])]
 
 
-def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _tiles(metrics: Mapping[str, Any], task: Task) -> list[tuple[str, str]]:
     """Return the most important figures, each with its meaning."""
     full, half = (metrics["conditions"][name]["calibrated"] for name in ("full", "missing50"))
+    main = task.main_scores[0]
     tiles = [
-        (f"{full['accuracy']:.1%}", "accuracy with all modalities"),
-        (f"{half['accuracy']:.1%}", "accuracy with half of them missing"),
-        (f"{full['ece']:.1%} / {half['ece']:.1%}", "calibration error, all / half missing"),
+        (charts.score_text(main, full[main]), f"{task.title(main)} with all modalities"),
+        (charts.score_text(main, half[main]), f"{task.title(main)} with half of them missing"),
     ]
-    if "set_size" in half:
-        caption = f"in a {metrics['asked_coverage']:.0%} prediction set, half missing; it contains the true one in {half['coverage']:.0%}"
-        tiles.append((f"{half['set_size']:.2f} labels", caption))
-    return tiles
+    return tiles + SECTIONS[task.name].tiles(task, full, half, metrics.get("asked_coverage", COVERAGE))
 
 
-def _patterns(results: Results) -> str:
-    caption = "Accuracy for each set of modalities. Line: 95% of bootstrap resamples; mark: the paper’s rule."
-    drawing = charts.pattern_bars(results["metrics"]["conditions"], results["intervals"])
-    return _section("Accuracy by set of modalities", caption, drawing)
+def _patterns(results: Results, task: Task) -> str:
+    title = _first_upper(task.title(task.main_scores[0]))
+    caption = f"{title} for each set of modalities. Line: 95% of bootstrap resamples; mark: the paper’s rule."
+    drawing = charts.pattern_bars(results["metrics"]["conditions"], results["intervals"], task)
+    return section(f"{title} by set of modalities", caption, drawing)
 
 
-def _missing(results: Results) -> str:
+def _first_upper(text: str) -> str:
+    """Begin a text with a capital letter, but leave a name such as mAP."""
+    return text if any(letter.isupper() for letter in text) else text.capitalize()
+
+
+def _missing(results: Results, task: Task) -> str:
     caption = "Each modality is dropped independently, but one at least is kept. Mean over random masks."
-    return _section("When modalities go missing", caption, charts.missing_curves(results["missing_rates"]))
+    return section("When modalities go missing", caption, charts.missing_curves(results["missing_rates"], task))
 
 
-def _reliability(results: Results) -> str:
-    caption = "Over all sets of modalities. On the diagonal, answers given with 80% are right in 80% of cases. The area of a dot shows how many answers it stands for."
-    before, after = results["reliability"]["paper"], results["reliability"]["calibrated"]
-    marks = ("Before: the paper’s rule", "After: calibrated")
-    return _section("Reliability of the probabilities", caption, charts.reliability(before, after, marks))
-
-
-def _learning(results: Results, kinds: Mapping[str, str]) -> str:
+def _learning(results: Results, task: Task, kinds: Mapping[str, str]) -> str:
     if not results["epochs"]:
         return ""
-    caption = "Validation accuracy of each modality alone (dotted: all together). Below: the part of the head’s step that is kept after the projection that protects the other modalities."
+    caption = f"Validation {task.title(task.main_scores[0])} of each modality alone (dotted: all together). Below: the part of the head’s step that is kept after the projection that protects the other modalities."
     names = [name for name in kinds if any(name in record["val"] for record in results["epochs"])]
-    return _section("Learning curves", caption, charts.learning_curves(results["epochs"], names))
+    return section("Learning curves", caption, charts.learning_curves(results["epochs"], names, task))
 
 
-def _corruptions(results: Results) -> str:
+def _corruptions(results: Results, task: Task) -> str:
     if not results["corruptions"]:
         return ""
-    caption = f"Accuracy over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its accuracy without that modality."
-    drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"])
-    return _section("When one modality is corrupted", caption, drawing)
+    title = task.title(task.main_scores[0])
+    caption = f"{_first_upper(title)} over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its {title} without that modality."
+    drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"], task)
+    return section("When one modality is corrupted", caption, drawing)
 
 
 def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     """Return a section for each modality with columns."""
-    caption = "How much log-probability the true class loses when the cells of a column are shuffled among the rows. Columns that say the same share their worth."
+    caption = "How much log-probability the truth loses when the cells of a column are shuffled among the rows. Columns that say the same share their worth."
     head = "<tr><th></th><th>alone</th><th>with all modalities</th></tr>"
     sections = []
     for name, columns in importance.items():
@@ -129,7 +126,7 @@ def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
             for column, losses in columns.items()
         )
         table = f'<table class="importance">{head}{rows}</table>'
-        sections.append(_section(f"Which columns of {name} mattered", caption, table))
+        sections.append(section(f"Which columns of {name} mattered", caption, table))
     return sections
 
 
@@ -137,67 +134,50 @@ def _loss(loss: float, most: float) -> str:
     return f'<td style="--share:{100 * max(loss, 0) / (most or 1):.0f}%">{loss:+.3f}</td>'
 
 
-def _groups(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a section for each modality with groups, such as speakers: the lowest accuracies first."""
-    caption = "With all modalities of a row, by group of its rows, the lowest accuracy first. Groups of few rows vary by chance."
-    head = "<tr><th></th><th>accuracy</th><th>rows</th></tr>"
+def _groups(groups: Mapping[str, Mapping[str, Any]], task: Task) -> list[str]:
+    """Return a section for each modality with groups, such as speakers: the worst scores first."""
+    score, title = task.row_score, task.title(task.row_score)
+    caption = "With all modalities of a row, by group of its rows, the worst first. Groups of few rows vary by chance."
+    head = f"<tr><th></th><th>{html.escape(title)}</th><th>rows</th></tr>"
     sections = []
     for name, found in groups.items():
-        accuracy = sorted(found["accuracy"].items(), key=lambda item: item[1])[:SHOWN_GROUPS]
         rows = "".join(
-            f'<tr><th scope="row">{html.escape(group)}</th><td>{value:.3f}</td><td>{found["rows"][group]}</td></tr>'
-            for group, value in accuracy
+            f'<tr><th scope="row">{html.escape(group)}</th><td>{task.shown(score, found[score][group])}</td><td>{found["rows"][group]}</td></tr>'
+            for group in worst_first(task, found[score])[:SHOWN_GROUPS]
         )
-        sections.append(_section(f"Accuracy by group of {name}", caption, f"<table>{head}{rows}</table>"))
+        sections.append(section(f"{_first_upper(title)} by group of {name}", caption, f"<table>{head}{rows}</table>"))
     return sections
 
 
-def _confusion(rows: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    if len(classes) > MAX_CLASSES:
-        return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in classes)
-    body = ""
-    for name, row in zip(classes, rows, strict=True):
-        cells = "".join(_shade(count, sum(row)) for count in row)
-        body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    table = f'<table class="confusion"><tr><th></th>{head}</tr>{body}</table>'
-    return _section("Confusion matrix", "Rows: true class; columns: answer. With all modalities of a row.", table)
-
-
-def _shade(count: int, total: int) -> str:
-    share = round(100 * count / max(total, 1))
-    return f'<td style="--share:{share}%"{" class=dark" if share > 55 else ""}>{count or ""}</td>'
-
-
-def _wrongest(shown: Sequence[Case]) -> str:
+def _wrongest(shown: Sequence[Case], title: str) -> str:
     if not shown:
         return ""
     caption = "With all modalities of a row; if there are few such answers, also with one modality alone."
     cards = "".join(_card(case, sample) for case, sample in shown)
-    return _section("Most confidently wrong", caption, f'<div class="cards">{cards}</div>')
+    return section(title, caption, f'<div class="cards">{cards}</div>')
 
 
 def _card(case: Mapping[str, Any], sample: Mapping[str, Payload]) -> str:
     outputs = "".join(payload_as_html(name, sample[name]) for name in case["outputs"])
     return (
-        f"<figure>{outputs}<figcaption><b>{html.escape(case['answer'])}</b> was answered with {case['probability']:.0%}; the truth is "
+        f"<figure>{outputs}<figcaption><b>{html.escape(case['answer'])}</b> {html.escape(case['how'])}; the truth is "
         f"<b>{html.escape(case['label'])}</b>. <small>{html.escape(case['place'])}, from {html.escape(', '.join(case['outputs']))}</small></figcaption></figure>"
     )
 
 
-def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    keys = [key for key in COLUMNS if key in conditions["full"]["calibrated"]]
-    head = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in keys)
+def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]], task: Task) -> str:
+    keys = list(conditions["full"]["calibrated"])
+    head = "".join(f"<th>{html.escape(task.title(key))}</th>" for key in keys)
     body = ""
     for condition, rules in conditions.items():
         for rule, scores in rules.items():
-            cells = "".join(f"<td>{scores[key]:.3f}</td>" for key in keys)
+            cells = "".join(f"<td>{task.shown(key, scores[key])}</td>" for key in keys)
             body += f'<tr><th scope="row">{html.escape(condition)}</th><th scope="row">{rule}</th>{cells}</tr>'
     table = f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
-    return _section("All numbers", "Also in report.json, with intervals.", table)
+    return section("All numbers", "Also in report.json, with intervals.", table)
 
 
-def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules: Sequence[str]) -> str:
+def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules: Sequence[str], task: Task) -> str:
     if not leave_one_out:
         return ""
     head = "".join(f"<th>{rule}</th>" for rule in rules)
@@ -206,7 +186,11 @@ def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules
         cells = "".join(f"<td>{one['lost']:+.3f}</td>" for one in scores.values())
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
     table = f"<table><tr><th></th>{head}</tr>{body}</table>"
-    return _section("What each modality is worth", "Accuracy that is lost when it is left out.", table)
+    return section(
+        "What each modality is worth",
+        f"{_first_upper(task.title(task.main_scores[0]))} that is lost when it is left out.",
+        table,
+    )
 
 
 def _configuration(results: Results) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from mla_serve.bundle.manifest import Manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation import analysis
+from mla_serve.evaluation.details import DETAILS
 from mla_serve.evaluation.importance import Importance, column_importance
 from mla_serve.evaluation.scores import patterns
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_more
@@ -21,8 +22,10 @@ from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import ColumnsInput
 from mla_serve.progress import Progress
 from mla_serve.table.faults import format_place
+from mla_serve.tasks import Task
 
 WRONGEST = 10
+MOST_WRONG = 1000  # that are described, because rows with the same values are shown once
 SPOILED_ROWS, SPOILED_ROWS_LARGE = 200, 100  # the second where the encoders are large
 IMPORTANCE_ROWS = 1000
 LARGE = 20_000_000  # bytes of all encoders; each row takes about a second of a core then
@@ -45,8 +48,7 @@ def write_report(
     """
     results = gather(predictor, split_run)
     if not samples:
-        results["wrongest"] = []
-        results["groups"] = {name: _without_names(found) for name, found in results["groups"].items()}
+        results = _without_values(results, predictor.task)
     results |= {
         "model": manifest.name,
         "metrics": manifest.metrics,
@@ -59,14 +61,23 @@ def write_report(
     payloads = split_run.samples()
     shown = [(case, payloads[case["row"]]) for case in results["wrongest"]]
     kinds = {name: modality.kind for name, modality in manifest.modalities.items()}
-    (folder / "report.html").write_text(render(results, predictor.classes, kinds, shown), encoding="utf-8")
+    (folder / "report.html").write_text(render(results, predictor.task, kinds, shown), encoding="utf-8")
 
 
-def _without_names(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Call groups, whose names are cells of the table, group 1, group 2, ...: the lowest accuracy first."""
-    order = sorted(found["accuracy"], key=lambda group: float(found["accuracy"][group]))
+def _without_values(results: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Leave out what quotes the table: cases, the names of groups, true values."""
+    groups = {name: _without_names(found, task) for name, found in results["groups"].items()}
+    kept = {**results, "wrongest": [], "groups": groups}
+    if "residuals" in kept:
+        kept["residuals"] = {**kept["residuals"], "rows": {**kept["residuals"]["rows"], "points": []}}
+    return kept
+
+
+def _without_names(found: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Call groups, whose names are cells of the table, group 1, group 2, ...: the worst score first."""
+    order = analysis.worst_first(task, found[task.row_score])
     numbers = {group: f"group {number}" for number, group in enumerate(order, start=1)}
-    named = {key: {numbers[group]: found[key][group] for group in order} for key in ("accuracy", "rows")}
+    named = {key: {numbers[group]: found[key][group] for group in order} for key in (task.row_score, "rows")}
     return named | ({"worst": numbers[found["worst"]]} if "worst" in found else {})
 
 
@@ -112,16 +123,17 @@ def _encoder_bytes(predictor: Predictor) -> int:
 
 def _reliability(predictor: Predictor, split_run: SplitRun, rule: str) -> list[dict[str, float]]:
     """Return the reliability diagram over the answers to all availability patterns, or a sample of many."""
-    log_p, labels = [], []
+    answers, targets = [], []
     for pattern in patterns(len(predictor.names))[:: max(1, len(patterns(len(predictor.names))) // POOLED)]:
         mask = pattern[:, None] & split_run.outputs.present[pattern].all(axis=0)
         there = np.flatnonzero(mask.any(axis=0))
         if len(there):
-            log_p.append(
+            answers.append(
                 analysis.fused_answers(predictor, analysis.take(split_run.outputs, there), rule, mask[:, there])
             )
-            labels.append(split_run.targets[there])
-    return analysis.reliability(np.concatenate(log_p), np.concatenate(labels))
+            targets.append(split_run.targets[there])
+    reliability = DETAILS[predictor.task.name].reliability
+    return reliability(predictor.task, np.concatenate(answers), np.concatenate(targets))
 
 
 def _wrongest(predictor: Predictor, split_run: SplitRun) -> list[dict[str, Any]]:
@@ -135,7 +147,7 @@ def _wrongest(predictor: Predictor, split_run: SplitRun) -> list[dict[str, Any]]
         one for m in range(len(outputs.present)) for one in _wrong(predictor, split_run, _only(outputs.present, m))
     ]
     found: dict[str, dict[str, Any]] = {}
-    for case in [*together, *sorted(alone, key=lambda case: -case["probability"])]:
+    for case in [*together, *sorted(alone, key=lambda case: -case["surprise"])]:
         values = split_run.rows[case["row"]].values
         found.setdefault(str([(name, values[name]) for name in case["outputs"]]), case)
     return list(found.values())[:WRONGEST]
@@ -148,22 +160,26 @@ def _only(present: Array, m: int) -> Array:
 
 
 def _wrong(predictor: Predictor, split_run: SplitRun, mask: Array) -> list[dict[str, Any]]:
-    """Describe the wrong answers, the most confident first."""
+    """Describe the wrong answers, or those that are far off, the most surprising first."""
     some = np.flatnonzero(mask.any(axis=0))
     if not len(some):
         return []
-    log_p = analysis.fused_answers(predictor, analysis.take(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
-    answers, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
-    wrong = np.flatnonzero(answers != split_run.targets[some])
-    return [
-        {
-            "row": int(some[b]),
-            "id": split_run.rows[some[b]].id,
-            "place": format_place(split_run.rows[some[b]].place),
-            "label": predictor.classes[split_run.targets[some[b]]],
-            "answer": predictor.classes[answers[b]],
-            "probability": float(confidence[b]),
-            "outputs": [name for name, there in zip(predictor.names, mask[:, some[b]], strict=True) if there],
-        }
-        for b in wrong[np.argsort(-confidence[wrong], kind="stable")]
-    ]
+    answers = analysis.fused_answers(predictor, analysis.take(split_run.outputs, some), DEFAULT_RULE, mask[:, some])
+    task, targets, details = predictor.task, split_run.targets[some], DETAILS[predictor.task.name]
+    surprise = details.surprise(task, answers, targets)
+    found = []
+    for b in np.argsort(-surprise, kind="stable")[: int((surprise > 0).sum())][:MOST_WRONG]:
+        row, wrong = split_run.rows[some[b]], details.describe(task, answers[b], targets[b])
+        found.append(
+            {
+                "row": int(some[b]),
+                "id": row.id,
+                "place": format_place(row.place),
+                "label": wrong.truth,
+                "answer": wrong.answer,
+                "how": wrong.how,
+                "surprise": float(surprise[b]),
+                "outputs": [name for name, there in zip(predictor.names, mask[:, some[b]], strict=True) if there],
+            }
+        )
+    return found

@@ -14,21 +14,21 @@ from mla_serve.errors import ConfigError
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.draw import measured, worst_groups
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, measure_more, run_split, score_split
-from mla_serve.fusion.rules import RULES
+from mla_serve.fusion.rules import rules_for
 from mla_serve.table import TableOptions
 from mla_serve.table.faults import MOST_SHOWN
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a bundle on a data set: accuracy, NLL and ECE for every subset of modalities and at 20/50/80 % missing."""
+    """Measure a bundle on a data set: the scores of its task for every subset of modalities and at 20/50/80 % missing."""
 
     model: Path
     """Folder of the bundle, such as models/digits."""
     data: Path
     """Table, or folder of a data set."""
     label: str | None = None
-    """Column of the classes. Default: that of training, or `label`."""
+    """Column of the labels. Default: that of training, or `label`."""
     split: str = "test"
     """Which rows: train, val or test."""
     draws: int = DRAWS
@@ -37,7 +37,7 @@ class EvaluateConfig:
     fusion: tuple[str, ...] = SHOWN_RULES
     """Fusion rules to compare."""
     coverage: float = 0.9
-    """Requested coverage of prediction sets. Their measured coverage and average size are among the scores."""
+    """Requested coverage of prediction sets or intervals. Their measured coverage and average size are among the scores."""
     corruptions: bool = False
     """Measure with each modality corrupted, too, in every way and five degrees of severity. Takes minutes."""
     skip_bad: bool = False
@@ -48,15 +48,17 @@ class EvaluateConfig:
     show: int = MOST_SHOWN
     """Number of faults in an error message."""
     json: bool = False
-    """Print JSON: {"conditions": {name: {fusion rule: {accuracy, macro_f1, nll, brier, ece, coverage, set_size}}}}, as
-    fractions, with missing_rates, leave_one_out, intervals, groups, confusion and corruptions beside it."""
+    """Print JSON: {"conditions": {name: {fusion rule: {score: value}}}}, with missing_rates, leave_one_out, intervals, groups
+    and corruptions beside it. Scores of classes: accuracy, macro_f1, nll, brier, ece, coverage, set_size; of labels: map,
+    micro_f1, macro_f1, nll, ece, fnr, set_fnr, set_size; of a number: r2, mae, rmse, nll, coverage, width."""
 
 
 def run(config: EvaluateConfig) -> None:
     """Measure and print."""
-    if unknown := [rule for rule in config.fusion if rule not in RULES]:
-        raise ConfigError(f"--fusion {unknown[0]}: choose among {', '.join(RULES)}")
     predictor = Predictor(Bundle.load(config.model))
+    known = rules_for(predictor.task)
+    if unknown := [rule for rule in config.fusion if rule not in known]:
+        raise ConfigError(f"--fusion {unknown[0]}: choose among {', '.join(known)}")
     quiet = config.json or not errors.is_terminal
     if not 0 < config.coverage < 1:
         raise ConfigError(f"--coverage {config.coverage}: expected a number between 0 and 1, such as 0.9")
@@ -79,6 +81,6 @@ def run(config: EvaluateConfig) -> None:
         json.dump(results, sys.stdout, indent=1)
         print()
     else:
-        console.print(measured(results, config.fusion))
-        for line in worst_groups(results["groups"]):
+        console.print(measured(results, config.fusion, predictor.task))
+        for line in worst_groups(results["groups"], predictor.task):
             console.print(line, highlight=False, markup=False, soft_wrap=True)

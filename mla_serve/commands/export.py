@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table as RichTable
 
+from mla_serve.bundle.manifest import read_task
 from mla_serve.console import command_line, console, errors
 from mla_serve.evaluation.draw import measured
+from mla_serve.tasks import Task
 
 SHOWN_RULES = ("calibrated", "paper")
 
@@ -28,8 +30,8 @@ class ExportConfig:
     faster on this processor. auto: the fastest of fp32 and int8, for each encoder. fp16 is for CUDA; it is no faster on
     a CPU."""
     precision_loss: float = 0.01
-    """Accuracy that a smaller precision may cost, on validation rows and on test rows. If it costs more, nothing is
-    exported."""
+    """What a smaller precision may cost, on validation rows and on test rows: of accuracy (classes) or mAP (labels), or the
+    share by which the mean absolute error may grow (number). If it costs more, nothing is exported."""
     data: Path | None = None
     """Table or folder of the run's data set, if it has moved since training."""
     base: Path | None = None
@@ -63,23 +65,29 @@ def run(config: ExportConfig) -> None:
         table.add_row(name, f"{(out / f'{name}.onnx').stat().st_size:,}", f"{difference:.1g}")
     console.print(table)
     if manifest.precision:
-        console.print(_precision_table(manifest.precision))
+        console.print(_precision_table(manifest.precision, read_task(manifest)))
     if manifest.metrics:
-        console.print(measured(manifest.metrics, SHOWN_RULES))
+        console.print(measured(manifest.metrics, SHOWN_RULES, read_task(manifest)))
     else:
         again = command_line("export", str(config.run))
         console.print(f"not measured; with the data set: {again} --data DIR", soft_wrap=True)
 
 
-def _precision_table(precision: dict[str, Any]) -> RichTable:
+def _precision_table(precision: dict[str, Any], task: Task) -> RichTable:
     """List the precisions that were tried for each encoder, with the chosen one in bold."""
-    title = f"precision {precision['asked']}, timed on {precision['processor']}; accuracy and ECE on validation"
-    table = RichTable("encoder", "precision", "times faster, 1", "8", "bytes", "alone", "full", "ECE", title=title)
+    from mla_serve.export.choose_precision import cost_scores, cost_text
+
+    score, other = cost_scores(task)
+    titles = f"{task.title(score)} and {task.title(other)}"
+    title = f"precision {precision['asked']}, timed on {precision['processor']}; {titles} on validation"
+    table = RichTable(
+        "encoder", "precision", "times faster, 1", "8", "bytes", "alone", "full", task.title(other), title=title
+    )
     for name, encoder in precision["encoders"].items():
         for label, found in encoder["tried"].items():
             speeds = [f"{times:.2f}" for times in found["times_faster"].values()]
-            alone = f"{found['alone']['accuracy']:.4f}" if found["alone"] else ""
-            full = (f"{found['full']['accuracy']:.4f}", f"{found['full']['ece']:.4f}")
+            alone = cost_text(task, score, found["alone"][score]) if found["alone"] else ""
+            full = (cost_text(task, key, found["full"][key]) for key in (score, other))
             style = "bold" if label == encoder["chosen"] else "dim"
             table.add_row(name, label, *speeds, f"{found['bytes']:,}", alone, *full, style=style)
     return table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich.progress
 from rich.console import Console
 
+from mla_serve.bundle.manifest import read_task
 from mla_serve.console import command_line, console, errors, in_clone
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.draw import measured
@@ -76,7 +77,7 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
         print(manifest.model_dump_json(indent=1))
         return
     if manifest.metrics:
-        screen.print(measured(manifest.metrics, SHOWN_RULES))
+        screen.print(measured(manifest.metrics, SHOWN_RULES, read_task(manifest)))
     serve = command_line("serve", "--model", str(out))
     make = f"\n\n(or: make serve MODEL={out})" if in_clone() else ""
     screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}{make}", soft_wrap=True)

@@ -14,10 +14,13 @@ from mla_serve.fusion.formula import Array, answers_alone
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
 from mla_serve.inputs.corruptions import SEVERITIES
-from mla_serve.tasks.base import BINS
+from mla_serve.tasks import Task
+from mla_serve.tasks.base import LOWER_IS_BETTER
 
 CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
-RESAMPLES = 500
+RESAMPLES, FEWEST_RESAMPLES = 500, 100
+RESAMPLED_CELLS = 25_000_000  # rows, times labels, times resamples: with more, fewer resamples are drawn
+FEWEST_GROUPS = 5  # that are resampled instead of rows
 MIN_GROUP, MOST_GROUPS = 5, 200  # rows of a group that can be the worst one; groups that are listed
 BATCH = 128  # rows that are decoded at a time
 Scores = dict[str, Any]
@@ -52,9 +55,10 @@ def missing_curve(
 def leave_one_out(predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str]) -> Scores:
     """Score without each modality, on the rows that have it and another: {modality: {rule: scores and "lost"}}.
 
-    "lost" is the accuracy with the modality, minus that without it. Source: arXiv 2211.06168.
+    "lost" is the task's main score with the modality, minus that without it. Source: arXiv 2211.06168.
     """
     found: Scores = {}
+    main = predictor.task.main_scores[0]
     for m, name in enumerate(predictor.names):
         rest = outputs.present.copy()
         rest[m] = False
@@ -62,58 +66,75 @@ def leave_one_out(predictor: Predictor, outputs: GraphOutputs, labels: Array, ru
         if usable.any():
             own = {rule: _score(predictor, outputs, labels, rule, outputs.present & usable) for rule in rules}
             left = {rule: _score(predictor, outputs, labels, rule, rest & usable) for rule in rules}
-            found[name] = {
-                rule: left[rule] | {"lost": own[rule]["accuracy"] - left[rule]["accuracy"]} for rule in rules
-            }
+            found[name] = {rule: left[rule] | {"lost": own[rule][main] - left[rule][main]} for rule in rules}
     return found
 
 
 def intervals(
-    predictor: Predictor, outputs: GraphOutputs, labels: Array, rules: Sequence[str], masks: Mapping[str, Array]
+    predictor: Predictor,
+    outputs: GraphOutputs,
+    labels: Array,
+    rules: Sequence[str],
+    masks: Mapping[str, Array],
+    groups: Array | None = None,
 ) -> Scores:
-    """Bootstrap 95 % intervals over the rows: {condition: {rule: {"accuracy": [low, high], "nll": [low, high]}}}."""
+    """Bootstrap 95 % intervals of the main scores and the NLL: {condition: {rule: {score: [low, high]}}}.
+
+    Args: masks (M, B) by condition; groups (B,), the group of each row: whole groups are resampled, because their rows are
+    alike. Default: rows are.
+    """
     generator = np.random.default_rng(0)
     found: Scores = {}
     for condition, mask in masks.items():
         there = np.flatnonzero(mask.any(axis=0))
-        drawn = generator.integers(len(there), size=(RESAMPLES, len(there)))
+        counts = _resample(generator, len(there), predictor.task, None if groups is None else groups[there])
         found[condition] = {}
         for rule in rules:
-            log_p = fused_answers(predictor, take(outputs, there), rule, mask[:, there])
-            right = log_p.argmax(axis=1) == labels[there]
-            nll = -log_p[np.arange(len(there)), labels[there]]
-            found[condition][rule] = {"accuracy": interval_95(right[drawn]), "nll": interval_95(nll[drawn])}
+            answers = fused_answers(predictor, take(outputs, there), rule, mask[:, there])
+            resampled = predictor.task.resampled(answers, labels[there], counts)
+            found[condition][rule] = {score: interval_95(values) for score, values in resampled.items()}
     return found
 
 
-def interval_95(drawn: Array) -> list[float]:
-    """Return the quantiles 0.025 and 0.975 of the means of resamples (RESAMPLES, B)."""
-    return [float(value) for value in np.quantile(drawn.mean(axis=1), [0.025, 0.975])]
+def _resample(generator: np.random.Generator, rows: int, task: Task, groups: Array | None) -> Array:
+    """Draw how often each row is in each resample: (R, B). Args: groups (B,), if whole groups are drawn."""
+    count = int(np.clip(RESAMPLED_CELLS // max(rows * task.variables, 1), FEWEST_RESAMPLES, RESAMPLES))
+    index = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = int(index.max(initial=-1)) + 1
+    drawn = generator.integers(units, size=(count, units))
+    counts = np.stack([np.bincount(one, minlength=units) for one in drawn])
+    return counts[:, index].astype(np.float64)
 
 
-def reliability(log_p: Array, labels: Array, bins: int = BINS) -> list[dict[str, float]]:
-    """Compare accuracy with confidence in bins of equal width: the points of a reliability diagram, without empty bins."""
-    confidence = np.exp(log_p.max(axis=1))
-    right = log_p.argmax(axis=1) == labels
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [
-        {
-            "confidence": float(confidence[index == b].mean()),
-            "accuracy": float(right[index == b].mean()),
-            "rows": int(np.sum(index == b)),
-        }
-        for b in np.unique(index)
-    ]
+def interval_95(values: Array) -> list[float]:
+    """Return the quantiles 0.025 and 0.975 of the scores of resamples (R,)."""
+    return [float(value) for value in np.quantile(values, [0.025, 0.975])]
 
 
-def by_group(log_p: Array, labels: Array, groups: Sequence[Mapping[str, str]]) -> Scores:
-    """Score each group of rows: {modality: {"accuracy": {group: value}, "rows": {group: count}, "worst": group}}.
+def resampled_groups(groups: Sequence[Mapping[str, str]]) -> tuple[str | None, Array | None]:
+    """Choose the groups that are resampled: of the modality with the fewest groups, but FEWEST_GROUPS at least.
+
+    Args: groups, of each row, by modality. A row without one is a group of its own.
+    Returns: the modality and the groups (B,) as numbers; None where no modality has enough groups, or all have one row.
+    """
+    best: tuple[int, str | None, Array | None] = (len(groups), None, None)
+    for name in dict.fromkeys(name for row in groups for name in row):
+        values = [row.get(name) or f"\0{number}" for number, row in enumerate(groups)]
+        different, index = np.unique(values, return_inverse=True)
+        if FEWEST_GROUPS <= len(different) < best[0]:
+            best = len(different), name, index
+    return best[1:]
+
+
+def by_group(task: Task, answers: Array, targets: Array, groups: Sequence[Mapping[str, str]]) -> Scores:
+    """Score each group of rows: {modality: {score: {group: value}, "rows": {group: count}, "worst": group}}.
+
+    The score is `task.row_score`.
 
     Args: groups, of each row, by modality, such as the speaker of its recording. Modalities with the same groups are named
-    together, as "image+audio". "worst" is the group of the lowest accuracy of those with MIN_GROUP rows; it is left out
+    together, as "image+audio". "worst" is the group of the worst score of those with MIN_GROUP rows; it is left out
     where there is none. Modalities with one group, or with more than MOST_GROUPS, are left out.
     """
-    right = log_p.argmax(axis=1) == labels
     named: dict[tuple[str, ...], list[str]] = {}
     for name in dict.fromkeys(name for row in groups for name in row):
         named.setdefault(tuple(row.get(name, "") for row in groups), []).append(name)
@@ -123,19 +144,17 @@ def by_group(log_p: Array, labels: Array, groups: Sequence[Mapping[str, str]]) -
         listed = [value for value in np.unique(of).tolist() if value]
         if 1 < len(listed) <= MOST_GROUPS:
             rows = {value: int((of == value).sum()) for value in listed}
-            accuracy = {value: float(right[of == value].mean()) for value in listed}
-            large = [value for value in listed if rows[value] >= MIN_GROUP]
-            worst = {"worst": min(large, key=lambda value: accuracy[value])} if large else {}
-            found["+".join(names)] = {"accuracy": accuracy, "rows": rows, **worst}
+            scored = {value: task.score(answers[of == value], targets[of == value])[task.row_score] for value in listed}
+            large = [value for value in worst_first(task, scored) if rows[value] >= MIN_GROUP]
+            worst = {"worst": large[0]} if large else {}
+            found["+".join(names)] = {task.row_score: scored, "rows": rows, **worst}
     return found
 
 
-def confusion(log_p: Array, labels: Array) -> list[list[int]]:
-    """Count the answers to the rows of each label: [label][answer]."""
-    classes = log_p.shape[1]
-    table = np.zeros((classes, classes), dtype=int)
-    np.add.at(table, (labels, log_p.argmax(axis=1)), 1)
-    return [[int(count) for count in row] for row in table]
+def worst_first(task: Task, scored: Mapping[str, float]) -> list[str]:
+    """Sort the names of groups by `task.row_score`, the worst first."""
+    sign = -1 if task.row_score in LOWER_IS_BETTER else 1
+    return sorted(scored, key=lambda name: sign * scored[name])
 
 
 def corruption_curves(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mla_serve.bundle.html import FRAME, bar_cell, table
 from mla_serve.fusion.rules import DEFAULT_RULE
+from mla_serve.tasks import Task
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,18 +21,16 @@ Conditions = Mapping[str, Mapping[str, Mapping[str, float]]]
 class Evaluation:
     """What was measured on labelled rows.
 
-    rows: their number; classes: the labels in the order of `confusion`; draws: random masks that a missing rate is averaged over.
-    conditions: {condition: {fusion rule: {score: value}}}, as fractions. "full" is each row as it is, "missing50" with half
-    of the modalities left out, "image+text" with these two alone.
-    confusion: how often the rows of each label got each answer, [label][answer]. more: what `mla-serve evaluate --json`
-    prints beside this, such as "intervals" and "leave_one_out".
+    rows: their number; task: what is predicted; draws: random masks that a missing rate is averaged over.
+    conditions: {condition: {fusion rule: {score: value}}}. "full" is each row as it is, "missing50" with half of the
+    modalities left out, "image+text" with these two alone. Which scores there are depends on the task, see docs/explanation/tasks.md.
+    more: what `mla-serve evaluate --json` prints beside this, such as "intervals" and "leave_one_out".
     """
 
     rows: int
-    classes: tuple[str, ...]
+    task: Task
     draws: int
     conditions: Conditions
-    confusion: list[list[int]]
     more: Mapping[str, Any]
 
     @property
@@ -40,41 +39,57 @@ class Evaluation:
         return self.conditions["full"][DEFAULT_RULE]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes or labels; none for a number."""
+        return self.task.names
+
+    @property
     def accuracy(self) -> float:
-        """The share of right answers."""
-        return self.scores["accuracy"]
+        """The share of right answers. Raises: AttributeError for labels and numbers, which have other scores."""
+        return float(self._only_classes("accuracy", self.scores))
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """How often the rows of each class got each answer: [class][answer]. Raises: AttributeError as `accuracy`."""
+        rows: list[list[int]] = self._only_classes("confusion", self.more)["rows"]
+        return rows
+
+    def _only_classes(self, name: str, where: Mapping[str, Any]) -> Any:
+        if name not in where:
+            raise AttributeError(f"{self.task.describe()}: there is no {name}; .scores has {', '.join(self.scores)}")
+        return where[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
-        return dataclasses.asdict(self)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"task": self.task.to_dict()}
 
     def __repr__(self) -> str:
         """Write the number of rows and the main scores in one line."""
-        scores = self.scores
-        return (
-            f"<{type(self).__name__} {self.rows} rows: accuracy {scores['accuracy']:.3f}, macro F1 "
-            f"{scores['macro_f1']:.3f}, NLL {scores['nll']:.3f}, ECE {scores['ece']:.3f}>"
-        )
+        names = dict.fromkeys((*self.task.main_scores, *self.task.shown_scores))
+        shown = ", ".join(f"{self.task.title(name)} {self.task.shown(name, self.scores[name])}" for name in names)
+        return f"<{type(self).__name__} {self.rows} rows: {shown}>"
 
     def __rich__(self) -> RenderableType:
         """Draw the conditions, for `rich.print`."""
         from mla_serve.evaluation.draw import measured
 
-        return measured(
-            {"split": "the table", "rows": self.rows, "draws": self.draws, "conditions": self.conditions},
-            (DEFAULT_RULE,),
-        )
+        results = {"split": "the table", "rows": self.rows, "draws": self.draws, "conditions": self.conditions}
+        return measured(results, (DEFAULT_RULE,), self.task)
 
     def _repr_html_(self) -> str:
         """Draw the conditions, for a notebook."""
+        task = self.task
+        first, *others = dict.fromkeys((*task.main_scores, *task.shown_scores))
         rows = [
             [
                 html.escape(name),
-                f"{rules[DEFAULT_RULE]['accuracy']:.3f}",
-                bar_cell(rules[DEFAULT_RULE]["accuracy"]),
-                *(f"{rules[DEFAULT_RULE][score]:.3f}" for score in ("macro_f1", "nll", "ece")),
+                task.shown(first, rules[DEFAULT_RULE][first]),
+                bar_cell(rules[DEFAULT_RULE][first]),
+                *(task.shown(score, rules[DEFAULT_RULE][score]) for score in others),
             ]
             for name, rules in self.conditions.items()
         ]
-        drawn = table(("available", "accuracy", "", "macro F1", "NLL", "ECE"), rows)
+        titles = (task.title(first), "", *(task.title(score) for score in others))
+        drawn = table(("available", *titles), rows)
         return FRAME.format(f"<div><b>{self.rows:,} rows</b></div>{drawn}")

@@ -14,6 +14,7 @@ from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.console import errors
 from mla_serve.errors import ConfigError, DataError, InputError
 from mla_serve.evaluation import analysis
+from mla_serve.evaluation.details import DETAILS
 from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
 from mla_serve.fusion.intervals import Bounds
 from mla_serve.fusion.rules import DEFAULT_RULE
@@ -23,6 +24,7 @@ from mla_serve.table.check_files import describe_undecodable, find_column
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.faults import Faults, Place, abbreviate, join_names
 from mla_serve.table.split_names import split_named
+from mla_serve.tasks import Task
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 DRAWS = 20
@@ -106,7 +108,7 @@ def run_rows(
     rows = [own for row in rows if (own := _own_values(row, predictor.names)).values]
     if not rows:
         raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
-    _check_labels(rows, predictor.classes, faults)
+    _check_labels(rows, predictor.task, faults)
     kept, outputs = _run_graphs(predictor, rows, faults, quiet)
     faults.raise_if_any()
     if not kept:
@@ -154,28 +156,35 @@ def score_split(
 
 
 def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: Sequence[str]) -> dict[str, Any]:
-    """Measure more than the conditions: a curve over missing rates, leave one out, bootstrap intervals, confusion."""
-    outputs, labels, names = split_run.outputs, split_run.targets, predictor.names
+    """Measure more than the conditions: a curve over missing rates, leave one out, bootstrap intervals, and what only this
+    task has (details.py), such as the confusion of classes.
+    """
+    outputs, targets, names = split_run.outputs, split_run.targets, predictor.names
     masks = [(name, drawn[0]) for name, drawn in conditions(outputs.present, names, masks_of(split_run.rows, names))]
-    log_p = analysis.fused_answers(predictor, outputs, DEFAULT_RULE, outputs.present)
+    answers = analysis.fused_answers(predictor, outputs, DEFAULT_RULE, outputs.present)
+    groups = [row.groups for row in split_run.rows]
+    grouped_by, resampled = analysis.resampled_groups(groups)
+    details = DETAILS[predictor.task.name]
     return {
-        "missing_rates": analysis.missing_curve(predictor, outputs, labels, rules, draws),
-        "leave_one_out": analysis.leave_one_out(predictor, outputs, labels, rules),
-        "intervals": analysis.intervals(predictor, outputs, labels, rules, dict(masks)),
-        "groups": analysis.by_group(log_p, labels, [row.groups for row in split_run.rows]),
-        "confusion": {"rule": DEFAULT_RULE, "rows": analysis.confusion(log_p, labels)},
+        "missing_rates": analysis.missing_curve(predictor, outputs, targets, rules, draws),
+        "leave_one_out": analysis.leave_one_out(predictor, outputs, targets, rules),
+        "intervals": analysis.intervals(predictor, outputs, targets, rules, dict(masks), resampled),
+        "resampled": f"groups of {grouped_by}" if grouped_by else "rows",
+        "groups": analysis.by_group(predictor.task, answers, targets, groups),
+        details.name: {"rule": DEFAULT_RULE, "rows": details.table(predictor.task, answers, targets)},
     }
 
 
-def _check_labels(rows: Sequence[Row], classes: Sequence[str], faults: Faults) -> None:
-    """Add a fault for each label that the model does not have, at its first row."""
+def _check_labels(rows: Sequence[Row], task: Task, faults: Faults) -> None:
+    """Add a fault for each label that the model cannot have, at its first row."""
     places: dict[str, list[Place]] = {}
     for row in rows:
-        if row.label not in classes:
-            places.setdefault(row.label, []).append(row.place)
+        for label in task.unknown(row.label):
+            places.setdefault(label, []).append(row.place)
+    known = f", which has {join_names(task.names)}" if task.names else ""
     for label, (first, *others) in places.items():
         count = f" ({1 + len(others)} rows)" if others else ""
-        message = f"{abbreviate(label)}{count} is no class of the model, which has {join_names(classes)}; correct it"
+        message = f"{abbreviate(label)}{count} is {task.expected_label}{known}; correct it"
         faults.add(first, message, "label", also=others)
 
 

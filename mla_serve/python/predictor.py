@@ -200,8 +200,7 @@ class Predictor:
         run = self._run_split(data, label, split, folder, verbose)
         results = score_split(self._graphs, run, draws, SHOWN_RULES)
         more = measure_more(self._graphs, run, draws, SHOWN_RULES)
-        confusion = more.pop("confusion")["rows"]
-        return Evaluation(len(run.rows), self.classes, draws, results["conditions"], confusion, more)
+        return Evaluation(len(run.rows), self._graphs.task, draws, results["conditions"], more)
 
     def _run_split(
         self, data: Any, label: str | None, split: str | None, folder: str | Path | None, verbose: bool | None

@@ -49,11 +49,18 @@ class Bounds:
 class Task(abc.ABC):
     """What a model predicts. Implementations are frozen dataclasses of plain values.
 
-    name: key in TASKS. main_scores: those of `score` that a summary shows, the first one alone where there is room for one.
+    name: key in TASKS. main_scores: those of `score` that a summary shows, the first one alone where there is room for one; it
+    is at most 1, and higher is better.
+
+    shown_scores: those of a table for people. cost_score: what a change to the graphs may make worse, see `cost`.
+    row_score: one that needs few rows, to compare groups of rows by.
     """
 
     name: ClassVar[str]
     main_scores: ClassVar[tuple[str, ...]]
+    shown_scores: ClassVar[tuple[str, ...]]
+    cost_score: ClassVar[str]
+    row_score: ClassVar[str]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,6 +128,33 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Score answers (B, A) against targets: {score: value}."""
+
+    @abc.abstractmethod
+    def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:
+        """Return the main scores and the NLL of resamples: {score: (R,)}. Args: counts (R, B), how often each has each row."""
+
+    @abc.abstractmethod
+    def unknown(self, label: Label) -> tuple[str, ...]:
+        """Return what of a label is none that the task has; empty if the label can be encoded."""
+
+    @property
+    @abc.abstractmethod
+    def expected_label(self) -> str:
+        """Say what an unknown label is not: "... is " + this."""
+
+    # ---- scores for people
+
+    def title(self, score: str) -> str:
+        """Return the name of a score as people write it."""
+        return TITLES.get(score, score.replace("_", " "))
+
+    def shown(self, score: str, value: float) -> str:  # noqa: ARG002
+        """Write the value of a score for people."""
+        return f"{value:.3f}"
+
+    def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
+        """Return how much worse scores are than before, as a fraction: by how much `cost_score` fell."""
+        return before[self.cost_score] - after[self.cost_score]
 
     # ---- prediction sets and intervals (mla_serve/fusion/intervals.py)
 
@@ -201,6 +235,24 @@ def log_softmax(logits: Array) -> Array:
     return normalised
 
 
+TITLES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "map": "mAP",
+    "nll": "NLL",
+    "ece": "ECE",
+    "brier": "Brier",
+    "fnr": "missed labels",
+    "set_fnr": "missed by sets",
+    "set_size": "set size",
+    "r2": "R2",
+    "mae": "MAE",
+    "rmse": "RMSE",
+}
+LOWER_IS_BETTER = ("nll", "ece", "brier", "fnr", "set_fnr", "set_size", "mae", "rmse", "width")
+
+
 BINS = 15  # of the expected calibration error
 
 
@@ -209,3 +261,19 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(index, right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / max(len(right), 1))
+
+
+def weighted_mean(values: Array, counts: Array) -> Array:
+    """Average the rows of each resample: (B,), counts (R, B) -> (R,)."""
+    means: Array = counts @ values / counts.sum(axis=1)
+    return means
+
+
+def sum_by(counts: Array, keys: Array, groups: int) -> Array:
+    """Add up the columns of counts (R, B) with the same key (B,), which is below `groups`: (R, groups)."""
+    totals = np.zeros((len(counts), groups))
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    if len(starts):
+        totals[:, keys[order][starts]] = np.add.reduceat(counts[:, order], starts, axis=1)
+    return totals

@@ -8,7 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Bounds, Label, Task, check_names, expected_calibration_error, log_softmax
+from mla_serve.tasks.base import (
+    Array,
+    Bounds,
+    Label,
+    Task,
+    check_names,
+    expected_calibration_error,
+    log_softmax,
+    sum_by,
+    weighted_mean,
+)
 
 LEAST = 1e-300  # a probability, so that its logarithm is finite
 STEP = 100.0  # how fast the random part of a score goes round as the margin of an answer grows
@@ -25,6 +35,9 @@ class Classes(Task):
 
     name: ClassVar[str] = "classes"
     main_scores: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    shown_scores: ClassVar[tuple[str, ...]] = ("accuracy", "nll", "ece")
+    cost_score: ClassVar[str] = "accuracy"
+    row_score: ClassVar[str] = "accuracy"
 
     def __post_init__(self) -> None:
         """Check the names. Raises: ValueError."""
@@ -161,6 +174,28 @@ class Classes(Task):
             "brier": float(np.square(p - one_hot).sum(axis=1).mean()),
             "ece": expected_calibration_error(p.max(axis=1), right),
         }
+
+    def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:
+        """Return accuracy, macro-F1 and NLL of resamples."""
+        answered, c = answers.argmax(axis=1), answers.shape[1]
+        right = answered == targets
+        hits = sum_by(counts[:, right], targets[right], c)
+        sizes = sum_by(counts, targets, c) + sum_by(counts, answered, c)
+        f1 = np.where(sizes > 0, 2 * hits / np.maximum(sizes, 1), 0).sum(axis=1) / (sizes > 0).sum(axis=1)
+        return {
+            "accuracy": weighted_mean(right, counts),
+            "macro_f1": f1,
+            "nll": weighted_mean(self.nll(answers, targets), counts),
+        }
+
+    def unknown(self, label: Label) -> tuple[str, ...]:
+        """Return a label that is no class."""
+        return () if label in self.classes else (str(label),)
+
+    @property
+    def expected_label(self) -> str:
+        """Say what it is not."""
+        return "no class of the model"
 
 
 def _random_part(answers: Array) -> Array:

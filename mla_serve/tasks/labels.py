@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Bounds, Label, Task, check_names, expected_calibration_error
+from mla_serve.tasks.base import Array, Bounds, Label, Task, check_names, expected_calibration_error, weighted_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Labels(Task):
 
     name: ClassVar[str] = "labels"
     main_scores: ClassVar[tuple[str, ...]] = ("map", "micro_f1")
+    shown_scores: ClassVar[tuple[str, ...]] = ("map", "micro_f1", "nll", "ece")
+    cost_score: ClassVar[str] = "map"
+    row_score: ClassVar[str] = "micro_f1"
 
     def __post_init__(self) -> None:
         """Check the names and thresholds. Raises: ValueError."""
@@ -185,6 +188,31 @@ class Labels(Task):
             "fnr": _mean(missed),
         }
 
+    def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:
+        """Return mean average precision, micro-F1 and NLL of resamples. A label counts where a resample has a row with it."""
+        known = ~np.isnan(targets)
+        truth, chosen = np.where(known, targets, 0) > 0, self.chosen(answers) & known
+        hits, sizes = (truth & chosen).sum(axis=1), truth.sum(axis=1) + chosen.sum(axis=1)
+        total, having = np.zeros(len(counts)), np.zeros(len(counts))
+        for c in np.flatnonzero(truth.any(axis=0)):
+            rows = known[:, c]
+            precision = resampled_precision(answers[rows, c], truth[rows, c], counts[:, rows])
+            total, having = total + np.nan_to_num(precision), having + ~np.isnan(precision)
+        return {
+            "map": total / np.maximum(having, 1),
+            "micro_f1": 2 * (counts @ hits) / np.maximum(counts @ sizes, 1),
+            "nll": weighted_mean(self.nll(answers, targets), counts),
+        }
+
+    def unknown(self, label: Label) -> tuple[str, ...]:
+        """Return those of the row's labels that the task does not have."""
+        return tuple(sorted(str(one) for one in label if one not in self.labels))
+
+    @property
+    def expected_label(self) -> str:
+        """Say what it is not."""
+        return "no label of the model"
+
 
 def sigmoid(z: Array) -> Array:
     """Return 1 / (1 + exp(-z)), without overflow."""
@@ -205,6 +233,18 @@ def average_precision(scores: Array, truth: Array) -> float:
     last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each group of equal scores
     precision, recall = hits[last] / (last + 1), hits[last] / max(hits[-1], 1)
     return float((np.diff(recall, prepend=0) * precision).sum())
+
+
+def resampled_precision(scores: Array, truth: Array, counts: Array) -> Array:
+    """Return the average precision (R,) of resamples, NaN without a true row: scores and truth (B,), counts (R, B)."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, drawn = scores[order], counts[:, order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each group of equal scores
+    hits = (drawn * truth[order]).cumsum(axis=1)[:, last]
+    precision = hits / np.maximum(drawn.cumsum(axis=1)[:, last], 1)
+    total = (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1)
+    having = hits[:, -1] > 0
+    return np.where(having, total / np.where(having, hits[:, -1], 1), np.nan)
 
 
 def _mean(values: Any) -> float:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Bounds, Label, Task
+from mla_serve.tasks.base import Array, Bounds, Label, Task, weighted_mean
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
 LEAST_PRECISION = 1e-6
 LOG_2_PI = float(np.log(2 * np.pi))
 COVERAGE = 0.9  # of the intervals that `score` measures
+IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
@@ -35,6 +36,9 @@ class Number(Task):
 
     name: ClassVar[str] = "number"
     main_scores: ClassVar[tuple[str, ...]] = ("r2", "mae")
+    shown_scores: ClassVar[tuple[str, ...]] = ("r2", "mae", "nll", "coverage")
+    cost_score: ClassVar[str] = "mae"
+    row_score: ClassVar[str] = "mae"
 
     def describe(self) -> str:
         """Write what the number is called, and its unit."""
@@ -169,3 +173,39 @@ class Number(Task):
             "coverage": float(((low <= truth) & (truth <= high)).mean()),
             "width": float((high - low).mean()),
         }
+
+    def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:
+        """Return R2, MAE and NLL of resamples."""
+        truth = self.restore(targets)
+        error, mean = self.value(answers) - truth, weighted_mean(truth, counts)
+        spread = weighted_mean(np.square(truth - truth.mean()), counts) - np.square(mean - truth.mean())
+        share = weighted_mean(np.square(error), counts) / np.where(spread > 0, spread, np.inf)
+        return {
+            "r2": np.where(spread > 0, 1 - share, 0.0),
+            "mae": weighted_mean(np.abs(error), counts),
+            "nll": weighted_mean(self.nll(answers, targets), counts),
+        }
+
+    def unknown(self, label: Label) -> tuple[str, ...]:
+        """Return a label that is no finite number, or has no logarithm."""
+        value = float(label)
+        return () if np.isfinite(value) and (value > 0 or not self.log) else (str(label),)
+
+    @property
+    def expected_label(self) -> str:
+        """Say what it is not."""
+        return "no positive number, whose logarithm the model predicts" if self.log else "no finite number"
+
+    def title(self, score: str) -> str:
+        """Return the name of a score with its unit."""
+        return f"{super().title(score)}, {self.unit}" if self.unit and score in IN_UNIT else super().title(score)
+
+    def shown(self, score: str, value: float) -> str:
+        """Write the value of a score; errors with the decimals of an answer."""
+        return f"{value:,.{self.decimals}f}" if score in IN_UNIT else super().shown(score, value)
+
+    def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
+        """Return by which share of it the mean absolute error grew."""
+        if not before["mae"]:
+            return 0.0 if not after["mae"] else float("inf")
+        return after["mae"] / before["mae"] - 1

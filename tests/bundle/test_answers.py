@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mla_serve.bundle.answers import WORDINGS, Bounds, Request, predictions
+from mla_serve.bundle.answers import WORDINGS, Request, predictions
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import (
     PREDICTIONS,
@@ -25,7 +25,7 @@ from mla_serve.fusion.explain import Explained
 from mla_serve.fusion.formula import Array, Fused
 from mla_serve.fusion.rules import FOR_CLASSES, RULES, rules_for
 from mla_serve.inputs import Payload
-from mla_serve.tasks import TASKS, Classes, Labels, Number, Task
+from mla_serve.tasks import TASKS, Bounds, Classes, Labels, Number, Task
 
 MakeSample = Callable[[int], dict[str, Payload]]
 

@@ -23,6 +23,7 @@ from mla_serve.bundle.results import (
     format_number,
 )
 from mla_serve.evaluation.draw import measured
+from mla_serve.tasks import Classes
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_labels_are_not_read_as_markup() -> None:
 def test_measured_scores_are_drawn_for_every_condition_and_rule() -> None:
     scores = {"accuracy": 0.5, "nll": 1.25, "ece": 0.125}
     results = {"rows": 7, "split": "test", "draws": 20, "conditions": {"full": {"paper": scores, "calibrated": scores}}}
-    shown = drawn(measured(results, ("calibrated", "paper")))
+    shown = drawn(measured(results, ("calibrated", "paper"), Classes(("x", "y"))))
     assert "7 rows of test, missing rates over 20 draws" in shown
     assert [line.split()[-5::2] for line in shown.splitlines() if "█" in line] == [
         ["calibrated", "█" * 7, "0.125"],

@@ -9,8 +9,10 @@ import pytest
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation import analysis
+from mla_serve.evaluation.details import DETAILS
 from mla_serve.evaluation.draw import worst_groups
 from mla_serve.inputs import Payload
+from mla_serve.tasks import Classes
 
 RULES = ("calibrated", "paper")
 Case = tuple[list[dict[str, Payload]], GraphOutputs, np.ndarray]
@@ -53,19 +55,20 @@ def test_intervals_contain_the_measured_score(predictor: Predictor, case: Case) 
 def test_reliability_and_confusion_count_every_row(predictor: Predictor, case: Case) -> None:
     _, outputs, labels = case
     log_p = analysis.fused_answers(predictor, outputs, "paper", outputs.present)
-    assert sum(one["rows"] for one in analysis.reliability(log_p, labels)) == 12
-    table = np.array(analysis.confusion(log_p, labels))
+    details = DETAILS["classes"]
+    assert sum(one["rows"] for one in details.reliability(predictor.task, log_p, labels)) == 12
+    table = np.array(details.table(predictor.task, log_p, labels))
     assert table.sum(axis=1).tolist() == [4, 4, 4]
     assert np.trace(table) == np.sum(log_p.argmax(axis=1) == labels)
 
 
 def test_each_group_is_scored_and_the_worst_of_those_with_enough_rows_is_named() -> None:
-    labels = np.array([0, 1] * 8)
+    task, labels = Classes(("no", "yes")), np.array([0, 1] * 8)
     answers = np.array([0, 1] * 5 + [1, 1, 0, 0, 1, 0])
     log_p = np.log(np.eye(2)[answers] * 0.8 + 0.1)
     speakers = ["ann"] * 10 + ["bob"] * 5 + ["eve"]
     groups = [{"audio": speaker, "image": speaker, "text": "one"} for speaker in speakers]
-    found = analysis.by_group(log_p, labels, groups)
+    found = analysis.by_group(task, log_p, labels, groups)
     assert found == {
         "audio+image": {
             "accuracy": {"ann": 1.0, "bob": pytest.approx(0.4), "eve": 0.0},
@@ -73,8 +76,8 @@ def test_each_group_is_scored_and_the_worst_of_those_with_enough_rows_is_named()
             "worst": "bob",
         }
     }
-    assert worst_groups(found) == ["worst of 3 groups of audio+image: bob, accuracy 0.400 over 5 rows"]
-    assert analysis.by_group(log_p, labels, [{}] * 16) == {}
+    assert worst_groups(found, task) == ["worst of 3 groups of audio+image: bob, accuracy 0.400 over 5 rows"]
+    assert analysis.by_group(task, log_p, labels, [{}] * 16) == {}
 
 
 def test_corrupting_one_modality_keeps_the_outputs_of_the_others(predictor: Predictor, case: Case) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 from mla_serve.export import report
 from mla_serve.export.media import LARGEST, payload_as_html
-from mla_serve.export.page import MAX_CLASSES, render
+from mla_serve.export.page import render
+from mla_serve.export.sections import MAX_CLASSES
+from mla_serve.tasks import Classes
 
 KINDS = {"word": "text", "<b>": "vector"}
 RULES = ("calibrated", "paper", "undiscounted")
-CLASSES = ("yes", "<script>")
+TASK = Classes(("yes", "<script>"))
 
 
 def results(**changes: Any) -> dict[str, Any]:
@@ -45,8 +47,8 @@ def results(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
-    case = {"answer": "yes", "label": "<script>", "probability": 0.9, "place": "<em>", "outputs": ["word", "<b>"]}
-    page = render(results(), CLASSES, KINDS, [(case, {"word": "<marquee>", "<b>": [1.0, 2.5]})])
+    case = {"answer": "yes", "label": "<script>", "how": "<u>", "place": "<em>", "outputs": ["word", "<b>"]}
+    page = render(results(), TASK, KINDS, [(case, {"word": "<marquee>", "<b>": [1.0, 2.5]})])
     assert not re.search(r"<(script|i|b>b|em>|marquee|u)>", page.replace("<em>test</em>", ""))
     assert '<p class="warning">data: 3 rows have a copy &lt;u&gt;' in page
     assert "+0.250" in page
@@ -55,7 +57,7 @@ def test_the_page_says_what_it_was_told_and_escapes_it() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    many = [str(number) for number in range(MAX_CLASSES + 1)]
+    many = Classes(tuple(str(number) for number in range(MAX_CLASSES + 1)))
     page = render(results(leave_one_out={}), many, KINDS, [])
     assert "Confusion matrix" not in page
     assert "Most confidently wrong" not in page
@@ -64,12 +66,12 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_columns_are_listed_with_what_they_are_worth() -> None:
     importance = {"facts": {"<price>": {"alone": 0.5, "fused": 0.25}, "brand": {"alone": -0.01, "fused": 0.0}}}
-    page = render(results(metrics=results()["metrics"] | {"importance": importance}), CLASSES, KINDS, [])
+    page = render(results(metrics=results()["metrics"] | {"importance": importance}), TASK, KINDS, [])
     assert "Which columns of facts mattered" in page
     row = '&lt;price&gt;</th><td style="--share:100%">+0.500</td><td style="--share:50%">+0.250</td>'
     assert row in page
     assert '<td style="--share:0%">-0.010</td>' in page
-    assert "mattered" not in render(results(), CLASSES, KINDS, [])
+    assert "mattered" not in render(results(), TASK, KINDS, [])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_the_same_mistake_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None
     rows = [SimpleNamespace(values={"word": word}) for word in words]
 
     def wrong(_: object, __: object, mask: np.ndarray[Any, Any]) -> list[Mapping[str, Any]]:
-        return [{"row": b, "outputs": ["word"], "probability": 0.9 - b / 10} for b in np.flatnonzero(mask[0])]
+        return [{"row": b, "outputs": ["word"], "surprise": 0.9 - b / 10} for b in np.flatnonzero(mask[0])]
 
     monkeypatch.setattr(report, "_wrong", wrong)
     split_run: Any = SimpleNamespace(rows=rows, outputs=SimpleNamespace(present=np.ones((1, 4), dtype=bool)))
