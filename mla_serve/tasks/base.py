@@ -98,6 +98,13 @@ class Task(abc.ABC):
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Score answers (B, A) against targets: {score: value}."""
 
+    @abc.abstractmethod
+    def indicators(self, targets: Array) -> Array:
+        """Describe targets by numbers that the features of their rows depend on: (N, ...) -> (N, F).
+
+        The features are compared with a linear combination of them, such as the mean of each class.
+        """
+
     # ---- what depends on what
 
     @abc.abstractmethod

@@ -98,6 +98,12 @@ class Classes(Task):
         index = {label: number for number, label in enumerate(self.classes)}
         return np.array([index[str(label)] for label in labels], dtype=np.int64)
 
+    def indicators(self, targets: Array) -> Array:
+        """Return a 1 for the class of each row: (N,) -> (N, C)."""
+        return np.equal(targets[:, None], np.arange(max(len(self.classes), int(targets.max(initial=0)) + 1))).astype(
+            float
+        )
+
     def nll(self, answers: Array, targets: Array) -> Array:
         """Return minus the log-probability of the true class."""
         values: Array = -answers[np.arange(len(targets)), targets]
