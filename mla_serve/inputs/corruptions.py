@@ -204,11 +204,11 @@ def swapped_characters(text: str, severity: int, generator: Generator) -> str:
 
 def random_letters(text: str, severity: int, generator: Generator) -> str:
     """Replace words by random letters of one script, 20 to 100 % of the words, one at least."""
-    first, last = SCRIPTS[int(generator.integers(len(SCRIPTS)))]
+    script = SCRIPTS[int(generator.integers(len(SCRIPTS)))]
 
     def invent() -> str:
         length = int(generator.integers(2, 10))
-        return "".join(chr(code) for code in generator.integers(ord(first), ord(last) + 1, length))
+        return "".join(chr(code) for code in generator.integers(ord(script[0]), ord(script[-1]) + 1, length))
 
     return _replace_words(text, severity, generator, invent)
 
@@ -306,7 +306,8 @@ def shuffled_cells(values: Array, severity: int, generator: Generator, layout: C
     """Put the numbers of 20 to 100 % of the cells into each other's columns."""
     places = np.flatnonzero((layout.spread > 0) & ~np.isnan(values))
     shuffled = _shuffle(values + layout.origin, places, severity, generator) - layout.origin
-    return np.clip(shuffled, -LARGEST, LARGEST)
+    clipped: Array = np.clip(shuffled, -LARGEST, LARGEST)
+    return clipped
 
 
 def out_of_range(values: Array, severity: int, generator: Generator, layout: CellLayout) -> Array:
