@@ -12,7 +12,15 @@ import soxr
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
-from mla_serve.inputs.corruptions import band_limit, clipping, reverberation, sound_noise
+from mla_serve.inputs.corruptions import (
+    band_limit,
+    clipping,
+    noise_alone,
+    reverberation,
+    silence,
+    sound_noise,
+    tones,
+)
 from mla_serve.inputs.media.formats import describe, recognise
 from mla_serve.inputs.media.metered import QuietFile
 from mla_serve.inputs.media.safe_calls import library_call, no_output, short_reason
@@ -62,6 +70,9 @@ class AudioInput(Input):
         "clipping": clipping,
         "band_limit": band_limit,
         "reverberation": reverberation,
+        "noise_alone": noise_alone,
+        "tones": tones,
+        "silence": silence,
     }
 
     @classmethod

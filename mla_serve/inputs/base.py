@@ -59,7 +59,7 @@ class Input(abc.ABC):
     formats: ClassVar[tuple[str, ...]] = ()
     """The file formats that are read, when it is sent as a file."""
     corruptions: ClassVar[Corruptions] = {}
-    """Ways to spoil it, by name (see corruptions.py). Fusion is fitted on the first, evaluation measures all of them."""
+    """Ways to spoil it, by name (see corruptions.py). Fusion is fitted on them, evaluation measures them."""
 
     @property
     @abc.abstractmethod

@@ -15,13 +15,20 @@ import numpy as np
 
 from mla_serve.errors import InputError, MissingInput, TooLarge
 from mla_serve.inputs.base import Array, Cell, Corruptions, Input, Payload, SentAs, unknown_fields
-from mla_serve.inputs.corruptions import CellLayout, missing_cells, number_noise, unknown_categories
+from mla_serve.inputs.corruptions import (
+    LARGEST,
+    CellLayout,
+    missing_cells,
+    number_noise,
+    out_of_range,
+    shuffled_cells,
+    unknown_categories,
+)
 
 ColumnType = Literal["number", "category", "date", "yes_no"]
 DATE_PARTS = ("days since 1970", "month", "day of month", "weekday", "hour")
 """What a date is decoded into: days with a fraction, 1 to 12, 1 to 31, 0 (Monday) to 6, hours with a fraction (UTC)."""
 YES, NO = ("yes", "true", "y", "t", "1", "on"), ("no", "false", "n", "f", "0", "off")
-LARGEST = 3e38  # numbers beyond it do not fit into float32 and are clipped
 EPOCH = datetime.datetime(1970, 1, 1)
 DAY = datetime.timedelta(days=1)
 MAX_CHARACTERS = 1000  # of one cell
@@ -141,6 +148,8 @@ class ColumnsInput(Input):
         "missing": missing_cells,
         "noise": number_noise,
         "unknown": unknown_categories,
+        "shuffled": shuffled_cells,
+        "out_of_range": out_of_range,
     }
 
     @property
@@ -206,12 +215,13 @@ class ColumnsInput(Input):
     @functools.cached_property
     def layout(self) -> CellLayout:
         """What the numbers of a decoded row mean."""
-        spread, unknown = np.zeros(self.shape), np.full(self.shape, np.nan)
+        spread, unknown, origin = np.zeros(self.shape), np.full(self.shape, np.nan), np.zeros(self.shape)
         for column in self.columns:
             first = self.slices[column.name].start
+            origin[first] = column.origin if column.type == "number" else 0.0
             spread[first] = column.spread if column.type in ("number", "date") else 0.0
             unknown[first] = len(column.values) if column.type == "category" else np.nan
-        return CellLayout([*self.slices.values()], spread, unknown)
+        return CellLayout([*self.slices.values()], spread, unknown, origin)
 
     def present_cells(self, payload: Payload, field: str) -> dict[str, Cell]:
         """Return the cells of a payload that are not missing; of a payload without any, none.

@@ -14,7 +14,15 @@ from PIL import AvifImagePlugin, Image, ImageOps
 
 from mla_serve.errors import InputError, TooLarge, UnsupportedFormat
 from mla_serve.inputs.base import LARGER, Array, Corruptions, Input, Payload, SentAs, added_later
-from mla_serve.inputs.corruptions import blur, image_noise, jpeg_compression, occlusion
+from mla_serve.inputs.corruptions import (
+    blur,
+    image_noise,
+    jpeg_compression,
+    occlusion,
+    plain_colour,
+    random_pixels,
+    random_shapes,
+)
 from mla_serve.inputs.media.avif import as_still, read_streams
 from mla_serve.inputs.media.cut import READ_IN_PART, TooLittle, load_cut
 from mla_serve.inputs.media.formats import AVIF, HEIC, describe, recognise
@@ -83,6 +91,9 @@ class ImageInput(Input):
         "blur": blur,
         "occlusion": occlusion,
         "jpeg": jpeg_compression,
+        "random_pixels": random_pixels,
+        "plain": plain_colour,
+        "shapes": random_shapes,
     }
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from anyascii import anyascii
 
 from mla_serve.errors import InputError
 from mla_serve.inputs.base import Array, Corruptions, Input, Payload, SentAs, added_later, stored_in
-from mla_serve.inputs.corruptions import dropped_characters, swapped_characters, typos
+from mla_serve.inputs.corruptions import dropped_characters, foreign_words, random_letters, swapped_characters, typos
 
 PAD = 0  # id of padding; encoders mask it
 MARKS = 30  # combining marks in a row that are kept, as in Unicode's stream-safe text format (UAX 15)
@@ -51,6 +51,8 @@ class TextInput(Input):
         "typos": typos,
         "dropped": dropped_characters,
         "swapped": swapped_characters,
+        "letters": random_letters,
+        "foreign": foreign_words,
     }
 
     @property

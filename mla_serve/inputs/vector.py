@@ -10,7 +10,7 @@ import numpy as np
 
 from mla_serve.errors import InputError, TooLarge
 from mla_serve.inputs.base import Array, Corruptions, Input, Payload, SentAs
-from mla_serve.inputs.corruptions import vector_noise, zeroed_numbers
+from mla_serve.inputs.corruptions import shuffled_numbers, vector_noise, zeroed_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,11 @@ class VectorInput(Input):
     tensor: ClassVar[str] = "values"
     dtype: ClassVar[type[np.generic]] = np.float32
     sent_as: ClassVar[SentAs] = "numbers"
-    corruptions: ClassVar[Corruptions] = {"noise": vector_noise, "zeroed": zeroed_numbers}
+    corruptions: ClassVar[Corruptions] = {
+        "noise": vector_noise,
+        "zeroed": zeroed_numbers,
+        "shuffled": shuffled_numbers,
+    }
 
     @property
     def shape(self) -> tuple[int]:

@@ -178,6 +178,13 @@ class Task(abc.ABC):
     def size(self, bounds: Bounds) -> Array:
         """Return the number of labels in each set, or the width of each interval in the user's unit: (B,)."""
 
+    @abc.abstractmethod
+    def indicators(self, targets: Array) -> Array:
+        """Describe targets by numbers that the features of their rows depend on: (N, ...) -> (N, F).
+
+        The features are compared with a linear combination of them, such as the mean of each class.
+        """
+
     # ---- what depends on what
 
     @abc.abstractmethod

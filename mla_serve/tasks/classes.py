@@ -94,8 +94,9 @@ class Classes(Task):
 
     def prior_outputs(self, prior: Sequence[float]) -> Array:
         """Return the log of the classes' frequencies, with a mean of 0: (C,)."""
-        log_prior = self.prior_parameters(prior)[0]
-        return log_prior - log_prior.mean()
+        log_prior: Array = self.prior_parameters(prior)[0]
+        centred: Array = log_prior - log_prior.mean()
+        return centred
 
     def prior_of(self, targets: Array) -> list[float]:
         """Return the frequency of each class, with one row added to each, so that none is 0."""
@@ -122,6 +123,12 @@ class Classes(Task):
         """Return the number of each class: (N,) int64. Raises: KeyError for a class that is not one of them."""
         index = {label: number for number, label in enumerate(self.classes)}
         return np.array([index[str(label)] for label in labels], dtype=np.int64)
+
+    def indicators(self, targets: Array) -> Array:
+        """Return a 1 for the class of each row: (N,) -> (N, C)."""
+        return np.equal(targets[:, None], np.arange(max(len(self.classes), int(targets.max(initial=0)) + 1))).astype(
+            float
+        )
 
     def nll(self, answers: Array, targets: Array) -> Array:
         """Return minus the log-probability of the true class."""

@@ -135,6 +135,10 @@ class Labels(Task):
                 row[[index[label] for label in given]] = 1
         return targets
 
+    def indicators(self, targets: Array) -> Array:
+        """Return a 1 for each label of each row, and a 1 for every row: (N, C) -> (N, C + 1)."""
+        return np.column_stack([np.nan_to_num(targets), np.ones(len(targets))])
+
     def nll(self, answers: Array, targets: Array) -> Array:
         """Return the mean over the known labels of minus the log-probability of what is true: (B,)."""
         known = ~np.isnan(targets)

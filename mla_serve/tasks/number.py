@@ -14,6 +14,7 @@ LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
 LEAST_PRECISION = 1e-6
 LOG_2_PI = float(np.log(2 * np.pi))
+BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
@@ -130,6 +131,11 @@ class Number(Task):
         """Return the standard deviation in the user's unit; half of the central 68 % where the logarithm is Gaussian."""
         sigma = np.sqrt(answers[..., 1])
         return (self.restore(answers[..., 0] + sigma) - self.restore(answers[..., 0] - sigma)) / 2
+
+    def indicators(self, targets: Array) -> Array:
+        """Return a 1 for the bin of each row, of BINS with equally many rows: (N,) -> (N, BINS)."""
+        edges = np.quantile(targets, np.linspace(0, 1, BINS + 1)[1:-1])
+        return np.equal(np.searchsorted(edges, targets)[:, None], np.arange(BINS)).astype(float)
 
     def nll(self, answers: Array, targets: Array) -> Array:
         """Return minus the log-density of the standardised target."""

@@ -56,8 +56,8 @@ def write_late(folder: Path) -> Path:
 
 def references() -> bytes:
     features = np.random.default_rng(1).standard_normal((90, 8)).astype(np.float32)
-    labels = np.arange(90) % 3
-    reference, _ = fit_reference(features, labels, features[:30] + 0.1, features[:30] * 3)
+    indicators = np.eye(3)[np.arange(90) % 3]
+    reference, _ = fit_reference(features, indicators, features[:30] + 0.1, features[:30] * 3)
     return References({"numbers": reference}).to_bytes()
 
 

@@ -48,7 +48,8 @@ def test_the_fifth_degree_is_worse_than_the_first(kind: str, name: str) -> None:
         )
         for severity in (1, 5)
     ]
-    assert 0 < distance[0] < distance[1] or (name in ("band_limit", "occlusion") and distance[1] > 0)
+    coarse = name in ("band_limit", "occlusion") or (kind, name) == ("columns", "shuffled")  # it has two numbers
+    assert 0 < distance[0] < distance[1] or (coarse and distance[1] > 0)
 
 
 def test_a_text_of_one_letter_stays_a_text() -> None:

@@ -69,6 +69,25 @@ def test_a_higher_temperature_means_more_entropy(name: str, seed: int, temperatu
     assert (task.entropy(eta / temperature) >= task.entropy(eta) - 1e-9).all()
 
 
+def test_indicators_describe_what_the_features_of_a_row_depend_on(name: str) -> None:
+    """Rows with the same label have the same indicators, and every row has some."""
+    task, generator = EXAMPLES[name], np.random.default_rng(0)
+    targets = task.encode([LABELS[name](generator) for _ in range(50)])
+    indicators = task.indicators(targets)
+    assert set(np.unique(indicators)) <= {0.0, 1.0}
+    assert (indicators.sum(axis=1) > 0).all()
+    same = np.array([[np.array_equal(a, b) for a in targets] for b in targets])
+    alike = np.array([[np.array_equal(a, b) for a in indicators] for b in indicators])
+    assert alike[same].all()
+    assert not alike.all()
+
+
+def test_labels_that_are_not_known_have_no_indicator() -> None:
+    task = EXAMPLES["labels"]
+    indicators = task.indicators(task.encode([{"x": True, "y": False}]))
+    assert indicators.tolist() == [[1, 0, 0, 0, 1]]
+
+
 def test_what_a_prior_says_is_what_is_answered_without_any_modality(name: str) -> None:
     task, prior = EXAMPLES[name], PRIORS[name]
     given = task.plain(task.answers(task.prior_parameters(prior)))

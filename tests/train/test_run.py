@@ -374,7 +374,7 @@ def test_the_report_is_one_file_that_shows_rows_only_where_it_may(config: TrainC
         assert ("Most confidently wrong" in page) == samples
         facts = json.loads((tmp_path / "bundle" / "report.json").read_text(encoding="utf-8"))
         assert {"missing_rates", "leave_one_out", "intervals", "corruptions", "metrics", "training"} <= set(facts)
-        assert set(facts["corruptions"]["text"]) == {"typos", "dropped", "swapped"}
+        assert set(facts["corruptions"]["text"]) == {"typos", "dropped", "swapped", "letters", "foreign"}
         assert str(tmp_path) not in page
 
 

@@ -26,8 +26,8 @@ from mla_serve.table import Row, read_payload
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.after_training import (
-    Corruptor,
     Fitted,
+    encode_corrupted_rows,
     encode_samples,
     fit_references,
     fit_static_weights,
@@ -35,7 +35,6 @@ from mla_serve.train.fit.after_training import (
 )
 from mla_serve.train.fit.cross_validate import Setting, held_out, mix_rows, most_cautious
 from mla_serve.train.fit.evidence import Evidence
-from mla_serve.train.fit.features import any_corruption, first_corruption
 from mla_serve.train.fit.formula import BOUND, MOST_DISCOUNT, PATTERNS_UP_TO, RIDGE, Objective, list_patterns
 from mla_serve.train.fit.intervals import cross_fitted_intervals
 from mla_serve.train.strategies import Strategy
@@ -59,12 +58,11 @@ def fit_added(
     Returns: the whole fusion and the scores of all patterns, but the references of the added modalities only.
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
-    corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
-    references, notes = fit_references(train, samples["train"], val, corrupt(any_corruption, 1))
+    spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
+    targets = samples["train"].targets.numpy()
+    references, notes = fit_references(strategy.task, train, targets, val, spoiled)
     labels, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
-    clean, all_corrupted = (
-        _append(outputs, gather(one, labels, references)) for one in (val, corrupt(first_corruption, 2))
-    )
+    clean, all_corrupted = (_append(outputs, gather(one, labels, references)) for one in (val, spoiled))
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     extension = FusionExtension(base.fusion, tuple(inputs))

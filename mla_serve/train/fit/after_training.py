@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,18 +15,17 @@ from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row
+from mla_serve.tasks import Task
 from mla_serve.tasks.base import log_softmax
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.cross_validate import choose_setting, mix_rows
 from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.features import (
-    Choice,
     Encoded,
     any_corruption,
     encode_column,
     encode_corrupted,
-    first_corruption,
     stack,
 )
 from mla_serve.train.fit.formula import RIDGE
@@ -35,6 +34,7 @@ from mla_serve.train.fit.novelty import FLOATS, fit_reference
 from mla_serve.train.strategies import Strategy
 
 MOST_SCALED = 2.0  # |log of the scale of shifted answers|
+REFERENCE_ROWS = 5000  # of training, that the references are fitted to
 ALL_FLOATS = 440_000  # in the references of all modalities together
 
 
@@ -63,10 +63,10 @@ def fit_after_training(
     after everything has been fitted to validation rows, which have the class frequencies of training.
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
-    corrupt = Corruptor(strategy, inputs, rows["val"], device, seed)
-    references, notes = fit_references(train, samples["train"], val, corrupt(any_corruption, 1))
+    spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
+    references, notes = fit_references(strategy.task, train, samples["train"].targets.numpy(), val, spoiled)
     labels = samples["val"].targets.numpy()
-    clean, all_corrupted = (gather(one, labels, references) for one in (val, corrupt(first_corruption, 2)))
+    clean, all_corrupted = (gather(one, labels, references) for one in (val, spoiled))
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     names = tuple(inputs)
@@ -113,35 +113,38 @@ def encode_samples(strategy: Strategy, samples: Samples, device: torch.device) -
     return {name: encode_column(strategy, name, column, device) for name, column in samples.columns.items()}
 
 
-class Corruptor:
-    """Encode corrupted copies of rows."""
-
-    def __init__(
-        self, strategy: Strategy, inputs: Mapping[str, Input], rows: Sequence[Row], device: torch.device, seed: int
-    ) -> None:
-        """Take the rows to corrupt."""
-        self._strategy, self._inputs, self._rows, self._device, self._seed = strategy, inputs, rows, device, seed
-
-    def __call__(self, choice: Callable[[Input], Choice], stream: int) -> dict[str, Encoded]:
-        """Corrupt every modality of every row, by the corruptions that `choice(input)` picks."""
-        encoded = {}
-        for position, (name, spec) in enumerate(self._inputs.items()):
-            seed = int(np.random.SeedSequence([self._seed, stream, position]).generate_state(1)[0])
-            encoded[name] = encode_corrupted(self._strategy, self._rows, name, spec, choice(spec), seed, self._device)
-        return encoded
+def encode_corrupted_rows(
+    strategy: Strategy, inputs: Mapping[str, Input], rows: Sequence[Row], device: torch.device, seed: int
+) -> dict[str, Encoded]:
+    """Encode copies of rows with every modality corrupted, by a corruption that is drawn for each."""
+    encoded = {}
+    for position, (name, spec) in enumerate(inputs.items()):
+        own = int(np.random.SeedSequence([seed, 1, position]).generate_state(1)[0])
+        encoded[name] = encode_corrupted(strategy, rows, name, spec, any_corruption(spec), own, device)
+    return encoded
 
 
 def fit_references(
-    train: Mapping[str, Encoded], samples: Samples, val: Mapping[str, Encoded], corrupted: Mapping[str, Encoded]
+    task: Task,
+    train: Mapping[str, Encoded],
+    targets: Array,
+    val: Mapping[str, Encoded],
+    corrupted: Mapping[str, Encoded],
 ) -> tuple[References, list[str]]:
-    """Fit the reference of each modality; returns them and notes on how well they detect corrupted input."""
+    """Fit the reference of each modality; returns them and notes on how well they detect corrupted input.
+
+    Args: targets (N, ...), of the training rows.
+    """
     references, notes = {}, []
-    labels = samples.targets.numpy()
+    budget = min(FLOATS, ALL_FLOATS // len(train))
     for name, seen in train.items():
         if len(val[name].features) and len(seen.features):
-            own, budget = labels[seen.present], min(FLOATS, ALL_FLOATS // len(train))
-            reference, note = fit_reference(seen.features, own, val[name].features, corrupted[name].features, budget)
-            references[name] = reference
+            chosen = np.random.default_rng(0).permutation(len(seen.features))[:REFERENCE_ROWS]
+            indicators = task.indicators(targets[np.flatnonzero(seen.present)[chosen]])
+            found = fit_reference(
+                seen.features[chosen], indicators, val[name].features, corrupted[name].features, budget
+            )
+            references[name], note = found
             notes.append(f"detector of unfamiliar {name}: {note}; AUROC on corrupted validation rows, 0.5 is chance")
     return References(references), notes
 

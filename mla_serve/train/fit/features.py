@@ -93,12 +93,6 @@ def encode_corrupted(
     return _encode(strategy, name, batches(), count, device)
 
 
-def first_corruption(spec: Input) -> Choice:
-    """Choose the corruption that fusion is fitted on; None for a kind without corruptions."""
-    first = next(iter(spec.corruptions), None)
-    return lambda generator: first  # noqa: ARG005
-
-
 def any_corruption(spec: Input) -> Choice:
     """Choose any corruption of a kind of input; None for a kind without corruptions."""
     names = list(spec.corruptions)

@@ -18,24 +18,30 @@ from mla_serve.fusion.novelty import QUANTILES, Reference
 
 KNN_ROWS = 1000
 FLOATS = 110_000  # in one reference
-SHRINKAGE = 0.1
+SHRINKAGES = (0.1, 0.01)
+RIDGE = 1e-3  # of the means, in rows
+MOST_MEANS = 1000
 WIDEST = 256  # features; a covariance of more would be larger than the graphs
 
 
 def fit_reference(
-    train: Array, labels: Array, val: Array, corrupted: Array, budget: int = FLOATS
+    train: Array, indicators: Array, val: Array, corrupted: Array, budget: int = FLOATS
 ) -> tuple[Reference, str]:
-    """Fit both methods to training features and keep the one that separates validation rows from corrupted copies better.
+    """Fit several references to training features and keep the one that separates validation rows from corrupted copies best.
 
-    Args: train (N, D) with labels (N,); val and corrupted (rows, D); budget, how many numbers may be stored.
-    Returns: the reference, and a note with both AUROCs.
+    Args: train (N, D) with the indicators (N, F) of its targets, see Task.indicators; val and corrupted (rows, D); budget,
+    how many numbers may be stored.
+    Returns: the reference, and a note with the AUROC of each method.
     """
     candidates = [_knn(train, budget)]
     if train.shape[1] <= WIDEST:
-        candidates.append(_mahalanobis(train, labels))
-    found = {one.method: auroc(one.score(val), one.score(corrupted)) for one in candidates}
-    best = max(candidates, key=lambda one: found[one.method])
+        candidates += _mahalanobis(train, indicators)
+    separation = [auroc(one.score(val), one.score(corrupted)) for one in candidates]
+    best = candidates[int(np.argmax(separation))]
     quantiles = np.quantile(best.score(val), QUANTILES)
+    found: dict[str, float] = {}
+    for one, value in zip(candidates, separation, strict=True):
+        found[one.method] = max(value, found.get(one.method, 0.0))
     note = ", ".join(f"{method} {value:.3f}" for method, value in found.items())
     return dataclasses.replace(
         best, quantiles=quantiles.astype(np.float32).astype(np.float64)
@@ -58,16 +64,26 @@ def _knn(train: Array, budget: int) -> Reference:
     return _rounded(Reference("knn", points, np.zeros(width), np.eye(width), np.zeros(len(QUANTILES))))
 
 
-def _mahalanobis(train: Array, labels: Array) -> Reference:
-    features = train.astype(np.float64)
-    means = np.array([features[labels == c].mean(axis=0) for c in np.unique(labels)])
-    within = features - means[np.searchsorted(np.unique(labels), labels)]
-    covariance = within.T @ within / len(within)
-    floor = SHRINKAGE * np.trace(covariance) / len(covariance)
-    values, vectors = np.linalg.eigh((1 - SHRINKAGE) * covariance + (floor + 1e-12) * np.eye(len(covariance)))
-    whiten = vectors / np.sqrt(values)
-    centre = features.mean(axis=0)
-    return _rounded(Reference("mahalanobis", (means - centre) @ whiten, centre, whiten, np.zeros(len(QUANTILES))))
+def _mahalanobis(train: Array, indicators: Array) -> list[Reference]:
+    """Fit the means of the features given the targets, and the covariance of what is left, shrunken more and less.
+
+    The means are linear in the indicators (ridge regression). For classes they are the means of the classes. For labels, the
+    mean of a set is a sum over its labels, so that rare sets have one too; the most frequent sets are kept.
+    """
+    centre = train.mean(axis=0, dtype=np.float64)
+    features = train - centre
+    moments = indicators.T @ indicators + RIDGE * np.eye(indicators.shape[1])
+    coefficients = np.linalg.solve(moments, indicators.T @ features)
+    within = features - indicators @ coefficients
+    values, vectors = np.linalg.eigh(within.T @ within / len(within))
+    different, counts = np.unique(indicators, axis=0, return_counts=True)
+    means = different[np.argsort(-counts, kind="stable")[:MOST_MEANS]] @ coefficients
+    references = []
+    for shrinkage in SHRINKAGES:
+        shrunken = (1 - shrinkage) * np.maximum(values, 0) + shrinkage * values.mean() + 1e-12
+        whiten = vectors / np.sqrt(shrunken)
+        references.append(_rounded(Reference("mahalanobis", means @ whiten, centre, whiten, np.zeros(len(QUANTILES)))))
+    return references
 
 
 def _rounded(reference: Reference) -> Reference:

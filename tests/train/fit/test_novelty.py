@@ -5,22 +5,24 @@ import pytest
 
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.novelty import Reference, References
+from mla_serve.tasks import Labels, Number, Task
 from mla_serve.train.fit.novelty import auroc, fit_reference
 
 
 def features(rows: int, seed: int, shift: float = 0.0, width: int = 12) -> tuple[Array, Array]:
+    """Draw features of three classes, and the indicators of the classes."""
     generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 3, rows)
-    return 4 * np.eye(3, width)[labels] + generator.normal(size=(rows, width)) + shift, labels
+    indicators = np.eye(3)[generator.integers(0, 3, rows)]
+    return 4 * indicators @ np.eye(3, width) + generator.normal(size=(rows, width)) + shift, indicators
 
 
 @pytest.fixture(params=["knn", "mahalanobis"])
 def reference(request: pytest.FixtureRequest) -> Reference:
-    train, labels = features(300, 0)
+    train, indicators = features(300, 0)
     spoiled = features(200, 2)[0]
     # On the sphere a longer vector is no stranger; under the covariance it is.
     spoiled = -spoiled if request.param == "knn" else spoiled * 3
-    fitted, note = fit_reference(train, labels, features(200, 1)[0], spoiled)
+    fitted, note = fit_reference(train, indicators, features(200, 1)[0], spoiled)
     assert "knn 0." in note or "knn 1." in note
     assert fitted.method == request.param
     return fitted
@@ -43,8 +45,8 @@ def test_percentiles_are_those_of_validation(reference: Reference) -> None:
 
 
 def test_what_is_far_away_is_unfamiliar() -> None:
-    train, labels = features(300, 0)
-    fitted, _ = fit_reference(train, labels, features(200, 1)[0], features(200, 2, shift=3)[0])
+    train, indicators = features(300, 0)
+    fitted, _ = fit_reference(train, indicators, features(200, 1)[0], features(200, 2, shift=3)[0])
     assert auroc(fitted.score(features(200, 1)[0]), fitted.score(features(200, 3, shift=3)[0])) > 0.95
 
 
@@ -62,6 +64,37 @@ def test_a_sample_does_not_see_its_batch(reference: Reference) -> None:
     values = features(20, 3)[0]
     alone = np.concatenate([reference.score(values[b : b + 1]) for b in range(20)])
     np.testing.assert_allclose(reference.score(values), alone, rtol=1e-6)
+
+
+def test_classes_have_the_means_of_their_rows() -> None:
+    train, indicators = features(300, 0)
+    fitted, _ = fit_reference(train, indicators, features(200, 1)[0], features(200, 2)[0] * 3)
+    assert fitted.method == "mahalanobis"
+    means = [train[indicators[:, c] > 0].mean(axis=0) for c in (2, 1, 0)]
+    expected = (np.array(means) - fitted.centre) @ fitted.whiten
+    np.testing.assert_allclose(np.sort(fitted.points, axis=0), np.sort(expected, axis=0), atol=1e-3)
+
+
+@pytest.mark.parametrize("task", [Labels(("a", "b", "c")), Number()], ids=["labels", "number"])
+def test_what_is_unfamiliar_is_measured_from_what_the_target_explains(task: Task) -> None:
+    """Features move far with the target and little without it: the small deviation is what is unfamiliar."""
+    generator = np.random.default_rng(0)
+
+    def draw(rows: int) -> tuple[Array, Array]:
+        if isinstance(task, Labels):
+            targets = (generator.random((rows, 3)) < 0.4).astype(np.float32)
+            moved = 8 * targets @ np.eye(3, 12)
+        else:
+            targets = generator.normal(size=rows).astype(np.float32)
+            moved = 8 * targets[:, None] * np.eye(1, 12)
+        return moved + generator.normal(size=(rows, 12)), targets
+
+    (train, targets), (val, _), (fresh, _) = draw(600), draw(300), draw(300)
+    off = np.where(np.arange(12) == 5, 5.0, 0.0)
+    fitted, _ = fit_reference(train, task.indicators(targets), val, val + off)
+    assert fitted.method == "mahalanobis"
+    assert auroc(fitted.score(fresh), fitted.score(fresh + off)) > 0.95
+    assert np.mean(fitted.percentile(fitted.score(fresh)) > 0.99) < 0.04
 
 
 def test_auroc_against_its_definition() -> None:
