@@ -33,7 +33,7 @@ def series() -> Series:
     found = {}
     for family in text_string_to_metric_families(generate_latest().decode()):
         for each in family.samples:
-            found[each.name, tuple(sorted(each.targets.items()))] = each.value
+            found[each.name, tuple(sorted(each.labels.items()))] = each.value
     return found
 
 
