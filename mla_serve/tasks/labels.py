@@ -115,6 +115,7 @@ class Labels(Task):
     def threshold_of_each(self) -> Array:
         """Return the probability from which each label is answered: (C,)."""
         return np.array(self.thresholds) if self.thresholds else np.full(len(self.labels), 0.5)
+
     def uncertainty(self, nats: float) -> float:
         """Divide by C log 2, the entropy where each label is as probable as not."""
         return nats / (max(len(self.labels), 1) * math.log(2))
