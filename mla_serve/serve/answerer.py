@@ -39,13 +39,13 @@ class Answerer:
         self._batching = Batching(functools.partial(_encode, predictor), self.batch_sizes)
         manifest = predictor.bundle.manifest
         self.model = ModelId(manifest.name, manifest.sha256)
-        meters().expect(predictor.names)
+        meters().expect(predictor.names, predictor.task)
 
     def predict(self, sample: Mapping[str, Payload], options: Options, watch: Stopwatch) -> bytes:
-        """Classify one sample."""
+        """Answer one sample."""
         prediction = self.predictor.predict_one(sample, *_arguments(options), self._hooks(watch))
         self._queue_for_metrics([prediction])
-        return orjson.dumps({**vars(prediction), "model": self.model})
+        return orjson.dumps(self._reply(prediction))
 
     def embed(self, sample: Mapping[str, Payload], watch: Stopwatch) -> bytes:
         """Encode one sample."""
@@ -54,7 +54,7 @@ class Answerer:
         return orjson.dumps({"features": lists, "model": self.model})
 
     def predict_batch(self, items: Sequence[Any], options: Options, watch: Stopwatch) -> bytes:
-        """Classify many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
+        """Answer many samples in one run of the graphs; a sample that cannot be used gets its problem instead."""
         arguments = _arguments(options)
         self.predictor.check_options(*arguments)
         decoded = [self._decode_item(item, watch) for item in items]
@@ -63,9 +63,19 @@ class Answerer:
         answers = self.predictor.predict_decoded(good, *arguments, self._hooks(watch))
         self._queue_for_metrics([each for each in answers if isinstance(each, Prediction)])
         rest = iter(answers)
-        results = [_batch_result(item if isinstance(item, Problem) else next(rest)) for item in decoded]
+        results = [self._batch_result(item if isinstance(item, Problem) else next(rest)) for item in decoded]
         watch.lap("fuse")
         return orjson.dumps({"results": results, "model": self.model})
+
+    def _reply(self, prediction: Prediction) -> dict[str, Any]:
+        """Name the model in an answer."""
+        return {**vars(prediction), "model": self.model}
+
+    def _batch_result(self, result: Prediction | NotFinite | Problem) -> dict[str, Any]:
+        """Return what stands in a batch's results: an answer, or the problem of a sample that cannot be used."""
+        if isinstance(result, Prediction):
+            return self._reply(result)
+        return {"problem": (to_problem(result) if isinstance(result, NotFinite) else result).to_dict()}
 
     def _hooks(self, watch: Stopwatch) -> Hooks:
         """Let a request's stopwatch time and stop the predictor, and share runs of graphs with other requests."""
@@ -74,7 +84,7 @@ class Answerer:
     def _queue_for_metrics(self, predictions: Sequence[Prediction]) -> None:
         """Leave predictions to be counted once a second (metrics.py)."""
         for each in predictions:
-            metrics_buffer().add_answer(each.modalities, len(each.missing), len(self.predictor.classes))
+            metrics_buffer().add_answer(each, self.predictor.task)
 
     def _decode_item(self, item: object, watch: Stopwatch) -> dict[str, Array] | Problem:
         watch.check()
@@ -90,13 +100,6 @@ class Answerer:
 def _arguments(options: Options) -> tuple[str, int | None, float | None]:
     """Return the options as the predictor takes them: fusion rule, top_k, coverage."""
     return options.fusion or DEFAULT_RULE, options.top_k, options.coverage
-
-
-def _batch_result(result: Prediction | NotFinite | Problem) -> Prediction | dict[str, Any]:
-    """Return what stands in a batch's results: a prediction, or the problem of a sample that cannot be used."""
-    if isinstance(result, Prediction):
-        return result
-    return {"problem": (to_problem(result) if isinstance(result, NotFinite) else result).to_dict()}
 
 
 def _encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Array:

@@ -24,17 +24,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mla_serve import __version__
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.bundle.results import (
-    PREDICTIONS,
-    ClassPrediction,
-    Embedding,
-    LabelsPrediction,
-    ModelId,
-    NumberPrediction,
-)
+from mla_serve.bundle.results import Embedding
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.serve.answerer import Answerer
-from mla_serve.serve.http import json_body, openapi
+from mla_serve.serve.http import json_body, openapi, replies
 from mla_serve.serve.http.body_limits import BodyLimit, cost_of_body
 from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.http.deadline import Deadline
@@ -44,7 +37,6 @@ from mla_serve.serve.http.pages import Page, all_pages, swagger_files
 from mla_serve.serve.http.read_sample import SampleAndOptions, receive_sample
 from mla_serve.serve.metrics import metrics_buffer
 from mla_serve.serve.problems import (
-    Problem,
     answer_http_error,
     answer_package_error,
     problem_response,
@@ -67,21 +59,6 @@ EXPOSED_HEADERS = (
 )  # that scripts of other origins may read
 
 
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """What stands in a batch's results in the place of a sample that cannot be used."""
-
-    problem: Problem
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchAnswer:
-    """The reply of /predict/batch: one result per sample, in their order."""
-
-    results: list[ClassPrediction | LabelsPrediction | NumberPrediction | Refusal]
-    model: ModelId
-
-
 class Routes:
     """The handlers of the routes: read the request, compute the answer in a thread, send it."""
 
@@ -92,14 +69,14 @@ class Routes:
         """Serve one predictor."""
         self.answerer = Answerer(predictor, settings)
         self.settings = settings
-        self.inputs = predictor.bundle.inputs
+        self.inputs, self.task = predictor.bundle.inputs, predictor.task
         self.description = openapi.model_description(predictor.bundle, settings, predictor.providers)
         largest = max(self.answerer.batch_sizes.values())  # each request of a batch waits in a thread of its own
         self.pool = WorkerPool(THREADS if largest == 1 else THREADS + largest, settings.max_queue)
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
-        """Classify one sample from any non-empty subset of its modalities."""
+        """Answer one sample from any non-empty subset of its modalities."""
         read = await self._read_sample(request, OPTIONS)
         return await self._reply(request, lambda watch: self.answerer.predict(*read(), watch))
 
@@ -123,7 +100,7 @@ class Routes:
         return await self._reply(request, lambda watch: self.answerer.embed(read()[0], watch))
 
     async def predict_batch(self, request: Request) -> Response:
-        """Classify a list of samples; files are base64. One that cannot be used gets a problem in its place."""
+        """Answer a list of samples; files are base64. One that cannot be used gets a problem in its place."""
         query = options_from_query(request.scope["query_string"], OPTIONS)
         kind = json_body.check_content_type(request)
         self.pool.check()
@@ -138,7 +115,7 @@ class Routes:
         return await self._reply(request, answer)
 
     async def model(self) -> Response:
-        """Describe the model: classes, modalities and how to send them, limits, metrics, hashes."""
+        """Describe the model: what it predicts, modalities and how to send them, limits, metrics, hashes."""
         description = dataclasses.replace(self.description, update_refused=self.update_refused)
         return Response(orjson.dumps(description), media_type=JSON)
 
@@ -206,7 +183,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
     app = FastAPI(
         title=f"mla_serve: {manifest.name}",
         version=__version__,
-        description=f"Tells {', '.join(manifest.classes[:20])} apart by any of {', '.join(predictor.names)}.",
+        description=replies.purpose(predictor.bundle),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -214,7 +191,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
     )
     routes = Routes(predictor, settings)
     _add_pages(app, predictor.bundle)
-    _add_api(app, routes, guarded=keys is not None)
+    _add_api(app, routes, predictor.bundle, guarded=keys is not None)
     _allow_head(app)
     return Application(app, routes, _layers(routes, settings, keys))
 
@@ -239,33 +216,30 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     return [*layers, SecurityHeaders]
 
 
-def _add_api(app: FastAPI, routes: Routes, *, guarded: bool) -> None:
+def _add_api(app: FastAPI, routes: Routes, bundle: Bundle, *, guarded: bool) -> None:
     """Add the routes for programs, and write the OpenAPI document with this model's fields."""
-    sample, embed = (openapi.sample_body(routes.inputs, with_options) for with_options in (True, False))
-    batch = openapi.batch_body(routes.inputs, routes.settings.max_batch_items)
-    options = openapi.query_parameters()
+    sample, embed = openapi.sample_body(routes.inputs, routes.task), openapi.sample_body(routes.inputs)
+    batch = openapi.batch_body(routes.inputs, routes.task, routes.settings.max_batch_items)
+    options = openapi.query_parameters(routes.task)
+    answer, answers = replies.answer_type(routes.task), replies.batch_type(routes.task)
     operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
-        (
-            "/predict",
-            routes.predict,
-            PREDICTIONS[routes.answerer.predictor.task.name],
-            {"requestBody": sample, "parameters": options},
-        ),
-        (BATCH_PATH, routes.predict_batch, BatchAnswer, {"requestBody": batch, "parameters": options}),
+        ("/predict", routes.predict, answer, {"requestBody": sample, "parameters": options}),
+        (BATCH_PATH, routes.predict_batch, answers, {"requestBody": batch, "parameters": options}),
         ("/embed", routes.embed, Embedding, {"requestBody": embed}),
         ("/model", routes.model, openapi.ModelDescription, {}),
     ]
-    for path, handler, answer, extra in operations:
+    for path, handler, reply, extra in operations:
         app.add_api_route(
             path,
             handler,
             methods=["POST" if "requestBody" in extra else "GET"],
             operation_id=handler.__name__,
-            response_model=answer,
+            response_model=reply,
             responses=openapi.problem_responses(*(SAMPLE_PROBLEMS if "requestBody" in extra else PROBLEMS)),
             openapi_extra=extra,
         )
     document = app.openapi()
+    replies.complete_document(document, bundle)
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     if guarded:
         document["security"] = [{"key": []}]

@@ -14,11 +14,12 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mla_serve.bundle.results import Opinion
+from mla_serve.bundle.results import ClassPrediction, LabelsPrediction, NumberPrediction, Opinion, Prediction
+from mla_serve.tasks import Number, Task
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -26,13 +27,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("mla_serve")
 FLUSH_S = 1.0
 MOST_NAMED = 10  # modalities; with more, a pattern is named by how many of them a sample has
+MOST_ANSWERS = 100  # classes or labels that are counted by name; the others count together
+NO_LABEL, OTHER_LABEL = "(none)", "(other)"
 MOST_FROM_THE_START = 31  # patterns; up to so many are exported as zero before they occur
 SHARES = (0.02, 0.05, *(tenth / 10 for tenth in range(1, 10)), 0.95, 1.0)
 PERCENTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 1.0)
+DEVIATIONS = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 Stages = Sequence[tuple[str, float]]
 T = TypeVar("T")
+ANSWERED: dict[type[Prediction], Callable[[Any], Sequence[str]]] = {
+    ClassPrediction: lambda prediction: (prediction.label,),
+    LabelsPrediction: lambda prediction: prediction.labels or (NO_LABEL,),
+    NumberPrediction: lambda _: (),
+}
+"""By the class of a reply: the names that it counts under in mla_answers_total."""
 
 
 class Meters:
@@ -77,10 +87,25 @@ class Meters:
             "mla_weight", "Weight of a modality in the fusion, for samples that have it.", by, SHARES
         )
         self.entropy = histogram(
-            "mla_entropy", "Entropy of a modality's own answer, divided by the largest possible.", by, SHARES
+            "mla_entropy",
+            "Entropy of a modality's own answer, divided by the largest possible; of a number, its deviation, divided by that of the training targets.",
+            by,
+            SHARES,
         )
         self.unfamiliarity = histogram(
             "mla_unfamiliarity", "Share of validation inputs that are more familiar than this one.", by, PERCENTILES
+        )
+        self.answer_entropy = histogram("mla_answer_entropy", "As mla_entropy, of the fused answer.", [], SHARES)
+        self.answers: Counter = Counter(
+            "mla_answers",
+            f"Samples by the class or labels that were answered; {MOST_ANSWERS} are counted by name.",
+            ["answer"],
+        )
+        self.value = histogram(
+            "mla_value",
+            "Predicted numbers, in deviations of the training targets from their mean.",
+            ["column"],
+            DEVIATIONS,
         )
         self.batch = histogram("mla_batch_size", "Samples in one run of a modality's graph.", by, SIZES)
         self.request = histogram(
@@ -92,9 +117,13 @@ class Meters:
         self.stage = histogram("mla_stage_seconds", "Seconds that a stage of a request took.", ["stage"], SECONDS)
         self.modalities: set[str] = set()
 
-    def expect(self, names: Sequence[str]) -> None:
-        """Export the series of a model's modalities as zero from the start: a rate needs a first value."""
+    def expect(self, names: Sequence[str], task: Task) -> None:
+        """Export the series of a model's modalities and answers as zero from the start: a rate needs a first value."""
         self.modalities.update(names)
+        for answer in named_answers(task):
+            self.answers.labels(answer)
+        if isinstance(task, Number):
+            self.value.labels(task.column)
         for full in ("queue", "bytes"):
             self.refused.labels(full)
         self.problems.labels("internal-error", "")
@@ -125,7 +154,7 @@ class MetricsBuffer:
     def __init__(self) -> None:
         """Start empty."""
         self.observe: Callable[[Histogram, Sequence[float]], None] = observe_each
-        self._answers: collections.deque[tuple[Mapping[str, Opinion], int, int]] = collections.deque()
+        self._answers: collections.deque[tuple[Prediction, Task]] = collections.deque()
         self._stages: collections.deque[Stages] = collections.deque()
         self._runs: collections.deque[tuple[str, float]] = collections.deque()
         self._requests: collections.deque[tuple[str, int, float]] = collections.deque()
@@ -134,9 +163,9 @@ class MetricsBuffer:
         """Add a finished request. Args: endpoint, a path that exists, or one name for all others."""
         self._requests.append((endpoint, status, seconds))
 
-    def add_answer(self, opinions: Mapping[str, Opinion], missing: int, classes: int) -> None:
-        """Add the modalities' own answers to one sample, the number of missing modalities and the number of classes."""
-        self._answers.append((opinions, missing, classes))
+    def add_answer(self, prediction: Prediction, task: Task) -> None:
+        """Add the answer to one sample."""
+        self._answers.append((prediction, task))
 
     def add_stages(self, stages: Stages) -> None:
         """Add the stages of one request: name, seconds."""
@@ -155,16 +184,31 @@ class MetricsBuffer:
         self._write(meters().stage, stages)
         self._write(meters().batch, [((name,), size) for name, size in _take_all(self._runs)])
 
-    def _write_answers(self, answers: Sequence[tuple[Mapping[str, Opinion], int, int]]) -> None:
-        patterns = collections.Counter((tuple(opinions), missing) for opinions, missing, _ in answers)
+    def _write_answers(self, answers: Sequence[tuple[Prediction, Task]]) -> None:
+        patterns = collections.Counter((tuple(each.modalities), len(each.missing)) for each, _ in answers)
         for (present, missing), count in patterns.items():
             meters().samples.labels(pattern(present, len(present) + missing)).inc(count)
-        each = [(name, opinion, classes) for opinions, _, classes in answers for name, opinion in opinions.items()]
-        self._write(meters().weight, [((name,), opinion.weight) for name, opinion, _ in each])
-        shares = [((name,), opinion.entropy / math.log(max(classes, 2))) for name, opinion, classes in each]
+        self._write(meters().answer_entropy, [((), task.uncertainty(each.entropy)) for each, task in answers])
+        self._write_opinions([(*item, task) for each, task in answers for item in each.modalities.items()])
+        for name, count in collections.Counter(
+            name if name in named_answers(task) or name == NO_LABEL else OTHER_LABEL
+            for each, task in answers
+            for name in ANSWERED[type(each)](each)
+        ).items():
+            meters().answers.labels(name).inc(count)
+        values = [
+            ((task.column,), float(task.encode([each.value])[0]))
+            for each, task in answers
+            if isinstance(each, NumberPrediction) and isinstance(task, Number)
+        ]
+        self._write(meters().value, values)
+
+    def _write_opinions(self, opinions: Sequence[tuple[str, Opinion, Task]]) -> None:
+        self._write(meters().weight, [((name,), opinion.weight) for name, opinion, _ in opinions])
+        shares = [((name,), task.uncertainty(opinion.entropy)) for name, opinion, task in opinions]
         self._write(meters().entropy, shares)
-        known = [((name,), opinion.unfamiliarity) for name, opinion, _ in each if opinion.unfamiliarity is not None]
-        self._write(meters().unfamiliarity, known)
+        known = [((name,), opinion.unfamiliarity) for name, opinion, _ in opinions]
+        self._write(meters().unfamiliarity, [(name, share) for name, share in known if share is not None])
 
     def _write(self, histogram: Histogram, values: Sequence[tuple[tuple[str, ...], float]]) -> None:
         """Write (labels, value) pairs. NaN and infinity belong to no bucket, and would make the sum useless."""
@@ -173,7 +217,7 @@ class MetricsBuffer:
             if math.isfinite(value):
                 by_labels[labels].append(value)
         for labels, group in by_labels.items():
-            self.observe(histogram.labels(*labels), group)
+            self.observe(histogram.labels(*labels) if labels else histogram, group)
 
 
 def observe_each(histogram: Histogram, values: Sequence[float]) -> None:
@@ -200,6 +244,12 @@ async def flush_forever(waiting: Callable[[], int]) -> None:
             await asyncio.to_thread(metrics_buffer().flush)
         except Exception as error:
             log.error("the metrics of the last second are lost: %s", type(error).__name__)
+
+
+@functools.lru_cache(maxsize=8)
+def named_answers(task: Task) -> frozenset[str]:
+    """Return the classes or labels of a model that are counted by name."""
+    return frozenset(task.names[:MOST_ANSWERS])
 
 
 def pattern(present: Sequence[str], total: int) -> str:

@@ -204,6 +204,13 @@ class Task(abc.ABC):
         return nats
 
     @abc.abstractmethod
+    def uncertainty(self, nats: float) -> float:
+        """Return the entropy of an answer or opinion as a share of that of one that says nothing: 0 is sure, 1 undecided.
+
+        For a number, the share of the training targets' deviation that is left; above 1 where an opinion knows less.
+        """
+
+    @abc.abstractmethod
     def parameters_of(self, answers: Array) -> Array:
         """Return the natural parameters of answers: (..., A) -> (..., G, P)."""
 

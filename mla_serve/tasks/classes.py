@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -113,6 +114,10 @@ class Classes(Task):
         rows, answered = np.arange(len(answers)), answers.argmax(axis=-1)
         difference: Array = answers[rows, answered] - without[rows, answered]
         return difference
+
+    def uncertainty(self, nats: float) -> float:
+        """Divide by log C, the entropy of equal probabilities."""
+        return nats / math.log(max(len(self.classes), 2))
 
     def plain(self, answers: Array) -> Array:
         """Return probabilities."""

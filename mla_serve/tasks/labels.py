@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -114,6 +115,10 @@ class Labels(Task):
     def threshold_of_each(self) -> Array:
         """Return the probability from which each label is answered: (C,)."""
         return np.array(self.thresholds) if self.thresholds else np.full(len(self.labels), 0.5)
+
+    def uncertainty(self, nats: float) -> float:
+        """Divide by C log 2, the entropy where each label is as probable as not."""
+        return nats / (max(len(self.labels), 1) * math.log(2))
 
     def plain(self, answers: Array) -> Array:
         """Return probabilities."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ class Number(Task):
 
     column: what it is called; unit: such as EUR; log: whether its logarithm is what is Gaussian.
     mean, deviation: of the (transformed) training targets. decimals: of an answer that is shown to people.
+    low, high: the range of the training targets, in the user's unit; None where it is not known.
     """
 
     column: str = ""
@@ -34,6 +36,8 @@ class Number(Task):
     mean: float = 0.0
     deviation: float = 1.0
     decimals: int = 2
+    low: float | None = None
+    high: float | None = None
 
     name: ClassVar[str] = "number"
     main_scores: ClassVar[tuple[str, ...]] = ("r2", "mae")
@@ -106,6 +110,10 @@ class Number(Task):
     def support(self, answers: Array, without: Array) -> Array:
         """Return how far the value moves, in the user's unit: positive where it is higher than without it."""
         return self.value(answers) - self.value(without)
+
+    def uncertainty(self, nats: float) -> float:
+        """Return the deviation of the standardised target, whose training values have a deviation of 1."""
+        return math.exp(nats - 0.5 * (LOG_2_PI + 1))
 
     def plain(self, answers: Array) -> Array:
         """Return mean and deviation of the standardised target."""

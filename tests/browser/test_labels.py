@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.browser.targets import LISTED, install
 
 from tests.browser.harness import open_page
+from tests.browser.labels import LISTED, install
 from tests.browser.test_playground import png
 
 PATIENCE_MS = 20_000

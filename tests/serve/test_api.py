@@ -429,7 +429,7 @@ def test_embed_returns_each_encoders_features(
 
 def test_model_describes_every_modality(client: TestClient, predictor: Predictor) -> None:
     model = client.get("/model").json()
-    assert model["classes"] == predictor.classes
+    assert (model["task"], model["classes"]) == ("classes", list(predictor.classes))
     assert {name: each["kind"] for name, each in model["modalities"].items()} == {
         "image": "image",
         "audio": "audio",
@@ -697,7 +697,7 @@ def test_the_predictor_is_proved_right_before_it_serves(
     bundle_copy: Path, change_manifest: Callable[..., None]
 ) -> None:
     def edit(manifest: dict[str, Any]) -> None:
-        manifest["golden"][0]["probabilities"] = [1.0, 0.0, 0.0]
+        manifest["golden"][0]["answer"] = [1.0, 0.0, 0.0]
 
     change_manifest(bundle_copy, edit)
     assert Bundle.load(bundle_copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -15,12 +16,30 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.bundle.results import Opinion
+from mla_serve.bundle.results import (
+    ClassOpinion,
+    ClassPrediction,
+    LabelsPrediction,
+    NumberOpinion,
+    NumberPrediction,
+    Prediction,
+)
 from mla_serve.inputs import Payload
 from mla_serve.serve import metrics
 from mla_serve.serve.api import create_app
-from mla_serve.serve.metrics import flush_forever, forget_dead_workers, meters, metrics_buffer, pattern
+from mla_serve.serve.metrics import (
+    MOST_ANSWERS,
+    NO_LABEL,
+    OTHER_LABEL,
+    flush_forever,
+    forget_dead_workers,
+    meters,
+    metrics_buffer,
+    named_answers,
+    pattern,
+)
 from mla_serve.serve.settings import Settings
+from mla_serve.tasks import Classes, Labels, Number, Task
 
 Series = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -33,7 +52,7 @@ def series() -> Series:
     found = {}
     for family in text_string_to_metric_families(generate_latest().decode()):
         for each in family.samples:
-            found[each.name, tuple(sorted(each.targets.items()))] = each.value
+            found[each.name, tuple(sorted(each.labels.items()))] = each.value
     return found
 
 
@@ -122,11 +141,67 @@ def test_patterns_of_many_modalities_are_named_by_number() -> None:
 def test_a_number_that_is_not_finite_is_not_observed() -> None:
     growth = Growth()
     for weight in (0.5, float("nan"), float("inf")):
-        opinion = Opinion(weight, 0.0, 0.0, "a", 1.0)
-        metrics_buffer().add_answer({"text": opinion}, 0, 2)
+        opinion = ClassOpinion(weight, 0.0, 0.0, "a", 1.0)
+        answer = ClassPrediction("a", 1.0, [], 0.0, "calibrated", {"text": opinion}, [])
+        metrics_buffer().add_answer(answer, Classes(("a", "b")))
     assert growth("mla_weight_count", modality="text") == 1
     assert growth("mla_weight_sum", modality="text") == 0.5
     assert growth("mla_entropy_count", modality="text") == 3
+
+
+def counted(task: Task, *predictions: Prediction) -> Growth:
+    growth = Growth()
+    for each in predictions:
+        metrics_buffer().add_answer(each, task)
+    return growth
+
+
+def test_the_classes_that_are_answered_are_counted_by_name() -> None:
+    task = Classes(tuple(f"class {at}" for at in range(MOST_ANSWERS + 20)))
+    growth = counted(
+        task,
+        *(
+            ClassPrediction(label, 1.0, [], math.log(len(task.names)), "calibrated", {}, ["text"])
+            for label in (task.names[0], task.names[0], *task.names[-20:])
+        ),
+    )
+    assert growth("mla_answers_total", answer="class 0") == 2
+    assert growth("mla_answers_total", answer=OTHER_LABEL) == 20
+    assert growth("mla_answer_entropy_count") == 22
+    assert growth("mla_answer_entropy_sum") == pytest.approx(22)  # each as undecided as can be
+
+
+def test_each_label_that_is_answered_is_counted_and_none_too() -> None:
+    task = Labels(("drama", "crime"))
+    entropies = ([], 0.0), (["drama"], math.log(2)), (["crime", "drama"], 2 * math.log(2))
+    growth = counted(task, *(LabelsPrediction(own, [], nats, "calibrated", {}, ["text"]) for own, nats in entropies))
+    for answer, count in (("drama", 2), ("crime", 1), (NO_LABEL, 1), (OTHER_LABEL, 0)):
+        assert growth("mla_answers_total", answer=answer) == count
+    assert growth("mla_answer_entropy_sum") == pytest.approx(1.5)
+
+
+def test_numbers_are_counted_by_how_far_they_are_from_the_training_values() -> None:
+    task = Number("price", "EUR", log=True, mean=3.0, deviation=2.0)
+    values = (math.exp(3.0), math.exp(3.0 + 2 * 1.2), math.exp(3.0 - 2 * 5))
+    opinion = NumberOpinion(0.5, 0.0, 0.5 * math.log(2 * math.pi * math.e * 0.25), 1.0, 1.0)
+    growth = counted(task, *(NumberPrediction(v, "EUR", 1.0, 0.0, "calibrated", {"text": opinion}, []) for v in values))
+    assert growth("mla_value_count", column="price") == 3
+    for bound, count in (("-4.0", 1), ("-0.5", 1), ("0.0", 2), ("1.0", 2), ("1.5", 3)):
+        assert growth("mla_value_bucket", column="price", le=bound) == count
+    assert growth("mla_entropy_sum", modality="text") == pytest.approx(1.5)  # half of the training deviation is left
+    assert not [name for (_, labels), grown in series().items() for _, name in labels if name == "EUR" and grown]
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        (Classes(("a", "b")), {"a", "b"}),
+        (Number("price"), set()),
+        (Labels(tuple(f"l{at}" for at in range(500))), {f"l{at}" for at in range(MOST_ANSWERS)}),
+    ],
+)
+def test_the_names_of_answers_are_bounded(task: Task, names: set[str]) -> None:
+    assert named_answers(task) == names
 
 
 def test_the_length_of_the_queue_is_exported() -> None:

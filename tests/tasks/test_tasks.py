@@ -176,3 +176,22 @@ def test_a_number_is_restored_in_its_unit() -> None:
 def test_names_that_are_no_names_are_refused(make: Callable[[], Task]) -> None:
     with pytest.raises(ValueError, match=r"expected|thresholds"):
         make()
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_uncertainty_rises_with_the_entropy_to_1_where_nothing_is_said(name: str, seed: int) -> None:
+    task, generator = EXAMPLES[name], np.random.default_rng(seed)
+    said = task.answer_entropy(task.answers(task.natural(opinions(task, generator, (20,)))))
+    shares = [task.uncertainty(nats) for nats in np.sort(said)]
+    assert shares == sorted(shares)
+    assert shares[0] >= 0
+    if name != "number":  # of a number, an opinion may know less than the training targets say
+        assert shares[-1] <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("classes", [0, 0, 0]), ("labels", [0, 0, 0, 0]), ("number", [0, 0])])
+def test_what_says_nothing_has_an_uncertainty_of_1(name: str, outputs: list[float]) -> None:
+    task = EXAMPLES[name]
+    nothing = task.answers(task.natural(np.array(outputs, dtype=np.float64)))
+    assert task.uncertainty(float(task.answer_entropy(nothing))) == pytest.approx(1)

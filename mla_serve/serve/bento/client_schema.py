@@ -14,15 +14,14 @@ from typing import Any
 from mla_serve.inputs import Input
 from mla_serve.serve.http import openapi
 from mla_serve.serve.http.content_type import JSON
+from mla_serve.tasks import Task
 
 
-def client_routes(inputs: Mapping[str, Input]) -> list[dict[str, Any]]:
-    """Describe /predict and /embed for BentoML's clients. Args: inputs, the modalities of the model; empty before it is open."""
-    if not inputs:
-        return []
+def client_routes(inputs: Mapping[str, Input], task: Task) -> list[dict[str, Any]]:
+    """Describe /predict and /embed for BentoML's clients. Args: inputs, the modalities of the model."""
     return [
-        _route("predict", "Classify one sample.", openapi.sample_body(inputs, with_options=True)),
-        _route("embed", "Return the features of each modality.", openapi.sample_body(inputs, with_options=False)),
+        _route("predict", "Answer one sample.", openapi.sample_body(inputs, task)),
+        _route("embed", "Return the features of each modality.", openapi.sample_body(inputs)),
     ]
 
 

@@ -14,13 +14,15 @@ from mla_serve import __version__
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import WHEELS
-from mla_serve.fusion.rules import DEFAULT_RULE, RULES
+from mla_serve.fusion.rules import DEFAULT_RULE, rules_for
 from mla_serve.inputs import Column, ColumnsInput, Input
 from mla_serve.inputs.base import SentAs
 from mla_serve.inputs.columns import DAY, EPOCH, ColumnType
+from mla_serve.serve.http import replies
 from mla_serve.serve.http.content_type import JSON, MULTIPART
 from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
+from mla_serve.tasks import Task
 
 NOT_BLANK = r"\S"
 EXAMPLE_COLUMNS, EXAMPLE_VALUES = 3, 5
@@ -93,12 +95,17 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """The reply of GET /model. update_refused: why a newer bundle is not served."""
+    """The reply of GET /model.
+
+    task: what is predicted, classes, labels or number; the field of that name describes it.
+    coverage: the highest coverage that the validation rows allow: {fusion rule: {pattern: coverage}}.
+    update_refused: why a newer bundle is not served.
+    """
 
     name: str
     sha256: str
     created: str
-    classes: list[str]
+    task: str
     modalities: dict[str, ModalityDescription]
     fusion: FusionDescription
     coverage: dict[str, dict[str, float]]
@@ -108,6 +115,9 @@ class ModelDescription:
     versions: Versions
     providers: list[str]
     limits: Limits
+    classes: list[str] = dataclasses.field(default_factory=list)
+    labels: list[replies.LabelDescription] = dataclasses.field(default_factory=list)
+    number: replies.NumberDescription | None = None
     update_refused: dict[str, str] | None = None
 
 
@@ -118,9 +128,8 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         name=manifest.name,
         sha256=manifest.sha256,
         created=manifest.created,
-        classes=manifest.classes,
         modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
-        fusion=FusionDescription(DEFAULT_RULE, list(RULES), manifest.fusion.model_dump()),
+        fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.task)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),
         metrics=manifest.metrics,
         golden_samples=len(manifest.golden),
@@ -134,6 +143,7 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
             settings.max_batch_items,
             settings.request_timeout_s,
         ),
+        **replies.target_fields(bundle.task),
     )
 
 
@@ -181,14 +191,16 @@ def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
     )
 
 
-def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, Any]:
+def sample_body(inputs: Mapping[str, Input], task: Task | None = None) -> dict[str, Any]:
     """Return the OpenAPI request body of one sample, as a form or as JSON.
+
+    Args: task, for the options of an answer; None for a body without options.
 
     Two facts are left out because they break generated clients. That at least one modality is needed: generators make
     classes without fields of `anyOf`. That a body is required: openapi-python-client 0.29 then writes modules that cannot
     be imported (its issue 1451).
     """
-    options = option_schemas() if with_options else {}
+    options = option_schemas(task) if task else {}
     form = {name: _form_field(name, reader) for name, reader in inputs.items()}
     values = {name: _json_field(reader) for name, reader in inputs.items()}
     return {
@@ -199,19 +211,19 @@ def sample_body(inputs: Mapping[str, Input], with_options: bool) -> dict[str, An
     }
 
 
-def batch_body(inputs: Mapping[str, Input], max_items: int) -> dict[str, Any]:
+def batch_body(inputs: Mapping[str, Input], task: Task, max_items: int) -> dict[str, Any]:
     """Return the OpenAPI request body of a JSON batch."""
     item = _object("BatchSample", {name: _json_field(reader) for name, reader in inputs.items()})
     samples = {"type": "array", "items": item, "minItems": 1, "maxItems": max_items}
-    schema = _object("Batch", {"samples": samples} | option_schemas()) | {"required": ["samples"]}
+    schema = _object("Batch", {"samples": samples} | option_schemas(task)) | {"required": ["samples"]}
     return {"required": True, "content": {JSON: {"schema": schema}}}
 
 
-def query_parameters() -> list[dict[str, Any]]:
+def query_parameters(task: Task) -> list[dict[str, Any]]:
     """Return the options as OpenAPI parameters of the URL."""
     return [
         {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
-        for name, schema in option_schemas().items()
+        for name, schema in option_schemas(task).items()
     ]
 
 
@@ -294,23 +306,23 @@ def _description(reader: Input) -> str:
     return f"{reader.kind}.{formats} {(reader.__doc__ or '').splitlines()[0]}"
 
 
-def option_schemas() -> dict[str, Any]:
+def option_schemas(task: Task) -> dict[str, Any]:
     """Return the OpenAPI schema of each option."""
     return {
         "top_k": {
             "type": "integer",
             "minimum": 1,
-            "description": f"How many labels to list; {DEFAULT_TOP_K} when left out.",
+            "description": f"How many labels to list; {DEFAULT_TOP_K} when left out. A number has none.",
         },
         "fusion": {
             "type": "string",
-            "enum": list(RULES),
+            "enum": list(rules_for(task)),
             "description": f"The fusion rule; {DEFAULT_RULE} when left out.",
         },
         "coverage": {
             "type": "number",
             "exclusiveMinimum": 0,
             "exclusiveMaximum": 1,
-            "description": "How often prediction_set shall hold the true label, such as 0.9; no set when left out.",
+            "description": replies.coverage_option(task),
         },
     }

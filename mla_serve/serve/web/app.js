@@ -12,6 +12,12 @@ const DEBOUNCE_MS = 15;
 const LONGEST_DEBOUNCE_MS = 90; // also while a line is being drawn or a slider moved
 const TRIES = 10;
 const VERBS = { image: "show a picture", audio: "speak", file: "choose a file", text: "type", numbers: "enter numbers", cells: "fill in columns" };
+// By task: what the model does.
+const PURPOSES = {
+  classes: ({ classes }) => ["tells ", ...named(classes, "classes"), " apart"],
+  labels: ({ labels }) => ["finds which of ", ...named(labels.map(each => each.label), "labels"), " apply"],
+  number: ({ number }) => ["estimates ", el("bdi", {}, number.column || "a number"), number.unit ? ` in ${number.unit}` : ""],
+};
 const place = id => document.getElementById(id);
 
 async function start() {
@@ -34,14 +40,15 @@ function introduce(model) {
   const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : (VERBS[modality.kind] ?? VERBS[modality.sent_as]))))];
   const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
   const several = Object.keys(model.modalities).length > 1;
-  const says = several ? " apart, says how sure it is, and how much each input counted." : " apart and says how sure it is.";
-  place("lede").replaceChildren(`${title(ways)}${several ? ", in any combination" : ""}. The model tells `, ...classesIn(model.classes), says);
+  const says = several ? "says how sure it is, and how much each input counted." : "says how sure it is.";
+  place("lede").replaceChildren(`${title(ways)}${several ? ", in any combination" : ""}. The model `, ...PURPOSES[model.task](model), `${several ? ", " : " and "}${says}`);
 }
 
-function classesIn(classes) {
-  const [few, names] = [classes.length <= 12, classes.slice(0, classes.length <= 12 ? 12 : 6).map(each => el("bdi", {}, each))];
-  const parted = names.flatMap((name, i) => [i === 0 ? "" : few && i === names.length - 1 ? " and " : ", ", name]);
-  return few ? parted : [`${classes.length.toLocaleString("en")} classes (`, ...parted, ", …)"];
+function named(names, what) {
+  const few = names.length <= 12;
+  const shown = names.slice(0, few ? 12 : 6).map(each => el("bdi", {}, each));
+  const parted = shown.flatMap((name, i) => [i === 0 ? "" : few && i === shown.length - 1 ? " and " : ", ", name]);
+  return few ? parted : [`${names.length.toLocaleString("en")} ${what} (`, ...parted, ", …)"];
 }
 
 /** Make the function that sends a request; a newer request cancels the one before. */

@@ -4,6 +4,9 @@ import { key } from "./ask.js";
 import { button, el } from "./dom.js";
 
 const NUMBER = /^[-+]?(0|[1-9]\d*|\d*\.\d+|\d+\.)(e[-+]?\d+)?$/i; // as Python writes them, too
+// By task: what the program prints of an answer.
+const PRINTED = { classes: "answer.label, answer.probability", labels: "answer.labels", number: "answer.value, answer.unit" };
+const PROMISED = { classes: "answer.prediction_set", labels: "answer.prediction_set", number: "answer.interval" };
 const LONGEST_LINE = 60; // characters of a dict; a longer one gets a line for each member
 // Python's keywords, which cannot name an argument
 const KEYWORDS = new Set("and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield".split(" "));
@@ -67,7 +70,7 @@ export function python(parts, options, model) {
 with Client(${JSON.stringify(base)}${allowed}) as client:
     answer = client.predict(${[...given, ...chosen].join(", ")})
 
-print(answer.label, answer.probability)`;
+print(${[PRINTED[model.task], ...("coverage" in options ? [PROMISED[model.task]] : [])].join(", ")})`;
 }
 
 /** Name a modality's file after the modality, since two modalities may have files of the same name. */

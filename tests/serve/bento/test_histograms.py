@@ -18,7 +18,7 @@ def make() -> Histogram:
 
 
 def samples(histogram: Histogram) -> list[tuple[str, float]]:
-    return [(f"{each.name}{each.targets}", each.value) for metric in histogram.collect() for each in metric.samples]
+    return [(f"{each.name}{each.labels}", each.value) for metric in histogram.collect() for each in metric.samples]
 
 
 @given(st.lists(st.sampled_from([*BOUNDS, -1.0, 0.25, 1.5, 7.0]), min_size=1, max_size=30))

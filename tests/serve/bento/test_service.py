@@ -279,7 +279,7 @@ def test_a_bundle_that_answers_otherwise_here_is_refused_at_start(
     tmp_path: Path, bundle_copy: Path, change_manifest: Callable[..., None]
 ) -> None:
     def edit(manifest: dict[str, Any]) -> None:
-        manifest["golden"][1]["probabilities"] = [0.0, 0.0, 1.0]
+        manifest["golden"][1]["answer"] = [0.0, 0.0, 1.0]
 
     change_manifest(bundle_copy, edit)
     assert "golden samples differ" in refusal(tmp_path / "run", MLA_MODEL=str(bundle_copy))

@@ -187,7 +187,7 @@ def gauge() -> float:
 
 def test_a_bundle_that_answers_otherwise_here_is_refused(place: Place, change_manifest: Callable[..., None]) -> None:
     def edit(manifest: dict[str, Any]) -> None:
-        manifest["golden"][0]["probabilities"] = [1.0, 0.0, 0.0]
+        manifest["golden"][0]["answer"] = [1.0, 0.0, 0.0]
 
     change_manifest(place.bundles[1], edit)
     place.point(place.bundles[1])

@@ -1,0 +1,38 @@
+// Bars of probabilities, one line for each name, the most probable first.
+
+import { breakable, el, percent } from "./dom.js";
+
+/** Make a list of bars. Returns {element, show(rows, rest)}: rows of {name, share, best, inSet, threshold}; rest, a text or "". */
+export function barList() {
+  const list = el("ol", { class: "bars", "aria-label": "Probabilities" });
+  const note = el("p", { class: "rest hint" });
+  const rows = [];
+
+  function show(shares, rest) {
+    while (rows.length < shares.length) rows.push(bar());
+    list.replaceChildren(...rows.slice(0, shares.length).map(({ row }) => row));
+    shares.forEach((each, i) => fill(rows[i], each));
+    note.hidden = !rest;
+    note.textContent = rest;
+  }
+  return { element: el("div", { class: "distribution" }, list, note), show };
+}
+
+function bar() {
+  const [name, filled, value] = [el("span", { class: "name", dir: "auto" }), el("span", { class: "fill" }), el("span", { class: "value" })];
+  const mark = el("span", { class: "threshold", hidden: true });
+  const scale = el("span", { class: "scale", "aria-hidden": "true" }, el("span", { class: "track" }, filled), mark);
+  return { row: el("li", {}, name, scale, value), name, filled, value, mark };
+}
+
+function fill(parts, { name, share, best, inSet, threshold }) {
+  parts.name.replaceChildren(...breakable(name));
+  parts.value.textContent = percent(share);
+  parts.filled.style.width = `${100 * share}%`;
+  parts.row.classList.toggle("best", Boolean(best));
+  parts.row.classList.toggle("in-set", Boolean(inSet));
+  parts.mark.hidden = threshold === undefined;
+  if (threshold === undefined) return;
+  parts.mark.style.left = `${100 * threshold}%`;
+  parts.row.title = `Answered from ${percent(threshold)}`;
+}

@@ -1,0 +1,55 @@
+// The answer of a model of labels: those that apply, and the probability of each beside its threshold.
+
+import { barList } from "./bars.js";
+import { breakable, el, percent } from "./dom.js";
+import { certainty, listed, nats } from "./words.js";
+
+const PERHAPS_SHOWN = 10; // labels that the prediction set adds to those answered
+
+/** Make the view of answers that are any number of labels. */
+export function labelsView({ labels }) {
+  const tags = el("ul", { class: "tags", "aria-label": "Labels" });
+  const verdict = el("p", { class: "verdict" });
+  const bars = barList();
+
+  function empty(title, advice) {
+    tags.replaceChildren(el("li", { class: "none" }, title));
+    verdict.textContent = advice;
+  }
+  function show(answer) {
+    const answered = new Set(answer.labels);
+    const perhaps = (answer.prediction_set?.labels ?? []).filter(each => !answered.has(each));
+    const more = perhaps.length - PERHAPS_SHOWN;
+    tags.replaceChildren(
+      ...(answer.labels.length ? answer.labels.map(each => tag(each, "answered")) : [el("li", { class: "none" }, "No label")]),
+      ...perhaps.slice(0, PERHAPS_SHOWN).map(each => tag(each, "perhaps")),
+      ...(more > 0 ? [el("li", { class: "none few" }, `and ${more.toLocaleString("en")} more`)] : []),
+    );
+    const share = answer.entropy / (labels.length * Math.LN2);
+    const count = `${answer.labels.length} of ${labels.length.toLocaleString("en")} labels`;
+    verdict.replaceChildren(
+      perhaps.length ? `${count}, perhaps ${perhaps.length.toLocaleString("en")} more. ` : `${count}. `,
+      el("span", { class: "whole" }, `${certainty(share)} · entropy ${answer.entropy.toFixed(2)}`),
+    );
+    const inSet = new Set(answer.prediction_set?.labels);
+    const rows = answer.probabilities.map(each => ({ name: each.label, share: each.probability, best: each.answered, inSet: inSet.has(each.label), threshold: each.threshold }));
+    const others = labels.length - rows.length;
+    bars.show(rows, others > 0 ? `${others.toLocaleString("en")} more, less probable` : "");
+  }
+  return {
+    headline: [el("div", {}, tags, verdict)],
+    body: bars.element,
+    empty,
+    show,
+    promise: "Prediction set",
+    promised: ({ prediction_set: set }) => set && (set.labels.length ? listed(set.labels) : ["no label"]),
+    says: own => (own.labels.length ? listed(own.labels.map(each => each.label), own.labels.map(each => percent(each.probability))) : [el("strong", {}, "no label")]),
+    counts: own => [["entropy", own.entropy.toFixed(2), "How undecided it is alone, in nats"], ["influence", nats(own.influence), "What the answer owes to it, in nats"]],
+    short: answer => [answer.labels.join(", ") || "No label", `${answer.labels.length} of ${labels.length.toLocaleString("en")}`],
+  };
+}
+
+function tag(label, how) {
+  const said = how === "perhaps" && el("span", { class: "unseen" }, "perhaps ");
+  return el("li", { class: how, dir: "auto", title: how === "perhaps" ? "In the prediction set, below its threshold" : "At or above its threshold" }, said, ...breakable(label));
+}
