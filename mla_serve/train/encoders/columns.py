@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mla_serve.inputs import Cell, Column, ColumnsInput
-from mla_serve.inputs.columns import DAY, EPOCH, LARGEST, ColumnType, is_missing_cell
+from mla_serve.inputs.columns import DAY, EPOCH, ColumnType, is_missing_cell
+from mla_serve.inputs.corruptions import LARGEST
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.encoders.base import Encoder
 from mla_serve.train.encoders.cells import Categories, CellDropout, Numbers
