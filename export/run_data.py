@@ -80,7 +80,7 @@ def split_again(facts: Mapping[str, Any], table: Table, names: Collection[str]) 
     if held_out is None and val:
         return train, val
     if held_out is None:  # a run of an older version
-        held = split_validation(train, VALIDATION_FRACTION, facts["config"]["seed"])
+        held = split_validation(train, VALIDATION_FRACTION, facts["config"]["seed"], table.task)
         return held[0], held[1]
     chosen = set(held_out)
     return [row for row in train if row.id not in chosen], [row for row in train if row.id in chosen]

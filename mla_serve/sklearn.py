@@ -24,7 +24,7 @@ from mla_serve.python.fit import fit
 from mla_serve.python.given import is_frame
 from mla_serve.table import cells
 from mla_serve.table.declaration import STANDARD_KINDS
-from mla_serve.table.labels import read_label
+from mla_serve.table.label_forms import name_of_class
 
 LARGEST_SEED = 2**31 - 1
 ROLE_NAMES = ("split", "id", "present")
@@ -175,7 +175,7 @@ def _names_of(classes: Array) -> list[str]:
     """Name the classes of a bundle: texts and whole numbers as they are, where they stay apart as names; else by number."""
     names = [str(value).strip() for value in classes.tolist()]
     plain = all(isinstance(value, str | int) and not isinstance(value, bool) for value in classes.tolist())
-    kept = all(not cells.is_missing(name) and read_label(name) == name for name in names)
+    kept = all(not cells.is_missing(name) and name_of_class(name) == name for name in names)
     return names if plain and kept and len({*names}) == len(names) else [f"class {n}" for n in range(len(names))]
 
 

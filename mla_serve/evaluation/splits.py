@@ -22,9 +22,9 @@ from mla_serve.inputs import Array, Payload
 from mla_serve.table import Row, Schema, TableOptions, read_payload, read_table
 from mla_serve.table.check_files import describe_undecodable, find_column
 from mla_serve.table.dataset import leave_out
-from mla_serve.table.faults import Faults, Place, abbreviate, join_names
+from mla_serve.table.faults import Faults
+from mla_serve.table.rows import add_unknown_labels
 from mla_serve.table.split_names import split_named
-from mla_serve.tasks import Task
 
 SHOWN_RULES = ("calibrated", "paper", "mean_logit", "undiscounted")
 DRAWS = 20
@@ -87,7 +87,7 @@ def run_split(
 ) -> SplitRun:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
     known = predictor.bundle.manifest.table
-    options = dataclasses.replace(options, schema=Schema.from_dict(known) if known else None)
+    options = dataclasses.replace(options, schema=Schema.from_dict(known) if known else None, trained=predictor.task)
     table = read_table(data, options)
     split = (split_named(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
@@ -108,7 +108,7 @@ def run_rows(
     rows = [own for row in rows if (own := _own_values(row, predictor.names)).values]
     if not rows:
         raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
-    _check_labels(rows, predictor.task, faults)
+    add_unknown_labels(rows, predictor.task, predictor.task.expected_label, faults)
     kept, outputs = _run_graphs(predictor, rows, faults, quiet)
     faults.raise_if_any()
     if not kept:
@@ -173,19 +173,6 @@ def measure_more(predictor: Predictor, split_run: SplitRun, draws: int, rules: S
         "groups": analysis.by_group(predictor.task, answers, targets, groups),
         details.name: {"rule": DEFAULT_RULE, "rows": details.table(predictor.task, answers, targets)},
     }
-
-
-def _check_labels(rows: Sequence[Row], task: Task, faults: Faults) -> None:
-    """Add a fault for each label that the model cannot have, at its first row."""
-    places: dict[str, list[Place]] = {}
-    for row in rows:
-        for label in task.unknown(row.label):
-            places.setdefault(label, []).append(row.place)
-    known = f", which has {join_names(task.names)}" if task.names else ""
-    for label, (first, *others) in places.items():
-        count = f" ({1 + len(others)} rows)" if others else ""
-        message = f"{abbreviate(label)}{count} is {task.expected_label}{known}; correct it"
-        faults.add(first, message, "label", also=others)
 
 
 def _run_graphs(

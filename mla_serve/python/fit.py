@@ -8,7 +8,7 @@ import difflib
 import functools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ DEFAULT_NAME = "model"
 
 def fit(
     data: Any = None,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     *,
     kinds: Mapping[str, str] | None = None,
@@ -47,7 +47,8 @@ def fit(
     Args:
         data: a pandas or pyarrow table, a Hugging Face dataset, a list of dicts, or several of these by split, such as
             {"train": ..., "test": ...}; or the path of a table or folder. Without it, a generated data set is used.
-        label: the column of the classes. Default: a column with a usual name, such as `label` or `category`.
+        label: the column of the labels: classes, lists or sets of labels, or numbers; or several yes/no columns, one of each
+            label. Default: a column with a usual name, such as `label` or `category`.
         out: folder that the bundle is written to. Default: models/NAME.
         kinds: what columns hold, where the inferred kind is wrong, such as {"zip": "category", "note": "ignore"}.
         group: column whose values are kept on one side of a split.
@@ -61,9 +62,11 @@ def fit(
     require_extra("train")
     from mla_serve.train.config import TrainConfig
 
+    if isinstance(label, list | tuple) and label and all(isinstance(name, str) and "," not in name for name in label):
+        label = ",".join(label)
     if label is not None and not isinstance(label, str):
         raise ConfigError(
-            f"label: got a {type(label).__name__}, expected the name of a column; put the labels into the table as a column: "
+            f"label: got a {type(label).__name__}, expected the name of a column, or a list of names without commas; put the labels into the table as a column: "
             "fit(X.assign(label=y), 'label')"
         )
     settings = {"label": label, "kinds": kinds, "group": group, "out": out} | settings

@@ -27,9 +27,11 @@ from mla_serve.python.columns import Columns
 from mla_serve.python.given import Given, read_given
 from mla_serve.python.progress import Screen, log
 from mla_serve.python.tables import NAME
+from mla_serve.python.values import to_cell
 from mla_serve.table import Row, read_payload
 from mla_serve.table.faults import FaultPolicy, Faults, join_names
-from mla_serve.table.labels import read_label
+from mla_serve.table.label_forms import complete_labels
+from mla_serve.table.labels import later_form, split_names
 from mla_serve.table.schema import Schema
 
 BATCH = 64  # samples that run through the graphs together
@@ -215,23 +217,28 @@ class Predictor:
 
     def _labelled_rows(self, given: Given, label: str | None, split: str | None, faults: Faults) -> list[Row]:
         """Read labelled samples into rows; what cannot be read becomes a fault. Raises: DataError without a column of labels."""
-        column = label or self._schema.label or "label"
         samples, rows = list(given.samples), []
         names = given.columns or tuple(dict.fromkeys(name for sample in samples for name in sample))
-        if column not in names:
-            raise DataError(f"no column {column!r}; it has: {join_names(names)}; say which with label='COLUMN'")
-        for number, sample in enumerate(samples, start=1):
+        columns = split_names(label or self._schema.label or "label", names)
+        if lacking := [name for name in columns if name not in names]:
+            raise DataError(f"no column {lacking[0]!r}; it has: {join_names(names)}; say which with label='COLUMN'")
+        cells = [{name: to_cell(name, sample.get(name)) for name in columns} for sample in samples]
+        there = [cell for each in cells if not is_missing(cell := each[columns[0]])]
+        form, column = later_form(self._schema.label_form, columns, there), ", ".join(columns)
+        for number, (sample, own) in enumerate(zip(samples, cells, strict=True), start=1):
             place = (NAME, number)
             if split is not None and str(sample.get("split")) != split:
                 continue
-            if is_missing(sample.get(column)):
+            cell = form.find_cell(own, column)
+            if form.is_missing(cell):
                 faults.add(place, f"no label in the column {column!r}; fill it, or give label='COLUMN'")
                 continue
             found = self._columns.read(sample, faults.folder, of_table=True)
             for modality, fault in found.faults.items():
                 faults.add_value(place, modality, fault)
             with faults.collecting(place, column):
-                rows.append(Row(str(number), read_label(sample[column]), found.values, {}, {}, place))
+                read = complete_labels(form.read(cell), self._graphs.task.names)
+                rows.append(Row(str(number), read, found.values, {}, {}, place))
         return rows
 
     def _answers(

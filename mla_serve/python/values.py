@@ -59,6 +59,8 @@ def to_plain(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
+    if isinstance(value, set | frozenset):
+        return sorted(map(to_plain, value), key=str)
     if isinstance(value, list | tuple):
         return [to_plain(each) for each in value]
     return value

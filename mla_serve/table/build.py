@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mla_serve.table.cells import Value, is_missing
 from mla_serve.table.check_files import check_files
-from mla_serve.table.dataset import Row, Table, describe_lost_classes, leave_out
+from mla_serve.table.dataset import Row, Table, describe_lost_names, leave_out
 from mla_serve.table.declaration import DATASET_JSON, STANDARD_KINDS, Declaration, parse_declaration
 from mla_serve.table.faults import Faults, InvalidValue, abbreviate, format_place, join_names
 from mla_serve.table.formats import Line
@@ -17,14 +17,22 @@ from mla_serve.table.hints import find_leaks, find_shared_values
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import UNSPLIT, Record, check_label_column, describe_renamed_splits, read_records
 from mla_serve.table.roles import COLUMNS, Said, complete_schema, find_schema
-from mla_serve.table.rows import build_row, check_classes, check_ids, check_lengths, check_singles, sort_classes
+from mla_serve.table.rows import (
+    build_row,
+    check_ids,
+    check_labels,
+    check_lengths,
+    check_singles,
+    complete_all,
+    make_task,
+)
 from mla_serve.table.schema import Schema
 from mla_serve.table.split import SHARE, split_rows
 from mla_serve.table.split_names import SPLITS
-from mla_serve.tasks import Classes
+from mla_serve.tasks import Label, Task
 
 FEW_REASONS = 5  # why columns are ignored, in a message
-RARE = 10  # rows of a class from which little can be learned
+RARE = 10  # rows of a class or label from which little can be learned
 
 Built = Sequence[tuple[Record, Row]]
 Splits = Mapping[str, tuple[Row, ...]]
@@ -60,13 +68,25 @@ def table_from_lines(
     built = _build(lines, modalities, folder, faults)
     rows = leave_out((row for _, row in built), faults)
     splits, schema, said = _split(rows, {record.place: record for record, _ in built}, lines, fingerprint)
-    classes = _classes(splits, folder, options)
+    task = _find_task(splits, schema, folder, options)
     hints = find_leaks(splits, modalities)
     if schema.held_out and not lines.said.group_columns:
         hints += find_shared_values(splits, modalities)
-    lost = describe_lost_classes((row for _, row in built), classes)
-    notes = (*lines.notes, *said, *lost, *hints)
-    return Table(folder, modalities, splits, Classes(classes), fingerprint, notes, schema, faults)
+    lost = describe_lost_names((row for _, row in built), task)
+    schema = _describe_labels(schema, task, [row.label for row in rows])
+    return Table(folder, modalities, splits, task, fingerprint, (*lines.notes, *said, *lost, *hints), schema, faults)
+
+
+def _describe_labels(schema: Schema, task: Task, labels: Sequence[Label]) -> Schema:
+    """Say in the reasons of the columns of labels what is predicted."""
+    counts = Counter(name for label in labels for name in task.names_in(label))
+    several = len(schema.label_columns) > 1
+
+    def describe(column: str) -> str:
+        return f"a label, of {counts[column]:,} rows" if several else task.describe_labels(labels)
+
+    roles = (replace(role, reason=describe(role.column)) if role.role == "label" else role for role in schema.roles)
+    return replace(schema, roles=tuple(roles))
 
 
 def _single_columns(schema: Schema) -> dict[str, str]:
@@ -92,11 +112,16 @@ def _find_columns(
         _check_modalities(schema, records, faults)
     if schema.label is None:
         faults.raise_if_any()
-    label = schema.label or ""
-    with_label = check_label_column(records, label, faults)
-    labelled = [record for record in with_label if not is_missing(record.cells.get(label))]
-    notes += describe_renamed_splits(records, split) + _describe_unlabelled(with_label, label)
+    with_label = check_label_column(records, schema.label_columns, faults)
+    labelled = [record for record in with_label if not _lacks_label(record, schema)]
+    bare = [record for record in with_label if _lacks_label(record, schema)]
+    notes += describe_renamed_splits(records, split) + _describe_unlabelled(bare)
     return _Lines(labelled, said, schema, notes)
+
+
+def _lacks_label(record: Record, schema: Schema) -> bool:
+    form = schema.label_form
+    return form.is_missing(form.find_cell(record.cells, schema.label or ""))
 
 
 def _find_split(tables: Mapping[str, Sequence[Line]], said: Said) -> tuple[str | None, list[str]]:
@@ -133,8 +158,7 @@ def _check_modalities(schema: Schema, records: Sequence[Record], faults: Faults)
     faults.raise_if_any()
 
 
-def _describe_unlabelled(records: Sequence[Record], label: str) -> list[str]:
-    bare = [record for record in records if is_missing(record.cells.get(label))]
+def _describe_unlabelled(bare: Sequence[Record]) -> list[str]:
     such = ", ".join(format_place(record.place) for record in bare[:3])
     count = f"{len(bare):,} row{'s' if len(bare) > 1 else ''}"
     return [f"{count} without a label left out ({such}{', ...' if len(bare) > 3 else ''})"] if bare else []
@@ -152,16 +176,18 @@ def _build(lines: _Lines, modalities: Mapping[str, str], folder: Path, faults: F
     said, schema = lines.said, lines.schema
     groups = said.groups(modalities)
     known = {**STANDARD_KINDS, **said.declaration.modalities, **modalities}
-    built = [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
+    built = complete_all(
+        [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
+    )
     good = _leave_out(built, faults)
     check_ids(good, schema.id, faults)
     check_lengths(good, faults)
     good = _leave_out(good, faults)
     if said.options.schema is None:
         if any(record.split == UNSPLIT for record, _ in built):
-            check_singles([row for _, row in good], faults)
+            check_singles([row for _, row in good], schema, faults)
         else:
-            check_classes([(record.split, row) for record, row in good], faults)
+            check_labels([(record.split, row) for record, row in good], schema, faults)
     if faults.refuses:
         check_files([row for _, row in built], modalities, folder, faults)
     faults.raise_if_any()
@@ -190,9 +216,10 @@ def _split(
     if before and (before is options.schema or before.fingerprint == fingerprint):
         return _split_again(rows, records, schema, before, fingerprint)
     val, test = (SHARE if share is None else share for share in (options.val, options.test))
-    splits, note = split_rows(rows, val, test, options.seed)
+    task = make_task(schema, [row.label for row in rows])
+    splits, note = split_rows(rows, val, test, options.seed, task)
     numbers = {split: tuple(records[row.place].number for row in splits.get(split, ())) for split in ("val", "test")}
-    return splits, replace(schema, fingerprint=fingerprint, held_out=numbers), [note, *_describe_rare(rows)]
+    return splits, replace(schema, fingerprint=fingerprint, held_out=numbers), [note, *_describe_rare(rows, task)]
 
 
 def _split_again(
@@ -213,20 +240,21 @@ def _split_again(
     return {split: kept for split, kept in found.items() if kept}, schema, ["split as in training"]
 
 
-def _classes(splits: Splits, folder: Path, options: TableOptions) -> tuple[str, ...]:
-    """Return the labels of train, sorted. Raises: DataError if the rows that were left out leave fewer than two."""
-    rows = splits.get("train", ())
+def _find_task(splits: Splits, schema: Schema, folder: Path, options: TableOptions) -> Task:
+    """Return what the labels are. Raises: DataError if the rows that were left out leave too few."""
+    rows = [(split, row) for split, found in splits.items() for row in found]
     if options.schema is not None:
-        return sort_classes({row.label for found in splits.values() for row in found})
-    left = Faults(folder, list(dict.fromkeys(row.place[0] for row in rows)))
-    classes = check_classes([(split, row) for split, found in splits.items() for row in found], left)
+        return options.trained or make_task(schema, [row.label for _, row in rows])
+    left = Faults(folder, list(dict.fromkeys(row.place[0] for _, row in rows)))
+    task = check_labels(rows, schema, left)
     left.raise_if_any()
-    return classes
+    return task
 
 
-def _describe_rare(rows: Sequence[Row]) -> list[str]:
-    """Name the classes of few rows."""
-    rare = {label: count for label, count in sorted(Counter(row.label for row in rows).items()) if count < RARE}
-    named = ", ".join(f"{label} ({count})" for label, count in list(rare.items())[:10])
+def _describe_rare(rows: Sequence[Row], task: Task) -> list[str]:
+    """Name the classes or labels of few rows."""
+    counts = Counter(name for row in rows for name in task.names_in(row.label))
+    rare = {name: count for name, count in sorted(counts.items()) if count < RARE}
+    named = ", ".join(f"{name} ({count})" for name, count in list(rare.items())[:10])
     more = ", ..." if len(rare) > 10 else ""
-    return [f"data: classes of fewer than {RARE} rows, which are hardly learned: {named}{more}"] if rare else []
+    return [f"data: {task.name} of fewer than {RARE} rows, which are hardly learned: {named}{more}"] if rare else []

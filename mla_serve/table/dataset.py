@@ -83,12 +83,12 @@ def describe_left_out(table: Table) -> list[str]:
     return table.faults.describe_left_out(kept)
 
 
-def describe_lost_classes(rows: Iterable[Row], classes: Iterable[str]) -> list[str]:
-    """Name the labels that no class is left for. Args: rows, those of the table before any was left out."""
-    if lost := sorted({row.label for row in rows if row.label} - set(classes)):
-        return [
-            f"classes left out, because each of their rows for training has a fault: {', '.join(map(abbreviate, lost))}"
-        ]
+def describe_lost_names(rows: Iterable[Row], task: Task) -> list[str]:
+    """Name the classes or labels that no row for training is left of. Args: rows, those of the table before any was left out."""
+    found = {name for row in rows if row.label is not None for name in task.names_in(row.label)}
+    if lost := sorted(found - set(task.names)):
+        named = ", ".join(map(abbreviate, lost))
+        return [f"{task.name} left out, because each of their rows for training has a fault: {named}"]
     return []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from mla_serve.table.dataset import Row
+from mla_serve.tasks import Label
 
 REPEATED = 5  # rows per value of a column that is judged
 MOST_MISSING = 0.5  # of its cells
@@ -26,11 +27,11 @@ def find_shared_values(splits: Mapping[str, Sequence[Row]], modalities: Mapping[
 
 def _leaks(rows: Sequence[Row], modalities: Mapping[str, str]) -> Iterator[str]:
     for modality in [name for name, kind in modalities.items() if kind == "columns"]:
-        pairs: defaultdict[str, list[tuple[object, str]]] = defaultdict(list)
+        pairs: defaultdict[str, list[tuple[object, Label]]] = defaultdict(list)
         for row in rows:
             cells = row.values.get(modality, {})
             for name, cell in cells.items() if isinstance(cells, Mapping) else ():
-                pairs[name].append((cell, row.label))
+                pairs[name].append((cell, _hashable(row.label)))
         for name, found in pairs.items():
             values = {value for value, _ in found}
             many = len(found) >= REPEATED * len(values) and len(found) > MOST_MISSING * len(rows)
@@ -39,6 +40,10 @@ def _leaks(rows: Sequence[Row], modalities: Mapping[str, str]) -> Iterator[str]:
                     f"data: {name}: each of its {len(values)} values goes with one label only; is it the label under another "
                     f"name? Then leave it out with --kinds {name}=ignore"
                 )
+
+
+def _hashable(label: Label) -> Label:
+    return frozenset(label.items()) if isinstance(label, Mapping) else label
 
 
 def _shared_values(rows: Sequence[Row], modalities: Mapping[str, str]) -> Iterator[str]:

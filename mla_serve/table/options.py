@@ -8,13 +8,15 @@ from pathlib import Path
 
 from mla_serve.table.faults import FaultPolicy
 from mla_serve.table.schema import Schema
+from mla_serve.tasks import Task
 
 
 @dataclass(frozen=True)
 class TableOptions:
     """How a table is read. Options overrule dataset.json, which overrules what is inferred from the cells.
 
-    label: column of the classes; None: a column with a usual name, such as `label` or `category`.
+    label: column of the labels, or several yes/no columns, one of each label, separated by commas; None: a column with a
+    usual name, such as `label` or `category`.
     kinds: column -> what it holds, one of COLUMN_KINDS in schema.py.
     group: column whose values are kept on one side of a split.
     val, test: share of the rows for validation and test, where the table names no splits; None: the default.
@@ -23,6 +25,8 @@ class TableOptions:
     show: number of faults in a message; faults_file: where the whole list is written; advise: see FaultPolicy.
     schema: read the columns as they were at training, and infer nothing.
     known: read these columns as they were at training, and infer the others.
+    task: what the labels are, key of TASKS; None: inferred. separator: between the labels of a text; None: inferred.
+    trained: the task of the model that the table is read for; None: the task that its labels define.
     """
 
     label: str | None = None
@@ -38,6 +42,9 @@ class TableOptions:
     advise: bool = True
     schema: Schema | None = None
     known: Schema | None = None
+    task: str | None = None
+    separator: str | None = None
+    trained: Task | None = None
 
     @property
     def policy(self) -> FaultPolicy:

@@ -79,15 +79,16 @@ def _split_of_row(cells: Cells, column: str) -> str:
     return split
 
 
-def check_label_column(records: Sequence[Record], label: str, faults: Faults) -> list[Record]:
-    """Return the records of the tables that have the label column; add a fault for each other table."""
+def check_label_column(records: Sequence[Record], labels: Sequence[str], faults: Faults) -> list[Record]:
+    """Return the records of the tables that have a column of labels; add a fault for each other table."""
     columns: dict[str, dict[str, None]] = {}
     for record in records:
         columns.setdefault(record.place[0], {}).update(dict.fromkeys(record.cells))
-    for name in [name for name, found in columns.items() if label not in found]:
-        expected = f"no column {label!r}; it has: {join_names(columns[name])}"
-        faults.add((name, 0), f"{expected}; rename the column of the classes, or name it with --label")
-    return [record for record in records if label in columns[record.place[0]]]
+    good = {name for name, found in columns.items() if any(label in found for label in labels)}
+    for name in [name for name in columns if name not in good]:
+        expected = f"no column {join_names(list(map(repr, labels)))}; it has: {join_names(columns[name])}"
+        faults.add((name, 0), f"{expected}; rename the column of the labels, or name it with --label")
+    return [record for record in records if record.place[0] in good]
 
 
 def describe_renamed_splits(records: Sequence[Record], split_column: str | None) -> list[str]:

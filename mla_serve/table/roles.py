@@ -13,7 +13,15 @@ from mla_serve.table.cells import find_cell, is_missing
 from mla_serve.table.declaration import STANDARD_KINDS, WHOLE_FILE, Declaration, check_kind, is_usable_name
 from mla_serve.table.faults import Faults, InvalidValue, Place, join_names
 from mla_serve.table.infer import NEARLY_ALL, ROWS_TO_JUDGE, Column, force_role, infer_cell_role, infer_role
-from mla_serve.table.labels import check_labels, find_label, type_of_labels
+from mla_serve.table.label_forms import LabelForm
+from mla_serve.table.labels import (
+    find_label,
+    infer_form,
+    infer_form_of_columns,
+    later_form,
+    split_names,
+    type_of_labels,
+)
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import Record
 from mla_serve.table.schema import CELL_KINDS, ColumnRole, Schema
@@ -34,7 +42,7 @@ class Said:
 
     @property
     def label(self) -> str | None:
-        """The column of the classes."""
+        """The column of the labels, or several, separated by commas."""
         return self.options.label or self.declaration.label
 
     @property
@@ -75,12 +83,13 @@ def find_schema(records: Sequence[Record], said: Said, folder: Path, faults: Fau
     columns = _collect(records, said, folder)
     place = (records[0].place[0], 0)
     _check_options(columns, said.options)
-    label = _find_label(columns, said, place, faults)
-    found = [_find_role(column, label, said, place, faults) for column in columns.values()]
+    labels, form = _find_label(columns, said, place, faults)
+    found = [_find_role(column, labels, said, place, faults) for column in columns.values()]
     roles = [_check_id(role, records, said) for role in found if role]
     taken = {*said.declaration.modalities, *(said.options.known.modalities if said.options.known else ())}
     named = tuple(_name_modalities(roles, taken))
-    schema = Schema(label, named, label_type=type_of_labels(columns[label].cells) if label else "")
+    label_type = type_of_labels(columns[labels[0]].cells) if labels and form.task == "classes" else ""
+    schema = Schema(", ".join(labels) or None, named, label_type=label_type, label_form=form)
     _check_declared(records, schema, said, faults)
     return schema
 
@@ -106,22 +115,28 @@ def _check_options(columns: Mapping[str, Column], options: TableOptions) -> None
             raise ConfigError(f"--kinds {error}") from None
 
 
-def _find_label(columns: Mapping[str, Column], said: Said, place: Place, faults: Faults) -> str | None:
+def _find_label(
+    columns: Mapping[str, Column], said: Said, place: Place, faults: Faults
+) -> tuple[tuple[str, ...], LabelForm]:
+    """Return the columns of the labels, none where that is a fault, and how the labels are written."""
+    known, cells = said.options.known, {name: column.cells for name, column in columns.items()}
+    as_known = known if known and known.label_columns and cells.keys() >= set(known.label_columns) else None
     try:
-        known = said.options.known.label if said.options.known else None
-        asked = said.label or (known if known in columns else None)
-        label = find_label({name: column.cells for name, column in columns.items()}, asked)
-        check_labels(label, columns[label].cells)
+        if as_known and not said.label:
+            return as_known.label_columns, as_known.label_form
+        labels = find_label(cells, said.label)
+        if len(labels) > 1:
+            return labels, infer_form_of_columns({name: cells[name] for name in labels}, said.options.task)
+        return labels, infer_form(labels[0], cells[labels[0]], said.options.task, said.options.separator)
     except InvalidValue as error:
         faults.add(place, str(error))
-        return None
-    return label
+        return (), LabelForm()
 
 
-def _find_role(column: Column, label: str | None, said: Said, place: Place, faults: Faults) -> ColumnRole | None:
+def _find_role(column: Column, labels: Sequence[str], said: Said, place: Place, faults: Faults) -> ColumnRole | None:
     """Return the role of a column; None for one that became a fault."""
-    known = said.options.known if column.name != label else None
-    decided = _known_role(column, known) or _role_by_name(column, label, said)
+    known = said.options.known if column.name not in labels else None
+    decided = _known_role(column, known) or _role_by_name(column, labels, said)
     if decided:
         return decided
     with faults.collecting(place, column.name):
@@ -148,10 +163,10 @@ def names_rows(records: Sequence[Record], column: str) -> bool:
 def complete_schema(schema: Schema, records: Sequence[Record], asked: str | None) -> Schema:
     """Add to the schema of training what a later table says of its rows by the names of its columns: label, id, masks.
 
-    Args: asked, the column of the classes; None: that of training, or else `label`.
+    Args: asked, the column of the labels; None: that of training, or else `label`.
     """
     read = {role.column for role in schema.roles if role.modality}
-    lacking = not any(schema.label in record.cells for record in records)
+    lacking = not any(name in record.cells for name in schema.label_columns for record in records)
     other = lacking and "label" not in read and any("label" in record.cells for record in records)
     added = [
         ColumnRole(name, name)
@@ -159,7 +174,11 @@ def complete_schema(schema: Schema, records: Sequence[Record], asked: str | None
         if not schema.has(name) and name not in read and any(record.has(name) for record in records)
     ]
     roles = (*schema.roles, *(role for role in added if role.role != "id" or names_rows(records, "id")))
-    return replace(schema, label=asked or ("label" if other else schema.label), roles=roles)
+    have = {name for record in records for name in record.cells}
+    names = split_names(asked, have) if asked else ("label",) if other else schema.label_columns
+    cells = [record.cells[names[0]] for record in records if names and record.has(names[0])]
+    form = later_form(schema.label_form, names, cells)
+    return replace(schema, label=", ".join(names) or None, label_form=form, roles=roles)
 
 
 def _known_role(column: Column, known: Schema | None) -> ColumnRole | None:
@@ -168,11 +187,11 @@ def _known_role(column: Column, known: Schema | None) -> ColumnRole | None:
     return next((role for role in roles if role.column == column.name and role.modality), None)
 
 
-def _role_by_name(column: Column, label: str | None, said: Said) -> ColumnRole | None:
+def _role_by_name(column: Column, labels: Sequence[str], said: Said) -> ColumnRole | None:
     """Return the role that the name alone decides."""
     name, count = column.name, f"{column.different:,} values"
-    if name == label:
-        return ColumnRole(name, "label", reason=f"label, {column.different:,} classes")
+    if name in labels:
+        return ColumnRole(name, "label", reason=f"label, {count}")
     used = name in said.kinds or name in STANDARD_KINDS or any(name in s for s in said.declaration.sources.values())
     if used or not column.cells:
         return None

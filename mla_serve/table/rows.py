@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mla_serve.table.cells import Value, find_cell, is_missing, read_name, read_present
 from mla_serve.table.dataset import Row
 from mla_serve.table.faults import Faults, Place, abbreviate, format_place, join_names
 from mla_serve.table.formats import Cells
-from mla_serve.table.labels import read_label
+from mla_serve.table.label_forms import UNKNOWN, complete_labels
 from mla_serve.table.records import Record
 from mla_serve.table.schema import Schema
-from mla_serve.table.split import MANY
+from mla_serve.tasks import TASKS, Label, Task
+from mla_serve.tasks.base import sort_names
 
 BuiltRows = Sequence[tuple[Record, Row]]
+NOT_IN_TRAIN = "not in train"
 SplitRows = Sequence[tuple[str, Row]]
 """Rows with their split."""
 
@@ -29,7 +31,7 @@ def build_row(
     Args: groups, modality -> column that groups it; known, the names that `present` may hold.
     """
     cells, place = record.cells, record.place
-    name, label = f"{record.split or 'row'}-{record.number}", ""
+    name, label = f"{record.split or 'row'}-{record.number}", None
     present: Mapping[str, frozenset[str]] = {}
     grouped: Mapping[str, str] = {}
     if schema.id:
@@ -37,7 +39,7 @@ def build_row(
             name = read_name(cells[schema.id]) if record.has(schema.id) else name
     if schema.label:
         with faults.collecting(place, schema.label):
-            label = read_label(cells[schema.label])
+            label = schema.label_form.read(schema.label_form.find_cell(cells, schema.label))
     values = _read_values(record, schema, folder, faults)
     with faults.collecting(place, "present"):
         given = [
@@ -69,67 +71,71 @@ def _read_groups(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
     return {name: read_name(cell) for name, cell in found.items() if not is_missing(cell)}
 
 
-def check_classes(rows: SplitRows, faults: Faults) -> tuple[str, ...]:
-    """Return the labels of train; add faults for fewer than two, and for rows whose label train lacks."""
-    train = [row for split, row in rows if split == "train" and row.label]
-    classes = sort_classes({row.label for row in train})
-    _check_two_classes(train, classes, faults)
-    if rows and not classes and not faults.found:
+def complete_all(built: BuiltRows) -> list[tuple[Record, Row]]:
+    """Say of every label whether a row has it, see complete_labels."""
+    labels = [row.label for _, row in built if isinstance(row.label, frozenset | Mapping)]
+    names = sort_names(name.removeprefix(UNKNOWN) for label in labels for name in label)
+    return [(record, replace(row, label=complete_labels(row.label, names))) for record, row in built]
+
+
+def check_labels(rows: SplitRows, schema: Schema, faults: Faults) -> Task:
+    """Return the task that the labels of train define.
+
+    Adds faults for labels from which nothing can be learned, and for rows whose label train lacks.
+    """
+    train = [row for split, row in rows if split == "train" and row.label is not None]
+    others = [row for split, row in rows if split != "train" and row.label is not None]
+    task = make_task(schema, [row.label for row in train], [row.label for row in others])
+    if rows and not train and not faults.found:
         place = (rows[0][1].place[0], 0)
         faults.add(place, "no train split; expected rows with split 'train', or a table of that name; add them")
-    unknown = [(row.place, row.label) for _, row in rows if row.label and row.label not in classes]
-    if unknown and len(classes) == len(train) >= MANY:
-        _add_own_labels(train, faults)
-    elif classes:
-        _add_unknown_labels(unknown, classes, faults)
-    return classes
+    if train and not _add_unlearnable(train, task, faults):
+        add_unknown_labels(others, task, NOT_IN_TRAIN, faults)
+    return task
 
 
-def check_singles(rows: Sequence[Row], faults: Faults) -> None:
+def make_task(schema: Schema, labels: Sequence[Label], others: Sequence[Label] = ()) -> Task:
+    """Return the task that the labels of train define. Args: others, the labels of the other splits."""
+    form = schema.label_form
+    return TASKS[form.task].from_labels(labels, others, column=schema.label or "", unit=form.unit)
+
+
+def check_singles(rows: Sequence[Row], schema: Schema, faults: Faults) -> None:
     """Check the labels of a table without splits: add a fault for each class that has one row only."""
-    labelled = [row for row in rows if row.label]
-    counts = Counter(row.label for row in labelled)
-    _check_two_classes(labelled, sort_classes(set(counts)), faults)
-    if len(counts) == len(labelled) >= MANY:
-        _add_own_labels(labelled, faults)
+    labelled = [row for row in rows if row.label is not None]
+    task = make_task(schema, [row.label for row in labelled])
+    if not labelled or _add_unlearnable(labelled, task, faults) or not task.exclusive:
         return
+    counts = Counter(row.label for row in labelled)
     single = [row for row in labelled if counts[row.label] == 1 < len(counts)]
     if single:
         named = join_names([abbreviate(row.label) for row in single])
-        message = f"classes of one row only, which cannot be learned: {named}; add rows of them"
+        message = f"{task.name} of one row only, which cannot be learned: {named}; add rows of them"
         faults.add(single[0].place, message, "label", also=[row.place for row in single[1:]])
 
 
-def _check_two_classes(rows: Sequence[Row], classes: Sequence[str], faults: Faults) -> None:
-    if len(classes) == 1:
-        message = f"train has one class only, {abbreviate(classes[0])}; expected two at least; add rows of another"
-        faults.add((rows[0].place[0], 0), message)
+def _add_unlearnable(rows: Sequence[Row], task: Task, faults: Faults) -> bool:
+    """Add a fault if nothing can be learned from the labels, and return whether that is so."""
+    reason = task.find_unlearnable([row.label for row in rows])
+    if reason:
+        faults.add((rows[0].place[0], 0), f"the {len(rows):,} rows for training are {reason}")
+    return bool(reason)
 
 
-def _add_own_labels(rows: Sequence[Row], faults: Faults) -> None:
-    expected = (
-        f"each of the {len(rows)} rows has a label of its own, such as {abbreviate(min(row.label for row in rows))}"
-    )
-    faults.add((rows[0].place[0], 0), f"{expected}; is the column of the labels an id, or a number to be predicted?")
+def add_unknown_labels(rows: Sequence[Row], task: Task, what: str, faults: Faults) -> None:
+    """Add a fault for each label that the task does not have, once per file, at its first row.
 
-
-def _add_unknown_labels(unknown: Sequence[tuple[Place, str]], classes: Sequence[str], faults: Faults) -> None:
-    """Add a fault for each label that train lacks, once per file, at its first row."""
+    Args: what, such a label is, NOT_IN_TRAIN or Task.expected_label.
+    """
     places: dict[tuple[str, str], list[Place]] = {}
-    for place, label in unknown:
-        places.setdefault((place[0], label), []).append(place)
+    for row in rows:
+        for label in task.unknown(row.label):
+            places.setdefault((row.place[0], label), []).append(row.place)
+    known = f", which has {join_names(task.names)}" if task.names else ""
+    advice = "correct it or add rows there" if what == NOT_IN_TRAIN else "correct it"
     for (_, label), (first, *others) in places.items():
-        rows = f" ({1 + len(others)} rows)" if others else ""
-        expected = f"is not in train, which has {join_names(classes)}"
-        message = f"{abbreviate(label)}{rows} {expected}; correct it or add rows there"
-        faults.add(first, message, "label", also=others)
-
-
-def sort_classes(labels: set[str]) -> tuple[str, ...]:
-    """Sort labels, as numbers where all are integers ("2" before "10")."""
-    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
+        count = f" ({1 + len(others)} rows)" if others else ""
+        faults.add(first, f"{abbreviate(label)}{count} is {what}{known}; {advice}", "label", also=others)
 
 
 def check_ids(built: BuiltRows, column: str | None, faults: Faults) -> None:

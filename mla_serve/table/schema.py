@@ -14,6 +14,7 @@ from mla_serve.table.cells import Value, find_cell, is_missing, read_cell
 from mla_serve.table.faults import InvalidValue, abbreviate
 from mla_serve.table.files import read_file
 from mla_serve.table.formats import Cells
+from mla_serve.table.label_forms import LabelForm
 from mla_serve.table.scalars import NumberFormat, is_not_available, parse_date, parse_number, parse_yes_no
 
 CELL_KINDS = ("number", "category", "date", "yes_no")
@@ -65,7 +66,8 @@ class Sample:
 class Schema:
     """What each column of the training table became.
 
-    label: column of the classes, None if there is none; label_type: int or bool, where all of its cells were that.
+    label: column of the labels, None if there is none, or several, separated by commas; label_form: how labels are written;
+    label_type: int or bool, where all cells of classes were that.
     fingerprint, held_out: of a table without splits, its hash, and the numbers of its rows (from 0) that were taken for
     val and test.
     """
@@ -75,6 +77,7 @@ class Schema:
     fingerprint: str = ""
     held_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     label_type: str = ""
+    label_form: LabelForm = field(default=LabelForm())
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -87,6 +90,11 @@ class Schema:
     def id(self) -> str | None:
         """The column that names the rows."""
         return next((role.column for role in self.roles if role.role == "id"), None)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of the labels."""
+        return self.label_form.columns or ((self.label,) if self.label else ())
 
     def has(self, role: str) -> bool:
         """Return whether a column has this role."""
@@ -116,7 +124,9 @@ class Schema:
         """Return plain types for JSON; fields with their default are left out."""
         split = {"fingerprint": self.fingerprint, "held_out": {name: list(n) for name, n in self.held_out.items()}}
         fields = {"label": self.label, "columns": [_without_defaults(role) for role in self.roles]}
-        labels = {"label_type": self.label_type} if self.label_type else {}
+        labels: dict[str, Any] = {"label_type": self.label_type} if self.label_type else {}
+        if self.label_form != LabelForm():
+            labels["label_form"] = self.label_form.to_dict()
         return fields | labels | (split if self.held_out else {})
 
     @classmethod
@@ -125,7 +135,10 @@ class Schema:
         try:
             roles = tuple(ColumnRole(**role) for role in fields["columns"])
             held_out = {name: tuple(numbers) for name, numbers in fields.get("held_out", {}).items()}
-            schema = cls(fields["label"], roles, fields.get("fingerprint", ""), held_out, fields.get("label_type", ""))
+            form = LabelForm.from_dict(fields.get("label_form", {}))
+            schema = cls(
+                fields["label"], roles, fields.get("fingerprint", ""), held_out, fields.get("label_type", ""), form
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"the columns of the training table: {error}; written by another version") from None
         for role in roles:

@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+LISTED = 10  # names in a message
+MANY = 10  # rows; if each of so many has a label of its own, nothing can be learned
+QUOTED = 80  # characters of a label in a message
 Label = Any
 """The label of one row: a class (str); a number (float); a set of labels (frozenset), or label -> bool where only some labels
 are known."""
@@ -54,6 +58,7 @@ class Task(abc.ABC):
 
     shown_scores: those of a table for people. cost_score: what a change to the graphs may make worse, see `cost`.
     row_score: one that needs few rows, to compare groups of rows by.
+    exclusive: whether each row has exactly one of the names. stratified_by: what a split gives each side the same share of.
     """
 
     name: ClassVar[str]
@@ -61,6 +66,8 @@ class Task(abc.ABC):
     shown_scores: ClassVar[tuple[str, ...]]
     cost_score: ClassVar[str]
     row_score: ClassVar[str]
+    exclusive: ClassVar[bool] = False
+    stratified_by: ClassVar[str]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,6 +123,42 @@ class Task(abc.ABC):
         return eta - prior
 
     # ---- labels
+
+    @classmethod
+    @abc.abstractmethod
+    def from_labels(
+        cls, labels: Sequence[Label], others: Sequence[Label] = (), column: str = "", unit: str = ""
+    ) -> Self:
+        """Make the task that training labels define.
+
+        Args: others, the labels of the other splits; column, unit: of the labels in the table.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def names_in(cls, label: Label) -> tuple[str, ...]:
+        """Return the classes or labels that a row has; none for a number."""
+
+    @classmethod
+    @abc.abstractmethod
+    def find_unlearnable(cls, labels: Sequence[Label], many: int = MANY) -> str:
+        """Return why nothing can be learned from these labels of training rows, and what to do; "" if something can.
+
+        Args: many, rows from which on labels that no two rows share are refused.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def strata(cls, labels: Sequence[Label]) -> list[tuple[str, ...]]:
+        """Return names of what each row is, in the same order. A split gives each name the same share of the held-out rows."""
+
+    @abc.abstractmethod
+    def contradict(self, first: Label, second: Label) -> bool:
+        """Return whether two labels cannot both be right for one sample."""
+
+    @abc.abstractmethod
+    def describe_labels(self, labels: Sequence[Label]) -> str:
+        """Describe the labels of a table in a line, such as "labels, 25 different, 1 to 4 per row"."""
 
     @abc.abstractmethod
     def encode(self, labels: Sequence[Label]) -> Array:
@@ -240,6 +283,19 @@ def check_names(names: Sequence[object], what: str) -> None:
     """Refuse names that are no texts, or not all different. Raises: ValueError."""
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError(f"expected different texts as {what}, got {list(names)!r:.100}")
+
+
+def sort_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort different names, as numbers where all are integers ("2" before "10")."""
+    different = set(names)
+    if all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in different):
+        return tuple(sorted(different, key=lambda name: (int(name), name)))
+    return tuple(sorted(different))
+
+
+def join_names(names: Sequence[str], none: str = "none") -> str:
+    """Join the first ten names with commas. Args: none, what no names are called."""
+    return ", ".join([*names[:LISTED], *(["..."] if len(names) > LISTED else [])]) or none
 
 
 def log_softmax(logits: Array) -> Array:

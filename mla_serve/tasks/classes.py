@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from mla_serve.tasks.base import (
+    MANY,
+    QUOTED,
     Array,
     Bounds,
     Label,
@@ -17,6 +20,7 @@ from mla_serve.tasks.base import (
     check_names,
     expected_calibration_error,
     log_softmax,
+    sort_names,
     sum_by,
     weighted_mean,
 )
@@ -39,6 +43,8 @@ class Classes(Task):
     shown_scores: ClassVar[tuple[str, ...]] = ("accuracy", "nll", "ece")
     cost_score: ClassVar[str] = "accuracy"
     row_score: ClassVar[str] = "accuracy"
+    exclusive: ClassVar[bool] = True
+    stratified_by: ClassVar[str] = "class"
 
     def __post_init__(self) -> None:
         """Check the names. Raises: ValueError."""
@@ -123,6 +129,48 @@ class Classes(Task):
         """Return probabilities."""
         p: Array = np.exp(answers)
         return p
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Sequence[Label],
+        others: Sequence[Label] = (),  # noqa: ARG003
+        column: str = "",  # noqa: ARG003
+        unit: str = "",  # noqa: ARG003
+    ) -> Self:
+        """Return the classes that occur in training, sorted."""
+        return cls(sort_names(map(str, labels)))
+
+    @classmethod
+    def names_in(cls, label: Label) -> tuple[str, ...]:
+        """Return the class."""
+        return (str(label),)
+
+    @classmethod
+    def find_unlearnable(cls, labels: Sequence[Label], many: int = MANY) -> str:
+        """Refuse fewer than two classes, and a class for each row."""
+        counts = Counter(labels)
+        if len(counts) < 2:
+            given = f"of one class only, {labels[0]!r:.{QUOTED}}" if labels else "without a class"
+            return f"{given}; expected two at least; add rows of another"
+        if len(labels) >= many and len(counts) == len(labels):
+            number = "; or is the column an id, or a number (--task number)?" if len(labels) >= MANY else ""
+            own = f"each with a label of its own, such as {min(counts)!r:.{QUOTED}}"
+            return f"{own}; expected several rows of each class for training; add rows{number}"
+        return ""
+
+    @classmethod
+    def strata(cls, labels: Sequence[Label]) -> list[tuple[str, ...]]:
+        """Return the class of each row."""
+        return [(label,) for label in labels]
+
+    def contradict(self, first: Label, second: Label) -> bool:
+        """Return whether the classes differ."""
+        return bool(first != second)
+
+    def describe_labels(self, labels: Sequence[Label]) -> str:  # noqa: ARG002
+        """Describe as "classes, 10 different"."""
+        return f"classes, {len(self.classes):,} different"
 
     def encode(self, labels: Sequence[Label]) -> Array:
         """Return the number of each class: (N,) int64. Raises: KeyError for a class that is not one of them."""

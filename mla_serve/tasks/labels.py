@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Bounds, Label, Task, check_names, expected_calibration_error, weighted_mean
+from mla_serve.tasks.base import (
+    MANY,
+    QUOTED,
+    Array,
+    Bounds,
+    Label,
+    Task,
+    check_names,
+    expected_calibration_error,
+    join_names,
+    sort_names,
+    weighted_mean,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Labels(Task):
     shown_scores: ClassVar[tuple[str, ...]] = ("map", "micro_f1", "nll", "ece")
     cost_score: ClassVar[str] = "map"
     row_score: ClassVar[str] = "micro_f1"
+    stratified_by: ClassVar[str] = "label"
 
     def __post_init__(self) -> None:
         """Check the names and thresholds. Raises: ValueError."""
@@ -123,6 +137,57 @@ class Labels(Task):
     def plain(self, answers: Array) -> Array:
         """Return probabilities."""
         return sigmoid(answers)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Sequence[Label],
+        others: Sequence[Label] = (),  # noqa: ARG003
+        column: str = "",  # noqa: ARG003
+        unit: str = "",  # noqa: ARG003
+    ) -> Self:
+        """Return the labels that occur in training, sorted."""
+        return cls(sort_names(name for label in labels for name in cls.names_in(label)))
+
+    @classmethod
+    def names_in(cls, label: Label) -> tuple[str, ...]:
+        """Return the labels that the row has, sorted."""
+        if isinstance(label, Mapping):
+            return tuple(sorted(name for name, there in label.items() if there))
+        return tuple(sorted(label))
+
+    @classmethod
+    def find_unlearnable(cls, labels: Sequence[Label], many: int = MANY) -> str:
+        """Refuse rows without any label, and rows that all have the same labels."""
+        counts = Counter(frozenset(cls.names_in(label)) for label in labels)
+        if not any(counts):
+            return "without any label; expected rows with labels and rows without them"
+        if len(counts) == 1:
+            return f"with the same labels, {join_names(sorted(min(counts)))}; expected rows with different ones"
+        times = Counter(name for label in labels for name in cls.names_in(label))
+        if len(labels) >= many and max(times.values()) == 1:
+            return f"each with labels of its own, such as {min(times)!r:.{QUOTED}}; expected labels that several rows share"
+        return ""
+
+    @classmethod
+    def strata(cls, labels: Sequence[Label]) -> list[tuple[str, ...]]:
+        """Return the labels of each row, the rarest first; a blank for a row without any."""
+        rows = [cls.names_in(label) for label in labels]
+        counts = Counter(name for names in rows for name in names)
+        return [tuple(sorted(names, key=lambda name: (counts[name], name))) or ("",) for names in rows]
+
+    def contradict(self, first: Label, second: Label) -> bool:
+        """Return whether a label that is known for both is there for one only."""
+        differing = set(self.names_in(first)) ^ set(self.names_in(second))
+        return any(_is_known(name, first) and _is_known(name, second) for name in differing)
+
+    def describe_labels(self, labels: Sequence[Label]) -> str:
+        """Describe as "labels, 25 different, 1 to 4 per row"."""
+        counts = [len(self.names_in(label)) for label in labels] or [0]
+        each = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(min(counts))
+        partly = sum(isinstance(label, Mapping) for label in labels)
+        some = f", {partly:,} rows with some that are not known" if partly else ""
+        return f"labels, {len(self.labels):,} different, {each} per row{some}"
 
     def encode(self, labels: Sequence[Label]) -> Array:
         """Return 1 for labels of the row, 0 for others, NaN for those that are not known: (N, C) float32.
@@ -221,6 +286,10 @@ class Labels(Task):
     def expected_label(self) -> str:
         """Say what it is not."""
         return "no label of the model"
+
+
+def _is_known(name: str, label: Label) -> bool:
+    return not isinstance(label, Mapping) or name in label
 
 
 def sigmoid(z: Array) -> Array:

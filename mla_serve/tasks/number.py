@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Bounds, Label, Task, weighted_mean
+from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, weighted_mean
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
@@ -19,6 +19,15 @@ BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
+
+
+SKEWED = 1.0
+"""Skewness above which the logarithm is considered; that of an exponential distribution is 2, of a normal one 0."""
+SPREAD = 10.0
+QUANTILES = 10  # of the numbers, in a stratified split
+ROWS_PER_QUANTILE = 5
+MOST_DECIMALS = 6
+FINEST = 1000  # steps of the last decimal in a deviation, at most about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Number(Task):
     shown_scores: ClassVar[tuple[str, ...]] = ("r2", "mae", "nll", "coverage")
     cost_score: ClassVar[str] = "mae"
     row_score: ClassVar[str] = "mae"
+    stratified_by: ClassVar[str] = "value"
 
     def describe(self) -> str:
         """Write what the number is called, and its unit."""
@@ -118,6 +128,57 @@ class Number(Task):
     def plain(self, answers: Array) -> Array:
         """Return mean and deviation of the standardised target."""
         return np.stack([answers[..., 0], np.sqrt(answers[..., 1])], axis=-1)
+
+    @classmethod
+    def from_labels(
+        cls, labels: Sequence[Label], others: Sequence[Label] = (), column: str = "", unit: str = ""
+    ) -> Self:
+        """Choose logarithm and decimals, and measure mean and deviation of the training targets.
+
+        The logarithm is taken where all numbers are positive, the largest is SPREAD times the smallest at least, and the
+        skewness is above SKEWED and nearer to 0 with it.
+        """
+        given = np.array(labels, dtype=np.float64)
+        log = bool(len(given)) and min(*given, *others) > 0 and _is_skewed(given)
+        targets = np.log(given) if log else given
+        mean, deviation = (float(targets.mean()), float(targets.std())) if len(given) else (0.0, 1.0)
+        return cls(column, unit, log, mean, deviation or 1.0, _count_decimals(given))
+
+    @classmethod
+    def names_in(cls, label: Label) -> tuple[str, ...]:  # noqa: ARG003
+        """Return none."""
+        return ()
+
+    @classmethod
+    def find_unlearnable(cls, labels: Sequence[Label], many: int = MANY) -> str:  # noqa: ARG003
+        """Refuse numbers that are all the same."""
+        if len(set(labels)) < 2:
+            given = f"with the same number, {labels[0]:,}" if labels else "without a number"
+            return f"{given}; expected different numbers"
+        return ""
+
+    @classmethod
+    def strata(cls, labels: Sequence[Label]) -> list[tuple[str, ...]]:
+        """Return the number of the quantile that each row is in; equal numbers are in the same one."""
+        given = np.array(labels, dtype=np.float64)
+        quantiles = max(1, min(QUANTILES, len(given) // ROWS_PER_QUANTILE))
+        edges = np.quantile(given, np.arange(1, quantiles) / quantiles)
+        return [(str(number),) for number in np.searchsorted(edges, given, side="right")]
+
+    def contradict(self, first: Label, second: Label) -> bool:
+        """Return whether the numbers are more than a deviation of the training targets apart."""
+        one, other = self.encode([first, second])
+        return bool(abs(one - other) > 1)
+
+    def describe_labels(self, labels: Sequence[Label]) -> str:
+        """Describe as "number, 22,000 to 5,858,000 USD, log"."""
+        unit = f" {self.unit}" if self.unit else ""
+        span = f", {self.format(min(labels))} to {self.format(max(labels))}{unit}" if labels else ""
+        return f"number{span}{', log' if self.log else ''}"
+
+    def format(self, value: float) -> str:
+        """Write a number with its decimals and separators of thousands."""
+        return f"{value:,.{self.decimals}f}"
 
     def encode(self, labels: Sequence[Label]) -> Array:
         """Return the standardised targets: (N,) float32."""
@@ -223,3 +284,28 @@ class Number(Task):
         if not before["mae"]:
             return 0.0 if not after["mae"] else float("inf")
         return after["mae"] / before["mae"] - 1
+
+
+def skewness(values: Array) -> float:
+    """Return the third standardised moment, 0 for equal values."""
+    centred = values - values.mean()
+    deviation = float(np.sqrt(np.square(centred).mean()))
+    return float((centred**3).mean() / deviation**3) if deviation else 0.0
+
+
+def _is_skewed(values: Array) -> bool:
+    """Return whether the logarithm of positive numbers is nearer to a normal distribution. See Number.from_labels."""
+    skew = skewness(values)
+    return skew > SKEWED and values.max() >= SPREAD * values.min() and abs(skewness(np.log(values))) < skew
+
+
+def _count_decimals(values: Array) -> int:
+    """Return the decimals that nearly all numbers have, but no more than FINEST steps in a deviation ask for."""
+    if not len(values):
+        return 0
+    spread = float(values.std())
+    wanted = int(np.ceil(np.log10(FINEST / spread))) if spread else 0
+    most = int(np.clip(wanted, 0, MOST_DECIMALS))
+    return next(
+        (n for n in range(most) if np.mean(np.isclose(values, np.round(values, n), rtol=0, atol=1e-9)) > 0.99), most
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from mla_serve.fusion.formula import Array
 from mla_serve.inputs import Input
 from mla_serve.table import Row, read_payload
+from mla_serve.tasks import Task
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.recipe import Recipe
 
@@ -64,18 +65,20 @@ def choose_augmentation(config: TrainConfig, rows: Sequence[Row], recipe: Recipe
         if config.augment != "auto":
             chosen[name] = config.augment
             continue
-        look = look_at([row for row in rows if name in row.values][:LOOKED_AT], name, recipe.inputs[name])
+        some = [row for row in rows if name in row.values][:LOOKED_AT]
+        look = look_at(some, name, recipe.inputs[name], recipe.task)
         chosen[name] = PHOTO if look.is_photo else LIGHT
         what = "varied as photographs" if look.is_photo else "moved and bent a little, not mirrored"
         notes.append(f"{name}: {what} in training, because {look}; --augment chooses otherwise")
     return chosen, notes
 
 
-def look_at(rows: Sequence[Row], name: str, spec: Input) -> Look:
+def look_at(rows: Sequence[Row], name: str, spec: Input, task: Task) -> Look:
     """Look at the pictures of some labelled rows, one at least."""
     with ThreadPoolExecutor() as pool:
         small = np.stack(list(pool.map(lambda row: _small(spec.decode(read_payload(row.values[name]), name)[0]), rows)))
-    labels = np.unique([row.label for row in rows], return_inverse=True)[1]
+    strata = [found[0] for found in task.strata([row.label for row in rows])]
+    labels = np.unique(strata, return_inverse=True)[1]
     plain, mirrored = (_cross_validate(small, labels, mirror=mirror) for mirror in (False, True))
     error = float((plain.astype(float) - mirrored).std() / np.sqrt(len(rows)))
     colours = float(np.median([_count_colours(picture) for picture in small]))

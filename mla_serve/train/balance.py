@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
+
+from mla_serve.errors import ConfigError
+from mla_serve.tasks import Label, Task
 
 SKEWED = 10.0  # times the rows of the rarest class that the most frequent class has
 
@@ -65,10 +68,19 @@ class Balance:
         return [float(value) for value in -np.log(len(self.counts)) - self.log_prior]
 
 
-def make_balance(method: str, labels: Iterable[str], classes: Sequence[str]) -> tuple[Balance, list[str]]:
-    """Count the rows of each class. Returns: the balance, and a note where classes are skewed or a method was asked for."""
+def make_balance(method: str, labels: Iterable[Label], task: Task) -> tuple[Balance, list[str]]:
+    """Count the rows of each class. Returns: the balance, and a note where classes are skewed or a method was asked for.
+
+    Raises: ConfigError for a method where the task has no classes.
+    """
+    if not task.exclusive:
+        if method != "none":
+            raise ConfigError(
+                f"--balance {method}: balances classes, and {task.describe()} are predicted; leave it out"
+            )
+        return Balance(method, ()), []
     found = Counter(labels)
-    counts = tuple(found[label] for label in classes)
+    counts = tuple(found[label] for label in task.names)
     few, many = (chosen(found.items(), key=lambda item: item[1]) for chosen in (min, max))
     skew = many[1] / few[1]
     if method == "none" and skew < SKEWED:

@@ -27,6 +27,6 @@ def choose(config: TrainConfig, name: str, rows: Sequence[Row], recipe: Recipe) 
     """Choose settings, balance and augmentation. Args: name, of the run; rows, for training. Returns: them, and notes."""
     begun = RunFolder(config.runs / name).begun_settings() if config.resume else {}
     settings, notes = with_defaults(config, len(rows), begun)
-    balance, told = make_balance(config.balance, (row.label for row in rows), recipe.classes)
+    balance, told = make_balance(config.balance, (row.label for row in rows), recipe.task)
     augment, said = choose_augmentation(config, rows, recipe)
     return Choices(settings, balance, augment), [*notes, *told, *said]

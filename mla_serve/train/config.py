@@ -15,6 +15,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.inputs.base import NAME_PATTERN
 from mla_serve.table.faults import MOST_SHOWN
 from mla_serve.table.options import TableOptions
+from mla_serve.tasks import TASKS
 
 AUGMENT = ("auto", "none", "light", "photo")
 BALANCE = ("none", "prior", "weights", "sampler")
@@ -29,7 +30,13 @@ class TrainConfig:
     set or with a folder of files per class. Without it, a generated data set is used: keypad."""
 
     label: str | None = None
-    """Column of the classes. Default: label, or the only column of a usual name such as target, class or category."""
+    """Column of the labels, or several yes/no columns, one of each label, separated by commas. Default: label, or the only
+    column of a usual name such as target, class or category."""
+    task: str | None = None
+    """What is predicted: classes (one of several), labels (any number of them) or number. Default: inferred from the
+    labels, and said."""
+    label_separator: str | None = None
+    """What stands between the labels in a cell, such as ";". Default: inferred where it is clear."""
     kinds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN=KIND [...]")] = ()
     """What columns hold, where the table is understood wrongly: image, audio, text, vector, number, category, date,
     yes_no, id or ignore."""
@@ -178,6 +185,8 @@ class TrainConfig:
             self.skip_bad,
             self.skip_bad_values,
             self.show,
+            task=self.task,
+            separator=self.label_separator,
         )
 
     def check(self) -> None:
@@ -205,6 +214,7 @@ class TrainConfig:
             ("precision", self.precision, ("auto", "fp32", "bf16")),
             ("norm", self.norm, (None, "batch", "group")),
             ("augment", self.augment, AUGMENT),
+            ("task", self.task, (None, *TASKS)),
             ("balance", self.balance, BALANCE),
         ):
             if chosen not in choices:

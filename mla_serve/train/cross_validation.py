@@ -98,7 +98,7 @@ def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen
 
 def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> Plan:
     """Plan a training on the rows outside a fold: inputs and settings are chosen from these rows alone."""
-    train, val, _ = split_validation(seen, config.val_share or VALIDATION_FRACTION, config.seed)
+    train, val, _ = split_validation(seen, config.val_share or VALIDATION_FRACTION, config.seed, planned.recipe.task)
     kinds = {name: spec.kind for name, spec in planned.recipe.inputs.items()}
     inputs, pretrained = choose_all_inputs(train, kinds, planned.recipe.encoders, config)
     inputs |= planned.start.inputs if planned.start else {}

@@ -13,9 +13,9 @@ def plan_lines(planned: Plan) -> list[str]:
 
 
 def headline(planned: Plan) -> str:
-    """Say which modalities of which model are trained to tell how many classes apart."""
+    """Say which modalities of which model are trained to predict what."""
     recipe = planned.recipe
-    return f"{planned.name}: {', '.join(recipe.inputs)} -> {len(recipe.classes)} classes, {recipe.strategy}"
+    return f"{planned.name}: {', '.join(recipe.inputs)} -> {recipe.task.describe()}, {recipe.strategy}"
 
 
 def epoch_line(record: dict[str, Any]) -> str:

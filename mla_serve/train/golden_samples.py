@@ -9,17 +9,18 @@ import numpy as np
 from mla_serve.inputs import Input, Payload
 from mla_serve.inputs.columns import to_json_cells
 from mla_serve.table import Row, read_payload
+from mla_serve.tasks import Task
 
 SAMPLES, COMPLETE = 10, 3  # samples in all; samples with every modality, at least
 
 
-def pick_golden_samples(rows: Sequence[Row], inputs: Mapping[str, Input]) -> list[dict[str, Payload]]:
-    """Return the payloads of one training row of each of the first ten classes, the row with the most modalities."""
+def pick_golden_samples(rows: Sequence[Row], inputs: Mapping[str, Input], task: Task) -> list[dict[str, Payload]]:
+    """Return the payloads of one training row of each of the first ten strata, the row with the most modalities."""
     fullest: dict[str, Row] = {}
-    for row in rows:
-        if row.label not in fullest or len(row.values) > len(fullest[row.label].values):
-            fullest[row.label] = row
-    chosen = [fullest[label] for label in sorted(fullest)[:SAMPLES]]
+    for row, (stratum, *_) in zip(rows, task.strata([row.label for row in rows]), strict=True):
+        if stratum not in fullest or len(row.values) > len(fullest[stratum].values):
+            fullest[stratum] = row
+    chosen = [fullest[stratum] for stratum in sorted(fullest)[:SAMPLES]]
     return [{name: _as_json(read_payload(row.values[name])) for name in inputs if name in row.values} for row in chosen]
 
 

@@ -17,6 +17,7 @@ from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read
 from mla_serve.table.check_files import check_files
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
+from mla_serve.tasks import Task
 from mla_serve.train.choices import Choices, choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
@@ -114,11 +115,11 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     held_out = None
     if not rows.get("val"):
         rows["train"], rows["val"], note = split_validation(
-            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
+            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed, table.task
         )
         notes.add([note])
         held_out = [row.id for row in rows["val"]]
-    notes.add(check_modalities(rows, kinds, held_out=held_out is not None))
+    notes.add(check_modalities(rows, kinds, table.task, held_out=held_out is not None))
     encoders = pick_encoders(kinds, config)
     start = read_start(config, name, kinds, encoders)
     encoders |= start.encoders if start else {}
@@ -128,7 +129,7 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
     notes.add([start.note(kinds)] if start else [])
     table, rows, ignored = leave_out_unknown(table, rows, inputs)
     notes.add_private(ignored)
-    decoded, rows, found = decode_and_check(table, rows, inputs, table.classes, config)
+    decoded, rows, found = decode_and_check(table, rows, inputs, table.task, config)
     notes.add_findings(found)
     notes.add_left_out(table)
     notes.add(check_pretrained(rows["train"], pretrained))
@@ -227,7 +228,7 @@ def choose_all_inputs(
 
 
 def decode_and_check(
-    table: Table, rows: Rows, inputs: Mapping[str, Input], classes: Sequence[str], config: TrainConfig
+    table: Table, rows: Rows, inputs: Mapping[str, Input], task: Task, config: TrainConfig
 ) -> tuple[DecodedTable, dict[str, Sequence[Row]], list[Finding]]:
     """Decode every value of the table once, leave out what is at fault, and look at the rows that remain.
 
@@ -240,7 +241,7 @@ def decode_and_check(
     table.faults.raise_if_any()
     kept = {split: leave_out(listed, table.faults) for split, listed in rows.items()}
     kinds = {name: spec.kind for name, spec in inputs.items()}
-    return decoded, dict(kept), check_data(kept, kinds, decoded.read_fingerprints(), classes)
+    return decoded, dict(kept), check_data(kept, kinds, decoded.read_fingerprints(), task)
 
 
 def check_pretrained(rows: Sequence[Row], pretrained: Mapping[str, Loaded]) -> list[str]:

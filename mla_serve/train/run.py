@@ -178,7 +178,7 @@ def _finish(
     folder.write_bytes(INTERVALS, fitted.intervals.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
     folder.write_golden_samples(
-        pick_golden_samples(planned.rows["train"], planned.inputs)
+        pick_golden_samples(planned.rows["train"], planned.inputs, planned.recipe.task)
         if config.samples
         else generate_golden_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Row, Schema, Table, TableOptions, table_from_lines
 from mla_serve.table.split import split_validation
+from mla_serve.tasks import Classes
 
 
 def row(index: int, label: str, groups: Mapping[str, str] | None = None) -> Row:
@@ -31,7 +32,7 @@ labelled = st.lists(st.sampled_from("abc"), min_size=2, max_size=60).filter(
 @given(labels=labelled, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 9))
 def test_a_plain_split_keeps_every_class_in_train(labels: list[str], fraction: float, seed: int) -> None:
     rows = [row(index, label) for index, label in enumerate(labels)]
-    train, val, note = split_validation(rows, fraction, seed)
+    train, val, note = split_validation(rows, fraction, seed, Classes())
     assert sorted((*train, *val), key=rows.index) == rows
     assert list(train) == sorted(train, key=rows.index)
     assert val
@@ -40,20 +41,20 @@ def test_a_plain_split_keeps_every_class_in_train(labels: list[str], fraction: f
     held = Counter(r.label for r in val)
     for label, count in Counter(labels).items():
         assert held[label] <= math.floor(fraction * count) + 1
-    assert split_validation(rows, fraction, seed) == (train, val, note)
+    assert split_validation(rows, fraction, seed, Classes()) == (train, val, note)
 
 
 def test_a_plain_split_has_the_size_asked_for() -> None:
     rows = [row(index, "abcdefghij"[index % 10]) for index in range(20)]
-    train, val, _ = split_validation(rows, 0.2, 0)
+    train, val, _ = split_validation(rows, 0.2, 0, Classes())
     assert (len(train), len(val)) == (16, 4)  # two rows a class: no class alone has a whole row to give
-    assert split_validation(rows, 0.2, 1)[1] != val
+    assert split_validation(rows, 0.2, 1, Classes())[1] != val
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_stay_together(seed: int) -> None:
     rows = [row(i, "ab"[i % 2], {"audio": f"s{i % 20}", "image": f"w{i % 40}"}) for i in range(400)]
-    train, val, note = split_validation(rows, 0.2, seed)
+    train, val, note = split_validation(rows, 0.2, seed, Classes())
     for name in ("audio", "image"):
         assert not {r.groups[name] for r in train} & {r.groups[name] for r in val}
     assert 40 <= len(val) <= 160
@@ -62,7 +63,7 @@ def test_groups_stay_together(seed: int) -> None:
 
 def test_where_all_groups_together_cannot_be_parted_one_modality_is() -> None:
     rows = [row(i, "ab"[i % 2], {"audio": "one voice", "image": f"w{i // 4}"}) for i in range(100)]
-    train, val, note = split_validation(rows, 0.2, 0)
+    train, val, note = split_validation(rows, 0.2, 0, Classes())
     assert not {r.groups["image"] for r in train} & {r.groups["image"] for r in val}
     assert len(val) == 20
     assert "rows of one group of image are on one side" in note
@@ -71,7 +72,7 @@ def test_where_all_groups_together_cannot_be_parted_one_modality_is() -> None:
 
 def test_where_no_groups_can_be_parted_the_split_is_plain() -> None:
     rows = [row(i, "ab"[i % 2], {"audio": "ab"[i % 2]}) for i in range(100)]  # a class is a group: none can leave train
-    _, val, note = split_validation(rows, 0.2, 0)
+    _, val, note = split_validation(rows, 0.2, 0, Classes())
     assert Counter(r.label for r in val) == {"a": 10, "b": 10}
     assert "groups are on both sides" in note
 
@@ -79,10 +80,10 @@ def test_where_no_groups_can_be_parted_the_split_is_plain() -> None:
 def test_a_split_that_cannot_be_made() -> None:
     rows = [row(0, "a"), row(1, "b")]
     with pytest.raises(DataError, match="each of the 2 training rows has a label of its own, such as 'a'"):
-        split_validation(rows, 0.2, 0)
+        split_validation(rows, 0.2, 0, Classes())
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="between 0 and 1"):
-            split_validation(rows, fraction, 0)
+            split_validation(rows, fraction, 0, Classes())
 
 
 def raw_rows(count: int, classes: int) -> list[dict[str, Any]]:

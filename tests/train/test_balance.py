@@ -11,8 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import RULES, fuse
+from mla_serve.tasks import Classes, Labels, Number, Task
 from mla_serve.tasks.base import log_softmax
 from mla_serve.train.balance import Balance, make_balance
 from mla_serve.train.config import BALANCE
@@ -61,12 +63,12 @@ def test_a_class_without_a_row_is_not_favoured() -> None:
 
 def test_classes_that_differ_tenfold_are_named_and_the_way_out() -> None:
     labels = ["a"] * 50 + ["b"] * 5
-    balance, notes = make_balance("none", labels, ("a", "b"))
+    balance, notes = make_balance("none", labels, Classes(("a", "b")))
     assert balance == Balance("none", (50, 5))
     assert notes[0].startswith("class 'a' has 10 times the training rows of class 'b'; with --balance none, ")
     assert "--balance prior" in notes[0]
-    assert make_balance("none", ["a"] * 49 + ["b"] * 5, ("a", "b")) == (Balance("none", (49, 5)), [])
-    balance, notes = make_balance("prior", labels, ("a", "b"))
+    assert make_balance("none", ["a"] * 49 + ["b"] * 5, Classes(("a", "b"))) == (Balance("none", (49, 5)), [])
+    balance, notes = make_balance("prior", labels, Classes(("a", "b")))
     assert balance.method == "prior"
     assert "equally frequent" in notes[0]
 
@@ -141,3 +143,14 @@ def test_a_head_shift_reaches_every_modality_and_counts_once_in_a_sum(
         separate = sum(before[one].numpy() for one in ("a", "b"))
         bias = np.array(fusion.bias) - shift  # what the heads shared before
         assert summed == pytest.approx(log_softmax(separate - bias + shift), abs=1e-5)
+
+
+@pytest.mark.parametrize("task", [Labels(("a", "b")), Number("price")])
+def test_only_classes_are_balanced(task: Task) -> None:
+    assert make_balance("none", [], task) == (Balance("none", ()), [])
+    with pytest.raises(
+        ConfigError, match=r"--balance prior: balances classes, and (any of 2 labels|the number price) "
+    ):
+        make_balance("prior", [], task)
+    balance = Balance("none", ())
+    assert (balance.class_weights, balance.head_shift, balance.prior_shift) == ([], [], [])

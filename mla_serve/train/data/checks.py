@@ -14,7 +14,7 @@ from mla_serve.errors import DataError
 from mla_serve.inputs import INPUTS
 from mla_serve.table import Row
 from mla_serve.table.faults import format_place
-from mla_serve.table.split import MANY
+from mla_serve.tasks import Task
 from mla_serve.train.data.duplicates import number_values
 from mla_serve.train.data.fingerprints import Fingerprint, fold_text
 from mla_serve.train.data.folds import shared_groups
@@ -45,21 +45,21 @@ def check_data(
     rows: Rows,
     kinds: Mapping[str, str],
     fingerprints: Callable[[Row], Mapping[str, Fingerprint]],
-    classes: Sequence[str],
+    task: Task,
 ) -> list[Finding]:
     """Return a note on each kind of thing that may be wrong with the rows.
 
     Args: rows, by split, train and val at least; kinds, of the modalities that are used; fingerprints(row), those of a
-    row's values; classes, the labels of the model.
+    row's values; task, of the model.
     Raises: DataError where nothing can be learned from the rows.
     """
-    _refuse_labels(rows["train"])
+    _refuse_labels(rows["train"], task)
     printed = [(split, row, fingerprints(row)) for split, listed in rows.items() for row in listed]
     constant = _constant([found for split, _, found in printed if split == "train"], kinds)
     used = {name: kind for name, kind in kinds.items() if name not in constant}
     if not used:
         raise DataError(
-            f"every training row has the same {' and the same '.join(kinds)}: no class can be told from another; "
+            f"every training row has the same {' and the same '.join(kinds)}: nothing can be learned from them; "
             "check how the table was made"
         )
     numbers = {name: number_values([found.get(name) for _, _, found in printed], kind) for name, kind in used.items()}
@@ -68,11 +68,11 @@ def check_data(
         for at, (split, row, _) in enumerate(printed)
     ]
     found = (
-        _without_places(_note_classes(rows, classes)),
-        _without_places(_note_spelling(classes)),
+        _without_places(_note_names(rows, task)),
+        _without_places(_note_spelling(task.names)),
         _without_places(_note_constant(constant)),
         _note_copies(numbered, used),
-        _note_labels(numbered),
+        _note_contradictions(numbered, task),
         _without_places(_note_groups(rows)),
     )
     return [note for note in found if note.text]
@@ -82,20 +82,10 @@ def _without_places(note: str) -> Finding:
     return Finding(note, note)
 
 
-def _refuse_labels(rows: Sequence[Row]) -> None:
-    """Refuse labels from which no classes can be learned. Raises: DataError."""
-    counts = Counter(row.label for row in rows)
-    if len(counts) < 2:
-        raise DataError(
-            f"the {len(rows)} training rows that can be used are of one class, {next(iter(counts), 'none')!r}; "
-            "expected two at least; add rows of another"
-        )
-    if max(counts.values()) == 1:
-        number = "; is the column of the labels an id, or a number to be predicted?" if len(rows) >= MANY else ""
-        raise DataError(
-            f"each of the {len(rows)} training rows has a label of its own, such as {next(iter(counts))!r}; expected "
-            f"several rows of each class for training; add rows{number}"
-        )
+def _refuse_labels(rows: Sequence[Row], task: Task) -> None:
+    """Refuse labels from which nothing can be learned. Raises: DataError."""
+    if reason := task.find_unlearnable([row.label for row in rows], many=2):
+        raise DataError(f"the {len(rows)} training rows that can be used are {reason}")
 
 
 def _constant(fingerprints: Sequence[Mapping[str, Fingerprint]], kinds: Iterable[str]) -> dict[str, int]:
@@ -104,34 +94,34 @@ def _constant(fingerprints: Sequence[Mapping[str, Fingerprint]], kinds: Iterable
     return {name: len(own) for name, own in digests.items() if len(own) > 1 and len(set(own)) == 1}
 
 
-def _note_classes(rows: Rows, classes: Sequence[str]) -> str:
-    """Note the classes with too few rows to learn or to measure."""
-    train, val = (Counter(row.label for row in rows[split]) for split in ("train", "val"))
+def _note_names(rows: Rows, task: Task) -> str:
+    """Note the classes or labels with too few rows to learn or to measure, and labels that every training row has."""
+    train, val = (
+        Counter(name for row in rows[split] for name in task.names_in(row.label)) for split in ("train", "val")
+    )
     few = {
-        "without a training row": [label for label in classes if not train[label]],
-        "with one training row": [label for label in classes if train[label] == 1],
-        "without a val row": [label for label in classes if train[label] and not val[label]],
+        "without a training row": [name for name in task.names if not train[name]],
+        "with one training row": [name for name in task.names if train[name] == 1],
+        "without a val row": [name for name in task.names if train[name] and not val[name]],
+        "in every training row": [name for name in task.names if train[name] == len(rows["train"])],
     }
-    parts = [f"{len(labels)} {what} ({_listed(map(repr, labels))})" for what, labels in few.items() if labels]
+    parts = [f"{len(names)} {what} ({_listed(map(repr, names))})" for what, names in few.items() if names]
     if not parts:
         return ""
-    looks = (
-        "; is the column 'label' a number to be predicted?"
-        if 2 * len(few["with one training row"]) > len(classes)
-        else ""
-    )
-    return f"of {len(classes)} classes, {', '.join(parts)}: they cannot be learned or measured well{looks}"
+    number = task.exclusive and 2 * len(few["with one training row"]) > len(task.names)
+    looks = "; is the column 'label' a number to be predicted?" if number else ""
+    return f"of {task.describe()}, {', '.join(parts)}: they cannot be learned or measured well{looks}"
 
 
-def _note_spelling(classes: Sequence[str]) -> str:
-    """Note classes that differ only in spelling."""
+def _note_spelling(names: Sequence[str]) -> str:
+    """Note classes or labels that differ only in spelling."""
     spellings: dict[str, list[str]] = defaultdict(list)
-    for label in classes:
+    for label in names:
         spellings[fold_text(label)].append(label)
     twice = [" and ".join(map(repr, labels)) for labels in spellings.values() if len(labels) > 1]
     if not twice:
         return ""
-    rest = "they are classes of their own; spell them alike where they mean the same"
+    rest = "each is learned by itself; spell them alike where they mean the same"
     return f"labels that differ only in case, blanks or Unicode form: {_listed(twice)}; {rest}"
 
 
@@ -179,19 +169,28 @@ def _keys(one: NumberedRow, kinds: Mapping[str, str]) -> list[Key]:
     return media or ([tuple(one.numbers.items())] if one.numbers else [])
 
 
-def _note_labels(numbered: Sequence[NumberedRow]) -> Finding:
-    """Note the rows with the same values and different labels."""
-    labels: defaultdict[Key, dict[str, NumberedRow]] = defaultdict(dict)
+def _note_contradictions(numbered: Sequence[NumberedRow], task: Task) -> Finding:
+    """Note the rows with the same values and labels that contradict each other."""
+    same: defaultdict[Key, list[NumberedRow]] = defaultdict(list)
     for one in numbered:
         if one.numbers:
-            labels[tuple(one.numbers.items())].setdefault(one.row.label, one)
-    found = [list(rows.values())[:2] for rows in labels.values() if len(rows) > 1]
+            same[tuple(one.numbers.items())].append(one)
+    found = [(rows[0], other) for rows in same.values() if (other := _find_contradiction(rows, task))]
     if not found:
         return _without_places("")
-    pairs = (f"{a.place} {a.row.label!r} and {b.place} {b.row.label!r}" for a, b in found)
+    pairs = (f"{a.place} {_label(a.row)} and {b.place} {_label(b.row)}" for a, b in found)
     count = f"in {len(found)} case{'s' if len(found) > 1 else ''}"
     text, advice = f"rows that are equal or nearly so have different labels {count}", "a model gets one right at most"
     return Finding(f"{text} ({_listed(pairs, '; ')}): {advice}", f"{text}: {advice}")
+
+
+def _find_contradiction(rows: Sequence[NumberedRow], task: Task) -> NumberedRow | None:
+    """Return a row whose label contradicts that of the first one."""
+    return next((row for row in rows[1:] if task.contradict(rows[0].row.label, row.row.label)), None)
+
+
+def _label(row: Row) -> str:
+    return repr(sorted(row.label) if isinstance(row.label, frozenset) else row.label)
 
 
 def _note_groups(rows: Rows) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mla_serve.errors import ConfigError
 from mla_serve.table import Row
-from mla_serve.table.faults import abbreviate
+from mla_serve.tasks import Task
 
 FEW = 10  # training rows
 MIN_ROWS_TO_FIT = 2
@@ -23,7 +23,9 @@ def count_rows(rows: Mapping[str, Sequence[Row]], names: Collection[str]) -> dic
     }
 
 
-def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], *, held_out: bool) -> list[str]:
+def check_modalities(
+    rows: Mapping[str, Sequence[Row]], names: Collection[str], task: Task, *, held_out: bool
+) -> list[str]:
     """Return a note on each modality from which too little can be learned or fitted.
 
     Args: held_out, whether the validation rows were taken from the training rows.
@@ -37,14 +39,12 @@ def check_modalities(rows: Mapping[str, Sequence[Row]], names: Collection[str], 
             raise ConfigError(
                 f"modality {name}: no training row has it{held}; add rows, or leave it out with --modalities"
             )
-        labels = {row.label for row in rows["train"] if name in row.values}
+        reason = task.find_unlearnable([row.label for row in rows["train"] if name in row.values], train + 1)
         if train < FEW:
             learned = "little can be learned from so few" if train > 1 else ONE_ROW
             notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
-        elif len(labels) == 1:
-            notes.append(
-                f"{name}: all training rows that have it are of one class, {abbreviate(*labels)}; nothing can be learned from it"
-            )
+        elif reason:
+            notes.append(f"{name}: all training rows that have it are {reason}; nothing can be learned from it")
         if val < MIN_ROWS_TO_FIT:
             notes.append(f"{name}: {_rows(val, 'validation')} it; {unfitted(val)}")
     return notes

@@ -97,14 +97,14 @@ def plan_extension(config: TrainConfig, read: ReadTable | None = None) -> Extens
     known = base.manifest.table
     table = read_data(config, Schema.from_dict(known) if known else None, read)
     kinds = _added(table, base, config.modalities)
-    _check_classes(table, base)
+    _check_labels(table, base)
     rows, notes, held_out = _rows(table, base, kinds, config)
     encoders = pick_encoders(kinds, config)
     with all_faults_on_error(table, rows, kinds):
         inputs, pretrained = choose_all_inputs(rows["train"], kinds, encoders, config)
     table, rows, ignored = leave_out_unknown(table, rows, {**base.inputs, **inputs})
     notes.add_private(ignored)
-    decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.manifest.classes, config)
+    decoded, rows, found = decode_and_check(table, rows, {**base.inputs, **inputs}, base.task, config)
     notes.add_findings(found)
     notes.add_left_out(table)
     notes.add(check_pretrained(rows["train"], pretrained))
@@ -166,13 +166,19 @@ def _added(table: Table, base: Bundle, asked: Sequence[str]) -> dict[str, str]:
     return added
 
 
-def _check_classes(table: Table, base: Bundle) -> None:
-    """Refuse labels without a logit in the head. Raises: DataError."""
-    known = base.manifest.classes
-    if unknown := sorted({row.label for rows in table.splits.values() for row in rows} - set(known)):
+def _check_labels(table: Table, base: Bundle) -> None:
+    """Refuse labels that the head cannot answer. Raises: DataError."""
+    task = base.task
+    if table.task.name != task.name:
         raise DataError(
-            f"labels that the bundle does not know: {', '.join(unknown[:20])}; it knows {', '.join(known)}; correct them, "
-            "or train a new model"
+            f"the bundle predicts {task.describe()}, and the labels of the table are {table.task.describe()}; give the column of "
+            f"the {task.name} with --label"
+        )
+    rows = [row for listed in table.splits.values() for row in listed]
+    if unknown := sorted({label for row in rows for label in task.unknown(row.label)}):
+        known = f"; it knows {', '.join(task.names)}" if task.names else f" ({task.expected_label})"
+        raise DataError(
+            f"labels that the bundle does not know: {', '.join(unknown[:20])}{known}; correct them, or train a new model"
         )
 
 
@@ -196,7 +202,7 @@ def _rows(
     held_out = None
     if "val" not in rows:
         rows["train"], rows["val"], note = split_validation(
-            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed
+            rows["train"], config.val_share or VALIDATION_FRACTION, config.seed, base.task
         )
         over = (
             "validation rows were held out now: if the bundle was trained on these rows, it is over-confident on them"
@@ -204,7 +210,7 @@ def _rows(
         notes.add([note, over])
         held_out = [row.id for row in rows["val"]]
     _check_each(rows["val"], "val", added)
-    notes.add(check_modalities(rows, added, held_out=held_out is not None))
+    notes.add(check_modalities(rows, added, base.task, held_out=held_out is not None))
     return rows, notes, held_out
 
 
