@@ -24,6 +24,7 @@ from mla_serve.table.rows import (
     check_lengths,
     check_singles,
     complete_all,
+    complete_rows,
     make_task,
 )
 from mla_serve.table.schema import Schema
@@ -69,6 +70,7 @@ def table_from_lines(
     rows = leave_out((row for _, row in built), faults)
     splits, schema, said = _split(rows, {record.place: record for record, _ in built}, lines, fingerprint)
     task = _find_task(splits, schema, folder, options)
+    splits = {split: complete_rows(found, task) for split, found in splits.items()}
     hints = find_leaks(splits, modalities)
     if schema.held_out and not lines.said.group_columns:
         hints += find_shared_values(splits, modalities)
@@ -176,9 +178,8 @@ def _build(lines: _Lines, modalities: Mapping[str, str], folder: Path, faults: F
     said, schema = lines.said, lines.schema
     groups = said.groups(modalities)
     known = {**STANDARD_KINDS, **said.declaration.modalities, **modalities}
-    built = complete_all(
-        [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
-    )
+    rows = [(record, build_row(record, schema, groups, known, folder, faults)) for record in lines.records]
+    built = complete_all(rows, said.options.trained)
     good = _leave_out(built, faults)
     check_ids(good, schema.id, faults)
     check_lengths(good, faults)

@@ -38,6 +38,11 @@ class LabelForm:
     decimal_comma: bool = False
     unit: str = ""
 
+    @property
+    def number_format(self) -> NumberFormat:
+        """How numbers are written."""
+        return NumberFormat(self.decimal_comma, self.unit.lower())
+
     def find_cell(self, cells: Cells, column: str) -> object:
         """Return the cell of a row; with several columns, those that are not empty, None if there is none."""
         if not self.columns:
@@ -97,7 +102,9 @@ def name_of_class(cell: object) -> str:
     if isinstance(cell, float):
         return str(int(cell)) if cell.is_integer() else str(cell)
     if isinstance(cell, list | tuple | set | frozenset | Mapping):
-        raise InvalidValue(f"expected one class as in most rows, got {abbreviate(cell)}; correct it")
+        raise InvalidValue(
+            f"expected one class, got {abbreviate(cell)}; write one, or write lists in all rows and predict them with --task labels"
+        )
     name = read_name(cell)
     return name[: -len(name.partition(".")[2]) - 1] if re.fullmatch(r"-?\d+\.0+", name) else name
 
@@ -153,13 +160,15 @@ def read_number(form: LabelForm, cell: object) -> Label:
     """Return a finite number. Raises: InvalidValue."""
     value = None
     if isinstance(cell, str):
-        value = parse_number(cell, NumberFormat(form.decimal_comma, form.unit))
+        value = parse_number(cell, form.number_format)
     elif isinstance(cell, int | float) and not isinstance(cell, bool) and abs(cell) <= sys.float_info.max:
         value = float(cell)
     if value is None:
         example = "1234,5" if form.decimal_comma else "1234.5"
         unit = f", or with the unit {form.unit}" if form.unit else ""
-        raise InvalidValue(f"expected a finite number such as {example}{unit}, got {abbreviate(cell)}; correct it")
+        raise InvalidValue(
+            f"expected a finite number such as {example}{unit}, got {abbreviate(cell)}; correct it, or predict classes with --task classes"
+        )
     return value
 
 
@@ -173,10 +182,12 @@ READERS: Mapping[str, Callable[[LabelForm, object], Label]] = {
 def complete_labels(label: Label, names: Sequence[str]) -> Label:
     """Say of every label whether a row has it, where that is known. Args: names, of all labels.
 
-    Returns: a frozenset where all are known, else label -> bool for those that are.
+    Returns: a frozenset where all are known, else label -> bool for those that are. What a row has is kept, whether it is
+    among the names or not.
     """
     if isinstance(label, frozenset) and any(name.startswith(UNKNOWN) for name in label):
         return {name: name in label for name in names if f"{UNKNOWN}{name}" not in label}
-    if isinstance(label, Mapping) and label.keys() >= set(names):
-        return frozenset(name for name, there in label.items() if there)
+    if isinstance(label, Mapping):
+        known = {name: there for name, there in label.items() if there or name in names}
+        return frozenset(name for name in known if known[name]) if known.keys() >= set(names) else known
     return label

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from mla_serve.table.cells import is_missing
 from mla_serve.table.faults import InvalidValue, abbreviate, join_names
 from mla_serve.table.label_forms import UNKNOWN, LabelForm, is_list
-from mla_serve.table.scalars import NumberFormat, find_number_format, has_leading_zero, parse_number, parse_yes_no
+from mla_serve.table.scalars import find_number_format, has_leading_zero, parse_number, parse_yes_no
 
 LABEL_NAMES = (
     "label", "labels", "target", "class", "category", "y", "species", "outcome", "diagnosis", "sentiment",
@@ -17,7 +17,6 @@ LABEL_NAMES = (
 """Usual names of the column of the labels, in lower case."""
 MOST_CLASSES = 1000  # values of a column that is listed as a candidate
 FEW_NUMBERS = 20  # different numbers that are taken for classes in any case
-MOST = 0.95  # of the cells that must be numbers; the others are faults
 SEPARATORS = ("|", ";", ",")
 OFTEN = 0.05  # of the cells that must hold a separator
 RECURRING = 0.9  # of the labels that must occur in several different cells
@@ -82,9 +81,13 @@ def infer_form_of_columns(columns: Columns, task: str | None) -> LabelForm:
     for name, cells in columns.items():
         wrong = [cell for cell in cells if not is_missing(cell) and cell != UNKNOWN and parse_yes_no(cell) is None]
         if 2 * len(wrong) > len(cells) or not cells:
-            given = f"such as {abbreviate(wrong[0])}" if wrong else "all empty"
+            given = f"such as {abbreviate(wrong[0])}" if wrong else "that are all empty"
             raise InvalidValue(
                 f"{name!r}: expected yes or no in each of several columns of labels, got cells {given}; name one column of labels"
+            )
+        if len({parse_yes_no(cell) for cell in cells} - {None}) < 2:
+            raise InvalidValue(
+                f"{name!r}: the same in every cell that is not empty, and an empty one means not known; write yes and no"
             )
     return LabelForm("labels", columns=tuple(columns))
 
@@ -99,6 +102,8 @@ def infer_form(name: str, cells: Sequence[object], task: str | None, separator: 
             raise InvalidValue(
                 f"a separator of labels was given, and the task {task}; only the task labels has several"
             )
+        if not any(isinstance(cell, str) and separator in cell for cell in cells):
+            raise InvalidValue(f"no cell of {name!r} holds the separator {separator!r}; correct it, or leave it out")
         return LabelForm("labels", separator=separator)
     given = [cell for cell in cells if not is_missing(cell)]
     if not given:
@@ -107,13 +112,12 @@ def infer_form(name: str, cells: Sequence[object], task: str | None, separator: 
 
 
 def _infer(name: str, cells: Sequence[object]) -> LabelForm:
-    """Return the form that the cells show. Raises: InvalidValue where two are mixed."""
+    """Return the form that most cells show; the others are faults. Raises: InvalidValue."""
     if 2 * sum(map(_is_labels, cells)) > len(cells):
         return _labels_form(cells)
     if _are_many_numbers(cells):
-        form = _number_form(cells)
-        _check_not_mixed(name, cells, form)
-        return form
+        _check_not_running(name, cells)
+        return _number_form(cells)
     texts = Counter(cell.strip() for cell in cells if isinstance(cell, str))
     separators = [one for one in SEPARATORS if _separates(texts, one)]
     return LabelForm("labels", separator=separators[0]) if separators else LabelForm()
@@ -133,8 +137,11 @@ def _labels_form(cells: Sequence[object]) -> LabelForm:
 
 def _number_form(cells: Sequence[object]) -> LabelForm:
     """Return how most numbers are written."""
-    form = find_number_format(Counter(cell.strip() for cell in cells if isinstance(cell, str)))
-    return LabelForm("number", decimal_comma=form.decimal_comma, unit=form.unit)
+    texts = Counter(cell.strip() for cell in cells if isinstance(cell, str))
+    form = find_number_format(texts)
+    written = (re.search(re.escape(form.unit), text, re.IGNORECASE) for text in texts)  # the unit is in lower case
+    unit = next((found[0] for found in written if found), form.unit)
+    return LabelForm("number", decimal_comma=form.decimal_comma, unit=unit)
 
 
 FORMS: Mapping[str, Callable[[Sequence[object]], LabelForm]] = {
@@ -152,11 +159,10 @@ def _is_labels(cell: object) -> bool:
 def _number_reader(cells: Sequence[object]) -> Callable[[object], bool]:
     """Return a function that tells whether a cell is a number, written as most of these are."""
     form = _number_form(cells)
-    written = NumberFormat(form.decimal_comma, form.unit)
 
     def is_number(cell: object) -> bool:
         if isinstance(cell, str):
-            return parse_number(cell, written) is not None
+            return parse_number(cell, form.number_format) is not None
         return isinstance(cell, int | float) and not isinstance(cell, bool)
 
     return is_number
@@ -171,15 +177,17 @@ def _are_many_numbers(cells: Sequence[object]) -> bool:
     return len(set(numbers)) > (max(FEW_NUMBERS, len(cells) // 3) if whole else FEW_NUMBERS)
 
 
-def _check_not_mixed(name: str, cells: Sequence[object], form: LabelForm) -> None:
-    """Refuse numbers between which more than a few cells are something else. Raises: InvalidValue."""
-    is_number = _number_reader(cells)
-    given = [cell for cell in cells if not form.is_missing(cell)]
-    others = [cell for cell in given if not is_number(cell)]
-    if len(others) > (1 - MOST) * len(given):
+def _check_not_running(name: str, cells: Sequence[object]) -> None:
+    """Refuse whole numbers that are all different and without gaps. Raises: InvalidValue."""
+    if not all(
+        type(cell) is int or (isinstance(cell, str) and re.fullmatch(r"\d{1,18}", cell.strip())) for cell in cells
+    ):
+        return
+    numbers = sorted(int(str(cell)) for cell in cells)
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
         raise InvalidValue(
-            f"{name!r} mixes numbers, such as {abbreviate(next(filter(is_number, given)))}, and {len(others):,} other cells, "
-            f"such as {abbreviate(others[0])}; correct them, or say with --task classes or --task number what is meant"
+            f"{name!r} numbers its rows, {numbers[0]:,} to {numbers[-1]:,}; choose another column with --label, or say --task "
+            "number if that is to be predicted"
         )
 
 
@@ -188,7 +196,7 @@ def _separates(texts: Counter[str], separator: str) -> bool:
 
     Many cells must hold it, the number of labels must vary, and nearly all labels of these cells must occur in other cells too.
     """
-    split = {text: [part.strip() for part in text.split(separator) if part.strip()] for text in texts}
+    split = {text: _parts(text, separator) for text in texts}
     several = [text for text, parts in split.items() if len(parts) > 1]
     times = Counter(part for parts in split.values() for part in set(parts))
     parts = {part for text in several for part in split[text]}
@@ -209,6 +217,11 @@ def later_form(form: LabelForm, names: Sequence[str], cells: Sequence[object]) -
         return LabelForm("labels", columns=tuple(names))
     written = FORMS["labels"](cells)
     return form if form.lists == written.lists and not form.columns else written
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    """Return the labels of a cell, also those that are not known."""
+    return [name for part in text.split(separator) if (name := part.strip().removeprefix(UNKNOWN))]
 
 
 def type_of_labels(cells: Sequence[object]) -> str:

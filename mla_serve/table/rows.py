@@ -71,11 +71,17 @@ def _read_groups(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
     return {name: read_name(cell) for name, cell in found.items() if not is_missing(cell)}
 
 
-def complete_all(built: BuiltRows) -> list[tuple[Record, Row]]:
-    """Say of every label whether a row has it, see complete_labels."""
+def complete_all(built: BuiltRows, trained: Task | None) -> list[tuple[Record, Row]]:
+    """Say of every label whether a row has it, see complete_labels. Args: trained, of the model that the table is read for."""
     labels = [row.label for _, row in built if isinstance(row.label, frozenset | Mapping)]
-    names = sort_names(name.removeprefix(UNKNOWN) for label in labels for name in label)
+    found = (name for label in labels for name in label if not name.startswith(UNKNOWN))
+    names = sort_names([*found, *(trained.names if trained else ())])
     return [(record, replace(row, label=complete_labels(row.label, names))) for record, row in built]
+
+
+def complete_rows(rows: Sequence[Row], task: Task) -> tuple[Row, ...]:
+    """Leave out that a row lacks a label which the task does not have."""
+    return tuple(replace(row, label=complete_labels(row.label, task.names)) for row in rows)
 
 
 def check_labels(rows: SplitRows, schema: Schema, faults: Faults) -> Task:
@@ -118,7 +124,7 @@ def _add_unlearnable(rows: Sequence[Row], task: Task, faults: Faults) -> bool:
     """Add a fault if nothing can be learned from the labels, and return whether that is so."""
     reason = task.find_unlearnable([row.label for row in rows])
     if reason:
-        faults.add((rows[0].place[0], 0), f"the {len(rows):,} rows for training are {reason}")
+        faults.add((rows[0].place[0], 0), f"the {len(rows):,} rows for training have {reason}")
     return bool(reason)
 
 

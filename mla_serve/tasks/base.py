@@ -142,7 +142,7 @@ class Task(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def find_unlearnable(cls, labels: Sequence[Label], many: int = MANY) -> str:
-        """Return why nothing can be learned from these labels of training rows, and what to do; "" if something can.
+        """Return what labels of training rows are that nothing can be learned from, and what to do; "" if something can.
 
         Args: many, rows from which on labels that no two rows share are refused.
         """

@@ -151,11 +151,11 @@ class Classes(Task):
         """Refuse fewer than two classes, and a class for each row."""
         counts = Counter(labels)
         if len(counts) < 2:
-            given = f"of one class only, {labels[0]!r:.{QUOTED}}" if labels else "without a class"
+            given = f"one class only, {labels[0]!r:.{QUOTED}}" if labels else "no class"
             return f"{given}; expected two at least; add rows of another"
         if len(labels) >= many and len(counts) == len(labels):
             number = "; or is the column an id, or a number (--task number)?" if len(labels) >= MANY else ""
-            own = f"each with a label of its own, such as {min(counts)!r:.{QUOTED}}"
+            own = f"a label of its own each, such as {min(counts)!r:.{QUOTED}}"
             return f"{own}; expected several rows of each class for training; add rows{number}"
         return ""
 

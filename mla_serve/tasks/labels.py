@@ -161,12 +161,12 @@ class Labels(Task):
         """Refuse rows without any label, and rows that all have the same labels."""
         counts = Counter(frozenset(cls.names_in(label)) for label in labels)
         if not any(counts):
-            return "without any label; expected rows with labels and rows without them"
+            return "no label; expected rows with labels and rows without them"
         if len(counts) == 1:
-            return f"with the same labels, {join_names(sorted(min(counts)))}; expected rows with different ones"
+            return f"the same labels, {join_names(sorted(min(counts)))}; expected rows with different ones"
         times = Counter(name for label in labels for name in cls.names_in(label))
         if len(labels) >= many and max(times.values()) == 1:
-            return f"each with labels of its own, such as {min(times)!r:.{QUOTED}}; expected labels that several rows share"
+            return f"labels of its own each, such as {min(times)!r:.{QUOTED}}; expected labels that several rows share"
         return ""
 
     @classmethod
@@ -280,7 +280,7 @@ class Labels(Task):
 
     def unknown(self, label: Label) -> tuple[str, ...]:
         """Return those of the row's labels that the task does not have."""
-        return tuple(sorted(str(one) for one in label if one not in self.labels))
+        return tuple(name for name in self.names_in(label) if name not in self.labels)
 
     @property
     def expected_label(self) -> str:

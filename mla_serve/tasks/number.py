@@ -27,7 +27,8 @@ SPREAD = 10.0
 QUANTILES = 10  # of the numbers, in a stratified split
 ROWS_PER_QUANTILE = 5
 MOST_DECIMALS = 6
-FINEST = 1000  # steps of the last decimal in a deviation, at most about
+STEPS = 100  # of the last decimal in a deviation of the targets, at least
+SMALL = 0.05  # quantile of the targets that is still shown well where the logarithm is Gaussian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +140,12 @@ class Number(Task):
         skewness is above SKEWED and nearer to 0 with it.
         """
         given = np.array(labels, dtype=np.float64)
-        log = bool(len(given)) and min(*given, *others) > 0 and _is_skewed(given)
+        log = bool(len(given)) and bool(np.min([*given, *others]) > 0) and _is_skewed(given)
         targets = np.log(given) if log else given
         mean, deviation = (float(targets.mean()), float(targets.std())) if len(given) else (0.0, 1.0)
-        return cls(column, unit, log, mean, deviation or 1.0, _count_decimals(given))
+        ends = (float(given.min()), float(given.max())) if len(given) else (None, None)
+        step = deviation * float(np.quantile(given, SMALL)) if log else deviation
+        return cls(column, unit, log, mean, deviation or 1.0, _count_decimals(step), *ends)
 
     @classmethod
     def names_in(cls, label: Label) -> tuple[str, ...]:  # noqa: ARG003
@@ -153,7 +156,7 @@ class Number(Task):
     def find_unlearnable(cls, labels: Sequence[Label], many: int = MANY) -> str:  # noqa: ARG003
         """Refuse numbers that are all the same."""
         if len(set(labels)) < 2:
-            given = f"with the same number, {labels[0]:,}" if labels else "without a number"
+            given = f"the same number, {labels[0]:,.10g}" if labels else "no number"
             return f"{given}; expected different numbers"
         return ""
 
@@ -173,12 +176,8 @@ class Number(Task):
     def describe_labels(self, labels: Sequence[Label]) -> str:
         """Describe as "number, 22,000 to 5,858,000 USD, log"."""
         unit = f" {self.unit}" if self.unit else ""
-        span = f", {self.format(min(labels))} to {self.format(max(labels))}{unit}" if labels else ""
+        span = f", {min(labels):,.10g} to {max(labels):,.10g}{unit}" if labels else ""
         return f"number{span}{', log' if self.log else ''}"
-
-    def format(self, value: float) -> str:
-        """Write a number with its decimals and separators of thousands."""
-        return f"{value:,.{self.decimals}f}"
 
     def encode(self, labels: Sequence[Label]) -> Array:
         """Return the standardised targets: (N,) float32."""
@@ -296,16 +295,10 @@ def skewness(values: Array) -> float:
 def _is_skewed(values: Array) -> bool:
     """Return whether the logarithm of positive numbers is nearer to a normal distribution. See Number.from_labels."""
     skew = skewness(values)
-    return skew > SKEWED and values.max() >= SPREAD * values.min() and abs(skewness(np.log(values))) < skew
+    spread = values.max() >= SPREAD * values.min()
+    return bool(skew > SKEWED and spread and abs(skewness(np.log(values))) < skew)
 
 
-def _count_decimals(values: Array) -> int:
-    """Return the decimals that nearly all numbers have, but no more than FINEST steps in a deviation ask for."""
-    if not len(values):
-        return 0
-    spread = float(values.std())
-    wanted = int(np.ceil(np.log10(FINEST / spread))) if spread else 0
-    most = int(np.clip(wanted, 0, MOST_DECIMALS))
-    return next(
-        (n for n in range(most) if np.mean(np.isclose(values, np.round(values, n), rtol=0, atol=1e-9)) > 0.99), most
-    )
+def _count_decimals(step: float) -> int:
+    """Return the decimals of an answer whose deviation is a step or so: STEPS of the last decimal at least."""
+    return int(np.clip(np.ceil(np.log10(STEPS / step)), 0, MOST_DECIMALS)) if step else 0

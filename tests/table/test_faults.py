@@ -88,7 +88,7 @@ def test_labels_that_are_no_classes_are_one_fault(tmp_path: Path, make: Make, fa
     val: list[Cells] = [{"label": f"n{100 + number}", "text": f"text {number}"} for number in range(30)]
     message = fault(make(tmp_path, {"train": train, "val": val}))
     assert "1 fault in the data set" in message
-    assert "train.jsonl: the 40 rows for training are each with a label of its own, such as 'n0'" in message
+    assert "train.jsonl: the 40 rows for training have a label of its own each, such as 'n0'" in message
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_no_tables_no_train_and_unclear_tables(tmp_path: Path, make: Make, fault
 def test_train_is_empty_or_has_one_class(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
     assert "train.jsonl: holds no rows" in fault(make(tmp_path / "a", {**good, "train": []}))
     message = fault(make(tmp_path / "b", {"train": good["train"][:1] * 3}))
-    assert "train.jsonl: the 3 rows for training are of one class only, 'a'" in message
+    assert "train.jsonl: the 3 rows for training have one class only, 'a'" in message
 
 
 def test_a_split_of_another_name_is_told(tmp_path: Path, make: Make, fault: Fault, good: Splits) -> None:
@@ -187,7 +187,7 @@ def test_a_label_that_cannot_be_read_is_one_fault_not_two(
     good["val"].append({"label": {"a": 1}, "text": "x"})
     assert fault(make(tmp_path, good)).split("\n") == [
         f"{tmp_path}: 1 fault in the data set:",
-        "  val.jsonl:2: label: expected one class as in most rows, got {'a': 1}; correct it",
+        "  val.jsonl:2: label: expected one class, got {'a': 1}; write one, or write lists in all rows and predict them with --task labels",
         "correct it, or add --skip-bad to leave out this row",
     ]
 
@@ -222,7 +222,7 @@ def test_a_label_of_its_own_in_ten_rows_or_more_is_taken_for_an_id(
     lines = fault(make(tmp_path, {"train": train, "val": [{"label": "other", "text": "x"}]})).split("\n")[1:]
     assert len(lines) == (1 if is_an_id else 2)
     assert lines[0].startswith(
-        f"  train.jsonl: the {rows} rows for training are each with a label of its own"
+        f"  train.jsonl: the {rows} rows for training have a label of its own each"
         if is_an_id
         else "  val.jsonl:1: label: 'other'"
     )

@@ -147,7 +147,7 @@ def test_what_concerns_a_whole_file_is_refused_whatever_may_be_left_out(tmp_path
         read_table(tmp_path, skipping)
     assert "--skip-bad" not in str(refused.value)  # it would not help
     (tmp_path / "train.csv").write_text("label,text\na,x\na,y\nb\n")
-    with pytest.raises(DataError, match=r"train\.csv: the 2 rows for training are of one class only, 'a'"):
+    with pytest.raises(DataError, match=r"train\.csv: the 2 rows for training have one class only, 'a'"):
         read_table(tmp_path, skipping)
 
 

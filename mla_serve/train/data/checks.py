@@ -85,7 +85,7 @@ def _without_places(note: str) -> Finding:
 def _refuse_labels(rows: Sequence[Row], task: Task) -> None:
     """Refuse labels from which nothing can be learned. Raises: DataError."""
     if reason := task.find_unlearnable([row.label for row in rows], many=2):
-        raise DataError(f"the {len(rows)} training rows that can be used are {reason}")
+        raise DataError(f"the {len(rows)} training rows that can be used have {reason}")
 
 
 def _constant(fingerprints: Sequence[Mapping[str, Fingerprint]], kinds: Iterable[str]) -> dict[str, int]:

@@ -216,14 +216,14 @@ def test_what_is_said_is_printed_as_it_stands_in_one_line(tmp_path: Path) -> Non
 def test_one_class_alone_is_refused_also_where_it_is_chosen_so(tmp_path: Path) -> None:
     rows = [*[{**row, "label": "a"} for row in vectors(20)], {"label": "b", "text": "words"}]
     config = write(tmp_path / "d", {"train": rows, "val": vectors(4, classes=1)})
-    with pytest.raises(DataError, match="20 training rows that can be used are of one class only, 'a'"):
+    with pytest.raises(DataError, match="20 training rows that can be used have one class only, 'a'"):
         make_plan(TrainConfig(data=config.data, runs=config.runs, modalities=("numbers",)))
 
 
 def test_a_label_of_its_own_for_every_row_is_refused(tmp_path: Path) -> None:
     rows = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(20))]
     val = [{**row, "label": str(1000 + 7 * n)} for n, row in enumerate(vectors(5, seed=1))]
-    with pytest.raises(DataError, match="the 20 rows for training are each with a label of its own"):
+    with pytest.raises(DataError, match="the 20 rows for training have a label of its own each"):
         make_plan(write(tmp_path / "d", {"train": rows, "val": val}))
 
 
