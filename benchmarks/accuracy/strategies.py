@@ -33,6 +33,7 @@ from mla_serve.console import console, main
 from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.table import Row
+from mla_serve.tasks import Classes
 
 CORE = ("mla", "ensemble", "joint_concat", "joint_dropout", "ogm_ge", "qmf")
 REST = ("joint_sum", "joint_unimodal", "mmpareto", "dus", "mib")
@@ -249,12 +250,12 @@ def _fit(
 ) -> Fusion:
     """Fit the calibrated rule; where classes are unbalanced, in the form that cross-validation chooses, as training does."""
     from mla_serve.train.data.folds import make_folds
-    from mla_serve.train.fit.cross_validate import choose_setting, unbalanced
+    from mla_serve.train.fit.cross_validate import choose_setting
     from mla_serve.train.fit.evidence import Evidence
     from mla_serve.train.fit.formula import fit
 
     evidence = Evidence.of(logits, present, labels)
-    if not unbalanced(shares):
+    if not Classes().prior_matters(shares):
         return fit(evidence, names)
     folds = make_folds(rows, seed=0)
     setting, _ = choose_setting(evidence, names, folds.number, shares)

@@ -118,6 +118,10 @@ class Task(abc.ABC):
     def prior_outputs(self, prior: Sequence[float]) -> Array:
         """Return the outputs (O,) of a head that says no more than the prior: the biases that training begins with."""
 
+    def prior_matters(self, prior: Sequence[float]) -> bool:  # noqa: ARG002
+        """Return whether counting the prior once, not once for each opinion, is worth a trial."""
+        return True
+
     def without_prior(self, eta: Array, prior: Array) -> Array:
         """Subtract the prior's natural parameters from opinions. Opinions that say less than the prior say nothing."""
         return eta - prior

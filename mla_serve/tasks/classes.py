@@ -28,6 +28,8 @@ from mla_serve.tasks.base import (
 LEAST = 1e-300  # a probability, so that its logarithm is finite
 STEP = 100.0  # how fast the random part of a score goes round as the margin of an answer grows
 
+UNBALANCED = 1.5  # the largest class has this many times the rows of the smallest: then the prior may matter
+
 
 @dataclasses.dataclass(frozen=True)
 class Classes(Task):
@@ -109,6 +111,10 @@ class Classes(Task):
         """Return the frequency of each class, with one row added to each, so that none is 0."""
         counts = np.bincount(targets, minlength=len(self.classes)) + 1
         return [float(frequency) for frequency in counts / counts.sum()]
+
+    def prior_matters(self, prior: Sequence[float]) -> bool:
+        """Return whether the classes differ much in size."""
+        return max(prior, default=1) > UNBALANCED * min(prior, default=1)
 
     def uninformed(self, prior: Sequence[float]) -> Array:
         """Return equal probabilities."""

@@ -190,7 +190,7 @@ def _finish(
         {
             "name": planned.name,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "recipe": folder.write_recipe(planned.recipe),
+            "recipe": folder.write_recipe(dataclasses.replace(planned.recipe, task=fitted.task)),
             "config": folder.read_json("config.json"),
             "data": str((config.data or planned.table.folder).resolve()),
             "table": planned.table.schema.to_dict(),

@@ -10,17 +10,15 @@ share some, under keys such as "text:3" (see pattern_keys in mla_serve/fusion/fo
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.analysis import concatenate
-from mla_serve.fusion.formula import Array, Fusion, pattern_name
+from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.inputs import Input
 from mla_serve.table import Row, read_payload
 from mla_serve.train.data.folds import make_folds
@@ -33,9 +31,9 @@ from mla_serve.train.fit.after_training import (
     fit_static_weights,
     gather,
 )
-from mla_serve.train.fit.cross_validate import Setting, held_out, mix_rows, most_cautious
+from mla_serve.train.fit.cross_validate import mix_rows, most_cautious
 from mla_serve.train.fit.evidence import Evidence
-from mla_serve.train.fit.formula import BOUND, MOST_DISCOUNT, PATTERNS_UP_TO, RIDGE, Objective, list_patterns
+from mla_serve.train.fit.formula import added_patterns, fit, fit_discounts, size_keys
 from mla_serve.train.fit.intervals import cross_fitted_intervals
 from mla_serve.train.strategies import Strategy
 
@@ -59,10 +57,10 @@ def fit_added(
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    targets = samples["train"].targets.numpy()
-    references, notes = fit_references(strategy.task, train, targets, val, spoiled)
-    labels, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
-    clean, all_corrupted = (_append(outputs, gather(one, labels, references)) for one in (val, spoiled))
+    task, targets = base.task, samples["train"].targets.numpy()
+    references, notes = fit_references(task, train, targets, val, spoiled)
+    targets, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
+    clean, all_corrupted = (_append(outputs, gather(one, targets, references, task)) for one in (val, spoiled))
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     extension = FusionExtension(base.fusion, tuple(inputs))
@@ -76,7 +74,7 @@ def fit_added(
     rules, before = base.intervals.rules, base.intervals
     found = cross_fitted_intervals(clean, fusion, folds.number, refit, seed, rules, extension.listed, before)
     notes = [*notes, how, folds.note, *extension.never_together(clean)]
-    return Fitted(fusion, before.extended(found, tuple(inputs)), references, notes)
+    return Fitted(fusion, before.extended(found, tuple(inputs)), references, notes, task)
 
 
 def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
@@ -98,6 +96,7 @@ def _append(outputs: GraphOutputs, added: Evidence) -> Evidence:
         np.concatenate([outputs.present, added.present]),
         added.targets,
         np.concatenate([outputs.excess, added.excess]),
+        added.task,
     )
 
 
@@ -109,83 +108,35 @@ class FusionExtension:
         self.added = tuple(added)
         self.names = (*base.temperatures, *self.added)
         temperatures = {**base.temperatures, **dict.fromkeys(self.added, 1.0)}
+        # By the keys of the added modalities, so that the scales of the bundle's own patterns do not apply to others.
+        keys = [key for size in range(1, len(self.names) + 1) for key in size_keys(size, self.added)]
         # Everything is fitted on validation rows, which are as frequent as in training: without the shift of the prior.
-        self.start = dataclasses.replace(base, temperatures=temperatures, prior_shift=())
+        self.start = dataclasses.replace(
+            base, temperatures=temperatures, scales={**base.scales, **dict.fromkeys(keys, 1.0)}, prior_shift=()
+        )
         self.listed = added_patterns(len(base.temperatures), len(self.added))
-        self.scales_by_size = 2 ** len(self.names) - 1 > PATTERNS_UP_TO
 
     def fit(self, clean: Evidence, corrupted: Evidence, ridge: float) -> Fusion:
         """Fit the parameters of the added modalities, then their discounts on clean and corrupted rows."""
-        return self._with_discounts(clean.and_also(corrupted), self.formula(clean, ridge))
+        return fit_discounts(clean.and_also(corrupted), self.names, self.formula(clean, ridge), added=self.added)
 
     def formula(self, clean: Evidence, ridge: float) -> Fusion:
         """Fit the added temperatures and the scales of the patterns with them. At an infinite ridge all are 1."""
-        objective = Objective(clean, ridge, self.start, self.listed)
-        if np.isinf(ridge):
-            return self._with_scales(self.start, objective)
-        held = np.log([*self.start.temperatures.values(), max(self.start.sharpness, np.exp(-BOUND))])
-        found = self._search(objective.value_and_gradient, held, (-BOUND, BOUND))
-        objective.value_and_gradient(found)
-        fitted = {name: float(np.exp(found[self.names.index(name)])) for name in self.added}
-        temperatures = {**self.start.temperatures, **fitted}
-        return self._with_scales(dataclasses.replace(self.start, temperatures=temperatures), objective)
-
-    def _with_discounts(self, evidence: Evidence, fusion: Fusion) -> Fusion:
-        objective = Objective(evidence, RIDGE, fusion, self.listed)
-        held = np.array([fusion.discounts.get(name, 0.1 if name in self.added else 0.0) for name in self.names])
-        found = self._search(objective.discounts_value_and_gradient, held, (0.0, MOST_DISCOUNT))
-        fitted = {name: float(found[self.names.index(name)]) for name in self.added}
-        return dataclasses.replace(fusion, discounts={**fusion.discounts, **fitted})
-
-    def _search(
-        self, objective: Callable[[Array], tuple[float, Array]], held: Array, bounds: tuple[float, float]
-    ) -> Array:
-        """Minimise over the entries of the added modalities, with the others held."""
-        free = np.array([name in self.added for name in self.names] + [False] * (len(held) - len(self.names)))
-
-        def partial(values: Array) -> tuple[float, Array]:
-            theta = held.copy()
-            theta[free] = values
-            value, gradient = objective(theta)
-            return value, gradient[free]
-
-        found = held.copy()
-        found[free] = minimize(partial, held[free], jac=True, method="L-BFGS-B", bounds=[bounds] * free.sum()).x
-        return found
-
-    def _with_scales(self, fusion: Fusion, objective: Objective) -> Fusion:
-        """Add the scales of the objective's patterns to the old ones."""
-        by_key: defaultdict[str, list[float]] = defaultdict(list)
-        for pattern, value in zip(objective.patterns, objective.log_scales, strict=True):
-            for key in self._keys(pattern):
-                by_key[key].append(value)
-        fitted = {key: float(np.exp(np.mean(values))) for key, values in by_key.items()}
-        return dataclasses.replace(fusion, scales={**fusion.scales, **fitted})
-
-    def _keys(self, pattern: Array) -> list[str]:
-        chosen = [name for name, there in zip(self.names, pattern, strict=True) if there]
-        return self._keys_by_size(len(chosen)) if self.scales_by_size else [pattern_name(chosen)]
-
-    def _keys_by_size(self, size: int | str) -> list[str]:
-        return [f"{name}:{size}" for name in self.added]
+        return self.start if np.isinf(ridge) else fit(clean, self.names, ridge, self.start, added=self.added)
 
     def choose_ridge(self, clean: Evidence, fold: Array) -> tuple[float, str]:
         """Cross-validate the ridge as cross_validate.choose_setting does, over the patterns with an added modality.
 
         Returns: the ridge, infinite where nothing is better than the paper's rule, and a note.
         """
-
-        def loss(setting: Setting) -> Array:
-            return held_out(clean, fold, self.listed, lambda kept: self.formula(clean.rows(kept), setting.ridge))
-
-        setting, note = most_cautious(loss)
+        setting, note = most_cautious(clean, self.start, [self.start], fold, self.added)
         return setting.ridge, f"fusion with {' and '.join(self.added)}: {note}"
 
     def with_static_weights(self, clean: Evidence, fusion: Fusion) -> Fusion:
         """Add the weights of the added modalities for the rule `static`, if the bundle has such weights."""
         if not fusion.shares:
             return fusion
-        found = fit_static_weights(clean, self.names)
+        found = fit_static_weights(clean, fusion)
         return dataclasses.replace(fusion, shares={**fusion.shares, **{name: found[name] for name in self.added}})
 
     def never_together(self, clean: Evidence) -> list[str]:
@@ -201,10 +152,3 @@ class FusionExtension:
                     f"no validation row has {name} together with {', '.join(alone)}: no scale is fitted for them"
                 )
         return notes
-
-
-def added_patterns(old: int, added: int) -> Array:
-    """List the patterns that contain an added modality, all of them or a sample: (K, old + added)."""
-    before = np.concatenate([np.zeros((1, old), dtype=bool), list_patterns(old)])
-    listed: Array = np.unique([np.concatenate([b, a]) for a in list_patterns(added) for b in before], axis=0)
-    return listed

@@ -36,16 +36,18 @@ from mla_serve.train.strategies import Strategy
 MOST_SCALED = 2.0  # |log of the scale of shifted answers|
 REFERENCE_ROWS = 5000  # of training, that the references are fitted to
 ALL_FLOATS = 440_000  # in the references of all modalities together
+LEAST_WEIGHT = 0.05  # of the rule `static`
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The fusion, the thresholds of prediction sets or intervals, the references, and notes on how they were fitted."""
+    """The fusion, the thresholds of prediction sets or intervals, the references, notes on how they were fitted, and the task."""
 
     fusion: Fusion
     intervals: Intervals
     references: References
     notes: list[str]
+    task: Task
 
 
 def fit_after_training(
@@ -63,25 +65,26 @@ def fit_after_training(
     after everything has been fitted to validation rows, which have the class frequencies of training.
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
+    task, targets = strategy.task, samples["val"].targets.numpy()
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    references, notes = fit_references(strategy.task, train, samples["train"].targets.numpy(), val, spoiled)
-    labels = samples["val"].targets.numpy()
-    clean, all_corrupted = (gather(one, labels, references) for one in (val, spoiled))
+    references, notes = fit_references(task, train, samples["train"].targets.numpy(), val, spoiled)
+    clean, all_corrupted = (gather(one, targets, references, task) for one in (val, spoiled))
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     names = tuple(inputs)
-    prior = strategy.task.prior_of(samples["train"].targets.numpy())
+    prior = task.prior_of(samples["train"].targets.numpy())
     setting, how = choose_setting(clean, names, folds.number, prior)
     fusion = setting.fit(clean, corrupted, names)
-    native, bias, weights = strategy.native, strategy.native_bias(), fit_static_weights(clean, names)
-    fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias, shares=weights, task=strategy.task)
+    native, bias = strategy.native, strategy.native_bias()
+    fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias)
+    fusion = dataclasses.replace(fusion, shares=fit_static_weights(clean, fusion))
     fusion = fit_shift(clean, fusion, prior_shift)
 
     def refit(kept: Array) -> Fusion:
         return setting.fit(clean.rows(kept), corrupted.rows(kept), names, fusion)
 
     intervals = cross_fitted_intervals(clean, fusion, folds.number, refit, seed)
-    return Fitted(fusion, intervals, references, [*notes, how, folds.note])
+    return Fitted(fusion, intervals, references, [*notes, how, folds.note], task)
 
 
 def fit_shift(clean: Evidence, fusion: Fusion, prior_shift: Sequence[float]) -> Fusion:
@@ -149,27 +152,28 @@ def fit_references(
     return References(references), notes
 
 
-def gather(encoded: Mapping[str, Encoded], labels: Array, references: References) -> Evidence:
-    """Join the logits of labelled rows with how unfamiliar each input is."""
-    logits, present = stack(encoded)
+def gather(encoded: Mapping[str, Encoded], targets: Array, references: References, task: Task) -> Evidence:
+    """Join the opinions on labelled rows with how unfamiliar each input is."""
+    opinions, present = stack(encoded)
     excess = np.zeros(present.shape)
     for m, (name, one) in enumerate(encoded.items()):
         if name in references.by_modality:
             reference = references.by_modality[name]
             excess[m, one.present] = reference.excess(reference.score(one.features))
-    return Evidence.of(logits, present, labels, excess)
+    return Evidence.of(opinions, present, targets, excess, task)
 
 
-def fit_static_weights(clean: Evidence, names: Sequence[str]) -> dict[str, float]:
-    """Return each modality's weight for the rule `static`: the log-odds of its own accuracy, relative to chance.
+def fit_static_weights(clean: Evidence, fusion: Fusion) -> dict[str, float]:
+    """Return each modality's weight for the rule `static`: how much it says by itself on average, in nats.
 
-    These are the best weights of independent votes (Nitzan and Paroush, International Economic Review 1982).
+    That is the NLL of the answer without any modality, minus the NLL of the modality's calibrated answer.
     """
-    chance, weights = 1 / clean.opinions.shape[2], {}
-    for m, name in enumerate(names):
-        there = clean.present[m]
-        right = clean.opinions[m, there].argmax(axis=1) == clean.targets[there]
-        accuracy = (right.sum() + 1) / (len(right) + 2)
-        odds = accuracy / (1 - accuracy) * (1 - chance) / chance
-        weights[name] = float(max(np.log(odds), 0.05))
+    weights = {}
+    for m, name in enumerate(fusion.temperatures):
+        own = clean.rows(clean.present[m])
+        mask = np.repeat((np.arange(len(clean.opinions)) == m)[:, None], len(own.targets), axis=1)
+        alone = fuse(own.opinions, mask, fusion).answers
+        nothing = np.broadcast_to(clean.task.uninformed(fusion.prior), alone.shape)
+        said = clean.task.nll(nothing, own.targets) - clean.task.nll(alone, own.targets)
+        weights[name] = max(float(said.mean()), LEAST_WEIGHT) if len(said) else LEAST_WEIGHT
     return weights

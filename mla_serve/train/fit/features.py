@@ -51,7 +51,8 @@ def _encode(strategy: Strategy, name: str, batches: Iterable[Tensor], count: Ten
 def stack(encoded: Mapping[str, Encoded]) -> tuple[Array, Array]:
     """Stack all modalities: opinions (M, N, O), 0 where absent; present (M, N)."""
     present = np.stack([one.present for one in encoded.values()])
-    opinions = np.zeros((*present.shape, next(iter(encoded.values())).opinions.shape[1]))
+    first = next(iter(encoded.values())).opinions
+    opinions = np.zeros((*present.shape, first.shape[1]), first.dtype)
     for m, one in enumerate(encoded.values()):
         opinions[m, one.present] = one.opinions
     return opinions, present

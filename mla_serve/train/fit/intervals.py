@@ -78,7 +78,7 @@ def patterns_of(present: Array) -> Array:
 
 def _most_rows(clean: Evidence, repeated: int) -> int:
     """Return how many rows of a pattern are scored, so that the time stays bounded."""
-    return int(np.clip(MOST_NUMBERS / (repeated * clean.opinions[:, :1].size), LEAST_ROWS, MOST_ROWS))
+    return int(np.clip(MOST_NUMBERS / max(repeated * clean.opinions[:, :1].size, 1), LEAST_ROWS, MOST_ROWS))
 
 
 def _refitted(fusion: Fusion, other: Fusion) -> Fusion:

@@ -154,7 +154,7 @@ def evidence(names: int, rows: int = 80, seed: int = 0) -> Evidence:
     logits = generator.normal(size=(names, rows, 3)) + 2.0 * np.eye(3)[labels]
     present = generator.random((names, rows)) < 0.8
     present[-1] = True
-    return Evidence.of(4 * logits, present, labels, generator.random((names, rows)))
+    return Evidence.of(4 * logits, present, labels, generator.random((names, rows)), Classes(("x", "y", "z")))
 
 
 BASES = (

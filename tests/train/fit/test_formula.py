@@ -1,10 +1,7 @@
 """Fitting the fusion: it must find what was built in, and never be worse than the paper's rule where it was fitted."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
 
 from mla_serve.evaluation.scores import patterns
 from mla_serve.fusion.formula import Array, Fusion
@@ -12,7 +9,7 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.tasks import Classes
 from mla_serve.tasks.base import log_softmax
 from mla_serve.train.fit.evidence import Evidence
-from mla_serve.train.fit.formula import Objective, fit, list_patterns
+from mla_serve.train.fit.formula import fit, list_patterns
 
 
 def fit_fusion(logits: Array, present: Array, labels: Array, names: tuple[str, ...]) -> Fusion:
@@ -84,14 +81,13 @@ def test_a_modality_that_never_occurs_in_validation_keeps_the_papers_point() -> 
     present[1] = False
     fusion = fit_fusion(logits, present, labels, names)
     assert fusion.temperatures["b"] == pytest.approx(1, abs=0.01)
-    assert set(fusion.scales) == {"a", "c", "a+c"}
+    assert set(fusion.scales) == {"a", "c", "a+c", "1", "2", "3"}
 
 
 def test_many_modalities_share_scales_by_number() -> None:
     logits, present, labels, names = opinions(count=12, rows=200)
     fusion = fit_fusion(logits, present, labels, names)
-    assert set(fusion.scales) <= {str(n) for n in range(1, 13)}
-    assert {"1", "12"} <= set(fusion.scales)
+    assert set(fusion.scales) == {str(n) for n in range(1, 13)} | set(names)
 
 
 @pytest.mark.parametrize("count", [7, 12, 40])
@@ -144,17 +140,3 @@ def test_alone_an_opinion_keeps_its_ranking_where_the_prior_counts_once() -> Non
         mask = np.repeat(np.arange(2)[:, None] == m, 50, axis=1)
         given = fuse(evidence.opinions, mask, fusion).answers
         np.testing.assert_array_equal(given.argsort(axis=1), evidence.opinions[m].argsort(axis=1))
-
-
-@pytest.mark.parametrize("prior", [(), PRIOR])
-def test_the_gradients_are_those_of_the_values(prior: tuple[float, ...]) -> None:
-    evidence, _ = unbalanced(rows=80)
-    generator = np.random.default_rng(0)
-    evidence = dataclasses.replace(evidence, excess=generator.random(evidence.excess.shape))
-    fusion = Fusion({"a": 1.5, "b": 0.7}, 1.3, {"a": 0.8, "b": 1.1, "a+b": 1.6}, prior=prior, prior_once=bool(prior))
-    objective = Objective(evidence, 0.01, fusion)
-    for call, at in (
-        (objective.value_and_gradient, np.array([0.3, -0.2, 0.1])),
-        (objective.discounts_value_and_gradient, np.array([0.4, 0.2])),
-    ):
-        assert check_grad(lambda x, call=call: call(x)[0], lambda x, call=call: call(x)[1], at) < 1e-5
