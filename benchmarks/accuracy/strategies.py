@@ -39,8 +39,8 @@ CORE = ("mla", "ensemble", "joint_concat", "joint_dropout", "ogm_ge", "qmf")
 REST = ("joint_sum", "joint_unimodal", "mmpareto", "dus", "mib")
 VARIANTS: dict[str, dict[str, str]] = {  # ablations: mla at its own setting, but for these flags
     "mla_hgm_off": {"hgm": "off"},
-    "mla_hgm_never": {"hgm": "never"},
-    "mla_hgm_others": {"hgm": "others"},
+    "mla_hgm_epoch": {"hgm": "epoch"},
+    "mla_hgm_no_reset": {"hgm": "no-reset"},
     "mla_hgm_9_turns": {"hgm": "9"},
     "mla_separate": {"heads": "separate"},
     "mla_weak_turns": {"turns": "weak"},

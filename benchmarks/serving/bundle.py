@@ -38,13 +38,14 @@ def resnet18_bundle(work: Path) -> Path:
 def _build(run: Path, out: Path) -> None:
     """Write the run folder of a training that never was, and export it."""
     from mla_serve.export.export_run import export_run
+    from mla_serve.tasks import Classes
     from mla_serve.train.config import TrainConfig
     from mla_serve.train.recipe import Recipe
     from mla_serve.train.run_folder import BEST, RUN, RunFolder
     from mla_serve.train.strategies import Options
 
     folder, inputs = RunFolder(run), _inputs()
-    recipe = Recipe(tuple(map(str, range(CLASSES))), inputs, ENCODERS, WIDTH, "mla", Options())
+    recipe = Recipe(Classes(tuple(map(str, range(CLASSES)))), inputs, ENCODERS, WIDTH, "mla", Options())
     strategy = recipe.build(SEED)
     for head in strategy.heads.values():
         head.weight.data *= DECISIVE

@@ -35,7 +35,7 @@ from mla_serve.errors import ConfigError
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_WAIT_POLICY": "PASSIVE"}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # name: strategy and its options
     "mla": ("mla", {}),
-    "mla_hgm_others": ("mla", {"hgm": "others"}),
+    "mla_hgm_epoch": ("mla", {"hgm": "epoch"}),
     "mla_up_front": ("mla_up_front", {}),
     "joint_concat": ("joint_concat", {}),
 }
@@ -131,6 +131,7 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     from benchmarks import mla_up_front
     from mla_serve.evaluation.scores import evaluate
     from mla_serve.fusion.formula import Fusion
+    from mla_serve.tasks import Classes
     from mla_serve.train.data.batches import TrainingBatch
     from mla_serve.train.loop import modality_opinions
     from mla_serve.train.recipe import Recipe
@@ -143,7 +144,7 @@ def _task(cell: Cell, workload: Workload) -> tuple[Callable[[int], object], Call
     inputs = {name: column.spec for name, column in samples.columns.items()}
     name, options = VARIANTS[cell.variant]
     recipe = Recipe(
-        tuple(map(str, range(CLASSES))),
+        Classes(tuple(map(str, range(CLASSES)))),
         inputs,
         dict.fromkeys(inputs, workload.encoder),
         WIDTH,

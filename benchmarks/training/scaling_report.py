@@ -18,7 +18,7 @@ from benchmarks.training.workloads import WORKLOADS
 Results = Mapping[str, Any]
 Groups = dict[tuple[str, str], dict[int, list[Results]]]
 STEP, WALL, PEAK, VALIDATION = "step_cpu_seconds", "step_wall_seconds", "peak_mb", "validation_cpu_seconds"
-COLORS = {"mla": "#0b6e4f", "joint_concat": "#c1440e", "mla_hgm_others": "#7a7a7a", "mla_up_front": "#d9a441"}
+COLORS = {"mla": "#0b6e4f", "joint_concat": "#c1440e", "mla_hgm_epoch": "#7a7a7a", "mla_up_front": "#d9a441"}
 MLA, JOINT = "mla", "joint_concat"
 OF_ALONE, OF_JOINT = 1.15, 0.5  # what an MLA step may take at most
 THREE = 3  # encoders, where that is asked

@@ -23,7 +23,7 @@ class Workload:
 
 WORKLOADS = {
     "vector": Workload(
-        (64,), "small", (2, 4, 8, 16, 24, 32), ("mla", "mla_hgm_others", "joint_concat"), batch=256, steps=20, threads=1
+        (64,), "small", (2, 4, 8, 16, 24, 32), ("mla", "mla_hgm_epoch", "joint_concat"), batch=256, steps=20, threads=1
     ),
     "resnet18": Workload(
         (3, 224, 224), "resnet18", (1, 2, 3, 4), ("mla", "mla_up_front", "joint_concat"), batch=32, steps=1, threads=2

@@ -105,17 +105,18 @@ class TrainConfig:
     weight_decay: float = 0.05
     """Decoupled weight decay."""
     label_smoothing: float = 0.05
-    """Part of the target that is spread over all classes."""
+    """Part of the target that is spread over all classes. For classes only: labels and numbers have none."""
     optimizer: str = "adamw"
     """adamw or sgd."""
     hgm: str | None = None
-    """Head gradient modification, of mla and dus: epoch (default: reset the projector each epoch), no-reset, N (reset
-    every N turns), others (project out the other modalities' running means), off."""
+    """Head gradient modification, of mla and dus: subspace (default: project the head's steps off the leading directions of
+    the other modalities' features), the paper's recursive projector, which is reset each epoch (epoch), every N turns (N) or
+    never (no-reset), or off."""
     heads: str | None = None
     """Heads, of mla and dus: shared (the default) or separate."""
     turns: str | None = None
     """Order of the modalities' turns, of mla and dus: all (the default), shuffled (an order drawn for each batch), or
-    weak (a modality far ahead of the others skips every second batch)."""
+    weak (a modality far ahead of the others skips every second batch; not for numbers)."""
     augment: str = "auto"
     """Augment training samples: none, light (moves and bends pictures a little, changes recordings, mistypes texts), photo
     (as light, but pictures are mirrored and cropped, and their colours changed), or auto: photo for photographs, light for

@@ -29,7 +29,8 @@ from mla_serve.train.loop import Report, Trainer
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan
 from mla_serve.train.run_folder import INTERVALS, LAST, LAUNCH, METRICS, REFERENCES, RUN, RunFolder, backbone_file
-from mla_serve.train.strategies.head_projection import canonical
+from mla_serve.train.strategies import STRATEGIES
+from mla_serve.train.strategies.head_projection import FORMER_DEFAULT, canonical
 
 FREE_TO_CHANGE = (
     "resume",
@@ -105,7 +106,7 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
     """Resume the unfinished run, or begin a new one; an older run of the same name is kept beside it as NAME.old."""
     settings = _to_json(dataclasses.asdict(planned.choices.settings)) | {"fingerprint": planned.table.fingerprint}
     settings |= {"precision": planned.recipe.options.precision, "norm": planned.recipe.norm, **planned.origin}
-    settings["hgm"] = canonical(config.hgm)
+    settings["hgm"] = canonical(planned.recipe.options.hgm) if _takes_hgm(planned) else None
     settings |= {f"weights of {name}": loaded.settings.weights for name, loaded in planned.pretrained.items()}
     if collectives.from_main(lambda: _resume_or_begin(config.resume, settings, planned.origin, folder, launch)):
         trainer.resume()
@@ -115,6 +116,11 @@ def _start(config: TrainConfig, planned: Plan, folder: RunFolder, trainer: Train
             if loaded.settings.tune == "frozen":
                 folder.save(backbone_file(name), loaded.backbone.state_dict())
     trainer.measure(known=planned.start.names if planned.start else ())
+
+
+def _takes_hgm(planned: Plan) -> bool:
+    strategy = STRATEGIES.get(planned.recipe.strategy)  # none for an extension
+    return strategy is not None and "hgm" in strategy.own_options
 
 
 def _resume_or_begin(
@@ -131,7 +137,8 @@ def _resume_or_begin(
         begun = folder.read_json("config.json")
         # A run of an older version has fewer settings: the missing ones had their defaults.
         before = _to_json(dataclasses.asdict(TrainConfig())) | {"norm": "batch"} | begun
-        before["hgm"] = canonical(before["hgm"])
+        if settings["hgm"]:
+            before["hgm"] = canonical(before["hgm"] or FORMER_DEFAULT)
         if isinstance(before["augment"], bool):  # of an older version
             before["augment"] = "auto" if before["augment"] else "none"
         changed = [

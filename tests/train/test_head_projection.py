@@ -1,12 +1,15 @@
 """Head gradient modification: the projector's algebra, and what it does to the step that is really applied."""
 
+import itertools
+
 import pytest
 import torch
 
+from mla_serve.errors import ConfigError
 from mla_serve.train.strategies.head_projection import (
     ALPHA,
-    OthersProjector,
     RecursiveProjector,
+    SubspaceProjector,
     canonical,
     make_projector,
     project_step,
@@ -105,20 +108,102 @@ def test_reset_after_k_turns(turns: int) -> None:
     assert is_identity == [turn % turns == 0 for turn in range(9)]
 
 
-def test_others_projects_out_exactly_the_other_means() -> None:
-    projector = OthersProjector(WIDTH)
-    generator = torch.Generator().manual_seed(0)
-    means = {name: torch.randn(4, WIDTH, generator=generator) for name in "abc"}
-    for name, features in means.items():
-        projector.observe(name, features)
-    matrix = projector.turn("a")
+def low_rank(rank: int, seed: int, rows: int = 40) -> torch.Tensor:
+    """Draw features (rows, WIDTH) that lie in `rank` directions."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, rank, generator=generator) @ torch.randn(rank, WIDTH, generator=generator)
+
+
+def test_a_step_off_the_subspace_leaves_the_others_logits_as_they_are() -> None:
+    projector = SubspaceProjector(WIDTH)
+    features = {name: low_rank(1, seed) for seed, name in enumerate("abc")}
+    for name in "abc":
+        projector.observe(name, features[name])
+    weight = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(9))
+    before = torch.zeros(4, WIDTH)
+    project_step(weight, before, projector.turn("a"))
     for name in "bc":
-        assert (matrix @ means[name].double().mean(0)).norm() < 1e-10
-    assert torch.linalg.matrix_rank(matrix) == WIDTH - 2
-    assert (matrix @ means["a"].double().mean(0)).norm() > 0.1
+        assert (features[name] @ weight.T).norm() < 1e-5 * features[name].norm() * weight.norm()
+    assert (features["a"] @ weight.T).norm() > 0.1 * features["a"].norm() * weight.norm()
 
 
-@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "3", "others"])
+def test_the_subspace_holds_the_asked_share_of_the_others_features_with_the_fewest_directions() -> None:
+    projector = SubspaceProjector(WIDTH)
+    spread = torch.diag(torch.tensor([3.0, 2.0, 1.0] + [0.1] * (WIDTH - 3)))
+    features = torch.randn(4000, WIDTH, generator=torch.Generator().manual_seed(0)) @ spread
+    projector.observe("b", features)
+    p = projector.turn("a")
+    kept = float((features.double() @ p).square().sum() / features.square().sum())
+    assert kept < 0.1
+    assert round(WIDTH - float(p.trace())) == 2  # 9 + 4 of 14
+    torch.testing.assert_close(p @ p, p)
+    torch.testing.assert_close(p, p.T)
+
+
+def test_at_most_half_of_the_directions_are_protected() -> None:
+    projector = SubspaceProjector(WIDTH)
+    for seed, name in enumerate("bcd"):
+        projector.observe(name, torch.randn(500, WIDTH, generator=torch.Generator().manual_seed(seed)))
+    assert projector.turn("a").trace() == pytest.approx(WIDTH / 2)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
+def test_what_the_subspace_protects_does_not_depend_on_the_scale_of_the_features(scale: float) -> None:
+    projector, scaled = SubspaceProjector(WIDTH), SubspaceProjector(WIDTH)
+    for seed, name in enumerate("bcd"):
+        features = low_rank(2, seed).double()
+        projector.observe(name, features)
+        scaled.observe(name, features * (scale if name == "c" else 1.0))
+    torch.testing.assert_close(scaled.turn("a"), projector.turn("a"), rtol=0, atol=1e-9)
+
+
+def test_features_that_are_all_zero_protect_nothing() -> None:
+    projector = SubspaceProjector(WIDTH)
+    projector.observe("b", torch.zeros(3, WIDTH))
+    projector.observe("a", torch.ones(3, WIDTH))
+    torch.testing.assert_close(projector.turn("a"), torch.eye(WIDTH, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("turns", [3, 300])
+def test_what_is_kept_of_a_step_does_not_depend_on_the_number_of_turns(turns: int) -> None:
+    """The recursive projector keeps less with every turn; the subspace follows the features."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(2, WIDTH, generator=generator)
+    subspace, recursive = SubspaceProjector(WIDTH), RecursiveProjector(WIDTH, "no-reset")
+    for projector in (subspace, recursive):
+        for _ in range(turns):
+            for name in "ab":
+                projector.turn(name)
+                noise = 0.3 * torch.randn(8, WIDTH, generator=generator)
+                projector.observe(name, torch.randn(8, 2, generator=generator) @ mixing + noise)
+    kept = float(subspace.turn("a").trace()) / WIDTH
+    assert 0.5 <= kept <= 0.9
+    assert (float(recursive.turn("a").trace()) / WIDTH < 0.1) == (turns == 300)
+
+
+def test_the_subspace_follows_features_that_move() -> None:
+    projector = SubspaceProjector(WIDTH)
+    first, second = low_rank(2, 0), low_rank(2, 1)
+    projector.observe("b", first)
+    for _ in range(100):
+        projector.turn("a")
+        projector.observe("b", second)
+    p = projector.turn("a")
+    assert (second.double() @ p).norm() < 1e-3 * second.norm()
+    assert (first.double() @ p).norm() > 0.1 * first.norm()
+
+
+def test_the_projector_of_a_modality_is_used_for_several_of_its_turns() -> None:
+    projector, generator = SubspaceProjector(WIDTH), torch.Generator().manual_seed(0)
+    used = []
+    for _ in range(20):
+        projector.observe("b", torch.randn(3, WIDTH, generator=generator))
+        used.append(projector.turn("a"))
+    fresh = [not torch.equal(p, q) for p, q in itertools.pairwise(used)]
+    assert fresh == [turn < 5 or turn % 5 == 0 for turn in range(1, 20)]
+
+
+@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "3", "subspace"])
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(hgm: str) -> None:
     first, second = make_projector(hgm, WIDTH), make_projector(hgm, WIDTH)
     assert first is not None
@@ -134,7 +219,7 @@ def test_off_is_none() -> None:
     assert make_projector("off", WIDTH) is None
 
 
-@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "2", "others"])
+@pytest.mark.parametrize("hgm", ["epoch", "no-reset", "2", "subspace"])
 def test_before_anything_was_seen_a_step_is_kept_whole(hgm: str) -> None:
     projector = make_projector(hgm, WIDTH)
     assert projector is not None
@@ -142,45 +227,11 @@ def test_before_anything_was_seen_a_step_is_kept_whole(hgm: str) -> None:
 
 
 def test_each_option_builds_what_it_names() -> None:
-    assert isinstance(make_projector("others", WIDTH), OthersProjector)
+    assert isinstance(make_projector("subspace", WIDTH), SubspaceProjector)
     for hgm, reset in (("epoch", "epoch"), ("no-reset", "no-reset"), ("12", 12)):
         projector = make_projector(hgm, WIDTH)
         assert isinstance(projector, RecursiveProjector)
         assert projector.reset == reset
-
-
-def test_others_follows_a_running_mean_of_the_last_turns() -> None:
-    projector = OthersProjector(WIDTH)
-    first, second = torch.eye(WIDTH)[:1], torch.eye(WIDTH)[1:2]
-    projector.observe("b", first)
-    projector.observe("b", second)
-    running = (0.9 * first + 0.1 * second).double().squeeze()
-    expected = torch.eye(WIDTH, dtype=torch.float64) - torch.outer(running, running) / running.square().sum()
-    torch.testing.assert_close(projector.turn("a"), expected)
-    torch.testing.assert_close(projector.turn("b"), torch.eye(WIDTH, dtype=torch.float64))  # no other has been seen
-
-
-@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
-def test_what_others_protects_does_not_depend_on_the_scale_of_the_features(scale: float) -> None:
-    projector, scaled = OthersProjector(WIDTH), OthersProjector(WIDTH)
-    for seed, name in enumerate("bcd"):
-        features = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        projector.observe(name, features)
-        scaled.observe(name, features * scale)
-    torch.testing.assert_close(scaled.turn("a"), projector.turn("a"), rtol=0, atol=1e-9)
-
-
-def test_others_whose_features_are_all_zero_protect_nothing() -> None:
-    projector = OthersProjector(WIDTH)
-    projector.observe("b", torch.zeros(3, WIDTH))
-    torch.testing.assert_close(projector.turn("a"), torch.eye(WIDTH, dtype=torch.float64))
-
-
-def test_others_with_the_same_mean_count_once() -> None:
-    projector = OthersProjector(WIDTH)
-    for name in "bc":
-        projector.observe(name, torch.ones(2, WIDTH))
-    assert torch.linalg.matrix_rank(projector.turn("a")) == WIDTH - 1
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0])
@@ -205,4 +256,9 @@ def test_the_older_name_of_no_reset_still_works() -> None:
     projector = make_projector("never", WIDTH)
     assert isinstance(projector, RecursiveProjector)
     assert projector.reset == "no-reset"
-    assert (canonical("never"), canonical("9"), canonical(None)) == ("no-reset", "9", None)
+    assert (canonical("never"), canonical("9")) == ("no-reset", "9")
+
+
+def test_a_former_value_is_refused_with_the_choices() -> None:
+    with pytest.raises(ConfigError, match="--hgm others: expected one of subspace, off, epoch, no-reset"):
+        make_projector("others", WIDTH)

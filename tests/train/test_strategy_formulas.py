@@ -711,7 +711,8 @@ def test_a_step_of_mla_takes_turns_and_projects_the_heads_step_past_the_means_of
     seed: int, make_samples: MakeSamples
 ) -> None:
     names = ("a", "b", "c")
-    strategy, batch = make("mla", names, seed=seed), batch_of(make_samples(names), {"a": [0, 1], "c": [5, 6, 7]})
+    strategy = make("mla", names, seed=seed, hgm="epoch")
+    batch = batch_of(make_samples(names), {"a": [0, 1], "c": [5, 6, 7]})
     head, rate = strategy.heads["head"], rates(strategy, "head")[0]
     weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
     momentum = strategy.schedules["head"].optimizer.param_groups[0]["momentum"]
@@ -770,12 +771,12 @@ def test_a_turn_of_mla_takes_the_step_of_gradients_that_are_summed_over_the_proc
     assert_same(moved[1], {key: 2 * value for key, value in moved[0].items()}, rtol=1e-3)
 
 
-def test_with_hgm_others_a_turn_protects_the_means_of_the_others_alone(
+def test_a_turn_protects_the_features_of_the_others_alone(
     make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strategy, batch = make("mla", hgm="others"), batch_of(make_samples())
+    strategy, batch = make("mla"), batch_of(make_samples())
     used: list[Tensor] = []
-    means: dict[str, Tensor] = {}
+    features: dict[str, Tensor] = {}
 
     def note(weight: Tensor, before: Tensor, projector: Tensor) -> float:
         used.append(projector)
@@ -783,16 +784,18 @@ def test_with_hgm_others_a_turn_protects_the_means_of_the_others_alone(
 
     monkeypatch.setattr("mla_serve.train.strategies.mla.project_step", note)
     for name, encoder in strategy.encoders.items():
-        encoder.register_forward_hook(lambda *a, name=name: means.update({name: a[2].detach().double().mean(0)}))
+        encoder.register_forward_hook(lambda *a, name=name: features.update({name: a[2].detach().double()}))
     strategy.step(batch)
-    first = dict(means)
+    first = features["a"]
     strategy.step(batch)
-    running = 0.9 * first["a"] + 0.1 * means["a"]
-    for found, mean in zip(used, (None, first["a"], first["b"], running), strict=True):
-        expected = torch.eye(WIDTH, dtype=torch.float64)
-        if mean is not None:
-            expected = expected - torch.outer(mean, mean) / (mean @ mean)
-        torch.testing.assert_close(found, expected)
+    moments = {"b": first.T @ first / first.square().sum()}
+    moments["a"] = features["b"].T @ features["b"] / features["b"].square().sum()
+    identity = torch.eye(WIDTH, dtype=torch.float64)
+    torch.testing.assert_close(used[0], identity)
+    held = [float((p @ moments[name]).trace()) for p, name in ((used[1], "b"),)]
+    assert held[0] < 0.3  # at most half of the directions are protected
+    assert float((used[2] @ moments["a"]).trace()) < 0.3
+    assert float((used[2] @ moments["b"]).trace()) > held[0]
 
 
 def test_an_ensemble_has_a_head_for_each_modality_and_protects_none() -> None:
@@ -802,8 +805,8 @@ def test_an_ensemble_has_a_head_for_each_modality_and_protects_none() -> None:
     assert ensemble.projector is None
 
 
-def test_an_epoch_of_mla_begins_with_nothing_protected(make_samples: MakeSamples) -> None:
-    strategy, batch = make("mla"), batch_of(make_samples())
+def test_with_hgm_epoch_an_epoch_begins_with_nothing_protected(make_samples: MakeSamples) -> None:
+    strategy, batch = make("mla", hgm="epoch"), batch_of(make_samples())
     strategy.step(batch)
     assert strategy.step(batch)["kept/a"] < 1
     strategy.start_epoch()
@@ -842,8 +845,8 @@ def test_a_head_is_protected_where_several_modalities_share_it(
 @pytest.mark.parametrize(
     ("option", "value", "choices"),
     [
-        ("hgm", "sometimes", "off, epoch, no-reset, others or a number of turns"),
-        ("hgm", "-3", "off, epoch, no-reset, others or a number of turns"),
+        ("hgm", "sometimes", "subspace, off, epoch, no-reset or a number of turns"),
+        ("hgm", "-3", "subspace, off, epoch, no-reset or a number of turns"),
         ("heads", "both", "shared or separate"),
         ("turns", "random", "all, shuffled or weak"),
     ],

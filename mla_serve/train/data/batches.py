@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mla_serve.train.data.order import epoch_order
+from mla_serve.train.data.order import epoch_order, split_batches
 from mla_serve.train.data.samples import Column, Samples
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder, default_encoder
@@ -70,14 +70,15 @@ def training_batches(
     *,
     balanced: bool = False,
 ) -> Iterator[TrainingBatch]:
-    """Yield batches of all rows in random order; balanced, of equally many rows of each class. One of one row is left out.
+    """Yield batches of all rows in random order; balanced, of equally many rows of each class. A table of one row has none.
 
     Which rows form a batch does not depend on the number of processes; the random augmentation does.
     """
     order = epoch_order(samples.targets, generator, balanced=balanced)
     if augment and collectives.rank():
         generator.manual_seed(generator.initial_seed() + collectives.rank())
-    for rows in order.split(batch_size):
+    present = [column.present for column in samples.columns.values()]
+    for rows in split_batches(order, present, batch_size):
         if len(rows) > 1:
             yield TrainingBatch(samples, rows, generator, device, augment)
 

@@ -76,7 +76,7 @@ class Options:
     weight_decay: float = 0.01
     label_smoothing: float = 0.05
     optimizer: str = "adamw"
-    hgm: str = "epoch"
+    hgm: str = "subspace"
     heads: str = "shared"
     turns: str = "all"
     precision: str = "fp32"

@@ -29,7 +29,7 @@ from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.losses import LEAST
 from mla_serve.train.strategies.base import Batch, Options, Part, Schedule, Strategy
-from mla_serve.train.strategies.head_projection import MODES, canonical, make_projector, project_step
+from mla_serve.train.strategies.head_projection import OLDER, make_projector, project_step
 
 SHARED = "head"
 HEADS = ("shared", "separate")
@@ -46,8 +46,8 @@ class Mla(Strategy):
     @classmethod
     def build(cls, encoders: Mapping[str, Encoder], task: Task, options: Options) -> Self:
         """Make one head for all, or one for each modality."""
-        if canonical(options.hgm) not in MODES and not options.hgm.isdigit():
-            raise ConfigError(f"--hgm {options.hgm}: expected one of {', '.join(MODES)} or a number of turns")
+        if options.hgm not in OLDER:
+            make_projector(options.hgm, width=2)  # refuses an unknown one
         for flag, value, choices in (("heads", options.heads, HEADS), ("turns", options.turns, TURNS)):
             if value not in choices:
                 raise ConfigError(f"--{flag} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")

@@ -38,7 +38,7 @@ INPUTS: dict[str, Input] = {
 INPUTS["rare"] = VectorInput(6)
 SGD = {"optimizer": "sgd", "lr": 0.05}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in STRATEGIES} | {
-    **{f"mla hgm={hgm}": ("mla", {"hgm": hgm}) for hgm in ("off", "no-reset", "others", "3")},
+    **{f"mla hgm={hgm}": ("mla", {"hgm": hgm}) for hgm in ("off", "epoch", "no-reset", "3")},
     "mla turns=shuffled": ("mla", {"turns": "shuffled"}),
     "mla turns=weak": ("mla", {"turns": "weak"}),
     "mla sgd": ("mla", SGD),

@@ -27,7 +27,7 @@ from mla_serve.train.strategies import STRATEGIES
 from tests.train.distributed.launch import ENVIRONMENT, torchrun
 
 RANKS = str(Path(__file__).with_name("ranks.py"))
-CASES = [*STRATEGIES, *(f"mla hgm={hgm}" for hgm in ("off", "no-reset", "others", "3"))]
+CASES = [*STRATEGIES, *(f"mla hgm={hgm}" for hgm in ("off", "epoch", "no-reset", "3"))]
 CASES += ["mla turns=shuffled", "mla turns=weak", "mla sgd"]
 
 
