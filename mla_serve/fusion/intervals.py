@@ -1,6 +1,6 @@
 """Prediction sets and intervals that contain the truth at a requested rate, the coverage. Numpy only.
 
-    score      how badly an answer fits a label, see Task.nonconformity; 0 or more, of n validation rows
+    score      how badly an answer fits a label, see Task.nonconformity, of n validation rows
     threshold  the smallest score t for which (number of rows with a score of at most t) >= (n + 1) coverage;
                infinite when (n + 1) coverage > n
     set        all labels, or numbers, whose score is at most the threshold

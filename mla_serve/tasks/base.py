@@ -207,7 +207,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def nonconformity(self, answers: Array, targets: Array) -> tuple[Array, Array]:
-        """Return how badly each target fits its answer, and weights: both (B, K), 0 or more.
+        """Return how badly each target fits its answer, and weights: both (B, K).
 
         K is 1 for classes and number, where the weights are 1. For labels K is C: each label that a row has is weighted
         with its share of the row's labels, all others with 0.

@@ -132,6 +132,36 @@ def test_scores_have_the_main_ones(name: str) -> None:
     assert all(np.isfinite(value) for value in scores.values())
 
 
+@given(seed=seeds, threshold=st.floats(-2, 3))
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_inside_is_what_scores_at_most_the_threshold(name: str, seed: int, threshold: float) -> None:
+    task, generator = EXAMPLES[name], np.random.default_rng(seed)
+    targets = task.encode([LABELS[name](generator) for _ in range(20)])
+    answers = task.answers(task.natural(opinions(task, generator, (20,))))
+    bounds = task.bounds(answers, np.full(20, threshold), np.full(20, 7), np.zeros(20, dtype=bool))
+    scores, weights = task.nonconformity(answers, targets)
+    inside = ((scores <= threshold) * weights).sum(axis=1)
+    if name == "classes":  # whose sets hold the answer in any case
+        inside = np.maximum(inside, answers.argmax(axis=1) == targets)
+    some = weights.sum(axis=1) > 0
+    np.testing.assert_allclose(weights.sum(axis=1)[some], 1)
+    np.testing.assert_allclose(task.covered(bounds, targets)[some], inside[some])
+    assert np.isnan(task.covered(bounds, targets)[~some]).all()
+    assert (some | (name == "labels")).all()
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_higher_threshold_takes_nothing_away(name: str, seed: int) -> None:
+    task, generator = EXAMPLES[name], np.random.default_rng(seed)
+    answers = task.answers(task.natural(opinions(task, generator, (1,)))).repeat(40, axis=0)
+    rows, pooled = np.full(40, 7), np.zeros(40, dtype=bool)
+    between = {"classes": (-1.5, 1), "labels": (-20, 20), "number": (0, 9)}[name]
+    size = task.size(task.bounds(answers, np.linspace(*between, 40), rows, pooled))
+    assert (np.diff(size) >= 0).all()
+    assert size[-1] > size[0]
+
+
 def test_labels_that_are_not_known_do_not_count() -> None:
     task = Labels(("x", "y"))
     targets = task.encode([{"x": True}, frozenset({"y"})])
