@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.inputs import Array, AudioInput, ColumnsInput, ImageInput, Input, Payload, TextInput, VectorInput
 from mla_serve.inputs.columns import Column
 from mla_serve.output.replacing import staging_folder
@@ -113,11 +114,13 @@ def write_bundle(
     golden: int = 2,
     inputs: Mapping[str, Input] | None = None,
     task: Task | None = None,
+    intervals: Intervals | None = None,
     **changes: Any,
 ) -> Path:
     """Write a bundle and return its folder.
 
-    Args: modalities, {name: kind}; inputs, to read some of them in another way; task, default: the classes; changes, fields of the manifest to set.
+    Args: modalities, {name: kind}; inputs, to read some of them in another way; task, default: the classes; intervals, the
+        thresholds of sets or intervals to keep; changes, fields of the manifest to set.
     """
     generator, task = np.random.default_rng(seed), task or Classes(tuple(classes))
     readers = {name: (inputs or {}).get(name) or INPUTS[kind]() for name, kind in modalities.items()}
@@ -125,6 +128,8 @@ def write_bundle(
     with staging_folder(target, name) as folder:
         fields = {name: _write_modality(folder, name, reader, generator) for name, reader in readers.items()}
         (folder / "head.onnx").write_bytes(head_graph(generator, task.outputs))
+        if intervals is not None:
+            (folder / "intervals.npz").write_bytes(intervals.to_bytes())
         samples = [{name: reader.generate(generator) for name, reader in readers.items()} for _ in range(golden)]
         stored = [_store(folder, index, sample) for index, sample in enumerate(samples)]
         before = [0.5] * task.outputs
@@ -141,6 +146,7 @@ def write_bundle(
                 "scales": {"1": 1.0, "2": 1.2},
             },
             golden=[{"payloads": payloads, "answer": before} for payloads in stored],  # type: ignore[misc]
+            intervals=None if intervals is None else "intervals.npz",
             golden_source="generated",
             tolerance=1e-4,
             parity={},
@@ -224,8 +230,10 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=TASKS)
 def task_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write one bundle for each task, with a modality of every kind, to be left as it is."""
-    return write_bundle(tmp_path_factory.mktemp("models") / request.param, task=TASKS[request.param])
+    """Write one bundle for each task, with a modality of every kind and 99 rows for intervals, to be left as it is."""
+    task, rows = TASKS[request.param], Thresholds.of(np.linspace(0, 3, 99))
+    intervals = Intervals(task, {"calibrated": {"text": rows, "image+text": rows, "image+audio+text+vector": rows}})
+    return write_bundle(tmp_path_factory.mktemp("models") / request.param, task=task, intervals=intervals)
 
 
 @pytest.fixture(scope="session")

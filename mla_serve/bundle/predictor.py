@@ -127,8 +127,11 @@ class Predictor:
             raise InputError("top_k", f"got {top_k}; send a whole number from 1 to {len(self.classes)}")
         if coverage is not None and not 0 < coverage < 1:
             raise InputError("coverage", f"got {coverage}; send a number between 0 and 1, such as 0.9")
-        if coverage is not None and rule not in self.bundle.intervals.rules:
-            raise InputError("coverage", f"this model has no thresholds for {rule!r}; leave it out")
+        if coverage is not None and rule not in (known := self.bundle.intervals.rules):
+            instead = f"ask with fusion {' or '.join(known)}, or " if known else ""
+            raise InputError(
+                "coverage", f"this model keeps nothing to choose it by under {rule!r}; {instead}leave it out"
+            )
 
     def decode(self, sample: Mapping[str, Payload], hooks: Hooks = NO_HOOKS) -> dict[str, Array]:
         """Decode every payload of one sample, in the order of the sample: {name: payload} -> {name: (W, *shape)}.

@@ -37,7 +37,7 @@ from mla_serve.client.errors import (
     TimedOut,
 )
 from mla_serve.client.exchange import Retry
-from mla_serve.client.model import Modality, Model
+from mla_serve.client.model import LabelThreshold, Modality, Model, NumberTarget
 from mla_serve.errors import InputError, MissingInput, MlaServeError, TooLarge, UnknownField, UnsupportedFormat
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Interval",
     "LabelDecision",
     "LabelProbability",
+    "LabelThreshold",
     "LabelsOpinion",
     "LabelsPrediction",
     "MissingInput",
@@ -62,6 +63,7 @@ __all__ = [
     "NoAnswer",
     "NumberOpinion",
     "NumberPrediction",
+    "NumberTarget",
     "Opinion",
     "Prediction",
     "PredictionSet",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mla_serve.bundle.results import FromDict
+from mla_serve.bundle.results import FromDict, in_unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +33,55 @@ class Modality(FromDict):
     columns: list[Column] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelThreshold(FromDict):
+    """A label, and the probability from which it is answered."""
+
+    label: str
+    threshold: float
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberTarget(FromDict):
+    """The number that is answered: its column and unit; whether its logarithm was learned; its range in training."""
+
+    column: str
+    unit: str
+    log: bool
+    decimals: int
+    low: float | None = None
+    high: float | None = None
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model(FromDict):
-    """The model of a service: identity, classes, modalities, fusion, measured scores, versions and limits."""
+    """The model of a service: identity, what it answers, modalities, fusion, measured scores, versions and limits.
+
+    task: classes, labels or number; the field of that name describes it, and the two others are empty.
+    coverage: the highest coverage that the validation rows allow: {fusion rule: {modalities such as "image+text": coverage}}.
+    """
 
     name: str
     sha256: str
     created: str
-    classes: list[str]
     modalities: dict[str, Modality]
     fusion: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, Any]
     limits: dict[str, float | None]
+    task: str = "classes"
+    classes: list[str] = dataclasses.field(default_factory=list)
+    labels: list[LabelThreshold] = dataclasses.field(default_factory=list)
+    number: NumberTarget | None = None
+    coverage: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+    def describe_answer(self) -> str:
+        """Write what is answered, such as "3 classes"."""
+        if self.number is not None:
+            return in_unit(f"the number {self.number.column}".rstrip(), self.number.unit and f"in {self.number.unit}")
+        return f"any of {len(self.labels)} labels" if self.labels else f"{len(self.classes)} classes"
 
     def __repr__(self) -> str:
-        """Write the name, the modalities and the number of classes."""
+        """Write the name, the modalities and what is answered."""
         reads = ", ".join(f"{name} ({modality.kind})" for name, modality in self.modalities.items())
-        return f"<Model {self.name!r} {self.sha256[:12]}, reads {reads}, {len(self.classes)} classes>"
+        return f"<Model {self.name!r} {self.sha256[:12]}, reads {reads}, answers {self.describe_answer()}>"

@@ -22,12 +22,12 @@ from mla_serve.bulk.run import score_table
 from mla_serve.bulk.score import Ask, Scorer
 from mla_serve.bulk.slices import Source
 from mla_serve.bulk.writers import WRITERS
-from mla_serve.bundle.answer_columns import ANSWER, MISSING
+from mla_serve.bundle.answer_columns import ANSWER, BOUNDS, MISSING
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.commands.predict import PredictConfig
 from mla_serve.commands.predict import run as predict
-from mla_serve.errors import ConfigError, DataError
+from mla_serve.errors import ConfigError, DataError, InputError
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Number
 
@@ -97,7 +97,7 @@ def score_here(table: Path, out: Path, ask: Ask, only: int | None = None) -> int
 @pytest.fixture
 def task_ask(task_bundle: Path) -> Ask:
     """A bundle of each task."""
-    return Ask(task_bundle, DEFAULT_RULE, None)
+    return Ask(task_bundle, DEFAULT_RULE, 0.9)
 
 
 def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, task_ask: Ask) -> None:
@@ -110,7 +110,8 @@ def test_every_row_gets_the_answer_it_would_get_alone(tmp_path: Path, task_ask: 
     assert [answer["row"] for answer in answers] == list(range(30))
     assert [answer["line"] for answer in answers] == list(range(1, 31))
     for answer, alone in zip(answers, one_by_one(tmp_path, ask, rows), strict=True):
-        for column in (*ANSWER[Bundle.load(ask.model).task.name], MISSING):
+        task = Bundle.load(ask.model).task.name
+        for column in (*ANSWER[task], MISSING, *BOUNDS[task]):
             expected = column.cell(alone)
             assert answer[column.name] == (pytest.approx(expected, rel=1e-4) if column.kind == "number" else expected)
         assert answer["error"] is None
@@ -337,9 +338,10 @@ def test_nothing_is_written_over_until_all_is_there(tmp_path: Path, ask: Ask) ->
 def test_prediction_sets_come_with_a_coverage(tmp_path: Path, make_bundle: Callable[..., Path], ask: Ask) -> None:
     table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 3))
     asked = dataclasses.replace(ask, coverage=0.9)
-    if DEFAULT_RULE not in Bundle.load(ask.model).intervals.rules:
-        with pytest.raises(Exception, match="no scores for prediction sets"):
-            score_table(table, tmp_path / "out.parquet", asked)
+    with pytest.raises(
+        InputError, match="coverage: this model keeps nothing to choose it by under 'calibrated'; leave it out"
+    ):
+        score_table(table, tmp_path / "out.parquet", asked)
     assert "prediction_set" in Scorer(asked, tmp_path).schema.names
     assert "prediction_set" not in Scorer(ask, tmp_path).schema.names
 

@@ -175,5 +175,29 @@ def test_an_interval_is_in_the_unit_of_the_number_and_an_infinite_end_is_not_kno
     assert answered(task, np.array([[0.0, 0.04]]))[0].interval is None
 
 
+def test_a_coverage_gives_a_set_or_an_interval_and_says_what_it_rests_on(
+    task_predictor: Predictor, sample: dict[str, Payload]
+) -> None:
+    for names, pooled in ((["text"], False), (["image"], True)):
+        part = {name: sample[name] for name in names}
+        content = task_predictor.predict([part], coverage=0.9)[0].to_dict()
+        found = content.get("prediction_set") or content["interval"]
+        assert {name: found[name] for name in ("coverage", "rows", "pooled")} == {
+            "coverage": 0.9,
+            "rows": 99,
+            "pooled": pooled,
+        }
+        without = task_predictor.predict([part])[0].to_dict()
+        assert without.get("prediction_set", without.get("interval")) is None
+    wide, narrow = (task_predictor.predict([sample], coverage=coverage)[0] for coverage in (0.95, 0.5))
+    if isinstance(wide, NumberPrediction):
+        assert isinstance(narrow, NumberPrediction)
+        assert wide.interval.low < narrow.interval.low < wide.value < narrow.interval.high < wide.interval.high
+    else:
+        assert set(narrow.prediction_set.labels) <= set(wide.prediction_set.labels)
+    with pytest.raises(InputError, match="under 'paper'; ask with fusion calibrated, or leave it out"):
+        task_predictor.predict([sample], "paper", coverage=0.9)
+
+
 def test_golden_samples_of_every_task_are_replayed(task_predictor: Predictor) -> None:
     assert task_predictor.verify() < 1e-6

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
+import json
 import pickle
 import socket
 import subprocess
@@ -24,6 +26,7 @@ import soundfile
 import uvicorn
 from PIL import Image
 
+from mla_serve.bundle.drawing import draw
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import ClassPrediction, Prediction
 from mla_serve.client import (
@@ -43,7 +46,9 @@ from mla_serve.client import (
 )
 from mla_serve.client.errors import from_response
 from mla_serve.client.exchange import retry_after, to_part
-from mla_serve.client.model import Modality
+from mla_serve.client.model import Modality, Model
+from mla_serve.commands.ask import AskConfig
+from mla_serve.commands.ask import run as ask
 from mla_serve.inputs import INPUTS, Payload
 from mla_serve.serve.api import create_app
 from mla_serve.serve.models.open_predictor import open_predictor
@@ -66,9 +71,10 @@ REPLY = {
 PNG = b"\x89PNG"
 
 
-@pytest.fixture(scope="module")
-def url(tiny_bundle: Path) -> Iterator[str]:
-    settings = Settings(model=tiny_bundle, device="cpu")
+@contextlib.contextmanager
+def served(bundle: Path) -> Iterator[str]:
+    """Serve a bundle; yield the address."""
+    settings = Settings(model=bundle, device="cpu")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         app = create_app(open_predictor(settings), settings)
@@ -82,6 +88,12 @@ def url(tiny_bundle: Path) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def url(tiny_bundle: Path) -> Iterator[str]:
+    with served(tiny_bundle) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +212,52 @@ def test_none_means_missing(client: Client) -> None:
     assert set(client.predict(text="seven", image=None).modalities) == {"text"}
     with pytest.raises(MissingInput):
         client.predict(image=None)
+
+
+def test_the_answers_of_every_task_are_those_of_the_predictor(
+    task_bundle: Path, task_predictor: Predictor, sample: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = task_predictor.predict([sample])[0]
+    with served(task_bundle) as url, Client(url) as client:
+        answers = [client.predict(**sample), *client.predict_many([sample] * 2, concurrency=2)]
+        answers.append(asyncio.run(ask_with_asyncio(url, sample)))
+        ask(AskConfig(url=url, text="abc"))
+        drawn = capsys.readouterr().out
+        ask(AskConfig(url=url, text="abc", json=True))
+        written = json.loads(capsys.readouterr().out)
+    for answer in answers:
+        assert dataclasses.replace(answer, model=None) == expected  # type: ignore[type-var]
+        assert answer.model is not None
+        assert answer.model.sha256 == task_predictor.bundle.manifest.sha256
+    alone = Prediction.from_dict(written)
+    assert dataclasses.replace(alone, model=None) == task_predictor.predict([{"text": "abc"}])[0]  # type: ignore[type-var]
+    assert drawn.startswith(draw(alone).answer)
+
+
+async def ask_with_asyncio(url: str, sample: dict[str, Any]) -> Prediction:
+    async with AsyncClient(url) as client:
+        return (await client.predict_many([sample]))[0]
+
+
+@pytest.mark.parametrize(
+    ("described", "shown"),
+    [
+        ({"task": "classes", "classes": ["a", "b"]}, "answers 2 classes"),
+        ({"classes": ["a", "b"]}, "answers 2 classes"),
+        ({"task": "labels", "labels": [{"label": "a", "threshold": 0.3}]}, "answers any of 1 labels"),
+        (
+            {"task": "number", "number": {"column": "price", "unit": "EUR", "log": True, "decimals": 2}},
+            "answers the number price in EUR",
+        ),
+        ({"task": "number", "number": {"column": "", "unit": "", "log": True, "decimals": 2}}, "answers the number"),
+    ],
+)
+def test_the_description_of_a_model_says_what_it_answers(described: dict[str, Any], shown: str) -> None:
+    rest = {"name": "m", "sha256": "0" * 64, "created": "", "modalities": {}}
+    rest |= {"fusion": {}, "metrics": {}, "versions": {}, "limits": {}}
+    model = Model.from_dict(rest | described)
+    assert repr(model).endswith(f"{shown}>")
+    assert model.task == described.get("task", "classes")
 
 
 def test_the_model_and_the_features_are_typed(client: Client, predictor: Predictor, sample: dict[str, Any]) -> None:

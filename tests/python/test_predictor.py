@@ -18,7 +18,7 @@ import soundfile
 from PIL import Image
 
 import mla_serve
-from mla_serve.bundle.answer_columns import ANSWER
+from mla_serve.bundle.answer_columns import ANSWER, BOUNDS
 from mla_serve.bundle.results import ClassOpinion, ClassPrediction, LabelProbability, PredictionSet
 from mla_serve.errors import DataError, InputError, MissingInput, UnknownField
 from mla_serve.inputs import Array
@@ -135,7 +135,13 @@ def test_a_table_of_every_task_has_the_columns_of_its_answers(
         expected = pytest.approx(cells, rel=1e-4) if column.kind == "number" else cells
         assert frame[column.name].tolist() == expected
         assert arrow[column.name].to_pylist() == expected
-    assert frame["missing"].tolist() == [each.missing for each in task_model.predict(rows)]
+    answers = task_model.predict(rows, coverage=0.9)
+    frame, arrow = (task_model.predict(each, coverage=0.9) for each in (pd.DataFrame(rows), pa.Table.from_pylist(rows)))
+    assert frame["missing"].tolist() == arrow["missing"].to_pylist() == [each.missing for each in answers]
+    for column in BOUNDS[task_model.task.name]:
+        cells = [column.cell(each) for each in answers]
+        expected = pytest.approx(cells, rel=1e-4) if column.kind == "number" else cells
+        assert frame[column.name].tolist() == arrow[column.name].to_pylist() == expected
 
 
 def test_probabilities_are_those_of_labels_and_a_number_has_none(
