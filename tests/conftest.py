@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.inputs import Array, AudioInput, ColumnsInput, ImageInput, Input, Payload, TextInput, VectorInput
 from mla_serve.inputs.columns import Column
 from mla_serve.output.replacing import staging_folder
@@ -113,11 +114,13 @@ def write_bundle(
     golden: int = 2,
     inputs: Mapping[str, Input] | None = None,
     task: Task | None = None,
+    intervals: Intervals | None = None,
     **changes: Any,
 ) -> Path:
     """Write a bundle and return its folder.
 
-    Args: modalities, {name: kind}; inputs, to read some of them in another way; task, default: the classes; changes, fields of the manifest to set.
+    Args: modalities, {name: kind}; inputs, to read some of them in another way; task, default: the classes; intervals, the
+    thresholds of prediction sets; changes, fields of the manifest to set.
     """
     generator, task = np.random.default_rng(seed), task or Classes(tuple(classes))
     readers = {name: (inputs or {}).get(name) or INPUTS[kind]() for name, kind in modalities.items()}
@@ -127,6 +130,9 @@ def write_bundle(
         (folder / "head.onnx").write_bytes(head_graph(generator, task.outputs))
         samples = [{name: reader.generate(generator) for name, reader in readers.items()} for _ in range(golden)]
         stored = [_store(folder, index, sample) for index, sample in enumerate(samples)]
+        if intervals is not None:
+            (folder / "intervals.npz").write_bytes(intervals.to_bytes())
+            changes |= {"intervals": "intervals.npz"}
         before = [0.5] * task.outputs
         manifest = Manifest(
             name=name,
@@ -152,6 +158,12 @@ def write_bundle(
         manifest = _with_answers(folder, manifest, samples).model_copy(update=changes)
         write_manifest(folder, Manifest.model_validate(manifest.model_dump()))
     return target
+
+
+def rising_intervals(task: Task, names: Sequence[str]) -> Intervals:
+    """Make thresholds of 99 rows for each modality by itself, under the rule `calibrated`; other patterns take those."""
+    scores = Thresholds.of(np.linspace(0, 2, 99))
+    return Intervals(task, {"calibrated": dict.fromkeys(names, scores)})
 
 
 def _write_modality(folder: Path, name: str, reader: Input, generator: np.random.Generator) -> dict[str, Any]:
