@@ -149,6 +149,16 @@ def test_every_rule_that_is_offered_answers_and_no_other(
         assert offered[0] in refused.json()["detail"]
 
 
+def test_a_number_has_no_labels_to_list(client: TestClient, document: dict[str, Any], predictor: Predictor) -> None:
+    parameters = [each["name"] for each in document["paths"]["/predict"]["post"]["parameters"]]
+    assert parameters == [*(["top_k"] if predictor.task.names else []), "fusion", "coverage"]
+    reply = client.post("/predict", json={"text": "abc", "top_k": 1})
+    if predictor.task.names:
+        assert len(reply.json()["probabilities"]) == 1
+    else:
+        assert (reply.status_code, reply.json()["field"]) == (422, "top_k")
+
+
 def test_the_document_describes_the_replies_of_this_task_only(document: dict[str, Any], predictor: Predictor) -> None:
     schemas = document["components"]["schemas"]
     own = PREDICTIONS[predictor.task.name].__name__
