@@ -45,7 +45,7 @@ class InputError(MlaServeError):
 
 
 class MissingInput(InputError):
-    """Nothing to classify was sent."""
+    """No input was sent."""
 
 
 class UnknownField(InputError):

@@ -160,6 +160,12 @@ def write_bundle(
     return target
 
 
+def rising_intervals(task: Task, names: Sequence[str]) -> Intervals:
+    """Make thresholds of 99 rows for each modality by itself, under the rule `calibrated`; other patterns take those."""
+    scores = Thresholds.of(np.linspace(0, 2, 99))
+    return Intervals(task, {"calibrated": dict.fromkeys(names, scores)})
+
+
 def _write_modality(folder: Path, name: str, reader: Input, generator: np.random.Generator) -> dict[str, Any]:
     """Write one modality's graph and files; return its entry in the manifest."""
     fields, files = reader.to_fields()

@@ -151,7 +151,8 @@ def _heatmap(axes: Axes, panel: Mapping[str, Any], drawing: Drawing) -> None:
     axes.imshow(
         counts, origin="lower", aspect="auto", cmap="Blues", extent=(times[0], times[-1], -0.5, len(bounds) - 0.5)
     )
-    axes.set_yticks(range(len(bounds)), [f"≤ {bound:.0%}" for bound, *_ in bounds], fontsize=6)
+    form = ".0%" if panel["options"]["yAxis"]["unit"] == "percentunit" else "g"
+    axes.set_yticks(range(len(bounds)), [f"≤ {bound:{form}}" for bound, *_ in bounds], fontsize=6)
 
 
 def _timeline(axes: Axes, panel: Mapping[str, Any], drawing: Drawing) -> None:

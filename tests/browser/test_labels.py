@@ -150,7 +150,7 @@ def test_of_many_classes_some_are_listed_and_the_others_counted(
     page = answered(browser, tiny_address, classes, size)
     assert page.locator(".bars li").count() == LISTED
     assert page.locator(".rest").inner_text() == "1,480 more, < 0.1 % together"
-    assert page.locator(".set strong").inner_text().endswith("class_number_9 and 1,489 more")
+    assert page.locator(".set .promised").inner_text().endswith("class_number_9 and 1,489 more")
     assert "1,500 classes" in page.locator("#lede").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.evaluate(CUT) == []

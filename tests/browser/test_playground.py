@@ -270,12 +270,12 @@ def test_the_prediction_set_has_the_coverage_that_was_chosen(page: Any) -> None:
     for share in ("0.8", "0.99"):
         with page.expect_response("**/predict") as reply:
             page.get_by_label("Coverage").select_option(share)
-        expected = ", ".join(reply.value.json()["prediction_set"])
-        page.wait_for_function("set => document.querySelector('.set strong').textContent === set", arg=expected)
+        expected = ", ".join(reply.value.json()["prediction_set"]["labels"])
+        page.wait_for_function("set => document.querySelector('.set .promised').textContent === set", arg=expected)
     with page.expect_response("**/predict") as reply:
         page.get_by_label("Fusion rule").select_option("paper")
     assert reply.value.json()["prediction_set"] is None
-    page.wait_for_function("() => document.querySelector('.set strong').textContent === 'not under this rule'")
+    page.wait_for_function("() => document.querySelector('.set .promised').textContent === 'not under this rule'")
 
 
 def test_code_for_what_is_on_screen(page: Any) -> None:

@@ -9,7 +9,7 @@ const [address, sampleFile] = process.argv.slice(2) as [string, string];
 const sample = JSON.parse(readFileSync(sampleFile, "utf-8")) as Record<string, string>;
 const client = createClient<paths>({ baseUrl: address });
 
-type Answer = components["schemas"]["Answer"];
+type Answer = components["schemas"]["ClassPrediction"];
 type Problem = components["schemas"]["Problem"];
 
 function subsets(names: string[]): string[][] {

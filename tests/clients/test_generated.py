@@ -20,6 +20,8 @@ import pytest
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
+from mla_serve.tasks import Labels, Number, Task
+from tests.conftest import rising_intervals
 from tests.load.service import Service, serving
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +112,7 @@ def check_all(answers: dict[str, Any], assert_right: Callable[[dict[str, Any]], 
         assert set(embedded["features"]) == set(key.split("+"))
     for answer in answers["options"].values():
         assert len(answer["probabilities"]) == 2
-        assert answer["label"] in answer["prediction_set"]
+        assert answer["label"] in answer["prediction_set"]["labels"]
     assert answers["problem"]["missing"]["type"] == "/problems/missing-input"
 
 
@@ -124,11 +126,12 @@ def generate_python(document: Path, folder: Path) -> None:
     run(generator, "generate", "--path", document, *options, folder=folder)
 
 
-def compile_typescript(document: Path, program: str, folder: Path) -> None:
+def compile_typescript(document: Path, program: str | Path, folder: Path) -> None:
     """Let openapi-typescript write the types, and compile a program that uses them."""
     need(NODE_MODULES.exists() and shutil.which("node"), f"there is no openapi-typescript in {TOOLS}: make clients")
     (folder / "node_modules").symlink_to(NODE_MODULES)
-    shutil.copy(HERE / program, folder)
+    if (HERE / program).parent != folder:
+        shutil.copy(HERE / program, folder)
     tools = NODE_MODULES / ".bin"
     run(tools / "openapi-typescript", document, "-o", "schema.ts", folder=folder)
     (folder / "package.json").write_text('{"type": "module"}')
@@ -178,3 +181,57 @@ def test_generated_clients_send_columns(make_bundle: Callable[..., Path], tmp_pa
     for answer in (answer for each in answers for answer in each.values()):
         assert answer["label"] == expected.label
         assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)
+
+
+TYPESCRIPT_OF_TASKS = """
+import createClient from "openapi-fetch";
+import type { paths } from "./schema.js";
+
+async function main(): Promise<void> {
+  const client = createClient<paths>({ baseUrl: process.argv[2]! });
+  const { data: answer } = await client.POST("/predict", { body: { text: "abc", coverage: 0.9 } });
+  const { data: model } = await client.GET("/model");
+  console.log(JSON.stringify([%s]));
+}
+
+void main();
+"""
+
+
+@pytest.mark.parametrize("name", ["labels", "number"])
+def test_generated_clients_read_every_task(make_bundle: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    """What a program reads is typed: TypeScript would not compile a member that the schema lacks."""
+    import httpx
+
+    tasks: dict[str, Task] = {
+        "labels": Labels(("drama", "crime", "war"), (0.2, 0.5, 0.7)),
+        "number": Number("price", "EUR", mean=10.0, deviation=2.0, low=1.0, high=90.0),
+    }
+    read = {
+        "labels": "answer!.labels, answer!.probabilities[0]!.threshold, answer!.prediction_set!.labels, "
+        "answer!.modalities.text!.labels, model!.labels![0]!.threshold, answer!.model.name",
+        "number": "answer!.value, answer!.deviation, [answer!.interval!.low, answer!.interval!.high], "
+        "answer!.modalities.text!.value, model!.number!.unit, answer!.model.name",
+    }
+    intervals = rising_intervals(tasks[name], ["text"])
+    bundle = make_bundle(tmp_path / "tiny", {"text": "text"}, task=tasks[name], intervals=intervals)
+    with serving(bundle, workers=1) as service:
+        document = tmp_path / "openapi.json"
+        document.write_bytes(httpx.get(f"{address(service)}/openapi.json").content)
+        reply = httpx.post(f"{address(service)}/predict", json={"text": "abc", "coverage": 0.9}).json()
+        generate_python(document, tmp_path)
+        output = run(PYTHON, HERE / "ask_tasks.py", address(service), tmp_path / "generated", folder=tmp_path)
+        assert json.loads(output) == reply
+        (tmp_path / "ask_tasks.ts").write_text(TYPESCRIPT_OF_TASKS % read[name], encoding="utf-8")
+        compile_typescript(document, tmp_path / "ask_tasks.ts", tmp_path)
+        values = json.loads(run("node", "ask_tasks.js", address(service), folder=tmp_path))
+    if name == "labels":
+        own, threshold, kept, alone = values[:4]
+        assert (own, kept) == (reply["labels"], reply["prediction_set"]["labels"])
+        assert (threshold, alone) == (reply["probabilities"][0]["threshold"], reply["modalities"]["text"]["labels"])
+    else:
+        value, deviation, (low, high), alone = values[:4]
+        assert (value, deviation) == (reply["value"], reply["deviation"])
+        assert low < value < high
+        assert alone == pytest.approx(value)
+    assert values[4:] == [0.2 if name == "labels" else "EUR", "tiny"]

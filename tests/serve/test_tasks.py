@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from mla_serve.serve.api import create_app
 from mla_serve.serve.http.replies import ANSWER, CONDITION, FIELDS, SHARED, TASK_REPLIES
 from mla_serve.serve.settings import Settings
 from mla_serve.tasks import TASKS, Classes, Labels, Number, Task
+from tests.conftest import rising_intervals
 
 EXAMPLES: dict[str, Task] = {
     "classes": Classes(("red", "green", "blue")),
@@ -146,6 +149,16 @@ def test_every_rule_that_is_offered_answers_and_no_other(
         assert offered[0] in refused.json()["detail"]
 
 
+def test_a_number_has_no_labels_to_list(client: TestClient, document: dict[str, Any], predictor: Predictor) -> None:
+    parameters = [each["name"] for each in document["paths"]["/predict"]["post"]["parameters"]]
+    assert parameters == [*(["top_k"] if predictor.task.names else []), "fusion", "coverage"]
+    reply = client.post("/predict", json={"text": "abc", "top_k": 1})
+    if predictor.task.names:
+        assert len(reply.json()["probabilities"]) == 1
+    else:
+        assert (reply.status_code, reply.json()["field"]) == (422, "top_k")
+
+
 def test_the_document_describes_the_replies_of_this_task_only(document: dict[str, Any], predictor: Predictor) -> None:
     schemas = document["components"]["schemas"]
     own = PREDICTIONS[predictor.task.name].__name__
@@ -167,6 +180,26 @@ def test_coverage_is_offered_with_its_condition(document: dict[str, Any]) -> Non
     assert [CONDITION in each["properties"]["coverage"]["description"] for each in promises if each] == [True]
 
 
+def test_a_coverage_gives_a_set_or_an_interval(
+    make_bundle: Callable[..., Path], predictor: Predictor, tmp_path: Path
+) -> None:
+    task = predictor.task
+    folder = make_bundle(tmp_path / "sets", task=task, intervals=rising_intervals(task, ["text"]))
+    opened = Predictor(Bundle.load(folder))
+    with TestClient(create_app(opened, Settings(device="cpu"))) as client:
+        document = client.get("/openapi.json").json()
+        assert client.get("/model").json()["coverage"]["calibrated"]["text"] > 0.9
+        for sample, pooled in (({"text": "abc"}, False), ({"text": "abc", "vector": [1, 2, 3, 4]}, True)):
+            without, promised = (client.post("/predict", json=sample | more).json() for more in ({}, {"coverage": 0.9}))
+            check(document, PREDICTIONS[task.name].__name__, promised)
+            (changed,) = (key for key in without if without[key] != promised[key])
+            assert without[changed] is None
+            assert (promised[changed]["coverage"], promised[changed]["rows"]) == (0.9, 99)
+            assert promised[changed]["pooled"] == pooled
+        refused = client.post("/predict?fusion=paper&coverage=0.9", json={"text": "abc"})
+        assert (refused.status_code, refused.json()["field"]) == (422, "coverage")
+
+
 def test_every_description_is_of_a_field() -> None:
     """A description of a field that no reply has would never be read."""
     fields = {name: {field.name for field in dataclasses.fields(getattr(results, name))} for name in FIELDS}
@@ -186,3 +219,21 @@ def test_a_number_is_answered_in_its_unit(make_bundle: Callable[..., Path], tmp_
     assert reply["modalities"]["text"]["deviation"] > 0
     assert np.sign(reply["modalities"]["text"]["influence"]) == np.sign(reply["value"] - np.exp(3.0))
     assert np.sign(np.log(reply["value"]) - 3.0) == np.sign(alone[0, 0])
+
+
+def shown_replies() -> list[dict[str, Any]]:
+    """Read the replies of /predict in the REST reference."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    return [block for block in blocks if "modalities" in block]
+
+
+@pytest.mark.parametrize("reply", shown_replies(), ids=lambda reply: next(iter(reply)))
+def test_the_reference_shows_replies_as_they_are(reply: dict[str, Any]) -> None:
+    restored = Prediction.from_dict(reply)
+    assert json.dumps(restored.to_dict()) == json.dumps(reply)
+
+
+def test_the_reference_shows_a_reply_of_each_task() -> None:
+    shown = {type(Prediction.from_dict(reply)) for reply in shown_replies()}
+    assert shown == set(PREDICTIONS.values())

@@ -115,7 +115,7 @@ drain = Drain(settings, before=accept_evenly.leave)
     logging={"access": {"enabled": False}},  # RequestIdMiddleware writes it, with the request's id
 )
 class MlaServe:
-    """Classify from whichever of a model's modalities are sent."""
+    """Answer from whichever of a model's modalities are sent."""
 
     def __init__(self) -> None:
         """Start one worker, or end it with one line in the log."""

@@ -307,13 +307,13 @@ def _description(reader: Input) -> str:
 
 
 def option_schemas(task: Task) -> dict[str, Any]:
-    """Return the OpenAPI schema of each option."""
-    return {
-        "top_k": {
-            "type": "integer",
-            "minimum": 1,
-            "description": f"How many labels to list; {DEFAULT_TOP_K} when left out. A number has none.",
-        },
+    """Return the OpenAPI schema of each option. A number has no labels to list."""
+    top_k = {
+        "type": "integer",
+        "minimum": 1,
+        "description": f"How many labels to list; {DEFAULT_TOP_K} when left out.",
+    }
+    return ({"top_k": top_k} if task.names else {}) | {
         "fusion": {
             "type": "string",
             "enum": list(rules_for(task)),

@@ -184,6 +184,9 @@ FIELDS: dict[str, dict[str, str]] = {
 }
 """What the fields of a reply mean, by the name of its schema; SHARED holds what several have in common."""
 
+WHOLE = {"ModelDescription", "ModalityDescription", "ColumnDescription"}
+"""Schemas of GET /model whose fields are all sent, also those with a default."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
@@ -227,7 +230,8 @@ def complete_document(document: dict[str, Any], bundle: Bundle) -> None:
         properties = schemas[name]["properties"]
         for field, schema in properties.items():
             schema["description"] = {**SHARED, **FIELDS[name]}[field]
-        schemas[name]["required"] = list(properties)
+    for name in (FIELDS.keys() | WHOLE) & schemas.keys():
+        schemas[name]["required"] = list(schemas[name]["properties"])
     answer = schemas[answer_type(bundle.task).__name__]["properties"]
     answer["model"] = {"$ref": "#/components/schemas/ModelId", "description": SHARED["model"]}
     document["paths"]["/predict"]["post"]["responses"]["200"]["content"][JSON]["example"] = example(bundle)

@@ -25,7 +25,7 @@ export function numberView({ number }) {
     const write = writer(number, answer.deviation);
     label.show(withUnit(write(answer.value), number));
     const { interval } = answer;
-    range.textContent = interval ? `${write(interval.low)} to ${write(interval.high)}` : `± ${write(answer.deviation)}`;
+    range.textContent = interval ? between(interval, write) : `± ${write(answer.deviation)}`;
     const outside = number.low !== null && (answer.value < number.low || answer.value > number.high);
     verdict.replaceChildren(
       `${certainty(Math.exp(answer.entropy - GAUSSIAN_NATS))} · `,
@@ -42,14 +42,13 @@ export function numberView({ number }) {
     promise: "Interval",
     promised: ({ interval, deviation }) => {
       const write = writer(number, deviation);
-      return interval && [el("strong", { class: "whole" }, `${write(interval.low)} to ${write(interval.high)}`)];
+      return interval && [el("strong", {}, between(interval, write))];
     },
     says: own => [el("strong", { class: "whole" }, withUnit(writer(number, own.deviation)(own.value), number)), " ", el("span", { class: "whole" }, `± ${writer(number, own.deviation)(own.deviation)}`)],
     counts: own => [["moves the value by", withUnit(signed(own.influence, writer(number, Math.abs(own.influence))), number), "How far the value is from what it would be without this input"]],
     short: answer => {
-      const write = writer(number, answer.deviation);
       const { interval } = answer;
-      return [withUnit(write(answer.value), number), interval ? `${short(interval.low)} to ${short(interval.high)}` : `± ${short(answer.deviation)}`];
+      return [withUnit(writer(number, answer.deviation)(answer.value), number), interval ? between(interval, short) : `± ${short(answer.deviation)}`];
     },
   };
 }
@@ -61,6 +60,12 @@ function writer({ decimals }, deviation) {
   const step = 10 ** -Math.min(kept, 0);
   const format = new Intl.NumberFormat("en", { minimumFractionDigits: Math.max(0, kept), maximumFractionDigits: Math.max(0, kept) });
   return value => format.format(Math.round(value / step) * step).replace("-", "−");
+}
+
+/** Write an interval. An end is null where too few rows are known to tell it. */
+function between({ low, high }, write) {
+  if (low === null) return high === null ? "any value" : `up to ${write(high)}`;
+  return high === null ? `${write(low)} and more` : `${write(low)} to ${write(high)}`;
 }
 
 function withUnit(text, { unit }) {
@@ -78,7 +83,7 @@ function estimateChart(number) {
     const together = answer.interval ?? around(answer, number);
     const alone = Object.entries(answer.modalities).map(([name, own]) => [title(name), own, around(own, number), "alone"]);
     const lines = [["All together", answer, together, "together"], ...alone];
-    const ends = lines.flatMap(([, { value }, { low, high }]) => [value, low, high]);
+    const ends = lines.flatMap(([, { value }, { low, high }]) => [value, low, high]).filter(end => end !== null);
     const axis = makeAxis([...ends, ...(number.low === null ? [] : [number.low, number.high])], number.log);
     rows.replaceChildren(...lines.map(([name, said, span, how]) => line(name, said, span, how, axis, number, write)));
     ticks.replaceChildren(...axis.ticks.map(value => placed(el("span", {}, short(value)), axis.place(value))));
@@ -89,9 +94,9 @@ function estimateChart(number) {
 
 function line(name, { value }, { low, high }, how, axis, number, write) {
   const grey = number.low !== null && stretched(el("span", { class: "known" }), axis.place(number.low), axis.place(number.high));
-  const span = stretched(el("span", { class: "span" }), axis.place(low), axis.place(high));
+  const span = stretched(el("span", { class: "span" }), low === null ? 0 : axis.place(low), high === null ? 1 : axis.place(high));
   const point = placed(el("span", { class: "point" }), axis.place(value));
-  const spoken = el("span", { class: "unseen" }, `${write(value)}, from ${write(low)} to ${write(high)}`);
+  const spoken = el("span", { class: "unseen" }, `${write(value)}, ${between({ low, high }, write)}`);
   return el("li", { class: how }, el("span", { class: "name" }, name), el("span", { class: "plot" }, grey, span, point, spoken));
 }
 
