@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mla_serve.tasks.base import Array, Bounds, Label, Task, weighted_mean
+from mla_serve.tasks.base import Array, Bounds, Label, Task, shorten, weighted_mean
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
@@ -18,6 +18,7 @@ LOG_2_PI = float(np.log(2 * np.pi))
 BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
+LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
@@ -128,7 +129,7 @@ class Number(Task):
     def restore(self, standardised: Array) -> Array:
         """Return standardised targets in the user's unit."""
         values = standardised * self.deviation + self.mean
-        restored: Array = np.exp(np.minimum(values, 700.0)) if self.log else values
+        restored: Array = np.exp(np.minimum(values, LARGEST_LOG)) if self.log else values
         return restored
 
     def value(self, answers: Array) -> Array:
@@ -173,6 +174,11 @@ class Number(Task):
         assert bounds.high is not None
         return self.restore(bounds.high) - self.restore(bounds.low)
 
+    def set_scores(self, bounds: Bounds, targets: Array) -> dict[str, float]:
+        """Return coverage, and the mean width in the user's unit; infinite if an interval is."""
+        width = self.size(bounds).mean() if np.isfinite(bounds.high).all() else np.inf  # type: ignore[arg-type]
+        return {"coverage": float(self.covered(bounds, targets).mean()), "width": float(width)}
+
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return R2, MAE and RMSE in the user's unit, NLL of the standardised target, and coverage and width of Gaussian intervals."""
         truth, given = self.restore(targets), self.value(answers)
@@ -216,7 +222,7 @@ class Number(Task):
 
     def shown(self, score: str, value: float) -> str:
         """Write the value of a score; errors with the decimals of an answer."""
-        return f"{value:,.{self.decimals}f}" if score in IN_UNIT else super().shown(score, value)
+        return shorten(value, f",.{self.decimals}f") if score in IN_UNIT else super().shown(score, value)
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return by which share of it the mean absolute error grew."""

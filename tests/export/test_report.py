@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from mla_serve.bundle.manifest import Manifest
+from mla_serve.bundle.manifest import Bundle, Manifest
 from mla_serve.bundle.predictor import Predictor
+from mla_serve.evaluation import analysis
 from mla_serve.evaluation.splits import SHOWN_RULES, SplitRun, score_split
 from mla_serve.export import report
 from mla_serve.export.card import COSTS, EXPECT, PRIORS, PROMISES, PURPOSES, model_card
 from mla_serve.export.report import write_report
 from mla_serve.export.sections import SECTIONS
+from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.tasks import TASKS
 from tests.evaluation.rows import run_generated_rows
 
@@ -89,3 +91,34 @@ def test_the_card_says_what_is_answered_and_how_well(task_predictor: Predictor, 
         task.shown(score, scores[score]) for score in task.shown_scores
     ]
     assert ("accuracy" in card) == (task.name == "classes")
+
+
+def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
+    task_bundle: Path, task_run: SplitRun, manifest: Manifest
+) -> None:
+    """Validation had many rows with everything there, and 4 with audio alone."""
+    assert "coverage of" not in model_card(manifest, None)
+    predictor = Predictor(Bundle.load(task_bundle))
+    task, outputs, everything = predictor.task, task_run.outputs, "+".join(NAMES)
+    answers = analysis.fused_answers(predictor, outputs, "calibrated", outputs.present)
+    scores, weights = (each.reshape(-1) for each in task.nonconformity(answers, task_run.targets))
+    few = Thresholds.of(scores[:4], weights[:4])
+    thresholds = {rule: {everything: Thresholds.of(scores, weights), "audio": few} for rule in SHOWN_RULES}
+    predictor.bundle.intervals = Intervals(task, thresholds)
+    metrics = score_split(predictor, task_run, 1, SHOWN_RULES)
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["conditions"][everything]["calibrated"]["pooled"] == 0
+    assert metrics["conditions"]["audio"]["calibrated"]["pooled"] == 1
+    card = model_card(manifest.model_copy(update={"metrics": metrics}), None)
+    promised = {
+        "classes": "A prediction set for a coverage of 90% contains the true class in 90% of the cases.",
+        "labels": "A set for a coverage of 90% contains 90% of the labels of a row, on average.",
+        "number": "An interval for a coverage of 90% contains the true value in 90% of the cases.",
+    }
+    assert promised[task.name] in card
+    assert "This holds on average over rows like those of validation" in card
+    (shared,) = (line for line in card.splitlines() if "too few rows" in line)
+    assert "audio" in shared
+    assert everything not in shared
+    size = PROMISES[task.name][1][1]
+    assert f"{task.title(size)} {task.shown(size, metrics['conditions']['full']['calibrated'][size])}" in card
