@@ -19,6 +19,7 @@ BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
+MOST_DIGITS = 6  # decimals of an error
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
@@ -221,8 +222,11 @@ class Number(Task):
         return f"{super().title(score)}, {self.unit}" if self.unit and score in IN_UNIT else super().title(score)
 
     def shown(self, score: str, value: float) -> str:
-        """Write the value of a score; errors with the decimals of an answer."""
-        return shorten(value, f",.{self.decimals}f") if score in IN_UNIT else super().shown(score, value)
+        """Write the value of a score; errors with the decimals of an answer, and three significant digits at least."""
+        if score not in IN_UNIT:
+            return super().shown(score, value)
+        leading = math.floor(math.log10(abs(value))) if value else 0
+        return shorten(value, f",.{min(max(self.decimals, 2 - leading), MOST_DIGITS)}f")
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return by which share of it the mean absolute error grew."""

@@ -196,6 +196,16 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
     assert loaded.startswith("<ClassPrediction 'circle' ")
 
 
+def test_the_examples_of_tasks_print_what_the_page_shows(workplace: Path) -> None:
+    found = blocks(ROOT / "docs" / "explanation" / "tasks.md")
+    pairs = [
+        (code, shown) for (language, code), (_, shown) in zip(found, found[1:], strict=False) if language == "python"
+    ]
+    assert len(pairs) == 2
+    for code, shown in pairs:
+        assert run_block("python", code, workplace) == shown
+
+
 def run(command: list[str], folder: Path) -> str:
     """Run a command as a reader whose environment is active; return what it prints on standard output."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
