@@ -10,6 +10,7 @@ import ast
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -198,9 +199,7 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
 
 def test_the_examples_of_tasks_print_what_the_page_shows(workplace: Path) -> None:
     found = blocks(ROOT / "docs" / "explanation" / "tasks.md")
-    pairs = [
-        (code, shown) for (language, code), (_, shown) in zip(found, found[1:], strict=False) if language == "python"
-    ]
+    pairs = [(code, shown) for (language, code), (_, shown) in itertools.pairwise(found) if language == "python"]
     assert len(pairs) == 2
     for code, shown in pairs:
         assert run_block("python", code, workplace) == shown
