@@ -157,8 +157,8 @@ Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} ro
 {_measured_on(manifest)}
 {_importance(manifest)}They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
 expect {EXPECT[task.name]}.
-{_coverage(metrics, task)}
 
+{_coverage(metrics, [*manifest.modalities], task)}
 | available | {head} |
 |---|{"---|" * len(SHOWN_RULES) * len(task.shown_scores)}
 {rows}
@@ -179,27 +179,27 @@ def _measured_on(manifest: Manifest) -> str:
     return "\n".join(parts)
 
 
-def _coverage(metrics: Mapping[str, Any], task: Task) -> str:
+def _coverage(metrics: Mapping[str, Any], names: Sequence[str], task: Task) -> str:
     """Say what sets or intervals promise, on which condition, what was measured, and which rest on pooled rows."""
     full, half = (metrics["conditions"][name][DEFAULT_RULE] for name in ("full", "missing50"))
-    if "asked_coverage" not in metrics or not set(PROMISES[task.name][1]) <= full.keys():
-        return ""
     promise, scores = PROMISES[task.name]
+    if "pooled" not in full or not {*scores} <= full.keys() & half.keys():  # the bundle has no sets
+        return ""
     asked = f"{metrics['asked_coverage']:.0%}"
     measured = "; ".join(
         f"{when} {', '.join(f'{task.title(score)} {task.shown(score, found[score])}' for score in scores)}"
         for when, found in (("with all modalities", full), ("with half of them missing", half))
     )
-    pooled = metrics.get("pooled", [])
+    pooled = [name for name, rules in metrics["conditions"].items() if "+" in name or name in names]
+    pooled = [name for name in pooled if metrics["conditions"][name][DEFAULT_RULE].get("pooled")]
     shared = (
-        f"\nToo few validation rows for their own threshold, so that they share that of similar subsets: {_listed(pooled)}."
-        if pooled
-        else ""
+        f"\nValidation had too few rows of these for {asked}, so theirs rest on rows with other modalities, the most cautious "
+        f"ones: {_listed(pooled)}."
     )
-    return f"""
-{promise.format(asked)} This holds on average over rows like those of validation, whose modalities are missing for reasons
+    return f"""{promise.format(asked)} This holds on average over rows like those of validation, whose modalities are missing for reasons
 that have nothing to do with the label; it is not promised for each single row, nor for rows from elsewhere.
-Measured: {measured}.{shared}
+Measured: {measured}.{shared if pooled else ""}
+
 """
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mla_serve.tasks import Task
+from mla_serve.tasks.base import shorten
 
 INK, FAINT, ACCENT = "#010203", "#040506", "#070809"  # placeholders, replaced by COLOURS
 COLOURS = {INK: "currentColor", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
@@ -56,7 +57,7 @@ MARKS = ("Before: the paper’s rule", "After: calibrated")
 
 def score_text(score: str, value: float) -> str:
     """Write the value of a main score."""
-    return f"{value:.1%}" if score in PERCENTAGES else f"{value:.3f}"
+    return f"{value:.1%}" if score in PERCENTAGES else shorten(value, ".3f")
 
 
 def _score_axis(axis: Any, score: str) -> None:

@@ -33,7 +33,7 @@ from mla_serve.export.steps import (
     write_encoder,
 )
 from mla_serve.fusion.formula import Fusion
-from mla_serve.fusion.rules import RULES, fuse
+from mla_serve.fusion.rules import fuse, rules_for
 from mla_serve.inputs import Array, Payload
 from mla_serve.output.replacing import staging_folder
 from mla_serve.train.extend.head import build_fixed_head, read_head
@@ -227,7 +227,7 @@ def check_unchanged(old: Predictor, new: Predictor) -> None:
     subsets = list(itertools.islice(every, SUBSETS))
     for sample in _whole_samples(old):
         before, after = (_run_subsets(predictor, sample, subsets) for predictor in (old, new))
-        for rule in RULES:
+        for rule in rules_for(old.task):
             pairs = zip(_answers(old, before, rule), _answers(new, after, rule), strict=True)
             for names, (was, now) in zip(subsets, pairs, strict=True):
                 if was != now:

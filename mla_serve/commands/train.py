@@ -140,7 +140,7 @@ def _train(config: TrainConfig, planned: Plan, screen: Console, launch: str | No
         return train_as_planned(
             config,
             planned,
-            lambda record: progress.console.print(epoch_line(record)),
+            lambda record: progress.console.print(epoch_line(record, planned.recipe.task)),
             lambda: progress.advance(task),
             launch,
             spent,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -69,8 +70,9 @@ def evaluate(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Score opinions (M, B, O) under every condition and rule: {condition: {rule: {score: value}}}, means over draws.
 
-    Args: excess (M, B), for the rules that use it; choose_sets, which adds the coverage and the average size of the
-    prediction sets to the scores.
+    Args: excess (M, B), for the rules that use it; choose_sets, which adds the scores of prediction sets or intervals
+    (Task.set_scores), and "pooled", the share of them that rest on rows with other modalities. A score that is not finite,
+    such as the width of an interval without an end, is left out.
     """
     names = tuple(fusion.temperatures)
     results: dict[str, dict[str, dict[str, float]]] = {}
@@ -99,11 +101,13 @@ def _score_masked(
     found = fusion.task.score(answers, targets[scored])
     if choose_sets is not None:
         bounds = choose_sets(answers, mask[:, scored], rule)
-        found["coverage"] = float(np.nanmean(fusion.task.covered(bounds, targets[scored])))
-        found["set_size"] = float(fusion.task.size(bounds).mean())
-    return found
+        found |= fusion.task.set_scores(bounds, targets[scored]) | {"pooled": float(bounds.pooled.mean())}
+    return {score: value for score, value in found.items() if math.isfinite(value)}
 
 
 def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average each score over several evaluations."""
-    return {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
+    """Average each score over several evaluations that have it."""
+    return {
+        key: float(np.mean([one[key] for one in scores if key in one]))
+        for key in dict.fromkeys(itertools.chain(*scores))
+    }

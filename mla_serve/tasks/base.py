@@ -197,7 +197,7 @@ class Task(abc.ABC):
 
     def shown(self, score: str, value: float) -> str:  # noqa: ARG002
         """Write the value of a score for people."""
-        return f"{value:.3f}"
+        return shorten(value, ".3f")
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return how much worse scores are than before, as a fraction: by how much `cost_score` fell."""
@@ -231,6 +231,10 @@ class Task(abc.ABC):
 
         The features are compared with a linear combination of them, such as the mean of each class.
         """
+
+    def set_scores(self, bounds: Bounds, targets: Array) -> dict[str, float]:
+        """Score prediction sets or intervals: how often they contain the truth, and how large they are."""
+        return {"coverage": float(self.covered(bounds, targets).mean()), "set_size": float(self.size(bounds).mean())}
 
     # ---- what depends on what
 
@@ -323,10 +327,12 @@ TITLES = {
     "r2": "R2",
     "mae": "MAE",
     "rmse": "RMSE",
+    "pooled": "of other patterns",
 }
 LOWER_IS_BETTER = ("nll", "ece", "brier", "fnr", "set_fnr", "set_size", "mae", "rmse", "width")
 
 
+LONG = 1e12  # from here on a number is written with an exponent
 BINS = 15  # of the expected calibration error
 
 
@@ -335,6 +341,11 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(index, right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / max(len(right), 1))
+
+
+def shorten(value: float, form: str) -> str:
+    """Write a number with a format; one that would be very long with 4 digits and an exponent."""
+    return f"{value:{form}}" if abs(value) < LONG else f"{value:.3e}"
 
 
 def weighted_mean(values: Array, counts: Array) -> Array:

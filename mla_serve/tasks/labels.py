@@ -239,6 +239,11 @@ class Labels(Task):
         counts: Array = bounds.inside.sum(axis=1).astype(float)
         return counts
 
+    def set_scores(self, bounds: Bounds, targets: Array) -> dict[str, float]:
+        """Return the share of a row's labels that its set lacks, over the rows with a label, and the mean size."""
+        shares = self.covered(bounds, targets)
+        return {"set_fnr": _mean(1 - shares[~np.isnan(shares)]), "set_size": float(self.size(bounds).mean())}
+
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, and the false negative rate.
 

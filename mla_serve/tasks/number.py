@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, weighted_mean
+from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, shorten, weighted_mean
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
@@ -18,6 +18,8 @@ LOG_2_PI = float(np.log(2 * np.pi))
 BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
+LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
+MOST_DIGITS = 6  # decimals of an error
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
@@ -188,7 +190,7 @@ class Number(Task):
     def restore(self, standardised: Array) -> Array:
         """Return standardised targets in the user's unit."""
         values = standardised * self.deviation + self.mean
-        restored: Array = np.exp(np.minimum(values, 700.0)) if self.log else values
+        restored: Array = np.exp(np.minimum(values, LARGEST_LOG)) if self.log else values
         return restored
 
     def value(self, answers: Array) -> Array:
@@ -233,6 +235,11 @@ class Number(Task):
         assert bounds.high is not None
         return self.restore(bounds.high) - self.restore(bounds.low)
 
+    def set_scores(self, bounds: Bounds, targets: Array) -> dict[str, float]:
+        """Return coverage, and the mean width in the user's unit; infinite if an interval is."""
+        width = self.size(bounds).mean() if np.isfinite(bounds.high).all() else np.inf  # type: ignore[arg-type]
+        return {"coverage": float(self.covered(bounds, targets).mean()), "width": float(width)}
+
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return R2, MAE and RMSE in the user's unit, NLL of the standardised target, and coverage and width of Gaussian intervals."""
         truth, given = self.restore(targets), self.value(answers)
@@ -275,8 +282,11 @@ class Number(Task):
         return f"{super().title(score)}, {self.unit}" if self.unit and score in IN_UNIT else super().title(score)
 
     def shown(self, score: str, value: float) -> str:
-        """Write the value of a score; errors with the decimals of an answer."""
-        return f"{value:,.{self.decimals}f}" if score in IN_UNIT else super().shown(score, value)
+        """Write the value of a score; errors with the decimals of an answer, and three significant digits at least."""
+        if score not in IN_UNIT:
+            return super().shown(score, value)
+        leading = math.floor(math.log10(abs(value))) if value else 0
+        return shorten(value, f",.{min(max(self.decimals, 2 - leading), MOST_DIGITS)}f")
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return by which share of it the mean absolute error grew."""

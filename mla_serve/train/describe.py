@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mla_serve.tasks import Task
 from mla_serve.train.plan import Plan
 
 
@@ -18,12 +19,13 @@ def headline(planned: Plan) -> str:
     return f"{planned.name}: {', '.join(recipe.inputs)} -> {recipe.task.describe()}, {recipe.strategy}"
 
 
-def epoch_line(record: dict[str, Any]) -> str:
-    """Format one epoch: loss and validation accuracy of each modality alone, and accuracy of all together."""
+def epoch_line(record: dict[str, Any], task: Task) -> str:
+    """Format one epoch: loss and main score on validation of each modality alone, and that score of all together."""
     parts = []
     for key, loss in record.items():
         if key.startswith("loss/"):
             name = key.removeprefix("loss/")
-            accuracy = f"{record['val'][name]:.3f}" if name in record["val"] else "-"  # no validation row has it
-            parts.append(f"{name} {loss:.2f} {accuracy}")
-    return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  all {record['val']['full']:.3f}{'  *' if record['best'] else ''}"
+            score = f"{record['val'][name]:.3f}" if name in record["val"] else "-"  # no validation row has it
+            parts.append(f"{name} {loss:.2f} {score}")
+    together = f"all {record['val']['full']:.3f} {task.title(task.main_scores[0])}"
+    return f"epoch {record['epoch']:3d}  {'  '.join(parts)}  {together}{'  *' if record['best'] else ''}"

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -194,6 +195,14 @@ def test_the_tutorial_works_from_its_first_block_to_its_last(tmp_path: Path) -> 
     assert re.search(r"^description: \d+ texts", trained, re.MULTILINE)
     assert [row["label"] for row in ast.literal_eval(table.splitlines()[-1])] == ["square", "circle", None]
     assert loaded.startswith("<ClassPrediction 'circle' ")
+
+
+def test_the_examples_of_tasks_print_what_the_page_shows(workplace: Path) -> None:
+    found = blocks(ROOT / "docs" / "explanation" / "tasks.md")
+    pairs = [(code, shown) for (language, code), (_, shown) in itertools.pairwise(found) if language == "python"]
+    assert len(pairs) == 2
+    for code, shown in pairs:
+        assert run_block("python", code, workplace) == shown
 
 
 def run(command: list[str], folder: Path) -> str:
