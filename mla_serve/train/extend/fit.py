@@ -32,6 +32,7 @@ from mla_serve.train.fit.after_training import (
     fit_references,
     fit_static_weights,
     gather,
+    read_tokens,
 )
 from mla_serve.train.fit.cross_validate import Setting, held_out, mix_rows, most_cautious
 from mla_serve.train.fit.evidence import Evidence
@@ -59,10 +60,13 @@ def fit_added(
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    targets = samples["train"].targets.numpy()
-    references, notes = fit_references(strategy.task, train, targets, val, spoiled)
+    targets, texts = samples["train"].targets.numpy(), read_tokens(inputs, rows, seed)
+    references, notes = fit_references(strategy.task, train, targets, val, spoiled, texts)
     labels, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
-    clean, all_corrupted = (_append(outputs, gather(one, labels, references)) for one in (val, spoiled))
+    clean, all_corrupted = (
+        _append(outputs, gather(one, labels, references, {name: getattr(each, part) for name, each in texts.items()}))
+        for one, part in ((val, "val"), (spoiled, "corrupted"))
+    )
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     extension = FusionExtension(base.fusion, tuple(inputs))
