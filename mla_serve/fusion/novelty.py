@@ -28,6 +28,11 @@ BACK_OFF = 2.0  # how many occurrences the shorter n-grams count as
 CHUNK = 256  # rows whose distances to all points are computed at once
 
 
+def _without_rounding(scores: Array) -> Array:
+    """Lower scores a little, so that one that is equal to a quantile, which is stored in single precision, is not higher."""
+    return scores - 1e-7 * np.abs(scores)
+
+
 class _Scale:
     """What a score means, beside those of the validation rows."""
 
@@ -40,8 +45,13 @@ class _Scale:
         return float(middle), float(high)
 
     def percentile(self, scores: Array) -> Array:
-        """Return the share of validation rows with a lower score, for scores (B,): 0 to 1."""
-        return np.interp(scores, self.quantiles, QUANTILES)
+        """Return the share of validation rows with a lower score, for scores (B,): 0 to 1. Equal scores are not lower."""
+        scores = _without_rounding(scores)
+        above = np.clip(np.searchsorted(self.quantiles, scores, side="left"), 1, len(QUANTILES) - 1)
+        low, high = self.quantiles[above - 1].astype(np.float64), self.quantiles[above].astype(np.float64)
+        part = np.clip((scores - low) / np.maximum(high - low, 1e-300), 0.0, 1.0)
+        share: Array = QUANTILES[above - 1] + part * (QUANTILES[above] - QUANTILES[above - 1])
+        return share
 
     def excess(self, scores: Array) -> Array:
         """Return how far scores (B,) lie above the 90th percentile of the validation scores: 0 to MOST_EXCESS.
@@ -49,6 +59,7 @@ class _Scale:
         The unit is the distance from their median to their 90th percentile. Scores up to the 90th percentile have excess 0.
         """
         middle, high = self._median_and_high
+        scores = _without_rounding(scores)
         excess: Array = np.minimum(np.maximum((scores - high) / max(high - middle, 1e-9), 0.0), MOST_EXCESS)
         return excess
 
