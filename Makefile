@@ -143,6 +143,10 @@ bench-memory: .venv/.stamp-train ## memory, speed and decoding on 100,000 pictur
 bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-speakers ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.speakers $(ARGS)
 
+.PHONY: bench-unfamiliar
+bench-unfamiliar: .venv/.stamp-train ## what one bad input costs the answer: make bench-unfamiliar ARGS="--data DIR --refit"
+	@exec $(BIN)/python -m benchmarks.accuracy.unfamiliar $(ARGS)
+
 .PHONY: bench-defaults
 bench-defaults: .venv/.stamp-train ## measure the defaults that depend on the table: make bench-defaults ARGS="--data NAME=DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.defaults $(ARGS)
