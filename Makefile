@@ -147,6 +147,10 @@ bench-speakers: .venv/.stamp-train ## hold each speaker out in turn: make bench-
 bench-coverage: .venv/.stamp-train ## how often prediction sets and intervals hold the truth: make bench-coverage ARGS="--model BUNDLE --data DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.coverage $(ARGS)
 
+.PHONY: bench-unfamiliar
+bench-unfamiliar: .venv/.stamp-train ## what one bad input costs the answer: make bench-unfamiliar ARGS="--data DIR --refit"
+	@exec $(BIN)/python -m benchmarks.accuracy.unfamiliar $(ARGS)
+
 .PHONY: bench-defaults
 bench-defaults: .venv/.stamp-train ## measure the defaults that depend on the table: make bench-defaults ARGS="--data NAME=DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.defaults $(ARGS)

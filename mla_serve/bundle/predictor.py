@@ -192,14 +192,15 @@ class Predictor:
         for m, name in enumerate(self.names):
             there = outputs.present[m]
             if there.any():
+                arrays = [sample[name] for sample in samples if name in sample]
                 try:
-                    features = encode(name, [sample[name] for sample in samples if name in sample])
+                    features = encode(name, arrays)
                     outputs.opinions[m, there] = self.head(name, features)
                 except NotFinite as error:
                     raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
                 if reference := self.bundle.references.by_modality.get(name):
                     with np.errstate(over="ignore", invalid="ignore"):  # an infinite distance is as far as can be
-                        scores = reference.score(features)
+                        scores = reference.score(np.concatenate(arrays) if reference.reads_tokens else features)
                     outputs.unfamiliarity[m, there] = reference.percentile(scores)
                     outputs.excess[m, there] = reference.excess(scores)
                 hooks.stage_ended(f"encode-{name}")

@@ -121,7 +121,9 @@ def _run(config: TrainConfig, planned: Plan, screen: Screen, spent: float) -> Pa
     for line in describe_folds(folds) if folds else ():
         screen.say(line)
     with screen.bar("training", count_steps(planned)) as advance:
-        run = train_as_planned(config, planned, lambda record: screen.say(epoch_line(record, planned.recipe.task)), advance, spent=spent)
+        run = train_as_planned(
+            config, planned, lambda record: screen.say(epoch_line(record, planned.recipe.task)), advance, spent=spent
+        )
     if folds:
         run.write_json(FOLDS, folds)
     return run.path

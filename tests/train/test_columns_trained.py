@@ -90,6 +90,6 @@ def test_unfamiliar_cells_are_told_and_corruptions_are_measured(bundle: Bundle, 
     usual = predictor.predict([{"facts": {"price": 10.0, "brand": "cheap-1", "weight": 0.0}}])[0]
     assert 0 <= usual.modalities["facts"].unfamiliarity <= 1  # type: ignore[operator]
     curves = json.loads((bundle.folder / "report.json").read_text())["corruptions"]["facts"]
-    assert set(curves) == {"missing", "noise", "unknown"}
+    assert set(curves) == {"missing", "noise", "unknown", "shuffled", "out_of_range"}
     worst = curves["missing"]["5"]["alone"]["accuracy"]
     assert curves["missing"]["1"]["alone"]["accuracy"] >= worst

@@ -30,6 +30,7 @@ from mla_serve.train.fit.after_training import (
     fit_references,
     fit_static_weights,
     gather,
+    read_tokens,
 )
 from mla_serve.train.fit.cross_validate import mix_rows, most_cautious
 from mla_serve.train.fit.evidence import Evidence
@@ -57,10 +58,15 @@ def fit_added(
     """
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    task, targets = base.task, samples["train"].targets.numpy()
-    references, notes = fit_references(task, train, targets, val, spoiled)
+    task, targets, texts = base.task, samples["train"].targets.numpy(), read_tokens(inputs, rows, seed)
+    references, notes = fit_references(task, train, targets, val, spoiled, texts)
     targets, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
-    clean, all_corrupted = (_append(outputs, gather(one, targets, references, task)) for one in (val, spoiled))
+    clean, all_corrupted = (
+        _append(
+            outputs, gather(one, targets, references, {name: getattr(each, part) for name, each in texts.items()}, task)
+        )
+        for one, part in ((val, "val"), (spoiled, "corrupted"))
+    )
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     extension = FusionExtension(base.fusion, tuple(inputs))

@@ -13,7 +13,7 @@ from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
-from mla_serve.inputs import Input
+from mla_serve.inputs import Input, TextInput
 from mla_serve.table import Row
 from mla_serve.tasks import Task
 from mla_serve.tasks.base import log_softmax
@@ -24,17 +24,19 @@ from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.features import (
     Encoded,
     any_corruption,
+    corrupted_tokens,
     encode_column,
     encode_corrupted,
     stack,
+    tokens_of,
 )
 from mla_serve.train.fit.formula import RIDGE
 from mla_serve.train.fit.intervals import cross_fitted_intervals
-from mla_serve.train.fit.novelty import FLOATS, fit_reference
+from mla_serve.train.fit.novelty import FLOATS, Tokens, fit_reference
 from mla_serve.train.strategies import Strategy
 
 MOST_SCALED = 2.0  # |log of the scale of shifted answers|
-REFERENCE_ROWS = 5000  # of training, that the references are fitted to
+REFERENCE_ROWS, TEXT_ROWS = 5000, 20_000  # of training, that features and n-grams are compared with
 ALL_FLOATS = 440_000  # in the references of all modalities together
 LEAST_WEIGHT = 0.05  # of the rule `static`
 
@@ -67,8 +69,10 @@ def fit_after_training(
     train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
     task, targets = strategy.task, samples["val"].targets.numpy()
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    references, notes = fit_references(task, train, samples["train"].targets.numpy(), val, spoiled)
-    clean, all_corrupted = (gather(one, targets, references, task) for one in (val, spoiled))
+    texts = read_tokens(inputs, rows, seed)
+    references, notes = fit_references(task, train, samples["train"].targets.numpy(), val, spoiled, texts)
+    clean = gather(val, targets, references, {name: one.val for name, one in texts.items()}, task)
+    all_corrupted = gather(spoiled, targets, references, {name: one.corrupted for name, one in texts.items()}, task)
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     folds = make_folds(rows["val"], seed)
     names = tuple(inputs)
@@ -120,11 +124,28 @@ def encode_corrupted_rows(
     strategy: Strategy, inputs: Mapping[str, Input], rows: Sequence[Row], device: torch.device, seed: int
 ) -> dict[str, Encoded]:
     """Encode copies of rows with every modality corrupted, by a corruption that is drawn for each."""
-    encoded = {}
+    return {
+        name: encode_corrupted(strategy, rows, name, spec, any_corruption(spec), _seed_of(seed, position), device)
+        for position, (name, spec) in enumerate(inputs.items())
+    }
+
+
+def _seed_of(seed: int, position: int) -> int:
+    """Return the seed of the corruptions of a modality."""
+    return int(np.random.SeedSequence([seed, 1, position]).generate_state(1)[0])
+
+
+def read_tokens(inputs: Mapping[str, Input], rows: Mapping[str, Sequence[Row]], seed: int) -> dict[str, Tokens]:
+    """Read the tokens of all texts, by modality: of some training rows, of validation rows, and of their corrupted copies."""
+    generator = np.random.default_rng(0)
+    some = [rows["train"][number] for number in generator.permutation(len(rows["train"]))[:TEXT_ROWS]]
+    found = {}
     for position, (name, spec) in enumerate(inputs.items()):
-        own = int(np.random.SeedSequence([seed, 1, position]).generate_state(1)[0])
-        encoded[name] = encode_corrupted(strategy, rows, name, spec, any_corruption(spec), own, device)
-    return encoded
+        if isinstance(spec, TextInput) and all(any(name in row.values for row in part) for part in (some, rows["val"])):
+            corrupted = corrupted_tokens(rows["val"], name, spec, _seed_of(seed, position))
+            train, val = (tokens_of(part, name, spec) for part in (some, rows["val"]))
+            found[name] = Tokens(train, val, corrupted, spec.pad)
+    return found
 
 
 def fit_references(
@@ -133,10 +154,11 @@ def fit_references(
     targets: Array,
     val: Mapping[str, Encoded],
     corrupted: Mapping[str, Encoded],
+    texts: Mapping[str, Tokens],
 ) -> tuple[References, list[str]]:
     """Fit the reference of each modality; returns them and notes on how well they detect corrupted input.
 
-    Args: targets (N, ...), of the training rows.
+    Args: targets (N, ...), of the training rows; texts, see `read_tokens`.
     """
     references, notes = {}, []
     budget = min(FLOATS, ALL_FLOATS // len(train))
@@ -144,22 +166,23 @@ def fit_references(
         if len(val[name].features) and len(seen.features):
             chosen = np.random.default_rng(0).permutation(len(seen.features))[:REFERENCE_ROWS]
             indicators = task.indicators(targets[np.flatnonzero(seen.present)[chosen]])
-            found = fit_reference(
-                seen.features[chosen], indicators, val[name].features, corrupted[name].features, budget
-            )
-            references[name], note = found
+            features = (seen.features[chosen], indicators, val[name].features, corrupted[name].features)
+            references[name], note = fit_reference(*features, budget, texts.get(name))
             notes.append(f"detector of unfamiliar {name}: {note}; AUROC on corrupted validation rows, 0.5 is chance")
     return References(references), notes
 
 
-def gather(encoded: Mapping[str, Encoded], targets: Array, references: References, task: Task) -> Evidence:
-    """Join the opinions on labelled rows with how unfamiliar each input is."""
+def gather(
+    encoded: Mapping[str, Encoded], targets: Array, references: References, tokens: Mapping[str, Array], task: Task
+) -> Evidence:
+    """Join the opinions on labelled rows with how unfamiliar each input is. Args: tokens (rows, L), of texts."""
     opinions, present = stack(encoded)
     excess = np.zeros(present.shape)
     for m, (name, one) in enumerate(encoded.items()):
         if name in references.by_modality:
             reference = references.by_modality[name]
-            excess[m, one.present] = reference.excess(reference.score(one.features))
+            read = tokens[name] if reference.reads_tokens else one.features
+            excess[m, one.present] = reference.excess(reference.score(read))
     return Evidence.of(opinions, present, targets, excess, task)
 
 

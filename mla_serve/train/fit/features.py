@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mla_serve.fusion.formula import Array
-from mla_serve.inputs import Input
+from mla_serve.inputs import Input, TextInput
 from mla_serve.inputs.corruptions import SEVERITIES
 from mla_serve.progress import Progress
 from mla_serve.table import Row, read_payload
@@ -74,10 +74,7 @@ def encode_corrupted(
     encoder, count = strategy.encoders[name], torch.zeros(len(rows), dtype=torch.int64)
 
     def corrupt(number: int) -> Array:
-        generator = np.random.default_rng([seed, number])
-        severity = int(generator.choice(SEVERITIES))
-        payload = read_payload(rows[number].values[name])
-        return spec.corrupt(payload, name, choose(generator), severity, generator)
+        return _corrupt(rows[number], name, spec, choose, [seed, number])
 
     def batches() -> Iterator[Tensor]:
         having = [number for number, row in enumerate(rows) if name in row.values]
@@ -92,6 +89,24 @@ def encode_corrupted(
                 progress.advance(len(chunk))
 
     return _encode(strategy, name, batches(), count, device)
+
+
+def _corrupt(row: Row, name: str, spec: Input, choose: Choice, seed: Sequence[int]) -> Array:
+    generator = np.random.default_rng(seed)
+    severity = int(generator.choice(SEVERITIES))
+    return spec.corrupt(read_payload(row.values[name]), name, choose(generator), severity, generator)
+
+
+def corrupted_tokens(rows: Sequence[Row], name: str, spec: TextInput, seed: int) -> Array:
+    """Return the tokens of the texts that `encode_corrupted` encodes with the same seed: (rows, L)."""
+    choose = any_corruption(spec)
+    having = [number for number, row in enumerate(rows) if name in row.values]
+    return np.concatenate([_corrupt(rows[number], name, spec, choose, [seed, number]) for number in having])
+
+
+def tokens_of(rows: Sequence[Row], name: str, spec: TextInput) -> Array:
+    """Return the tokens of the rows that have a text: (rows, L)."""
+    return np.concatenate([spec.decode(read_payload(row.values[name]), name) for row in rows if name in row.values])
 
 
 def any_corruption(spec: Input) -> Choice:

@@ -1,9 +1,12 @@
 """Fit the reference by which unfamiliar input is detected; mla_serve/fusion/novelty.py applies it.
 
-Tried for texts and left out: scores of the text itself beside those of its features (n-gram likelihood, overlap of n-grams
-with training words, edit distance, and maxima, sums and logistic regressions of these). On a table of digits in many
-languages the two best by validation detected random Unicode better (AUROC .99 and .98 instead of .88), but words that are
-not numbers no better (.79 and .81 instead of .82).
+Tried and left out, on a table of digits in many languages:
+- For texts, likelihoods of n-grams of other lengths, and the share of n-grams that a training text has. Over seven ways to
+  make a text unfamiliar that the fit has not seen, the mean AUROC of trigrams was .93, of pairs .91, of known trigrams .93,
+  of the features .84.
+- Maxima and sums of several scores: no better in the fused answer than the best score alone.
+- Logistic regression on features of corrupted training rows: better on the corruptions it has seen, worse on others (chirps
+  .76 instead of 1.00, inverted pictures .94 instead of 1.00).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mla_serve.fusion.formula import Array
-from mla_serve.fusion.novelty import QUANTILES, Reference
+from mla_serve.fusion.novelty import QUANTILES, AnyReference, NGramReference, Reference, hash_ngrams
 
 KNN_ROWS = 1000
 FLOATS = 110_000  # in one reference
@@ -24,28 +27,50 @@ MOST_MEANS = 1000
 WIDEST = 256  # features; a covariance of more would be larger than the graphs
 
 
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The tokens of texts: train, val and corrupted (rows, L); pad, the token after the end."""
+
+    train: Array
+    val: Array
+    corrupted: Array
+    pad: int
+
+
+Candidate = tuple[AnyReference, Array, Array]
+"""A reference, and what it scores: of validation rows, and of corrupted copies."""
+
+
 def fit_reference(
-    train: Array, indicators: Array, val: Array, corrupted: Array, budget: int = FLOATS
-) -> tuple[Reference, str]:
+    train: Array,
+    indicators: Array,
+    val: Array,
+    corrupted: Array,
+    budget: int = FLOATS,
+    texts: Tokens | None = None,
+) -> tuple[AnyReference, str]:
     """Fit several references to training features and keep the one that separates validation rows from corrupted copies best.
 
     Args: train (N, D) with the indicators (N, F) of its targets, see Task.indicators; val and corrupted (rows, D); budget,
-    how many numbers may be stored.
+    how many numbers may be stored; texts, of the same rows, where the input is a text.
     Returns: the reference, and a note with the AUROC of each method.
     """
-    candidates = [_knn(train, budget)]
+    candidates: list[Candidate] = [(_knn(train, budget), val, corrupted)]
     if train.shape[1] <= WIDEST:
-        candidates += _mahalanobis(train, indicators)
-    separation = [auroc(one.score(val), one.score(corrupted)) for one in candidates]
-    best = candidates[int(np.argmax(separation))]
-    quantiles = np.quantile(best.score(val), QUANTILES)
+        candidates += [(one, val, corrupted) for one in _mahalanobis(train, indicators)]
+    if texts is not None:
+        candidates.append((_ngrams(texts.train, texts.pad, budget), texts.val, texts.corrupted))
+    scored = [
+        (one, one.score(familiar), auroc(one.score(familiar), one.score(other))) for one, familiar, other in candidates
+    ]
+    best, scores, _ = max(scored, key=lambda found: found[2])
+    # This definition of a quantile makes a new row, which is like those of validation, exceed that of p with probability 1 - p.
+    quantiles = np.quantile(scores, QUANTILES, method="weibull").astype(np.float32).astype(np.float64)
     found: dict[str, float] = {}
-    for one, value in zip(candidates, separation, strict=True):
-        found[one.method] = max(value, found.get(one.method, 0.0))
+    for one, _, separation in scored:
+        found[one.method] = max(separation, found.get(one.method, 0.0))
     note = ", ".join(f"{method} {value:.3f}" for method, value in found.items())
-    return dataclasses.replace(
-        best, quantiles=quantiles.astype(np.float32).astype(np.float64)
-    ), f"{best.method} ({note})"
+    return dataclasses.replace(best, quantiles=quantiles), f"{best.method} ({note})"
 
 
 def auroc(familiar: Array, unfamiliar: Array) -> float:
@@ -84,6 +109,16 @@ def _mahalanobis(train: Array, indicators: Array) -> list[Reference]:
         whiten = vectors / np.sqrt(shrunken)
         references.append(_rounded(Reference("mahalanobis", means @ whiten, centre, whiten, np.zeros(len(QUANTILES)))))
     return references
+
+
+def _ngrams(tokens: Array, pad: int, budget: int) -> NGramReference:
+    """Count the n-grams of texts, and keep the most frequent."""
+    grams, contexts, valid = hash_ngrams(tokens, pad)
+    starts = [context[:, 0] for context in contexts]  # the others are counted as shorter n-grams
+    hashes, counts = np.unique(np.concatenate([*(gram[valid] for gram in grams), *starts]), return_counts=True)
+    kept = np.sort(np.argsort(-counts, kind="stable")[: budget // 2])
+    different = len(np.unique(grams[0][valid]))
+    return NGramReference(hashes[kept], counts[kept], int(valid.sum()), different, pad, np.zeros(len(QUANTILES)))
 
 
 def _rounded(reference: Reference) -> Reference:

@@ -97,6 +97,19 @@ def test_what_is_unfamiliar_is_measured_from_what_the_target_explains(task: Task
     assert np.mean(fitted.percentile(fitted.score(fresh)) > 0.99) < 0.04
 
 
+@pytest.mark.parametrize("rows", [100, 500])
+@pytest.mark.parametrize("strange", [-1.0, 3.0], ids=["knn", "mahalanobis"])
+def test_one_of_a_hundred_ordinary_rows_is_more_unfamiliar_than_99_percent(rows: int, strange: float) -> None:
+    """Over re-splits of exchangeable rows, the share of false alarms is 1 %, within its standard error."""
+    alarms = []
+    for seed in range(60):
+        every, indicators = features(300 + 2 * rows, seed)
+        train, val, fresh = every[:300], every[300 : 300 + rows], every[300 + rows :]
+        fitted, _ = fit_reference(train, indicators[:300], val, val * strange)
+        alarms.append(np.mean(fitted.percentile(fitted.score(fresh)) > 0.99))
+    assert np.mean(alarms) == pytest.approx(0.01, abs=3 * np.std(alarms) / np.sqrt(len(alarms)) + 0.001)
+
+
 def test_auroc_against_its_definition() -> None:
     references, strange = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
     wins = [(s > f) + 0.5 * (s == f) for f in references for s in strange]
