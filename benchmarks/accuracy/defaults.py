@@ -246,7 +246,6 @@ def _data(cell: Cell, config: DefaultsConfig) -> Path:
 def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe: Any) -> tuple[Fusion, Any]:
     """Fit the fusion to validation rows, without references and discounts."""
     from mla_serve.train.data.folds import make_folds
-    from mla_serve.train.fit.after_training import class_prior
     from mla_serve.train.fit.cross_validate import choose_setting
     from mla_serve.train.fit.evidence import Evidence
     from mla_serve.train.loop import modality_opinions
@@ -254,7 +253,7 @@ def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe:
     logits, present = modality_opinions(strategy, samples["val"], next(strategy.parameters()).device)
     evidence = Evidence.of(logits, present, samples["val"].targets.numpy())
     names = tuple(recipe.inputs)
-    prior = class_prior(samples["train"], len(recipe.classes))
+    prior = recipe.task.prior_of(samples["train"].targets.numpy())
     setting, _ = choose_setting(evidence, names, make_folds(rows, 0).number, prior)
     return setting.formula(evidence, names), evidence
 
