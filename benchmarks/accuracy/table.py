@@ -1,8 +1,8 @@
 """`make bench-table`: a table of files, texts and columns, beside scikit-learn and Ludwig, with and without missing modalities.
 
 All three get the same rows, the same frozen features of pictures and texts, and the same cells. mla_serve is trained and
-exported by seed, and asked through its bundle. The recipes of scikit-learn (stacked.py) are fitted on training and
-validation rows together, because they choose nothing on validation. Ludwig (peers/ludwig_table.py) runs in an environment of
+exported by seed, and asked through its bundle. The recipes of scikit-learn (stacked.py for classes, joined.py for labels and
+numbers) are fitted on training and validation rows together, because they choose nothing on validation. Ludwig, for classes, (peers/ludwig_table.py) runs in an environment of
 its own, which --ludwig names. Missing modalities are drawn at random, the same draws for all. The test split is asked
 once.
 
@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from benchmarks.accuracy.joined import PEERS
 from benchmarks.accuracy.stacked import Part, Stacked
-from benchmarks.accuracy.strategies_report import interval
 from benchmarks.shared import machine, write_results
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.console import console, main
-from mla_serve.evaluation.scores import conditions
+from mla_serve.evaluation.scores import conditions, mean_scores
 from mla_serve.evaluation.splits import run_rows
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.rules import fuse
 from mla_serve.table import Row, Table, TableOptions, read_payload, read_table
-from mla_serve.tasks import Classes
+from mla_serve.tasks import Task
 from mla_serve.train.config import TrainConfig
 
 OURS, IMPUTED, DROPPED, LUDWIG = "mla_serve", "stacked", "stacked, rows dropped", "ludwig"
@@ -41,6 +41,8 @@ CAVEAT = (
     "Of the systems, mla_serve and `stacked, rows dropped` are made for missing modalities. `stacked` and Ludwig fill them in, as is\n"
     "usual, and have not seen such rows in training. No system's settings were searched; Ludwig stops early on validation."
 )
+RESAMPLES = 300
+MOST_PATTERNS = 3  # modalities of which every combination is measured; of more, each alone
 FEATURES, ROWS, MASKS = "features.npz", "rows.json", "masks.npz"
 
 
@@ -51,7 +53,7 @@ class TableConfig:
     data: Path
     """Folder with the splits train, val and test."""
     label: str
-    """Column of the classes."""
+    """Column of the labels."""
     encoders: tuple[str, ...] = ()
     """Encoders by modality, as of `mla-serve train`. Pictures, recordings and texts need hf:FOLDER here."""
     seeds: int = 3
@@ -63,7 +65,9 @@ class TableConfig:
     work: Path = Path("runs/bench-table")
     """Folder of runs, bundles and finished seeds."""
     out: Path = Path("benchmarks/accuracy")
-    """Folder that table.json and .md are written to."""
+    """Folder that the results are written to."""
+    page: str = "table"
+    """Name of the page: PAGE.md and PAGE.json."""
 
 
 def read_splits(config: TableConfig, planned: Any) -> Table:
@@ -148,11 +152,11 @@ def _number(cell: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """The test rows and the masks of every condition: labels (B,), {condition: masks (K, M, B)}."""
+    """The test rows and the masks of every condition: targets (B, ...), {condition: masks (K, M, B)}."""
 
     rows: Sequence[Row]
     names: tuple[str, ...]
-    labels: Array
+    targets: Array
     masks: Mapping[str, Array]
 
     @classmethod
@@ -163,14 +167,13 @@ class Asked:
         drawn = {
             condition: np.array(masks)
             for condition, masks in conditions(present, names, {}, draws)
-            if "+" not in condition
+            if "+" not in condition or len(names) <= MOST_PATTERNS
         }
-        index = {label: c for c, label in enumerate(table.classes)}
-        return cls(rows, tuple(names), np.array([index[row.label] for row in rows]), drawn)
+        return cls(rows, tuple(names), table.task.encode([row.label for row in rows]), drawn)
 
 
 Answers = Mapping[str, Sequence[Array]]
-"""{condition: log-probabilities (rows that have something, C), of each draw}."""
+"""{condition: answers (rows that have something, A), of each draw}."""
 
 
 def ask_ours(bundle: Path, asked: Asked, table: Table) -> Answers:
@@ -187,6 +190,20 @@ def ask_ours(bundle: Path, asked: Asked, table: Table) -> Answers:
             given = mask[order][:, there]
             excess = outputs.excess[:, there]
             found[condition].append(fuse(outputs.opinions[:, there], given, fusion, excess=excess).answers)
+    return found
+
+
+def ask_joined(
+    task: Task, parts: Mapping[str, Part], targets: Array, test: Mapping[str, Part], asked: Asked, seed: int
+) -> dict[str, Answers]:
+    """Fit the recipes for labels and numbers, and ask them."""
+    found: dict[str, Answers] = {}
+    for name, fit in PEERS[task.name].items():
+        answer = fit(parts, targets, seed)
+        found[name] = {
+            condition: [answer(test, dict(zip(asked.names, mask, strict=True)))[mask.any(axis=0)] for mask in masks]
+            for condition, masks in asked.masks.items()
+        }
     return found
 
 
@@ -261,54 +278,82 @@ def measure_seed(config: TableConfig, seed: int) -> tuple[Table, Asked, dict[str
     features = {split: frozen_features(planned, table.splits[split], config.work) for split in splits}
     fitted = [row for split in ("train", "val") for row in table.splits[split]]
     together = {name: np.concatenate([features["train"][name], features["val"][name]]) for name in features["train"]}
-    index = {label: c for c, label in enumerate(table.classes)}
-    labels = np.array([index[row.label] for row in fitted])
+    task = planned.recipe.task
+    targets = task.encode([row.label for row in fitted])
     parts, test = make_parts(planned, fitted, together), make_parts(planned, asked.rows, features["test"])
-    found = {OURS: ask_ours(bundle, asked, table)} | ask_stacked(parts, labels, test, asked, seed)
+    found = {OURS: ask_ours(bundle, asked, table)}
+    if task.name in PEERS:
+        found |= ask_joined(task, parts, targets, test, asked, seed)
+    else:
+        found |= ask_stacked(parts, targets, test, asked, seed)
     if config.ludwig:
         everything = {name: np.concatenate([features[split][name] for split in splits]) for name in features["train"]}
         found[LUDWIG] = ask_ludwig(config, planned, table, everything, asked, seed)
     return table, asked, found
 
 
-def right_by_row(asked: Asked, condition: str, answers: Sequence[Array]) -> Array:
-    """Return for each row the share of draws in which it is answered rightly, (B,); NaN where nothing is there."""
-    right = np.full((len(answers), len(asked.targets)), np.nan)
-    for k, (mask, log_p) in enumerate(zip(asked.masks[condition], answers, strict=True)):
-        there = mask.any(axis=0)
-        right[k, there] = log_p.argmax(axis=1) == asked.targets[there]
-    shares: Array = right.mean(axis=0)
-    return shares
-
-
-def summarise(asked: Asked, seeds: Sequence[Mapping[str, Answers]]) -> dict[str, Any]:
-    """Score every system under every condition, and compare it with mla_serve over seeds and rows."""
+def summarise(task: Task, asked: Asked, seeds: Sequence[Mapping[str, Answers]]) -> dict[str, Any]:
+    """Score every system under every condition, and compare its main score with that of mla_serve over seeds and rows."""
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(len(asked.targets), np.full(len(asked.targets), 1 / len(asked.targets)), RESAMPLES)
+    drawn_seeds = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
     found: dict[str, Any] = {}
-    for condition, masks in asked.masks.items():
+    for condition in asked.masks:
         found[condition] = {}
-        ours = np.array([right_by_row(asked, condition, one[OURS][condition]) for one in seeds])
-        kept = ~np.isnan(ours).any(axis=0)
+        ours = resampled(task, asked, condition, [one[OURS] for one in seeds], counts)
         for system in seeds[0]:
-            scores = [
-                [Classes().score(log_p, asked.targets[mask.any(axis=0)]) for mask, log_p in zip(masks, one[system][condition], strict=True)]
-                for one in seeds
-            ]  # fmt: skip
-            by_seed = {
-                key: [float(np.mean([each[key] for each in drawn])) for drawn in scores]
-                for key in ("accuracy", "macro_f1", "nll", "ece")
-            }
-            theirs = np.array([right_by_row(asked, condition, one[system][condition]) for one in seeds])
-            found[condition][system] = by_seed | {"ours_minus": interval(ours[:, kept], theirs[:, kept])}
+            answers = [one[system] for one in seeds]
+            scores = [mean_scores(scored(task, asked, condition, one)) for one in answers]
+            difference = ours - resampled(task, asked, condition, answers, counts)
+            means = np.take_along_axis(difference, drawn_seeds.T, axis=0).mean(axis=0)
+            low, high = np.nanquantile(means, [0.025, 0.975])
+            by_seed = {key: [one[key] for one in scores] for key in scores[0]}
+            main = task.main_scores[0]
+            own = np.mean([mean_scores(scored(task, asked, condition, one[OURS]))[main] for one in seeds])
+            found[condition][system] = by_seed | {"ours_minus": [float(own - np.mean(by_seed[main])), low, high]}
     return found
+
+
+def scored(task: Task, asked: Asked, condition: str, answers: Answers) -> list[dict[str, float]]:
+    """Score the answers of each draw."""
+    masks = asked.masks[condition]
+    return [
+        task.score(given, asked.targets[mask.any(axis=0)])
+        for mask, given in zip(masks, answers[condition], strict=True)
+    ]
+
+
+def resampled(task: Task, asked: Asked, condition: str, answers: Sequence[Answers], counts: Array) -> Array:
+    """Return the main score of resamples of the rows, averaged over draws: (seeds, RESAMPLES). Args: counts (RESAMPLES, B)."""
+    main = task.main_scores[0]
+    with np.errstate(invalid="ignore"):  # a resample may lack every row that has something
+        return _resampled(task, asked, condition, answers, counts, main)
+
+
+def _resampled(task: Task, asked: Asked, condition: str, answers: Sequence[Answers], counts: Array, main: str) -> Array:
+    return np.array(
+        [
+            np.mean(
+                [
+                    task.resampled(given, asked.targets[mask.any(axis=0)], counts[:, mask.any(axis=0)])[main]
+                    for mask, given in zip(asked.masks[condition], one[condition], strict=True)
+                ],
+                axis=0,
+            )
+            for one in answers
+        ]
+    )
 
 
 def markdown(config: TableConfig, table: Table, found: Mapping[str, Any]) -> str:
     """Write the table of accuracies and the differences."""
     systems = list(next(iter(found.values())))
     counts = ", ".join(f"{len(table.splits[split])} {split}" for split in ("train", "val", "test"))
+    task = table.task
+    first, second = task.main_scores
     lines = [
-        f"# {config.data.name}: beside a stacked recipe of scikit-learn{' and Ludwig' if LUDWIG in systems else ''}\n",
-        f"{counts} rows, {len(table.classes)} classes. Accuracy on test in per cent (NLL in nats), mean and standard",
+        f"# {config.data.name}: beside recipes of scikit-learn{' and Ludwig' if LUDWIG in systems else ''}\n",
+        f"{counts} rows, {task.describe()}. On test: {task.title(first)} ({task.title(second)}, {task.title('nll')}), mean and standard",
         f"deviation of {config.seeds} seeds; {config.draws} draws of missing modalities. The peers use the same frozen features and",
         f'cells. {machine()}. `make bench-table ARGS="--data DIR --label {config.label} --encoders image=hf:FOLDER ..."`\n',
         f"{CAVEAT}\n",
@@ -317,17 +362,18 @@ def markdown(config: TableConfig, table: Table, found: Mapping[str, Any]) -> str
     ]
     for condition, by_system in found.items():
         cells = [
-            f"{100 * np.mean(one['accuracy']):.1f} ± {100 * np.std(one['accuracy'], ddof=1 if config.seeds > 1 else 0):.1f} ({np.mean(one['nll']):.3f})"
+            f"{np.mean(one[first]):.3f} ± {np.std(one[first], ddof=1 if config.seeds > 1 else 0):.3f} "
+            f"({task.shown(second, float(np.mean(one[second])))}, {np.mean(one['nll']):.3f})"
             for one in by_system.values()
         ]
         lines.append(f"| {condition} | {' | '.join(cells)} |")
     lines += [
         "",
-        "mla_serve minus the peer, in points of accuracy, with 95 % intervals (bootstrap over seeds and rows):\n",
+        f"{task.title(first)} of mla_serve minus that of the peer, with 95 % intervals (bootstrap over seeds and rows):\n",
     ]
     lines += [f"| sent | {' | '.join(systems[1:])} |", "|---" * len(systems) + "|"]
     for condition, by_system in found.items():
-        cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*by_system[system]["ours_minus"]) for system in systems[1:]]
+        cells = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*by_system[system]["ours_minus"]) for system in systems[1:]]
         lines.append(f"| {condition} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -336,9 +382,9 @@ def run(config: TableConfig) -> None:
     """Train what is missing, ask the test split, and write the tables."""
     measured = [measure_seed(config, seed) for seed in track(range(config.seeds), "seeds", console=console)]
     table, asked, _ = measured[0]
-    found = summarise(asked, [answers for _, _, answers in measured])
-    write_results(config.out, "table", found, markdown(config, table, found))
-    console.print(f"{config.out}/table.md and .json are written")
+    found = summarise(table.task, asked, [answers for _, _, answers in measured])
+    write_results(config.out, config.page, found, markdown(config, table, found))
+    console.print(f"{config.out}/{config.page}.md and .json are written")
 
 
 if __name__ == "__main__":

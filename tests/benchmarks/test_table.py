@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.accuracy.joined import PEERS
 from benchmarks.accuracy.stacked import Part, Stacked
-from benchmarks.accuracy.table import Asked, right_by_row
+from benchmarks.accuracy.table import OURS, Asked, summarise
+from mla_serve.tasks import Classes, Labels, Number
 
 ROWS, CLASSES = 240, 3
 
@@ -54,9 +56,31 @@ def test_the_recipe_learns_each_modality_and_copes_with_missing_ones_if_it_has_s
         assert accuracy(dropped, parts, labels, (name,)) >= accuracy(imputed, parts, labels, (name,)) - 0.05
 
 
-def test_rows_without_anything_count_for_nobody() -> None:
-    masks = {"image": np.array([[[True, True, False]]])}
-    asked = Asked((), ("image",), np.array([0, 1, 1]), masks)
-    right = right_by_row(asked, "image", [np.log([[0.9, 0.1], [0.8, 0.2]])])
-    assert right[:2].tolist() == [1, 0]
-    assert np.isnan(right[2])
+def test_the_difference_to_oneself_is_zero_and_rows_without_anything_do_not_count() -> None:
+    masks = {"image": np.array([[[True, True, False, True]]])}
+    asked = Asked((), ("image",), np.array([0, 1, 1, 0]), masks)
+    answers = {"image": [np.log([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])]}
+    found = summarise(Classes(("a", "b")), asked, [{OURS: answers, "peer": answers}] * 2)["image"]
+    assert found["peer"]["accuracy"] == [pytest.approx(2 / 3)] * 2
+    assert found["peer"]["ours_minus"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", PEERS["labels"])
+def test_the_recipes_for_labels_learn_each_modality(name: str, parts: dict[str, Part], labels: np.ndarray) -> None:
+    task = Labels(("a", "b", "c"))
+    given = {one: part for one, part in parts.items() if part.texts is None}
+    targets = np.eye(CLASSES, dtype=np.float32)[labels]
+    targets[::7, 0] = np.nan
+    answer = PEERS["labels"][name](given, targets, 0)
+    for keep in (("image",), ("columns",), ("image", "columns")):
+        present = {one: part.present & (one in keep) for one, part in given.items()}
+        rows = np.any(list(present.values()), axis=0)
+        assert task.score(answer(given, present)[rows], targets[rows])["map"] > 0.95
+
+
+@pytest.mark.parametrize("name", PEERS["number"])
+def test_the_recipes_for_numbers_learn(name: str, parts: dict[str, Part], labels: np.ndarray) -> None:
+    given = {one: part for one, part in parts.items() if part.texts is None}
+    targets = (labels - 1.0).astype(np.float32)
+    answer = PEERS["number"][name](given, targets, 0)
+    assert Number().score(answer(given, {one: part.present for one, part in given.items()}), targets)["r2"] > 0.9
