@@ -177,7 +177,6 @@ def train_cell(cell: Cell, work: Path) -> None:
     from benchmarks import mla_up_front
     from mla_serve.train.allocator import keep_freed_memory
     from mla_serve.train.config import TrainConfig
-    from mla_serve.train.fit.after_training import class_prior
     from mla_serve.train.loop import Diverged, modality_opinions
     from mla_serve.train.plan import make_plan
 
@@ -207,7 +206,7 @@ def train_cell(cell: Cell, work: Path) -> None:
         return
     cost = {"train_seconds": time.process_time() - began, "peak_mb": status_mb("self", "VmHWM") - before}
     strategy, names = trainer.strategy, tuple(plan.recipe.inputs)
-    shares = class_prior(samples["train"], len(plan.recipe.classes))
+    shares = plan.recipe.task.prior_of(samples["train"].targets.numpy())
     scored: dict[str, tuple[Array, Array]] = {
         split: modality_opinions(strategy, samples[split], trainer.device) for split in ("val", "test")
     }

@@ -305,7 +305,8 @@ def refit(predictor: Predictor, rows: Mapping[str, Sequence[Row]]) -> tuple[Refe
     console.print("\n".join(notes))
     tokens = {name: one.val for name, one in texts.items()}, {name: one.corrupted for name, one in texts.items()}
     clean, copies_of = (
-        after_training.gather(one, targets["val"], references, read) for one, read in zip(known, tokens, strict=True)
+        after_training.gather(one, targets["val"], references, read, task)
+        for one, read in zip(known, tokens, strict=True)
     )
     mixed = mix_rows(clean, copies_of, np.random.default_rng(0))
     return references, fit_discounts(clean.and_also(mixed), tuple(names), predictor.bundle.fusion)
