@@ -26,7 +26,7 @@ from mla_serve.train.run_folder import BEST, LAST, METRICS, RunFolder
 from mla_serve.train.strategies import Strategy
 
 MEASURED = 10_000  # windows by which the encoders' normalisation is measured
-MEASURED_NUMBERS = 2**25  # in them at most
+MEASURED_NUMBERS = 2**23  # in them at most: as 32-bit floats 34 MB, of which the layers hold several copies
 Report = Callable[[dict[str, Any]], None]
 
 

@@ -103,8 +103,13 @@ class Samples:
 
 def batches_of(windows: Windows) -> Iterator[Tensor]:
     """Yield windows in their order, as many at a time as may be encoded together; of no windows one empty batch."""
-    size = int(np.clip(BATCH_NUMBERS // max(1, int(np.prod(windows.shape[1:]))), 1, BATCH))
+    size = batch_size_of(windows)
     return (windows[at : at + size] for at in range(0, max(len(windows), 1), size))
+
+
+def batch_size_of(windows: Windows) -> int:
+    """Return how many windows may be encoded together."""
+    return int(np.clip(BATCH_NUMBERS // max(1, int(np.prod(windows.shape[1:]))), 1, BATCH))
 
 
 def make_samples(

@@ -26,6 +26,7 @@ from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.after_training import (
     Fitted,
     encode_corrupted_rows,
+    encode_for_references,
     encode_samples,
     fit_references,
     fit_static_weights,
@@ -56,7 +57,8 @@ def fit_added(
     modalities of the bundle too.
     Returns: the whole fusion and the scores of all patterns, but the references of the added modalities only.
     """
-    train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
+    train = encode_for_references(strategy, samples["train"], device)
+    val = encode_samples(strategy, samples["val"], device)
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
     task, targets, texts = base.task, samples["train"].targets.numpy(), read_tokens(inputs, rows, seed)
     references, notes = fit_references(task, train, targets, val, spoiled, texts)

@@ -27,6 +27,7 @@ from mla_serve.train.fit.features import (
     corrupted_tokens,
     encode_column,
     encode_corrupted,
+    encode_some,
     stack,
     tokens_of,
 )
@@ -66,7 +67,8 @@ def fit_after_training(
     Args: samples and rows, the splits train and val, decoded and as rows of the table; prior_shift, of the answers, applied
     after everything has been fitted to validation rows, which have the class frequencies of training.
     """
-    train, val = (encode_samples(strategy, samples[split], device) for split in ("train", "val"))
+    train = encode_for_references(strategy, samples["train"], device)
+    val = encode_samples(strategy, samples["val"], device)
     task, targets = strategy.task, samples["val"].targets.numpy()
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
     texts = read_tokens(inputs, rows, seed)
@@ -113,6 +115,13 @@ def fit_shift(clean: Evidence, fusion: Fusion, prior_shift: Sequence[float]) -> 
 
     found = minimize_scalar(loss, bounds=(-MOST_SCALED, MOST_SCALED), method="bounded")
     return dataclasses.replace(shifted, shift_scale=float(np.exp(found.x)))
+
+
+def encode_for_references(strategy: Strategy, samples: Samples, device: torch.device) -> dict[str, Encoded]:
+    """Encode as many rows of every column as references need."""
+    return {
+        name: encode_some(strategy, name, column, device, REFERENCE_ROWS) for name, column in samples.columns.items()
+    }
 
 
 def encode_samples(strategy: Strategy, samples: Samples, device: torch.device) -> dict[str, Encoded]:
@@ -164,9 +173,8 @@ def fit_references(
     budget = min(FLOATS, ALL_FLOATS // len(train))
     for name, seen in train.items():
         if len(val[name].features) and len(seen.features):
-            chosen = np.random.default_rng(0).permutation(len(seen.features))[:REFERENCE_ROWS]
-            indicators = task.indicators(targets[np.flatnonzero(seen.present)[chosen]])
-            features = (seen.features[chosen], indicators, val[name].features, corrupted[name].features)
+            indicators = task.indicators(targets[seen.present])
+            features = (seen.features, indicators, val[name].features, corrupted[name].features)
             references[name], note = fit_reference(*features, budget, texts.get(name))
             notes.append(f"detector of unfamiliar {name}: {note}; AUROC on corrupted validation rows, 0.5 is chance")
     return References(references), notes

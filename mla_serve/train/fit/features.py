@@ -15,7 +15,7 @@ from mla_serve.inputs import Input, TextInput
 from mla_serve.inputs.corruptions import SEVERITIES
 from mla_serve.progress import Progress
 from mla_serve.table import Row, read_payload
-from mla_serve.train.data.samples import Column, batches_of, mean_by_row
+from mla_serve.train.data.samples import Column, batch_size_of, batches_of, mean_by_row
 from mla_serve.train.strategies import Strategy
 
 CHUNK = 64  # rows that are decoded at a time
@@ -35,6 +35,19 @@ class Encoded:
 def encode_column(strategy: Strategy, name: str, column: Column, device: torch.device) -> Encoded:
     """Encode a modality. The features of a row's windows are averaged, as the predictor does."""
     return _encode(strategy, name, batches_of(column.windows), column.count, device)
+
+
+def encode_some(strategy: Strategy, name: str, column: Column, device: torch.device, most: int) -> Encoded:
+    """Encode a modality of `most` rows that have it, drawn at random; `present` says which."""
+    having = column.present.nonzero().squeeze(1)
+    chosen = having[torch.randperm(len(having), generator=torch.Generator().manual_seed(0))[:most]].sort().values
+    count = torch.zeros_like(column.count)
+    count[chosen] = column.count[chosen]
+    own = column.count[chosen]
+    within = torch.arange(int(own.sum())) - torch.repeat_interleave(own.cumsum(0) - own, own)
+    index = torch.repeat_interleave(column.start[chosen], own) + within
+    batches = (column.windows[part] for part in index.split(batch_size_of(column.windows)))
+    return _encode(strategy, name, batches, count, device)
 
 
 @torch.no_grad()
