@@ -18,6 +18,7 @@ from mla_serve.output.replacing import exclusive
 from mla_serve.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from mla_serve.train.cross_validation import CrossValidation
     from mla_serve.train.plan import Plan
     from mla_serve.train.run_folder import RunFolder
 
@@ -64,12 +65,13 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
         spent = time.monotonic() - begun
         collectives.from_main(lambda: held.enter_context(exclusive("--runs", config.runs / planned.name)))
         _print_plan(screen, planned, collectives.world_size())
-        folds = _cross_validate(config, planned, screen) if config.folds else None
+        folds = _cross_validate(config, planned, screen)
+        planned = dataclasses.replace(planned, unseen=folds.unseen) if folds else planned
         folder = _train(config, planned, screen, launch, spent)
     if not collectives.is_main():
         return
     if folds:
-        folder.write_json(FOLDS, folds)
+        folder.write_json(FOLDS, folds.scores)
     out = bundle_folder(config, planned.name)
     screen.print("exporting and measuring ...")
     manifest = export_run(folder.path, out)
@@ -83,15 +85,17 @@ def _run(flags: TrainFlags, held: contextlib.ExitStack) -> None:
     screen.print(f"\n{out} is ready. Serve it:\n\n    {serve}{make}", soft_wrap=True)
 
 
-def _cross_validate(config: TrainConfig, planned: Plan, screen: Console) -> dict[str, Any]:
-    """Measure by cross-validation, and print the result. Raises: ConfigError under torchrun."""
-    from mla_serve.train.cross_validation import cross_validate, describe_folds
+def _cross_validate(config: TrainConfig, planned: Plan, screen: Console) -> CrossValidation | None:
+    """Measure by cross-validation where it is asked for or cheap, and print the result. Raises: ConfigError under torchrun."""
+    from mla_serve.train.cross_validation import cross_validate, describe_folds, number_of_folds
     from mla_serve.train.distributed import collectives
 
+    if not number_of_folds(config, planned):
+        return None
     if collectives.world_size() > 1:
         raise collectives.reported_once(ConfigError("--folds: does not go with torchrun; train in one process"))
     result = cross_validate(config, planned, lambda line: screen.print(line, style="dim"))
-    for line in describe_folds(result):
+    for line in describe_folds(result.scores):
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
     return result
 

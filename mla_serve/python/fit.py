@@ -110,22 +110,24 @@ def _run(config: TrainConfig, planned: Plan, screen: Screen, spent: float) -> Pa
 
     Args: spent, seconds that planning took.
     """
-    from mla_serve.train.cross_validation import FOLDS, cross_validate, describe_folds
+    from mla_serve.train.cross_validation import FOLDS, cross_validate, describe_folds, number_of_folds
     from mla_serve.train.describe import epoch_line, plan_lines
     from mla_serve.train.plan import count_steps
     from mla_serve.train.run import train_as_planned
 
     for line in plan_lines(planned):
         screen.say(line)
-    folds = cross_validate(config, planned, screen.say) if config.folds else None
-    for line in describe_folds(folds) if folds else ():
-        screen.say(line)
+    folds = cross_validate(config, planned, screen.say) if number_of_folds(config, planned) else None
+    if folds:
+        planned = dataclasses.replace(planned, unseen=folds.unseen)
+        for line in describe_folds(folds.scores):
+            screen.say(line)
     with screen.bar("training", count_steps(planned)) as advance:
         run = train_as_planned(
             config, planned, lambda record: screen.say(epoch_line(record, planned.recipe.task)), advance, spent=spent
         )
     if folds:
-        run.write_json(FOLDS, folds)
+        run.write_json(FOLDS, folds.scores)
     return run.path
 
 

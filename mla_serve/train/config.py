@@ -139,6 +139,11 @@ class TrainConfig:
     """What is done where some classes have many more rows than others: none (answers assume the class frequencies of
     training), prior (answers assume equally frequent classes), weights or sampler (the same answers, and rare classes count
     more, or occur more often, in training)."""
+    threshold: str | None = None
+    """How the probability from which a label is answered is fitted, where rows have any number of labels: f1 (the highest
+    F1 of each label on validation rows, the default) or precision (at least --min-precision)."""
+    min_precision: float | None = None
+    """Precision that each answered label must have on validation rows, with --threshold precision, such as 0.9."""
     patience: int | None = None
     """Stop after this many epochs without a better checkpoint. Default: train all epochs, because the learning rate falls
     until the last one."""
@@ -210,7 +215,12 @@ class TrainConfig:
         for flag, number in (("time-limit", self.time_limit), ("clip", self.clip)):
             if number is not None and not 0 < number < math.inf:
                 raise ConfigError(f"--{flag} {number}: expected a number above 0")
+        if (self.threshold == "precision") != (self.min_precision is not None):
+            raise ConfigError("--threshold precision and --min-precision P go together; give both, or neither")
+        if self.min_precision is not None and not 0 < self.min_precision < 1:
+            raise ConfigError(f"--min-precision {self.min_precision:g}: expected a number between 0 and 1, such as 0.9")
         for flag, chosen, choices in (
+            ("threshold", self.threshold, (None, "f1", "precision")),
             ("optimizer", self.optimizer, ("adamw", "sgd")),
             ("precision", self.precision, ("auto", "fp32", "bf16")),
             ("norm", self.norm, (None, "batch", "group")),

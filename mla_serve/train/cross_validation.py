@@ -1,8 +1,14 @@
-"""Cross-validation (--folds K): K trainings, each measured on a fold that it has not seen, before the final one on all rows."""
+"""Cross-validation (--folds K): K trainings, each measured on a fold that it has not seen, before the final one on all rows.
+
+The fusion and the prediction sets of the final model are fitted to the opinions of these K models on the rows that they have
+not seen: on all rows, not only on those for validation. With few rows that is worth more than the difference between the
+models, which were trained on a part of the rows each (CV+: Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 2021).
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +19,9 @@ import numpy as np
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.analysis import interval_95
 from mla_serve.fusion.formula import Array
+from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
+from mla_serve.inputs.text import TextInput
 from mla_serve.table import Row
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.faults import FaultPolicy, Faults
@@ -25,23 +33,45 @@ from mla_serve.train.data.decode import decode_table
 from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.device import pick_device
-from mla_serve.train.loop import modality_opinions
+from mla_serve.train.distributed import collectives
+from mla_serve.train.fit.after_training import FEW_VALIDATION_ROWS, encode_samples, gather
+from mla_serve.train.fit.evidence import Evidence, UnseenOpinions
+from mla_serve.train.fit.features import tokens_of
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan, choose_all_inputs
 from mla_serve.train.run import train_as_planned
+from mla_serve.train.run_folder import REFERENCES
 
 FOLDS = "folds.json"
 """File of the run folder with the result."""
 RESAMPLES = 200
+FOLDS_OF_FEW = 5
+SMALL = ("columns", "vector")  # kinds whose encoders are trained in seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldAnswers:
-    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; targets (N, ...)."""
+    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; the opinions that they are from."""
 
     answers: Mapping[str, Array]
     present: Mapping[str, Array]
-    targets: Array
+    opinions: Evidence
+
+    @property
+    def targets(self) -> Array:
+        """The targets (N, ...)."""
+        return self.opinions.targets
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """scores: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "accuracy_95"}}}.
+
+    unseen: the opinions, which the fusion of the final model is fitted to.
+    """
+
+    scores: dict[str, Any]
+    unseen: UnseenOpinions
 
 
 def check_folds(config: TrainConfig, rows: int) -> None:
@@ -52,27 +82,52 @@ def check_folds(config: TrainConfig, rows: int) -> None:
         raise ConfigError(f"--folds {config.folds}: expected at least 2, and at most {rows // 2} for {rows} rows")
 
 
-def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], None]) -> dict[str, Any]:
+def number_of_folds(config: TrainConfig, planned: Plan) -> int:
+    """Return how many models are trained for cross-validation: --folds, or some where rows are few and training is cheap.
+
+    Training is cheap where only heads and small encoders are trained: frozen encoders, columns and vectors.
+    """
+    if config.folds or config.extend or collectives.world_size() > 1:
+        return config.folds
+    rows = {split: len(planned.rows[split]) for split in ("train", "val")}
+    frozen = {name for name, loaded in planned.pretrained.items() if loaded.settings.tune == "frozen"}
+    cheap = frozen and all(name in frozen or spec.kind in SMALL for name, spec in planned.inputs.items())
+    return FOLDS_OF_FEW if cheap and rows["val"] < FEW_VALIDATION_ROWS and sum(rows.values()) >= 2 * FOLDS_OF_FEW else 0
+
+
+def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], None]) -> CrossValidation:
     """Train once for each fold on the rows outside it, and measure all answers to unseen rows together.
 
     Args: planned, of the final model: its rows for training and validation are divided; report, called with a line for
     each fold.
-    Returns: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "accuracy_95"}}}.
     Raises: ConfigError for an impossible number of folds.
     """
     rows = [*planned.rows["train"], *planned.rows["val"]]
-    check_folds(config, len(rows))
-    folds = make_folds(rows, config.seed, config.folds)
+    count = number_of_folds(config, planned)
+    check_folds(dataclasses.replace(config, folds=count), len(rows))
+    folds = make_folds(rows, config.seed, count)
     answers, task = [], planned.recipe.task
     config.runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".folds-", dir=config.runs) as temporary:
         inside = dataclasses.replace(config, runs=Path(temporary), cache=cache_folder(config), resume=False)
-        for fold in range(config.folds):
+        for fold in range(count):
             unseen = [row for row, number in zip(rows, folds.number, strict=True) if number == fold]
             seen = [row for row, number in zip(rows, folds.number, strict=True) if number != fold]
             answers.append(_answer_fold(inside, planned, seen, unseen))
-            report(f"fold {fold + 1} of {config.folds}: {_main_score(task, answers[-1])} on {len(unseen)} rows")
-    return {"folds": config.folds, "rows": len(rows), "note": folds.note, "conditions": _score(task, answers)}
+            report(f"fold {fold + 1} of {count}: {_main_score(task, answers[-1])} on {len(unseen)} rows")
+    scores = {"folds": count, "rows": len(rows), "note": folds.note, "conditions": _score(task, answers)}
+    return CrossValidation(scores, _join([one.opinions for one in answers], folds.note))
+
+
+def _join(parts: Sequence[Evidence], note: str) -> UnseenOpinions:
+    """Join the opinions on all folds."""
+    evidence = functools.reduce(Evidence.and_also, parts)
+    fold = np.repeat(np.arange(len(parts)), [len(part.targets) for part in parts])
+    told = (
+        f"the fusion and the prediction sets were fitted on {len(fold)} rows, for training and validation, by the opinions "
+        f"of {len(parts)} models on rows that they had not seen; {note}"
+    )
+    return UnseenOpinions(evidence, fold, told)
 
 
 def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> FoldAnswers:
@@ -81,19 +136,24 @@ def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen
     folder = train_as_planned(config, part, lambda record: None)  # noqa: ARG005
     strategy, device = folder.restore(part.recipe.build()), pick_device(config.device)
     strategy.to(device)
-    samples = part.samples("test")
-    opinions, present = modality_opinions(strategy, samples, device)
-    names, fusion = list(strategy.encoders), folder.read_fusion()
+    samples, references = part.samples("test"), References.from_bytes((folder.path / REFERENCES).read_bytes())
+    encoded = encode_samples(strategy, samples, device)
+    texts = {name: spec for name, spec in part.inputs.items() if isinstance(spec, TextInput)}
+    tokens = {
+        name: tokens_of(part.rows["test"], name, spec) for name, spec in texts.items() if encoded[name].present.any()
+    }
+    given = gather(encoded, samples.targets.numpy(), references, tokens, part.recipe.task)
+    names, fusion, present = list(strategy.encoders), folder.read_fusion(), given.present
     masks = {"full": present} | {
         name: present & (np.arange(len(names)) == m)[:, None] for m, name in enumerate(names) if len(names) > 1
     }
     there = {name: mask.any(axis=0) for name, mask in masks.items()}
     answers = {
-        name: fuse(opinions[:, there[name]], mask[:, there[name]], fusion).answers
+        name: fuse(given.opinions[:, there[name]], mask[:, there[name]], fusion).answers
         for name, mask in masks.items()
         if there[name].any()
     }
-    return FoldAnswers(answers, there, samples.targets.numpy())
+    return FoldAnswers(answers, there, given)
 
 
 def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> Plan:

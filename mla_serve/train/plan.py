@@ -17,7 +17,7 @@ from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read
 from mla_serve.table.check_files import check_files
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.split import VALIDATION_FRACTION, split_validation
-from mla_serve.tasks import Task
+from mla_serve.tasks import Labels, Task
 from mla_serve.train.choices import Choices, choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.batches import batches_per_epoch
@@ -31,6 +31,7 @@ from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.distributed import collectives
 from mla_serve.train.encoders import Encoder
 from mla_serve.train.fit.after_training import Fitted, fit_after_training
+from mla_serve.train.fit.evidence import UnseenOpinions
 from mla_serve.train.notes import Finding, Notes
 from mla_serve.train.paths import cache_folder, check_paths, default_name, generated_folder
 from mla_serve.train.pretrained import PREFIX
@@ -61,6 +62,8 @@ class Plan:
     choices: Choices = dataclasses.field(kw_only=True)
     start: Start | None = dataclasses.field(default=None, kw_only=True)
     """The earlier run whose encoders this one begins with."""
+    unseen: UnseenOpinions | None = dataclasses.field(default=None, kw_only=True)
+    """What cross-validation answered to the rows for training and validation; the fusion is fitted to it."""
     held_out: Sequence[str] | None = dataclasses.field(default=None, kw_only=True)
     """The ids of the training rows that were held out for validation; None where the table has validation rows."""
 
@@ -93,8 +96,18 @@ class Plan:
     def fit(self, strategy: Strategy, samples: Mapping[str, Samples], device: torch.device, seed: int) -> Fitted:
         """Fit the fusion and all else that is fitted on validation rows after training."""
         strategy.shift_heads(self.choices.balance.head_shift)
-        shift = self.choices.balance.prior_shift
-        return fit_after_training(strategy, self.recipe.inputs, samples, self.rows, device, seed, shift)
+        shift, settings = self.choices.balance.prior_shift, self.choices.settings
+        return fit_after_training(
+            strategy,
+            self.recipe.inputs,
+            samples,
+            self.rows,
+            device,
+            seed,
+            prior_shift=shift,
+            precision=settings.min_precision,
+            unseen=self.unseen,
+        )
 
 
 def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
@@ -144,6 +157,7 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
         config,
     )
     recipe.build()
+    check_threshold(config, table.task)
     choices, told = choose(config, name, rows["train"], recipe)
     notes.add(told)
     return Plan(
@@ -151,6 +165,14 @@ def make_plan(config: TrainConfig, read: ReadTable | None = None) -> Plan:
         replaced=replaced, exported_notes=notes.exported,
         held_out=held_out,
     )  # fmt: skip
+
+
+def check_threshold(config: TrainConfig, task: Task) -> None:
+    """Refuse settings of thresholds where there are none. Raises: ConfigError."""
+    if config.threshold and not isinstance(task, Labels):
+        raise ConfigError(
+            f"--threshold {config.threshold}: only labels have thresholds, and the model predicts {task.describe()}; leave it out"
+        )
 
 
 def count_steps(planned: Plan) -> int:

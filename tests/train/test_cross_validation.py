@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mla_serve.bundle.manifest import Bundle
@@ -14,7 +16,7 @@ from mla_serve.errors import ConfigError
 from mla_serve.evaluation.splits import run_split
 from mla_serve.export.export_run import export_run
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.cross_validation import cross_validate, describe_folds
+from mla_serve.train.cross_validation import cross_validate, describe_folds, number_of_folds
 from mla_serve.train.plan import make_plan
 from mla_serve.train.run import train_as_planned
 
@@ -44,7 +46,8 @@ def test_every_row_is_answered_once_and_nothing_else_is_left_behind(config: Trai
     assert planned.name == "shop_items"
     assert {split: len(rows) for split, rows in planned.rows.items()} == {"train": 51, "val": 9}
     lines: list[str] = []
-    result = cross_validate(config, planned, lines.append)
+    found = cross_validate(config, planned, lines.append)
+    result = found.scores
     assert (result["folds"], result["rows"]) == (3, ROWS)
     assert {name: found["rows"] for name, found in result["conditions"].items()} == {
         "full": ROWS, "title": ROWS, "columns": ROWS
@@ -53,7 +56,33 @@ def test_every_row_is_answered_once_and_nothing_else_is_left_behind(config: Trai
     assert 0 <= low <= result["conditions"]["full"]["accuracy"] <= high <= 1
     assert [line.partition(":")[0] for line in lines] == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
     assert len(describe_folds(result)) == 4
+    unseen = found.unseen
+    assert len(unseen.fold) == len(unseen.evidence.targets) == ROWS
+    assert np.bincount(unseen.fold).tolist() == [20, 20, 20]
+    assert unseen.evidence.present.sum(axis=1).tolist() == [ROWS, ROWS]
+    assert not config.runs.joinpath(planned.name).exists()
+    folder = train_as_planned(config, dataclasses.replace(planned, unseen=unseen), lambda record: None)
+    notes = folder.read_json()["notes"]
+    assert any("fitted on 60 rows, for training and validation, by the opinions of 3 models" in note for note in notes)
+    assert not any("9 validation rows are too few" in note for note in notes)
     assert not [path for path in config.runs.iterdir() if path.name.startswith(".folds")]
+
+
+def test_few_validation_rows_are_said_and_cheap_trainings_are_cross_validated_without_being_asked(
+    config: TrainConfig,
+) -> None:
+    planned = make_plan(config)
+    assert number_of_folds(config, planned) == 0  # the encoder of the titles is trained
+    assert number_of_folds(dataclasses.replace(config, folds=3), planned) == 3
+    folder = train_as_planned(config, planned, lambda record: None)
+    notes = "\n".join(folder.read_json()["notes"])
+    assert "validation rows are too few to fit another, which takes 50" in notes
+    assert "--folds 5 would fit them on all rows that are not for test" in notes
+    frozen = types.SimpleNamespace(settings=types.SimpleNamespace(tune="frozen"))
+    planned = dataclasses.replace(planned, pretrained={"title": frozen})
+    assert number_of_folds(config, planned) == 5
+    many = dataclasses.replace(planned, rows={**planned.rows, "val": list(planned.rows["train"]) * 10})
+    assert number_of_folds(config, many) == 0
 
 
 @pytest.mark.parametrize("folds", [1, 31])

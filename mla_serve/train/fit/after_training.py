@@ -17,10 +17,10 @@ from mla_serve.inputs import Input, TextInput
 from mla_serve.table import Row
 from mla_serve.tasks import Task
 from mla_serve.tasks.base import log_softmax
-from mla_serve.train.data.folds import make_folds
+from mla_serve.train.data.folds import FOLDS, make_folds
 from mla_serve.train.data.samples import Samples
 from mla_serve.train.fit.cross_validate import choose_setting, mix_rows
-from mla_serve.train.fit.evidence import Evidence
+from mla_serve.train.fit.evidence import Evidence, UnseenOpinions
 from mla_serve.train.fit.features import (
     Encoded,
     any_corruption,
@@ -31,14 +31,17 @@ from mla_serve.train.fit.features import (
     stack,
     tokens_of,
 )
-from mla_serve.train.fit.formula import RIDGE
+from mla_serve.train.fit.formula import RIDGE, fit_discounts
 from mla_serve.train.fit.intervals import cross_fitted_intervals
 from mla_serve.train.fit.novelty import FLOATS, Tokens, fit_reference
+from mla_serve.train.fit.thresholds import fit_thresholds
 from mla_serve.train.strategies import Strategy
 
 MOST_SCALED = 2.0  # |log of the scale of shifted answers|
 REFERENCE_ROWS, TEXT_ROWS = 5000, 20_000  # of training, that features and n-grams are compared with
 ALL_FLOATS = 440_000  # in the references of all modalities together
+FEW_VALIDATION_ROWS = 300
+"""With fewer validation rows, opinions of cross-validation on all rows fit the fusion better (`--folds`)."""
 LEAST_WEIGHT = 0.05  # of the rule `static`
 
 
@@ -60,12 +63,17 @@ def fit_after_training(
     rows: Mapping[str, Sequence[Row]],
     device: torch.device,
     seed: int,
+    *,
     prior_shift: Sequence[float] = (),
+    precision: float | None = None,
+    unseen: UnseenOpinions | None = None,
 ) -> Fitted:
     """Fit everything for a trained strategy.
 
     Args: samples and rows, the splits train and val, decoded and as rows of the table; prior_shift, of the answers, applied
-    after everything has been fitted to validation rows, which have the class frequencies of training.
+    after everything has been fitted to validation rows, which have the class frequencies of training; precision, see
+    `fit_thresholds`; unseen, what cross-validation answered, which is used in place of the opinions on validation rows.
+    Discounts are always fitted on validation rows, of which there are corrupted copies.
     """
     train = encode_for_references(strategy, samples["train"], device)
     val = encode_samples(strategy, samples["val"], device)
@@ -76,21 +84,34 @@ def fit_after_training(
     clean = gather(val, targets, references, {name: one.val for name, one in texts.items()}, task)
     all_corrupted = gather(spoiled, targets, references, {name: one.corrupted for name, one in texts.items()}, task)
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
-    folds = make_folds(rows["val"], seed)
-    names = tuple(inputs)
+    used = unseen or on_validation(clean, rows["val"], seed)
+    evidence, names = used.evidence, tuple(inputs)
     prior = task.prior_of(samples["train"].targets.numpy())
-    setting, how = choose_setting(clean, names, folds.number, prior)
-    fusion = setting.fit(clean, corrupted, names)
+    setting, how = choose_setting(evidence, names, used.fold, prior)
+    fusion = fit_discounts(clean.and_also(corrupted), names, setting.formula(evidence, names))
     native, bias = strategy.native, strategy.native_bias()
     fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias)
-    fusion = dataclasses.replace(fusion, shares=fit_static_weights(clean, fusion))
-    fusion = fit_shift(clean, fusion, prior_shift)
+    fusion = dataclasses.replace(fusion, shares=fit_static_weights(evidence, fusion))
+    fusion = fit_shift(evidence, fusion, prior_shift)
+    task, told = fit_thresholds(evidence, fusion, precision)
 
     def refit(kept: Array) -> Fusion:
-        return setting.fit(clean.rows(kept), corrupted.rows(kept), names, fusion)
+        fitted = setting.formula(evidence.rows(kept), names, fusion)
+        return dataclasses.replace(fitted, discounts=fusion.discounts)
 
-    intervals = cross_fitted_intervals(clean, fusion, folds.number, refit, seed)
-    return Fitted(fusion, intervals, references, [*notes, how, folds.note], task)
+    intervals = cross_fitted_intervals(evidence, fusion, used.fold, refit, seed)
+    fusion = dataclasses.replace(fusion, task=task)
+    return Fitted(fusion, intervals, references, [*notes, how, used.note, *told], task)
+
+
+def on_validation(clean: Evidence, rows: Sequence[Row], seed: int) -> UnseenOpinions:
+    """Return the opinions on validation rows, with folds of them."""
+    folds = make_folds(rows, seed)
+    note = f"the fusion and the prediction sets were fitted on {len(rows)} validation rows; {folds.note}"
+    few = (
+        f"; --folds {FOLDS} would fit them on all rows that are not for test" if len(rows) < FEW_VALIDATION_ROWS else ""
+    )
+    return UnseenOpinions(clean, folds.number, note + few)
 
 
 def fit_shift(clean: Evidence, fusion: Fusion, prior_shift: Sequence[float]) -> Fusion:

@@ -11,6 +11,18 @@ from mla_serve.tasks import Classes, Task
 
 
 @dataclasses.dataclass(frozen=True)
+class UnseenOpinions:
+    """Opinions on the rows for training and validation, each by a model that was trained without the row's fold.
+
+    fold (N,): the number of each row's fold. note: says how the folds were made.
+    """
+
+    evidence: Evidence
+    fold: Array
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """Opinions on labelled rows: opinions (M, N, O), present (M, N) bool, targets (N, ...), excess (M, N), and the task."""
 
