@@ -262,3 +262,29 @@ def test_labels_are_completed_by_the_names_of_all() -> None:
     assert complete_labels({"a": True}, ("a", "b")) == {"a": True}
     assert complete_labels("a", ()) == "a"
     assert complete_labels(0.5, ()) == 0.5
+
+
+def test_a_column_that_gives_a_label_or_a_number_away_is_said() -> None:
+    generator = random.Random(0)
+    rows = [
+        {
+            "label": tags,
+            "is_news": "yes" if "news" in tags else "no",
+            "size": generator.choice("sml"),
+            "weight": generator.random(),
+        }
+        for tags in tag_lists(100)
+    ]
+    hints = [note for note in build_cells(rows).notes if "under another name" in note]
+    assert [hint.split(";")[0] for hint in hints] == ["data: is_news: its values tell whether a row has news"]
+    numbers = [
+        {
+            "label": n * 1.5,
+            "euro": round(n * 1.38, 2),
+            "size": generator.choice("sml"),
+            "other": n + generator.gauss(0, 9),
+        }
+        for n in range(100)
+    ]
+    hints = [note for note in build_cells(numbers).notes if "under another name" in note]
+    assert [hint.split(";")[0] for hint in hints] == ["data: euro: it follows the label, with a correlation of 1.00000"]
