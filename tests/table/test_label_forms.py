@@ -288,3 +288,18 @@ def test_a_column_that_gives_a_label_or_a_number_away_is_said() -> None:
     ]
     hints = [note for note in build_cells(numbers).notes if "under another name" in note]
     assert [hint.split(";")[0] for hint in hints] == ["data: euro: it follows the label, with a correlation of 1.00000"]
+
+
+def test_the_lines_that_are_said_of_labels_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "data-format.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- tasks -->\n```text\n")[2].partition("```\n<!-- end -->")[0].splitlines()
+    prices = np.geomspace(22_000, 5_858_000, 60).round()
+    tables = {
+        "genres": ["|".join(tags) for tags in tag_lists()],
+        "price": [f"{price:,.0f} USD" for price in prices],
+        "kind": ["a", "b", "c"] * 20,
+    }
+    tables = {
+        column: build_cells([{column: label} for label in labels], label=column) for column, labels in tables.items()
+    }
+    assert [table.schema.describe()[0] for table in tables.values()] == shown
