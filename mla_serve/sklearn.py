@@ -85,7 +85,12 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         label = _unused("label", rows)
         labelled = rows | {label: [by_class[value] for value in y.tolist()]}
         with tempfile.TemporaryDirectory() as scratch:
-            own = {"epochs": self.epochs, "seed": _seed(self.random_state), "runs": Path(scratch, "runs")}
+            own = {
+                "task": "classes",
+                "epochs": self.epochs,
+                "seed": _seed(self.random_state),
+                "runs": Path(scratch, "runs"),
+            }
             self.model_ = fit(
                 {"train": _records(labelled)},
                 label,

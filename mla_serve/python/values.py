@@ -32,7 +32,9 @@ def to_cell(column: str, value: Any) -> Any:
     Raises: InputError for a picture or sound that cannot be encoded.
     """
     if is_missing(value):
-        return None
+        return (
+            [] if isinstance(value, list) else None
+        )  # as a label, an empty list says that the row has none of the labels
     value = unwrap(drop_missing({column: value})[column])
     if is_image(value) or getattr(value, "ndim", 0) in (2, 3):
         return to_payload(column, value, ImageInput)

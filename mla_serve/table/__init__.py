@@ -31,7 +31,8 @@ declaration   dataset.json
 roles         what each column is: what the user says, what its name says, else what infer says
 infer         what a column holds, by its cells: a list of rules
 scalars       numbers, yes/no and dates as people write them
-labels        the column of the classes
+labels        the column of the labels: which it is, and what is predicted
+label_forms   how labels are written, and how they are read
 schema        what each column is; kept with the model
 cells         what counts as empty; how a cell is read
 files         cells that are files

@@ -71,7 +71,7 @@ def table_from_lines(
     splits, schema, said = _split(rows, {record.place: record for record, _ in built}, lines, fingerprint)
     task = _find_task(splits, schema, folder, options)
     splits = {split: complete_rows(found, task) for split, found in splits.items()}
-    hints = find_leaks(splits, modalities)
+    hints = find_leaks(splits, modalities, task)
     if schema.held_out and not lines.said.group_columns:
         hints += find_shared_values(splits, modalities)
     lost = describe_lost_names((row for _, row in built), task)

@@ -3,47 +3,93 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
+import numpy as np
+
 from mla_serve.table.dataset import Row
-from mla_serve.tasks import Label
+from mla_serve.tasks import Label, Labels, Task
+from mla_serve.tasks.base import MANY
 
 REPEATED = 5  # rows per value of a column that is judged
+FOLLOWS = 0.9999  # correlation of a column of numbers with the label
 MOST_MISSING = 0.5  # of its cells
 SHARED = 0.5  # of the rows at most, for a value that groups them
 NOUNS = {"image": "a picture", "audio": "a recording", "text": "a text"}
 
 
-def find_leaks(splits: Mapping[str, Sequence[Row]], modalities: Mapping[str, str]) -> list[str]:
-    """Return a note on each column of which every value goes with one label only, in many rows."""
-    return list(_leaks(list(chain.from_iterable(splits.values())), modalities))
+Pairs = Sequence[tuple[object, Label]]
+"""The cells of a column that are not missing, each with the label of its row."""
+
+
+def find_leaks(splits: Mapping[str, Sequence[Row]], modalities: Mapping[str, str], task: Task) -> list[str]:
+    """Return a note on each column that gives the label away, in many rows."""
+    rows = list(chain.from_iterable(splits.values()))
+    return [
+        f"data: {name}: {found}; is it the label under another name? Then leave it out with --kinds {name}=ignore"
+        for modality in [name for name, kind in modalities.items() if kind == "columns"]
+        for name, pairs in _columns(rows, modality).items()
+        if len(pairs) > MOST_MISSING * len(rows) and (found := LEAKS[task.name](pairs))
+    ]
+
+
+def _columns(rows: Sequence[Row], modality: str) -> dict[str, list[tuple[object, Label]]]:
+    """Return column -> its cells with their labels."""
+    pairs: defaultdict[str, list[tuple[object, Label]]] = defaultdict(list)
+    for row in rows:
+        cells = row.values.get(modality, {})
+        for name, cell in cells.items() if isinstance(cells, Mapping) else ():
+            pairs[name].append((cell, row.label))
+    return pairs
+
+
+def _goes_with_label(pairs: Pairs) -> str:
+    """Say if every value goes with one label only."""
+    values = {value for value, _ in pairs}
+    repeated = len(values) > 1 and len(pairs) >= REPEATED * len(values)
+    return f"each of its {len(values)} values goes with one label only" if repeated and _decides(pairs) else ""
+
+
+def _goes_with_one_of_labels(pairs: Pairs) -> str:
+    """Say if every value tells whether a row has one of the labels."""
+    values = {value for value, _ in pairs}
+    if not 1 < len(values) <= len(pairs) / REPEATED:
+        return ""
+    counts = Counter(name for _, label in pairs for name in Labels.names_in(label))
+    judged = [name for name, count in counts.items() if REPEATED <= count <= len(pairs) - REPEATED]
+    told = [name for name in judged if _decides([(value, name in Labels.names_in(label)) for value, label in pairs])]
+    return f"its values tell whether a row has {', '.join(told)}" if told else ""
+
+
+def _decides(pairs: Pairs) -> bool:
+    """Return whether every value goes with one label only."""
+    return len(set(pairs)) == len({value for value, _ in pairs})
+
+
+def _follows_number(pairs: Pairs) -> str:
+    """Say if numbers are the label times a factor, or nearly so."""
+    numbers = [(float(value), label) for value, label in pairs if isinstance(value, int | float)]
+    if len(numbers) < max(MANY, len(pairs)):
+        return ""
+    values, labels = np.array(numbers).T
+    if not values.std() or not labels.std():
+        return ""
+    correlation = float(np.corrcoef(values, labels)[0, 1])
+    return f"it follows the label, with a correlation of {correlation:.5f}" if abs(correlation) > FOLLOWS else ""
+
+
+LEAKS: Mapping[str, Callable[[Pairs], str]] = {
+    "classes": _goes_with_label,
+    "labels": _goes_with_one_of_labels,
+    "number": _follows_number,
+}
+"""Task -> says how a column gives its labels away, "" if it does not."""
 
 
 def find_shared_values(splits: Mapping[str, Sequence[Row]], modalities: Mapping[str, str]) -> list[str]:
     """Return a note on each modality of files or texts whose values several rows share."""
     return list(_shared_values(list(chain.from_iterable(splits.values())), modalities))
-
-
-def _leaks(rows: Sequence[Row], modalities: Mapping[str, str]) -> Iterator[str]:
-    for modality in [name for name, kind in modalities.items() if kind == "columns"]:
-        pairs: defaultdict[str, list[tuple[object, Label]]] = defaultdict(list)
-        for row in rows:
-            cells = row.values.get(modality, {})
-            for name, cell in cells.items() if isinstance(cells, Mapping) else ():
-                pairs[name].append((cell, _hashable(row.label)))
-        for name, found in pairs.items():
-            values = {value for value, _ in found}
-            many = len(found) >= REPEATED * len(values) and len(found) > MOST_MISSING * len(rows)
-            if many and len(values) > 1 and len(set(found)) == len(values):
-                yield (
-                    f"data: {name}: each of its {len(values)} values goes with one label only; is it the label under another "
-                    f"name? Then leave it out with --kinds {name}=ignore"
-                )
-
-
-def _hashable(label: Label) -> Label:
-    return frozenset(label.items()) if isinstance(label, Mapping) else label
 
 
 def _shared_values(rows: Sequence[Row], modalities: Mapping[str, str]) -> Iterator[str]:

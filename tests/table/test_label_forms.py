@@ -262,3 +262,44 @@ def test_labels_are_completed_by_the_names_of_all() -> None:
     assert complete_labels({"a": True}, ("a", "b")) == {"a": True}
     assert complete_labels("a", ()) == "a"
     assert complete_labels(0.5, ()) == 0.5
+
+
+def test_a_column_that_gives_a_label_or_a_number_away_is_said() -> None:
+    generator = random.Random(0)
+    rows = [
+        {
+            "label": tags,
+            "is_news": "yes" if "news" in tags else "no",
+            "size": generator.choice("sml"),
+            "weight": generator.random(),
+        }
+        for tags in tag_lists(100)
+    ]
+    hints = [note for note in build_cells(rows).notes if "under another name" in note]
+    assert [hint.split(";")[0] for hint in hints] == ["data: is_news: its values tell whether a row has news"]
+    numbers = [
+        {
+            "label": n * 1.5,
+            "euro": round(n * 1.38, 2),
+            "size": generator.choice("sml"),
+            "other": n + generator.gauss(0, 9),
+        }
+        for n in range(100)
+    ]
+    hints = [note for note in build_cells(numbers).notes if "under another name" in note]
+    assert [hint.split(";")[0] for hint in hints] == ["data: euro: it follows the label, with a correlation of 1.00000"]
+
+
+def test_the_lines_that_are_said_of_labels_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "data-format.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- tasks -->\n```text\n")[2].partition("```\n<!-- end -->")[0].splitlines()
+    prices = np.geomspace(22_000, 5_858_000, 60).round()
+    tables = {
+        "genres": ["|".join(tags) for tags in tag_lists()],
+        "price": [f"{price:,.0f} USD" for price in prices],
+        "kind": ["a", "b", "c"] * 20,
+    }
+    tables = {
+        column: build_cells([{column: label} for label in labels], label=column) for column, labels in tables.items()
+    }
+    assert [table.schema.describe()[0] for table in tables.values()] == shown

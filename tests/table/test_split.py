@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.table import Row, Schema, Table, TableOptions, table_from_lines
 from mla_serve.table.split import split_validation
-from mla_serve.tasks import Classes
+from mla_serve.tasks import Classes, Labels, Number
 
 
-def row(index: int, label: str, groups: Mapping[str, str] | None = None) -> Row:
+def row(index: int, label: Any, groups: Mapping[str, str] | None = None) -> Row:
     return Row(str(index), label, {"text": "x"}, {}, groups or {})
 
 
@@ -142,3 +143,37 @@ def test_rows_that_share_a_text_are_said_and_a_group_is_suggested() -> None:
     rows = [*raw_rows(40, 2), *({"label": "1", "text": "the same words", "who": f"x{n}"} for n in range(5))]
     assert any(note.startswith("text: 5 rows share a text with another row; --group") for note in build(rows).notes)
     assert not any("--group" in note for note in build(rows, group="who").notes)
+
+
+def test_numbers_are_split_by_their_quantiles() -> None:
+    rows = [row(index, float(value)) for index, value in enumerate(np.random.default_rng(0).lognormal(3, 2, 200))]
+    train, val, note = split_validation(rows, 0.2, 0, Number())
+    assert (len(train), len(val)) == (160, 40)
+    edges = np.quantile([one.label for one in rows], np.linspace(0, 1, 11)[1:-1])
+    assert np.bincount(np.searchsorted(edges, [one.label for one in val])).tolist() == [4] * 10
+    assert "40 of 200 rows held out by value" in note
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_label_is_held_out_in_its_share_and_stays_in_train(seed: int) -> None:
+    shares = {"common": 0.6, "usual": 0.3, "seldom": 0.1, "rare": 0.02}
+    drawn = np.random.default_rng(seed).random((500, 4)) < list(shares.values())
+    rows = [
+        row(n, frozenset(name for name, there in zip(shares, one, strict=True) if there)) for n, one in enumerate(drawn)
+    ]
+    train, val, note = split_validation(rows, 0.2, seed, Labels(tuple(shares)))
+    assert 95 <= len(val) <= 105
+    assert "held out by label" in note
+    for name in shares:
+        held, count = (sum(name in one.label for one in some) for some in (val, rows))
+        assert held == pytest.approx(0.2 * count, abs=max(3, 0.02 * count))
+        assert any(name in one.label for one in train)
+
+
+def test_labels_and_groups_are_both_kept() -> None:
+    names = ("a", "b", "c")
+    rows = [row(n, frozenset(names[: n % 4]), {"text": f"g{n // 5}"}) for n in range(300)]
+    train, val, note = split_validation(rows, 0.2, 0, Labels(names))
+    assert not {one.groups["text"] for one in train} & {one.groups["text"] for one in val}
+    assert 40 <= len(val) <= 80
+    assert "rows of one group are on one side" in note
