@@ -1,6 +1,6 @@
 """A step of every strategy on a device that is not the CPU: none of its operations mixes tensors of two devices.
 
-The device `meta` stands for a GPU. Its tensors have no values, so what would be copied to the CPU is replaced by ones.
+The device `meta` stands for a GPU. Its tensors have no values, so what would be copied to the CPU is replaced by numbers from 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class OneDevice(TorchDispatchMode):
         if func is aten._local_scalar_dense.default and tensors[0].device == DEVICE:
             return 1.0
         if func is aten._to_copy.default and kwargs.get("device") == torch.device("cpu"):
-            return torch.ones(tensors[0].shape, dtype=kwargs.get("dtype") or tensors[0].dtype)
+            numbers = 1 + torch.arange(tensors[0].numel()).view(tensors[0].shape) / 7
+            return numbers.to(kwargs.get("dtype") or tensors[0].dtype)
         devices = {tensor.device.type for tensor in tensors if tensor.dim()}
         if func not in COPIES | INDEXED and len(devices) > 1:
             raise RuntimeError(f"{func}: tensors on {' and '.join(sorted(devices))}")
