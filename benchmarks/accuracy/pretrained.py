@@ -178,7 +178,7 @@ def gained(results: Sequence[Mapping[str, Any]], split: str, kind: str) -> str:
         return np.array([list(map(float, one[split]["right"][condition])) for one in results])[:, kept]
 
     best = max((IMAGE, TEXT), key=lambda name: right(name).mean())
-    mean, low, high = interval(right("full"), right(best))
+    mean, low, high = interval(right("full"), right(best), np.arange(right("full").shape[1]))
     return f"Fused minus {best}: {mean:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f} (paired bootstrap over rows and seeds)."
 
 

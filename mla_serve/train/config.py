@@ -103,7 +103,7 @@ class TrainConfig:
     lr: float = 2e-3
     """Highest learning rate of the one-cycle schedule."""
     weight_decay: float = 0.05
-    """Decoupled weight decay."""
+    """Decoupled weight decay: a step shrinks the weights by this times the learning rate, with both optimisers."""
     label_smoothing: float = 0.05
     """Part of the target that is spread over all classes. For classes only: labels and numbers have none."""
     optimizer: str = "adamw"

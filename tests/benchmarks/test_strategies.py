@@ -17,6 +17,7 @@ from benchmarks.accuracy.strategies_report import (
     SHOWN,
     differences,
     grouped,
+    interval,
     markdown,
     preferred,
     read_rows,
@@ -107,6 +108,28 @@ def test_differences_are_of_the_very_figures_in_the_table(config: BenchConfig) -
         assert low <= mean <= high
 
 
+def test_intervals_are_wider_where_rows_of_one_group_are_right_together() -> None:
+    """Ten groups of twenty rows that agree are ten observations, not two hundred."""
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 20)
+    ours = np.tile(generator.integers(2, size=10)[groups], (5, 1)).astype(float)
+    theirs = np.full_like(ours, 0.5)
+    widths = [high - low for _, low, high in (interval(ours, theirs, g) for g in (np.arange(200), groups))]
+    assert widths[1] > 3 * widths[0]
+
+
+def test_intervals_cover_the_true_difference_with_five_seeds() -> None:
+    """Both seeds and groups have effects of their own; n - 1 of n are drawn, so that few seeds are not taken for many."""
+    generator, covered = np.random.default_rng(0), []
+    groups = np.repeat(np.arange(30), 4)
+    for _ in range(150):
+        difference = generator.normal(size=(5, 1)) + 2 * generator.normal(size=30)[groups]
+        difference = difference + generator.normal(size=(5, 120))
+        _, low, high = interval(difference, np.zeros_like(difference), groups)
+        covered.append(low <= 0 <= high)
+    assert np.mean(covered) > 0.87
+
+
 def test_strategies_with_other_numbers_of_seeds_are_not_paired(config: BenchConfig) -> None:
     strategies.run(config)
     strategies.run(dataclasses.replace(config, again=("joint_concat",), seeds=3, only=("joint_concat",)))
@@ -148,7 +171,8 @@ def test_what_has_results_is_not_trained_again_and_variants_take_mlas_setting(co
     assert (new[0].optimizer, new[0].lr) == (rows["mla"][0]["optimizer"], rows["mla"][0]["lr"])
     assert set(differences(rows)) == {"joint_concat", "mla_up_front"}
     strategies.run(dataclasses.replace(elsewhere, again=("joint_concat",)))
-    assert [cell.strategy for cell in strategies.trained[before + 2 :]] == ["joint_concat"] * 2  # type: ignore[attr-defined]
+    again = strategies.trained[before + 2 :]  # type: ignore[attr-defined]
+    assert [cell.strategy for cell in again] == ["joint_concat"] * 4, "it is searched again too"
     with pytest.raises(ConfigError, match="--again mib: expected one or more of mla, joint_concat"):
         strategies.run(dataclasses.replace(elsewhere, again=("mib",)))
     with pytest.raises(ConfigError, match="--only nothing: expected one or more of mla, joint_concat"):

@@ -970,14 +970,14 @@ def moves(optimizer: str, gradients: list[float], weight_decay: float) -> list[f
     return found
 
 
-def test_sgd_has_momentum_and_weight_decay() -> None:
+def test_sgd_has_momentum_and_shrinks_weights_apart_from_it() -> None:
     schedule = make("joint_sum", optimizer="sgd", weight_decay=0.25).schedules["all"].optimizer.param_groups[0]
     assert schedule["weight_decay"] == 0.25
     momentum = schedule["momentum"]  # the one-cycle schedule moves it between 0.95 and 0.85
     assert 0.8 < momentum < 1
-    first = 2 - 0.1 * (1 + 0.25 * 2)
-    speed = momentum * (1 + 0.25 * 2) + (1 + 0.25 * first)
-    assert moves("sgd", [1.0, 1.0], 0.25) == pytest.approx([first, first - 0.1 * speed])
+    first = 2 * (1 - 0.1 * 0.25) - 0.1
+    second = first * (1 - 0.1 * 0.25) - 0.1 * (momentum + 1)  # the decay is no part of the momentum
+    assert moves("sgd", [1.0, 1.0], 0.25) == pytest.approx([first, second])
 
 
 def test_adamw_takes_steps_of_the_rate_and_shrinks_weights_apart_from_the_gradient() -> None:

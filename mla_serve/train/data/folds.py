@@ -25,23 +25,33 @@ class Folds:
 def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
     """Split rows into folds of similar size, so that rows that share a group are in the same fold.
 
-    First the groups of all modalities are kept together. If that leaves fewer parts than folds, or one part with more than
-    half of the rows, the groups of one modality at a time are tried, in order. If none works, folds are random.
+    See `parts_by_group` for which groups are kept together. If no way works, folds are random.
     """
     generator = np.random.default_rng(seed)
     count = max(2, min(count, len(rows)))
+    part, names = parts_by_group(rows, count)
+    if names:
+        number = _assign_folds(part, np.bincount(part), count, generator)
+        return Folds(number, f"cross-validation: no {' or '.join(names)} group in two folds")
+    number = generator.permutation(len(rows)) % count
+    grouped = any(row.groups for row in rows)
+    why = "every way to keep its groups apart leaves too few parts" if grouped else "the rows have no groups"
+    return Folds(number, f"cross-validation: folds at random, {why}")
+
+
+def parts_by_group(rows: Sequence[Row], count: int) -> tuple[Array, list[str]]:
+    """Number the parts (N,) of rows that share no group, `count` parts at least and none with more than half of the rows.
+
+    First the groups of all modalities are kept together, then those of one modality at a time, in order.
+    Returns: the parts, and the modalities whose groups they keep together; each row by itself, and none, if no way works.
+    """
     grouped = list(dict.fromkeys(name for row in rows for name in row.groups))
     for names in [grouped, *([name] for name in grouped if len(grouped) > 1)] if grouped else []:
         part = _parts(rows, names)
         sizes = np.bincount(part)
         if len(sizes) >= count and 2 * sizes.max() <= len(rows):
-            return Folds(
-                _assign_folds(part, sizes, count, generator),
-                f"cross-validation: no {' or '.join(names)} group in two folds",
-            )
-    number = generator.permutation(len(rows)) % count
-    why = "every way to keep its groups apart leaves too few parts" if grouped else "the rows have no groups"
-    return Folds(number, f"cross-validation: folds at random, {why}")
+            return part, names
+    return np.arange(len(rows)), []
 
 
 def shared_groups(train: Sequence[Row], val: Sequence[Row]) -> dict[str, float]:

@@ -282,10 +282,30 @@ class Schedule:
         self._scheduler.load_state_dict(state["schedule"])
 
 
+class DecoupledSGD(torch.optim.SGD):
+    """SGD whose weight decay shrinks the weights apart from the gradient, as in AdamW: by learning rate times decay per step.
+
+    As a part of the gradient, momentum would add ten steps of it up. Source: Loshchilov, Hutter, ICLR 2019.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Shrink the parameters that have a gradient, and take a step without decay."""
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            group["weight_decay"] = 0.0
+        super().step(closure)
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+
+
 def _optimizer(module: nn.Module, options: Options) -> torch.optim.Optimizer:
     groups = _by_speed(module)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, options.lr, momentum=0.9, weight_decay=options.weight_decay)
+        return DecoupledSGD(groups, options.lr, momentum=0.9, weight_decay=options.weight_decay)
     return torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay)
 
 
