@@ -1,7 +1,7 @@
 """Choose a precision for every encoder: the fastest on this processor that keeps the task's score within a bound.
 
 Heads stay fp32: each is one small product that takes microseconds. All that was fitted on fp32 logits (temperatures,
-conformal scores, the references for unfamiliar input) is kept, and measured again with the smaller graphs.
+thresholds of prediction sets, the references for unfamiliar input) is kept, and measured again with the smaller graphs.
 """
 
 from __future__ import annotations

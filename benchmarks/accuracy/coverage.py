@@ -86,7 +86,7 @@ def run_graphs(predictor: Predictor, data: Path) -> tuple[Evidence, list[Row]]:
         for field in ("opinions", "present", "excess")
     )
     targets = np.concatenate([run.targets for run in runs])
-    return Evidence.of(opinions, present, targets, excess), [row for run in runs for row in run.rows]
+    return Evidence.of(opinions, present, targets, excess, predictor.task), [row for run in runs for row in run.rows]
 
 
 def measure(evidence: Evidence, rows: Sequence[Row], start: Fusion, splits: int) -> tuple[Halves, str]:
