@@ -1,4 +1,4 @@
-"""Train a classifier on any mix of images, sounds, texts and numbers, and serve it when some of them are missing.
+"""Train a model on any mix of images, sounds, texts and numbers, and serve it when some of them are missing.
 
 A table of labelled rows becomes a run (checkpoints), the run becomes a bundle (ONNX graphs and a manifest), and the service
 answers requests with the bundle. A modality is one of the inputs of a row, such as its image. Any of them may be missing.
@@ -15,12 +15,12 @@ bundle/        a finished model, and predicting with it
 evaluation/    measure a bundle on a labelled table
 output/        where commands write, and what they may replace
 client/        the Python client of the service
-bulk/          classify tables of any size
+bulk/          answer tables of any size
 serve/         the HTTP service; the only package that imports BentoML
 train/         training; imports PyTorch
 export/        a run -> a bundle (in a clone the folder export/ beside this one)
 python/        fit, load and Predictor, which this module offers
-sklearn.py     a classifier for scikit-learn
+sklearn.py     estimators for scikit-learn
 commands/      one file per command of `mla-serve`; __main__.py lists them
 
 From Python:
@@ -40,22 +40,37 @@ from typing import TYPE_CHECKING, Any
 from mla_serve import telemetry
 
 if TYPE_CHECKING:
-    from mla_serve.bundle.results import Prediction
+    from mla_serve.bundle.results import ClassPrediction, LabelsPrediction, NumberPrediction, Prediction
     from mla_serve.client import AsyncClient, Client
     from mla_serve.evaluation.results import Evaluation
     from mla_serve.python.fit import fit
     from mla_serve.python.predictor import Predictor, load
 
 __version__ = "0.2.0"
-__all__ = ["AsyncClient", "Client", "Evaluation", "Prediction", "Predictor", "__version__", "fit", "load"]
+__all__ = [
+    "AsyncClient",
+    "ClassPrediction",
+    "Client",
+    "Evaluation",
+    "LabelsPrediction",
+    "NumberPrediction",
+    "Prediction",
+    "Predictor",
+    "__version__",
+    "fit",
+    "load",
+]
 
 telemetry.switch_off(os.environ)  # here, because every process of this package imports this before any library
 
 # Names that are imported when they are used first: name -> module. TYPE_CHECKING above tells type checkers the same.
 _LAZY = {
     "AsyncClient": "mla_serve.client",
+    "ClassPrediction": "mla_serve.bundle.results",
     "Client": "mla_serve.client",
     "Evaluation": "mla_serve.evaluation.results",
+    "LabelsPrediction": "mla_serve.bundle.results",
+    "NumberPrediction": "mla_serve.bundle.results",
     "Prediction": "mla_serve.bundle.results",
     "Predictor": "mla_serve.python.predictor",
     "fit": "mla_serve.python.fit",

@@ -32,14 +32,14 @@ class Command:
 
 
 COMMANDS = {
-    "predict": Command("classify one sample, or a whole table, without a server", "PredictConfig"),
+    "predict": Command("answer one sample, or a whole table, without a server", "PredictConfig"),
     "evaluate": Command("measure a bundle on a labelled table", "EvaluateConfig"),
     "train": Command("train on a table and export a bundle", "TrainFlags", needs="train"),
     "cache": Command("list and remove what training keeps on disk to use it again", "CacheConfig", needs="train"),
     "export": Command("turn a finished run into a bundle", "ExportConfig", needs="train"),
     "serve": Command("answer requests over HTTP with a bundle", "ServeConfig", needs="serve"),
     "tune": Command("find the fastest settings for a bundle on this machine", "TuneConfig", needs="serve"),
-    "ask": Command("classify one sample through a running service", "AskConfig", needs="client"),
+    "ask": Command("answer one sample through a running service", "AskConfig", needs="client"),
 }
 HELP = ("-h", "--help", "help")
 

@@ -1,4 +1,4 @@
-"""Classify tables of any size: `mla-serve predict --table rows.jsonl --out predictions.parquet`.
+"""Answer tables of any size: `mla-serve predict --table rows.jsonl --out predictions.parquet`.
 
     table --slices.py--> slices of rows --score.py, one process per core--> a part each --parts.py--> one file
 

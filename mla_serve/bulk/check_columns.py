@@ -1,4 +1,4 @@
-"""Check the columns of a table by its first rows, before any row is classified."""
+"""Check the columns of a table by its first rows, before any row is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classify a table with Ray Data: one task reads slices, actors classify them, and this machine writes the parts.
+"""Answer a table with Ray Data: one task reads slices, actors answer them, and this machine writes the parts.
 
 A slice and its answers are one value each, so that Ray distributes whole slices, whatever their size. Parts are numbered
 and may arrive in any order. An error on another machine is returned as a value and raised here.
@@ -58,7 +58,7 @@ class Job:
 def score_on_ray(
     source: Source, parts: Parts, ask: Ask, bundle: str, size: int, workers: int | None, address: str
 ) -> Iterator[tuple[int, int, bool]]:
-    """Classify the slices without a part; yield (number, rows, whether new) for each finished slice.
+    """Answer the slices without a part; yield (number, rows, whether new) for each finished slice.
 
     Args: bundle, its sha256; size, rows of a slice; workers, actors, as many as Ray has processors when left out;
     address, local, auto or HOST:PORT.
@@ -167,7 +167,7 @@ def _read(_: pa.Table, job: Job) -> Iterator[pa.Table]:
 
 
 class Actor:
-    """A process that classifies slices, on the machine that Ray chose."""
+    """A process that answers slices, on the machine that Ray chose."""
 
     def __init__(self, job: Job) -> None:
         """Keep the job. The bundle is opened with the first slice, because an error can be returned from there."""
@@ -175,7 +175,7 @@ class Actor:
         self.scorer: Scorer | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Classify one slice."""
+        """Answer one slice."""
         row: Mapping[str, Any] = block.to_pylist()[0]
         if row["content"] is None:
             return block

@@ -1,4 +1,4 @@
-"""Classify a table: give slices of rows to processes, join their parts to a file, show a progress bar."""
+"""Answer a table: give slices of rows to processes, join their parts to a file, show a progress bar."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUEUED_SLICES = 2  # per process, so that none waits for the next one to be read
 @dataclasses.dataclass(frozen=True)
 class Scored:
     """The work done: rows of the table, rows with an error, rows that were answered although a modality could not be read,
-    rows classified by this command, its duration in seconds.
+    rows answered by this command, its duration in seconds.
     """
 
     rows: int
@@ -46,7 +46,7 @@ class Scored:
 def score_table(
     table: Path, out: Path, ask: Ask, workers: int | None = None, ray: str | None = None, *, flat: bool = False
 ) -> Scored:
-    """Classify every row of a table and write a file: Parquet, CSV or JSON Lines, by its suffix.
+    """Answer every row of a table and write a file: Parquet, CSV or JSON Lines, by its suffix.
 
     Continues an interrupted call with the same arguments.
 
@@ -96,7 +96,7 @@ def score_table(
 
 
 def _on_processes(source: Source, parts: Parts, ask: Ask, workers: int) -> Iterator[tuple[int, int, bool]]:
-    """Classify the slices without a part on local processes; yield (number, rows, whether new) for each finished slice."""
+    """Answer the slices without a part on local processes; yield (number, rows, whether new) for each finished slice."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _open, (ask, source.path.parent, parts.out))
     running: dict[Future[int], int] = {}
@@ -141,7 +141,7 @@ def _open(ask: Ask, folder: Path, out: Path) -> None:
 
 
 def _score(rows: Slice) -> int:
-    """Classify a slice in a worker process and write its part; return its number of rows."""
+    """Answer a slice in a worker process and write its part; return its number of rows."""
     answers = _process.scorer.score(rows)
     _process.parts.keep(rows.number, answers)
     return len(answers)

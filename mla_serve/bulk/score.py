@@ -59,7 +59,7 @@ class ReadRow:
 
 
 class Scorer:
-    """Classifies slices of rows with one predictor."""
+    """Answers slices of rows with one predictor."""
 
     def __init__(self, ask: Ask, folder: Path) -> None:
         """Load the bundle. Args: folder, of the table, which paths in its cells are relative to."""
@@ -72,7 +72,7 @@ class Scorer:
         self.taken = {*self.schema.names, *flatten(self.schema.empty_table()).schema.names}
 
     def score(self, rows: Slice) -> pa.Table:
-        """Classify the rows of a slice: a table with one row each, in their order."""
+        """Answer the rows of a slice: a table with one row each, in their order."""
         read = [self._read(cells) for _, cells in rows.lines]
         answers = self._predict(read)
         records = [
@@ -95,7 +95,7 @@ class Scorer:
         return str(number if is_missing(given) else given)
 
     def _predict(self, rows: Sequence[ReadRow]) -> list[dict[str, Any]]:
-        """Classify decoded rows; return the answer or the error of each.
+        """Answer decoded rows; return the answer or the error of each.
 
         A modality for which the model returns no finite numbers becomes a fault, and the others answer.
         """

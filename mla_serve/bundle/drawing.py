@@ -1,32 +1,19 @@
-"""Draw a prediction: `draw` says what is shown, `to_rich` writes it for a terminal, `to_html` for a notebook."""
+"""Draw a prediction: results.py says what is shown, `to_rich` writes it for a terminal, `to_html` for a notebook."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mla_serve.bundle.html import FRAME, bar_cell, range_cell, table
-from mla_serve.bundle.results import (
-    ClassPrediction,
-    LabelProbability,
-    LabelsPrediction,
-    NumberOpinion,
-    NumberPrediction,
-    Opinion,
-    Prediction,
-    PredictionSet,
-    format_number,
-    in_unit,
-)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BAR_WIDTH = 24  # characters
-SHOWN_LABELS = 5
 DIGIT_COLUMNS = ("weight", "probability", "threshold", "deviation", "influence", "unfamiliar")
 """Columns that are aligned on the right."""
 
@@ -70,100 +57,23 @@ class Drawing:
     details: Rows
 
 
-@functools.singledispatch
-def draw(prediction: Prediction) -> Drawing:
-    """Say what is shown of a prediction."""
-    raise NotImplementedError(f"no drawing of {type(prediction).__name__}")
+class Part(Protocol):
+    """What is drawn of each modality, see Opinion in results.py."""
+
+    @property
+    def weight(self) -> float:
+        """Its weight."""
+
+    @property
+    def influence(self) -> float:
+        """Its influence."""
+
+    @property
+    def unfamiliarity(self) -> float | None:
+        """How unfamiliar its input is."""
 
 
-@draw.register
-def _(prediction: ClassPrediction) -> Drawing:
-    """Show the label, what each modality says by itself, and the most probable classes."""
-    said = {name: (each.label, f"{each.probability:.1%}") for name, each in prediction.modalities.items()}
-    classes = [
-        (each.label, f"{each.probability:.1%}", Bar(each.probability))
-        for each in prediction.probabilities[:SHOWN_LABELS]
-    ]
-    return Drawing(
-        prediction.label,
-        f"{prediction.probability:.1%}",
-        prediction.entropy,
-        _opinions(prediction.modalities, ("by itself", "probability"), said),
-        _notes(prediction, _set_note(prediction.prediction_set)),
-        Rows(("class", "probability", ""), classes),
-    )
-
-
-@draw.register
-def _(prediction: LabelsPrediction) -> Drawing:
-    """Show the answered labels, what each modality says by itself, and how probable each label is beside its threshold."""
-    said = {name: (_listed(each.labels),) for name, each in prediction.modalities.items()}
-    shown = prediction.probabilities[: max(SHOWN_LABELS, len(prediction.labels))]
-    labels = [
-        (each.label, f"{each.probability:.1%}", Bar(each.probability), f"{each.threshold:.1%}", "✓" * each.answered)
-        for each in shown
-    ]
-    return Drawing(
-        ", ".join(prediction.labels) or "no label",
-        "",
-        prediction.entropy,
-        _opinions(prediction.modalities, ("by itself",), said),
-        _notes(prediction, _set_note(prediction.prediction_set)),
-        Rows(("label", "probability", "", "threshold", "answered"), labels),
-    )
-
-
-@draw.register
-def _(prediction: NumberPrediction) -> Drawing:
-    """Show the value, what each modality says by itself, and each value with its range on one axis."""
-    said = {
-        name: (format_number(each.value, each.deviation), format_number(each.deviation))
-        for name, each in prediction.modalities.items()
-    }
-    interval = prediction.interval
-    ends = "" if interval is None else _range_text(interval.low, interval.high, prediction.deviation)
-    note = (
-        []
-        if interval is None
-        else [f"interval: {in_unit(ends, prediction.unit)}{_basis(interval.coverage, interval.pooled)}"]
-    )
-    return Drawing(
-        in_unit(format_number(prediction.value, prediction.deviation), prediction.unit),
-        f"± {format_number(prediction.deviation)}",
-        prediction.entropy,
-        _opinions(prediction.modalities, ("by itself", "deviation"), said),
-        _notes(prediction, note),
-        _axis(prediction),
-    )
-
-
-def _axis(prediction: NumberPrediction) -> Rows:
-    """Put the answer and the value of each modality on one axis: a point, and a range of one deviation on both sides.
-
-    The range of the answer is its interval, where there is one.
-    """
-    given: dict[str, NumberPrediction | NumberOpinion] = {"answer": prediction, **prediction.modalities}
-    ranges = {
-        name: (each.value - each.deviation, each.value, each.value + each.deviation) for name, each in given.items()
-    }
-    if (found := prediction.interval) is not None:
-        low, at, high = ranges["answer"]
-        ranges["answer"] = (low if found.low is None else found.low, at, high if found.high is None else found.high)
-    least, most = min(low for low, _, _ in ranges.values()), max(high for _, _, high in ranges.values())
-    span = (most - least) or 1.0
-    rows = [
-        (
-            name,
-            format_number(low, at - low),
-            Range(*((end - least) / span for end in (low, at, high))),
-            format_number(high, high - at),
-        )
-        for name, (low, at, high) in ranges.items()
-    ]
-    return Rows(("", "from", "", "to"), rows)
-
-
-def _opinions(opinions: Mapping[str, Opinion], titles: tuple[str, ...], said: Mapping[str, tuple[str, ...]]) -> Rows:
+def opinion_rows(opinions: Mapping[str, Part], titles: tuple[str, ...], said: Mapping[str, tuple[str, ...]]) -> Rows:
     """List the modalities with weight and influence. Args: titles and said, what each says by itself."""
     known = any(each.unfamiliarity is not None for each in opinions.values())
     rows: list[tuple[Cell, ...]] = [
@@ -180,27 +90,32 @@ def _opinions(opinions: Mapping[str, Opinion], titles: tuple[str, ...], said: Ma
     return Rows(("modality", "weight", "", *titles, "influence", *(["unfamiliar"] if known else [])), rows)
 
 
-def _notes(prediction: Prediction, more: Sequence[str]) -> list[str]:
-    return [*([f"missing: {', '.join(prediction.missing)}"] if prediction.missing else []), *more]
+def axis_rows(ranges: Mapping[str, tuple[float, float, float]]) -> Rows:
+    """Put ranges (low, value, high) on one axis."""
+    least, most = min(low for low, _, _ in ranges.values()), max(high for _, _, high in ranges.values())
+    span = (most - least) or 1.0
+    rows = [
+        (
+            name,
+            format_number(low, at - low),
+            Range(*((end - least) / span for end in (low, at, high))),
+            format_number(high, high - at),
+        )
+        for name, (low, at, high) in ranges.items()
+    ]
+    return Rows(("", "from", "", "to"), rows)
 
 
-def _set_note(found: PredictionSet | None) -> list[str]:
-    return [] if found is None else [f"prediction set: {', '.join(found.labels)}{_basis(found.coverage, found.pooled)}"]
+def format_number(value: float, deviation: float | None = None) -> str:
+    """Write a number to two significant digits of its deviation, or of its own where that is left out: "1,234" or "0.57"."""
+    size = abs(value if deviation is None else deviation)
+    decimals = 0 if not 0 < size < 10 else min(1 - math.floor(math.log10(size)), 12)
+    return f"{value:,.{decimals}f}"
 
 
-def _basis(coverage: float, pooled: bool) -> str:
-    """Say what a set or interval promises, and whether it rests on rows with other modalities too."""
-    return f" ({coverage:.0%}{', from rows with other modalities too' if pooled else ''})"
-
-
-def _range_text(low: float | None, high: float | None, deviation: float) -> str:
-    ends = ("?" if end is None else format_number(end, deviation) for end in (low, high))
-    return " to ".join(ends)
-
-
-def _listed(labels: Sequence[LabelProbability]) -> str:
-    shown = ", ".join(f"{each.label} {each.probability:.1%}" for each in labels[:SHOWN_LABELS])
-    return shown + (", ..." if len(labels) > SHOWN_LABELS else "")
+def in_unit(number: str, unit: str) -> str:
+    """Write the unit behind a number."""
+    return f"{number} {unit}".rstrip()
 
 
 def bar(share: float, width: int = BAR_WIDTH) -> str:

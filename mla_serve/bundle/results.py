@@ -1,22 +1,35 @@
 """Frozen results that the predictor returns, the service sends and the client reads. Standard library only.
 
-What an answer holds depends on the task. PREDICTIONS lists one class for each; mla_serve/bundle/drawing.py draws them.
+What an answer holds depends on the task. PREDICTIONS lists one class for each.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from mla_serve.bundle.drawing import (
+    Bar,
+    Cell,
+    Drawing,
+    Rows,
+    axis_rows,
+    format_number,
+    in_unit,
+    opinion_rows,
+    to_html,
+    to_rich,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 T = TypeVar("T")
+SHOWN_LABELS = 5  # in a drawing
 DEFAULT_TOP_K = 20  # labels that an answer lists by default
 
 
@@ -178,6 +191,10 @@ class Prediction(FromDict):
         """Write the answer in a few words."""
         raise NotImplementedError
 
+    def drawing(self) -> Drawing:
+        """Return what is shown of the answer."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         """Write the answer and the weights in one line."""
         weights = ", ".join(f"{name} {opinion.weight:.2f}" for name, opinion in self.modalities.items())
@@ -186,15 +203,11 @@ class Prediction(FromDict):
 
     def __rich__(self) -> RenderableType:
         """Draw answer, weights and probabilities, for `rich.print`."""
-        from mla_serve.bundle.drawing import draw, to_rich  # here, because most users of results never draw them
-
-        return to_rich(draw(self))
+        return to_rich(self.drawing())
 
     def _repr_html_(self) -> str:
         """Draw the same for a notebook."""
-        from mla_serve.bundle.drawing import draw, to_html
-
-        return to_html(draw(self))
+        return to_html(self.drawing())
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -226,6 +239,21 @@ class ClassPrediction(Prediction):
         """Write label and probability."""
         return f"{self.label!r} {self.probability:.1%}"
 
+    def drawing(self) -> Drawing:
+        """Show the label, what each modality says by itself, and the most probable classes."""
+        said = {name: (each.label, f"{each.probability:.1%}") for name, each in self.modalities.items()}
+        classes: list[tuple[Cell, ...]] = [
+            (each.label, f"{each.probability:.1%}", Bar(each.probability)) for each in self.probabilities[:SHOWN_LABELS]
+        ]
+        return Drawing(
+            self.label,
+            f"{self.probability:.1%}",
+            self.entropy,
+            opinion_rows(self.modalities, ("by itself", "probability"), said),
+            _notes(self.missing, self.prediction_set),
+            Rows(("class", "probability", ""), classes),
+        )
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class LabelsPrediction(Prediction):
@@ -255,6 +283,22 @@ class LabelsPrediction(Prediction):
         """Write the answered labels."""
         return f"{self.labels!r}"
 
+    def drawing(self) -> Drawing:
+        """Show the answered labels, what each modality says by itself, and how probable each label is beside its threshold."""
+        said = {name: (_listed(each.labels),) for name, each in self.modalities.items()}
+        labels: list[tuple[Cell, ...]] = [
+            (each.label, f"{each.probability:.1%}", Bar(each.probability), f"{each.threshold:.1%}", "✓" * each.answered)
+            for each in self.probabilities[: max(SHOWN_LABELS, len(self.labels))]
+        ]
+        return Drawing(
+            ", ".join(self.labels) or "no label",
+            "",
+            self.entropy,
+            opinion_rows(self.modalities, ("by itself",), said),
+            _notes(self.missing, self.prediction_set),
+            Rows(("label", "probability", "", "threshold", "answered"), labels),
+        )
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class NumberPrediction(Prediction):
@@ -279,6 +323,29 @@ class NumberPrediction(Prediction):
         """Write value and deviation."""
         return in_unit(f"{format_number(self.value, self.deviation)} ± {format_number(self.deviation)}", self.unit)
 
+    def drawing(self) -> Drawing:
+        """Show the value, what each modality says by itself, and all these values on one axis.
+
+        Each has a range of one deviation to both sides, but the answer has its interval where there is one.
+        """
+        said = {
+            name: (format_number(each.value, each.deviation), format_number(each.deviation))
+            for name, each in self.modalities.items()
+        }
+        given: dict[str, NumberPrediction | NumberOpinion] = {"answer": self, **self.modalities}
+        ranges = {name: (n.value - n.deviation, n.value, n.value + n.deviation) for name, n in given.items()}
+        if (found := self.interval) is not None:
+            low, at, high = ranges["answer"]
+            ranges["answer"] = (low if found.low is None else found.low, at, high if found.high is None else found.high)
+        return Drawing(
+            in_unit(format_number(self.value, self.deviation), self.unit),
+            f"± {format_number(self.deviation)}",
+            self.entropy,
+            opinion_rows(self.modalities, ("by itself", "deviation"), said),
+            _notes(self.missing, found, self.unit, self.deviation),
+            axis_rows(ranges),
+        )
+
 
 PREDICTIONS: dict[str, type[Prediction]] = {
     "classes": ClassPrediction,
@@ -288,24 +355,31 @@ PREDICTIONS: dict[str, type[Prediction]] = {
 """The class of an answer, by the name of the task."""
 
 
+def _notes(
+    missing: Sequence[str], found: PredictionSet | Interval | None, unit: str = "", deviation: float = 1.0
+) -> list[str]:
+    """Write which modalities are missing, and the set or interval, with what it promises and rests on."""
+    notes = [f"missing: {', '.join(missing)}"] if missing else []
+    if found is None:
+        return notes
+    basis = f"({found.coverage:.0%}{', from rows with other modalities too' if found.pooled else ''})"
+    if isinstance(found, PredictionSet):
+        return [*notes, f"prediction set: {', '.join(found.labels)} {basis}"]
+    ends = ["?" if end is None else format_number(end, deviation) for end in (found.low, found.high)]
+    return [*notes, f"interval: {in_unit(' to '.join(ends), unit)} {basis}"]
+
+
+def _listed(labels: Sequence[LabelProbability]) -> str:
+    shown = ", ".join(f"{each.label} {each.probability:.1%}" for each in labels[:SHOWN_LABELS])
+    return shown + (", ..." if len(labels) > SHOWN_LABELS else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Embedding(FromDict):
     """The reply of /embed: the encoder's features of each modality."""
 
     features: dict[str, list[float]]
     model: ModelId
-
-
-def format_number(value: float, deviation: float | None = None) -> str:
-    """Write a number to two significant digits of its deviation, or of its own where that is left out: "1,234" or "0.57"."""
-    size = abs(value if deviation is None else deviation)
-    decimals = 0 if not 0 < size < 10 else min(1 - math.floor(math.log10(size)), 12)
-    return f"{value:,.{decimals}f}"
-
-
-def in_unit(number: str, unit: str) -> str:
-    """Write the unit behind a number."""
-    return f"{number} {unit}".rstrip()
 
 
 def _build(cls: Callable[..., T], content: Mapping[str, Any]) -> T:

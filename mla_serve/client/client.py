@@ -95,7 +95,7 @@ class Client:
         coverage: float | None = None,
         **sample: Value | None,
     ) -> Prediction:
-        """Classify one sample from whichever of its modalities are given; None, NaN and blank text mean missing.
+        """Answer one sample from whichever of its modalities are given; None, NaN and blank text mean missing.
 
         An image is a path, bytes, an open file, a PIL image or an array, (H, W), (H, W, 3) or (3, H, W); a sound a path,
         bytes, an open file or (array, rate), with (T,), (T, channels) or (channels, T); a text a str; a vector a list,
@@ -132,7 +132,7 @@ class Client:
         on_error: OnError = "raise",
         **options: Any,
     ) -> Any:
-        """Classify many samples, `concurrency` at a time, and return the answers in their order.
+        """Answer many samples, `concurrency` at a time, and return the answers in their order.
 
         Args: samples, dicts of {modality: value}, such as frame.to_dict("records"); progress, whether to show a bar on
         standard error, by default when that is a terminal; on_error, "raise" the first error or "return" each error in the
@@ -219,7 +219,7 @@ class AsyncClient:
         coverage: float | None = None,
         **sample: Value | None,
     ) -> Prediction:
-        """Classify one sample, as Client.predict does."""
+        """Answer one sample, as Client.predict does."""
         return await self._run(self._exchange.predict(sample, top_k=top_k, fusion=fusion, coverage=coverage))
 
     @overload
@@ -251,7 +251,7 @@ class AsyncClient:
         on_error: OnError = "raise",
         **options: Any,
     ) -> Any:
-        """Classify many samples, as Client.predict_many does."""
+        """Answer many samples, as Client.predict_many does."""
         with progress_bar(samples, progress) as advance:
             queue = Queue(samples, on_error, advance)
             await asyncio.gather(*(self._work(queue, options) for _ in range(_positive(concurrency))))

@@ -80,7 +80,7 @@ class Exchange:
         self._model: Model | None = None
 
     def predict(self, sample: Mapping[str, Value | None], **options: float | str | None) -> Steps[Prediction]:
-        """Classify one sample. Options that are None are not sent."""
+        """Answer one sample. Options that are None are not sent."""
         fields = [
             (name, (None, f"{value}".encode(errors="replace"))) for name, value in options.items() if value is not None
         ]

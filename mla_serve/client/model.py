@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mla_serve.bundle.results import FromDict, in_unit
+from mla_serve.bundle.drawing import in_unit
+from mla_serve.bundle.results import FromDict
 
 
 @dataclasses.dataclass(frozen=True)

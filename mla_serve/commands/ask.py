@@ -1,4 +1,4 @@
-"""`mla-serve ask`: classify one sample through a running service."""
+"""`mla-serve ask`: answer one sample through a running service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_VARIABLE = "MLA_API_KEY"
 
 @dataclasses.dataclass(frozen=True)
 class AskConfig(SampleFlags):
-    """Classify one sample through a running service. The API key is read from the variable MLA_API_KEY."""
+    """Answer one sample through a running service. The API key is read from the variable MLA_API_KEY."""
 
     url: str = DEFAULT_URL
     """Address of the service."""

@@ -1,4 +1,4 @@
-"""`mla-serve predict`: classify one sample, or every row of a table, with a bundle and without a server."""
+"""`mla-serve predict`: answer one sample, or every row of a table, with a bundle and without a server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE_SAMPLE_FLAGS = ("image", "audio", "text", "columns", "input", "top_k", "json
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig(SampleFlags):
-    """Classify one sample from the modalities that are given, or with --table every row of a table."""
+    """Answer one sample from the modalities that are given, or with --table every row of a table."""
 
     model: Path = Path("models/digits")
     """Folder of the bundle."""
@@ -45,11 +45,11 @@ class PredictConfig(SampleFlags):
     """Columns of the table to carry over to the answers, or all. A column that the answers have too, such as label, is
     then called own_label."""
     probabilities: bool = False
-    """Give the probability of each class in a column of its own, probabilities.CLASS."""
+    """Give the probability of each class or label in a column of its own, probabilities.CLASS."""
     workers: int | None = None
-    """Number of processes that classify a table. Default: one per core."""
+    """Number of processes that answer a table. Default: one per core."""
     ray: Annotated[str | None, OPTIONAL_ADDRESS] = None
-    """Classify the table with Ray Data: on a Ray that is started for it, on the Ray of this machine (auto), or on that at
+    """Answer the table with Ray Data: on a Ray that is started for it, on the Ray of this machine (auto), or on that at
     HOST:PORT. All machines need the bundle, the table and its files at the same path."""
 
     @property
@@ -59,7 +59,7 @@ class PredictConfig(SampleFlags):
 
 
 def run(config: PredictConfig) -> None:
-    """Classify and print."""
+    """Answer and print."""
     if config.table is not None:
         _score_table(config, config.table)
         return
@@ -79,7 +79,7 @@ def run(config: PredictConfig) -> None:
 
 
 def _score_table(config: PredictConfig, table: Path) -> None:
-    """Classify every row of a table, and print how many there were."""
+    """Answer every row of a table, and print how many there were."""
     for name in ONE_SAMPLE_FLAGS:
         if getattr(config, name) not in (None, (), False):
             raise ConfigError(f"--{name.replace('_', '-')}: is for one sample; leave it out with --table")

@@ -34,9 +34,10 @@ class SampleFlags:
     fusion: str | None = None
     """Fusion rule. Default: calibrated."""
     top_k: int | None = None
-    """List so many classes, the most probable first. Default: 20."""
+    """List so many classes or labels, the most probable first. Default: 20. Not for a number."""
     coverage: float | None = None
-    """Also give a set of labels that holds the true one so often, such as 0.9."""
+    """Also give a set of labels, or for a number an interval, that holds the truth so often, such as 0.9. This is true on
+    average, for rows like those of validation, whose modalities are missing at random."""
     json: bool = False
     """Print the reply of the service as JSON."""
 

@@ -250,7 +250,7 @@ class Predictor:
         coverage: float | None,
         verbose: bool | None,
     ) -> Iterator[Answered]:
-        """Classify samples in batches. Raises: InputError for the first that cannot be used, unless they are rows of a table."""
+        """Answer samples in batches. Raises: InputError for the first that cannot be used, unless they are rows of a table."""
         count = 0
         for batch in self._decoded(given, folder, verbose):
             if given.form not in ("pandas", "arrow"):

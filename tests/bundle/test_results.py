@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mla_serve.bundle.drawing import bar
+from mla_serve.bundle.drawing import bar, format_number
 from mla_serve.bundle.results import (
     ClassOpinion,
     ClassPrediction,
@@ -20,7 +20,6 @@ from mla_serve.bundle.results import (
     NumberOpinion,
     NumberPrediction,
     PredictionSet,
-    format_number,
 )
 from mla_serve.evaluation.draw import measured
 from mla_serve.tasks import Classes

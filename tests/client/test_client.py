@@ -26,7 +26,6 @@ import soundfile
 import uvicorn
 from PIL import Image
 
-from mla_serve.bundle.drawing import draw
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import ClassPrediction, Prediction
 from mla_serve.client import (
@@ -231,7 +230,7 @@ def test_the_answers_of_every_task_are_those_of_the_predictor(
         assert answer.model.sha256 == task_predictor.bundle.manifest.sha256
     alone = Prediction.from_dict(written)
     assert dataclasses.replace(alone, model=None) == task_predictor.predict([{"text": "abc"}])[0]  # type: ignore[type-var]
-    assert drawn.startswith(draw(alone).answer)
+    assert drawn.startswith(alone.drawing().answer)
 
 
 async def ask_with_asyncio(url: str, sample: dict[str, Any]) -> Prediction:

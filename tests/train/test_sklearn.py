@@ -1,4 +1,4 @@
-"""The classifier for scikit-learn: what its own checks ask, cross-validation, pipelines."""
+"""The estimators for scikit-learn: what its own checks ask, cross-validation, pipelines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from mla_serve.inputs import Array
-from mla_serve.sklearn import MultimodalClassifier, _names_of
+from mla_serve.sklearn import MultimodalClassifier, MultimodalRegressor, _names_of
 
 SETTINGS = {"width": 16, "threads": 1}
 
@@ -56,6 +56,45 @@ def test_a_row_without_any_value_has_no_answer(fitted: MultimodalClassifier) -> 
     assert np.isnan(array.predict_proba(frame.to_numpy(float))).any(axis=1).tolist() == [False, True]
     with pytest.raises(ValueError, match="row 1 has no value that can be read"):
         fitted.predict(frame)
+
+
+def tagged(rows: int = 80) -> tuple[pd.DataFrame, Array]:
+    """Rows with two numbers, and the two labels that say which of them are high; some rows have none."""
+    generator = np.random.default_rng(0)
+    truth = generator.random((rows, 2)) < 0.5
+    numbers = 3.0 * truth + generator.normal(0, 0.3, truth.shape)
+    return pd.DataFrame(numbers, columns=["length", "width"]), truth.astype(int)
+
+
+def test_rows_with_any_number_of_labels_are_learned_from_an_indicator_matrix_or_from_lists() -> None:
+    X, y = tagged()
+    never = np.column_stack([y, np.zeros(len(y), int)])
+    by_matrix = MultimodalClassifier(epochs=8, settings=SETTINGS).fit(X, never)
+    assert by_matrix.classes_.tolist() == [0, 1, 2]
+    assert (by_matrix.predict(X)[:, 2] == 0).all()
+    assert by_matrix.predict_proba(X).shape == (len(X), 3)
+    assert by_matrix.score(X, never) > 0.8
+    names = [[name for name, there in zip(("wide", "long"), row, strict=True) if there] for row in y[:, ::-1]]
+    by_lists = MultimodalClassifier(epochs=8, settings=SETTINGS).fit(X, names)
+    assert by_lists.classes_.tolist() == ["long", "wide"]
+    np.testing.assert_array_equal(by_lists.predict(X), by_matrix.predict(X)[:, :2])
+    assert by_lists.score(X, names) == by_matrix.score(X, never)
+    with pytest.raises(ValueError, match="y has the label 'tall'; expected some of long, wide"):
+        by_lists.score(X, [["tall"]] * len(X))
+
+
+def test_a_number_is_estimated() -> None:
+    X, _ = tagged()
+    y = 100 + 20 * X["length"] - 10 * X["width"]
+    model = MultimodalRegressor(epochs=30, settings=SETTINGS).fit(X, y)
+    assert model.score(X, y) > 0.8
+    np.testing.assert_allclose(model.predict(X), model.model_.predict(X)["value"])
+    assert (model.model_.predict(X)["deviation"] > 0).all()
+    with pytest.raises(ValueError, match="row 1 has no value that can be read"):
+        model.predict(pd.DataFrame({"length": [1.0, None], "width": [1.0, None]}))
+    for wrong in ([1.0, np.inf] * 40, ["a"] * 80):
+        with pytest.raises(ValueError, match=r"infinity|numeric|convert"):
+            MultimodalRegressor(settings=SETTINGS).fit(X, wrong)
 
 
 def test_parameters_are_those_of_the_constructor(fitted: MultimodalClassifier) -> None:
@@ -130,10 +169,12 @@ def test_cross_validation_of_a_pipeline() -> None:
 # A check of scikit-learn -> why it is left out. All others hold.
 LEFT_OUT = {"check_array_api_input": "for estimators that take arrays of other libraries, where SCIPY_ARRAY_API is set"}
 CHECKS = [
-    pytest.param(estimator, check, id=f"{name}-{number}")
-    for number, (estimator, check) in enumerate(
-        estimator_checks_generator(MultimodalClassifier(epochs=8, settings=SETTINGS))
+    pytest.param(estimator, check, id=f"{type(estimator).__name__}-{name}-{number}")
+    for estimated in (
+        MultimodalClassifier(epochs=8, settings=SETTINGS),
+        MultimodalRegressor(epochs=30, settings=SETTINGS),
     )
+    for number, (estimator, check) in enumerate(estimator_checks_generator(estimated))
     if (name := getattr(check, "func", check).__name__) not in LEFT_OUT
 ]
 
