@@ -23,6 +23,7 @@ LABELS = ("drama", "crime", "<b>news</b>", "Donaudampfschifffahrtsgesellschaft",
 TASKS: dict[str, Task] = {
     "labels": Labels(LABELS, tuple(0.4 + 0.005 * at for at in range(len(LABELS)))),
     "number": Number("price", "USD", log=True, mean=12.5, deviation=0.8, decimals=0, low=22_000, high=5_858_000),
+    "sum": Number("sum", mean=13.0, deviation=0.4, decimals=0, low=0, high=27),
 }
 
 
@@ -183,6 +184,20 @@ def test_a_number_stands_in_its_unit_on_an_axis_with_its_interval(opened: Callab
         assert place == pytest.approx(grey[0] + scale * math.log(end / 22_000), abs=1)
     assert "22,000 to 5,858,000" in page.locator(".estimates .hint").inner_text()
     assert "estimates price in USD" in page.locator("#lede").inner_text()
+
+
+def test_a_value_has_the_digits_that_its_deviation_allows(opened: Callable[..., Any]) -> None:
+    page = opened("sum")
+    answer = fill(page)
+    assert 0.05 < answer["deviation"] < 9
+    (value,) = numbers_in(page.locator(".label").inner_text())
+    assert value == round(answer["value"], 1)
+    assert numbers_in(page.locator(".headline .probability").inner_text()) == [
+        round(answer["interval"][end], 1) for end in ("low", "high")
+    ]
+    for name, own in answer["modalities"].items():
+        (said, _) = numbers_in(page.locator(f"[data-opinion={name}] .says").inner_text())
+        assert said == round(own["value"], 1)
 
 
 def test_influence_is_in_the_unit_of_the_number(opened: Callable[..., Any]) -> None:
