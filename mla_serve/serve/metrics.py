@@ -14,7 +14,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -190,11 +190,7 @@ class MetricsBuffer:
             meters().samples.labels(pattern(present, len(present) + missing)).inc(count)
         self._write(meters().answer_entropy, [((), task.uncertainty(each.entropy)) for each, task in answers])
         self._write_opinions([(*item, task) for each, task in answers for item in each.modalities.items()])
-        for name, count in collections.Counter(
-            name if name in named_answers(task) or name == NO_LABEL else OTHER_LABEL
-            for each, task in answers
-            for name in ANSWERED[type(each)](each)
-        ).items():
+        for name, count in collections.Counter(_counted_names(answers)).items():
             meters().answers.labels(name).inc(count)
         values = [
             ((task.column,), float(task.encode([each.value])[0]))
@@ -246,7 +242,14 @@ async def flush_forever(waiting: Callable[[], int]) -> None:
             log.error("the metrics of the last second are lost: %s", type(error).__name__)
 
 
-@functools.lru_cache(maxsize=8)
+def _counted_names(answers: Sequence[tuple[Prediction, Task]]) -> Iterator[str]:
+    """Yield the names that each answer counts under."""
+    named = {key: named_answers(task) for key, task in {id(task): task for _, task in answers}.items()}
+    for prediction, task in answers:
+        for name in ANSWERED[type(prediction)](prediction):
+            yield name if name in named[id(task)] or name == NO_LABEL else OTHER_LABEL
+
+
 def named_answers(task: Task) -> frozenset[str]:
     """Return the classes or labels of a model that are counted by name."""
     return frozenset(task.names[:MOST_ANSWERS])

@@ -23,6 +23,7 @@ LABELS = ("drama", "crime", "<b>news</b>", "Donaudampfschifffahrtsgesellschaft",
 TASKS: dict[str, Task] = {
     "labels": Labels(LABELS, tuple(0.4 + 0.005 * at for at in range(len(LABELS)))),
     "number": Number("price", "USD", log=True, mean=12.5, deviation=0.8, decimals=0, low=22_000, high=5_858_000),
+    "sum": Number("sum", mean=13.0, deviation=0.4, decimals=0),  # its range is not known
 }
 
 
@@ -114,7 +115,7 @@ def test_answered_labels_stand_out_and_thresholds_are_marked(opened: Callable[..
     page = opened("labels")
     answer = fill(page)
     assert answer["labels"]
-    assert page.locator(".tags .answered").all_inner_texts() == answer["labels"]
+    assert page.locator(".tags .answered").all_inner_texts() == answer["labels"][:30]
     perhaps = [each for each in answer["prediction_set"]["labels"] if each not in answer["labels"]]
     assert page.locator(".tags .perhaps").count() == min(len(perhaps), 10)
     rows = page.locator(".bars li")
@@ -138,6 +139,22 @@ def test_each_input_says_its_own_labels(opened: Callable[..., Any]) -> None:
         expected = [each["label"] for each in own["labels"]][:10] or ["no label"]
         assert page.locator(f"[data-opinion={name}] .says strong").all_inner_texts() == expected
         assert said.startswith("says ")
+
+
+def test_of_many_labels_the_first_are_shown_and_the_others_counted(opened: Callable[..., Any]) -> None:
+    page = opened("labels")
+
+    def predict(route: Any) -> None:
+        content = route.fetch().json()
+        inside = content["prediction_set"] | {"labels": [f"l{at}" for at in range(1200)]}
+        route.fulfill(json=content | {"labels": [f"l{at}" for at in range(1100)], "prediction_set": inside})
+
+    page.route("**/predict", predict)
+    fill(page)
+    assert (page.locator(".tags .answered").count(), page.locator(".tags .perhaps").count()) == (30, 10)
+    assert page.locator(".tags .few").all_inner_texts() == ["and 1,070 more", "and 90 more"]
+    assert "1,100 of 34 labels, perhaps 100 more" in page.locator(".verdict").inner_text()
+    assert page.locator(".set .promised").inner_text().endswith("l9 and 1,190 more")
 
 
 def test_no_label_may_be_answered(opened: Callable[..., Any]) -> None:
@@ -183,6 +200,22 @@ def test_a_number_stands_in_its_unit_on_an_axis_with_its_interval(opened: Callab
         assert place == pytest.approx(grey[0] + scale * math.log(end / 22_000), abs=1)
     assert "22,000 to 5,858,000" in page.locator(".estimates .hint").inner_text()
     assert "estimates price in USD" in page.locator("#lede").inner_text()
+
+
+def test_a_value_has_the_digits_that_its_deviation_allows(opened: Callable[..., Any]) -> None:
+    page = opened("sum")
+    answer = fill(page)
+    assert 0.05 < answer["deviation"] < 9
+    assert page.locator(".known").count() == 0
+    assert page.locator(".estimates .hint").inner_text() == ""
+    (value,) = numbers_in(page.locator(".label").inner_text())
+    assert value == round(answer["value"], 1)
+    assert numbers_in(page.locator(".headline .probability").inner_text()) == [
+        round(answer["interval"][end], 1) for end in ("low", "high")
+    ]
+    for name, own in answer["modalities"].items():
+        (said, _) = numbers_in(page.locator(f"[data-opinion={name}] .says").inner_text())
+        assert said == round(own["value"], 1)
 
 
 def test_influence_is_in_the_unit_of_the_number(opened: Callable[..., Any]) -> None:

@@ -7,9 +7,10 @@ import collections
 import dataclasses
 import itertools
 import json
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ SAMPLES = 6
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A request, and what the offline predictor of each model says to it: {manifest hash: probabilities}."""
+    """A request, and what the offline predictor of each model says to it: {manifest hash: numbers}, see `numbers_of`."""
 
     subset: str
     request: bytes
@@ -73,7 +74,7 @@ def questions(*models: Path) -> list[Question]:
         for size in range(1, len(inputs) + 1):
             for names in itertools.combinations(inputs, size):
                 part = {name: sample[name] for name in names}
-                answers = {p.bundle.manifest.sha256: p.predict([part])[0].by_label() for p in predictors}
+                answers = {p.bundle.manifest.sha256: numbers_of(p.predict([part])[0].to_dict()) for p in predictors}
                 found.append(Question("+".join(names), form_request(part), answers))
     return found
 
@@ -98,7 +99,7 @@ def _note(answer: dict[str, Any], question: Question, tally: Tally) -> None:
     expected = question.answers.get(sha256, {})
     tally.subsets[question.subset] += 1
     tally.models[sha256] += 1
-    if not _equal({each["label"]: each["probability"] for each in answer["probabilities"]}, expected):
+    if not _equal(numbers_of(answer), expected):
         tally.wrong += 1
         tally.first_wrong = tally.first_wrong or f"{question.subset} by {sha256}: {answer}, expected {expected}"
 
@@ -132,5 +133,14 @@ async def load(port: int, asked: Sequence[Question], seconds: float, clients: in
     return tally
 
 
+def numbers_of(answer: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of an answer: the probability of each class or label, or the value and its deviation."""
+    if "probabilities" in answer:
+        return {each["label"]: each["probability"] for each in answer["probabilities"]}
+    return {name: answer[name] for name in ("value", "deviation")}
+
+
 def _equal(given: dict[str, float], expected: dict[str, float]) -> bool:
-    return given.keys() == expected.keys() and all(abs(given[name] - expected[name]) <= TOLERANCE for name in given)
+    return given.keys() == expected.keys() and all(
+        math.isclose(given[name], expected[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE) for name in given
+    )

@@ -9,6 +9,7 @@ body_limits   how large a body may be, and how much memory all bodies together m
 deadline      how long a request may take
 guard         API keys, CORS origins, security headers
 read_sample   the sample and the options of one request, from a form or from JSON
-openapi       GET /model, curl examples, the OpenAPI schemas
+openapi       GET /model, curl examples, the OpenAPI schemas of requests
+replies       what the replies of each task are: their schemas, what GET /model says of the task
 pages         the playground, its samples, /docs, the explanation of each problem
 """

@@ -4,6 +4,7 @@ import { barList } from "./bars.js";
 import { breakable, el, percent } from "./dom.js";
 import { certainty, listed, nats } from "./words.js";
 
+const ANSWERED_SHOWN = 30;
 const PERHAPS_SHOWN = 10; // labels that the prediction set adds to those answered
 
 /** Make the view of answers that are any number of labels. */
@@ -19,14 +20,12 @@ export function labelsView({ labels }) {
   function show(answer) {
     const answered = new Set(answer.labels);
     const perhaps = (answer.prediction_set?.labels ?? []).filter(each => !answered.has(each));
-    const more = perhaps.length - PERHAPS_SHOWN;
     tags.replaceChildren(
-      ...(answer.labels.length ? answer.labels.map(each => tag(each, "answered")) : [el("li", { class: "none" }, "No label")]),
-      ...perhaps.slice(0, PERHAPS_SHOWN).map(each => tag(each, "perhaps")),
-      ...(more > 0 ? [el("li", { class: "none few" }, `and ${more.toLocaleString("en")} more`)] : []),
+      ...(answer.labels.length ? chips(answer.labels, "answered", ANSWERED_SHOWN) : [el("li", { class: "none" }, "No label")]),
+      ...chips(perhaps, "perhaps", PERHAPS_SHOWN),
     );
     const share = answer.entropy / (labels.length * Math.LN2);
-    const count = `${answer.labels.length} of ${labels.length.toLocaleString("en")} labels`;
+    const count = `${answer.labels.length.toLocaleString("en")} of ${labels.length.toLocaleString("en")} labels`;
     verdict.replaceChildren(
       perhaps.length ? `${count}, perhaps ${perhaps.length.toLocaleString("en")} more. ` : `${count}. `,
       el("span", { class: "whole" }, `${certainty(share)} · entropy ${answer.entropy.toFixed(2)}`),
@@ -49,7 +48,14 @@ export function labelsView({ labels }) {
   };
 }
 
-function tag(label, how) {
-  const said = how === "perhaps" && el("span", { class: "unseen" }, "perhaps ");
-  return el("li", { class: how, dir: "auto", title: how === "perhaps" ? "In the prediction set, below its threshold" : "At or above its threshold" }, said, ...breakable(label));
+/** Make a chip for each of the first labels, and count the others. */
+function chips(labels, how, most) {
+  const more = labels.length - most;
+  return [...labels.slice(0, most).map(label => chip(label, how)), ...(more > 0 ? [el("li", { class: "none few" }, `and ${more.toLocaleString("en")} more`)] : [])];
+}
+
+function chip(label, how) {
+  const perhaps = how === "perhaps";
+  const meaning = perhaps ? "In the prediction set, below its threshold" : "At or above its threshold";
+  return el("li", { class: how, dir: "auto", title: meaning }, perhaps && el("span", { class: "unseen" }, "perhaps "), ...breakable(label));
 }

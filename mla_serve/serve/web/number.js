@@ -57,7 +57,7 @@ export function numberView({ number }) {
 function writer({ decimals }, deviation) {
   const digits = deviation > 0 ? 1 - Math.floor(Math.log10(deviation)) : decimals;
   const kept = Math.min(digits, decimals + 1);
-  const step = 10 ** -Math.min(kept, 0);
+  const step = 10 ** -kept;
   const format = new Intl.NumberFormat("en", { minimumFractionDigits: Math.max(0, kept), maximumFractionDigits: Math.max(0, kept) });
   return value => format.format(Math.round(value / step) * step).replace("-", "−");
 }

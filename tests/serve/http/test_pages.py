@@ -16,6 +16,7 @@ from mla_serve.serve.http.pages import WEB, all_pages
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
+from mla_serve.tasks import TASKS
 
 
 @pytest.fixture
@@ -40,6 +41,15 @@ def test_the_page_holds_no_inline_code_and_no_address_elsewhere() -> None:
         content = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in content, path
         assert not re.search(r"<style|<script[^>]*>\s*[^<\s]|style=|onclick=", content), path
+
+
+@pytest.mark.parametrize(
+    ("file", "registry"), [("results", "VIEWS"), ("app", "PURPOSES"), ("snippets", "PRINTED"), ("snippets", "PROMISED")]
+)
+def test_the_page_knows_every_task(file: str, registry: str) -> None:
+    content = (WEB / f"{file}.js").read_text(encoding="utf-8")
+    body = content.partition(f"const {registry} = {{")[2].partition("};")[0]
+    assert re.findall(r"(?:^|[{,])\s*(\w+):", body) == list(TASKS)
 
 
 def test_samples_are_the_bundles_golden_ones(client: TestClient, tiny_bundle: Path) -> None:
