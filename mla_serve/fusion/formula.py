@@ -13,6 +13,12 @@ is left out of the sums. It is not replaced by zeros. No sample influences anoth
 For classes, answers may assume other class frequencies than training had: p = softmax(r (x + a)), a = prior_shift and
 r = shift_scale.
 
+Tried and left out: a contaminated product for classes, log prior + s sum_m log((1 - c_m) p_m / prior + c_m), where c_m, the
+probability that an input says nothing, grows with the excess. On models/digits, over four draws of the validation rows, mean
+over the sets of modalities: NLL .185 instead of .194 on clean rows, .281 instead of .313 with one modality corrupted in a way
+that the fit has seen, but .40 instead of .36 in ways that it has not (.44 with the discount beside it). An opinion that is
+wrong with little excess then counts more. And it has no counterpart for numbers.
+
 Symbols: B batch, M modalities, O outputs of a head, G variables with P natural parameters, A numbers of an answer.
 
 Why the prior is subtracted: an opinion is prior plus evidence. Averaging over modalities keeps the prior whole, but shrinks

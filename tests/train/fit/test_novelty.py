@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mla_serve.fusion.formula import Array
-from mla_serve.fusion.novelty import Reference, References
+from mla_serve.fusion.novelty import NGramReference, Reference, References
 from mla_serve.tasks import Labels, Number, Task
-from mla_serve.train.fit.novelty import auroc, fit_reference
+from mla_serve.train.fit.novelty import Tokens, auroc, fit_reference
 
 
 def features(rows: int, seed: int, shift: float = 0.0, width: int = 12) -> tuple[Array, Array]:
@@ -108,6 +108,37 @@ def test_one_of_a_hundred_ordinary_rows_is_more_unfamiliar_than_99_percent(rows:
         fitted, _ = fit_reference(train, indicators[:300], val, val * strange)
         alarms.append(np.mean(fitted.percentile(fitted.score(fresh)) > 0.99))
     assert np.mean(alarms) == pytest.approx(0.01, abs=3 * np.std(alarms) / np.sqrt(len(alarms)) + 0.001)
+
+
+def texts(rows: int, seed: int, *, shuffled: bool = False) -> Array:
+    """Count up from a random token, in order or in disorder; 0 is the end."""
+    generator = np.random.default_rng(seed)
+    tokens = 1 + (generator.integers(0, 20, (rows, 1)) + np.arange(8)) % 20
+    tokens = generator.permuted(tokens, axis=1) if shuffled else tokens
+    return np.where(np.arange(8) < generator.integers(3, 9, (rows, 1)), tokens, 0)
+
+
+def test_a_text_is_judged_by_its_tokens_where_its_features_do_not_show_it() -> None:
+    train, indicators = features(300, 0)
+    val, copies = features(200, 1)[0], features(200, 2)[0]
+    tokens = Tokens(texts(300, 0), texts(200, 1), texts(200, 2, shuffled=True), 0)
+    fitted, note = fit_reference(train, indicators, val, copies, texts=tokens)
+    assert isinstance(fitted, NGramReference)
+    assert "ngrams 0.9" in note or "ngrams 1.0" in note
+    assert auroc(fitted.score(texts(200, 3)), fitted.score(texts(200, 4, shuffled=True))) > 0.9
+    again = References.from_bytes(References({"words": fitted}).to_bytes()).by_modality["words"]
+    np.testing.assert_array_equal(again.score(texts(50, 5)), fitted.score(texts(50, 5)))
+    assert fit_reference(train, indicators, val, val * 3, texts=tokens)[0].method != "ngrams"
+
+
+def test_the_most_frequent_ngrams_are_kept_within_the_budget() -> None:
+    train, indicators = features(300, 0)
+    tokens = Tokens(texts(300, 0), texts(200, 1), texts(200, 2, shuffled=True), 0)
+    fitted, _ = fit_reference(train, indicators, train, train, budget=60, texts=tokens)
+    assert isinstance(fitted, NGramReference)
+    assert len(fitted.hashes) == 30
+    assert (np.diff(fitted.hashes.astype(np.int64)) > 0).all()
+    assert np.isfinite(fitted.score(texts(50, 3, shuffled=True))).all()
 
 
 def test_auroc_against_its_definition() -> None:
