@@ -157,9 +157,10 @@ def test_what_the_subspace_protects_does_not_depend_on_the_scale_of_the_features
     torch.testing.assert_close(scaled.turn("a"), projector.turn("a"), rtol=0, atol=1e-9)
 
 
-def test_features_that_are_all_zero_protect_nothing() -> None:
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_features_that_are_zero_or_not_finite_protect_nothing(value: float) -> None:
     projector = SubspaceProjector(WIDTH)
-    projector.observe("b", torch.zeros(3, WIDTH))
+    projector.observe("b", torch.full((3, WIDTH), value))
     projector.observe("a", torch.ones(3, WIDTH))
     torch.testing.assert_close(projector.turn("a"), torch.eye(WIDTH, dtype=torch.float64))
 

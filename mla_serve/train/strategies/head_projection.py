@@ -138,7 +138,7 @@ class SubspaceProjector:
     def _project(self, moment: Tensor) -> Tensor:
         """Return I - U U^T for the leading eigenvectors U of a second moment (D, D)."""
         identity = torch.eye(self._width, dtype=torch.float64)
-        if moment.trace() < 1e-9:  # no other modality has been seen, or its features are 0
+        if not moment.trace() >= 1e-9:  # no other modality has been seen, or its features are 0 or not finite
             return identity
         ascending, vectors = torch.linalg.eigh(moment)
         held = ascending.flip(0).cumsum(0)
