@@ -127,6 +127,10 @@ check-gpu: .venv/.stamp-train ## compare MODEL's outputs on CUDA with those on t
 bench-strategies: .venv/.stamp-train ## compare training strategies: make bench-strategies ARGS="--data tri-digits=DIR mfeat=DIR --core"
 	@exec $(BIN)/python -m benchmarks.accuracy.strategies $(ARGS)
 
+.PHONY: bench-hgm
+bench-hgm: .venv/.stamp-train ## compare the projectors of the shared head: make bench-hgm ARGS="--data mfeat=DIR"
+	@exec $(BIN)/python -m benchmarks.accuracy.hgm $(ARGS)
+
 .PHONY: bench-train
 bench-train: .venv/.stamp-train ## time training steps: make bench-train ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.training.speed $(ARGS)

@@ -51,7 +51,7 @@ def test_weights_normalisation_and_inputs_are_taken_over_and_nothing_else(old: T
     for key, value in started.state_dict().items():
         expected = weights[key] if key.startswith("encoders.") else fresh.state_dict()[key]
         assert torch.equal(value, expected), key
-    assert started.classes == 2
+    assert started.task.outputs == 2
     assert any(not torch.equal(value, fresh.state_dict()[key]) for key, value in started.state_dict().items())
 
 
