@@ -183,6 +183,10 @@ bench-profile: .venv/.stamp-bench ## say where the processor time of a request g
 bench-bulk: .venv/.stamp-dev ## score 200,000 rows beside the predictor alone, kill, resume, Ray: make bench-bulk ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.bulk.bulk $(ARGS)
 
+.PHONY: bench-fit
+bench-fit: .venv/.stamp-train ## time and memory of fitting the fusion and the prediction sets after training
+	@exec $(BIN)/python -m benchmarks.training.fit $(ARGS)
+
 .PHONY: bench-scaling
 bench-scaling: .venv/.stamp-train ## measure how time and memory of a training step grow with the modalities; ARGS="--again" anew
 	@exec $(BIN)/python -m benchmarks.training.scaling $(ARGS)

@@ -48,7 +48,9 @@ class TrainConfig:
     """Share of the rows for test, if the table names no splits. Default: 0.15; 0 with --folds."""
     folds: int = 0
     """Number of trainings for cross-validation before the final one: each is measured on rows that it has not seen, all
-    together on every row. For few rows; 5 is usual. Default: none."""
+    together on every row, and the final model's fusion and prediction sets are fitted to these answers. For few rows; 5 is
+    usual. Default: none; 5 where fewer than 300 rows are for validation and only heads, columns and vectors are trained beside
+    frozen encoders."""
     skip_bad: bool = False
     """Train without the rows that have faults, and without classes of one row. How many, and where they are, is printed,
     and all faults are listed in RUNS/NAME.faults.csv. Default: any fault is an error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -87,21 +87,33 @@ def fit_after_training(
     used = unseen or on_validation(clean, rows["val"], seed)
     evidence, names = used.evidence, tuple(inputs)
     prior = task.prior_of(samples["train"].targets.numpy())
-    setting, how = choose_setting(evidence, names, used.fold, prior)
-    fusion = fit_discounts(clean.and_also(corrupted), names, setting.formula(evidence, names))
+    fusion, refit, how = fit_fusion(used, clean.and_also(corrupted), names, prior)
     native, bias = strategy.native, strategy.native_bias()
     fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias)
     fusion = dataclasses.replace(fusion, shares=fit_static_weights(evidence, fusion))
     fusion = fit_shift(evidence, fusion, prior_shift)
     task, told = fit_thresholds(evidence, fusion, precision)
 
-    def refit(kept: Array) -> Fusion:
-        fitted = setting.formula(evidence.rows(kept), names, fusion)
-        return dataclasses.replace(fitted, discounts=fusion.discounts)
-
     intervals = cross_fitted_intervals(evidence, fusion, used.fold, refit, seed)
     fusion = dataclasses.replace(fusion, task=task)
     return Fitted(fusion, intervals, references, [*notes, how, used.note, *told], task)
+
+
+def fit_fusion(
+    used: UnseenOpinions, mixed: Evidence, names: tuple[str, ...], prior: Sequence[float]
+) -> tuple[Fusion, Callable[[Array], Fusion], str]:
+    """Choose a setting and fit the formula to it; then the discounts, to clean rows and copies with corrupted modalities.
+
+    Returns: the fusion; a function that fits it to the rows of a mask (N,), with the discounts held; and a note.
+    """
+    setting, how = choose_setting(used.evidence, names, used.fold, prior)
+    fusion = fit_discounts(mixed, names, setting.formula(used.evidence, names))
+
+    def refit(kept: Array) -> Fusion:
+        fitted = setting.formula(used.evidence.rows(kept), names, fusion)
+        return dataclasses.replace(fitted, discounts=fusion.discounts)
+
+    return fusion, refit, how
 
 
 def on_validation(clean: Evidence, rows: Sequence[Row], seed: int) -> UnseenOpinions:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from mla_serve.errors import ConfigError
 from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.tasks import Classes, Labels
 from mla_serve.tasks.labels import sigmoid
+from mla_serve.train.config import TrainConfig
 from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.fit.thresholds import NEVER, best_thresholds, fit_thresholds
+from mla_serve.train.plan import check_threshold
 
 
 def calibrated(rows: int, shares: tuple[float, ...], seed: int = 0, strength: float = 2.0) -> tuple[Array, Array]:
@@ -77,3 +82,23 @@ def test_labels_that_are_not_known_do_not_count() -> None:
 def test_other_tasks_have_no_thresholds() -> None:
     given = Evidence.of(np.zeros((1, 5, 2)), np.ones((1, 5), bool), np.arange(5) % 2, task=Classes(("x", "y")))
     assert fit_thresholds(given, Fusion.paper(("a",), given.task)) == (given.task, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"threshold": "precision"}, "--threshold precision and --min-precision P go together"),
+        ({"min_precision": 0.9}, "--threshold precision and --min-precision P go together"),
+        ({"threshold": "precision", "min_precision": 1.0}, "--min-precision 1: expected a number between 0 and 1"),
+        ({"threshold": "recall"}, "--threshold recall: expected f1 or precision"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig(**given).check()
+
+
+def test_thresholds_are_refused_where_nothing_has_any() -> None:
+    with pytest.raises(ConfigError, match="--threshold f1: only labels have thresholds"):
+        check_threshold(TrainConfig(threshold="f1"), Classes(("x", "y")))
+    check_threshold(TrainConfig(threshold="f1"), Labels(("x", "y")))
