@@ -158,7 +158,7 @@ def test_every_pattern_covers_what_was_asked_over_200_splits(name: str) -> None:
 def test_a_fusion_that_is_fitted_anew_in_each_split_covers_too(name: str) -> None:
     """The formula is fitted on the rows that the scores come from, fold by fold."""
     task, shares = OPTIONS[name], []
-    for seed in range(200):
+    for seed in range(60):
         rows = draw(task, np.random.default_rng(seed), 400)
         own, new = rows.rows(np.arange(200)), rows.rows(np.arange(200, 400))
 
@@ -208,7 +208,7 @@ def test_of_many_patterns_those_of_one_and_of_all_modalities_and_the_frequent_on
     assert tuple(present[:, 0].tolist()) in listed
     assert tuple(present[:, 200].tolist()) in listed
     assert {sum(pattern) for pattern in listed} == set(range(1, 9))
-    assert len(listed) <= 128
+    assert len(listed) <= 100
     assert len(patterns_of(present[:6])) == 63
 
 
