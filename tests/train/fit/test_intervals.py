@@ -296,6 +296,34 @@ def test_few_rows_cover_on_average_over_draws(name: str) -> None:
         assert np.mean(each) > 0.9 - 2.576 * np.std(each) / np.sqrt(len(each)), pattern
 
 
+def test_models_of_few_rows_that_answer_rows_they_have_not_seen_give_intervals_that_cover() -> None:
+    """Cross-conformal: each of five models is asked about its own fold of 80 rows, and a sixth, of all rows, about new ones."""
+    task, shares = OPTIONS["number"], []
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        features = generator.normal(size=(280, 10))
+        targets = features @ np.linspace(-0.5, 0.5, 10) + generator.normal(size=280)
+        fold = np.arange(80) % 5
+
+        def learn(kept: Array, x: Array = features, y: Array = targets) -> Array:
+            return np.linalg.solve(x[:80][kept].T @ x[:80][kept] + np.eye(10), x[:80][kept].T @ y[:80][kept])
+
+        unseen = np.concatenate([features[:80][fold == k] @ learn(fold != k) for k in range(5)])
+        order = np.concatenate([np.flatnonzero(fold == k) for k in range(5)])
+        own, new = (
+            Evidence.of(
+                np.stack([mean, np.zeros(len(mean))], axis=1)[None], np.ones((1, len(mean)), bool), truth, task=task
+            )
+            for mean, truth in (
+                (unseen, targets[:80][order]),
+                (features[80:] @ learn(np.ones(80, dtype=bool)), targets[80:]),
+            )
+        )
+        covered = covered_by_pattern(intervals_of(own, task), new, Fusion.paper(("a",), task), 0.9)["a"][0]
+        shares.append(covered.mean())
+    assert 0.9 - 2.576 * np.std(shares) / 10 < np.mean(shares) < 0.94
+
+
 @every_task
 def test_all_rules_of_a_task_get_thresholds_and_each_row_counts_once(name: str) -> None:
     task = OPTIONS[name]
