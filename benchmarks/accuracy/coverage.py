@@ -107,10 +107,11 @@ def fit_half(own: Evidence, rows: Sequence[Row], start: Fusion, setting: Setting
     """Fit the fusion and the thresholds on one half, as after training; the discounts are those of the bundle."""
     names = tuple(start.temperatures)
 
-    def refit(kept: Array) -> Fusion:
-        return dataclasses.replace(setting.formula(own.rows(kept), names), discounts=start.discounts)
+    fitted = setting.formula(own, names, start)
 
-    fitted = refit(np.ones(len(rows), dtype=bool))
+    def refit(kept: Array) -> Fusion:
+        return dataclasses.replace(setting.formula(own.rows(kept), names, fitted), discounts=start.discounts)
+
     fields = {field: getattr(fitted, field) for field in ("temperatures", "sharpness", "scales", "prior_once")}
     fusion = dataclasses.replace(start, **fields)
     fold = make_folds(rows, 0).number

@@ -182,7 +182,7 @@ class Bundle:
         """Turn what reading a damaged file raises into a BundleError with its name."""
         try:
             yield
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(
                 f"{self.folder / str(name)}: cannot be used ({error!r}); export the bundle again"
             ) from None

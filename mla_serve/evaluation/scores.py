@@ -106,8 +106,8 @@ def _score_masked(
 
 
 def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average each score over several evaluations that have it."""
+    """Average each score over several evaluations that have it. Six digits are kept: a manifest holds thousands of scores."""
     return {
-        key: float(np.mean([one[key] for one in scores if key in one]))
+        key: float(f"{np.mean([one[key] for one in scores if key in one]):.6g}")
         for key in dict.fromkeys(itertools.chain(*scores))
     }

@@ -185,7 +185,7 @@ class Intervals:
 
     @classmethod
     def from_bytes(cls, task: Task, content: bytes) -> Self:
-        """Read what `to_bytes` wrote. Raises: KeyError, ValueError, OSError or zipfile.BadZipFile for anything else."""
+        """Read what `to_bytes` wrote. Raises: KeyError, ValueError, OSError, EOFError or zipfile.BadZipFile for anything else."""
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             if not np.array_equal(file["coverages"], COVERAGES):
                 raise ValueError("thresholds of other coverages than this version knows")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from mla_serve.bundle.manifest import MANIFEST, _digest
+from mla_serve.bundle.manifest import MANIFEST, Bundle, _digest
 from mla_serve.errors import BundleError
+from mla_serve.fusion.intervals import Intervals
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.settings import Settings
 from tests.commands.test_commands import one_line, run
@@ -139,3 +140,20 @@ def test_a_golden_sample_that_cannot_be_read_is_not_served(bundle_copy: Path) ->
     edited(lambda content: content["golden"][0]["payloads"].update(image="text.onnx"))(bundle_copy)
     with pytest.raises(BundleError, match=r"a golden sample cannot be read \(image: .*expected PNG"):
         open_predictor(Settings(model=bundle_copy, device="cpu"))
+
+
+@pytest.mark.parametrize("content", [b"no archive", b""])
+def test_thresholds_that_cannot_be_read_are_refused_by_the_name_of_their_file(
+    make_bundle: Callable[..., Path], tmp_path: Path, content: bytes
+) -> None:
+    folder = make_bundle(tmp_path / "words", {"words": "text"}, intervals=Intervals())
+    rewritten("intervals.npz", content)(folder)
+    with pytest.raises(BundleError, match=r"intervals\.npz: cannot be used .*; export the bundle again"):
+        Bundle.load(folder)
+
+
+def test_thresholds_whose_file_is_not_listed_are_refused(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "words", {"words": "text"})
+    edited(lambda manifest: manifest.update(intervals="intervals.npz"))(folder)
+    with pytest.raises(BundleError, match=r"names 'intervals\.npz', which it does not list as a file"):
+        Bundle.load(folder)

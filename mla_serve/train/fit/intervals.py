@@ -71,9 +71,9 @@ def patterns_of(present: Array) -> Array:
         return every
     shown, times = np.unique(present.T, axis=0, return_counts=True)
     first = [*np.eye(count, dtype=bool), np.ones(count, dtype=bool)]
-    frequent = shown[np.argsort(-times, kind="stable")][:PATTERNS_UP_TO]
+    frequent = shown[np.argsort(-times, kind="stable")][: PATTERNS_UP_TO // 2]
     unique = dict.fromkeys(tuple(p.tolist()) for p in [*first, *frequent, *every] if p.any())
-    return np.array(list(unique)[: 2 * PATTERNS_UP_TO])
+    return np.array(list(unique))
 
 
 def _most_rows(clean: Evidence, repeated: int) -> int:
