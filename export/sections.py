@@ -120,13 +120,12 @@ def _label_row(name: str, found: Scores) -> str:
 
 def _number_tiles(task: Task, full: Scores, half: Scores, asked: float) -> list[Tile]:
     errors = (task.shown("mae", one["mae"]) for one in (full, half))
-    caption = (
-        f"{asked:.0%} intervals of this mean width, half missing; they contain the true one in {half['coverage']:.0%}"
-    )
-    return [
-        (" / ".join(errors), f"mean absolute error{_in_unit(task)}, all / half missing"),
-        (task.shown("width", half["width"]), caption),
-    ]
+    tiles = [(" / ".join(errors), f"mean absolute error{_in_unit(task)}, all / half missing")]
+    if "width" in half:  # too few validation rows give intervals without an end
+        shown = f"{half['coverage']:.0%}"
+        caption = f"{asked:.0%} intervals of this mean width, half missing; they contain the true one in {shown}"
+        tiles.append((task.shown("width", half["width"]), caption))
+    return tiles
 
 
 def _in_unit(task: Task) -> str:

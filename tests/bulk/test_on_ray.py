@@ -83,6 +83,16 @@ def test_a_driver_that_dies_is_told_unless_all_was_said(
 
 
 @pytest.mark.slow
+def test_the_answers_of_every_task_are_those_of_one_machine(tmp_path: Path, task_bundle: Path) -> None:
+    ask = Ask(task_bundle, DEFAULT_RULE, 0.9)
+    table = write_jsonl(tmp_path / "rows.jsonl", rows_of(tmp_path, ask, 12))
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    score_table(table, here, ask, workers=1)
+    assert score_table(table, there, ask, workers=1, ray=LOCAL).bad == 0
+    assert there.read_bytes() == here.read_bytes()
+
+
+@pytest.mark.slow
 def test_an_interrupted_scoring_goes_on_and_gives_the_file_of_one_machine(
     tmp_path: Path, ask: Ask, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,8 @@ import pytest
 from mla_serve.export import report
 from mla_serve.export.media import LARGEST, payload_as_html
 from mla_serve.export.page import render
-from mla_serve.export.sections import MAX_CLASSES
-from mla_serve.tasks import Classes
+from mla_serve.export.sections import MAX_CLASSES, SECTIONS
+from mla_serve.tasks import Classes, Number
 
 KINDS = {"word": "text", "<b>": "vector"}
 RULES = ("calibrated", "paper", "undiscounted")
@@ -103,3 +103,11 @@ def test_the_same_mistake_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None
     split_run: Any = SimpleNamespace(rows=rows, outputs=SimpleNamespace(present=np.ones((1, 4), dtype=bool)))
     predictor: Any = None
     assert [case["row"] for case in report._wrongest(predictor, split_run)] == [0, 2, 3]
+
+
+def test_a_number_whose_intervals_have_no_end_has_no_tile_for_their_width() -> None:
+    """Too few validation rows give such intervals, and then the scores lack their width."""
+    scores = {"r2": 0.5, "mae": 2.0, "coverage": 1.0}
+    tiles = SECTIONS["number"].tiles
+    assert len(tiles(Number("price"), scores, scores, 0.9)) == 1
+    assert len(tiles(Number("price"), scores, scores | {"width": 3.0}, 0.9)) == 2
