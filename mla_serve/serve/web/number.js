@@ -12,7 +12,7 @@ const COMPACT_FROM = 10_000;
 export function numberView({ number }) {
   const range = el("p", { class: "probability" });
   const verdict = el("p", { class: "verdict" });
-  const facts = el("div", {}, range, verdict);
+  const facts = el("div", { class: "range" }, range, verdict);
   const label = fittedLabel(facts);
   const estimates = estimateChart(number);
 
