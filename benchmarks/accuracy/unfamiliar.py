@@ -33,7 +33,7 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row, read_payload, read_table
 
-COMPARED = ("text", "columns", "vector")  # kinds whose references may read the input itself
+COMPARED = ("text", "columns")  # kinds whose references may read the input itself
 WORST = 5  # the degree that is measured
 ALARM = 0.99
 Generator = np.random.Generator

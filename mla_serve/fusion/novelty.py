@@ -2,7 +2,7 @@
 
 There are several scores. For each modality, the fit keeps the one that separates validation rows best from corrupted copies:
     mahalanobis  the smallest distance to the mean of a class, under one shrunken covariance (Lee et al., NeurIPS 2018);
-                 for columns and vectors also of the numbers themselves, because an encoder of columns does not see how far
+                 for columns also of the numbers themselves, because an encoder of columns does not see how far
                  outside of the range of training a number is
     knn          the distance to the nearest of some training rows, on the unit sphere (Sun et al., ICML 2022)
     ngrams       for texts: how unusual its n-grams of tokens are among the training texts, from the text itself
@@ -40,6 +40,7 @@ class _Scale:
     """What a score means, beside those of the validation rows."""
 
     quantiles: Array
+    in_logarithm = False
 
     @functools.cached_property
     def _median_and_high(self) -> tuple[float, float]:
@@ -60,10 +61,11 @@ class _Scale:
         """Return how far scores (B,) lie above the 90th percentile of the validation scores: 0 to MOST_EXCESS.
 
         The unit is the distance from their median to their 90th percentile. Scores up to the 90th percentile have excess 0.
+        The numbers of columns may be any distance away, so theirs is log(1 + excess).
         """
         middle, high = self._median_and_high
-        scores = _without_rounding(scores)
-        excess: Array = np.minimum(np.maximum((scores - high) / max(high - middle, 1e-9), 0.0), MOST_EXCESS)
+        above = np.maximum((_without_rounding(scores) - high) / max(high - middle, 1e-9), 0.0)
+        excess: Array = np.minimum(np.log1p(above) if self.in_logarithm else above, MOST_EXCESS)
         return excess
 
 
@@ -74,7 +76,7 @@ class Reference(_Scale):
     method: "mahalanobis" or "knn".
     points: (N, D'), the whitened class means, or for knn the training rows.
     centre, whiten: (D,) and (D, D'), applied to features before they are compared; not used by knn.
-    reads_input: whether it compares the decoded numbers themselves, of columns or a vector, instead of features. A number
+    reads_input: whether it compares the decoded numbers themselves, of columns, instead of features. A number
     that is missing counts as the mean.
     quantiles: (201,), of the scores of the validation rows.
     """
@@ -85,6 +87,11 @@ class Reference(_Scale):
     whiten: Array
     quantiles: Array
     reads_input: bool = False
+
+    @property
+    def in_logarithm(self) -> bool:  # type: ignore[override]
+        """Whether the excess grows with the logarithm of the score."""
+        return self.reads_input
 
     def in_half_precision(self, field: str) -> bool:
         """Return whether a field is stored in half precision."""

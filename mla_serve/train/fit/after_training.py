@@ -13,7 +13,7 @@ from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
-from mla_serve.inputs import ColumnsInput, Input, TextInput, VectorInput
+from mla_serve.inputs import ColumnsInput, Input, TextInput
 from mla_serve.table import Row
 from mla_serve.tasks import Task
 from mla_serve.tasks.base import log_softmax
@@ -166,12 +166,12 @@ def _seed_of(seed: int, position: int) -> int:
 
 
 def read_inputs(inputs: Mapping[str, Input], rows: Mapping[str, Sequence[Row]], seed: int) -> dict[str, ComparedInputs]:
-    """Decode texts, columns and vectors, by modality: of some training rows, of validation rows, and of their corrupted copies."""
+    """Decode texts and columns, by modality: of some training rows, of validation rows, and of their corrupted copies."""
     generator = np.random.default_rng(0)
     some = [rows["train"][number] for number in generator.permutation(len(rows["train"]))[:INPUT_ROWS]]
     found = {}
     for position, (name, spec) in enumerate(inputs.items()):
-        if isinstance(spec, (TextInput, ColumnsInput, VectorInput)) and all(
+        if isinstance(spec, (TextInput, ColumnsInput)) and all(
             any(name in row.values for row in part) for part in (some, rows["val"])
         ):
             corrupted = decode_corrupted(rows["val"], name, spec, _seed_of(seed, position))

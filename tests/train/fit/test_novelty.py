@@ -153,6 +153,8 @@ def test_numbers_are_judged_by_themselves_where_features_do_not_show_them() -> N
     np.testing.assert_array_equal(again.score(numbers.val), fitted.score(numbers.val))
     largest = np.full((1, 3), 3e38, np.float32)
     assert again.excess(again.score(largest)).tolist() == [MOST_EXCESS]
+    near, far = again.excess(again.score(draw(50, far=10))), again.excess(again.score(draw(50, far=100)))
+    assert np.median(far) < 4 * np.median(near) < 4 * MOST_EXCESS
 
 
 def test_the_most_frequent_ngrams_are_kept_within_the_budget() -> None:
