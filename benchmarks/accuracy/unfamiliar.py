@@ -33,6 +33,7 @@ from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Input
 from mla_serve.table import Row, read_payload, read_table
 
+COMPARED = ("text", "columns")  # kinds whose references may read the input itself
 WORST = 5  # the degree that is measured
 ALARM = 0.99
 Generator = np.random.Generator
@@ -58,7 +59,7 @@ class UnfamiliarConfig:
     """Folder that unfamiliar.json and .md are written to."""
 
 
-# ---- ways that no fit has seen: of decoded windows, or of texts
+# ---- ways that no fit has seen: of decoded windows, or of compared
 
 
 def inverted(pixels: Array, generator: Generator) -> Array:  # noqa: ARG001
@@ -166,27 +167,27 @@ def spoil_otherwise(spec: Input, payload: Any, spoil: Any, generator: Generator)
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One modality of the rows that have it: features (rows, D), opinions (rows, O), and what was decoded, for texts."""
+    """One modality of the rows that have it: features (rows, D), opinions (rows, O), and what was decoded, for COMPARED."""
 
     features: Array
     opinions: Array
-    tokens: Array | None
+    decoded: Array
 
     def score(self, references: References, name: str) -> tuple[Array, Array]:
         """Return unfamiliarity and excess (rows,); 0 for a modality without a reference."""
         reference = references.by_modality.get(name)
         if reference is None:
             return np.zeros(len(self.features)), np.zeros(len(self.features))
-        read = self.tokens if reference.reads_tokens else self.features
-        scores = reference.score(read if read is not None else self.features)
+        read = self.decoded if reference.reads_input else self.features
+        scores = reference.score(read)
         return reference.percentile(scores), reference.excess(scores)
 
 
 def encode(predictor: Predictor, name: str, arrays: Sequence[Array]) -> Encoded:
     """Run decoded inputs of a modality through its graphs."""
     features = predictor.encode(name, arrays)
-    is_text = predictor.bundle.inputs[name].kind == "text"
-    return Encoded(features, predictor.head(name, features), np.concatenate(arrays) if is_text else None)
+    compared = predictor.bundle.inputs[name].kind in COMPARED
+    return Encoded(features, predictor.head(name, features), np.concatenate(arrays) if compared else np.empty(0))
 
 
 def having(rows: Sequence[Row], name: str) -> list[int]:
@@ -278,6 +279,7 @@ def refit(predictor: Predictor, rows: Mapping[str, Sequence[Row]]) -> tuple[Refe
     from mla_serve.train.fit import after_training, features
     from mla_serve.train.fit.cross_validate import mix_rows
     from mla_serve.train.fit.formula import fit_discounts
+    from mla_serve.train.fit.novelty import ComparedInputs
 
     specs, task, names = predictor.bundle.inputs, predictor.task, predictor.names
     train, val = (encode_rows(predictor, rows[split]) for split in ("train", "val"))
@@ -294,19 +296,21 @@ def refit(predictor: Predictor, rows: Mapping[str, Sequence[Row]]) -> tuple[Refe
         present = {name: np.isin(np.arange(len(rows[split])), having(rows[split], name)) for name in names}
         return {name: features.Encoded(present[name], one.features, one.opinions) for name, one in encoded.items()}
 
-    texts = {
-        name: after_training.Tokens(train[name].tokens, val[name].tokens, spoiled[name].tokens, specs[name].pad)  # type: ignore[arg-type, attr-defined]
+    compared = {
+        name: ComparedInputs(
+            train[name].decoded, val[name].decoded, spoiled[name].decoded, getattr(specs[name], "pad", None)
+        )
         for name in names
-        if specs[name].kind == "text"
+        if specs[name].kind in COMPARED
     }
     targets = {split: task.encode([row.label for row in rows[split]]) for split in ("train", "val")}
     known = fitted(val, "val"), fitted(spoiled, "val")
-    references, notes = after_training.fit_references(task, fitted(train, "train"), targets["train"], *known, texts)
+    references, notes = after_training.fit_references(task, fitted(train, "train"), targets["train"], *known, compared)
     console.print("\n".join(notes))
-    tokens = {name: one.val for name, one in texts.items()}, {name: one.corrupted for name, one in texts.items()}
+    decoded = {name: one.val for name, one in compared.items()}, {name: one.corrupted for name, one in compared.items()}
     clean, copies_of = (
         after_training.gather(one, targets["val"], references, read, task)
-        for one, read in zip(known, tokens, strict=True)
+        for one, read in zip(known, decoded, strict=True)
     )
     mixed = mix_rows(clean, copies_of, np.random.default_rng(0))
     return references, fit_discounts(clean.and_also(mixed), tuple(names), predictor.bundle.fusion)

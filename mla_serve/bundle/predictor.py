@@ -200,7 +200,7 @@ class Predictor:
                     raise NotFinite(name, np.flatnonzero(there)[error.rows].tolist()) from None
                 if reference := self.bundle.references.by_modality.get(name):
                     with np.errstate(over="ignore", invalid="ignore"):  # an infinite distance is as far as can be
-                        scores = reference.score(np.concatenate(arrays) if reference.reads_tokens else features)
+                        scores = reference.score(np.concatenate(arrays) if reference.reads_input else features)
                     outputs.unfamiliarity[m, there] = reference.percentile(scores)
                     outputs.excess[m, there] = reference.excess(scores)
                 hooks.stage_ended(f"encode-{name}")

@@ -1,7 +1,9 @@
-"""How unlike the training data an input is, from its encoder's features or its tokens. Numpy only; fitted in train/fit/novelty.py.
+"""How unlike the training data an input is, from its encoder's features or the input itself. Numpy only; fitted in train/fit/novelty.py.
 
-There are three scores. For each modality, the fit keeps the one that separates validation rows best from corrupted copies:
-    mahalanobis  the smallest distance to the mean of a class, under one shrunken covariance (Lee et al., NeurIPS 2018)
+There are several scores. For each modality, the fit keeps the one that separates validation rows best from corrupted copies:
+    mahalanobis  the smallest distance to the mean of a class, under one shrunken covariance (Lee et al., NeurIPS 2018);
+                 for columns also of the numbers themselves, because an encoder of columns does not see how far
+                 outside of the range of training a number is
     knn          the distance to the nearest of some training rows, on the unit sphere (Sun et al., ICML 2022)
     ngrams       for texts: how unusual its n-grams of tokens are among the training texts, from the text itself
 
@@ -22,6 +24,7 @@ import numpy as np
 from mla_serve.fusion.formula import Array
 
 MOST_EXCESS = 8.0
+FARTHEST = 1e9  # in standard deviations; its square fits into single precision
 QUANTILES = np.linspace(0, 1, 201)  # of the validation scores, as stored
 ORDER = 3  # tokens in the longest n-grams
 BACK_OFF = 2.0  # how many occurrences the shorter n-grams count as
@@ -37,6 +40,7 @@ class _Scale:
     """What a score means, beside those of the validation rows."""
 
     quantiles: Array
+    in_logarithm = False
 
     @functools.cached_property
     def _median_and_high(self) -> tuple[float, float]:
@@ -57,10 +61,11 @@ class _Scale:
         """Return how far scores (B,) lie above the 90th percentile of the validation scores: 0 to MOST_EXCESS.
 
         The unit is the distance from their median to their 90th percentile. Scores up to the 90th percentile have excess 0.
+        The numbers of columns may be any distance away, so theirs is log(1 + excess).
         """
         middle, high = self._median_and_high
-        scores = _without_rounding(scores)
-        excess: Array = np.minimum(np.maximum((scores - high) / max(high - middle, 1e-9), 0.0), MOST_EXCESS)
+        above = np.maximum((_without_rounding(scores) - high) / max(high - middle, 1e-9), 0.0)
+        excess: Array = np.minimum(np.log1p(above) if self.in_logarithm else above, MOST_EXCESS)
         return excess
 
 
@@ -71,6 +76,8 @@ class Reference(_Scale):
     method: "mahalanobis" or "knn".
     points: (N, D'), the whitened class means, or for knn the training rows.
     centre, whiten: (D,) and (D, D'), applied to features before they are compared; not used by knn.
+    reads_input: whether it compares the decoded numbers themselves, of columns, instead of features. A number
+    that is missing counts as the mean.
     quantiles: (201,), of the scores of the validation rows.
     """
 
@@ -79,8 +86,12 @@ class Reference(_Scale):
     centre: Array
     whiten: Array
     quantiles: Array
+    reads_input: bool = False
 
-    reads_tokens: ClassVar[bool] = False
+    @property
+    def in_logarithm(self) -> bool:  # type: ignore[override]
+        """Whether the excess grows with the logarithm of the score."""
+        return self.reads_input
 
     def in_half_precision(self, field: str) -> bool:
         """Return whether a field is stored in half precision."""
@@ -92,7 +103,8 @@ class Reference(_Scale):
         if self.method == "knn":
             moved /= np.sqrt(np.square(moved).sum(axis=1, keepdims=True)) + 1e-12
         else:
-            moved = (moved - self.centre) @ self.whiten
+            moved = np.nan_to_num(moved - self.centre) if self.reads_input else moved - self.centre
+            moved = np.clip(moved @ self.whiten, -FARTHEST, FARTHEST)
         parts = [self._distance(moved[at : at + CHUNK]) for at in range(0, len(moved), CHUNK)]
         return np.concatenate(parts)
 
@@ -128,7 +140,7 @@ class NGramReference(_Scale):
     quantiles: Array
 
     method: ClassVar[str] = "ngrams"
-    reads_tokens: ClassVar[bool] = True
+    reads_input: ClassVar[bool] = True
 
     def score(self, tokens: Array) -> Array:
         """Score texts (B, L) -> (B,): the mean over the tokens and the end of -log p, larger for less usual texts.
@@ -203,6 +215,8 @@ class References:
                 stored = dataclasses.replace(reference, quantiles=reference.quantiles.astype(np.float32))
                 arrays |= {f"{name}/{field}": np.asarray(value) for field, value in vars(stored).items()}
                 continue
+            if reference.reads_input:
+                arrays[f"{name}/reads_input"] = np.array(True)
             for field in ("points", "centre", "whiten", "quantiles"):
                 precise = np.float16 if reference.in_half_precision(field) else np.float32
                 arrays[f"{name}/{field}"] = getattr(reference, field).astype(precise)
@@ -222,7 +236,7 @@ def _read(arrays: Mapping[str, Array], name: str) -> AnyReference:
     if method not in ("knn", "mahalanobis") or not finite or numbers["quantiles"].shape != QUANTILES.shape:
         raise ValueError(f"the reference of {name} is damaged")
     numbers["points"] = numbers["points"].astype(np.float32)  # at least the precision that they were stored in
-    return Reference(method, **numbers)
+    return Reference(method, **numbers, reads_input=f"{name}/reads_input" in arrays)
 
 
 NGRAM_FIELDS = tuple(field.name for field in dataclasses.fields(NGramReference))

@@ -31,7 +31,7 @@ from mla_serve.train.fit.after_training import (
     fit_references,
     fit_static_weights,
     gather,
-    read_tokens,
+    read_inputs,
 )
 from mla_serve.train.fit.cross_validate import mix_rows, most_cautious
 from mla_serve.train.fit.evidence import Evidence
@@ -60,12 +60,13 @@ def fit_added(
     train = encode_for_references(strategy, samples["train"], device)
     val = encode_samples(strategy, samples["val"], device)
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    task, targets, texts = base.task, samples["train"].targets.numpy(), read_tokens(inputs, rows, seed)
-    references, notes = fit_references(task, train, targets, val, spoiled, texts)
+    task, targets, decoded = base.task, samples["train"].targets.numpy(), read_inputs(inputs, rows, seed)
+    references, notes = fit_references(task, train, targets, val, spoiled, decoded)
     targets, outputs = samples["val"].targets.numpy(), run_graphs(base, rows["val"])
     clean, all_corrupted = (
         _append(
-            outputs, gather(one, targets, references, {name: getattr(each, part) for name, each in texts.items()}, task)
+            outputs,
+            gather(one, targets, references, {name: getattr(each, part) for name, each in decoded.items()}, task),
         )
         for one, part in ((val, "val"), (spoiled, "corrupted"))
     )

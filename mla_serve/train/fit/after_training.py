@@ -13,7 +13,7 @@ from mla_serve.fusion.formula import Array, Fusion
 from mla_serve.fusion.intervals import Intervals
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
-from mla_serve.inputs import Input, TextInput
+from mla_serve.inputs import ColumnsInput, Input, TextInput
 from mla_serve.table import Row
 from mla_serve.tasks import Task
 from mla_serve.tasks.base import log_softmax
@@ -24,21 +24,21 @@ from mla_serve.train.fit.evidence import Evidence, UnseenOpinions
 from mla_serve.train.fit.features import (
     Encoded,
     any_corruption,
-    corrupted_tokens,
+    decode_corrupted,
+    decode_rows,
     encode_column,
     encode_corrupted,
     encode_some,
     stack,
-    tokens_of,
 )
 from mla_serve.train.fit.formula import RIDGE, fit_discounts
 from mla_serve.train.fit.intervals import cross_fitted_intervals
-from mla_serve.train.fit.novelty import FLOATS, Tokens, fit_reference
+from mla_serve.train.fit.novelty import FLOATS, ComparedInputs, fit_reference
 from mla_serve.train.fit.thresholds import fit_thresholds
 from mla_serve.train.strategies import Strategy
 
 MOST_SCALED = 2.0  # |log of the scale of shifted answers|
-REFERENCE_ROWS, TEXT_ROWS = 5000, 20_000  # of training, that features and n-grams are compared with
+REFERENCE_ROWS, INPUT_ROWS = 5000, 20_000  # of training, that features and inputs are compared with
 ALL_FLOATS = 440_000  # in the references of all modalities together
 FEW_VALIDATION_ROWS = 300
 """With fewer validation rows, opinions of cross-validation on all rows fit the fusion better (`--folds`)."""
@@ -79,10 +79,10 @@ def fit_after_training(
     val = encode_samples(strategy, samples["val"], device)
     task, targets = strategy.task, samples["val"].targets.numpy()
     spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    texts = read_tokens(inputs, rows, seed)
-    references, notes = fit_references(task, train, samples["train"].targets.numpy(), val, spoiled, texts)
-    clean = gather(val, targets, references, {name: one.val for name, one in texts.items()}, task)
-    all_corrupted = gather(spoiled, targets, references, {name: one.corrupted for name, one in texts.items()}, task)
+    decoded = read_inputs(inputs, rows, seed)
+    references, notes = fit_references(task, train, samples["train"].targets.numpy(), val, spoiled, decoded)
+    clean = gather(val, targets, references, {name: one.val for name, one in decoded.items()}, task)
+    all_corrupted = gather(spoiled, targets, references, {name: one.corrupted for name, one in decoded.items()}, task)
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
     used = unseen or on_validation(clean, rows["val"], seed)
     evidence, names = used.evidence, tuple(inputs)
@@ -177,16 +177,19 @@ def _seed_of(seed: int, position: int) -> int:
     return int(np.random.SeedSequence([seed, 1, position]).generate_state(1)[0])
 
 
-def read_tokens(inputs: Mapping[str, Input], rows: Mapping[str, Sequence[Row]], seed: int) -> dict[str, Tokens]:
-    """Read the tokens of all texts, by modality: of some training rows, of validation rows, and of their corrupted copies."""
+def read_inputs(inputs: Mapping[str, Input], rows: Mapping[str, Sequence[Row]], seed: int) -> dict[str, ComparedInputs]:
+    """Decode texts and columns, by modality: of some training rows, of validation rows, and of their corrupted copies."""
     generator = np.random.default_rng(0)
-    some = [rows["train"][number] for number in generator.permutation(len(rows["train"]))[:TEXT_ROWS]]
+    some = [rows["train"][number] for number in generator.permutation(len(rows["train"]))[:INPUT_ROWS]]
     found = {}
     for position, (name, spec) in enumerate(inputs.items()):
-        if isinstance(spec, TextInput) and all(any(name in row.values for row in part) for part in (some, rows["val"])):
-            corrupted = corrupted_tokens(rows["val"], name, spec, _seed_of(seed, position))
-            train, val = (tokens_of(part, name, spec) for part in (some, rows["val"]))
-            found[name] = Tokens(train, val, corrupted, spec.pad)
+        if isinstance(spec, (TextInput, ColumnsInput)) and all(
+            any(name in row.values for row in part) for part in (some, rows["val"])
+        ):
+            corrupted = decode_corrupted(rows["val"], name, spec, _seed_of(seed, position))
+            train, val = (decode_rows(part, name, spec) for part in (some, rows["val"]))
+            pad = spec.pad if isinstance(spec, TextInput) else None
+            found[name] = ComparedInputs(train, val, corrupted, pad)
     return found
 
 
@@ -196,11 +199,11 @@ def fit_references(
     targets: Array,
     val: Mapping[str, Encoded],
     corrupted: Mapping[str, Encoded],
-    texts: Mapping[str, Tokens],
+    decoded: Mapping[str, ComparedInputs],
 ) -> tuple[References, list[str]]:
     """Fit the reference of each modality; returns them and notes on how well they detect corrupted input.
 
-    Args: targets (N, ...), of the training rows; texts, see `read_tokens`.
+    Args: targets (N, ...), of the training rows; decoded, see `read_inputs`.
     """
     references, notes = {}, []
     budget = min(FLOATS, ALL_FLOATS // len(train))
@@ -208,21 +211,21 @@ def fit_references(
         if len(val[name].features) and len(seen.features):
             indicators = task.indicators(targets[seen.present])
             features = (seen.features, indicators, val[name].features, corrupted[name].features)
-            references[name], note = fit_reference(*features, budget, texts.get(name))
+            references[name], note = fit_reference(*features, budget, decoded.get(name))
             notes.append(f"detector of unfamiliar {name}: {note}; AUROC on corrupted validation rows, 0.5 is chance")
     return References(references), notes
 
 
 def gather(
-    encoded: Mapping[str, Encoded], targets: Array, references: References, tokens: Mapping[str, Array], task: Task
+    encoded: Mapping[str, Encoded], targets: Array, references: References, decoded: Mapping[str, Array], task: Task
 ) -> Evidence:
-    """Join the opinions on labelled rows with how unfamiliar each input is. Args: tokens (rows, L), of texts."""
+    """Join the opinions on labelled rows with how unfamiliar each input is. Args: decoded (rows, L), see `read_inputs`."""
     opinions, present = stack(encoded)
     excess = np.zeros(present.shape)
     for m, (name, one) in enumerate(encoded.items()):
         if name in references.by_modality:
             reference = references.by_modality[name]
-            read = tokens[name] if reference.reads_tokens else one.features
+            read = decoded[name] if reference.reads_input else one.features
             excess[m, one.present] = reference.excess(reference.score(read))
     return Evidence.of(opinions, present, targets, excess, task)
 

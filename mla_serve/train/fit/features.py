@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mla_serve.fusion.formula import Array
-from mla_serve.inputs import Input, TextInput
+from mla_serve.inputs import Input
 from mla_serve.inputs.corruptions import SEVERITIES
 from mla_serve.progress import Progress
 from mla_serve.table import Row, read_payload
@@ -110,15 +110,15 @@ def _corrupt(row: Row, name: str, spec: Input, choose: Choice, seed: Sequence[in
     return spec.corrupt(read_payload(row.values[name]), name, choose(generator), severity, generator)
 
 
-def corrupted_tokens(rows: Sequence[Row], name: str, spec: TextInput, seed: int) -> Array:
-    """Return the tokens of the texts that `encode_corrupted` encodes with the same seed: (rows, L)."""
+def decode_corrupted(rows: Sequence[Row], name: str, spec: Input, seed: int) -> Array:
+    """Return what `encode_corrupted` encodes with the same seed, of inputs with one window: (rows, L)."""
     choose = any_corruption(spec)
     having = [number for number, row in enumerate(rows) if name in row.values]
     return np.concatenate([_corrupt(rows[number], name, spec, choose, [seed, number]) for number in having])
 
 
-def tokens_of(rows: Sequence[Row], name: str, spec: TextInput) -> Array:
-    """Return the tokens of the rows that have a text: (rows, L)."""
+def decode_rows(rows: Sequence[Row], name: str, spec: Input) -> Array:
+    """Decode the rows that have a modality, of inputs with one window: (rows, L)."""
     return np.concatenate([spec.decode(read_payload(row.values[name]), name) for row in rows if name in row.values])
 
 

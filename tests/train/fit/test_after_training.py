@@ -15,7 +15,9 @@ from mla_serve.train.data.folds import make_folds, shared_groups
 from mla_serve.train.fit.after_training import fit_shift
 from mla_serve.train.fit.cross_validate import RIDGES, choose_setting, mix_rows
 from mla_serve.train.fit.evidence import Evidence
+from mla_serve.train.fit.features import any_corruption
 from mla_serve.train.fit.formula import fit, fit_discounts
+from tests.conftest import INPUTS
 
 NAMES = ("a", "b")
 
@@ -152,3 +154,11 @@ def test_the_scale_of_shifted_answers_is_fitted_with_each_class_counting_alike()
     recall = np.mean([(right == labels)[labels == c].mean() for c in (0, 1)])
     assert np.exp(answers.max(axis=1)).mean() == pytest.approx(recall, abs=0.04)  # 0.60 before
     assert fit_shift(evidence, fitted, ()) == fitted
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_fusion_is_fitted_on_every_way_to_corrupt_an_input(kind: str) -> None:
+    """With the first way alone, noise in place of a recording, or a tone, was trusted."""
+    spec, generator = INPUTS[kind](), np.random.default_rng(0)
+    choose = any_corruption(spec)
+    assert {choose(generator) for _ in range(300)} == set(spec.corruptions)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mla_serve.fusion.formula import Array
-from mla_serve.fusion.novelty import NGramReference, Reference, References
+from mla_serve.fusion.novelty import MOST_EXCESS, NGramReference, Reference, References
 from mla_serve.tasks import Labels, Number, Task
-from mla_serve.train.fit.novelty import Tokens, auroc, fit_reference
+from mla_serve.train.fit.novelty import ComparedInputs, auroc, fit_reference
 
 
 def features(rows: int, seed: int, shift: float = 0.0, width: int = 12) -> tuple[Array, Array]:
@@ -121,20 +121,46 @@ def texts(rows: int, seed: int, *, shuffled: bool = False) -> Array:
 def test_a_text_is_judged_by_its_tokens_where_its_features_do_not_show_it() -> None:
     train, indicators = features(300, 0)
     val, copies = features(200, 1)[0], features(200, 2)[0]
-    tokens = Tokens(texts(300, 0), texts(200, 1), texts(200, 2, shuffled=True), 0)
-    fitted, note = fit_reference(train, indicators, val, copies, texts=tokens)
+    tokens = ComparedInputs(texts(300, 0), texts(200, 1), texts(200, 2, shuffled=True), 0)
+    fitted, note = fit_reference(train, indicators, val, copies, inputs=tokens)
     assert isinstance(fitted, NGramReference)
-    assert "ngrams 0.9" in note or "ngrams 1.0" in note
+    assert "ngrams of the input 0.9" in note or "ngrams of the input 1.0" in note
     assert auroc(fitted.score(texts(200, 3)), fitted.score(texts(200, 4, shuffled=True))) > 0.9
     again = References.from_bytes(References({"words": fitted}).to_bytes()).by_modality["words"]
     np.testing.assert_array_equal(again.score(texts(50, 5)), fitted.score(texts(50, 5)))
-    assert fit_reference(train, indicators, val, val * 3, texts=tokens)[0].method != "ngrams"
+    assert fit_reference(train, indicators, val, val * 3, inputs=tokens)[0].method != "ngrams"
+
+
+def test_numbers_are_judged_by_themselves_where_features_do_not_show_them() -> None:
+    """An encoder that clips what is out of range gives the same features for it as for the largest number of training."""
+    generator = np.random.default_rng(0)
+    spread = np.array([1000.0, 0.01, 1.0])
+
+    def draw(rows: int, far: float = 0.0) -> Array:
+        values = (generator.normal(size=(rows, 3)) + far * generator.choice([-1, 1], (rows, 3))) * spread + 5
+        values[generator.random((rows, 3)) < 0.2] = np.nan
+        return values.astype(np.float32)
+
+    train, indicators = features(300, 0)
+    val, copies = features(200, 1)[0], features(200, 2)[0]
+    numbers = ComparedInputs(draw(300), draw(200), draw(200, far=10), None)
+    fitted, note = fit_reference(train, indicators, val, copies, inputs=numbers)
+    assert fitted.reads_input
+    assert "mahalanobis of the input" in note
+    assert auroc(fitted.score(draw(200)), fitted.score(draw(200, far=10))) > 0.9
+    again = References.from_bytes(References({"facts": fitted}).to_bytes()).by_modality["facts"]
+    assert again.reads_input
+    np.testing.assert_array_equal(again.score(numbers.val), fitted.score(numbers.val))
+    largest = np.full((1, 3), 3e38, np.float32)
+    assert again.excess(again.score(largest)).tolist() == [MOST_EXCESS]
+    near, far = again.excess(again.score(draw(50, far=10))), again.excess(again.score(draw(50, far=100)))
+    assert np.median(far) < 4 * np.median(near) < 4 * MOST_EXCESS
 
 
 def test_the_most_frequent_ngrams_are_kept_within_the_budget() -> None:
     train, indicators = features(300, 0)
-    tokens = Tokens(texts(300, 0), texts(200, 1), texts(200, 2, shuffled=True), 0)
-    fitted, _ = fit_reference(train, indicators, train, train, budget=60, texts=tokens)
+    tokens = ComparedInputs(texts(300, 0), texts(200, 1), texts(200, 2, shuffled=True), 0)
+    fitted, _ = fit_reference(train, indicators, train, train, budget=60, inputs=tokens)
     assert isinstance(fitted, NGramReference)
     assert len(fitted.hashes) == 30
     assert (np.diff(fitted.hashes.astype(np.int64)) > 0).all()
