@@ -200,6 +200,8 @@ class Predictor:
         Raises: DataError for rows that cannot be used.
         """
         run = self._run_split(data, label, split, folder, verbose)
+        for note in run.notes:
+            Screen(verbose).say(note)
         results = score_split(self._graphs, run, draws, SHOWN_RULES)
         more = measure_more(self._graphs, run, draws, SHOWN_RULES)
         return Evaluation(len(run.rows), self._graphs.task, draws, results["conditions"], more)
