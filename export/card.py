@@ -199,7 +199,6 @@ def _coverage(metrics: Mapping[str, Any], names: Sequence[str], task: Task) -> s
     return f"""{promise.format(asked)} This holds on average over rows like those of validation, whose modalities are missing for reasons
 that have nothing to do with the label; it is not promised for each single row, nor for rows from elsewhere.
 Measured: {measured}.{shared if pooled else ""}
-
 """
 
 

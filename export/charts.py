@@ -50,6 +50,7 @@ LINE_STYLES: Mapping[str, Mapping[str, Any]] = {
 }
 Scores = Mapping[str, Any]
 TICKS = (0, 0.25, 0.5, 0.75, 1)
+PANELS = 4  # beside each other
 MIN_ANSWERS = 10  # in a dot of the reliability diagram
 PERCENTAGES = ("accuracy",)  # scores that are written as a percentage
 MARKS = ("Before: the paper’s rule", "After: calibrated")
@@ -233,26 +234,33 @@ def learning_curves(epochs: Sequence[Scores], names: Sequence[str], task: Task) 
 
 def corruption_curves(curves: Scores, without: Scores, task: Task) -> str:
     """Draw the main score against severity, a panel for each corruption of a modality: alone, fused, fused without it."""
-    columns, main = max(map(len, curves.values())), task.main_scores[0]
-    rules = ("alone", "paper", "undiscounted", "calibrated")
-    lowest = _lowest(s[rule][main] for c in curves.values() for by in c.values() for s in by.values() for rule in rules)
+    main, rules = task.main_scores[0], ("alone", "paper", "undiscounted", "calibrated")
+    panels = [panel for name, corruptions in curves.items() for panel in _rows_of_panels(name, corruptions)]
+    lowest = _lowest(s[rule][main] for _, _, by in filter(None, panels) for s in by.values() for rule in rules)
     with mpl.rc_context(STYLE):
-        figure, grid = _figure(8.6, 1.75 * len(curves) + 0.4, len(curves), columns, sharex=True, sharey=True)
-        for row, (name, corruptions) in enumerate(curves.items()):
-            for column in range(columns):
-                if column >= len(corruptions):
-                    grid[row, column].set_axis_off()
-            for axes, (corruption, by_severity) in zip(grid[row], corruptions.items(), strict=False):
-                at = [int(severity) for severity in by_severity]
-                for rule in rules:
-                    axes.plot(at, [s[rule][main] for s in by_severity.values()], label=rule, **LINE_STYLES[rule])
-                if name in without:
-                    level = without[name]["calibrated"][main]
-                    axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (5, 4)), label="without it")
-                axes.set_title(f"{name}: {corruption.replace('_', ' ')}", fontsize=9)
-                axes.set_ylim(lowest, 1.03)
-                axes.set_xticks(at)
-                _score_axis(axes.yaxis, main)
+        rows = len(panels) // PANELS
+        figure, grid = _figure(8.6, 1.75 * rows + 0.4, rows, PANELS, sharex=True, sharey=True)
+        for axes, panel in zip(grid.flat, panels, strict=True):
+            if panel is None:
+                axes.set_axis_off()
+                continue
+            name, corruption, by_severity = panel
+            at = [int(severity) for severity in by_severity]
+            for rule in rules:
+                axes.plot(at, [s[rule][main] for s in by_severity.values()], label=rule, **LINE_STYLES[rule])
+            if name in without:
+                level = without[name]["calibrated"][main]
+                axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (5, 4)), label="without it")
+            axes.set_title(f"{name}: {corruption.replace('_', ' ')}", fontsize=9)
+            axes.set_ylim(lowest, 1.03)
+            axes.set_xticks(at)
+            _score_axis(axes.yaxis, main)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
         return svg(figure, "corruptions", f"{task.title(main)} under corruption")
+
+
+def _rows_of_panels(name: str, corruptions: Mapping[str, Any]) -> list[tuple[str, str, Any] | None]:
+    """List the panels of one modality, and None for the empty places at the end of its last row."""
+    panels = [(name, corruption, by_severity) for corruption, by_severity in corruptions.items()]
+    return [*panels, *[None] * (-len(panels) % PANELS)]

@@ -17,6 +17,8 @@ from mla_serve.tasks import Task
 from mla_serve.train.notes import DATA
 
 COVERAGE = 0.9  # that bundles of older versions were measured with
+NUMBERS = "Also in report.json, with intervals."
+POOLED = " Pooled: the share of prediction sets or intervals that rest on validation rows with other modalities."
 STYLE = Path(__file__).with_name("report.css")
 SHOWN_GROUPS = 20
 Case = tuple[Mapping[str, Any], Mapping[str, Payload]]
@@ -174,7 +176,7 @@ def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]], task: 
             cells = "".join(f"<td>{task.shown(key, scores[key])}</td>" for key in keys)
             body += f'<tr><th scope="row">{html.escape(condition)}</th><th scope="row">{rule}</th>{cells}</tr>'
     table = f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
-    return section("All numbers", "Also in report.json, with intervals.", table)
+    return section("All numbers", NUMBERS + (POOLED if "pooled" in keys else ""), table)
 
 
 def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules: Sequence[str], task: Task) -> str:

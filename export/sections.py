@@ -133,14 +133,14 @@ def _in_unit(task: Task) -> str:
 
 
 def _deviations(results: Results, task: Task) -> str:  # noqa: ARG001
-    caption = "Over all sets of modalities, a fifth of the answers per dot, in units of the standardised target. On the diagonal, errors are as large as the answers’ own deviations say."
+    caption = "Over all sets of modalities, a fifth of the answers per dot, in standard deviations of the training values. On the diagonal, errors are as large as the answers’ own deviations say."
     return section("Are large deviations large errors?", caption, charts.deviations(*_before_after(results)))
 
 
 def _residuals(results: Results, task: Task) -> str:
     quintiles = _quintile_table(results["residuals"]["rows"]["quintiles"], task)
     points = results["residuals"]["rows"]["points"]
-    caption = "With all modalities of a row. Each fifth of the rows, from the smallest predicted deviation to the largest, and how many of its true values lie in the central 90% of the answers."
+    caption = "With all modalities of a row. Each fifth of the rows, from the smallest predicted deviation to the largest, and how many of its true values lie in the central 90% of the answers. Deviation and error are root mean squares, in standard deviations of the training values."
     table = section("Errors by predicted deviation", caption, quintiles)
     if not points:
         return table

@@ -19,7 +19,7 @@ from mla_serve.tasks.base import LOWER_IS_BETTER
 
 CURVE_RATES = (10, 20, 30, 40, 50, 60, 70, 80)  # percent of the modalities that are dropped
 RESAMPLES, FEWEST_RESAMPLES = 500, 100
-RESAMPLED_CELLS = 25_000_000  # rows, times labels, times resamples: with more, fewer resamples are drawn
+RESAMPLED_CELLS = 10_000_000  # rows, times labels, times resamples: with more, fewer resamples are drawn
 FEWEST_GROUPS = 5  # that are resampled instead of rows
 MIN_GROUP, MOST_GROUPS = 5, 200  # rows of a group that can be the worst one; groups that are listed
 BATCH = 128  # rows that are decoded at a time

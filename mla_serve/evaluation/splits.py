@@ -16,6 +16,7 @@ from mla_serve.errors import ConfigError, DataError, InputError
 from mla_serve.evaluation import analysis
 from mla_serve.evaluation.details import DETAILS
 from mla_serve.evaluation.scores import MISSING_RATES, conditions, evaluate
+from mla_serve.evaluation.unknown_cells import describe_unknown
 from mla_serve.fusion.intervals import Bounds
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
@@ -62,7 +63,8 @@ class Payloads(Sequence[Mapping[str, Payload]]):
 class SplitRun:
     """One split of a data set and what the graphs gave for it.
 
-    targets are (B, ...); fingerprint is that of the data; notes say what was left out of the whole table because of faults.
+    targets are (B, ...); fingerprint is that of the data; notes say what was left out of the whole table because of faults,
+    and what of the rows the model cannot use.
     """
 
     split: str
@@ -94,7 +96,8 @@ def run_split(
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
     split_run = run_rows(predictor, table.splits[split], split, table.fingerprint, table.faults, quiet=quiet)
     used = [*split_run.rows, *(row for name, rows in table.splits.items() if name != split for row in rows)]
-    return dataclasses.replace(split_run, notes=table.faults.describe_left_out([row.place for row in used]))
+    left_out = table.faults.describe_left_out([row.place for row in used])
+    return dataclasses.replace(split_run, notes=[*left_out, *split_run.notes])
 
 
 def run_rows(
@@ -114,7 +117,7 @@ def run_rows(
     if not kept:
         raise DataError(f"--split {split}: every row has a fault; {faults.write_list() or 'correct them'}")
     targets = predictor.task.encode([row.label for row in kept])
-    return SplitRun(split, kept, targets, outputs, fingerprint)
+    return SplitRun(split, kept, targets, outputs, fingerprint, describe_unknown(kept, predictor.bundle.inputs))
 
 
 def _own_values(row: Row, names: Sequence[str]) -> Row:

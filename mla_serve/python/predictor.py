@@ -195,11 +195,13 @@ class Predictor:
         """Measure the model on labelled rows: as they are, with modalities left out, and by each modality alone.
 
         Args: data, a table, a list of dicts, or the path of a data set as `mla-serve evaluate --data` takes it; label, the
-        column of the classes, by default that of the training table, or `label`; split, for a path, or for a column `split`;
+        column of the labels, by default that of the training table, or `label`; split, for a path, or for a column `split`;
         draws, random masks that each missing rate is averaged over; folder and verbose as of `predict`.
         Raises: DataError for rows that cannot be used.
         """
         run = self._run_split(data, label, split, folder, verbose)
+        for note in run.notes:
+            Screen(verbose).say(note)
         results = score_split(self._graphs, run, draws, SHOWN_RULES)
         more = measure_more(self._graphs, run, draws, SHOWN_RULES)
         return Evaluation(len(run.rows), self._graphs.task, draws, results["conditions"], more)

@@ -327,7 +327,6 @@ TITLES = {
     "r2": "R2",
     "mae": "MAE",
     "rmse": "RMSE",
-    "pooled": "of other patterns",
 }
 LOWER_IS_BETTER = ("nll", "ece", "brier", "fnr", "set_fnr", "set_size", "mae", "rmse", "width")
 

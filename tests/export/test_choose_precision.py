@@ -21,12 +21,13 @@ from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export import choose_precision
-from mla_serve.export.choose_precision import MIN_SPEEDUP, PrecisionTarget, pick_fastest
+from mla_serve.export.choose_precision import MIN_SPEEDUP, PrecisionTarget, _check_loss, pick_fastest
 from mla_serve.export.export_run import export_run
 from mla_serve.export.run_data import read_rows_again
 from mla_serve.export.timing import BATCHES, overall, times_faster
 from mla_serve.fusion.novelty import QUANTILES, Reference, References
 from mla_serve.inputs import Array
+from mla_serve.tasks import Classes, Labels, Number, Task
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.plan import make_plan
 from mla_serve.train.run_folder import RunFolder
@@ -289,3 +290,18 @@ def test_a_bound_that_is_no_fraction_is_refused(finished_run: RunFolder, tmp_pat
 def test_fp32_needs_no_data_and_says_nothing_of_precision(plain: Path) -> None:
     assert Bundle.load(plain).manifest.precision == {}
     assert "## Precision" not in (plain / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "after", "message"),
+    [
+        (Classes(("a", "b")), 0.9, 0.85, r"accuracy on val \(full\) falls from 0\.9000 to 0\.8500, more"),
+        (Labels(("a", "b")), 0.9, 0.85, r"mAP on val \(full\) falls from 0\.9000 to 0\.8500, more"),
+        (Number("price", "EUR"), 100.0, 106.0, r"MAE, EUR on val \(full\) grows from 100\.00 to 106\.00, more"),
+    ],
+)
+def test_the_cost_is_bounded_in_the_score_of_the_task(task: Task, before: float, after: float, message: str) -> None:
+    old, new = ({"full": {task.cost_score: value}} for value in (before, after))
+    _check_loss(task, "val", old, new, ["full"], PrecisionTarget("int8", loss=0.07))
+    with pytest.raises(BundleError, match=message):
+        _check_loss(task, "val", old, new, ["full"], PrecisionTarget("int8", loss=0.04))
