@@ -117,7 +117,7 @@ def _find_columns(
     with_label = check_label_column(records, schema.label_columns, faults)
     labelled = [record for record in with_label if not _lacks_label(record, schema)]
     bare = [record for record in with_label if _lacks_label(record, schema)]
-    notes += describe_renamed_splits(records, split) + _describe_unlabelled(bare)
+    notes += describe_renamed_splits(records, split) + _describe_unlabelled(bare, schema)
     return _Lines(labelled, said, schema, notes)
 
 
@@ -160,10 +160,11 @@ def _check_modalities(schema: Schema, records: Sequence[Record], faults: Faults)
     faults.raise_if_any()
 
 
-def _describe_unlabelled(bare: Sequence[Record]) -> list[str]:
+def _describe_unlabelled(bare: Sequence[Record], schema: Schema) -> list[str]:
     such = ", ".join(format_place(record.place) for record in bare[:3])
     count = f"{len(bare):,} row{'s' if len(bare) > 1 else ''}"
-    return [f"{count} without a label left out ({such}{', ...' if len(bare) > 3 else ''})"] if bare else []
+    advice = "; write [] where a row has none of the labels" if schema.label_form.separator else ""
+    return [f"{count} without a label left out ({such}{', ...' if len(bare) > 3 else ''}){advice}"] if bare else []
 
 
 def _order(modalities: Mapping[str, str], declaration: Declaration) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -225,3 +226,96 @@ def test_what_says_nothing_has_an_uncertainty_of_1(name: str, outputs: list[floa
     task = EXAMPLES[name]
     nothing = task.answers(task.natural(np.array(outputs, dtype=np.float64)))
     assert task.uncertainty(float(task.answer_entropy(nothing))) == pytest.approx(1)
+
+
+TWO: dict[str, tuple[list[object], list[object], str]] = {
+    "classes": (["a", "b", "a"], ["a", "a"], "one class only, 'a'"),
+    "labels": ([frozenset("xy"), frozenset(), frozenset("x")], [frozenset("x")] * 3, "the same labels, x"),
+    "number": ([1.0, 2.5, 3.0], [2.0, 2.0], "the same number, 2"),
+}
+"""Labels from which something can be learned, those from which nothing can, and why."""
+
+
+def test_a_task_is_made_of_labels_and_knows_them(name: str) -> None:
+    labels, same, why = TWO[name]
+    task = TASKS[name].from_labels(labels, column="price", unit="EUR")
+    assert task_from_dict(json.loads(json.dumps(task.to_dict()))) == task
+    assert not any(task.unknown(label) for label in labels)
+    assert set(task.names) == {own for label in labels for own in task.names_in(label)}
+    assert np.isfinite(task.encode(labels)).all()
+    assert task.describe_labels(labels).startswith(name)
+    assert task.find_unlearnable(labels) == ""
+    assert task.find_unlearnable(same).startswith(why)
+    assert task.find_unlearnable([])
+
+
+def test_labels_contradict_each_other_where_they_differ(name: str) -> None:
+    labels = TWO[name][0]
+    task = TASKS[name].from_labels(labels)
+    assert not any(task.contradict(label, label) for label in labels)
+    assert task.contradict(labels[0], labels[1])
+    assert task.contradict(labels[1], labels[0])
+
+
+def test_each_row_is_of_some_stratum(name: str) -> None:
+    generator = np.random.default_rng(0)
+    labels = [LABELS[name](generator) for _ in range(40)]
+    strata = TASKS[name].strata(labels)
+    assert len(strata) == 40
+    assert all(strata)
+    if TASKS[name].exclusive:
+        assert all(len(names) == 1 for names in strata)
+
+
+def test_labels_that_are_not_known_contradict_nothing() -> None:
+    task = Labels(("x", "y"))
+    assert not task.contradict({"x": True}, frozenset("xy"))
+    assert task.contradict({"x": False}, frozenset("xy"))
+    assert (
+        task.describe_labels([{"x": True}, frozenset("xy")])
+        == "labels, 2 different, 1 to 2 per row, 1 rows with some that are not known"
+    )
+
+
+def test_strata_of_labels_begin_with_the_rarest() -> None:
+    labels = [frozenset("x"), frozenset("xy"), frozenset("x"), frozenset()]
+    assert Labels.strata(labels) == [("x",), ("y", "x"), ("x",), ("",)]
+
+
+@pytest.mark.parametrize(
+    ("values", "log"),
+    [
+        (np.random.default_rng(0).lognormal(5, 1.5, 300), True),
+        (np.random.default_rng(0).lognormal(5, 1.5, 300) - 5, False),  # not all above 0
+        (np.random.default_rng(0).normal(100, 10, 300), False),
+        (np.random.default_rng(0).uniform(1, 100, 300), False),
+        (1000 + np.random.default_rng(0).exponential(50, 300), False),  # skewed, but all of one magnitude
+        (np.arange(1, 61), False),
+    ],
+)
+def test_the_logarithm_is_taken_of_skewed_positive_numbers(values: Array, log: bool) -> None:
+    task = Number.from_labels(list(map(float, values)))
+    assert task.log is log
+    assert (task.encode(list(values)).mean(), task.encode(list(values)).std()) == pytest.approx((0, 1), abs=1e-4)
+    assert not Number.from_labels(list(map(float, values)), [-1.0]).log
+
+
+@pytest.mark.parametrize(
+    ("values", "decimals"),
+    [
+        ([22_000, 400_000, 5_858_000], 0),
+        ([1, 2, 3, 4, 5], 2),
+        ([0.001, 0.002], 6),
+        ([-2.95, 44.1, 92.96], 1),
+        ([5.0], 0),
+    ],
+)
+def test_answers_have_as_many_decimals_as_their_deviation_asks(values: list[float], decimals: int) -> None:
+    assert Number.from_labels(values).decimals == decimals
+
+
+def test_equal_numbers_are_of_one_stratum() -> None:
+    strata = Number.strata([1.0, 2.0, 3.0, 4.0, 5.0] * 20)
+    assert strata == strata[:5] * 20
+    assert len(set(strata)) == 5
+    assert Number.strata([1.0, 2.0]) == [("0",), ("0",)]

@@ -280,3 +280,31 @@ def test_labels_that_only_their_spelling_keeps_apart_are_named(tmp_path: Path) -
 
 def vectors_of(labels: Sequence[str]) -> list[Cells]:
     return [{**row, "label": label} for row, label in zip(vectors(len(labels), seed=5), labels, strict=True)]
+
+
+def test_rows_of_labels_and_numbers_are_checked_alike(tmp_path: Path) -> None:
+    rows = vectors(40)
+    tags = [{**row, "label": ["x", "y"][n % 2 :]} for n, row in enumerate(rows)]
+    tags[0]["label"], tags[1]["label"] = ["y", "Z"], ["y", "z"]
+    tags.append({**tags[2], "label": ["x"]})
+    val = [{**row, "label": ["y"]} for row in vectors(10, seed=1)]
+    notes = said(write(tmp_path / "tags", {"train": tags, "val": val}))
+    assert [note.partition(" (")[0] for note in notes] == [
+        "data: of any of 4 labels, 2 with one training row",
+        "data: labels that differ only in case, blanks or Unicode form: 'Z' and 'z'; each is learned by itself; spell them "
+        "alike where they mean the same",
+        "data: rows that are equal or nearly so have different labels in 1 case",
+    ]
+    assert "train.jsonl:3 ['x', 'y'] and train.jsonl:41 ['x']" in notes[2]
+    prices = [{**row, "label": 10.0 * n + 0.5} for n, row in enumerate(rows)]
+    prices += [{**rows[3], "label": 30.6}, {**rows[4], "label": 390.5}]
+    val = [{**row, "label": 10.0 * n} for n, row in enumerate(vectors(10, seed=1))]
+    (note,) = said(write(tmp_path / "prices", {"train": prices, "val": val}))
+    assert "have different labels in 1 case (train.jsonl:5 40.5 and train.jsonl:42 390.5)" in note
+
+
+def test_labels_that_cannot_be_learned_from_what_is_left_are_refused(tmp_path: Path) -> None:
+    rows = [{**row, "label": ["x"]} for row in vectors(20)] + [{"label": ["y"], "text": "words"}] * 2
+    config = write(tmp_path / "d", {"train": rows, "val": [{**row, "label": ["x"]} for row in vectors(4)]})
+    with pytest.raises(DataError, match="the 20 training rows that can be used have the same labels, x"):
+        make_plan(TrainConfig(data=config.data, runs=config.runs, modalities=("numbers",)))
