@@ -21,7 +21,6 @@ from mla_serve.evaluation.analysis import interval_95
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
-from mla_serve.inputs.text import TextInput
 from mla_serve.table import Row
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.faults import FaultPolicy, Faults
@@ -34,9 +33,9 @@ from mla_serve.train.data.folds import make_folds
 from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
-from mla_serve.train.fit.after_training import FEW_VALIDATION_ROWS, encode_samples, gather
+from mla_serve.train.fit.after_training import COMPARED, FEW_VALIDATION_ROWS, encode_samples, gather
 from mla_serve.train.fit.evidence import Evidence, UnseenOpinions
-from mla_serve.train.fit.features import tokens_of
+from mla_serve.train.fit.features import decode_rows
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan, choose_all_inputs
 from mla_serve.train.run import train_as_planned
@@ -138,11 +137,12 @@ def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen
     strategy.to(device)
     samples, references = part.samples("test"), References.from_bytes((folder.path / REFERENCES).read_bytes())
     encoded = encode_samples(strategy, samples, device)
-    texts = {name: spec for name, spec in part.inputs.items() if isinstance(spec, TextInput)}
-    tokens = {
-        name: tokens_of(part.rows["test"], name, spec) for name, spec in texts.items() if encoded[name].present.any()
+    decoded = {
+        name: decode_rows(part.rows["test"], name, spec)
+        for name, spec in part.inputs.items()
+        if isinstance(spec, COMPARED) and encoded[name].present.any()
     }
-    given = gather(encoded, samples.targets.numpy(), references, tokens, part.recipe.task)
+    given = gather(encoded, samples.targets.numpy(), references, decoded, part.recipe.task)
     names, fusion, present = list(strategy.encoders), folder.read_fusion(), given.present
     masks = {"full": present} | {
         name: present & (np.arange(len(names)) == m)[:, None] for m, name in enumerate(names) if len(names) > 1

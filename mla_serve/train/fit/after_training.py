@@ -42,6 +42,8 @@ REFERENCE_ROWS, INPUT_ROWS = 5000, 20_000  # of training, that features and inpu
 ALL_FLOATS = 440_000  # in the references of all modalities together
 FEW_VALIDATION_ROWS = 300
 """With fewer validation rows, opinions of cross-validation on all rows fit the fusion better (`--folds`)."""
+COMPARED = (TextInput, ColumnsInput)
+"""Kinds of input that are compared with training rows by the input itself, too."""
 LEAST_WEIGHT = 0.05  # of the rule `static`
 
 
@@ -183,9 +185,7 @@ def read_inputs(inputs: Mapping[str, Input], rows: Mapping[str, Sequence[Row]], 
     some = [rows["train"][number] for number in generator.permutation(len(rows["train"]))[:INPUT_ROWS]]
     found = {}
     for position, (name, spec) in enumerate(inputs.items()):
-        if isinstance(spec, (TextInput, ColumnsInput)) and all(
-            any(name in row.values for row in part) for part in (some, rows["val"])
-        ):
+        if isinstance(spec, COMPARED) and all(any(name in row.values for row in part) for part in (some, rows["val"])):
             corrupted = decode_corrupted(rows["val"], name, spec, _seed_of(seed, position))
             train, val = (decode_rows(part, name, spec) for part in (some, rows["val"]))
             pad = spec.pad if isinstance(spec, TextInput) else None
