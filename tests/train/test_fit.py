@@ -258,7 +258,7 @@ def test_a_row_without_an_answer_leaves_the_other_labels_as_they_were() -> None:
 
 def test_labels_given_beside_the_table_are_refused() -> None:
     frame = colours()
-    with pytest.raises(ConfigError, match=r"label: got a Series, expected the name of a column; .* fit\(X\.assign"):
+    with pytest.raises(ConfigError, match=r"label: got a Series, expected the name of a column, or .* fit\(X\.assign"):
         mla_serve.fit(frame.drop(columns="label"), frame.label)  # type: ignore[arg-type] # that is the point
 
 
