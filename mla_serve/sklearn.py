@@ -217,8 +217,16 @@ class MultimodalRegressor(RegressorMixin, _Multimodal):  # type: ignore[misc] # 
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows X with numbers y. Raises: ValueError for what scikit-learn refuses; DataError, ConfigError."""
+        if y is None:
+            raise ValueError(
+                "MultimodalRegressor requires y to be passed, but the target y is None; give a number for each row"
+            )
         numbers = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         rows, target = self._checked(X, column_or_1d(numbers, warn=True).astype(float))
+        if len(np.unique(target)) < 2:
+            raise ValueError(
+                f"y has only the number {target[0]:g}, n_samples={len(target)}; expected different numbers"
+            )
         self._train(X, rows, target.tolist(), "number")
         return self
 
