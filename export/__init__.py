@@ -8,7 +8,7 @@ run_data           the data set of the run, read again
 graphs             torch modules to ONNX graphs, and their comparison
 choose_precision   the fastest precision of each encoder within a bound on accuracy
 quantise, timing   int8 and fp16 graphs; how many times faster they are
-report, page, charts, media   report.json and report.html
+report, page, sections, charts, media   report.json and report.html; sections has what differs by task
 card               MODEL_CARD.md
 check_gpu          compare a bundle on CUDA and on the CPU
 """

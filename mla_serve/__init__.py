@@ -8,8 +8,9 @@ console.py     what all commands share: flags, errors in one line, exit codes
 telemetry.py   switch off the usage reports of libraries
 progress.py    how far a long piece of work is
 payloads.py    a value of a caller (path, image, array, ...) -> payload
+tasks/         what is predicted: one of several classes, any number of labels, a number
 inputs/        payload -> array: one class per kind of input
-fusion/        the logits of several modalities -> one answer, its prediction set, how unfamiliar the input is
+fusion/        the opinions of several modalities -> one answer, its prediction set, how unfamiliar the input is
 table/         the data set: read, check, list faulty rows
 bundle/        a finished model, and predicting with it
 evaluation/    measure a bundle on a labelled table

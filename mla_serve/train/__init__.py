@@ -8,6 +8,7 @@ choices         what is chosen from the rows                                    
 start_from      begin with the encoders of an earlier run
 recipe          what fixes the modules                                           encoders/, strategies/
 run             begin or resume, train, fit, write run.json                      data/samples, run_folder, golden_samples, allocator
+losses          the loss of each task
 loop            epochs, validation, checkpoints                                  data/batches
 clock           the time that training may take
 cache/          decoded files and features, kept on disk
