@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import mla_serve
+from mla_serve.bundle.answer_columns import ANSWER, SET
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.payloads import is_missing
 from mla_serve.python.answers import to_table
@@ -30,6 +31,8 @@ from mla_serve.table.options import TableOptions
 
 WORDS = {"red": ("crimson", "scarlet", "ruby"), "blue": ("navy", "azure", "sky"), "green": ("lime", "olive", "moss")}
 SETTINGS: dict[str, Any] = {"epochs": 2, "width": 8, "threads": 1, "verbose": False}
+
+LABEL = ANSWER["classes"][0]
 
 
 def colours(rows: int = 48) -> pd.DataFrame:
@@ -241,7 +244,7 @@ def test_labels_keep_their_type(labels: Any, names: tuple[str, ...], expected: A
     table = table_in_memory(frame, tmp_path, TableOptions())
     assert tuple(table.classes) == names
     label_type = Schema.from_dict(table.schema.keep(["text"]).to_dict()).label_type
-    answers = {"label": [names[int(label)] for label in labels], "prediction_set": [list(names)] * 24}
+    answers = {LABEL: [names[int(label)] for label in labels], SET[0]: [list(names)] * 24}
     found = to_table(read_given(frame, {}), answers, label_type)
     assert found.label.dtype == expected
     assert (found.label == frame.label).all()
@@ -252,8 +255,8 @@ def test_labels_keep_their_type(labels: Any, names: tuple[str, ...], expected: A
 
 def test_a_row_without_an_answer_leaves_the_other_labels_as_they_were() -> None:
     given = read_given(pd.DataFrame({"text": ["navy", None]}), {})
-    assert to_table(given, {"label": ["7", None]}, "int").label.tolist() == [7, pd.NA]
-    assert to_table(given, {"label": ["True", None]}, "bool").label.dtype == "boolean"
+    assert to_table(given, {LABEL: ["7", None]}, "int").label.tolist() == [7, pd.NA]
+    assert to_table(given, {LABEL: ["True", None]}, "bool").label.dtype == "boolean"
 
 
 def test_labels_given_beside_the_table_are_refused() -> None:
