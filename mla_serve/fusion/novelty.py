@@ -53,7 +53,9 @@ class _Scale:
         scores = _without_rounding(scores)
         above = np.clip(np.searchsorted(self.quantiles, scores, side="left"), 1, len(QUANTILES) - 1)
         low, high = self.quantiles[above - 1].astype(np.float64), self.quantiles[above].astype(np.float64)
-        part = np.clip((scores - low) / np.maximum(high - low, 1e-300), 0.0, 1.0)
+        part = np.divide(
+            scores.clip(low, high) - low, high - low, out=np.where(scores > high, 1.0, 0.0), where=high > low
+        )
         share: Array = QUANTILES[above - 1] + part * (QUANTILES[above] - QUANTILES[above - 1])
         return share
 

@@ -201,3 +201,8 @@ def test_a_file_that_would_run_code_when_read_is_refused() -> None:
     np.savez(buffer, allow_pickle=True, **arrays)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pickle"):
         References.from_bytes(buffer.getvalue())
+
+
+def test_scores_far_beyond_validation_rows_that_are_all_alike_are_above_all_of_them() -> None:
+    alike = Reference("knn", np.eye(2), np.zeros(2), np.eye(2), np.full(201, 2.0, np.float32))
+    np.testing.assert_array_equal(alike.percentile(np.array([1.0, 2.0, 1e300])), [0.0, 0.0, 1.0])

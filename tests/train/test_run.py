@@ -33,6 +33,7 @@ from mla_serve.export.export_run import export_run
 from mla_serve.inputs import TextInput
 from mla_serve.python.fit import fit
 from mla_serve.table import Row, Table
+from mla_serve.tasks import Classes
 from mla_serve.train.augmentation import choose_augmentation
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.decode import decode_table
@@ -230,7 +231,7 @@ def test_a_modality_of_one_class_is_said_and_one_without_training_rows_is_refuse
     wide: list[dict[str, object]] = [{**row, "numbers": [1, 2]} for row in rows]
     data = write_rows(tmp_path / "one", train=[*rows, *wide[::2]], val=wide)
     notes = make_plan(TrainConfig(data=data, runs=tmp_path / "runs")).notes
-    assert "numbers: all training rows that have it are of one class, 'a'; nothing can be learned from it" in notes
+    assert "numbers: the training rows with it have one class only, 'a'; nothing can be learned from it" in notes
     (data / "dataset.json").unlink()
     for name in ("image.png", "train.jsonl", "val.jsonl"):
         (data / name).touch()
@@ -383,9 +384,9 @@ def test_a_bundle_gives_sets_of_the_coverage_that_is_asked_for(config: TrainConf
     predictor = Predictor(Bundle.load(tmp_path / "bundle"))
     likely, surely = (predictor.predict([{"text": "rot 1"}], coverage=c)[0] for c in (0.5, 0.999))
     assert likely.prediction_set
-    assert likely.prediction_set[0] == likely.label
+    assert likely.prediction_set.labels[0] == likely.label
     assert surely.prediction_set
-    assert len(surely.prediction_set) == 3
+    assert len(surely.prediction_set.labels) == 3
     assert likely.modalities["text"].unfamiliarity is not None
     measured = predictor.bundle.manifest.metrics["conditions"]["full"]["calibrated"]
     assert 1 <= measured["set_size"] <= 3
@@ -424,7 +425,7 @@ def test_of_a_long_text_training_keeps_what_is_looked_at(tmp_path: Path) -> None
     row = Row("1", "a", {"text": text}, {}, {})
     table = Table(tmp_path, {"text": "text"}, {"train": (row,)}, ("a",), "")
     decoded = decode_table(table, inputs, tmp_path / "cache")
-    assert make_samples([row], decoded, inputs, ["a"]).columns["text"].payloads == [text[:50]]
+    assert make_samples([row], decoded, inputs, Classes(("a",))).columns["text"].payloads == [text[:50]]
 
 
 def test_training_from_an_existing_cache_gives_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:

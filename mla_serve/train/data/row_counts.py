@@ -44,7 +44,8 @@ def check_modalities(
             learned = "little can be learned from so few" if train > 1 else ONE_ROW
             notes.append(f"{name}: only {_rows(train, 'training')} it; {learned}")
         elif reason:
-            notes.append(f"{name}: the training rows with it have {reason}; nothing can be learned from it")
+            what = reason.partition(";")[0]  # without what to do about it
+            notes.append(f"{name}: the training rows with it have {what}; nothing can be learned from it")
         if val < MIN_ROWS_TO_FIT:
             notes.append(f"{name}: {_rows(val, 'validation')} it; {unfitted(val)}")
     return notes

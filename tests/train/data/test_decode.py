@@ -80,7 +80,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def windows_of(decoded: DecodedTable, table: Table) -> dict[str, list[np.ndarray]]:
     """Read the windows of every row back."""
     rows = table.splits["train"]
-    samples = make_samples(rows, decoded, decoded.inputs, table.classes)
+    samples = make_samples(rows, decoded, decoded.inputs, table.task)
     return {
         name: [column.windows[s : s + c].numpy() for s, c in zip(column.start, column.count, strict=True)]  # type: ignore[misc]
         for name, column in samples.columns.items()
@@ -340,7 +340,7 @@ def test_silence_and_full_scale_can_be_stored(wave: np.ndarray) -> None:
 def test_windows_on_disk_are_indexed_as_a_tensor_is(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "data"))
     decoded = decode_table(table, INPUTS, tmp_path / "cache")
-    column = make_samples(table.splits["train"], decoded, INPUTS, table.classes).columns["audio"]
+    column = make_samples(table.splits["train"], decoded, INPUTS, table.task).columns["audio"]
     assert isinstance(column.windows, StoredWindows)
     whole = column.windows[:]
     assert whole.shape == tuple(column.windows.shape)
@@ -356,7 +356,7 @@ def test_texts_are_stored_once_and_come_back(tmp_path: Path) -> None:
     table, inputs = read_table(tmp_path), {"text": _words()}
     decoded = decode_table(table, inputs, tmp_path / "cache")
     assert len(decoded.store("text")) == 2
-    windows = make_samples(table.splits["train"], decoded, inputs, table.classes).columns["text"].windows[:]
+    windows = make_samples(table.splits["train"], decoded, inputs, table.task).columns["text"].windows[:]
     assert windows.dtype == torch.int64
     assert torch.equal(
         windows, torch.from_numpy(np.concatenate([inputs["text"].decode(text, "text") for text in texts]))
@@ -390,7 +390,7 @@ from mla_serve.train.data.samples import batches_of, make_samples
 inputs = {"audio": AudioInput(8000, 80_000, 40_000)}
 table = read_table(Path(sys.argv[1]))
 decoded = decode_table(table, inputs, Path(sys.argv[2]), threads=1)
-samples = make_samples(table.splits["train"], decoded, inputs, table.classes)
+samples = make_samples(table.splits["train"], decoded, inputs, table.task)
 for _ in range(2):
     for part in batches_of(samples.columns["audio"].windows):
         part.sum()

@@ -85,7 +85,7 @@ def test_each_fold_ignores_the_columns_that_its_training_rows_lack(tmp_path: Pat
     write(tmp_path / "one.csv", [{**row, "extra": n if n < 2 else ""} for n, row in enumerate(rows_of(60))])
     folded = config(tmp_path / "one.csv", folds=5)
     planned = make_plan(folded)
-    result = cross_validate(folded, planned, lambda _: None)
+    result = cross_validate(folded, planned, lambda _: None).scores
     assert result["conditions"]["full"]["rows"] == result["rows"] == 60
     assert planned.table.faults.found == []
     assert dataclasses.asdict(planned.table.schema) == dataclasses.asdict(make_plan(folded).table.schema)

@@ -376,8 +376,8 @@ def test_an_extension_of_another_bundle_is_not_resumed(
     train_as_planned(told, plan_extension(told), lambda record: None)
     other = make_bundle(tmp_path / "another", {"numbers": "vector", "words": "text"}, seed=4)
     told = dataclasses.replace(told, extend=other, resume=True)
-    with pytest.raises(ConfigError, match="--resume: extends changed"):
+    with pytest.raises(ConfigError, match=r"--resume: .*extends changed"):
         train_as_planned(told, plan_extension(told), lambda record: None)
     told = dataclasses.replace(told, extend=None)
-    with pytest.raises(ConfigError, match="--resume: extends changed"):
+    with pytest.raises(ConfigError, match=r"--resume: .*extends changed"):
         train_as_planned(told, make_plan(told), lambda record: None)
