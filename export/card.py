@@ -270,7 +270,7 @@ def _traces(manifest: Manifest) -> str:
     if manifest.unfamiliar:
         found.append(
             f"`{manifest.unfamiliar}`, by which unfamiliar input is detected, holds features of up to a thousand training rows per "
-            "modality, one vector each, or their means by class. A vector is not the row, but whoever has the file can test "
+            "modality, one vector each, or their means by class, or how often parts of texts occur together. A vector is not the row, but whoever has the file can test "
             "whether a given input was among the rows, and may recover parts of one."
         )
     if any("tokenizer" in modality.input for modality in manifest.modalities.values()):
@@ -283,6 +283,10 @@ def _traces(manifest: Manifest) -> str:
         found.append(
             "`manifest.json` holds the smallest and the largest number and date of each column in training, and every category that "
             "occurs at least twice. GET /model gives them out."
+        )
+    if manifest.task["name"] == "number":
+        found.append(
+            "It also holds the smallest and the largest label of the training rows. GET /model gives them out."
         )
     if manifest.table:
         held = "held_out" in manifest.table

@@ -14,6 +14,7 @@ from mla_serve.table.declaration import DATASET_JSON, STANDARD_KINDS, Declaratio
 from mla_serve.table.faults import Faults, InvalidValue, abbreviate, format_place, join_names
 from mla_serve.table.formats import Line
 from mla_serve.table.hints import find_leaks, find_shared_values
+from mla_serve.table.label_forms import LabelForm
 from mla_serve.table.options import TableOptions
 from mla_serve.table.records import UNSPLIT, Record, check_label_column, describe_renamed_splits, read_records
 from mla_serve.table.roles import COLUMNS, Said, complete_schema, find_schema
@@ -75,20 +76,26 @@ def table_from_lines(
     if schema.held_out and not lines.said.group_columns:
         hints += find_shared_values(splits, modalities)
     lost = describe_lost_names((row for _, row in built), task)
-    schema = _describe_labels(schema, task, [row.label for row in rows])
+    schema = _describe_labels(schema, task, [row.label for row in rows], options)
     return Table(folder, modalities, splits, task, fingerprint, (*lines.notes, *said, *lost, *hints), schema, faults)
 
 
-def _describe_labels(schema: Schema, task: Task, labels: Sequence[Label]) -> Schema:
-    """Say in the reasons of the columns of labels what is predicted."""
+def _describe_labels(schema: Schema, task: Task, labels: Sequence[Label], options: TableOptions) -> Schema:
+    """Say in the reasons of the columns of labels what is predicted, and how to have it otherwise where that is likely."""
     counts = Counter(name for label in labels for name in task.names_in(label))
     several = len(schema.label_columns) > 1
+    other = _other_task(schema.label_form) if options.task is None and options.separator is None else ""
 
     def describe(column: str) -> str:
-        return f"a label, of {counts[column]:,} rows" if several else task.describe_labels(labels)
+        return f"a label, of {counts[column]:,} rows" if several else task.describe_labels(labels) + other
 
     roles = (replace(role, reason=describe(role.column)) if role.role == "label" else role for role in schema.roles)
     return replace(schema, roles=tuple(roles))
+
+
+def _other_task(form: LabelForm) -> str:
+    """Say how cells that were inferred to be numbers or several labels are taken as classes; empty for others."""
+    return "; --task classes takes each different cell as a class" if form.separator or form.task == "number" else ""
 
 
 def _single_columns(schema: Schema) -> dict[str, str]:
