@@ -111,7 +111,10 @@ def test_each_fault_is_listed_once_with_its_line_and_column(
 def test_the_rows_that_remain_are_exactly_the_good_ones(
     faults: Injected, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    table = read_table(write(tmp_path_factory.mktemp("data"), faults), TableOptions(skip_bad=True))
+    options = TableOptions(
+        skip_bad=True, kinds={"id": "id"}
+    )  # said, because a column of many faults is not taken for ids
+    table = read_table(write(tmp_path_factory.mktemp("data"), faults), options)
     assert places(table) == set(range(ROWS)) - faults.keys()
     assert all(row.values.keys() == {"image", "text", "v"} for row in table.splits["train"])
     assert f"{len(faults)} of {ROWS} rows left out because of faults" in describe_left_out(table)[0]
