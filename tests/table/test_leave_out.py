@@ -65,7 +65,9 @@ def write(folder: Path, faults: Injected) -> Path:
         (folder / name).write_bytes(given_bytes)
     (folder / "sub").mkdir()
     (folder / "loop.png").symlink_to("loop.png")
-    (folder / "dataset.json").write_text(json.dumps({"modalities": {"v": "vector"}}))
+    # The column of ids is named, because one with many faults is not taken for it.
+    declared = {"modalities": {"v": "vector"}, "columns": {"id": "id"}}
+    (folder / "dataset.json").write_text(json.dumps(declared))
     rows = [good_row(number) for number in range(ROWS)]
     for number, name in faults.items():
         column, cell = EVERY[name]
@@ -111,10 +113,7 @@ def test_each_fault_is_listed_once_with_its_line_and_column(
 def test_the_rows_that_remain_are_exactly_the_good_ones(
     faults: Injected, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    options = TableOptions(
-        skip_bad=True, kinds={"id": "id"}
-    )  # said, because a column of many faults is not taken for ids
-    table = read_table(write(tmp_path_factory.mktemp("data"), faults), options)
+    table = read_table(write(tmp_path_factory.mktemp("data"), faults), TableOptions(skip_bad=True))
     assert places(table) == set(range(ROWS)) - faults.keys()
     assert all(row.values.keys() == {"image", "text", "v"} for row in table.splits["train"])
     assert f"{len(faults)} of {ROWS} rows left out because of faults" in describe_left_out(table)[0]
