@@ -188,8 +188,8 @@ class Number(Task):
         return standardised.astype(np.float32)
 
     def restore(self, standardised: Array) -> Array:
-        """Return standardised targets in the user's unit."""
-        values = standardised * self.deviation + self.mean
+        """Return standardised targets in the user's unit, in float64: the mean may be large beside the deviation."""
+        values = np.asarray(standardised, dtype=np.float64) * self.deviation + self.mean
         restored: Array = np.exp(np.minimum(values, LARGEST_LOG)) if self.log else values
         return restored
 

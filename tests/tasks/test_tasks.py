@@ -201,6 +201,16 @@ def test_a_number_is_restored_in_its_unit() -> None:
     np.testing.assert_allclose(task.restore(task.encode([1.0, 20.0, 3e5]).astype(float)), [1.0, 20.0, 3e5], rtol=1e-5)
 
 
+def test_numbers_far_from_0_keep_their_errors() -> None:
+    labels = 1.42040575e9 + np.random.default_rng(0).normal(size=200)
+    task = Number.from_labels(labels.tolist())
+    targets = task.encode(labels.tolist())
+    scores = task.score(np.stack([targets.astype(np.float64), np.full(200, 0.01)], axis=1), targets)
+    assert scores["mae"] < 1e-5
+    assert scores["coverage"] == 1
+    np.testing.assert_allclose(task.restore(targets) - 1.42040575e9, labels - 1.42040575e9, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "make", [lambda: Classes(("a", "a")), lambda: Labels(("x", 3)), lambda: Labels(("x",), (0.1, 0.2))]
 )  # type: ignore[arg-type]
