@@ -19,6 +19,7 @@ BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
+LARGEST = 1e130  # of a label, exp(LARGEST_LOG) or so
 MOST_DIGITS = 6  # decimals of an error
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
@@ -268,9 +269,9 @@ class Number(Task):
         }
 
     def unknown(self, label: Label) -> tuple[str, ...]:
-        """Return a label that is no finite number, or has no logarithm."""
+        """Return a label that is no finite number, is too large, or has no logarithm."""
         value = float(label)
-        return () if np.isfinite(value) and (value > 0 or not self.log) else (str(label),)
+        return () if abs(value) <= LARGEST and (value > 0 or not self.log) else (str(label),)
 
     @property
     def expected_label(self) -> str:
