@@ -126,6 +126,10 @@ class Task(abc.ABC):
         """Subtract the prior's natural parameters from opinions. Opinions that say less than the prior say nothing."""
         return eta - prior
 
+    def flattest(self) -> Array | float:
+        """Return the natural parameters (G, P) that the discount flattens opinions to; 0, a uniform distribution, if it is one."""
+        return 0.0
+
     # ---- labels
 
     @classmethod

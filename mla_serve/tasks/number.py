@@ -104,6 +104,10 @@ class Number(Task):
         clamped = np.stack([eta[..., 0], np.minimum(eta[..., 1], prior[..., 1])], axis=-1)
         return clamped - prior
 
+    def flattest(self) -> Array:
+        """Return the parameters of mean 0 and variance 1, those of the standardised training targets: 0 is no distribution."""
+        return self.parameters_of(np.array([0.0, 1.0]))
+
     def prior_parameters(self, prior: Sequence[float]) -> Array:
         """Return the natural parameters of the training targets' mean and variance: (1, 2)."""
         return self.parameters_of(np.array(prior))

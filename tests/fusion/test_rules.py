@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from mla_serve.fusion.explain import explain
 from mla_serve.fusion.formula import Array, Fusion, entropy_weights
 from mla_serve.fusion.rules import RULES, TEMPERED, fuse
-from mla_serve.tasks import Classes
+from mla_serve.tasks import Classes, Number
 from mla_serve.tasks.base import log_softmax
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
@@ -202,6 +202,24 @@ def test_an_opinion_on_unfamiliar_input_is_flattened_and_loses_weight() -> None:
     assert strange.weights[0, 0] < known.weights[0, 0]
     plain = fuse(logits, present, fusion, "undiscounted", np.array([[3.0], [0.0]]))
     np.testing.assert_array_equal(plain.answers, known.answers)
+
+
+@pytest.mark.parametrize("prior_once", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_number_from_unfamiliar_inputs_is_as_uncertain_as_the_training_targets(count: int, prior_once: bool) -> None:
+    names = "abc"[:count]
+    opinions = np.broadcast_to([2.0, 2 * np.log(0.3)], (count, 1, 2))
+    fusion = Fusion(
+        dict.fromkeys(names, 1.0), discounts=dict.fromkeys(names, 3.0), prior=[0.0, 1.0], prior_once=prior_once, task=Number()
+    )  # fmt: skip
+    answers = [
+        fuse(opinions, np.ones((count, 1), bool), fusion, excess=np.full((count, 1), excess)).answers[0]
+        for excess in (0.0, 0.5, 1.0, 8.0)
+    ]
+    means, variances = np.array(answers).T
+    np.testing.assert_allclose(answers[-1], [0, 1], atol=1e-6)
+    assert (np.diff(means) < 0).all()
+    assert (np.diff(variances) > 0).all()
 
 
 def test_a_product_counts_the_prior_once() -> None:
