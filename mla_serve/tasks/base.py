@@ -123,7 +123,7 @@ class Task(abc.ABC):
         return True
 
     def without_prior(self, eta: Array, prior: Array) -> Array:
-        """Subtract the prior's natural parameters from opinions. Opinions that say less than the prior say nothing."""
+        """Subtract the prior's natural parameters from opinions."""
         return eta - prior
 
     def flattest(self) -> Array | float:

@@ -100,7 +100,12 @@ class Number(Task):
         return np.stack([mean, np.maximum(second - np.square(mean), np.exp(LOG_VARIANCE[0]))], axis=-1)
 
     def without_prior(self, eta: Array, prior: Array) -> Array:
-        """Subtract the prior. A precision below the prior's is clamped to it, so that no variance is negative."""
+        """Subtract the prior. A precision below the prior's is clamped to it, so that no variance is negative.
+
+        Such an opinion moves the mean and adds no precision. Tried on simulated opinions, three with wrong variances, and left
+        out: such an opinion says nothing (NLL .791 instead of .778), or every opinion moves the mean in proportion to the
+        precision that it adds (1.052).
+        """
         clamped = np.stack([eta[..., 0], np.minimum(eta[..., 1], prior[..., 1])], axis=-1)
         return clamped - prior
 

@@ -201,6 +201,15 @@ def test_a_number_is_restored_in_its_unit() -> None:
     np.testing.assert_allclose(task.restore(task.encode([1.0, 20.0, 3e5]).astype(float)), [1.0, 20.0, 3e5], rtol=1e-5)
 
 
+def test_an_opinion_less_precise_than_the_prior_moves_the_mean_and_adds_no_precision() -> None:
+    task, prior = Number(), Number().prior_parameters([0.0, 1.0])
+    one = task.without_prior(task.natural(np.array([2.0, np.log(2.0)])), prior)
+    np.testing.assert_allclose(task.answers(one + prior), [1, 1])
+    np.testing.assert_allclose(task.answers(3 * one + prior), [3, 1])
+    precise = task.natural(np.array([2.0, np.log(0.5)]))
+    np.testing.assert_allclose(task.without_prior(precise, prior) + prior, precise)
+
+
 def test_numbers_far_from_0_keep_their_errors() -> None:
     labels = 1.42040575e9 + np.random.default_rng(0).normal(size=200)
     task = Number.from_labels(labels.tolist())
