@@ -58,6 +58,7 @@ class Task(abc.ABC):
 
     shown_scores: those of a table for people. cost_score: what a change to the graphs may make worse, see `cost`.
     row_score: one that needs few rows, to compare groups of rows by.
+    outputs_add: whether a head's outputs are natural parameters, so that their sum over modalities is a product of opinions.
     exclusive: whether each row has exactly one of the names. stratified_by: what a split gives each side the same share of.
     """
 
@@ -66,6 +67,7 @@ class Task(abc.ABC):
     shown_scores: ClassVar[tuple[str, ...]]
     cost_score: ClassVar[str]
     row_score: ClassVar[str]
+    outputs_add: ClassVar[bool] = True
     exclusive: ClassVar[bool] = False
     stratified_by: ClassVar[str]
 

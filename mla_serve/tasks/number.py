@@ -58,6 +58,7 @@ class Number(Task):
     cost_score: ClassVar[str] = "mae"
     row_score: ClassVar[str] = "mae"
     stratified_by: ClassVar[str] = "value"
+    outputs_add: ClassVar[bool] = False
 
     def describe(self) -> str:
         """Write what the number is called, and its unit."""

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from mla_serve.fusion.explain import explain
 from mla_serve.fusion.formula import Array, Fusion, entropy_weights
-from mla_serve.fusion.rules import RULES, TEMPERED, fuse
-from mla_serve.tasks import Classes, Number
+from mla_serve.fusion.rules import RULES, TEMPERED, fuse, rules_for
+from mla_serve.tasks import Classes, Labels, Number
 from mla_serve.tasks.base import log_softmax
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
@@ -233,6 +233,14 @@ def test_a_product_counts_the_prior_once() -> None:
         "product_prior",
     )
     np.testing.assert_allclose(fused.answers, log_softmax(likelihood.sum(axis=0) + np.log(prior)))
+
+
+def test_means_and_variances_are_added_only_where_the_heads_were_trained_so() -> None:
+    apart = Fusion.paper(("a", "b"), Number())
+    assert "sum_logit" not in rules_for(apart)
+    assert "sum_logit" in rules_for(dataclasses.replace(apart, native="sum_logit"))
+    for task in (Classes(("x", "y")), Labels(("x", "y"))):
+        assert "sum_logit" in rules_for(Fusion.paper(("a", "b"), task))
 
 
 def test_static_shares_do_not_depend_on_the_sample() -> None:
