@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, shorten, weighted_mean
+from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, weighted_mean, with_decimals
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
@@ -20,7 +20,6 @@ COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
 LARGEST = 1e130  # of a label, exp(LARGEST_LOG) or so
-MOST_DIGITS = 6  # decimals of an error
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
@@ -29,7 +28,7 @@ SKEWED = 1.0
 SPREAD = 10.0
 QUANTILES = 10  # of the numbers, in a stratified split
 ROWS_PER_QUANTILE = 5
-MOST_DECIMALS = 6
+MOST_DECIMALS = 100  # that a browser can be asked for
 STEPS = 100  # of the last decimal in a deviation of the targets, at least
 SMALL = 0.05  # quantile of the targets that is still shown well where the logarithm is Gaussian
 
@@ -296,8 +295,8 @@ class Number(Task):
         """Write the value of a score; errors with the decimals of an answer, and three significant digits at least."""
         if score not in IN_UNIT:
             return super().shown(score, value)
-        leading = math.floor(math.log10(abs(value))) if value else 0
-        return shorten(value, f",.{min(max(self.decimals, 2 - leading), MOST_DIGITS)}f")
+        leading = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+        return with_decimals(value, max(self.decimals, 2 - leading))
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return by which share of it the mean absolute error grew."""

@@ -327,10 +327,23 @@ def test_the_logarithm_is_taken_of_skewed_positive_numbers(values: Array, log: b
         ([0.001, 0.002], 6),
         ([-2.95, 44.1, 92.96], 1),
         ([5.0], 0),
+        ([1e-9, 2e-9, 3e-9], 12),
     ],
 )
 def test_answers_have_as_many_decimals_as_their_deviation_asks(values: list[float], decimals: int) -> None:
     assert Number.from_labels(values).decimals == decimals
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(3e-10, "3.00e-10"), (3.14159e-9, "3.142e-09"), (0.0, "0.000000000000"), (0.5, "0.500000000000")],
+)
+def test_errors_of_tiny_numbers_keep_their_digits(value: float, written: str) -> None:
+    task = Number.from_labels([1e-9, 2e-9, 3e-9])
+    assert task.shown("mae", value) == written
+    assert Number(decimals=2).shown("mae", 1234.5) == "1,234.50"
+    assert Number(decimals=2).shown("mae", 1.5e-7) == "1.50e-07"
+    assert Number().shown("width", float("inf")) == "inf"
 
 
 def test_equal_numbers_are_of_one_stratum() -> None:
