@@ -122,8 +122,9 @@ class Labels(Task):
         return difference
 
     def chosen(self, answers: Array) -> Array:
-        """Return which labels are answered: log-odds (..., C) -> bool (..., C)."""
-        chosen: Array = sigmoid(answers) >= self.threshold_of_each()
+        """Return which labels are answered: log-odds (..., C) -> bool (..., C). One with a threshold of 1 never is."""
+        thresholds = self.threshold_of_each()
+        chosen: Array = (sigmoid(answers) >= thresholds) & (thresholds < 1)  # a sigmoid is rounded to 1
         return chosen
 
     def threshold_of_each(self) -> Array:
