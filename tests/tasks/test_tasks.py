@@ -171,6 +171,22 @@ def test_labels_that_are_not_known_do_not_count() -> None:
     assert task.prior_of(targets) == [0.5, pytest.approx(2 / 3)]
 
 
+def test_rows_without_any_label_that_get_none_are_right() -> None:
+    task, nothing = Labels(("x", "y")), np.full((3, 2), -4.0)
+    assert task.score(nothing, np.zeros((3, 2)))["micro_f1"] == 1
+    assert task.resampled(nothing, np.zeros((3, 2)), np.ones((1, 3)))["micro_f1"].tolist() == [1]
+    assert task.score(-nothing, np.zeros((3, 2)))["micro_f1"] == 0
+
+
+def test_rows_of_which_nothing_is_known_do_not_lower_the_loss() -> None:
+    task, answers = Labels(("x", "y")), np.zeros((4, 2))
+    targets = np.array([[1, 0], [np.nan, np.nan], [np.nan, 1], [np.nan, np.nan]])
+    assert task.score(answers, targets)["nll"] == pytest.approx(np.log(2))
+    np.testing.assert_allclose(
+        task.resampled(answers, targets, np.array([[1, 1, 1, 1], [0, 3, 1, 0]]))["nll"], np.log(2)
+    )
+
+
 @given(seed=seeds)
 def test_average_precision_and_f1_are_those_of_scikit_learn(seed: int) -> None:
     generator = np.random.default_rng(seed)
