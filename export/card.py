@@ -11,6 +11,7 @@ from mla_serve.bundle.manifest import Manifest, read_task
 from mla_serve.export.choose_precision import cost_scores, cost_text
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Labels, Number, Task
+from mla_serve.tasks.base import with_decimals
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
 MOST_COLUMNS = 5  # that are named
@@ -68,7 +69,7 @@ def _estimate(task: Task, modalities: str) -> str:
     return (
         f"Estimates {task.describe()} from any non-empty subset of {modalities}.\n"
         f"{scale}, so an answer is {'the median' if task.log else 'the mean'} and a deviation. In training the "
-        f"{'geometric mean' if task.log else 'mean'} was {middle:,.{task.decimals}f}."
+        f"{'geometric mean' if task.log else 'mean'} was {with_decimals(middle, task.decimals)}."
     )
 
 

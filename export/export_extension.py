@@ -227,7 +227,7 @@ def check_unchanged(old: Predictor, new: Predictor) -> None:
     subsets = list(itertools.islice(every, SUBSETS))
     for sample in _whole_samples(old):
         before, after = (_run_subsets(predictor, sample, subsets) for predictor in (old, new))
-        for rule in rules_for(old.task):
+        for rule in rules_for(old.bundle.fusion):
             pairs = zip(_answers(old, before, rule), _answers(new, after, rule), strict=True)
             for names, (was, now) in zip(subsets, pairs, strict=True):
                 if was != now:

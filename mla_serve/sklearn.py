@@ -156,6 +156,8 @@ class MultimodalClassifier(ClassifierMixin, _Multimodal):  # type: ignore[misc] 
         several = _names_of_sets(y)
         rows, target = self._checked(X, _one_class(y) if several is None else _indicator(y, several))
         self.classes_ = np.unique(target) if several is None else several
+        if not len(self.classes_):
+            raise ValueError("no row of y has a label; expected at least two different ones; add rows with labels")
         if len(self.classes_) < 2:
             raise ValueError(f"y has only one class, {self.classes_[0]!r}; expected at least two; add rows of another")
         names = _names_of(self.classes_)

@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Protocol
 
 from mla_serve.bundle.html import FRAME, bar_cell, range_cell, table
+from mla_serve.tasks.base import with_decimals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -109,8 +110,7 @@ def axis_rows(ranges: Mapping[str, tuple[float, float, float]]) -> Rows:
 def format_number(value: float, deviation: float | None = None) -> str:
     """Write a number to two significant digits of its deviation, or of its own where that is left out: "1,234" or "0.57"."""
     size = abs(value if deviation is None else deviation)
-    decimals = 0 if not 0 < size < 10 else min(1 - math.floor(math.log10(size)), 12)
-    return f"{value:,.{decimals}f}"
+    return with_decimals(value, 1 - math.floor(math.log10(size)) if 0 < size < 10 else 0)
 
 
 def in_unit(number: str, unit: str) -> str:

@@ -117,7 +117,7 @@ class Predictor:
 
         Raises: InputError.
         """
-        if rule not in (rules := rules_for(self.task)):
+        if rule not in (rules := rules_for(self.bundle.fusion)):
             raise UnknownField("fusion", f"no rule is called {rule[:100]!r}; choose one of {', '.join(rules)}")
         if top_k is not None and not self.classes:
             raise InputError(

@@ -56,7 +56,7 @@ class EvaluateConfig:
 def run(config: EvaluateConfig) -> None:
     """Measure and print."""
     predictor = Predictor(Bundle.load(config.model))
-    known = rules_for(predictor.task)
+    known = rules_for(predictor.bundle.fusion)
     if unknown := [rule for rule in config.fusion if rule not in known]:
         raise ConfigError(f"--fusion {unknown[0]}: choose among {', '.join(known)}")
     quiet = config.json or not errors.is_terminal

@@ -17,7 +17,7 @@ import numpy as np
 
 from mla_serve.fusion.formula import Array
 from mla_serve.tasks import Labels, Number, Task
-from mla_serve.tasks.base import BINS
+from mla_serve.tasks.base import BINS, with_decimals
 from mla_serve.tasks.number import QUANTILE
 
 QUINTILES = 5
@@ -181,7 +181,7 @@ def _deviations_off(task: Task, answers: Array, targets: Array) -> Array:  # noq
 def _far_off(task: Task, answer: Array, target: Array) -> Wrong:
     number = cast(Number, task)
     value, deviation, truth = (
-        f"{one:,.{number.decimals}f}"
+        with_decimals(float(one), number.decimals)
         for one in (number.value(answer), number.deviation_of(answer), number.restore(np.asarray(target, np.float64)))
     )
     unit = f" {number.unit}" if number.unit else ""

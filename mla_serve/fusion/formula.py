@@ -1,10 +1,13 @@
 """The formula that fuses the opinions of the modalities, and its parameters.
 
     b    = the prior's parameters, or 0  with `prior_once` and two or more modalities present, else 0
-    t_m  = T_m exp(d_m e_m)              temperature; d_m = discount, e_m = excess, 0 for familiar input (novelty.py)
-    x_m  = (eta_m - b) / t_m             eta_m are the natural parameters of an opinion (mla_serve/tasks/base.py)
+    f_m  = exp(-d_m e_m)                 d_m = discount, e_m = excess, 0 for familiar input (novelty.py)
+    x_m  = f_m (eta_m - b) / T_m + (1 - f_m) u    eta_m are the natural parameters of an opinion (mla_serve/tasks/base.py)
     w    = softmax_m(-tau H(x_m))        over the present modalities, H in nats; tau = sharpness
     x    = s_S sum_m w_m x_m + b         one scale s per availability pattern S, the set of present modalities
+
+u is what an opinion on entirely unfamiliar input says: for classes and labels 0, a uniform distribution. For a number, 0 would
+be an infinite variance, so u says as much as the training targets: mean 0 and variance 1. Where the prior is subtracted, u = 0.
 
 x are the natural parameters of the answer: for classes, logits. For labels, every label is fused by itself, with weights of
 its own. T = s = tau = 1, d = 0 and b = 0 is the rule of the paper (MLA, arXiv 2311.10707, section 3.3). A missing modality
@@ -176,11 +179,14 @@ def calibrated(opinions: Array, present: Array, fusion: Fusion, excess: Array) -
     """
     task, eta, prior = fusion.task, fusion.task.natural(opinions), fusion.subtracted_prior()
     temperature = fusion.column(fusion.temperatures, 1.0) * np.exp(fusion.column(fusion.discounts, 0.0) * excess)
+    kept = np.exp(-fusion.column(fusion.discounts, 0.0) * excess)[..., None, None]
     added: Array | float = 0.0
+    flattest = task.flattest()
     if prior is not None:
         several = (present.sum(axis=0) > 1)[:, None, None]
         eta, added = np.where(several, task.without_prior(eta, prior), eta), np.where(several, prior, 0.0)
-    tempered = eta / temperature[..., None, None]
+        flattest = np.where(several, 0.0, flattest)
+    tempered = eta / temperature[..., None, None] + (1 - kept) * flattest
     weights = entropy_weights(task.entropy(tempered), present, fusion.sharpness)
     return weighted_sum(tempered, weights, task, fusion.scale(present), added)
 

@@ -36,7 +36,7 @@ from mla_serve.fusion.formula import (
     undiscounted,
     weighted_sum,
 )
-from mla_serve.tasks import Classes, Task
+from mla_serve.tasks import Classes
 
 
 def paper(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
@@ -77,7 +77,8 @@ def product_prior(opinions: Array, present: Array, fusion: Fusion, excess: Array
 def sum_logit(opinions: Array, present: Array, fusion: Fusion, excess: Array) -> Fused:  # noqa: ARG001
     """Sum the outputs of the heads, and count once the bias that each of them contains.
 
-    This is what a joint linear head on the concatenated features gives, with zeros for missing modalities.
+    This is what a joint linear head on the concatenated features gives, with zeros for missing modalities. The outputs of
+    heads that each answer by themselves may be added only where they are natural parameters, see Task.outputs_add.
     """
     counts = present.sum(axis=0)[:, None]
     repeated_bias = (counts - 1) * np.array(fusion.bias or np.zeros(opinions.shape[2]))
@@ -129,9 +130,12 @@ TEMPERED = ("calibrated", "undiscounted")  # rules that divide opinions by the f
 FOR_CLASSES = ("energy",)
 
 
-def rules_for(task: Task) -> tuple[str, ...]:
-    """List the rules that can fuse the opinions of a task."""
-    return tuple(rule for rule in RULES if rule not in FOR_CLASSES or isinstance(task, Classes))
+def rules_for(fusion: Fusion) -> tuple[str, ...]:
+    """List the rules that can fuse the opinions of a model, by its task and the strategy that it was trained with."""
+    left_out: tuple[str, ...] = () if isinstance(fusion.task, Classes) else FOR_CLASSES
+    if not fusion.task.outputs_add and fusion.native != "sum_logit":
+        left_out += ("sum_logit",)
+    return tuple(rule for rule in RULES if rule not in left_out)
 
 
 def fuse(

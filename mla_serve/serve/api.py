@@ -69,7 +69,7 @@ class Routes:
         """Serve one predictor."""
         self.answerer = Answerer(predictor, settings)
         self.settings = settings
-        self.inputs, self.task = predictor.bundle.inputs, predictor.task
+        self.inputs, self.fusion, self.task = predictor.bundle.inputs, predictor.bundle.fusion, predictor.task
         self.description = openapi.model_description(predictor.bundle, settings, predictor.providers)
         largest = max(self.answerer.batch_sizes.values())  # each request of a batch waits in a thread of its own
         self.pool = WorkerPool(THREADS if largest == 1 else THREADS + largest, settings.max_queue)
@@ -218,9 +218,9 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
 
 def _add_api(app: FastAPI, routes: Routes, bundle: Bundle, *, guarded: bool) -> None:
     """Add the routes for programs, and write the OpenAPI document with this model's fields."""
-    sample, embed = openapi.sample_body(routes.inputs, routes.task), openapi.sample_body(routes.inputs)
-    batch = openapi.batch_body(routes.inputs, routes.task, routes.settings.max_batch_items)
-    options = openapi.query_parameters(routes.task)
+    sample, embed = openapi.sample_body(routes.inputs, routes.fusion), openapi.sample_body(routes.inputs)
+    batch = openapi.batch_body(routes.inputs, routes.fusion, routes.settings.max_batch_items)
+    options = openapi.query_parameters(routes.fusion)
     answer, answers = replies.answer_type(routes.task), replies.batch_type(routes.task)
     operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
         ("/predict", routes.predict, answer, {"requestBody": sample, "parameters": options}),

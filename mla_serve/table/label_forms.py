@@ -17,6 +17,7 @@ from mla_serve.table.faults import InvalidValue, abbreviate
 from mla_serve.table.formats import Cells
 from mla_serve.table.scalars import NumberFormat, is_not_available, parse_number, parse_yes_no
 from mla_serve.tasks import Label
+from mla_serve.tasks.number import LARGEST
 
 UNKNOWN = "?"
 """In a list, says that it is not known whether the row has the other labels; before a label, that it is not known."""
@@ -157,7 +158,7 @@ def _read_truths(cell: Mapping[Any, object]) -> Label:
 
 
 def read_number(form: LabelForm, cell: object) -> Label:
-    """Return a finite number. Raises: InvalidValue."""
+    """Return a finite number whose square is finite too. Raises: InvalidValue."""
     value = None
     if isinstance(cell, str):
         value = parse_number(cell, form.number_format)
@@ -168,6 +169,10 @@ def read_number(form: LabelForm, cell: object) -> Label:
         unit = f", or with the unit {form.unit}" if form.unit else ""
         raise InvalidValue(
             f"expected a finite number such as {example}{unit}, got {abbreviate(cell)}; correct it, or predict classes with --task classes"
+        )
+    if abs(value) > LARGEST:
+        raise InvalidValue(
+            f"expected a number up to {LARGEST:g}, got {abbreviate(cell)}; correct it, or write all numbers in another unit"
         )
     return value
 

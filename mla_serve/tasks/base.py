@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -58,6 +59,7 @@ class Task(abc.ABC):
 
     shown_scores: those of a table for people. cost_score: what a change to the graphs may make worse, see `cost`.
     row_score: one that needs few rows, to compare groups of rows by.
+    outputs_add: whether a head's outputs are natural parameters, so that their sum over modalities is a product of opinions.
     exclusive: whether each row has exactly one of the names. stratified_by: what a split gives each side the same share of.
     """
 
@@ -66,6 +68,7 @@ class Task(abc.ABC):
     shown_scores: ClassVar[tuple[str, ...]]
     cost_score: ClassVar[str]
     row_score: ClassVar[str]
+    outputs_add: ClassVar[bool] = True
     exclusive: ClassVar[bool] = False
     stratified_by: ClassVar[str]
 
@@ -123,8 +126,12 @@ class Task(abc.ABC):
         return True
 
     def without_prior(self, eta: Array, prior: Array) -> Array:
-        """Subtract the prior's natural parameters from opinions. Opinions that say less than the prior say nothing."""
+        """Subtract the prior's natural parameters from opinions."""
         return eta - prior
+
+    def flattest(self) -> Array | float:
+        """Return the natural parameters (G, P) that the discount flattens opinions to; 0, a uniform distribution, if it is one."""
+        return 0.0
 
     # ---- labels
 
@@ -332,6 +339,9 @@ LOWER_IS_BETTER = ("nll", "ece", "brier", "fnr", "set_fnr", "set_size", "mae", "
 
 
 LONG = 1e12  # from here on a number is written with an exponent
+VERY_LONG = 15  # digits
+DECIMALS_AT_ONCE = 6  # more are written with an exponent, if the number is below .0001
+MOST_DECIMALS = 12
 BINS = 15  # of the expected calibration error
 
 
@@ -345,6 +355,17 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS
 def shorten(value: float, form: str) -> str:
     """Write a number with a format; one that would be very long with 4 digits and an exponent."""
     return f"{value:{form}}" if abs(value) < LONG else f"{value:.3e}"
+
+
+def with_decimals(value: float, decimals: int) -> str:
+    """Write a number with so many decimals; with an exponent where that would be very long or nearly all zeros.
+
+    So 3.14159 with 2 is "3.14", and 3.14159e-9 with 11 is "3.14e-09".
+    """
+    leading = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    if leading >= VERY_LONG or (leading < -DECIMALS_AT_ONCE + 2 and decimals > DECIMALS_AT_ONCE):
+        return f"{value:.{min(max(decimals + leading, 0), 3)}e}"
+    return f"{value:,.{min(decimals, MOST_DECIMALS)}f}"
 
 
 def weighted_mean(values: Array, counts: Array) -> Array:

@@ -21,7 +21,6 @@ from mla_serve.tasks.base import (
     expected_calibration_error,
     join_names,
     sort_names,
-    weighted_mean,
 )
 
 
@@ -122,8 +121,9 @@ class Labels(Task):
         return difference
 
     def chosen(self, answers: Array) -> Array:
-        """Return which labels are answered: log-odds (..., C) -> bool (..., C)."""
-        chosen: Array = sigmoid(answers) >= self.threshold_of_each()
+        """Return which labels are answered: log-odds (..., C) -> bool (..., C). One with a threshold of 1 never is."""
+        thresholds = self.threshold_of_each()
+        chosen: Array = (sigmoid(answers) >= thresholds) & (thresholds < 1)  # a sigmoid is rounded to 1
         return chosen
 
     def threshold_of_each(self) -> Array:
@@ -247,7 +247,8 @@ class Labels(Task):
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, and the false negative rate.
 
-        Labels without a positive row do not count for the averages over labels. `fnr` is the mean over the rows with a label
+        Labels without a positive row do not count for the averages over labels, nor do rows of which nothing is known for the
+        NLL. Micro-F1 is 1 where no label is true and none is answered, which is all right. `fnr` is the mean over the rows with a label
         of the share of their labels that are not answered.
         """
         known, p = ~np.isnan(targets), sigmoid(answers)
@@ -260,9 +261,9 @@ class Labels(Task):
         missed = (truth & ~chosen).sum(axis=1)[wanted > 0] / wanted[wanted > 0]
         return {
             "map": _mean([average_precision(p[known[:, c], c], truth[known[:, c], c]) for c in np.flatnonzero(having)]),
-            "micro_f1": float(2 * hits.sum() / max(sizes.sum(), 1)),
+            "micro_f1": float(2 * hits.sum() / sizes.sum()) if sizes.any() else 1.0,
             "macro_f1": _mean(f1[having]),
-            "nll": float(self.nll(answers, targets).mean()),
+            "nll": _mean(self.nll(answers, targets)[known.any(axis=1)]),
             "ece": expected_calibration_error(p[known], truth[known]),
             "fnr": _mean(missed),
         }
@@ -279,8 +280,8 @@ class Labels(Task):
             total, having = total + np.nan_to_num(precision), having + ~np.isnan(precision)
         return {
             "map": total / np.maximum(having, 1),
-            "micro_f1": 2 * (counts @ hits) / np.maximum(counts @ sizes, 1),
-            "nll": weighted_mean(self.nll(answers, targets), counts),
+            "micro_f1": np.where(counts @ sizes > 0, 2 * (counts @ hits) / np.maximum(counts @ sizes, 1), 1.0),
+            "nll": counts @ self.nll(answers, targets) / np.maximum(counts @ known.any(axis=1), 1),
         }
 
     def unknown(self, label: Label) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, shorten, weighted_mean
+from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, weighted_mean, with_decimals
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
@@ -19,7 +19,7 @@ BINS = 10  # of the targets, see Number.indicators
 COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
-MOST_DIGITS = 6  # decimals of an error
+LARGEST = 1e130  # of a label, exp(LARGEST_LOG) or so
 QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
@@ -28,7 +28,7 @@ SKEWED = 1.0
 SPREAD = 10.0
 QUANTILES = 10  # of the numbers, in a stratified split
 ROWS_PER_QUANTILE = 5
-MOST_DECIMALS = 6
+MOST_DECIMALS = 100  # that a browser can be asked for
 STEPS = 100  # of the last decimal in a deviation of the targets, at least
 SMALL = 0.05  # quantile of the targets that is still shown well where the logarithm is Gaussian
 
@@ -57,6 +57,7 @@ class Number(Task):
     cost_score: ClassVar[str] = "mae"
     row_score: ClassVar[str] = "mae"
     stratified_by: ClassVar[str] = "value"
+    outputs_add: ClassVar[bool] = False
 
     def describe(self) -> str:
         """Write what the number is called, and its unit."""
@@ -99,9 +100,18 @@ class Number(Task):
         return np.stack([mean, np.maximum(second - np.square(mean), np.exp(LOG_VARIANCE[0]))], axis=-1)
 
     def without_prior(self, eta: Array, prior: Array) -> Array:
-        """Subtract the prior. A precision below the prior's is clamped to it, so that no variance is negative."""
+        """Subtract the prior. A precision below the prior's is clamped to it, so that no variance is negative.
+
+        Such an opinion moves the mean and adds no precision. Tried on simulated opinions, three with wrong variances, and left
+        out: such an opinion says nothing (NLL .791 instead of .778), or every opinion moves the mean in proportion to the
+        precision that it adds (1.052).
+        """
         clamped = np.stack([eta[..., 0], np.minimum(eta[..., 1], prior[..., 1])], axis=-1)
         return clamped - prior
+
+    def flattest(self) -> Array:
+        """Return the parameters of mean 0 and variance 1, those of the standardised training targets: 0 is no distribution."""
+        return self.parameters_of(np.array([0.0, 1.0]))
 
     def prior_parameters(self, prior: Sequence[float]) -> Array:
         """Return the natural parameters of the training targets' mean and variance: (1, 2)."""
@@ -188,8 +198,8 @@ class Number(Task):
         return standardised.astype(np.float32)
 
     def restore(self, standardised: Array) -> Array:
-        """Return standardised targets in the user's unit."""
-        values = standardised * self.deviation + self.mean
+        """Return standardised targets in the user's unit, in float64: the mean may be large beside the deviation."""
+        values = np.asarray(standardised, dtype=np.float64) * self.deviation + self.mean
         restored: Array = np.exp(np.minimum(values, LARGEST_LOG)) if self.log else values
         return restored
 
@@ -268,9 +278,9 @@ class Number(Task):
         }
 
     def unknown(self, label: Label) -> tuple[str, ...]:
-        """Return a label that is no finite number, or has no logarithm."""
+        """Return a label that is no finite number, is too large, or has no logarithm."""
         value = float(label)
-        return () if np.isfinite(value) and (value > 0 or not self.log) else (str(label),)
+        return () if abs(value) <= LARGEST and (value > 0 or not self.log) else (str(label),)
 
     @property
     def expected_label(self) -> str:
@@ -285,8 +295,8 @@ class Number(Task):
         """Write the value of a score; errors with the decimals of an answer, and three significant digits at least."""
         if score not in IN_UNIT:
             return super().shown(score, value)
-        leading = math.floor(math.log10(abs(value))) if value else 0
-        return shorten(value, f",.{min(max(self.decimals, 2 - leading), MOST_DIGITS)}f")
+        leading = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+        return with_decimals(value, max(self.decimals, 2 - leading))
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return by which share of it the mean absolute error grew."""

@@ -24,6 +24,7 @@ TASKS: dict[str, Task] = {
     "labels": Labels(LABELS, tuple(0.4 + 0.005 * at for at in range(len(LABELS)))),
     "number": Number("price", "USD", log=True, mean=12.5, deviation=0.8, decimals=0, low=22_000, high=5_858_000),
     "sum": Number("sum", mean=13.0, deviation=0.4, decimals=0),  # its range is not known
+    "mass": Number("mass", "kg", mean=3e-9, deviation=1e-9, decimals=11, low=1e-9, high=6e-9),
 }
 
 
@@ -216,6 +217,15 @@ def test_a_value_has_the_digits_that_its_deviation_allows(opened: Callable[..., 
     for name, own in answer["modalities"].items():
         (said, _) = numbers_in(page.locator(f"[data-opinion={name}] .says").inner_text())
         assert said == round(own["value"], 1)
+
+
+def test_tiny_numbers_keep_their_digits(opened: Callable[..., Any]) -> None:
+    page = opened("mass")
+    answer = fill(page)
+    shown = page.locator(".label").inner_text().replace("−", "-")
+    assert float(shown.split()[0]) == pytest.approx(answer["value"], abs=answer["deviation"] / 10)
+    assert "0.000000" not in page.locator("main").inner_text()
+    assert "1.00e−9 to 6.00e−9" in page.locator(".estimates .hint").inner_text()
 
 
 def test_influence_is_in_the_unit_of_the_number(opened: Callable[..., Any]) -> None:

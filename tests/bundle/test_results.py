@@ -111,6 +111,11 @@ def test_labels_are_drawn_with_their_thresholds() -> None:
         (41.3, None, "41"),
         (0.0312, None, "0.031"),
         (5.0, 0.0, "5"),
+        (3.14159e-9, 5e-11, "3.142e-09"),
+        (3.14159e-9, None, "3.1e-09"),
+        (1000.0, 5e-9, "1,000.0000000000"),
+        (1.7e12, 1e7, "1,700,000,000,000"),
+        (1e16, None, "1.000e+16"),
     ],
 )
 def test_a_number_is_written_to_two_digits_of_its_deviation(

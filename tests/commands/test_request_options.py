@@ -11,6 +11,7 @@ import pytest
 
 from mla_serve.client import AsyncClient, Client
 from mla_serve.commands.sample_flags import SampleFlags
+from mla_serve.fusion.formula import Fusion
 from mla_serve.serve.http.openapi import option_schemas
 from mla_serve.serve.http.options import OPTIONS
 from mla_serve.table.declaration import RESERVED
@@ -18,7 +19,7 @@ from mla_serve.tasks import Classes
 
 REST = (Path(__file__).parents[2] / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
 PLACES: dict[str, Collection[str]] = {
-    "OpenAPI": option_schemas(Classes(("a", "b"))),
+    "OpenAPI": option_schemas(Fusion.paper(("text",), Classes(("a", "b")))),
     "Client.predict": inspect.signature(Client.predict).parameters,
     "AsyncClient.predict": inspect.signature(AsyncClient.predict).parameters,
     "flags of predict and ask": {field.name for field in dataclasses.fields(SampleFlags)},

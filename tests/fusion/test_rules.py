@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from mla_serve.fusion.explain import explain
 from mla_serve.fusion.formula import Array, Fusion, entropy_weights
-from mla_serve.fusion.rules import RULES, TEMPERED, fuse
-from mla_serve.tasks import Classes
+from mla_serve.fusion.rules import RULES, TEMPERED, fuse, rules_for
+from mla_serve.tasks import Classes, Labels, Number
 from mla_serve.tasks.base import log_softmax
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
@@ -204,6 +204,24 @@ def test_an_opinion_on_unfamiliar_input_is_flattened_and_loses_weight() -> None:
     np.testing.assert_array_equal(plain.answers, known.answers)
 
 
+@pytest.mark.parametrize("prior_once", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_number_from_unfamiliar_inputs_is_as_uncertain_as_the_training_targets(count: int, prior_once: bool) -> None:
+    names = "abc"[:count]
+    opinions = np.broadcast_to([2.0, 2 * np.log(0.3)], (count, 1, 2))
+    fusion = Fusion(
+        dict.fromkeys(names, 1.0), discounts=dict.fromkeys(names, 3.0), prior=[0.0, 1.0], prior_once=prior_once, task=Number()
+    )  # fmt: skip
+    answers = [
+        fuse(opinions, np.ones((count, 1), bool), fusion, excess=np.full((count, 1), excess)).answers[0]
+        for excess in (0.0, 0.5, 1.0, 8.0)
+    ]
+    means, variances = np.array(answers).T
+    np.testing.assert_allclose(answers[-1], [0, 1], atol=1e-6)
+    assert (np.diff(means) < 0).all()
+    assert (np.diff(variances) > 0).all()
+
+
 def test_a_product_counts_the_prior_once() -> None:
     generator = np.random.default_rng(0)
     prior = generator.dirichlet(np.ones(4))
@@ -215,6 +233,14 @@ def test_a_product_counts_the_prior_once() -> None:
         "product_prior",
     )
     np.testing.assert_allclose(fused.answers, log_softmax(likelihood.sum(axis=0) + np.log(prior)))
+
+
+def test_means_and_variances_are_added_only_where_the_heads_were_trained_so() -> None:
+    apart = Fusion.paper(("a", "b"), Number())
+    assert "sum_logit" not in rules_for(apart)
+    assert "sum_logit" in rules_for(dataclasses.replace(apart, native="sum_logit"))
+    for task in (Classes(("x", "y")), Labels(("x", "y"))):
+        assert "sum_logit" in rules_for(Fusion.paper(("a", "b"), task))
 
 
 def test_static_shares_do_not_depend_on_the_sample() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.fusion.rules import rules_for
 from mla_serve.inputs import INPUTS
@@ -104,7 +105,7 @@ def test_what_the_schema_allows_is_accepted(make_bundle: Callable[..., Path], tm
     import schemathesis
 
     scores = Thresholds.of(np.linspace(0, 1, 100))
-    intervals = Intervals(task, {rule: {"words": scores} for rule in rules_for(task)})
+    intervals = Intervals(task, {rule: {"words": scores} for rule in rules_for(Fusion.paper(("words", "facts"), task))})
     folder = make_bundle(tmp_path / "words", {"words": "text", "facts": "columns"}, task=task, intervals=intervals)
 
     def check(reply: Any) -> None:

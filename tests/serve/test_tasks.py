@@ -119,7 +119,7 @@ def test_the_model_says_what_it_predicts(client: TestClient, document: dict[str,
     model = client.get("/model").json()
     check(document, "ModelDescription", model)
     assert model["task"] == predictor.task.name
-    assert model["fusion"]["rules"] == list(rules_for(predictor.task))
+    assert model["fusion"]["rules"] == list(rules_for(predictor.bundle.fusion))
     said = {
         "classes": ["red", "green", "blue"],
         "labels": [
@@ -138,7 +138,7 @@ def test_every_rule_that_is_offered_answers_and_no_other(
 ) -> None:
     parameters = {each["name"]: each for each in document["paths"]["/predict"]["post"]["parameters"]}
     offered = parameters["fusion"]["schema"]["enum"]
-    assert offered == list(rules_for(predictor.task))
+    assert offered == list(rules_for(predictor.bundle.fusion))
     (sample, *_) = predictor.bundle.golden_samples()
     for rule in offered:
         reply = client.post(f"/predict?fusion={rule}", json=as_json(sample))

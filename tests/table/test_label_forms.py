@@ -187,6 +187,7 @@ def test_many_different_numbers_are_read_as_columns_of_numbers_are(
     ("labels", "expected"),
     [
         ([n * 1.25 if n != 9 else float("inf") for n in range(60)], "t.csv:11: label: expected a finite number such as 1234.5, got inf"),
+        ([n * 1.25 if n != 9 else -1e160 for n in range(60)], "t.csv:11: label: expected a number up to 1e+130, got -1e+160; correct it, or write all"),
         ([n * 1.25 if n != 9 else "inf" for n in range(60)], "t.csv:11: label: expected a finite number such as 1234.5, got 'inf'"),
         ([n * 1.25 if n != 9 else 10**400 for n in range(60)], "t.csv:11: label: expected a finite number"),
         ([str(n * 7) if n % 4 else "big" for n in range(80)], "t.csv:6: label: expected a finite number such as 1234.5, got 'big'"),

@@ -171,6 +171,22 @@ def test_labels_that_are_not_known_do_not_count() -> None:
     assert task.prior_of(targets) == [0.5, pytest.approx(2 / 3)]
 
 
+def test_rows_without_any_label_that_get_none_are_right() -> None:
+    task, nothing = Labels(("x", "y")), np.full((3, 2), -4.0)
+    assert task.score(nothing, np.zeros((3, 2)))["micro_f1"] == 1
+    assert task.resampled(nothing, np.zeros((3, 2)), np.ones((1, 3)))["micro_f1"].tolist() == [1]
+    assert task.score(-nothing, np.zeros((3, 2)))["micro_f1"] == 0
+
+
+def test_rows_of_which_nothing_is_known_do_not_lower_the_loss() -> None:
+    task, answers = Labels(("x", "y")), np.zeros((4, 2))
+    targets = np.array([[1, 0], [np.nan, np.nan], [np.nan, 1], [np.nan, np.nan]])
+    assert task.score(answers, targets)["nll"] == pytest.approx(np.log(2))
+    np.testing.assert_allclose(
+        task.resampled(answers, targets, np.array([[1, 1, 1, 1], [0, 3, 1, 0]]))["nll"], np.log(2)
+    )
+
+
 @given(seed=seeds)
 def test_average_precision_and_f1_are_those_of_scikit_learn(seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -199,6 +215,25 @@ def test_two_equal_independent_opinions_halve_the_variance() -> None:
 def test_a_number_is_restored_in_its_unit() -> None:
     task = Number(log=True, mean=2.0, deviation=0.5)
     np.testing.assert_allclose(task.restore(task.encode([1.0, 20.0, 3e5]).astype(float)), [1.0, 20.0, 3e5], rtol=1e-5)
+
+
+def test_an_opinion_less_precise_than_the_prior_moves_the_mean_and_adds_no_precision() -> None:
+    task, prior = Number(), Number().prior_parameters([0.0, 1.0])
+    one = task.without_prior(task.natural(np.array([2.0, np.log(2.0)])), prior)
+    np.testing.assert_allclose(task.answers(one + prior), [1, 1])
+    np.testing.assert_allclose(task.answers(3 * one + prior), [3, 1])
+    precise = task.natural(np.array([2.0, np.log(0.5)]))
+    np.testing.assert_allclose(task.without_prior(precise, prior) + prior, precise)
+
+
+def test_numbers_far_from_0_keep_their_errors() -> None:
+    labels = 1.42040575e9 + np.random.default_rng(0).normal(size=200)
+    task = Number.from_labels(labels.tolist())
+    targets = task.encode(labels.tolist())
+    scores = task.score(np.stack([targets.astype(np.float64), np.full(200, 0.01)], axis=1), targets)
+    assert scores["mae"] < 1e-5
+    assert scores["coverage"] == 1
+    np.testing.assert_allclose(task.restore(targets) - 1.42040575e9, labels - 1.42040575e9, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -308,10 +343,23 @@ def test_the_logarithm_is_taken_of_skewed_positive_numbers(values: Array, log: b
         ([0.001, 0.002], 6),
         ([-2.95, 44.1, 92.96], 1),
         ([5.0], 0),
+        ([1e-9, 2e-9, 3e-9], 12),
     ],
 )
 def test_answers_have_as_many_decimals_as_their_deviation_asks(values: list[float], decimals: int) -> None:
     assert Number.from_labels(values).decimals == decimals
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(3e-10, "3.00e-10"), (3.14159e-9, "3.142e-09"), (0.0, "0.000000000000"), (0.5, "0.500000000000")],
+)
+def test_errors_of_tiny_numbers_keep_their_digits(value: float, written: str) -> None:
+    task = Number.from_labels([1e-9, 2e-9, 3e-9])
+    assert task.shown("mae", value) == written
+    assert Number(decimals=2).shown("mae", 1234.5) == "1,234.50"
+    assert Number(decimals=2).shown("mae", 1.5e-7) == "1.50e-07"
+    assert Number().shown("width", float("inf")) == "inf"
 
 
 def test_equal_numbers_are_of_one_stratum() -> None:

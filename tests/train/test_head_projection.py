@@ -260,6 +260,7 @@ def test_the_older_name_of_no_reset_still_works() -> None:
     assert (canonical("never"), canonical("9")) == ("no-reset", "9")
 
 
-def test_a_former_value_is_refused_with_the_choices() -> None:
-    with pytest.raises(ConfigError, match="--hgm others: expected one of subspace, off, epoch, no-reset"):
-        make_projector("others", WIDTH)
+@pytest.mark.parametrize("given", ["others", "0", "²", "07", "-1"])
+def test_another_value_is_refused_with_the_choices(given: str) -> None:
+    with pytest.raises(ConfigError, match=f"--hgm {given}: expected one of subspace, off, epoch, no-reset"):
+        make_projector(given, WIDTH)

@@ -149,6 +149,7 @@ def test_every_column_is_a_feature_whatever_its_name() -> None:
     ("X", "y", "message"),
     [
         (np.zeros((4, 2)), [1, 1, 1, 1], "y has only one class"),
+        (np.zeros((3, 2)), [[], [], []], "no row of y has a label"),
         (np.zeros((4, 2)), [0.1, 0.2, 0.3, 0.4], "Unknown label type"),
         (np.zeros((4, 2)), [0, 1], "inconsistent numbers of samples"),
         (np.full((4, 2), np.inf), [0, 1, 0, 1], "infinity"),

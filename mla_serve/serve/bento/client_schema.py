@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mla_serve.fusion.formula import Fusion
 from mla_serve.inputs import Input
 from mla_serve.serve.http import openapi
 from mla_serve.serve.http.content_type import JSON
-from mla_serve.tasks import Task
 
 
-def client_routes(inputs: Mapping[str, Input], task: Task) -> list[dict[str, Any]]:
+def client_routes(inputs: Mapping[str, Input], fusion: Fusion) -> list[dict[str, Any]]:
     """Describe /predict and /embed for BentoML's clients. Args: inputs, the modalities of the model."""
     return [
-        _route("predict", "Answer one sample.", openapi.sample_body(inputs, task)),
+        _route("predict", "Answer one sample.", openapi.sample_body(inputs, fusion)),
         _route("embed", "Return the features of each modality.", openapi.sample_body(inputs)),
     ]
 

@@ -70,7 +70,7 @@ class _Service(bentoml.Service["MlaServe"]):  # type: ignore[misc]  # bentoml lo
 
     def schema(self) -> dict[str, Any]:
         """Return what /schema.json answers."""
-        routes = client_routes(model.routes.inputs, model.routes.task) if model.routes else []
+        routes = client_routes(model.routes.inputs, model.routes.fusion) if model.routes else []
         return {**super().schema(), "routes": routes}
 
 

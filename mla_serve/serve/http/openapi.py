@@ -14,6 +14,7 @@ from mla_serve import __version__
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import WHEELS
+from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.rules import DEFAULT_RULE, rules_for
 from mla_serve.inputs import Column, ColumnsInput, Input
 from mla_serve.inputs.base import SentAs
@@ -22,7 +23,6 @@ from mla_serve.serve.http import replies
 from mla_serve.serve.http.content_type import JSON, MULTIPART
 from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
-from mla_serve.tasks import Task
 
 NOT_BLANK = r"\S"
 EXAMPLE_COLUMNS, EXAMPLE_VALUES = 3, 5
@@ -129,7 +129,7 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         sha256=manifest.sha256,
         created=manifest.created,
         modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
-        fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.task)), manifest.fusion.model_dump()),
+        fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.fusion)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),
         metrics=manifest.metrics,
         golden_samples=len(manifest.golden),
@@ -191,16 +191,16 @@ def curl(inputs: Mapping[str, Input], path: str = "/predict") -> str:
     )
 
 
-def sample_body(inputs: Mapping[str, Input], task: Task | None = None) -> dict[str, Any]:
+def sample_body(inputs: Mapping[str, Input], fusion: Fusion | None = None) -> dict[str, Any]:
     """Return the OpenAPI request body of one sample, as a form or as JSON.
 
-    Args: task, for the options of an answer; None for a body without options.
+    Args: fusion, of the model, for the options of an answer; None for a body without options.
 
     Two facts are left out because they break generated clients. That at least one modality is needed: generators make
     classes without fields of `anyOf`. That a body is required: openapi-python-client 0.29 then writes modules that cannot
     be imported (its issue 1451).
     """
-    options = option_schemas(task) if task else {}
+    options = option_schemas(fusion) if fusion else {}
     form = {name: _form_field(name, reader) for name, reader in inputs.items()}
     values = {name: _json_field(reader) for name, reader in inputs.items()}
     return {
@@ -211,19 +211,19 @@ def sample_body(inputs: Mapping[str, Input], task: Task | None = None) -> dict[s
     }
 
 
-def batch_body(inputs: Mapping[str, Input], task: Task, max_items: int) -> dict[str, Any]:
+def batch_body(inputs: Mapping[str, Input], fusion: Fusion, max_items: int) -> dict[str, Any]:
     """Return the OpenAPI request body of a JSON batch."""
     item = _object("BatchSample", {name: _json_field(reader) for name, reader in inputs.items()})
     samples = {"type": "array", "items": item, "minItems": 1, "maxItems": max_items}
-    schema = _object("Batch", {"samples": samples} | option_schemas(task)) | {"required": ["samples"]}
+    schema = _object("Batch", {"samples": samples} | option_schemas(fusion)) | {"required": ["samples"]}
     return {"required": True, "content": {JSON: {"schema": schema}}}
 
 
-def query_parameters(task: Task) -> list[dict[str, Any]]:
+def query_parameters(fusion: Fusion) -> list[dict[str, Any]]:
     """Return the options as OpenAPI parameters of the URL."""
     return [
         {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
-        for name, schema in option_schemas(task).items()
+        for name, schema in option_schemas(fusion).items()
     ]
 
 
@@ -306,23 +306,23 @@ def _description(reader: Input) -> str:
     return f"{reader.kind}.{formats} {(reader.__doc__ or '').splitlines()[0]}"
 
 
-def option_schemas(task: Task) -> dict[str, Any]:
+def option_schemas(fusion: Fusion) -> dict[str, Any]:
     """Return the OpenAPI schema of each option. A number has no labels to list."""
     top_k = {
         "type": "integer",
         "minimum": 1,
         "description": f"How many labels to list; {DEFAULT_TOP_K} when left out.",
     }
-    return ({"top_k": top_k} if task.names else {}) | {
+    return ({"top_k": top_k} if fusion.task.names else {}) | {
         "fusion": {
             "type": "string",
-            "enum": list(rules_for(task)),
+            "enum": list(rules_for(fusion)),
             "description": f"The fusion rule; {DEFAULT_RULE} when left out.",
         },
         "coverage": {
             "type": "number",
             "exclusiveMinimum": 0,
             "exclusiveMaximum": 1,
-            "description": replies.coverage_option(task),
+            "description": replies.coverage_option(fusion.task),
         },
     }

@@ -7,6 +7,9 @@ import { certainty, signed } from "./words.js";
 const GAUSSIAN_NATS = 0.5 * Math.log(2 * Math.PI * Math.E); // entropy of a standardised number before any input is known
 const MOST_TICKS = 5;
 const COMPACT_FROM = 10_000;
+const TINY = 1e-4; // numbers below it are written with an exponent where they need more decimals than MOST_DECIMALS
+const MOST_DECIMALS = 6;
+const MOST_FORMATTED = 20; // decimals that every browser can format
 
 /** Make the view of answers that are a number. */
 export function numberView({ number }) {
@@ -58,8 +61,19 @@ function writer({ decimals }, deviation) {
   const digits = deviation > 0 ? 1 - Math.floor(Math.log10(deviation)) : decimals;
   const kept = Math.min(digits, decimals + 1);
   const step = 10 ** -kept;
-  const format = new Intl.NumberFormat("en", { minimumFractionDigits: Math.max(0, kept), maximumFractionDigits: Math.max(0, kept) });
-  return value => format.format(Math.round(value / step) * step).replace("-", "−");
+  const shown = Math.min(Math.max(0, kept), MOST_FORMATTED);
+  const format = new Intl.NumberFormat("en", { minimumFractionDigits: shown, maximumFractionDigits: shown });
+  return value => isTiny(value, kept) ? exponential(value, kept) : format.format(Math.round(value / step) * step).replace("-", "−");
+}
+
+function isTiny(value, decimals) {
+  return value !== 0 && Math.abs(value) < TINY && decimals > MOST_DECIMALS;
+}
+
+/** Write a tiny number to so many decimals: 3.14159e-9 with 11 as "3.14e−9". */
+function exponential(value, decimals) {
+  const digits = decimals + Math.floor(Math.log10(Math.abs(value)));
+  return value.toExponential(Math.min(Math.max(0, digits), 3)).replaceAll("-", "−");
 }
 
 /** Write an interval. An end is null where too few rows are known to tell it. */
@@ -149,9 +163,11 @@ function powers(low, high) {
 
 function short(value) {
   const options = Math.abs(value) >= COMPACT_FROM ? { notation: "compact", maximumSignificantDigits: 3 } : { maximumSignificantDigits: 3 };
+  if (value !== 0 && Math.abs(value) < TINY) return Number(value.toPrecision(3)).toExponential().replaceAll("-", "−");
   return new Intl.NumberFormat("en", options).format(value).replace("-", "−");
 }
 
 function plain(value, { decimals }) {
-  return new Intl.NumberFormat("en", { maximumFractionDigits: decimals }).format(value).replace("-", "−");
+  if (isTiny(value, decimals)) return exponential(value, decimals);
+  return new Intl.NumberFormat("en", { maximumFractionDigits: Math.min(decimals, MOST_FORMATTED) }).format(value).replace("-", "−");
 }

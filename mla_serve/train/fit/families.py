@@ -93,7 +93,7 @@ class Gaussian(Family):
         return 0.5 * (LOG_2_PI - torch.log(precision) + precision * error.square())
 
     def without_prior(self, eta: Tensor, prior: Tensor) -> Tensor:
-        """Subtract the prior, from opinions with at least its precision."""
+        """Subtract the prior. A precision below the prior's is clamped to it."""
         clamped = torch.stack([eta[..., 0], torch.minimum(eta[..., 1], prior[..., 1])], dim=-1)
         return clamped - prior
 

@@ -101,6 +101,8 @@ class Objective:
         self._family = family_of(evidence.task)
         prior = fusion.subtracted_prior()
         self._prior = None if prior is None else torch.from_numpy(prior)
+        flattest = torch.as_tensor(evidence.task.flattest(), dtype=torch.float64)
+        self._flattest = flattest if flattest.any() else None
         self._blocks = list(self._divide(used))
         self.numbers = sum(block.numbers for block in self._blocks)  # that one evaluation computes with
 
@@ -114,9 +116,8 @@ class Objective:
         found = np.zeros(self.usable.shape)
         with torch.no_grad():
             for block in self._blocks:
-                nll = self._nll(
-                    block, log_t + discounts * block.excess, torch.tensor(fusion.sharpness, dtype=torch.float64), scales
-                )
+                sharpness = torch.tensor(fusion.sharpness, dtype=torch.float64)
+                nll = self._nll(block, log_t, sharpness, scales, discounts)
                 found[np.ix_(block.listed, np.arange(block.start, block.stop))] = nll.numpy()
         return found
 
@@ -135,14 +136,20 @@ class Objective:
             there[block.listed, block.start : block.stop] = True
         return there
 
-    def _nll(self, block: Block, log_t: Tensor, sharpness: Tensor, scales: Tensor) -> Tensor:
-        """Return the NLL of a block's rows under its patterns: log_t (M, 1) or (M, n), scales (K,) -> (K', n)."""
-        tempered = torch.exp(-log_t)[..., None, None]
+    def _nll(
+        self, block: Block, log_t: Tensor, sharpness: Tensor, scales: Tensor, discounts: Tensor | None = None
+    ) -> Tensor:
+        """Return the NLL of a block's rows under its patterns: log_t and discounts (M, 1), scales (K,) -> (K', n)."""
+        lost = None if discounts is None else discounts * block.excess  # (M, n), minus log f of the formula
+        tempered = torch.exp(-(log_t if lost is None else log_t + lost))[..., None, None]
+        flat = None if lost is None or self._flattest is None else -torch.expm1(-lost)[..., None, None] * self._flattest
         parts = []
         if len(block.alone):
-            parts.append(block.eta[block.alone] * tempered[block.alone])
+            x = block.eta[block.alone] * tempered[block.alone]
+            parts.append(x if flat is None else x + flat[block.alone])
         if len(block.several):
             x = (block.eta if block.evidence is None else block.evidence) * tempered
+            x = x if flat is None or block.evidence is not None else x + flat
             there, entropy = block.present[..., None], self._family.entropy(x)
             least = torch.where(there, entropy.detach(), torch.inf).amin(dim=0)
             above = torch.where(there, entropy - least, 0.0)  # no infinity, whose derivative would not be a number
@@ -227,8 +234,7 @@ class Objective:
         for block in self._blocks:
             own = torch.from_numpy(weights[block.listed, block.start : block.stop])
             if own.any():
-                at = log_t if discounts is None else log_t + discounts * block.excess
-                yield (own * self._nll(block, at, sharpness, scales)).sum()
+                yield (own * self._nll(block, log_t, sharpness, scales, discounts)).sum()
 
     def _kept(self, kept: Array | None) -> tuple[Array, int]:
         """Return the weights of the rows that count, and their number."""

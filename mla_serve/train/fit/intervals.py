@@ -42,7 +42,7 @@ def cross_fitted_intervals(
     """
     names = tuple(fusion.temperatures)
     empty = empty or Intervals(fusion.task)
-    rules = rules_for(fusion.task) if rules is None else rules
+    rules = rules_for(fusion) if rules is None else rules
     listed = patterns_of(clean.present) if listed is None else listed
     most = _most_rows(clean, len(rules) * len(listed))
     generator = np.random.default_rng(seed)

@@ -6,7 +6,8 @@ a label with many rows gets its own threshold, a rare one nearly the common one.
 
     f1         the one with the highest F1, 2 hits / (answered + rows with the label)
     precision  the lowest one with hits / (answered + 1) >= P. The 1 is a wrong answer that is still to come: without it the
-               precision on new rows would be below P about half of the time.
+               precision on new rows would be below P about half of the time. Of the label's own rows alone, the share
+               must be P too: a rare label borrows caution from the others, and no trust.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def fit_thresholds(clean: Evidence, fusion: Fusion, precision: float | None = No
     answers = fuse(rows.opinions, rows.present, fusion, excess=rows.excess).answers
     found = best_thresholds(sigmoid(answers), rows.targets, precision)
     aim = "the highest F1" if precision is None else f"a precision of at least {precision:g}"
-    note = f"thresholds of the labels: {found.min():.2f} to {found.max():.2f}, for {aim} on validation rows"
+    note = f"thresholds of the labels: {found.min():.2f} to {found.max():.2f}, for {aim} on the rows that the fusion is fitted on"
     if never := [name for name, threshold in zip(task.names, found, strict=True) if threshold == NEVER]:
         note += f"; {len(never)} labels never reach it and are never answered: {', '.join(never[:5])}"
     return dataclasses.replace(task, thresholds=tuple(round(float(threshold), 4) for threshold in found)), [note]
@@ -52,11 +53,12 @@ def best_thresholds(p: Array, targets: Array, precision: float | None = None) ->
     answered = np.array([_count_from(p[known[:, c], c]) for c in range(p.shape[1])])  # (C, candidates)
     hits = np.array([_count_from(p[truth[:, c], c]) for c in range(p.shape[1])])
     having = truth.sum(axis=0)[:, None]
+    own_enough = hits >= (precision or 0.0) * answered
     share = SHRINK / max(int(having.sum()), 1)
     answered, hits, having = (own + share * own.sum(axis=0) for own in (answered, hits, having))
     if precision is None:
         return np.array([_middle(one) for one in 2 * hits / np.maximum(answered + having, 1e-12)])
-    enough = hits / (answered + 1) >= precision
+    enough = own_enough & (hits / (answered + 1) >= precision)
     return np.where(enough.any(axis=1), CANDIDATES[enough.argmax(axis=1)], NEVER)
 
 
@@ -66,6 +68,8 @@ def _count_from(p: Array) -> Array:
 
 
 def _middle(scores: Array) -> float:
-    """Return the candidate in the middle of those with the highest score."""
+    """Return the candidate in the middle of those with the highest score; .5 where all are 0, as without any hit."""
+    if scores.max() <= 0:
+        return 0.5
     best = np.flatnonzero(scores >= scores.max() - 1e-12)
     return float(CANDIDATES[best[len(best) // 2]])

@@ -37,6 +37,7 @@ code lowers it from .1 to .01 within an epoch. The subspace and the resets are o
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -181,13 +182,14 @@ Projector = RecursiveProjector | SubspaceProjector
 def make_projector(hgm: str, width: int) -> Projector | None:
     """Build the projector for a value of --hgm: one of MODES, or a number of turns. Raises: ConfigError for another one."""
     mode = canonical(hgm)
-    if mode not in MODES and not mode.isdigit():
-        raise ConfigError(f"--hgm {hgm}: expected one of {', '.join(MODES)} or a number of turns")
+    turns = int(mode) if re.fullmatch("[1-9][0-9]*", mode) else None
+    if mode not in MODES and turns is None:
+        raise ConfigError(f"--hgm {hgm}: expected one of {', '.join(MODES)} or a number of turns, 1 or more")
     if mode == "off":
         return None
     if mode == DEFAULT:
         return SubspaceProjector(width)
-    return RecursiveProjector(width, int(mode) if mode.isdigit() else mode)
+    return RecursiveProjector(width, mode if turns is None else turns)
 
 
 def project_step(weight: Tensor, before: Tensor, projector: Tensor) -> float:

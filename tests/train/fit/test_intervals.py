@@ -330,7 +330,7 @@ def test_all_rules_of_a_task_get_thresholds_and_each_row_counts_once(name: str) 
     own = draw(task, np.random.default_rng(0), 100)
     fusion = Fusion.paper(NAMES[:3], task)
     found = cross_fitted_intervals(own, fusion, np.arange(100) % 5, lambda kept: fusion, 0)
-    assert found.rules == rules_for(task)
+    assert found.rules == rules_for(fusion)
     some = own.targets.any(axis=1) if name == "labels" else np.ones(100, dtype=bool)
     for patterns in found.thresholds.values():
         for pattern, each in patterns.items():

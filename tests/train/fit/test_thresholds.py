@@ -72,6 +72,25 @@ def test_a_label_that_never_reaches_the_precision_is_never_answered_and_named() 
     assert "1 labels never reach it and are never answered: war" in notes[0]
 
 
+def test_a_rare_label_reaches_the_precision_on_its_own_rows() -> None:
+    p, truth = calibrated(600, (0.5, 0.5), strength=6.0)
+    p, truth = np.column_stack([p, np.full(600, 0.001)]), np.column_stack([truth, np.zeros(600)])
+    p[:6, 2], truth[:2, 2] = 0.9, 1  # 2 right of 6
+    for wanted in (0.6, 0.7):
+        chosen = p >= best_thresholds(p, truth, wanted)
+        own = truth[:, 2][chosen[:, 2]]
+        assert not len(own) or own.mean() >= wanted
+
+
+def test_without_a_positive_row_the_threshold_is_one_half() -> None:
+    p, truth = calibrated(100, (0.2, 0.2))
+    np.testing.assert_array_equal(best_thresholds(p, np.zeros_like(truth)), 0.5)
+
+
+def test_a_label_that_is_never_answered_is_not_when_it_is_sure() -> None:
+    assert Labels(("x", "y"), (NEVER, 0.5)).chosen(np.array([40.0, 40.0])).tolist() == [False, True]
+
+
 def test_labels_that_are_not_known_do_not_count() -> None:
     p, truth = calibrated(500, (0.3, 0.2))
     more = np.concatenate([truth, np.full((100, 2), np.nan, np.float32)])
