@@ -93,7 +93,7 @@ class Manifest(_Strict):
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
     conformal: dict[str, dict[str, list[Share]]] = {}
-    """Scores of prediction sets in bundles of format 1, see Intervals.of_format_1."""
+    """Scores of prediction sets in bundles of format 1 and extensions of them, see Intervals.of_format_1."""
     intervals: str | None = None
     """The file with the thresholds of prediction sets or intervals."""
     unfamiliar: str | None = None
@@ -174,7 +174,7 @@ class Bundle:
     def _read_intervals(self, name: str | None) -> Intervals:
         with self._usable(name):
             if name:
-                return Intervals.from_bytes(self.task, self.read(name))
+                return Intervals.from_bytes(self.task, self.read(name), self.manifest.conformal)
             return Intervals.of_format_1(self.task, self.manifest.conformal)
 
     @contextlib.contextmanager
