@@ -209,8 +209,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _join_number_lists(text: str) -> str:
-    """Put each list of numbers on one line of indented JSON."""
-    return re.sub(r"\[\s+([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
+    """Put each list of numbers on one line of indented JSON.
+
+    The texts stay as they are: in JSON a text has no line break, and what is joined begins with one and has no quotation mark.
+    """
+    return re.sub(r"\[\n([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
 
 
 def _read_manifest(folder: Path) -> Manifest:
