@@ -29,7 +29,7 @@ from mla_serve.tasks import Task
 from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.decode import decode_table
-from mla_serve.train.data.folds import make_folds
+from mla_serve.train.data.folds import folds_apart, make_folds
 from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
@@ -84,14 +84,17 @@ def check_folds(config: TrainConfig, rows: int) -> None:
 def number_of_folds(config: TrainConfig, planned: Plan) -> int:
     """Return how many models are trained for cross-validation: --folds, or some where rows are few and training is cheap.
 
-    Training is cheap where only heads and small encoders are trained: frozen encoders, columns and vectors.
+    Training is cheap where only heads and small encoders are trained: frozen encoders, columns and vectors. Where nobody asked
+    for folds, there are as many as keep the groups of the rows apart: the fusion must not be fitted to opinions on speakers
+    that the models have heard.
     """
     if config.folds or config.extend or collectives.world_size() > 1:
         return config.folds
-    rows = {split: len(planned.rows[split]) for split in ("train", "val")}
+    rows = [*planned.rows["train"], *planned.rows["val"]]
     frozen = {name for name, loaded in planned.pretrained.items() if loaded.settings.tune == "frozen"}
     cheap = frozen and all(name in frozen or spec.kind in SMALL for name, spec in planned.inputs.items())
-    return FOLDS_OF_FEW if cheap and rows["val"] < FEW_VALIDATION_ROWS and sum(rows.values()) >= 2 * FOLDS_OF_FEW else 0
+    few = len(planned.rows["val"]) < FEW_VALIDATION_ROWS and len(rows) >= 2 * FOLDS_OF_FEW
+    return folds_apart(rows, FOLDS_OF_FEW) if cheap and few else 0
 
 
 def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], None]) -> CrossValidation:
@@ -104,8 +107,9 @@ def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], N
     rows = [*planned.rows["train"], *planned.rows["val"]]
     count = number_of_folds(config, planned)
     check_folds(dataclasses.replace(config, folds=count), len(rows))
-    folds = make_folds(rows, config.seed, count)
-    answers, task = [], planned.recipe.task
+    task = planned.recipe.task
+    folds = make_folds(rows, config.seed, task, count)
+    answers = []
     config.runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".folds-", dir=config.runs) as temporary:
         inside = dataclasses.replace(config, runs=Path(temporary), cache=cache_folder(config), resume=False)

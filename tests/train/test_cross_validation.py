@@ -81,6 +81,12 @@ def test_few_validation_rows_are_said_and_cheap_trainings_are_cross_validated_wi
     frozen = types.SimpleNamespace(settings=types.SimpleNamespace(tune="frozen"))
     planned = dataclasses.replace(planned, pretrained={"title": frozen})
     assert number_of_folds(config, planned) == 5
+    for speakers, folds in ((1, 0), (3, 3), (30, 5)):
+        grouped = {
+            split: [dataclasses.replace(row, groups={"title": str(n % speakers)}) for n, row in enumerate(rows)]
+            for split, rows in planned.rows.items()
+        }
+        assert number_of_folds(config, dataclasses.replace(planned, rows=grouped)) == folds
     many = dataclasses.replace(planned, rows={**planned.rows, "val": list(planned.rows["train"]) * 10})
     assert number_of_folds(config, many) == 0
 
