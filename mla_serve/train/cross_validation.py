@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mla_serve.errors import ConfigError
-from mla_serve.evaluation.analysis import interval_95
+from mla_serve.evaluation.analysis import interval_95, resample, resampled_groups
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
@@ -43,18 +43,21 @@ from mla_serve.train.run_folder import REFERENCES
 
 FOLDS = "folds.json"
 """File of the run folder with the result."""
-RESAMPLES = 200
 FOLDS_OF_FEW = 5
 SMALL = ("columns", "vector")  # kinds whose encoders are trained in seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldAnswers:
-    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; the opinions that they are from."""
+    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; the opinions that they are from.
+
+    groups: of each row, by modality.
+    """
 
     answers: Mapping[str, Array]
     present: Mapping[str, Array]
     opinions: Evidence
+    groups: Sequence[Mapping[str, str]]
 
     @property
     def targets(self) -> Array:
@@ -64,7 +67,9 @@ class FoldAnswers:
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """scores: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "accuracy_95"}}}.
+    """scores: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "SCORE_95"}}}.
+
+    SCORE is the task's main score; its interval is that of bootstrap resamples of rows or, where they have groups, of groups.
 
     unseen: the opinions, which the fusion of the final model is fitted to.
     """
@@ -157,7 +162,7 @@ def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen
         for name, mask in masks.items()
         if there[name].any()
     }
-    return FoldAnswers(answers, there, given)
+    return FoldAnswers(answers, there, given, [row.groups for row in part.rows["test"]])
 
 
 def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> Plan:
@@ -188,19 +193,19 @@ def _main_score(task: Task, answers: FoldAnswers) -> str:
 
 
 def _score(task: Task, answers: Sequence[FoldAnswers]) -> dict[str, dict[str, Any]]:
-    """Score the answers of all folds together, with a bootstrap interval of the main score over rows."""
+    """Score the answers of all folds together, with a bootstrap interval of the main score over rows, or groups of rows."""
     scored: dict[str, dict[str, Any]] = {}
+    main = task.main_scores[0]
+    _, groups = resampled_groups([row for one in answers for row in one.groups])
     for name in dict.fromkeys(name for one in answers for name in one.answers):
-        parts = [one for one in answers if name in one.answers]
-        given = np.concatenate([one.answers[name] for one in parts])
-        targets = np.concatenate([one.targets[one.present[name]] for one in parts])
-        main = task.main_scores[0]
-        drawn = np.random.default_rng(0).integers(len(given), size=(RESAMPLES, len(given)))
-        again = np.array([task.score(given[rows], targets[rows])[main] for rows in drawn])
+        given = np.concatenate([one.answers[name] for one in answers if name in one.answers])
+        there = np.concatenate([one.present[name] for one in answers])
+        targets = np.concatenate([one.targets for one in answers])[there]
+        counts = resample(np.random.default_rng(0), len(given), task, None if groups is None else groups[there])
         scored[name] = {
             "rows": len(given),
             **task.score(given, targets),
-            f"{main}_95": interval_95(again[:, None]),
+            f"{main}_95": interval_95(task.resampled(given, targets, counts)[main]),
         }
     return scored
 

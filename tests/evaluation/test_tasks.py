@@ -69,7 +69,7 @@ def test_what_is_lost_is_in_the_main_score(task_predictor: Predictor, task_run: 
 
 def test_groups_are_resampled_as_a_whole() -> None:
     groups = np.arange(40) % SPEAKERS
-    counts = analysis._resample(np.random.default_rng(0), 40, Classes(("a", "b")), groups)
+    counts = analysis.resample(np.random.default_rng(0), 40, Classes(("a", "b")), groups)
     assert (counts.sum(axis=1) == 40).all()
     for group in range(SPEAKERS):
         assert (counts[:, groups == group] == counts[:, [group]]).all()
