@@ -173,7 +173,7 @@ def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]], task: 
     body = ""
     for condition, rules in conditions.items():
         for rule, scores in rules.items():
-            cells = "".join(f"<td>{task.shown(key, scores[key]) if key in scores else '–'}</td>" for key in keys)
+            cells = "".join(f"<td>{task.cell(key, scores)}</td>" for key in keys)
             body += f'<tr><th scope="row">{html.escape(condition)}</th><th scope="row">{rule}</th>{cells}</tr>'
     table = f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
     return section("All numbers", NUMBERS + (POOLED if "pooled" in keys else ""), table)
