@@ -11,8 +11,9 @@ for every finite n and every model, however badly calibrated: a worse model only
 labels counts for each of them by its share; then the same threshold bounds the expected share of labels that a set lacks
 (conformal risk control: Angelopoulos, Bates, Fisch, Lei, Schuster, ICLR 2024).
 
-The condition is that new rows are like those of validation, and that it does not depend on the content of a row which
-modalities it lacks.
+The conditions are that new rows are like those of validation, that it does not depend on the content of a row which
+modalities it lacks, and that the model which gave the scores answers the new row. The last one holds nearly: the scores are
+cross-fitted, and what answers is refitted on all rows. See "The condition" in docs/explanation/method.md.
 
 The guarantee holds on average over rows. To make it hold for each availability pattern too, the scores are kept by pattern
 (Mondrian conformal prediction), and by fusion rule, because each gives other answers. A pattern with too few rows for the

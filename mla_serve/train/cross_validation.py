@@ -2,7 +2,11 @@
 
 The fusion and the prediction sets of the final model are fitted to the opinions of these K models on the rows that they have
 not seen: on all rows, not only on those for validation. With few rows that is worth more than the difference between the
-models, which were trained on a part of the rows each (CV+: Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 2021).
+models, which were trained on a part of the rows each.
+
+This is cross-conformal prediction with a model that is refitted on all rows. It resembles CV+ (Barber, Candes, Ramdas,
+Tibshirani, Annals of Statistics 2021), but CV+ asks the K models about a new row. So the guarantee of CV+ does not strictly
+follow; the coverage is measured by simulation (tests/train/fit/test_intervals.py).
 """
 
 from __future__ import annotations
