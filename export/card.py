@@ -149,8 +149,9 @@ def _results(manifest: Manifest, task: Task) -> str:
     if not manifest.metrics:
         return "## Results\n\nNot measured: the data set was gone, changed or unreadable when the bundle was exported."
     metrics = manifest.metrics
-    rows = "\n".join(_result_row(name, rules, task) for name, rules in metrics["conditions"].items())
-    titles = " | ".join(task.title(score) for score in task.shown_scores)
+    shown = task.columns(metrics["conditions"])
+    rows = "\n".join(_result_row(name, rules, task, shown) for name, rules in metrics["conditions"].items())
+    titles = " | ".join(task.title(score) for score in shown)
     head = " | ".join(f"{rule}: {titles}" for rule in SHOWN_RULES)
     return f"""## Results
 
@@ -161,7 +162,7 @@ expect {EXPECT[task.name]}.
 
 {_coverage(metrics, [*manifest.modalities], task)}
 | available | {head} |
-|---|{"---|" * len(SHOWN_RULES) * len(task.shown_scores)}
+|---|{"---|" * len(SHOWN_RULES) * len(shown)}
 {rows}
 """
 
@@ -212,8 +213,8 @@ def _importance(manifest: Manifest) -> str:
     return lines
 
 
-def _result_row(name: str, rules: Mapping[str, Mapping[str, float]], task: Task) -> str:
-    cells = [task.shown(score, rules[rule][score]) for rule in SHOWN_RULES for score in task.shown_scores]
+def _result_row(name: str, rules: Mapping[str, Mapping[str, float]], task: Task, shown: Sequence[str]) -> str:
+    cells = [task.cell(score, rules[rule]) for rule in SHOWN_RULES for score in shown]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

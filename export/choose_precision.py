@@ -215,7 +215,7 @@ def _on_test(predictor: Predictor, table: Table, when: str) -> dict[str, Any]:
 
 
 def cost_scores(task: Task) -> tuple[str, str]:
-    """Return the score that is bounded, and the last one that a table shows: for classes, accuracy and ECE."""
+    """Return the score that is bounded, and the last one of `shown_scores`: for classes, accuracy and ECE."""
     return task.cost_score, task.shown_scores[-1]
 
 

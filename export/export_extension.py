@@ -87,7 +87,6 @@ def export_extension(
             "versions": package_versions(),
             "modalities": {**base.manifest.modalities, **modalities},
             "fusion": FusionParameters(**folder.read_fusion().to_dict()),
-            "conformal": {},
             "intervals": intervals,
             "unfamiliar": unfamiliar,
             "golden": [*base.manifest.golden, *golden],

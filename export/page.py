@@ -168,12 +168,12 @@ def _card(case: Mapping[str, Any], sample: Mapping[str, Payload]) -> str:
 
 
 def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]], task: Task) -> str:
-    keys = list(conditions["full"]["calibrated"])
+    keys = list(dict.fromkeys(key for rules in conditions.values() for scores in rules.values() for key in scores))
     head = "".join(f"<th>{html.escape(task.title(key))}</th>" for key in keys)
     body = ""
     for condition, rules in conditions.items():
         for rule, scores in rules.items():
-            cells = "".join(f"<td>{task.shown(key, scores[key])}</td>" for key in keys)
+            cells = "".join(f"<td>{task.cell(key, scores)}</td>" for key in keys)
             body += f'<tr><th scope="row">{html.escape(condition)}</th><th scope="row">{rule}</th>{cells}</tr>'
     table = f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
     return section("All numbers", NUMBERS + (POOLED if "pooled" in keys else ""), table)

@@ -92,7 +92,9 @@ def run_graphs(predictor: Predictor, data: Path) -> tuple[Evidence, list[Row]]:
 def measure(evidence: Evidence, rows: Sequence[Row], start: Fusion, splits: int) -> tuple[Halves, str]:
     """Split the rows again and again; returns what each split gave, and how the fusion was fitted."""
     generator = np.random.default_rng(0)
-    setting, note = choose_setting(evidence, tuple(start.temperatures), make_folds(rows, 0).number, start.prior)
+    setting, note = choose_setting(
+        evidence, tuple(start.temperatures), make_folds(rows, 0, evidence.task).number, start.prior
+    )
     found: defaultdict[tuple[str, float], list[Half]] = defaultdict(list)
     for _ in track(range(splits), "splitting", console=console, transient=True):
         order = generator.permutation(len(rows))
@@ -114,7 +116,7 @@ def fit_half(own: Evidence, rows: Sequence[Row], start: Fusion, setting: Setting
 
     fields = {field: getattr(fitted, field) for field in ("temperatures", "sharpness", "scales", "prior_once")}
     fusion = dataclasses.replace(start, **fields)
-    fold = make_folds(rows, 0).number
+    fold = make_folds(rows, 0, own.task).number
     return fusion, cross_fitted_intervals(own, fusion, fold, refit, 0, (DEFAULT_RULE,))
 
 

@@ -254,7 +254,7 @@ def _fit(strategy: Any, samples: Mapping[str, Any], rows: Sequence[Row], recipe:
     evidence = Evidence.of(logits, present, samples["val"].targets.numpy())
     names = tuple(recipe.inputs)
     prior = recipe.task.prior_of(samples["train"].targets.numpy())
-    setting, _ = choose_setting(evidence, names, make_folds(rows, 0).number, prior)
+    setting, _ = choose_setting(evidence, names, make_folds(rows, 0, recipe.task).number, prior)
     return setting.formula(evidence, names), evidence
 
 

@@ -263,7 +263,7 @@ def _fit(
     evidence = Evidence.of(logits, present, labels)
     if not Classes().prior_matters(shares):
         return fit(evidence, names)
-    folds = make_folds(rows, seed=0)
+    folds = make_folds(rows, 0, Classes())
     setting, _ = choose_setting(evidence, names, folds.number, shares)
     return dataclasses.replace(setting.formula(evidence, names), prior=shares)
 

@@ -93,7 +93,7 @@ class Manifest(_Strict):
     heads: Annotated[dict[Name, str], Field(min_length=1)]
     fusion: FusionParameters
     conformal: dict[str, dict[str, list[Share]]] = {}
-    """Scores of prediction sets in bundles of format 1, see Intervals.of_format_1."""
+    """Scores of prediction sets in bundles of format 1 and extensions of them, see Intervals.of_format_1."""
     intervals: str | None = None
     """The file with the thresholds of prediction sets or intervals."""
     unfamiliar: str | None = None
@@ -174,7 +174,7 @@ class Bundle:
     def _read_intervals(self, name: str | None) -> Intervals:
         with self._usable(name):
             if name:
-                return Intervals.from_bytes(self.task, self.read(name))
+                return Intervals.from_bytes(self.task, self.read(name), self.manifest.conformal)
             return Intervals.of_format_1(self.task, self.manifest.conformal)
 
     @contextlib.contextmanager
@@ -209,8 +209,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _join_number_lists(text: str) -> str:
-    """Put each list of numbers on one line of indented JSON."""
-    return re.sub(r"\[\s+([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
+    """Put each list of numbers on one line of indented JSON.
+
+    The texts stay as they are: in JSON a text has no line break, and what is joined begins with one and has no quotation mark.
+    """
+    return re.sub(r"\[\n([-+.eE\d,\s]+)\]", lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -87,7 +87,7 @@ def intervals(
     found: Scores = {}
     for condition, mask in masks.items():
         there = np.flatnonzero(mask.any(axis=0))
-        counts = _resample(generator, len(there), predictor.task, None if groups is None else groups[there])
+        counts = resample(generator, len(there), predictor.task, None if groups is None else groups[there])
         found[condition] = {}
         for rule in rules:
             answers = fused_answers(predictor, take(outputs, there), rule, mask[:, there])
@@ -96,7 +96,7 @@ def intervals(
     return found
 
 
-def _resample(generator: np.random.Generator, rows: int, task: Task, groups: Array | None) -> Array:
+def resample(generator: np.random.Generator, rows: int, task: Task, groups: Array | None) -> Array:
     """Draw how often each row is in each resample: (R, B). Args: groups (B,), if whole groups are drawn."""
     count = int(np.clip(RESAMPLED_CELLS // max(rows * task.variables, 1), FEWEST_RESAMPLES, RESAMPLES))
     index = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]

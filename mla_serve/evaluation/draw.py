@@ -39,7 +39,7 @@ def measured(results: Mapping[str, Any], rules: Sequence[str], task: Task) -> Re
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    first, *others = task.shown_scores
+    first, *others = task.columns(results["conditions"])
     for title in ("available", "fusion"):
         table.add_column(title, no_wrap=True)
     table.add_column(task.title(first), justify="right", no_wrap=True)
@@ -51,7 +51,7 @@ def measured(results: Mapping[str, Any], rules: Sequence[str], task: Task) -> Re
             s = scores[rule]
             drawn = Text(bar(s[first], BAR), "green")
             shown = Text(name if rule == rules[0] else "")
-            table.add_row(shown, rule, task.shown(first, s[first]), drawn, *(task.shown(key, s[key]) for key in others))
+            table.add_row(shown, rule, task.shown(first, s[first]), drawn, *(task.cell(key, s) for key in others))
         if len(rules) > 1:
             table.add_section()
     return table

@@ -66,8 +66,8 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """Write the number of rows and the main scores in one line."""
-        names = dict.fromkeys((*self.task.main_scores, *self.task.shown_scores))
-        shown = ", ".join(f"{self.task.title(name)} {self.task.shown(name, self.scores[name])}" for name in names)
+        names = dict.fromkeys((*self.task.main_scores, *self.task.columns(self.conditions)))
+        shown = ", ".join(f"{self.task.title(name)} {self.task.cell(name, self.scores)}" for name in names)
         return f"<{type(self).__name__} {self.rows} rows: {shown}>"
 
     def __rich__(self) -> RenderableType:
@@ -80,13 +80,13 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """Draw the conditions, for a notebook."""
         task = self.task
-        first, *others = dict.fromkeys((*task.main_scores, *task.shown_scores))
+        first, *others = dict.fromkeys((*task.main_scores, *task.columns(self.conditions)))
         rows = [
             [
                 html.escape(name),
                 task.shown(first, rules[DEFAULT_RULE][first]),
                 bar_cell(rules[DEFAULT_RULE][first]),
-                *(task.shown(score, rules[DEFAULT_RULE][score]) for score in others),
+                *(task.cell(score, rules[DEFAULT_RULE]) for score in others),
             ]
             for name, rules in self.conditions.items()
         ]

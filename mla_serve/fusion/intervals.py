@@ -11,8 +11,9 @@ for every finite n and every model, however badly calibrated: a worse model only
 labels counts for each of them by its share; then the same threshold bounds the expected share of labels that a set lacks
 (conformal risk control: Angelopoulos, Bates, Fisch, Lei, Schuster, ICLR 2024).
 
-The condition is that new rows are like those of validation, and that it does not depend on the content of a row which
-modalities it lacks.
+The conditions are that new rows are like those of validation, that it does not depend on the content of a row which
+modalities it lacks, and that the model which gave the scores answers the new row. The last one holds nearly: the scores are
+cross-fitted, and what answers is refitted on all rows. See "The condition" in docs/explanation/method.md.
 
 The guarantee holds on average over rows. To make it hold for each availability pattern too, the scores are kept by pattern
 (Mondrian conformal prediction), and by fusion rule, because each gives other answers. A pattern with too few rows for the
@@ -26,12 +27,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
 
-from mla_serve.fusion.formula import Array, pattern_name
+from mla_serve.fusion.formula import Array, pattern_keys, pattern_name
 from mla_serve.tasks import Bounds, Classes, Task
 
 __all__ = ["COVERAGES", "Bounds", "Intervals", "Thresholds"]
@@ -79,12 +81,15 @@ class Intervals:
     takes no thresholds of patterns with modalities of a later stage, so that an extension changes no old answer.
     probability: whether the scores are 1 - p, as in bundles of format 1; there keys such as "2" stand for all patterns of
     two modalities.
+    scores: of a bundle of format 1, the sorted scores themselves: fusion rule -> one of `pattern_keys` -> scores. Patterns of
+    its own modalities are looked up there, as they were before; an extension changes none of these answers.
     """
 
     task: Task = Classes()  # noqa: RUF009 (frozen)
     thresholds: Mapping[str, Mapping[str, Thresholds]] = dataclasses.field(default_factory=dict)
     stages: Mapping[str, int] = dataclasses.field(default_factory=dict)
     probability: bool = False
+    scores: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_format_1(cls, task: Task, conformal: Mapping[str, Mapping[str, Sequence[float]]]) -> Self:
@@ -93,7 +98,7 @@ class Intervals:
             rule: {key: Thresholds.of(np.array(scores, dtype=np.float64)) for key, scores in patterns.items()}
             for rule, patterns in conformal.items()
         }
-        return cls(task, found, probability=True)
+        return cls(task, found, probability=True, scores=conformal)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -130,6 +135,8 @@ class Intervals:
         Returns: the threshold, infinite if no pattern has enough rows; the number of rows that it rests on; and whether
         these are of other patterns.
         """
+        if self.scores and not any(name in self.stages for name in pattern):
+            return self._threshold_of_format_1(rule, pattern, coverage)
         known = self.thresholds.get(rule, {})
         own = known.get(pattern_name(pattern), Thresholds(0, np.full(len(COVERAGES), np.inf)))
         if np.isfinite(own.at(coverage)):
@@ -141,6 +148,16 @@ class Intervals:
                 most_cautious = max(usable, key=lambda each: each.at(coverage))
                 return max(most_cautious.at(coverage), own.largest), most_cautious.rows, True
         return np.inf, own.rows, False
+
+    def _threshold_of_format_1(self, rule: str, pattern: Sequence[str], coverage: float) -> tuple[float, int, bool]:
+        """Return the score of rank ceil((n + 1) coverage) of the closest key; infinite when the rank exceeds n."""
+        known = self.scores.get(rule, {})
+        key = next((key for key in pattern_keys(pattern) if key in known), "")
+        scores = known.get(key, ())
+        rank = max(1, math.ceil((len(scores) + 1) * coverage - MARGIN))
+        if rank > len(scores):
+            return np.inf, len(scores), False
+        return scores[rank - 1], len(scores), key != pattern_name(pattern)
 
     def highest_coverages(self) -> dict[str, dict[str, float]]:
         """Return the highest coverage that the rows of each pattern allow: {fusion rule: {pattern: coverage}}.
@@ -184,8 +201,14 @@ class Intervals:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, task: Task, content: bytes) -> Self:
-        """Read what `to_bytes` wrote. Raises: KeyError, ValueError, OSError, EOFError or zipfile.BadZipFile for anything else."""
+    def from_bytes(
+        cls, task: Task, content: bytes, scores: Mapping[str, Mapping[str, Sequence[float]]] | None = None
+    ) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Args: scores, see Intervals: they are not in the content.
+        Raises: KeyError, ValueError, OSError, EOFError or zipfile.BadZipFile for anything else.
+        """
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             if not np.array_equal(file["coverages"], COVERAGES):
                 raise ValueError("thresholds of other coverages than this version knows")
@@ -196,7 +219,7 @@ class Intervals:
                     raise ValueError(f"the thresholds of {key} under {rule} do not ascend")
                 found.setdefault(str(rule), {})[str(key)] = Thresholds(int(rows), values)
             stages = {str(name): int(stage) for name, stage in zip(file["added"], file["stages"], strict=True)}
-            return cls(task, found, stages, bool(file["probability"]))
+            return cls(task, found, stages, bool(file["probability"]), scores or {})
 
 
 def _round_up(values: Array) -> Array:

@@ -57,7 +57,8 @@ class Task(abc.ABC):
     name: key in TASKS. main_scores: those of `score` that a summary shows, the first one alone where there is room for one; it
     is at most 1, and higher is better.
 
-    shown_scores: those of a table for people. cost_score: what a change to the graphs may make worse, see `cost`.
+    shown_scores: those of a table for people. shown_set_scores: those of `set_scores` that it shows too, where they were measured.
+    cost_score: what a change to the graphs may make worse, see `cost`.
     row_score: one that needs few rows, to compare groups of rows by.
     outputs_add: whether a head's outputs are natural parameters, so that their sum over modalities is a product of opinions.
     exclusive: whether each row has exactly one of the names. stratified_by: what a split gives each side the same share of.
@@ -66,6 +67,7 @@ class Task(abc.ABC):
     name: ClassVar[str]
     main_scores: ClassVar[tuple[str, ...]]
     shown_scores: ClassVar[tuple[str, ...]]
+    shown_set_scores: ClassVar[tuple[str, ...]] = ()
     cost_score: ClassVar[str]
     row_score: ClassVar[str]
     outputs_add: ClassVar[bool] = True
@@ -205,6 +207,15 @@ class Task(abc.ABC):
     def shown(self, score: str, value: float) -> str:  # noqa: ARG002
         """Write the value of a score for people."""
         return shorten(value, ".3f")
+
+    def cell(self, score: str, scores: Mapping[str, float]) -> str:
+        """Write a score for a table; a dash where it was not measured."""
+        return self.shown(score, scores[score]) if score in scores else "–"
+
+    def columns(self, conditions: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[str, ...]:
+        """Return the scores that a table of {condition: {rule: {score: value}}} shows."""
+        measured = {score for rules in conditions.values() for scores in rules.values() for score in scores}
+        return (*self.shown_scores, *(score for score in self.shown_set_scores if score in measured))
 
     def cost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         """Return how much worse scores are than before, as a fraction: by how much `cost_score` fell."""

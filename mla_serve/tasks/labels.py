@@ -260,7 +260,7 @@ class Labels(Task):
         wanted = truth.sum(axis=1)
         missed = (truth & ~chosen).sum(axis=1)[wanted > 0] / wanted[wanted > 0]
         return {
-            "map": _mean([average_precision(p[known[:, c], c], truth[known[:, c], c]) for c in np.flatnonzero(having)]),
+            "map": _mean(average_precision(np.where(known, p, -np.inf)[:, having], truth[:, having])),
             "micro_f1": float(2 * hits.sum() / sizes.sum()) if sizes.any() else 1.0,
             "macro_f1": _mean(f1[having]),
             "nll": _mean(self.nll(answers, targets)[known.any(axis=1)]),
@@ -310,13 +310,19 @@ def log_sigmoid(z: Array) -> Array:
     return values
 
 
-def average_precision(scores: Array, truth: Array) -> float:
-    """Return the area under the precision-recall curve, as a sum over the true rows: both (B,). Ties count once."""
-    order = np.argsort(-scores, kind="stable")
-    ordered, hits = scores[order], truth[order].cumsum()
-    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each group of equal scores
-    precision, recall = hits[last] / (last + 1), hits[last] / max(hits[-1], 1)
-    return float((np.diff(recall, prepend=0) * precision).sum())
+def average_precision(scores: Array, truth: Array) -> Array:
+    """Return the area under the precision-recall curve of each label, as a sum over the true rows: both (B, C) -> (C,).
+
+    Ties count once. Rows whose score is minus infinity, and that are not true, change nothing.
+    """
+    order = np.argsort(-scores.T, axis=1, kind="stable")
+    ordered, hits = np.take_along_axis(scores.T, order, 1), np.take_along_axis(truth.T, order, 1).cumsum(axis=1)
+    last = np.ones(ordered.shape, dtype=bool)  # of each group of equal scores
+    last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
+    reached = np.maximum.accumulate(np.where(last, hits, 0), axis=1)
+    gained = np.diff(reached, axis=1, prepend=0)
+    areas: Array = (gained * hits / np.arange(1, hits.shape[1] + 1)).sum(axis=1) / np.maximum(truth.sum(axis=0), 1)
+    return areas
 
 
 def resampled_precision(scores: Array, truth: Array, counts: Array) -> Array:

@@ -16,11 +16,9 @@ LOG_VARIANCE = (-12.0, 8.0)
 LEAST_PRECISION = 1e-6
 LOG_2_PI = float(np.log(2 * np.pi))
 BINS = 10  # of the targets, see Number.indicators
-COVERAGE = 0.9  # of the intervals that `score` measures
 IN_UNIT = ("mae", "rmse", "width")  # scores in the user's unit
 LARGEST_LOG = 300.0  # of a restored number, so that its square is finite too
 LARGEST = 1e130  # of a label, exp(LARGEST_LOG) or so
-QUANTILE = 1.6448536269514722  # of the normal distribution, for COVERAGE
 
 
 SKEWED = 1.0
@@ -53,7 +51,8 @@ class Number(Task):
 
     name: ClassVar[str] = "number"
     main_scores: ClassVar[tuple[str, ...]] = ("r2", "mae")
-    shown_scores: ClassVar[tuple[str, ...]] = ("r2", "mae", "nll", "coverage")
+    shown_scores: ClassVar[tuple[str, ...]] = ("r2", "mae", "nll")
+    shown_set_scores: ClassVar[tuple[str, ...]] = ("coverage",)
     cost_score: ClassVar[str] = "mae"
     row_score: ClassVar[str] = "mae"
     stratified_by: ClassVar[str] = "value"
@@ -251,18 +250,14 @@ class Number(Task):
         return {"coverage": float(self.covered(bounds, targets).mean()), "width": float(width)}
 
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
-        """Return R2, MAE and RMSE in the user's unit, NLL of the standardised target, and coverage and width of Gaussian intervals."""
+        """Return R2, MAE and RMSE in the user's unit, and NLL of the standardised target."""
         truth, given = self.restore(targets), self.value(answers)
         error, spread = given - truth, float(np.square(truth - truth.mean()).sum())
-        reach = QUANTILE * np.sqrt(answers[:, 1])
-        low, high = self.restore(answers[:, 0] - reach), self.restore(answers[:, 0] + reach)
         return {
             "r2": float(1 - np.square(error).sum() / spread) if spread else 0.0,
             "mae": float(np.abs(error).mean()),
             "rmse": float(np.sqrt(np.square(error).mean())),
             "nll": float(self.nll(answers, targets).mean()),
-            "coverage": float(((low <= truth) & (truth <= high)).mean()),
-            "width": float((high - low).mean()),
         }
 
     def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:

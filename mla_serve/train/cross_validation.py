@@ -2,7 +2,11 @@
 
 The fusion and the prediction sets of the final model are fitted to the opinions of these K models on the rows that they have
 not seen: on all rows, not only on those for validation. With few rows that is worth more than the difference between the
-models, which were trained on a part of the rows each (CV+: Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 2021).
+models, which were trained on a part of the rows each.
+
+This is cross-conformal prediction with a model that is refitted on all rows. It resembles CV+ (Barber, Candes, Ramdas,
+Tibshirani, Annals of Statistics 2021), but CV+ asks the K models about a new row. So the guarantee of CV+ does not strictly
+follow; the coverage is measured by simulation (tests/train/fit/test_intervals.py).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mla_serve.errors import ConfigError
-from mla_serve.evaluation.analysis import interval_95
+from mla_serve.evaluation.analysis import interval_95, resample, resampled_groups
 from mla_serve.fusion.formula import Array
 from mla_serve.fusion.novelty import References
 from mla_serve.fusion.rules import fuse
@@ -29,7 +33,7 @@ from mla_serve.tasks import Task
 from mla_serve.train.choices import choose
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.data.decode import decode_table
-from mla_serve.train.data.folds import make_folds
+from mla_serve.train.data.folds import folds_apart, make_folds
 from mla_serve.train.data.unknown_columns import leave_out_unknown
 from mla_serve.train.device import pick_device
 from mla_serve.train.distributed import collectives
@@ -43,18 +47,21 @@ from mla_serve.train.run_folder import REFERENCES
 
 FOLDS = "folds.json"
 """File of the run folder with the result."""
-RESAMPLES = 200
 FOLDS_OF_FEW = 5
 SMALL = ("columns", "vector")  # kinds whose encoders are trained in seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldAnswers:
-    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; the opinions that they are from."""
+    """Answers to the rows of one fold: (N, A) by condition, where it has a modality; the opinions that they are from.
+
+    groups: of each row, by modality.
+    """
 
     answers: Mapping[str, Array]
     present: Mapping[str, Array]
     opinions: Evidence
+    groups: Sequence[Mapping[str, str]]
 
     @property
     def targets(self) -> Array:
@@ -64,7 +71,9 @@ class FoldAnswers:
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """scores: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "accuracy_95"}}}.
+    """scores: {"folds", "rows", "note", "conditions": {"full" or a modality alone: {"rows", scores, "SCORE_95"}}}.
+
+    SCORE is the task's main score; its interval is that of bootstrap resamples of rows or, where they have groups, of groups.
 
     unseen: the opinions, which the fusion of the final model is fitted to.
     """
@@ -84,14 +93,17 @@ def check_folds(config: TrainConfig, rows: int) -> None:
 def number_of_folds(config: TrainConfig, planned: Plan) -> int:
     """Return how many models are trained for cross-validation: --folds, or some where rows are few and training is cheap.
 
-    Training is cheap where only heads and small encoders are trained: frozen encoders, columns and vectors.
+    Training is cheap where only heads and small encoders are trained: frozen encoders, columns and vectors. Where nobody asked
+    for folds, there are as many as keep the groups of the rows apart: the fusion must not be fitted to opinions on speakers
+    that the models have heard.
     """
     if config.folds or config.extend or collectives.world_size() > 1:
         return config.folds
-    rows = {split: len(planned.rows[split]) for split in ("train", "val")}
+    rows = [*planned.rows["train"], *planned.rows["val"]]
     frozen = {name for name, loaded in planned.pretrained.items() if loaded.settings.tune == "frozen"}
     cheap = frozen and all(name in frozen or spec.kind in SMALL for name, spec in planned.inputs.items())
-    return FOLDS_OF_FEW if cheap and rows["val"] < FEW_VALIDATION_ROWS and sum(rows.values()) >= 2 * FOLDS_OF_FEW else 0
+    few = len(planned.rows["val"]) < FEW_VALIDATION_ROWS and len(rows) >= 2 * FOLDS_OF_FEW
+    return folds_apart(rows, FOLDS_OF_FEW) if cheap and few else 0
 
 
 def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], None]) -> CrossValidation:
@@ -104,8 +116,9 @@ def cross_validate(config: TrainConfig, planned: Plan, report: Callable[[str], N
     rows = [*planned.rows["train"], *planned.rows["val"]]
     count = number_of_folds(config, planned)
     check_folds(dataclasses.replace(config, folds=count), len(rows))
-    folds = make_folds(rows, config.seed, count)
-    answers, task = [], planned.recipe.task
+    task = planned.recipe.task
+    folds = make_folds(rows, config.seed, task, count)
+    answers = []
     config.runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".folds-", dir=config.runs) as temporary:
         inside = dataclasses.replace(config, runs=Path(temporary), cache=cache_folder(config), resume=False)
@@ -153,7 +166,7 @@ def _answer_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen
         for name, mask in masks.items()
         if there[name].any()
     }
-    return FoldAnswers(answers, there, given)
+    return FoldAnswers(answers, there, given, [row.groups for row in part.rows["test"]])
 
 
 def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: Sequence[Row]) -> Plan:
@@ -184,19 +197,19 @@ def _main_score(task: Task, answers: FoldAnswers) -> str:
 
 
 def _score(task: Task, answers: Sequence[FoldAnswers]) -> dict[str, dict[str, Any]]:
-    """Score the answers of all folds together, with a bootstrap interval of the main score over rows."""
+    """Score the answers of all folds together, with a bootstrap interval of the main score over rows, or groups of rows."""
     scored: dict[str, dict[str, Any]] = {}
+    main = task.main_scores[0]
+    _, groups = resampled_groups([row for one in answers for row in one.groups])
     for name in dict.fromkeys(name for one in answers for name in one.answers):
-        parts = [one for one in answers if name in one.answers]
-        given = np.concatenate([one.answers[name] for one in parts])
-        targets = np.concatenate([one.targets[one.present[name]] for one in parts])
-        main = task.main_scores[0]
-        drawn = np.random.default_rng(0).integers(len(given), size=(RESAMPLES, len(given)))
-        again = np.array([task.score(given[rows], targets[rows])[main] for rows in drawn])
+        given = np.concatenate([one.answers[name] for one in answers if name in one.answers])
+        there = np.concatenate([one.present[name] for one in answers])
+        targets = np.concatenate([one.targets for one in answers])[there]
+        counts = resample(np.random.default_rng(0), len(given), task, None if groups is None else groups[there])
         scored[name] = {
             "rows": len(given),
             **task.score(given, targets),
-            f"{main}_95": interval_95(again[:, None]),
+            f"{main}_95": interval_95(task.resampled(given, targets, counts)[main]),
         }
     return scored
 

@@ -193,6 +193,8 @@ class Trainer:
 
     def _validate(self) -> dict[str, Any]:
         opinions, present = modality_opinions(self.strategy, self.samples["val"], self.device)
+        if not np.isfinite(opinions).all():  # the last step of the epoch can be the one that diverges
+            raise Diverged(f"answers to validation rows are not finite after epoch {self.epoch}; lower --lr")
         task = self.strategy.task
         fusion = Fusion.paper(tuple(self.strategy.encoders), task)
         fusion = dataclasses.replace(fusion, native=self.strategy.native, bias=self.strategy.native_bias())
@@ -203,8 +205,6 @@ class Trainer:
         patterns = {name: found for name, found in scores.items() if not name.startswith("missing")}
         means = {key: float(np.mean([found[key] for found in patterns.values()])) for key in task.main_scores}
         nll = float(np.mean([found["nll"] for found in scores.values()]))
-        if not math.isfinite(nll):
-            raise Diverged(f"the loss on validation rows is not finite after epoch {self.epoch}; lower --lr")
         return {"val": {name: found[task.main_scores[0]] for name, found in patterns.items()}, **means, "nll": nll}
 
     def _is_best(self, record: dict[str, Any]) -> bool:

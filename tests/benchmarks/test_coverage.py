@@ -21,7 +21,7 @@ def test_every_pattern_is_asked_in_every_split(task: Task) -> None:
     present[1, ::3] = False
     targets: Any = generator.integers(0, 3, 160) if task.name == "classes" else generator.normal(size=160)
     evidence = Evidence.of(generator.normal(size=(2, 160, task.outputs)), present, targets, task=task)
-    rows: Any = [SimpleNamespace(groups={})] * 160
+    rows: Any = [SimpleNamespace(groups={}, label=target) for target in targets]
     halves, note = measure(evidence, rows, Fusion.paper(("a", "b"), task), 3)
     assert {key: len(each) for key, each in halves.items()} == {
         (pattern, coverage): 3 for pattern in ("a", "b", "a+b") for coverage in COVERAGES

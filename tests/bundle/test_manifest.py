@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from mla_serve.bundle.manifest import MANIFEST, Bundle, Manifest
+from mla_serve.bundle.manifest import MANIFEST, Bundle, Golden, Manifest, _read_manifest, write_manifest
 from mla_serve.errors import BundleError
 from mla_serve.output.replacing import staging_folder
 
@@ -218,3 +220,21 @@ def test_staged_replaces_the_old_bundle_as_a_whole_and_keeps_it(bundle_copy: Pat
 def test_the_manifest_is_plain_json_that_reads_back(tiny_bundle: Path) -> None:
     content = json.loads((tiny_bundle / MANIFEST).read_text(encoding="utf-8"))
     assert Manifest.model_validate(content) == Bundle.load(tiny_bundle).manifest
+
+
+ANY_TEXT = st.one_of(st.text(), st.from_regex(r"[a\[\] \n\t,.eE+\-0-9\"\\]{1,12}", fullmatch=True))
+
+
+@given(text=ANY_TEXT, labels=st.lists(ANY_TEXT, min_size=2, max_size=4, unique=True))
+@example(text="see [ 3 ] and [ ... ]", labels=["[ - ]", "[  ]", "[\n3,\n4\n]", "[ 1, 2 ]"])
+def test_a_manifest_with_any_label_and_golden_text_reads_back(
+    text: str, labels: list[str], tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    manifest = Bundle.load(tiny_bundle).manifest
+    golden = Golden(payloads={"text": text}, answer=[0.25] * len(labels))
+    task = {"name": "classes", "classes": labels}
+    folder = tmp_path_factory.mktemp("written")
+    written = write_manifest(folder, manifest.model_copy(update={"task": task, "golden": [golden]}))
+    assert _read_manifest(folder) == written
+    lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+    assert any(f"[{', '.join(['0.25'] * len(labels))}]" in line for line in lines)

@@ -69,7 +69,7 @@ def test_what_is_lost_is_in_the_main_score(task_predictor: Predictor, task_run: 
 
 def test_groups_are_resampled_as_a_whole() -> None:
     groups = np.arange(40) % SPEAKERS
-    counts = analysis._resample(np.random.default_rng(0), 40, Classes(("a", "b")), groups)
+    counts = analysis.resample(np.random.default_rng(0), 40, Classes(("a", "b")), groups)
     assert (counts.sum(axis=1) == 40).all()
     for group in range(SPEAKERS):
         assert (counts[:, groups == group] == counts[:, [group]]).all()
@@ -158,6 +158,24 @@ def test_errors_of_numbers_are_compared_with_their_deviations() -> None:
         assert one["rows"] == 4000
     assert len(found["points"]) == 500
     assert all(point["low"] < point["value"] < point["high"] for point in found["points"])
+
+
+def test_only_the_intervals_of_the_bundle_are_scored_as_sets(task_predictor: Predictor, task_run: SplitRun) -> None:
+    """`coverage` and `width` have one meaning: nothing else is called so where the bundle has no intervals."""
+    task, rule = task_predictor.task, (DEFAULT_RULE,)
+    sets = {"classes": {"coverage", "set_size"}, "labels": {"set_fnr", "set_size"}, "number": {"coverage", "width"}}
+    own = score_split(task_predictor, task_run, 1, rule, coverage=0.5)["conditions"]
+    assert sets[task.name] <= own["full"][DEFAULT_RULE].keys()
+    more = measure_more(task_predictor, task_run, 1, rule)
+    without = score_split(task_predictor, task_run, 1, RULES)["conditions"]  # it has none for the other rules
+    for scores in (more["missing_rates"][DEFAULT_RULE]["50"], more["leave_one_out"]["text"][DEFAULT_RULE]):
+        assert not sets[task.name] & scores.keys()
+    assert not sets[task.name] & without["full"][DEFAULT_RULE].keys()
+    for conditions in (own, without):
+        evaluation = Evaluation(40, task, 1, conditions, more)
+        results = {"split": "x", "rows": 40, "draws": 1, "conditions": conditions}
+        for shown in (drawn(measured(results, rule, task)), evaluation._repr_html_(), repr(evaluation)):
+            assert ("coverage" in shown) == (task.name == "number" and conditions is own)
 
 
 def test_a_label_that_the_model_cannot_have_is_refused(task_predictor: Predictor, task_run: SplitRun) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mla_serve.export import report
 from mla_serve.export.media import LARGEST, payload_as_html
-from mla_serve.export.page import render
+from mla_serve.export.page import _numbers, render
 from mla_serve.export.sections import MAX_CLASSES, SECTIONS
 from mla_serve.tasks import Classes, Number
 
@@ -111,3 +111,14 @@ def test_a_number_whose_intervals_have_no_end_has_no_tile_for_their_width() -> N
     tiles = SECTIONS["number"].tiles
     assert len(tiles(Number("price"), scores, scores, 0.9)) == 1
     assert len(tiles(Number("price"), scores, scores | {"width": 3.0}, 0.9)) == 2
+
+
+def test_a_score_that_one_condition_lacks_leaves_its_cell_empty() -> None:
+    """The other conditions have enough validation rows for intervals with ends."""
+    scores = {"r2": 0.5, "mae": 2.0, "coverage": 1.0, "pooled": 0.0}
+    conditions = {"full": {"calibrated": scores}, "word": {"calibrated": scores | {"width": 3.0}}}
+    for shown in (conditions, dict(reversed(conditions.items()))):
+        table = _numbers(shown, Number("price"))
+        assert table.count("<th>width</th>") == 1
+        assert table.count("<td>–</td>") == 1
+        assert "<td>3.00</td>" in table

@@ -120,5 +120,7 @@ def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
     (shared,) = (line for line in card.splitlines() if "too few rows" in line)
     assert "audio" in shared
     assert everything not in shared
+    (head,) = (line for line in card.splitlines() if line.startswith("| available"))
+    assert head.count("coverage") == (head.count("NLL") if task.name == "number" else 0)
     size = PROMISES[task.name][1][1]
     assert f"{task.title(size)} {task.shown(size, metrics['conditions']['full']['calibrated'][size])}" in card

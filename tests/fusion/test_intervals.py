@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_serve.fusion.formula import Array
+from mla_serve.fusion.formula import Array, pattern_keys
 from mla_serve.fusion.intervals import COVERAGES, Intervals, Thresholds
 from mla_serve.tasks import Classes, Labels, Number
 from mla_serve.tasks.base import log_softmax
@@ -195,14 +196,55 @@ def test_the_file_is_small_with_eight_modalities_and_eleven_rules() -> None:
     assert len(Intervals(Classes(), table).to_bytes()) < 500_000
 
 
-def test_scores_of_format_1_give_the_sets_they_gave() -> None:
-    found = Intervals.of_format_1(Classes(), {"paper": {"a": [0.5] * 9, "2": [0.3] * 99}})
-    answers = np.log([[0.5, 0.5, 1e-9], [0.4, 0.3, 0.3]])
-    bounds = found.choose(answers, np.ones((1, 2), dtype=bool), A, "paper", 0.9)
-    assert bounds.inside is not None
-    assert bounds.inside.tolist() == [[True, True, False], [True, False, False]]
-    assert found.threshold("paper", ("a", "b"), 0.9) == (pytest.approx(0.3), 99, True)
-    assert Intervals.from_bytes(Classes(), found.to_bytes()).probability
+def sets_of_format_1(
+    scores: Mapping[str, Mapping[str, list[float]]],
+    answers: Array,
+    pattern: tuple[str, ...],
+    rule: str,
+    coverage: float,
+) -> Array:
+    """Choose the sets as the versions did that wrote format 1: the reference."""
+    known = scores.get(rule, {})
+    found = next((known[key] for key in pattern_keys(pattern) if key in known), [])
+    rank = max(1, math.ceil((len(found) + 1) * coverage - 1e-9))
+    inside: Array = -np.expm1(answers) <= (math.inf if rank > len(found) else found[rank - 1])
+    inside[np.arange(len(inside)), answers.argmax(axis=1)] = True
+    return inside
+
+
+SORTED_SCORES = st.lists(st.floats(0, 1), max_size=60).map(sorted)
+
+
+@given(
+    scores=st.dictionaries(st.sampled_from(["a", "b", "a+b", "b:1", "b:2", "1", "2"]), SORTED_SCORES),
+    pattern=st.sampled_from([("a",), ("b",), ("a", "b")]),
+    rule=st.sampled_from(["paper", "product"]),
+    coverage=st.one_of(st.floats(0.001, 0.9999), st.sampled_from([0.921, 0.9, 0.9995])),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_scores_of_format_1_give_the_sets_they_gave(
+    scores: dict[str, list[float]], pattern: tuple[str, ...], rule: str, coverage: float, seed: int
+) -> None:
+    conformal = {"paper": scores}
+    found = Intervals.of_format_1(Classes(), conformal)
+    stored = found.extended(Intervals.of_format_1(Classes(), {"paper": {"a+late": [0.1] * 99}}), ["late"])
+    answers = log_softmax(3 * np.random.default_rng(seed).normal(size=(20, 5)))
+    if exact := scores.get("+".join(pattern)):
+        answers[0, 0] = np.log1p(-exact[-1] * 0.999)  # a label at the edge of a set
+    expected = sets_of_format_1(conformal, answers, pattern, rule, coverage)
+    for each in (found, Intervals.from_bytes(Classes(), stored.to_bytes(), conformal)):
+        present = np.array([[name in pattern] * 20 for name in ("a", "b", "late")])
+        bounds = each.choose(answers, present, ("a", "b", "late"), rule, coverage)
+        np.testing.assert_array_equal(bounds.inside, expected)
+
+
+def test_sets_of_format_1_say_whose_rows_they_rest_on() -> None:
+    found = Intervals.of_format_1(Classes(), {"paper": {"a": [0.5] * 9, "2": [0.3] * 99, "b": [0.1] * 5_000}})
+    assert found.threshold("paper", A, 0.9) == (0.5, 9, False)
+    assert found.threshold("paper", A, 0.91) == (math.inf, 9, False)
+    assert found.threshold("paper", ("a", "b"), 0.9) == (0.3, 99, True)
+    assert found.threshold("paper", ("b",), 0.9995) == (0.1, 5_000, False)
+    assert found.threshold("paper", ("a", "b", "c"), 0.9) == (math.inf, 0, False)
 
 
 def test_the_highest_coverage_that_rows_allow_is_listed() -> None:

@@ -190,9 +190,13 @@ def test_rows_of_which_nothing_is_known_do_not_lower_the_loss() -> None:
 @given(seed=seeds)
 def test_average_precision_and_f1_are_those_of_scikit_learn(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    scores, truth = generator.integers(0, 6, 40) / 6, generator.random(40) < 0.4
-    if truth.any():
-        assert average_precision(scores, truth) == pytest.approx(average_precision_score(truth, scores))
+    scores, truth = generator.integers(0, 6, (40, 4)) / 6, generator.random((40, 4)) < [0.4, 0.4, 0.03, 0]
+    known = generator.random((40, 4)) < 0.8
+    found_areas = average_precision(np.where(known, scores, -np.inf), truth & known)
+    for c in range(4):
+        rows = known[:, c]
+        expected = average_precision_score(truth[rows, c], scores[rows, c]) if truth[rows, c].any() else 0.0
+        assert found_areas[c] == pytest.approx(expected)
     answers, targets = generator.normal(size=(40, 3)), (generator.random((40, 3)) < 0.4).astype(np.float32)
     found = Labels(("x", "y", "z")).score(answers, targets)
     assert found["micro_f1"] == pytest.approx(f1_score(targets, sigmoid(answers) >= 0.5, average="micro"))

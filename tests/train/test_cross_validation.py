@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError
 from mla_serve.evaluation.splits import run_split
 from mla_serve.export.export_run import export_run
+from mla_serve.tasks import Classes, Labels, Number, Task
 from mla_serve.train.config import TrainConfig
-from mla_serve.train.cross_validation import cross_validate, describe_folds, number_of_folds
+from mla_serve.train.cross_validation import FoldAnswers, _score, cross_validate, describe_folds, number_of_folds
+from mla_serve.train.fit.evidence import Evidence
 from mla_serve.train.plan import make_plan
 from mla_serve.train.run import train_as_planned
 
@@ -81,6 +84,12 @@ def test_few_validation_rows_are_said_and_cheap_trainings_are_cross_validated_wi
     frozen = types.SimpleNamespace(settings=types.SimpleNamespace(tune="frozen"))
     planned = dataclasses.replace(planned, pretrained={"title": frozen})
     assert number_of_folds(config, planned) == 5
+    for speakers, folds in ((1, 0), (3, 3), (30, 5)):
+        grouped = {
+            split: [dataclasses.replace(row, groups={"title": str(n % speakers)}) for n, row in enumerate(rows)]
+            for split, rows in planned.rows.items()
+        }
+        assert number_of_folds(config, dataclasses.replace(planned, rows=grouped)) == folds
     many = dataclasses.replace(planned, rows={**planned.rows, "val": list(planned.rows["train"]) * 10})
     assert number_of_folds(config, many) == 0
 
@@ -109,3 +118,34 @@ def test_a_table_without_splits_is_measured_on_the_same_rows_by_training_export_
         {"title": "a blue mug", "columns": {"price": 7.5}},
         {"title": "a red lamp"},
     ]
+
+
+@pytest.mark.parametrize("task", [Classes(("x", "y")), Labels(("x", "y")), Number()])
+def test_the_interval_is_that_of_groups_where_rows_have_them(task: Task) -> None:
+    """Ten speakers with 40 equal rows each: resampling rows would say that the score is known well."""
+    generator, speakers = np.random.default_rng(0), np.repeat(np.arange(10), 40)
+    targets = task.encode([["x", "y"][n % 2] if n % 3 else "y" for n in speakers]) if task.exclusive else None
+    if targets is None:
+        targets = generator.normal(size=(10, task.outputs) if task.names else 10)[speakers]
+        targets = (targets > 0).astype(np.float32) if task.names else targets
+    answers = task.answers(task.natural(generator.normal(size=(10, task.outputs))[speakers]))
+    evidence = Evidence.of(answers[None], np.ones((1, 400), dtype=bool), targets, task=task)
+    half = np.arange(400) % 2 == 0
+
+    def interval(groups: Sequence[Mapping[str, str]]) -> tuple[float, float]:
+        folds = [
+            FoldAnswers(
+                {"full": answers[rows]},
+                {"full": np.ones(200, dtype=bool)},
+                evidence.rows(rows),
+                [group for group, there in zip(groups, rows, strict=True) if there],
+            )
+            for rows in (half, ~half)
+        ]
+        found = _score(task, folds)["full"]
+        assert found["rows"] == 400
+        low, high = found[f"{task.main_scores[0]}_95"]
+        return low, high
+
+    by_row, by_group = interval([{}] * 400), interval([{"audio": str(speaker)} for speaker in speakers])
+    assert by_group[1] - by_group[0] > 3 * (by_row[1] - by_row[0])

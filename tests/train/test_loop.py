@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -86,14 +85,18 @@ def test_a_loss_that_is_not_finite_ends_training_with_what_to_do(task: str, make
         trainer.run(lambda _: None)
 
 
-def test_a_validation_loss_that_is_not_finite_ends_training_too(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("bias", [math.nan, math.inf])
+def test_a_last_step_that_diverges_ends_training_with_what_to_do(
+    task: str, bias: float, make_trainer: MakeTrainer
 ) -> None:
-    trainer = make_trainer("number")
+    """Only validation sees it: the losses of the epoch were all finite."""
+    trainer = make_trainer(task)
 
-    def evaluate(*_: Any) -> dict[str, Any]:
-        return {"full": {"native": {"nll": math.nan, "r2": 0.0, "mae": 0.0}}}
+    def diverge() -> None:
+        if trainer.steps == 4:  # before the fifth and last batch of the epoch is counted
+            with torch.no_grad():
+                trainer.strategy.heads["head"].bias.copy_(torch.tensor([bias, 0, 0])[: trainer.strategy.task.outputs])
 
-    monkeypatch.setattr("mla_serve.train.loop.evaluate", evaluate)
-    with pytest.raises(Diverged, match="validation rows is not finite after epoch 1; lower --lr"):
-        trainer.run(lambda _: None)
+    with pytest.raises(Diverged, match="validation rows are not finite after epoch 1; lower --lr"):
+        trainer.run(lambda _: None, diverge)

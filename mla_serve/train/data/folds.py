@@ -10,6 +10,7 @@ import numpy as np
 
 from mla_serve.fusion.formula import Array
 from mla_serve.table import Row
+from mla_serve.tasks import Task
 
 FOLDS = 5
 
@@ -22,10 +23,11 @@ class Folds:
     note: str
 
 
-def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
+def make_folds(rows: Sequence[Row], seed: int, task: Task, count: int = FOLDS) -> Folds:
     """Split rows into folds of similar size, so that rows that share a group are in the same fold.
 
-    See `parts_by_group` for which groups are kept together. If no way works, folds are random.
+    See `parts_by_group` for which groups are kept together. If no way works, folds are random, with the same share of each
+    label, as far as it can be divided.
     """
     generator = np.random.default_rng(seed)
     count = max(2, min(count, len(rows)))
@@ -33,10 +35,18 @@ def make_folds(rows: Sequence[Row], seed: int, count: int = FOLDS) -> Folds:
     if names:
         number = _assign_folds(part, np.bincount(part), count, generator)
         return Folds(number, f"cross-validation: no {' or '.join(names)} group in two folds")
-    number = generator.permutation(len(rows)) % count
+    number = _deal_out(task.strata([row.label for row in rows]), count, generator)
     grouped = any(row.groups for row in rows)
     why = "every way to keep its groups apart leaves too few parts" if grouped else "the rows have no groups"
     return Folds(number, f"cross-validation: folds at random, {why}")
+
+
+def folds_apart(rows: Sequence[Row], most: int) -> int:
+    """Return how many folds can be made that share no group: `most` at most; 0 where groups cannot be kept apart."""
+    if not any(row.groups for row in rows):
+        return most
+    part, names = parts_by_group(rows, 2)
+    return min(most, int(part.max()) + 1) if names else 0
 
 
 def parts_by_group(rows: Sequence[Row], count: int) -> tuple[Array, list[str]]:
@@ -83,6 +93,15 @@ def _parts(rows: Sequence[Row], names: Sequence[str]) -> Array:
             label[together] = label[together].min()
         changed = bool((before != label).any())
     return np.unique(label, return_inverse=True)[1]
+
+
+def _deal_out(strata: Sequence[tuple[str, ...]], count: int, generator: np.random.Generator) -> Array:
+    """Put the rows of each stratum into one fold after the other, in random order: (N,). Args: strata, see Task.strata."""
+    order = generator.permutation(len(strata))
+    first = np.unique([names[0] for names in strata], return_inverse=True)[1]
+    fold = np.zeros(len(strata), dtype=int)
+    fold[order[np.argsort(first[order], kind="stable")]] = np.arange(len(strata)) % count
+    return fold
 
 
 def _assign_folds(part: Array, sizes: Array, count: int, generator: np.random.Generator) -> Array:

@@ -71,7 +71,7 @@ def fit_added(
         for one, part in ((val, "val"), (spoiled, "corrupted"))
     )
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
-    folds = make_folds(rows["val"], seed)
+    folds = make_folds(rows["val"], seed, task)
     extension = FusionExtension(base.fusion, tuple(inputs))
     ridge, how = extension.choose_ridge(clean, folds.number)
     fusion = extension.with_static_weights(clean, extension.fit(clean, corrupted, ridge))

@@ -120,7 +120,7 @@ def fit_fusion(
 
 def on_validation(clean: Evidence, rows: Sequence[Row], seed: int) -> UnseenOpinions:
     """Return the opinions on validation rows, with folds of them."""
-    folds = make_folds(rows, seed)
+    folds = make_folds(rows, seed, clean.task)
     note = f"the fusion and the prediction sets were fitted on {len(rows)} validation rows; {folds.note}"
     few = (
         f"; --folds {FOLDS} would fit them on all rows that are not for test" if len(rows) < FEW_VALIDATION_ROWS else ""

@@ -115,7 +115,7 @@ def test_mixed_copies_corrupt_about_half_of_the_modalities() -> None:
 
 def test_folds_keep_groups_together_and_say_so() -> None:
     rows = [row(n, a=f"speaker{n % 12}") for n in range(60)]
-    folds = make_folds(rows, seed=0)
+    folds = make_folds(rows, 0, Classes())
     assert "no a group in two folds" in folds.note
     by_group = {row.groups["a"]: set() for row in rows}  # type: ignore[var-annotated]
     for each, number in zip(rows, folds.number, strict=True):
@@ -126,9 +126,9 @@ def test_folds_keep_groups_together_and_say_so() -> None:
 
 def test_where_one_speaker_speaks_all_rows_the_other_groups_are_kept_apart() -> None:
     rows = [row(n, a="theo", b=f"writer{n % 20}") for n in range(60)]
-    assert "no b group in two folds" in make_folds(rows, seed=0).note
-    assert "at random" in make_folds([row(n, a="theo") for n in range(60)], seed=0).note
-    assert "no groups" in make_folds([row(n) for n in range(60)], seed=0).note
+    assert "no b group in two folds" in make_folds(rows, 0, Classes()).note
+    assert "at random" in make_folds([row(n, a="theo") for n in range(60)], 0, Classes()).note
+    assert "no groups" in make_folds([row(n) for n in range(60)], 0, Classes()).note
 
 
 def test_groups_that_validation_shares_with_training_are_counted() -> None:
