@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mla_serve.bundle.manifest import Manifest, read_task
+from mla_serve.decimals import with_decimals
 from mla_serve.export.choose_precision import cost_scores, cost_text
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Labels, Number, Task
-from mla_serve.tasks.base import with_decimals
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
 MOST_COLUMNS = 5  # that are named

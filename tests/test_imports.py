@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "mla_serve/bundle/runtime.py": {"onnxruntime"},
     "export": {"torch"},
 }
-LOWEST = {"errors", "telemetry", "console", "payloads", "progress", "tasks"}
+LOWEST = {"errors", "telemetry", "console", "payloads", "progress", "decimals", "tasks"}
 CORE = {*LOWEST, "inputs", "fusion", "bundle", "table", "evaluation", "output"}
 MAY_KNOW = {  # package -> packages that it may import
     "": {"telemetry"},
@@ -45,7 +45,8 @@ MAY_KNOW = {  # package -> packages that it may import
     "telemetry": set(),
     "console": {"errors"},
     "payloads": {"errors"},
-    "tasks": set(),
+    "decimals": set(),
+    "tasks": {"decimals"},
     "progress": {"console"},
     "inputs": LOWEST,
     "fusion": LOWEST,

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Protocol
 
 from mla_serve.bundle.html import FRAME, bar_cell, range_cell, table
-from mla_serve.tasks.base import with_decimals
+from mla_serve.decimals import with_decimals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from mla_serve.decimals import with_decimals
 from mla_serve.fusion.formula import Array
 from mla_serve.tasks import Labels, Number, Task
-from mla_serve.tasks.base import BINS, with_decimals
+from mla_serve.tasks.base import BINS
 
 QUINTILES = 5
 MOST_POINTS = 500  # of predicted against true values

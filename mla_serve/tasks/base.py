@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -350,9 +349,6 @@ LOWER_IS_BETTER = ("nll", "ece", "brier", "fnr", "set_fnr", "set_size", "mae", "
 
 
 LONG = 1e12  # from here on a number is written with an exponent
-VERY_LONG = 15  # digits
-DECIMALS_AT_ONCE = 6  # more are written with an exponent, if the number is below .0001
-MOST_DECIMALS = 12
 BINS = 15  # of the expected calibration error
 
 
@@ -366,17 +362,6 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS
 def shorten(value: float, form: str) -> str:
     """Write a number with a format; one that would be very long with 4 digits and an exponent."""
     return f"{value:{form}}" if abs(value) < LONG else f"{value:.3e}"
-
-
-def with_decimals(value: float, decimals: int) -> str:
-    """Write a number with so many decimals; with an exponent where that would be very long or nearly all zeros.
-
-    So 3.14159 with 2 is "3.14", and 3.14159e-9 with 11 is "3.14e-09".
-    """
-    leading = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
-    if leading >= VERY_LONG or (leading < -DECIMALS_AT_ONCE + 2 and decimals > DECIMALS_AT_ONCE):
-        return f"{value:.{min(max(decimals + leading, 0), 3)}e}"
-    return f"{value:,.{min(decimals, MOST_DECIMALS)}f}"
 
 
 def weighted_mean(values: Array, counts: Array) -> Array:

@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, weighted_mean, with_decimals
+from mla_serve.decimals import with_decimals
+from mla_serve.tasks.base import MANY, Array, Bounds, Label, Task, weighted_mean
 
 LOG_VARIANCE = (-12.0, 8.0)
 """Bounds of a head's log-variance, of the standardised target."""
