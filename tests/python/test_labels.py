@@ -10,8 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-import mla_serve
-from mla_serve.errors import ConfigError
 from mla_serve.python.tables import table_in_memory
 from mla_serve.table.options import TableOptions
 from mla_serve.tasks import Labels, Number
@@ -52,11 +50,3 @@ def test_several_columns_of_a_frame() -> None:
     table = read(frame, "a,b")
     assert table.task == Labels(("a", "b"))
     assert sum(isinstance(row.label, dict) for rows in table.splits.values() for row in rows) == 20
-
-
-def test_the_columns_are_named_in_a_list(tmp_path: Path) -> None:
-    for wrong in ([], ["a,b", "c"], [1], 5):
-        with pytest.raises(ConfigError, match="expected the name of a column, or a list of names without commas"):
-            mla_serve.fit(pd.DataFrame({"text": TEXTS}), wrong, tmp_path / "model")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="task regression: expected classes, labels or number"):
-        mla_serve.fit(pd.DataFrame({"text": TEXTS}), out=tmp_path / "model", task="regression")

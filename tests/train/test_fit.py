@@ -296,3 +296,11 @@ def test_an_evaluation_without_labels_says_so_once(trained: mla_serve.Predictor)
         trained.evaluate(colours().assign(label=None))
     assert str(caught.value).startswith(f"{Path.cwd()}: 48 faults in the data set")
     assert "--" not in str(caught.value)
+
+
+def test_the_columns_are_named_in_a_list(tmp_path: Path) -> None:
+    for wrong in ([], ["a,b", "c"], [1], 5):
+        with pytest.raises(ConfigError, match="expected the name of a column, or a list of names without commas"):
+            mla_serve.fit(pd.DataFrame({"text": ["navy", "red"] * 20}), wrong, tmp_path / "model")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="task regression: expected classes, labels or number"):
+        mla_serve.fit(pd.DataFrame({"text": ["navy", "red"] * 20}), out=tmp_path / "model", task="regression")
