@@ -6,7 +6,7 @@ import math
 
 VERY_LONG = 15  # digits
 DECIMALS_AT_ONCE = 6  # more are written with an exponent, if the number is below .0001
-MOST_DECIMALS = 12
+MOST_WRITTEN = 12
 
 
 def with_decimals(value: float, decimals: int) -> str:
@@ -17,4 +17,4 @@ def with_decimals(value: float, decimals: int) -> str:
     leading = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
     if leading >= VERY_LONG or (leading < -DECIMALS_AT_ONCE + 2 and decimals > DECIMALS_AT_ONCE):
         return f"{value:.{min(max(decimals + leading, 0), 3)}e}"
-    return f"{value:,.{min(decimals, MOST_DECIMALS)}f}"
+    return f"{value:,.{min(decimals, MOST_WRITTEN)}f}"

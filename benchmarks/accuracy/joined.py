@@ -93,6 +93,18 @@ def _rows(parts: Mapping[str, Part], names: Sequence[str], rows: Array) -> dict[
     return found
 
 
+def _side_by_side(
+    given: Mapping[str, Part], present: Present, names: Sequence[str], encoders: Mapping[str, Any]
+) -> list[Array]:
+    """Return the numbers of each modality, NaN where it is missing. Args: encoders, of cells, by modality."""
+    found = []
+    for name in names:
+        values = encoders[name].transform(given[name].cells) if name in encoders else given[name].features
+        if values is not None:
+            found.append(np.where(present[name][:, None], np.asarray(values, dtype=float), np.nan))
+    return found
+
+
 def _fit_labels(parts: Mapping[str, Part], targets: Array, seed: int, names: Sequence[str]) -> Answer:
     encoders = {name: _cell_encoder(parts[name].cells) for name in names if parts[name].cells is not None}
     for name, encoder in encoders.items():
@@ -100,13 +112,8 @@ def _fit_labels(parts: Mapping[str, Part], targets: Array, seed: int, names: Seq
     scaler = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
 
     def matrix(given: Mapping[str, Part], present: Present) -> Array:
-        columns = []
-        for name in names:
-            part, there = given[name], present[name][:, None]
-            values = encoders[name].transform(part.cells) if name in encoders else part.features
-            if values is not None:
-                columns += [np.where(there, values, np.nan), there.astype(float)]
-        return np.hstack(columns)
+        indicators = [present[name][:, None].astype(float) for name in names]
+        return np.hstack([*_side_by_side(given, present, names, encoders), *indicators])
 
     x = scaler.fit_transform(matrix(parts, {name: parts[name].present for name in names}))
     models = [_fit_one(x, targets[:, c], seed) for c in range(targets.shape[1])]
@@ -143,21 +150,15 @@ def _fit_number(parts: Mapping[str, Part], targets: Array, seed: int) -> Answer:
     categorical: list[bool] = []
 
     def matrix(given: Mapping[str, Part], present: Present) -> Array:
-        columns = []
-        for name in names:
-            part, there = given[name], present[name][:, None]
-            values = encoders[name].transform(part.cells) if name in encoders else part.features
-            if values is not None:
-                columns.append(np.where(there, np.asarray(values, dtype=float), np.nan))
-        return np.hstack(columns)
+        return np.hstack(_side_by_side(given, present, names, encoders))
 
     for name in names:
         if name in encoders:
             encoders[name].fit(parts[name].cells)
             many = sum(parts[name].cells[column].dtype == object for column in parts[name].cells)
             categorical += [True] * many + [False] * (len(list(parts[name].cells)) - many)
-        elif parts[name].features is not None:
-            categorical += [False] * parts[name].features.shape[1]  # type: ignore[union-attr]
+        elif (features := parts[name].features) is not None:
+            categorical += [False] * features.shape[1]
     x = matrix(parts, {name: parts[name].present for name in names})
     model = HistGradientBoostingRegressor(
         categorical_features=np.array(categorical), early_stopping=False, max_iter=100, learning_rate=0.05,

@@ -37,6 +37,11 @@ from mla_serve.tasks import Task
 from mla_serve.train.config import TrainConfig
 
 OURS, IMPUTED, DROPPED, LUDWIG = "mla_serve", "stacked", "stacked, rows dropped", "ludwig"
+CAVEATS = {
+    "labels": "The peers give a missing modality the mean of training and an indicator, or have a model of its own for each set of\n"
+    "modalities. No system's settings were searched.",
+    "number": "The peers take missing values as they are. Their deviation is the same for every row. No system's settings were searched.",
+}
 CAVEAT = (
     "Of the systems, mla_serve and `stacked, rows dropped` are made for missing modalities. `stacked` and Ludwig fill them in, as is\n"
     "usual, and have not seen such rows in training. No system's settings were searched; Ludwig stops early on validation."
@@ -356,7 +361,7 @@ def markdown(config: TableConfig, table: Table, found: Mapping[str, Any]) -> str
         f"{counts} rows, {task.describe()}. On test: {task.title(first)} ({task.title(second)}, {task.title('nll')}), mean and standard",
         f"deviation of {config.seeds} seeds; {config.draws} draws of missing modalities. The peers use the same frozen features and",
         f'cells. {machine()}. `make bench-table ARGS="--data DIR --label {config.label} --encoders image=hf:FOLDER ..."`\n',
-        f"{CAVEAT}\n",
+        f"{CAVEATS.get(task.name, CAVEAT)}\n",
         f"| sent | {' | '.join(systems)} |",
         "|---" * (len(systems) + 1) + "|",
     ]

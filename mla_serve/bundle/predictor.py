@@ -301,7 +301,7 @@ class Predictor:
     def replay(self) -> Array:
         """Answer the golden samples by the default rule without excess, as the export did: (B, A), see Task.plain.
 
-        Raises: BundleError when a sample cannot be read, or gives no finite logits.
+        Raises: BundleError when a sample cannot be read, or gives no finite opinions.
         """
         folder = self.bundle.folder
         try:

@@ -168,7 +168,7 @@ def corruption_curves(
 ) -> Scores:
     """Corrupt one modality at a time: {modality: {corruption: {severity: {"alone": scores, rule: scores}}}}.
 
-    Severity "0" is the clean input. The rows are those that have the modality. "alone" scores its own logits; each rule
+    Severity "0" is the clean input. The rows are those that have the modality. "alone" scores its own opinion; each rule
     fuses it with the other modalities of the row, which stay clean. The random numbers depend only on the severity and
     the number of the row, so that rules and models are compared on the same corrupted inputs.
     A modality whose kind has no corruptions is left out.

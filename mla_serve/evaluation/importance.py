@@ -26,7 +26,7 @@ def column_importance(
 ) -> Importance:
     """Measure every column: {modality: {column: {"alone": loss, "fused": loss}}}, the largest loss alone first.
 
-    A loss is how much the mean log-probability of the true label falls, of the modality's own logits and of the fused
+    A loss is how much the mean log-likelihood of the true label falls, of the modality's own opinion and of the fused
     answer, on the rows that have the modality. It is below 0 where shuffling helped.
     """
     found: Importance = {}

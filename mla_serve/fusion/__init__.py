@@ -1,4 +1,4 @@
-"""Fuse the logits of the modalities that were sent into one answer. Numpy only.
+"""Fuse the opinions of the modalities that were sent into one answer. Numpy only.
 
 formula    the fitted formula and its parameters
 rules      every rule that a request may choose

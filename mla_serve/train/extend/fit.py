@@ -99,7 +99,7 @@ def run_graphs(base: Bundle, rows: Sequence[Row]) -> GraphOutputs:
 
 
 def _append(outputs: GraphOutputs, added: Evidence) -> Evidence:
-    """Append the logits of the added modalities to those of the bundle."""
+    """Append the opinions of the added modalities to those of the bundle."""
     return Evidence.of(
         np.concatenate([outputs.opinions, added.opinions]),
         np.concatenate([outputs.present, added.present]),
