@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Manifest, read_task
 from mla_serve.decimals import with_decimals
 from mla_serve.export.choose_precision import cost_scores, cost_text
@@ -19,11 +20,11 @@ MOST_NAMES = 20  # classes or labels
 SHOWN_RULES = (DEFAULT_RULE, "paper", "mean_logit")
 
 
-def model_card(manifest: Manifest, about: str | None) -> str:
+def model_card(manifest: Manifest) -> str:
     """Write the card in Markdown."""
     task = read_task(manifest)
-    parts = [_head(manifest, task), _results(manifest, task), _precision(manifest, task), _data(manifest, about)]
-    parts += [_training(manifest), _extended(manifest)]
+    parts = [_head(manifest, task), _purpose(manifest.about), _results(manifest, task), _precision(manifest, task)]
+    parts += [_data(manifest), _training(manifest), _extended(manifest)]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
@@ -42,6 +43,13 @@ A missing modality is left out: its graph is not run, and it has no weight in th
 
 {_fusion(manifest, task)}
 """
+
+
+def _purpose(about: About) -> str:
+    """Say what the model is for, and what it must not be used for; empty where nothing was said."""
+    limits = "\n".join(f"- {limit}" for limit in about.limits)
+    parts = [about.purpose and f"## Purpose\n\n{about.purpose}", limits and f"## Do not use it for\n\n{limits}"]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _classify(task: Task, modalities: str) -> str:
@@ -257,8 +265,11 @@ def _change(found: Mapping[str, Any], condition: str, score: str, task: Task) ->
     return " -> ".join(cost_text(task, score, found[when][condition][score]) for when in ("before", "after"))
 
 
-def _data(manifest: Manifest, about: str | None) -> str:
-    text = about or "The training data's source and licence were not given (`--about FILE` puts them here)."
+def _data(manifest: Manifest) -> str:
+    about = manifest.about
+    text = about.data or "The training data's source and licence were not given (`--about FILE` puts them here)."
+    if about.licence:
+        text += f"\n\nLicence: {about.licence}"
     held = {
         "training rows": f"`golden/` holds {len(manifest.golden)} training rows. They are replayed when the model starts, and anyone who can call the service can see them.",
         "generated": f"`golden/` holds {len(manifest.golden)} generated payloads, none of the training data.",

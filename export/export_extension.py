@@ -30,6 +30,7 @@ from mla_serve.export.steps import (
     store_payload,
     table_facts,
     training_facts,
+    with_truths,
     write_encoder,
 )
 from mla_serve.fusion.formula import Fusion
@@ -89,7 +90,7 @@ def export_extension(
             "fusion": FusionParameters(**folder.read_fusion().to_dict()),
             "intervals": intervals,
             "unfamiliar": unfamiliar,
-            "golden": [*base.manifest.golden, *golden],
+            "golden": [*base.manifest.golden, *with_truths(golden, folder.read_golden_truths())],
             "golden_source": _source(base.manifest, facts),
             "parity": _parity(base.manifest.parity, differences),
             "metrics": {},

@@ -29,6 +29,7 @@ from mla_serve.export.steps import (
     store_payload,
     table_facts,
     training_facts,
+    with_truths,
     write_encoder,
 )
 from mla_serve.fusion.formula import Fusion
@@ -95,7 +96,9 @@ def export_run(
             conformal=facts.get("conformal", {}),
             intervals=INTERVALS if INTERVALS in fitted else None,
             unfamiliar=REFERENCES if REFERENCES in fitted else None,
-            golden=_write_golden(strategy, recipe.inputs, samples, fusion, staging),
+            golden=with_truths(
+                _write_golden(strategy, recipe.inputs, samples, fusion, staging), folder.read_golden_truths()
+            ),
             golden_source=facts["golden_source"],
             tolerance=GOLDEN_TOLERANCE["fp32"],
             parity=parity,

@@ -35,6 +35,7 @@ POOLED = 8  # patterns in the reliability diagram
 
 def write_report(
     folder: Path,
+    results: Mapping[str, Any],
     predictor: Predictor,
     split_run: SplitRun,
     manifest: Manifest,
@@ -44,18 +45,18 @@ def write_report(
 ) -> None:
     """Write report.json and report.html into a bundle.
 
-    Args: manifest, with the metrics; epochs, the records of training; samples, whether rows of the data may be shown.
+    Args: results, of `gather`; manifest, with the metrics; epochs, the records of training; samples, whether rows of the data may be shown.
     """
-    results = gather(predictor, split_run)
-    if not samples:
-        results = _without_values(results, predictor.task)
-    results |= {
+    results = {
+        **(results if samples else _without_values(results, predictor.task)),
         "model": manifest.name,
+        "created": manifest.created,
+        "about": manifest.about.model_dump(),
         "metrics": manifest.metrics,
         "training": manifest.training,
         "epochs": list(epochs),
+        "fusion": manifest.fusion.model_dump(),
     }
-    results["fusion"] = manifest.fusion.model_dump()
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "report.json").write_text(content + "\n", encoding="utf-8")
     payloads = split_run.samples()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 import mla_serve
-from mla_serve.bundle.manifest import Modality, StoredPayload
+from mla_serve.bundle.manifest import Golden, Modality, StoredPayload
 from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.inputs.columns import to_json_cells
 from mla_serve.table import Schema
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
+from mla_serve.train.golden_samples import Truth
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
@@ -59,6 +60,11 @@ def store_payload(payload: Payload, name: str, staging: Path) -> StoredPayload:
     if isinstance(payload, Mapping):
         return to_json_cells(payload)
     return payload if isinstance(payload, str) else list(payload)
+
+
+def with_truths(golden: Iterable[Golden], truths: Iterable[Truth | None]) -> list[Golden]:
+    """Return golden samples with the labels of their rows."""
+    return [one.model_copy(update={"truth": truth}) for one, truth in zip(golden, truths, strict=True)]
 
 
 def table_facts(

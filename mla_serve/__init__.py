@@ -7,6 +7,7 @@ errors.py      every error that is raised on purpose
 console.py     what all commands share: flags, errors in one line, exit codes
 telemetry.py   switch off the usage reports of libraries
 decimals.py    numbers for people
+palette.py     the colours of all that people see
 progress.py    how far a long piece of work is
 payloads.py    a value of a caller (path, image, array, ...) -> payload
 tasks/         what is predicted: one of several classes, any number of labels, a number

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "mla_serve/bundle/runtime.py": {"onnxruntime"},
     "export": {"torch"},
 }
-LOWEST = {"errors", "telemetry", "console", "payloads", "progress", "decimals", "tasks"}
+LOWEST = {"errors", "telemetry", "console", "payloads", "progress", "decimals", "palette", "tasks"}
 CORE = {*LOWEST, "inputs", "fusion", "bundle", "table", "evaluation", "output"}
 MAY_KNOW = {  # package -> packages that it may import
     "": {"telemetry"},
@@ -46,6 +46,7 @@ MAY_KNOW = {  # package -> packages that it may import
     "console": {"errors"},
     "payloads": {"errors"},
     "decimals": set(),
+    "palette": set(),
     "tasks": {"decimals"},
     "progress": {"console"},
     "inputs": LOWEST,

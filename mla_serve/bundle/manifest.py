@@ -19,6 +19,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mla_serve.bundle.about import About
 from mla_serve.errors import BundleError
 from mla_serve.fusion.formula import Fusion
 from mla_serve.fusion.intervals import Intervals
@@ -74,10 +75,12 @@ class Golden(_Strict):
 
     payloads: by modality, a text, a list of numbers, cells by column, or the name of a file of the bundle.
     answer: (A,), see Task.plain, from torch at export, or from the exported graphs when their precision is not fp32.
+    truth: the label of the row: a class, a list of labels, or a number; None for generated payloads and in older bundles.
     """
 
     payloads: dict[Name, StoredPayload]
     answer: list[float]
+    truth: str | list[str] | float | None = None
 
 
 class Manifest(_Strict):
@@ -106,6 +109,8 @@ class Manifest(_Strict):
     """The precisions that were tried for the encoders, measured and chosen (export/choose_precision.py); empty for plain fp32."""
     metrics: dict[str, Any]
     training: dict[str, Any]
+    about: About = About()
+    """What the one who trained it says about it."""
     table: dict[str, Any] = {}
     """What each column of the training table is (table/schema.py), so that other tables are read alike. Empty in bundles of
     older versions: columns are then read by the names of modalities."""

@@ -131,7 +131,8 @@ def score_split(
     """Score a split under every condition, and its prediction sets when the bundle has scores for them.
 
     Args: draws, see `conditions` in scores.py; coverage, that of the prediction sets.
-    Returns: {"split", "rows", "draws", "fingerprint", "conditions": {condition: {rule: {score: value}}}}.
+    Returns: {"split", "rows", "condition_rows": {condition: rows}, "draws", "fingerprint", "asked_coverage",
+    "conditions": {condition: {rule: {score: value}}}}.
     """
     outputs, bundle, names = split_run.outputs, predictor.bundle, predictor.names
 
@@ -149,9 +150,11 @@ def score_split(
         outputs.excess,
         choose_sets if set(rules) <= set(bundle.intervals.rules) else None,
     )
+    masks = conditions(outputs.present, names, masks_of(split_run.rows, names))
     facts = {
         "split": split_run.split,
         "rows": len(split_run.rows),
+        "condition_rows": {name: int(drawn[0].any(axis=0).sum()) for name, drawn in masks},
         "draws": draws,
         "fingerprint": split_run.fingerprint,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,30 @@ from mla_serve.tasks import Task
 SAMPLES, COMPLETE = 10, 3  # samples in all; samples with every modality, at least
 
 
-def pick_golden_samples(rows: Sequence[Row], inputs: Mapping[str, Input], task: Task) -> list[dict[str, Payload]]:
-    """Return the payloads of one training row of each of the first ten strata, the row with the most modalities."""
+Truth = str | list[str] | float
+"""The label of a row, as JSON."""
+
+
+def pick_golden_samples(
+    rows: Sequence[Row], inputs: Mapping[str, Input], task: Task
+) -> tuple[list[dict[str, Payload]], list[Truth]]:
+    """Return the payloads and the labels of one training row of each of the first ten strata, the row with the most modalities."""
     fullest: dict[str, Row] = {}
     for row, (stratum, *_) in zip(rows, task.strata([row.label for row in rows]), strict=True):
         if stratum not in fullest or len(row.values) > len(fullest[stratum].values):
             fullest[stratum] = row
     chosen = [fullest[stratum] for stratum in sorted(fullest)[:SAMPLES]]
-    return [{name: _as_json(read_payload(row.values[name])) for name in inputs if name in row.values} for row in chosen]
+    payloads = [
+        {name: _as_json(read_payload(row.values[name])) for name in inputs if name in row.values} for row in chosen
+    ]
+    return payloads, [_truth(row.label) for row in chosen]
+
+
+def _truth(label: Any) -> Truth:
+    """Write a label as JSON: of labels, the names of those that the row has."""
+    if isinstance(label, Mapping):
+        return sorted(name for name, there in label.items() if there)
+    return sorted(label) if isinstance(label, frozenset) else label
 
 
 def _as_json(payload: Payload) -> Payload:

@@ -184,11 +184,11 @@ def _finish(
     folder.write_bytes(REFERENCES, fitted.references.to_bytes())
     folder.write_bytes(INTERVALS, fitted.intervals.to_bytes())
     packages = ("torch", "numpy", *(("transformers",) if planned.pretrained else ()))
-    folder.write_golden_samples(
-        pick_golden_samples(planned.rows["train"], planned.inputs, planned.recipe.task)
-        if config.samples
-        else generate_golden_samples(planned.inputs, np.random.default_rng(config.seed), list(planned.recipe.inputs))
-    )
+    if config.samples:
+        folder.write_golden_samples(*pick_golden_samples(planned.rows["train"], planned.inputs, planned.recipe.task))
+    else:
+        generator = np.random.default_rng(config.seed)
+        folder.write_golden_samples(generate_golden_samples(planned.inputs, generator, list(planned.recipe.inputs)), [])
     if config.about:
         folder.write_bytes("about.md", config.about.read_bytes())
     told = [*filter(None, [trainer.ended]), *fitted.notes]

@@ -10,7 +10,7 @@ import errno
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mla_serve.inputs import INPUTS, Payload, list_fields
 from mla_serve.inputs.columns import to_json_cells
 from mla_serve.output.targets import write_errors
 from mla_serve.tasks import task_from_dict
+from mla_serve.train.golden_samples import Truth
 from mla_serve.train.pretrained.settings import Pretrained
 from mla_serve.train.recipe import Recipe
 from mla_serve.train.strategies import Options, Strategy
@@ -155,8 +156,11 @@ class RunFolder:
         """Return the fitted fusion of a finished run."""
         return Fusion(**self.read_json()["fusion"], task=self.read_recipe().task)
 
-    def write_golden_samples(self, samples: list[dict[str, Payload]]) -> None:
-        """Store the payloads of the golden samples: bytes in files, the rest in samples.json."""
+    def write_golden_samples(self, samples: list[dict[str, Payload]], truths: Sequence[Truth]) -> None:
+        """Store the payloads of the golden samples: bytes in files, the rest in samples.json.
+
+        Args: truths, the label of each; none of generated samples.
+        """
         index: list[dict[str, Any]] = []
         for number, sample in enumerate(samples):
             entry: dict[str, Any] = {}
@@ -168,7 +172,7 @@ class RunFolder:
                 elif isinstance(value, Mapping):
                     entry[name] = {"cells": to_json_cells(value)}
             index.append(entry)
-        self.write_json("samples.json", {"samples": index})
+        self.write_json("samples.json", {"samples": index, "truths": list(truths)})
 
     def read_golden_samples(self) -> list[dict[str, Payload]]:
         """Return what `write_golden_samples` stored."""
@@ -176,6 +180,11 @@ class RunFolder:
             {name: self._read_golden_payload(value) for name, value in entry.items()}
             for entry in self.read_json("samples.json")["samples"]
         ]
+
+    def read_golden_truths(self) -> list[Truth | None]:
+        """Return the label of each golden sample; None of generated samples, and in runs of older versions."""
+        stored = self.read_json("samples.json")
+        return stored.get("truths") or [None] * len(stored["samples"])
 
     def _read_golden_payload(self, value: Any) -> Payload:
         if not isinstance(value, dict):

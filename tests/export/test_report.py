@@ -15,7 +15,7 @@ from mla_serve.evaluation import analysis
 from mla_serve.evaluation.splits import SHOWN_RULES, SplitRun, score_split
 from mla_serve.export import report
 from mla_serve.export.card import COSTS, EXPECT, PRIORS, PROMISES, PURPOSES, model_card
-from mla_serve.export.report import write_report
+from mla_serve.export.report import gather, write_report
 from mla_serve.export.sections import SECTIONS
 from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.tasks import TASKS
@@ -41,7 +41,7 @@ def epochs() -> list[dict[str, Any]]:
 
 
 def write(folder: Path, predictor: Predictor, run: SplitRun, manifest: Manifest, *, samples: bool) -> tuple[Any, str]:
-    write_report(folder, predictor, run, manifest, epochs(), samples=samples)
+    write_report(folder, gather(predictor, run), predictor, run, manifest, epochs(), samples=samples)
     return json.loads((folder / "report.json").read_text()), (folder / "report.html").read_text()
 
 
@@ -77,7 +77,7 @@ def test_a_report_that_must_not_show_rows_has_no_values_of_them(
 
 
 def test_the_card_says_what_is_answered_and_how_well(task_predictor: Predictor, manifest: Manifest) -> None:
-    card, task = model_card(manifest, None), task_predictor.task
+    card, task = model_card(manifest), task_predictor.task
     first = {
         "classes": "Classifies any non-empty subset of image, audio, text, vector into 3 classes:\nred, green, blue.",
         "labels": "Labels, and the probability from which each is answered: red (0.30), green (0.50), blue (0.70).",
@@ -97,7 +97,7 @@ def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
     task_bundle: Path, task_run: SplitRun, manifest: Manifest
 ) -> None:
     """Validation had many rows with everything there, and 4 with audio alone."""
-    assert "coverage of" not in model_card(manifest, None)
+    assert "coverage of" not in model_card(manifest)
     predictor = Predictor(Bundle.load(task_bundle))
     task, outputs, everything = predictor.task, task_run.outputs, "+".join(NAMES)
     answers = analysis.fused_answers(predictor, outputs, "calibrated", outputs.present)
@@ -109,7 +109,7 @@ def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
     json.dumps(metrics, allow_nan=False)
     assert metrics["conditions"][everything]["calibrated"]["pooled"] == 0
     assert metrics["conditions"]["audio"]["calibrated"]["pooled"] == 1
-    card = model_card(manifest.model_copy(update={"metrics": metrics}), None)
+    card = model_card(manifest.model_copy(update={"metrics": metrics}))
     promised = {
         "classes": "A prediction set for a coverage of 90% contains the true class in 90% of the cases.",
         "labels": "A set for a coverage of 90% contains 90% of the labels of a row, on average.",

@@ -94,6 +94,16 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
+class AboutDescription:
+    """What the one who trained the model says about it, in Markdown; limits: what not to use it for."""
+
+    purpose: str
+    limits: list[str]
+    data: str
+    licence: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelDescription:
     """The reply of GET /model.
 
@@ -109,6 +119,7 @@ class ModelDescription:
     modalities: dict[str, ModalityDescription]
     fusion: FusionDescription
     coverage: dict[str, dict[str, float]]
+    about: AboutDescription
     metrics: dict[str, Any]
     golden_samples: int
     golden_source: str
@@ -131,6 +142,7 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
         fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.fusion)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),
+        about=AboutDescription(**manifest.about.model_dump()),
         metrics=manifest.metrics,
         golden_samples=len(manifest.golden),
         golden_source=manifest.golden_source,

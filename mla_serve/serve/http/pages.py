@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from mla_serve import palette
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.inputs.media.formats import media_type
 from mla_serve.serve.http.content_type import JSON
@@ -54,25 +55,30 @@ def swagger_files() -> dict[str, Path]:
 
 
 def _playground() -> dict[str, Page]:
-    """Return the page at / and each of its files at /web/NAME."""
+    """Return the page at /, each of its files at /web/PATH, and the colours that it shares with the report."""
+    files = {f"/web/{path.relative_to(WEB).as_posix()}": path for path in sorted(WEB.rglob("*"))}
+    files |= {"/": files.pop(f"/web/{INDEX}"), f"/web/{palette.STYLE.name}": palette.STYLE}
     return {
-        "/" if path.name == INDEX else f"/web/{path.name}": Page(path.read_bytes(), MEDIA_TYPES[path.suffix])
-        for path in sorted(WEB.iterdir())
+        name: Page(path.read_bytes(), MEDIA_TYPES[path.suffix])
+        for name, path in files.items()
         if path.suffix in MEDIA_TYPES
     }
 
 
 def _samples(bundle: Bundle) -> dict[str, Page]:
-    """Return the golden samples: a list at /samples, in which a file is the path where its content is."""
+    """Return the golden samples: a list at /samples of {"inputs": {modality: payload}, "truth": the label, null if unknown}.
+
+    A file is the path where its content is.
+    """
     pages, listed = {}, []
-    for index, sample in enumerate(bundle.golden_samples()):
-        entry: dict[str, Any] = {}
+    for index, (sample, golden) in enumerate(zip(bundle.golden_samples(), bundle.manifest.golden, strict=True)):
+        inputs: dict[str, Any] = {}
         for name, payload in sample.items():
-            entry[name] = payload
+            inputs[name] = payload
             if isinstance(payload, bytes):
-                entry[name] = f"samples/{index}/{name}"
-                pages[f"/{entry[name]}"] = Page(payload, media_type(payload))
-        listed.append(entry)
+                inputs[name] = f"samples/{index}/{name}"
+                pages[f"/{inputs[name]}"] = Page(payload, media_type(payload))
+        listed.append({"inputs": inputs, "truth": golden.truth})
     return pages | {"/samples": Page(orjson.dumps(listed), JSON)}
 
 
@@ -94,7 +100,7 @@ def _problems() -> dict[str, Page]:
     pages = {}
     for kind in PROBLEM_KINDS.values():
         body = (
-            f'<link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
+            f'<link rel="stylesheet" href="../web/palette.css"><link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
             f"<p>{html.escape(kind.explanation)}</p>"
             f"<p>HTTP status {kind.status}, type <code>{kind.type}</code></p></main>"
         )

@@ -1,11 +1,11 @@
 // The page: one card for each modality that GET /model lists, and a request to POST /predict after each change.
 
 import { ask, get, key, RequestError } from "./ask.js";
-import { makeCard } from "./card.js";
-import { isDrawable } from "./image.js";
-import { answerPanel } from "./results.js";
-import { sampleStrip } from "./samples.js";
-import { codeSection } from "./snippets.js";
+import { makeCard } from "./inputs/card.js";
+import { isDrawable } from "./inputs/image.js";
+import { answerPanel } from "./answer/panel.js";
+import { sampleStrip } from "./inputs/samples.js";
+import { codeSection } from "./work/snippets.js";
 import { el, title } from "./dom.js";
 
 const DEBOUNCE_MS = 15;

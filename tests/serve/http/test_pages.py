@@ -27,24 +27,26 @@ def client(tiny_bundle: Path) -> TestClient:
 
 def test_every_file_that_the_page_names_is_served(client: TestClient) -> None:
     names = set(re.findall(r'(?:href|src)="(web/[^"]+)"', client.get("/").text))
-    for path in WEB.glob("*.js"):
+    for path in WEB.rglob("*.js"):
         content = path.read_text(encoding="utf-8")
-        names |= {f"web/{name}" for name in re.findall(r'from "\./([\w.]+)"', content)}
-        names |= set(re.findall(r'"(web/[\w.]+)"', content))
+        found = [(path.parent / name).resolve() for name in re.findall(r'from "([\w./]+)"', content)]
+        names |= {f"web/{each.relative_to(WEB).as_posix()}" for each in found}
+        names |= set(re.findall(r'"(web/[\w./]+)"', content))
     assert len(names) >= 10
     assert all(client.get(f"/{name}").status_code == 200 for name in names)
     assert client.get("/web/app.js").headers["content-type"].startswith("text/javascript")
 
 
 def test_the_page_holds_no_inline_code_and_no_address_elsewhere() -> None:
-    for path in WEB.iterdir():
+    for path in filter(Path.is_file, WEB.rglob("*")):
         content = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in content, path
         assert not re.search(r"<style|<script[^>]*>\s*[^<\s]|style=|onclick=", content), path
 
 
 @pytest.mark.parametrize(
-    ("file", "registry"), [("results", "VIEWS"), ("app", "PURPOSES"), ("snippets", "PRINTED"), ("snippets", "PROMISED")]
+    ("file", "registry"),
+    [("answer/panel", "VIEWS"), ("app", "PURPOSES"), ("work/snippets", "PRINTED"), ("work/snippets", "PROMISED")],
 )
 def test_the_page_knows_every_task(file: str, registry: str) -> None:
     content = (WEB / f"{file}.js").read_text(encoding="utf-8")
@@ -56,7 +58,8 @@ def test_samples_are_the_bundles_golden_ones(client: TestClient, tiny_bundle: Pa
     listed = client.get("/samples").json()
     for sample, entry in zip(Bundle.load(tiny_bundle).golden_samples(), listed, strict=True):
         for name, payload in sample.items():
-            assert (client.get(f"/{entry[name]}").content if isinstance(payload, bytes) else entry[name]) == payload
+            sent = entry["inputs"][name]
+            assert (client.get(f"/{sent}").content if isinstance(payload, bytes) else sent) == payload
 
 
 @pytest.mark.parametrize("path", ["/samples/9/image", "/samples/0/text", "/samples/0/..%2f..", "/web/..%2fpages.py"])

@@ -2,7 +2,7 @@
 //
 // A file is sent as it is. A recording, and a file to which noise was added, is sent as a WAV at the model's rate.
 
-import { button, el, fileButton, icon, title } from "./dom.js";
+import { button, el, fileButton, icon, title } from "../dom.js";
 import { deviceMessage, mediaDevices } from "./image.js";
 import { encodeWav, resample, spoilSamples, trim } from "./sound.js";
 
@@ -107,7 +107,7 @@ export function audioField({ name, modality, changed, take, say }) {
 async function startRecording() {
   const stream = await mediaDevices().getUserMedia({ audio: MICROPHONE });
   const context = new AudioContext();
-  await context.audioWorklet.addModule("web/recorder.js");
+  await context.audioWorklet.addModule("web/inputs/recorder.js");
   const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
   const blocks = [];
   recorder.port.onmessage = ({ data }) => blocks.push(data);

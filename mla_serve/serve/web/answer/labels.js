@@ -1,8 +1,8 @@
 // The answer of a model of labels: those that apply, and the probability of each beside its threshold.
 
 import { barList } from "./bars.js";
-import { breakable, el, percent } from "./dom.js";
-import { certainty, listed, nats } from "./words.js";
+import { breakable, el, percent } from "../dom.js";
+import { certainty, listed, nats } from "../words.js";
 
 const ANSWERED_SHOWN = 30;
 const PERHAPS_SHOWN = 10; // labels that the prediction set adds to those answered

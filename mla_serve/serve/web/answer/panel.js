@@ -1,10 +1,10 @@
 // The answer's panel: what the task's view draws, each modality's own answer and weight, what is missing; and the options.
 
 import { classesView } from "./classes.js";
-import { button, el, percent, title } from "./dom.js";
+import { button, el, percent, title } from "../dom.js";
 import { labelsView } from "./labels.js";
 import { numberView } from "./number.js";
-import { joined } from "./words.js";
+import { joined } from "../words.js";
 
 // By task: what draws its answers, {headline, body, empty(title, advice), show(answer), promise, promised(answer), says(own),
 // counts(own), short(answer)}. `promise` names what coverage asks for.

@@ -3,7 +3,7 @@
 // A file is sent as it is. A drawing, and a picture that was inverted or has noise, is sent as a PNG of the size that
 // the model reads.
 
-import { button, el, fileButton, icon, randomNumbers, title } from "./dom.js";
+import { button, el, fileButton, icon, randomNumbers, title } from "../dom.js";
 import { learnLook, makePad, renderStrokes, USUAL_LOOK } from "./pad.js";
 
 const PAD_UP_TO = 64; // pixels: larger pictures are photographs, not drawings

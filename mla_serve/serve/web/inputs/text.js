@@ -1,6 +1,6 @@
 // The fields for text and for lists of numbers.
 
-import { el, randomNumbers, title } from "./dom.js";
+import { el, randomNumbers, title } from "../dom.js";
 
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 

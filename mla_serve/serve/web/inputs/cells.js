@@ -1,6 +1,6 @@
 // The field for the columns of a table's row: one typed input for each column, each of which may stay empty.
 
-import { button, el, title } from "./dom.js";
+import { button, el, title } from "../dom.js";
 
 const SHOWN = 8; // columns; a button shows the others
 const NOTHING = "not given"; // what a menu shows for an empty cell

@@ -1,8 +1,8 @@
 // The answer of a model of a number: the value and its interval, on an axis with what each input says by itself.
 
-import { el, title } from "./dom.js";
+import { el, title } from "../dom.js";
 import { fittedLabel } from "./label.js";
-import { certainty, signed } from "./words.js";
+import { certainty, signed } from "../words.js";
 
 const GAUSSIAN_NATS = 0.5 * Math.log(2 * Math.PI * Math.E); // entropy of a standardised number before any input is known
 const MOST_TICKS = 5;

@@ -1,8 +1,8 @@
 // The bundle's samples: one press fills every field. Generated samples are noise, which only checks the graphs, so they
 // are not shown as examples.
 
-import { el } from "./dom.js";
-import { get } from "./ask.js";
+import { el } from "../dom.js";
+import { get } from "../ask.js";
 
 const SHOWN = 12;
 
@@ -12,7 +12,7 @@ export async function sampleStrip(section, model, cards) {
   const samples = (await get("samples")).slice(0, SHOWN);
   if (!samples.length) return;
   const pictured = cards.find(card => card.kind === "image")?.name;
-  const press = async sample => {
+  const press = async ({ inputs: sample }) => {
     await Promise.all(cards.map(async card => (card.name in sample ? card.load(await content(sample, card.name, model)) : card.reset())));
   };
   const chips = await Promise.all(samples.map((sample, i) => chip(sample, i, pictured, press)));
@@ -22,7 +22,8 @@ export async function sampleStrip(section, model, cards) {
 }
 
 async function chip(sample, index, pictured, press) {
-  const picture = sample[pictured] && (await get(sample[pictured], reply => reply.blob()));
+  const path = sample.inputs[pictured];
+  const picture = path && (await get(path, reply => reply.blob()));
   const face = picture ? el("img", { src: URL.createObjectURL(picture), alt: "" }) : String(index + 1);
   return el("button", { type: "button", class: "chip", "aria-label": `Sample ${index + 1}`, onclick: () => press(sample) }, face);
 }
@@ -36,7 +37,7 @@ async function content(sample, name, model) {
 /** Let fields adapt to the samples, such as the drawing pad to their line width. */
 async function learnFrom(samples, cards) {
   for (const card of cards.filter(each => each.learn)) {
-    const urls = samples.map(sample => sample[card.name]).filter(Boolean);
+    const urls = samples.map(({ inputs }) => inputs[card.name]).filter(Boolean);
     await card.learn(await Promise.all(urls.map(url => get(url, reply => reply.blob()))));
   }
 }

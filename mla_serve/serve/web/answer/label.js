@@ -1,6 +1,6 @@
 // A short text in letters as large as fit: the class or the number that is answered.
 
-import { breakable, el } from "./dom.js";
+import { breakable, el } from "../dom.js";
 
 // Sizes of the letters, in pixels: beside the facts, or on lines of their own.
 const BESIDE = [96, 84, 72, 60, 48];

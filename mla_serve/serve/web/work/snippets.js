@@ -1,7 +1,7 @@
 // The curl command and the Python program that send the page's inputs.
 
-import { key } from "./ask.js";
-import { button, el } from "./dom.js";
+import { key } from "../ask.js";
+import { button, el } from "../dom.js";
 
 const NUMBER = /^[-+]?(0|[1-9]\d*|\d*\.\d+|\d+\.)(e[-+]?\d+)?$/i; // as Python writes them, too
 // By task: what the program prints of an answer.

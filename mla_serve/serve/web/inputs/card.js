@@ -4,7 +4,7 @@
 // a `filename` or a string, or null when there is nothing; it also shows the input with its noise. A field with
 // `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the one that a message is about.
 
-import { button, el, icon, title } from "./dom.js";
+import { button, el, icon, title } from "../dom.js";
 import { imageField } from "./image.js";
 import { audioField } from "./audio.js";
 import { cellsField } from "./cells.js";

@@ -1,6 +1,6 @@
 // Bars of probabilities, one line for each name, the most probable first.
 
-import { breakable, el, percent } from "./dom.js";
+import { breakable, el, percent } from "../dom.js";
 
 /** Make a list of bars. Returns {element, show(rows, rest)}: rows of {name, share, best, inSet, threshold}; rest, a text or "". */
 export function barList() {

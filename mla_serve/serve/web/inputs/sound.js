@@ -1,6 +1,6 @@
 // Arithmetic on sound: samples are Float32Array in [-1, 1], mono. No page, no devices.
 
-import { randomNumbers } from "./dom.js";
+import { randomNumbers } from "../dom.js";
 
 const ZERO_CROSSINGS = 24; // of the low-pass filter, on each side
 const FRAME_S = 0.01;

@@ -1,9 +1,9 @@
 // The answer of a model of classes: the most probable one, and the probability of each.
 
 import { barList } from "./bars.js";
-import { breakable, el, percent } from "./dom.js";
+import { breakable, el, percent } from "../dom.js";
 import { fittedLabel } from "./label.js";
-import { certainty, listed, nats } from "./words.js";
+import { certainty, listed, nats } from "../words.js";
 
 /** Make the view of answers that are one of several classes. */
 export function classesView({ classes }) {

@@ -1,6 +1,6 @@
 // The field for a kind of file that this page cannot show: choose or drop a file; it is sent as it is.
 
-import { el, fileButton, title } from "./dom.js";
+import { el, fileButton, title } from "../dom.js";
 
 /** Make the field of a modality that is sent as a file. */
 export function fileField({ name, modality, take }) {
