@@ -90,7 +90,7 @@ function show(error, cards, panel) {
   const [name, ...column] = (error.field ?? "").split(".");
   const card = cards.find(each => each.name === name);
   if (card) card.say(error.message, column.join("."));
-  panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is.`) : error);
+  panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is: ${error.message}`) : error, card?.name);
   if (error.status === 401) askForKey();
 }
 

@@ -56,14 +56,25 @@ export function fileButton(text, accept, label, chosen) {
   return el("label", { class: "button" }, input, icon("folder"), el("span", {}, text));
 }
 
-/** Write a name for people: rear_camera -> Rear camera. */
+/** Write a name for people: rear_camera -> rear camera. */
+export function plain(name) {
+  return name.replaceAll("_", " ");
+}
+
+/** The same at the beginning of a line: rear_camera -> Rear camera. */
 export function title(name) {
-  const words = name.replaceAll("_", " ");
+  const words = plain(name);
   return words[0].toUpperCase() + words.slice(1);
 }
 
-/** Split a text where a line may break, also after "_" and the like, where browsers would not break it. */
+/** The class that gives an element the hue of a modality, as --hue. See palette.css. */
+export function hueOf(model, name) {
+  return `hue-${Object.keys(model.modalities).indexOf(name) % 8}`;
+}
+
+/** Split a text where a line may break, also after "_" and the like, where browsers would not break it. A text that shows nothing is named. */
 export function breakable(text) {
+  if (!/[^\p{C}\p{Z}\u115f\u1160\u2800\u3164\uffa0]/u.test(text)) return ["(blank)"];
   const parts = text.split(/(?<=[_\-/.,;:|+&])(?=[\p{L}\p{N}])/u);
   return parts.flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
 }

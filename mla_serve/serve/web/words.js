@@ -28,6 +28,11 @@ export function signed(value, write) {
   return /[1-9]/.test(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
 }
 
+/** Write a small number as a word. */
+export function spelled(number) {
+  return ["no", "one", "two", "three", "four", "five", "six"][number] ?? number.toLocaleString("en");
+}
+
 /** Join names: a, b and c. */
 export function joined(names) {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;

@@ -2,9 +2,9 @@
 
 import { breakable, el, percent } from "../dom.js";
 
-/** Make a list of bars. Returns {element, show(rows, rest)}: rows of {name, share, best, inSet, threshold}; rest, a text or "". */
+/** Make a list of bars. Returns {element, show(rows, rest)}: rows of {name, share, best, inSet, threshold}; rest, nodes about the others. */
 export function barList() {
-  const list = el("ol", { class: "bars", "aria-label": "Probabilities" });
+  const list = el("ol", { class: "bars", tabIndex: 0, "aria-label": "Probabilities" });
   const note = el("p", { class: "rest hint" });
   const rows = [];
 
@@ -12,8 +12,8 @@ export function barList() {
     while (rows.length < shares.length) rows.push(bar());
     list.replaceChildren(...rows.slice(0, shares.length).map(({ row }) => row));
     shares.forEach((each, i) => fill(rows[i], each));
-    note.hidden = !rest;
-    note.textContent = rest;
+    note.hidden = !rest.length;
+    note.replaceChildren(...rest);
   }
   return { element: el("div", { class: "distribution" }, list, note), show };
 }

@@ -8,14 +8,12 @@ const ANSWERED_SHOWN = 30;
 const PERHAPS_SHOWN = 10; // labels that the prediction set adds to those answered
 
 /** Make the view of answers that are any number of labels. */
-export function labelsView({ labels }) {
+export function labelsView({ labels }, { verdict }) {
   const tags = el("ul", { class: "tags", "aria-label": "Labels" });
-  const verdict = el("p", { class: "verdict" });
   const bars = barList();
 
-  function empty(title, advice) {
-    tags.replaceChildren(el("li", { class: "none" }, title));
-    verdict.textContent = advice;
+  function empty(heading) {
+    tags.replaceChildren(el("li", { class: "none" }, heading));
   }
   function show(answer) {
     const answered = new Set(answer.labels);
@@ -24,24 +22,24 @@ export function labelsView({ labels }) {
       ...(answer.labels.length ? chips(answer.labels, "answered", ANSWERED_SHOWN) : [el("li", { class: "none" }, "No label")]),
       ...chips(perhaps, "perhaps", PERHAPS_SHOWN),
     );
-    const share = answer.entropy / (labels.length * Math.LN2);
-    const count = `${answer.labels.length.toLocaleString("en")} of ${labels.length.toLocaleString("en")} labels`;
-    verdict.replaceChildren(
-      perhaps.length ? `${count}, perhaps ${perhaps.length.toLocaleString("en")} more. ` : `${count}. `,
-      el("span", { class: "whole" }, `${certainty(share)} · entropy ${answer.entropy.toFixed(2)}`),
-    );
     const inSet = new Set(answer.prediction_set?.labels);
     const rows = answer.probabilities.map(each => ({ name: each.label, share: each.probability, best: each.answered, inSet: inSet.has(each.label), threshold: each.threshold }));
     const others = labels.length - rows.length;
-    bars.show(rows, others > 0 ? `${others.toLocaleString("en")} more, less probable` : "");
+    bars.show(rows, others > 0 ? [`${others.toLocaleString("en")} more, less probable`] : []);
   }
   return {
     headline: [el("div", {}, tags, verdict)],
     body: bars.element,
     empty,
     show,
-    promise: "Prediction set",
-    promised: ({ prediction_set: set }) => set && (set.labels.length ? listed(set.labels) : ["no label"]),
+    unsure: answer => certainty(answer.entropy / (labels.length * Math.LN2)),
+    promised: "shortlist",
+    promise: ({ prediction_set: set }) => set && ["Shortlist: ", ...(set.labels.length ? listed(set.labels) : ["no label"])],
+    agrees: (own, answer) => own.labels.length === answer.labels.length && own.labels.every(each => answer.labels.includes(each.label)),
+    stays: () => false,
+    without: () => null,
+    record: ({ micro_f1: score }, { count, name }) => ["its F1 was ", el("b", {}, percent(score)), name ? ` on ${count ?? ""} ${name}` : ""],
+    merit: ({ micro_f1: score }) => score,
     says: own => (own.labels.length ? listed(own.labels.map(each => each.label), own.labels.map(each => percent(each.probability))) : [el("strong", {}, "no label")]),
     counts: own => [["entropy", own.entropy.toFixed(2), "How undecided it is alone, in nats"], ["influence", nats(own.influence), "What the answer owes to it, in nats"]],
     short: answer => [answer.labels.join(", ") || "No label", `${answer.labels.length} of ${labels.length.toLocaleString("en")}`],

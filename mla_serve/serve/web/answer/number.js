@@ -12,29 +12,21 @@ const MOST_DECIMALS = 6;
 const MOST_FORMATTED = 20; // decimals that every browser can format
 
 /** Make the view of answers that are a number. */
-export function numberView({ number }) {
+export function numberView({ number }, { verdict }) {
   const range = el("p", { class: "probability" });
-  const verdict = el("p", { class: "verdict" });
   const facts = el("div", { class: "range" }, range, verdict);
   const label = fittedLabel(facts);
   const estimates = estimateChart(number);
 
-  function empty(heading, advice) {
+  function empty(heading) {
     label.show("?");
     range.textContent = heading;
-    verdict.textContent = advice;
   }
   function show(answer) {
     const write = writer(number, answer.deviation);
     label.show(withUnit(write(answer.value), number));
     const { interval } = answer;
     range.textContent = interval ? between(interval, write) : `± ${write(answer.deviation)}`;
-    const outside = number.low !== null && (answer.value < number.low || answer.value > number.high);
-    verdict.replaceChildren(
-      `${certainty(Math.exp(answer.entropy - GAUSSIAN_NATS))} · `,
-      el("span", { class: "whole" }, `deviation ${write(answer.deviation)}`),
-      ...(outside ? [" · ", el("span", { class: "strange" }, "beyond the training rows")] : []),
-    );
     estimates.show(answer, write);
   }
   return {
@@ -42,11 +34,14 @@ export function numberView({ number }) {
     body: estimates.element,
     empty,
     show,
-    promise: "Interval",
-    promised: ({ interval, deviation }) => {
-      const write = writer(number, deviation);
-      return interval && [el("strong", {}, between(interval, write))];
-    },
+    unsure: answer => certainty(Math.exp(answer.entropy - GAUSSIAN_NATS)),
+    promised: "range",
+    promise: ({ interval, deviation }) => interval && ["Range: ", el("b", {}, between(interval, writer(number, deviation)))],
+    agrees: (own, answer) => Math.abs(own.value - answer.value) <= own.deviation,
+    stays: () => false,
+    without: (name, own, answer) => ["Without it, it would be ", el("b", {}, withUnit(writer(number, answer.deviation)(answer.value - own.influence), number)), "."],
+    record: ({ mae }, { count, name }) => ["it was off by ", el("b", {}, withUnit(plain(mae, number), number)), name ? ` on average of ${count ?? ""} ${name}` : ""],
+    merit: ({ mae }) => -mae,
     says: own => [el("strong", { class: "whole" }, withUnit(writer(number, own.deviation)(own.value), number)), " ", el("span", { class: "whole" }, `± ${writer(number, own.deviation)(own.deviation)}`)],
     counts: own => [["moves the value by", withUnit(signed(own.influence, writer(number, Math.abs(own.influence))), number), "How far the value is from what it would be without this input"]],
     short: answer => {

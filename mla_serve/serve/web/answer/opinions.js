@@ -1,0 +1,68 @@
+// One row for each input: what it says by itself and what the answer owes to it; or that it was not sent, and what it would add.
+
+import { recordOf } from "./record.js";
+import { strangeInputs } from "./verdict.js";
+import { el, hueOf, percent, plain, title } from "../dom.js";
+import { joined } from "../words.js";
+
+const MOST_GHOSTS = 3; // rows of inputs that were not sent; more share one row
+
+/** Make the rows, in the order of the model's inputs. */
+export function opinionList(model, view) {
+  const element = el("ul", { class: "opinions", "aria-label": "What each input says" });
+
+  function show(reply) {
+    const strange = new Set(strangeInputs(reply));
+    const { missing } = reply;
+    const rows = Object.keys(model.modalities).map(name => {
+      const own = reply.modalities[name];
+      if (own) return opinion(name, own, reply, strange.has(name), model, view);
+      return missing.length <= MOST_GHOSTS && ghost([name], worthOf(name, reply, model, view));
+    });
+    if (missing.length > MOST_GHOSTS) rows.push(ghost(missing, best(missing.map(name => worthOf(name, reply, model, view)))));
+    element.replaceChildren(...rows.filter(Boolean));
+  }
+  return { element, show };
+}
+
+function opinion(name, own, reply, strange, model, view) {
+  const alone = Object.keys(reply.modalities).length === 1;
+  const agrees = alone || view.agrees(own, reply);
+  const lost = discounted(name, reply, model);
+  return el(
+    "li", { "data-opinion": name, class: hueOf(model, name) },
+    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", ...view.says(own, reply), !alone && el("span", { class: `mark ${agrees ? "yes" : "no"}` }, agrees ? "agrees" : "differs"))),
+    el("p", { class: "hint" }, strange && el("span", { class: "strange" }, `Stranger than ${own.unfamiliarity < 1 ? `${percent(own.unfamiliarity)} of` : "all"} known inputs${lost ? ", so it counts for less" : ""}. `), ...(alone ? ["The only thing sent."] : (view.without(name, own, reply) ?? []))),
+  );
+}
+
+/** Whether the rule listens less to this input the stranger it is. */
+function discounted(name, { fusion }, model) {
+  return fusion === "calibrated" && model.fusion.fitted.discounts?.[name] > 0;
+}
+
+/** Make the row of inputs that were not sent. Args: worth, {name, said}, what adding one is worth, or null. */
+function ghost(names, worth) {
+  const target = worth?.name ?? names[0];
+  return el(
+    "li", { class: "ghost", "data-ghost": names.join(" ") },
+    el("div", { class: "who" }, el("span", { class: "name" }, title(joined(names.map(plain)))), el("span", { class: "says" }, "not sent")),
+    el("p", { class: "hint" }, ...(worth ? [`With ${plain(target)} too, `, ...worth.said, ". "] : []), el("button", { type: "button", class: "link", "aria-label": `Add ${plain(target)}`, onclick: () => visit(target) }, "Add it")),
+  );
+}
+
+function worthOf(name, reply, model, view) {
+  const found = recordOf(model, [...Object.keys(reply.modalities), name], reply.fusion);
+  return found && { name, said: view.record(found.scores, { count: found.rows.count }, {}), merit: view.merit(found.scores) };
+}
+
+function best(worths) {
+  return worths.filter(Boolean).reduce((top, each) => (top && top.merit >= each.merit ? top : each), null);
+}
+
+/** Bring the card of an input into view, and its first control into focus. */
+function visit(name) {
+  const card = document.querySelector(`[data-modality="${CSS.escape(name)}"]`);
+  card.scrollIntoView({ block: "center" });
+  card.querySelector("canvas[tabindex], textarea, input:not([role=switch]), select, button")?.focus();
+}

@@ -1,0 +1,35 @@
+// The shortlist or the range that is promised to hold the truth, how often, and the warning where that promise does not hold.
+
+import { strangeInputs } from "./verdict.js";
+import { el, plain } from "../dom.js";
+import { joined } from "../words.js";
+
+const OFTEN = [[0.8, "8 in 10"], [0.9, "9 in 10"], [0.95, "95 in 100"], [0.99, "99 in 100"]];
+const USUAL = 0.9;
+
+/** Make what stands above and below the view's body. Returns {head, foot, show(reply), options(rule)}. */
+export function promiseRow(model, view, changed) {
+  const offered = model.coverage ?? {};
+  const what = el("h3", { class: "promised" });
+  const condition = el("p", { class: "hint condition" });
+  const often = el("select", { "aria-label": `How often the ${view.promised} is to be right`, onchange: changed }, ...OFTEN.map(([value, text]) => el("option", { value, selected: value === USUAL }, text)));
+  const offers = Object.keys(offered).length > 0;
+
+  function show(reply) {
+    const said = offers ? view.promise(reply) : null;
+    what.replaceChildren(...(said ?? [offers ? `No ${view.promised} under this rule` : view.plain ?? "How probable"]));
+    const strange = strangeInputs(reply);
+    const words = OFTEN.find(([value]) => String(value) === often.value)[1];
+    condition.hidden = !said;
+    condition.classList.toggle("strange", strange.length > 0);
+    condition.textContent = strange.length
+      ? `Do not rely on ${words} here: it was measured on inputs like the training data, and ${joined(strange.map(plain))} ${strange.length > 1 ? "are" : "is"} not.`
+      : `Right ${words} times, on average, for inputs like those it was measured with.`;
+  }
+  return {
+    head: el("div", { class: "row promise" }, what, offers && often),
+    foot: condition,
+    show,
+    options: rule => (offers && rule in offered ? { coverage: Number(often.value) } : {}),
+  };
+}

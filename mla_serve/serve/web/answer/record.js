@@ -1,0 +1,30 @@
+// The record: how good the answers were on the rows that the model was measured with, from exactly these inputs.
+
+import { el, plain } from "../dom.js";
+import { joined } from "../words.js";
+
+const MOST_NAMED = 4;
+
+/** Look up what was measured with these inputs. Returns {scores, rows: {count, name}, likely: {score: [low, high]}}, or null. */
+export function recordOf({ metrics, modalities }, names, rule) {
+  const condition = Object.keys(modalities).filter(name => names.includes(name)).join("+");
+  const scores = metrics?.conditions?.[condition]?.[rule];
+  if (!scores) return null;
+  const name = `${{ val: "validation" }[metrics.split] ?? metrics.split} rows`;
+  return { scores, rows: { count: metrics.condition_rows?.[condition], name }, likely: metrics.intervals?.[condition] ?? {} };
+}
+
+/** Make the line that tells the record. */
+export function recordLine(model, view) {
+  const element = el("p", { class: "record" });
+
+  function show(reply) {
+    const names = Object.keys(reply.modalities);
+    const found = recordOf(model, names, reply.fusion);
+    element.hidden = !found;
+    if (!found) return;
+    const what = names.length > MOST_NAMED ? `these ${names.length} inputs` : joined(names.map(plain));
+    element.replaceChildren(`With ${what}${names.length === 1 && reply.missing.length ? " alone" : ""} `, ...view.record(found.scores, found.rows, found.likely), ". ", el("a", { href: "report" }, "Report"));
+  }
+  return { element, show };
+}
