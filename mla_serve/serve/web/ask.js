@@ -13,10 +13,15 @@ export class RequestError extends Error {
 }
 
 /** Ask for an answer. Args: parts, {name: Blob or string}; options, {name: value}. Throws RequestError, or AbortError. */
-export async function ask(parts, options, signal) {
+export function ask(parts, options, signal) {
+  return post("predict", formOf({ ...parts, ...options }), signal);
+}
+
+/** Send a form, or a Blob of JSON, and read the reply. Throws RequestError, or AbortError. */
+export async function post(path, body, signal) {
   let reply;
   try {
-    reply = await fetch("predict", { method: "POST", body: formOf({ ...parts, ...options }), headers: headers(), signal });
+    reply = await fetch(path, { method: "POST", body, headers: headers(), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new RequestError(unreachable(), { retryAfter: 3 });

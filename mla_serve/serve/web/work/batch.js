@@ -1,0 +1,130 @@
+// A table, or a folder of files, scored through POST /predict/batch. This file is fetched when the first one is chosen.
+
+import { RequestError } from "../ask.js";
+import { button, el, title } from "../dom.js";
+import { joined } from "../words.js";
+import { TableError } from "./csv.js";
+import { matchForm } from "./matchform.js";
+import { answerColumns, countRight, resultLines, resultsTable } from "./results.js";
+import { scoreRows } from "./send.js";
+import { isTable, tableOf } from "./table.js";
+
+/** Write a number of things: 1 row, 250 rows. */
+export const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+
+/** Score what is chosen, one table at a time. Args: stage, where it is shown; say(text, failed); options(), those of the request. Returns open(files), which takes [{path, file}]. */
+export function batch(stage, say, model, cards, options) {
+  let running = new AbortController();
+
+  function close() {
+    running.abort();
+    say("");
+    stage.replaceChildren();
+  }
+  /** Read a table, and show which column is which input. */
+  async function open(files) {
+    close();
+    const { signal } = (running = new AbortController());
+    try {
+      const { table, files: read, notes } = await readTable(files, cards, share => {
+        signal.throwIfAborted();
+        say(`Reading the table: ${Math.floor(100 * share)} %`);
+      });
+      if (signal.aborted) return;
+      say("");
+      stage.replaceChildren(...matchForm({ model, cards, table, files: read, notes, close, start: make => score(table, make, []) }));
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof TableError) && error.name !== "NotReadableError") throw error;
+      say(error instanceof TableError ? error.message : "The file cannot be read any more. Choose it again.", true);
+    }
+  }
+  /** Score the rows that have no result yet. */
+  async function score(table, make, results) {
+    const { signal } = (running = new AbortController());
+    const asked = Object.fromEntries(Object.entries(options()).map(([name, value]) => [name, name === "coverage" ? Number(value) : value]));
+    const columns = Object.entries(answerColumns(model.task, "coverage" in asked));
+    const models = new Set();
+    const progress = progressOf(table, results);
+    const put = (row, result) => {
+      results[row] = result;
+      progress.add(result);
+    };
+    stage.replaceChildren(el("h3", {}, "Scoring ", el("bdi", {}, table.name)), ...progress.elements, el("div", { class: "tools row" }, button("Cancel", "stop", () => running.abort())));
+    say(`Scoring ${count(table.rows.length, "row")}.`);
+    table.rows.forEach(({ problem }, row) => problem && !results[row] && put(row, { problem }));
+    let failure = "";
+    try {
+      await scoreRows({
+        rows: [...table.rows.keys()].filter(row => !results[row]),
+        make: row => make(table.rows[row].cells), options: { top_k: 1, ...asked }, limits: model.limits, signal, waiting: progress.wait,
+        answered(row, reply, problem) {
+          if (reply) models.add(reply.model.sha256);
+          put(row, problem ? { problem } : { cells: columns.map(([, cell]) => cell(reply)) });
+        },
+      });
+    } catch (error) {
+      if (!(error instanceof RequestError) && error.name !== "AbortError") throw error;
+      if (!stage.contains(progress.elements[0])) return; // it was closed, or another table is open
+      failure = error instanceof RequestError ? error.message : "You stopped it.";
+    }
+    finish(table, columns.map(([name]) => name), results, failure, models.size > 1, () => score(table, make, results));
+  }
+  function finish(table, names, results, failure, replaced, again) {
+    const [answered, faulty] = [results.filter(each => each.cells).length, results.filter(each => each.problem).length];
+    const left = table.rows.length - answered - faulty;
+    const right = countRight(model.task, table, results);
+    say([
+      failure,
+      `${answered.toLocaleString("en")} of ${count(table.rows.length, "row")} answered${faulty ? `, ${faulty.toLocaleString("en")} with a problem` : ""}.`,
+      right && `Right by the column “${right.column}”: ${right.right.toLocaleString("en")} of ${right.of.toLocaleString("en")}.`,
+      replaced && "The model was replaced meanwhile, so not all answers are of the same one.",
+    ].filter(Boolean).join(" "), Boolean(failure));
+    stage.replaceChildren(
+      el("div", { class: "tools row" },
+        answered + faulty > 0 && button("Download the answers", "download", () => save(table, names, results), { class: "button primary" }),
+        left > 0 && button(`Score the other ${left.toLocaleString("en")}`, "play", again),
+        button("Close", "clear", close, { class: "button quiet" })),
+      ...resultsTable(table, names, results),
+    );
+  }
+  return open;
+}
+
+/** Read the table among files; without one, the files that the cards take are its rows. */
+async function readTable(files, cards, progress) {
+  const hasTable = files.some(({ path }) => isTable(path));
+  const read = hasTable ? files : files.filter(({ file }) => cards.some(card => card.accepts(file)));
+  if (!read.length) throw new TableError(`Nothing in it can be scored: there is no table (CSV, TSV or JSONL), and no file that ${joined(cards.map(card => title(card.name)))} could be.`);
+  const table = await tableOf(read, progress);
+  const left = files.length - read.length;
+  const notes = [
+    table.encoding === "windows-1252" && "It is not in UTF-8, so it was read as Windows-1252.",
+    table.others?.length && `Left out: ${joined(table.others)}, since one table is scored at a time.`,
+    left > 0 && `Left out: ${count(left, "file")} that this model does not read.`,
+  ];
+  return { table, files: read, notes: notes.filter(Boolean).join(" ") };
+}
+
+/** Make what shows how far it is: {elements, add(result), wait(text)}. */
+function progressOf(table, results) {
+  const bar = el("progress", { max: table.rows.length, value: 0, "aria-label": "Rows that are done" });
+  const text = el("p", {});
+  const busy = el("p", { class: "hint" });
+  let [done, faulty] = [0, 0];
+  const add = ({ problem }) => {
+    bar.value = done += 1;
+    faulty += problem ? 1 : 0;
+    text.textContent = `${done.toLocaleString("en")} of ${count(table.rows.length, "row")}${faulty ? `, ${faulty.toLocaleString("en")} with a problem` : ""}`;
+  };
+  results.forEach(add);
+  return { elements: [bar, text, busy], add, wait: reason => (busy.textContent = reason) };
+}
+
+function save(table, names, results) {
+  const parts = ["\ufeff", ...resultLines(table, names, results)]; // the mark of UTF-8: spreadsheets would read it as something else
+  const url = URL.createObjectURL(new Blob(parts, { type: "text/csv" }));
+  const name = table.name.split("/").at(-1).replace(isTable(table.name) ? /\.\w+$/ : "", "");
+  el("a", { href: url, download: `${name}.answers.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

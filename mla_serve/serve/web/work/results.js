@@ -1,0 +1,90 @@
+// The answers to a table's rows: a table on the page, and a file.
+
+import { el, percent, title } from "../dom.js";
+import { csvLine, harmless } from "./csv.js";
+
+const SHOWN = 100; // rows
+const LONGEST = 80; // characters of a cell that is shown
+
+// By task: the columns of its answers. They have the names that `mla-serve predict --table` gives them. `shown` is how a cell
+// is written on the page; truth, which answer a column of the table says is right.
+const ANSWERS = {
+  classes: {
+    columns: { label: reply => reply.label, probability: reply => reply.probability },
+    bounds: { prediction_set: reply => JSON.stringify(reply.prediction_set.labels) },
+    truths: ["label", "truth"],
+  },
+  labels: {
+    columns: { labels: reply => JSON.stringify(reply.labels) },
+    bounds: { prediction_set: reply => JSON.stringify(reply.prediction_set.labels) },
+  },
+  number: {
+    columns: { value: reply => reply.value, deviation: reply => reply.deviation },
+    bounds: { interval_low: reply => reply.interval.low, interval_high: reply => reply.interval.high },
+  },
+};
+const SHOWN_AS = {
+  probability: percent,
+  labels: list => JSON.parse(list).join(", ") || "no label",
+  prediction_set: list => JSON.parse(list).join(", ") || "no label",
+  missing: list => JSON.parse(list).map(title).join(", "),
+};
+
+/** Name the columns of the answers. Args: bounds, whether a shortlist or range was asked for. */
+export function answerColumns(task, bounds) {
+  const { columns, bounds: asked } = ANSWERS[task];
+  return { ...columns, ...(bounds && asked), missing: reply => JSON.stringify(reply.missing) };
+}
+
+/** Count the rows whose answer is the one that a column of the table names: {column, right, of}, or null. */
+export function countRight(task, table, results) {
+  const column = ANSWERS[task].truths?.map(name => table.columns.indexOf(name)).find(index => index >= 0);
+  if (column === undefined) return null;
+  const known = table.rows.flatMap(({ cells }, i) => (results[i]?.cells && `${cells[column] ?? ""}`.trim() ? [[`${cells[column]}`.trim(), results[i].cells[0]]] : []));
+  return known.length ? { column: table.columns[column], right: known.filter(([truth, label]) => truth === label).length, of: known.length } : null;
+}
+
+/** Make the table of the first rows: number, answer, problem, and the table's own columns. */
+export function resultsTable(table, names, results) {
+  const head = ["row", ...names, "problem", ...table.columns];
+  const rows = table.rows.slice(0, SHOWN).map(({ cells }, i) => {
+    const { cells: answer, problem } = results[i] ?? { problem: "not scored" };
+    const shown = names.map((name, at) => el("td", { class: `of-${name}` }, answer ? written(name, answer[at]) : ""));
+    return el("tr", { class: problem && "faulty" }, el("th", { scope: "row" }, String(i + 1)), ...shown, el("td", { class: "problem" }, problem ?? ""), ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
+  });
+  const some = table.rows.slice(0, SHOWN).some((_, i) => !results[i] || results[i].problem);
+  const element = el("table", { class: some ? "results" : "results sound" }, el("thead", {}, el("tr", {}, ...head.map((name, i) => el("th", { scope: "col", class: i > names.length + 1 ? "own" : name === "problem" && "problem" }, i > names.length + 1 ? name : title(name))))), el("tbody", {}, ...rows));
+  const rest = table.rows.length - rows.length;
+  return [
+    el("div", { class: "results-box", tabIndex: 0, role: "region", "aria-label": "Answers by row" }, element),
+    rest > 0 && el("p", { class: "hint" }, `${rest.toLocaleString("en")} more rows are in the download.`),
+  ].filter(Boolean);
+}
+
+function written(name, cell) {
+  if (cell === null || cell === undefined) return "";
+  return cut(String(SHOWN_AS[name]?.(cell) ?? (typeof cell === "number" ? Number(cell.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 12 }) : cell)));
+}
+
+/** Write the file: the table's own columns, then those of the answers; one of the same name is called own_NAME, as the command does. */
+export function* resultLines(table, names, results) {
+  const added = [...names, "problem"];
+  const used = new Set(added);
+  const own = table.columns.map(column => {
+    let name = column;
+    while (used.has(name)) name = `own_${name}`;
+    used.add(name);
+    return name;
+  });
+  yield csvLine([...own, ...added], table.separator);
+  for (const [i, { cells }] of table.rows.entries()) {
+    const { cells: answer = [], problem = "" } = results[i] ?? { problem: "not scored" };
+    yield csvLine([...own.map((_, at) => textOf(cells[at])), ...names.map((_, at) => harmless(answer[at])), harmless(problem)], table.separator);
+  }
+}
+
+function textOf(cell) {
+  return cell === undefined || cell === null ? "" : typeof cell === "object" ? JSON.stringify(cell) : String(cell);
+}
+
+const cut = text => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);

@@ -1,0 +1,102 @@
+// What a visitor does with answers: copy them, share a link, go back to an earlier try, score a table.
+
+import { el, icon } from "../dom.js";
+import { copyButtons } from "./copy.js";
+import { triesSection } from "./history.js";
+import { linkNote, makeLink, readLink } from "./link.js";
+import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./table.js";
+
+/** Add the tools to the page. Args: tries, many, their sections. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
+export function workTools({ tries, many }, model, cards, panel) {
+  let last = null;
+  const note = linkNote();
+  document.querySelector(".columns").before(note.element);
+  const copying = copyButtons(panel, model, () => last);
+  const history = triesSection(tries, model, { short: panel.view.short, restore: fill });
+  const openTable = manySection(many, model, cards, panel.options);
+  window.addEventListener("hashchange", openLink);
+  emptied();
+
+  /** Fill the cards with what was sent before; the others are emptied. */
+  async function fill(parts, options) {
+    panel.choose(options);
+    for (const card of cards) {
+      card.reset(); // also its noise, which the parts have already
+      if (card.name in parts) await card.load(contentOf(parts[card.name], card.name));
+    }
+  }
+  /** Open the link in the address, if it is one. Returns whether it was. */
+  async function openLink() {
+    const link = readLink(location.hash, model);
+    if (!link) return false;
+    note.say(link.remarks);
+    await fill(link.inputs, link.options);
+    return true;
+  }
+  /** An address that leads to other inputs than those on the page would be shared by mistake. */
+  async function leaveLink(parts, options) {
+    if (!readLink(location.hash, model)) return;
+    const { url } = await makeLink(model, parts, options);
+    if (url !== location.href) window.history.replaceState(null, "", location.pathname + location.search);
+  }
+  function answered(parts, options, reply) {
+    last = { parts, options, reply };
+    copying.show(true);
+    copying.forget();
+    history.answered(parts, options, reply);
+  }
+  function emptied() {
+    last = null;
+    copying.show(false);
+    copying.forget();
+    history.forget();
+  }
+  /** Take a drop of a table or a folder. Returns whether it was one. */
+  function takesDrop({ dataTransfer, target }) {
+    const under = target.closest?.("[data-modality]")?.dataset.modality;
+    const card = cards.find(each => each.name === under);
+    const files = [...dataTransfer.files];
+    const entries = entriesOf(dataTransfer);
+    const isFolder = entries.some(entry => entry.isDirectory);
+    if (!isFolder && !files.some(file => isTable(file.name) && !card?.accepts(file))) return false;
+    filesOfEntries(entries).then(openTable);
+    return true;
+  }
+  return { answered, emptied, openLink, takesDrop };
+}
+
+/** Make the section of tables. What reads and scores them is fetched with the first one. */
+function manySection(section, model, cards, options) {
+  const stage = el("div", { class: "table-stage" });
+  const status = el("p", { class: "table-status", role: "status" });
+  const say = (text, failed = false) => {
+    status.textContent = text;
+    status.classList.toggle("failed", failed);
+  };
+  let open;
+  async function take(files) {
+    section.scrollIntoView({ block: "nearest" });
+    open ??= (await import("./batch.js")).batch(stage, say, model, cards, options);
+    await open(files);
+  }
+  const chooser = (text, properties) => {
+    const input = el("input", { type: "file", class: "unseen", multiple: true, ...properties });
+    input.addEventListener("change", () => {
+      const files = filesOfInput(input.files); // before they are let go of
+      input.value = ""; // so that the same can be chosen again
+      if (files.length) take(files);
+    });
+    return el("label", { class: "button" }, input, icon("folder"), el("span", {}, text));
+  };
+  section.append(
+    el("header", {}, el("div", {}, el("h2", {}, "Many at once"), el("p", { class: "hint" }, "Drop a table (CSV, TSV or JSONL) or a folder of files on this page. Every row is answered, and the answers can be downloaded.")), chooser("Score a table", { accept: ".csv,.tsv,.tab,.jsonl,.ndjson" }), chooser("Score a folder", { webkitdirectory: true })),
+    status, stage,
+  );
+  section.hidden = false;
+  return take;
+}
+
+/** A part as a card takes it: cells as an object, a file with its name. */
+function contentOf(part, name) {
+  return part instanceof Blob && !(part instanceof File) ? new File([part], part.filename ?? name, { type: part.type }) : part;
+}
