@@ -155,7 +155,7 @@ def test_of_many_labels_the_first_are_shown_and_the_others_counted(opened: Calla
     assert (page.locator(".tags .answered").count(), page.locator(".tags .perhaps").count()) == (30, 10)
     assert page.locator(".tags .few").all_inner_texts() == ["and 1,070 more", "and 90 more"]
     assert "1,100 of 34 labels, perhaps 100 more" in page.locator(".verdict").inner_text()
-    assert page.locator(".set .promised").inner_text().endswith("l9 and 1,190 more")
+    assert page.locator(".promised").inner_text().endswith("l9 and 1,190 more")
 
 
 def test_no_label_may_be_answered(opened: Callable[..., Any]) -> None:
@@ -173,7 +173,7 @@ def test_no_label_may_be_answered(opened: Callable[..., Any]) -> None:
     fill(page)
     assert page.locator(".tags").inner_text() == "No label"
     assert page.locator(".verdict").inner_text().startswith("0 of 34 labels.")
-    assert page.locator(".set .promised").inner_text() == "no label"
+    assert page.locator(".promised").inner_text() == "Shortlist: no label"
 
 
 def test_a_number_stands_in_its_unit_on_an_axis_with_its_interval(opened: Callable[..., Any]) -> None:
@@ -232,11 +232,11 @@ def test_influence_is_in_the_unit_of_the_number(opened: Callable[..., Any]) -> N
     page = opened("number")
     answer = fill(page)
     for name, own in answer["modalities"].items():
-        facts = page.locator(f"[data-opinion={name}] .facts").inner_text()
+        facts = page.locator(f"[data-facts={name}]").text_content().split("moves")[1]
         (shown, *_) = numbers_in(facts)
         assert shown == pytest.approx(abs(own["influence"]), rel=0.06, abs=0.06)
         assert ("−" in facts) == (own["influence"] < 0)
-        assert "moves the value by" in facts
+        assert facts.startswith(" the value by")
         assert "USD" in facts
 
 
@@ -276,7 +276,7 @@ def test_the_condition_of_the_coverage_is_said(opened: Callable[..., Any], name:
     assert answer is not None
     promise = answer.get("prediction_set") or answer["interval"]
     assert promise["pooled"] == pooled
-    said = page.locator(".condition").inner_text()
+    said = page.locator(".numbers > .hint").text_content()
     assert "on average for rows like those of validation, with inputs missing at random" in said
-    assert f"From {promise['rows']} rows" in said
+    assert f"from {promise['rows']} validation rows" in said
     assert ("also with other inputs" in said) == pooled

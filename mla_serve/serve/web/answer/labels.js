@@ -27,12 +27,17 @@ export function labelsView({ labels }, { verdict }) {
     const others = labels.length - rows.length;
     bars.show(rows, others > 0 ? [`${others.toLocaleString("en")} more, less probable`] : []);
   }
+  function counted(answer) {
+    const perhaps = (answer.prediction_set?.labels ?? []).filter(each => !answer.labels.includes(each)).length;
+    const count = `${answer.labels.length.toLocaleString("en")} of ${labels.length.toLocaleString("en")} labels`;
+    return perhaps ? `${count}, perhaps ${perhaps.toLocaleString("en")} more` : count;
+  }
   return {
     headline: [el("div", {}, tags, verdict)],
     body: bars.element,
     empty,
     show,
-    unsure: answer => certainty(answer.entropy / (labels.length * Math.LN2)),
+    unsure: answer => `${counted(answer)}. ${certainty(answer.entropy / (labels.length * Math.LN2))}`,
     promised: "shortlist",
     promise: ({ prediction_set: set }) => set && ["Shortlist: ", ...(set.labels.length ? listed(set.labels) : ["no label"])],
     agrees: (own, answer) => own.labels.length === answer.labels.length && own.labels.every(each => answer.labels.includes(each.label)),

@@ -34,7 +34,10 @@ export function numberView({ number }, { verdict }) {
     body: estimates.element,
     empty,
     show,
-    unsure: answer => certainty(Math.exp(answer.entropy - GAUSSIAN_NATS)),
+    unsure: answer => {
+      const outside = number.low !== null && (answer.value < number.low || answer.value > number.high);
+      return `${certainty(Math.exp(answer.entropy - GAUSSIAN_NATS))}${outside ? ", beyond the training rows" : ""}`;
+    },
     promised: "range",
     promise: ({ interval, deviation }) => interval && ["Range: ", el("b", {}, between(interval, writer(number, deviation)))],
     agrees: (own, answer) => Math.abs(own.value - answer.value) <= own.deviation,
