@@ -64,5 +64,5 @@ function best(worths) {
 function visit(name) {
   const card = document.querySelector(`[data-modality="${CSS.escape(name)}"]`);
   card.scrollIntoView({ block: "center" });
-  card.querySelector("canvas[tabindex], textarea, input:not([role=switch]), select, button")?.focus();
+  card.querySelector(":scope > :not(header) :is([tabindex], textarea, input, select, button)")?.focus();
 }
