@@ -136,8 +136,8 @@ def check_numbers(page: Any, reply: dict[str, Any], model: dict[str, Any]) -> No
 def check_shortlist(page: Any, reply: dict[str, Any]) -> None:
     inside = reply["prediction_set"]["labels"]
     shown = reply["probabilities"][: max(4, min(8, len(inside)))]
-    bars = [spaced(each) for each in page.locator(".bars li").all_inner_texts()]
-    assert bars == [f"{each['label']} {percent(each['probability'])}" for each in shown]
+    assert page.locator(".bars .name").all_inner_texts() == [each["label"] for each in shown]
+    assert page.locator(".bars .value").all_inner_texts() == [percent(each["probability"]) for each in shown]
     assert page.locator(".bars .in-set").count() == min(8, len(inside))
     left = max(0.0, 1 - sum(each["probability"] for each in shown))
     assert f"{len(LABELS) - len(shown)} others, together {percent(left)}" in said(page, ".rest")
@@ -165,7 +165,7 @@ def check_record(page: Any, names: list[str], missing: list[str], metrics: dict[
     for name in missing:
         more, _ = accuracy({*names, name})
         expected = "1,500 of 1,500" if more == 1 else percent(more)
-        assert f"too, it was right on {expected}. Add it" in said(page, f"[data-ghost={name}]")
+        assert f"too, it was right on {expected}. Add {name.replace('_', ' ')}" in said(page, f"[data-ghost={name}]")
 
 
 def test_every_number_is_that_of_the_reply_and_of_the_model(opened: Callable[..., Any], address: str) -> None:
@@ -356,3 +356,26 @@ def test_a_phone_tells_the_same_at_its_foot(opened: Callable[..., Any]) -> None:
     assert bar.startswith(f"{reply['label']} {percent(reply['probability'])} · ")
     agree = all(own["label"] == reply["label"] for own in reply["modalities"].values())
     assert bar.endswith("both agree" if agree else "they disagree")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_it(opened: Callable[..., Any], axe: str, scheme: str) -> None:
+    page = opened((390, 844), color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)
+
+    def change(reply: dict[str, Any]) -> dict[str, Any]:
+        opinions = {name: own | {"unfamiliarity": 1.0} for name, own in reply["modalities"].items()}
+        shortlist = reply["prediction_set"] and reply["prediction_set"] | {"labels": list(LABELS[:12])}
+        return reply | {"modalities": opinions, "prediction_set": shortlist}
+
+    change_replies(page, change)
+    page.evaluate(axe)
+    for name in ("photo", "description"):
+        give(page, name)
+    wait_for_opinions(page, "photo", "description")
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_role("button", name="Show them").click()
+    page.locator(".bars.scrolls").wait_for()
+    found = page.evaluate("axe.run()")["violations"]
+    last_reply(page, lambda: page.get_by_label("Fusion rule").select_option("energy"))
+    found += page.evaluate("axe.run()")["violations"]
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found] == []

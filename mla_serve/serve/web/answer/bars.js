@@ -2,16 +2,19 @@
 
 import { breakable, el, percent } from "../dom.js";
 
-/** Make a list of bars. Returns {element, show(rows, rest)}: rows of {name, share, best, inSet, threshold}; rest, nodes about the others. */
+/** Make a list of bars. Returns {element, show(rows, rest, scrolls)}: rows of {name, share, best, inSet, threshold}; rest, nodes about the others; scrolls, whether the list has a height of its own. */
 export function barList() {
-  const list = el("ol", { class: "bars", tabIndex: 0, "aria-label": "Probabilities" });
+  const list = el("ol", { class: "bars", "aria-label": "Probabilities" });
   const note = el("p", { class: "rest hint" });
   const rows = [];
 
-  function show(shares, rest) {
+  function show(shares, rest, scrolls = false) {
     while (rows.length < shares.length) rows.push(bar());
     list.replaceChildren(...rows.slice(0, shares.length).map(({ row }) => row));
     shares.forEach((each, i) => fill(rows[i], each));
+    list.classList.toggle("scrolls", scrolls);
+    if (scrolls) list.tabIndex = 0;
+    else list.removeAttribute("tabindex"); // for the keyboard to scroll it
     note.hidden = !rest.length;
     note.replaceChildren(...rest);
   }
@@ -20,9 +23,10 @@ export function barList() {
 
 function bar() {
   const [name, filled, value] = [el("span", { class: "name", dir: "auto" }), el("span", { class: "fill" }), el("span", { class: "value" })];
+  const listed = el("span", { class: "unseen", hidden: true }, ", on the shortlist");
   const mark = el("span", { class: "threshold", hidden: true });
   const scale = el("span", { class: "scale", "aria-hidden": "true" }, el("span", { class: "track" }, filled), mark);
-  return { row: el("li", {}, name, scale, value), name, filled, value, mark };
+  return { row: el("li", {}, name, scale, value, listed), name, filled, value, listed, mark };
 }
 
 function fill(parts, { name, share, best, inSet, threshold }) {
@@ -31,6 +35,7 @@ function fill(parts, { name, share, best, inSet, threshold }) {
   parts.filled.style.width = `${100 * share}%`;
   parts.row.classList.toggle("best", Boolean(best));
   parts.row.classList.toggle("in-set", Boolean(inSet));
+  parts.listed.hidden = !inSet;
   parts.mark.hidden = threshold === undefined;
   if (threshold === undefined) return;
   parts.mark.style.left = `${100 * threshold}%`;

@@ -37,8 +37,7 @@ export function classesView({ classes }, { verdict, changed }) {
     const wanted = Math.max(FEWEST_BARS, all ? inSet.size : Math.min(inSet.size, MOST_BARS));
     if (all && reply.probabilities.length < Math.min(wanted, classes.length)) return changed(); // they come with another answer
     const shown = reply.probabilities.slice(0, wanted);
-    bars.show(shown.map(each => ({ name: each.label, share: each.probability, best: each.label === reply.label, inSet: inSet.has(each.label) })), rest(shown, inSet));
-    bars.element.classList.toggle("all", all && inSet.size > MOST_BARS);
+    bars.show(shown.map(each => ({ name: each.label, share: each.probability, best: each.label === reply.label, inSet: inSet.has(each.label) })), rest(shown, inSet), all && inSet.size > MOST_BARS);
   }
   function rest(shown, inSet) {
     const others = classes.length - shown.length;

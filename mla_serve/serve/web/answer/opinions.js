@@ -47,7 +47,7 @@ function ghost(names, worth) {
   return el(
     "li", { class: "ghost", "data-ghost": names.join(" ") },
     el("div", { class: "who" }, el("span", { class: "name" }, title(joined(names.map(plain)))), el("span", { class: "says" }, "not sent")),
-    el("p", { class: "hint" }, ...(worth ? [`With ${plain(target)} too, `, ...worth.said, ". "] : []), el("button", { type: "button", class: "link", "aria-label": `Add ${plain(target)}`, onclick: () => visit(target) }, "Add it")),
+    el("p", { class: "hint" }, ...(worth ? [`With ${plain(target)} too, `, ...worth.said, ". "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
   );
 }
 

@@ -16,8 +16,8 @@ export function promiseRow(model, view, changed) {
   const offers = Object.keys(offered).length > 0;
 
   function show(reply) {
-    const said = offers ? view.promise(reply) : null;
-    what.replaceChildren(...(said ?? [offers ? `No ${view.promised} under this rule` : view.plain ?? "How probable"]));
+    const said = view.promise(reply);
+    what.replaceChildren(...(said ?? [`No ${view.promised} under this rule`]));
     const strange = strangeInputs(reply);
     const words = OFTEN.find(([value]) => String(value) === often.value)[1];
     condition.hidden = !said;
@@ -27,7 +27,7 @@ export function promiseRow(model, view, changed) {
       : `Right ${words} times, on average, for inputs like those it was measured with.`;
   }
   return {
-    head: el("div", { class: "row promise" }, what, offers && often),
+    head: el("div", { class: "row promise", hidden: !offers }, what, often),
     foot: condition,
     show,
     options: rule => (offers && rule in offered ? { coverage: Number(often.value) } : {}),

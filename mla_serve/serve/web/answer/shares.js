@@ -9,7 +9,7 @@ const OFF = 0.005; // of a sum of weights that is still 1
 /** Make the bar. */
 export function sharesBar(model) {
   const caption = el("h3", {});
-  const bar = el("div", { class: "shares" });
+  const bar = el("ul", { class: "shares" });
 
   function show({ modalities }) {
     const weights = Object.entries(modalities).map(([name, own]) => [name, own.weight]);
@@ -27,7 +27,7 @@ function part(name, weight, model) {
   const [long, short] = [`${title(name)} ${percent(weight)}`, percent(weight)];
   const room = weight * LETTERS;
   const shown = long.length + MARGINS <= room ? long : short.length <= room ? short : "";
-  const element = el("span", { class: hueOf(model, name), title: long, "data-share": name }, el("span", { "aria-hidden": "true" }, shown), el("span", { class: "unseen" }, long));
+  const element = el("li", { class: hueOf(model, name), title: long, "data-share": name }, el("span", { "aria-hidden": "true" }, shown), el("span", { class: "unseen" }, long));
   element.style.flexGrow = weight;
   return element;
 }
@@ -35,5 +35,5 @@ function part(name, weight, model) {
 function lone(name, weight, most, model) {
   const fill = el("span", { class: "fill" });
   fill.style.width = `${(100 * weight) / most}%`;
-  return el("span", { class: hueOf(model, name), "data-share": name }, el("span", { class: "name" }, title(name)), el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", {}, percent(weight)));
+  return el("li", { class: hueOf(model, name), "data-share": name }, el("span", { class: "name" }, title(name)), el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", {}, percent(weight)));
 }

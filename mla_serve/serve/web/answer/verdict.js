@@ -19,7 +19,7 @@ export function fillVerdict(element, reply, view) {
     ...(bold ? [" ", el("b", {}, bold), `${rest}.`] : rest ? [` ${rest}.`] : []),
     ...(strange.length ? [" ", el("span", { class: "strange" }, `${title(joined(strange.map(plain)))} ${strange.length > 1 ? "are" : "is"} unlike the training data.`)] : []),
   );
-  return strange.length ? `${joined(strange.map(plain))} strange` : bold.toLowerCase();
+  return [bold.toLowerCase(), strange.length ? `${joined(strange.map(plain))} strange` : ""].filter(Boolean).join(", ");
 }
 
 /** Say whether the inputs agree: [what is stressed, what follows]. */
