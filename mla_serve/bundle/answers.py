@@ -33,6 +33,20 @@ Fields = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
+class Parts:
+    """What there is to say of N modalities, each in one sample.
+
+    alone, without, together: (N, A), the answer of the modality by itself, of all the others, and of all. only: (N,), whether
+    there are no others.
+    """
+
+    alone: Array
+    without: Array
+    together: Array
+    only: Array
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """How samples are answered: names of the modalities, fusion rule, number of labels to list, coverage or None."""
 
@@ -52,7 +66,7 @@ def predictions(
     wording, answers = WORDINGS[task.name], explained.fused.answers
     own = wording.answer(task, answers, request.top_k or DEFAULT_TOP_K)
     bound = [{}] * len(answers) if bounds is None else wording.bound(task, answers, bounds, request.coverage)
-    opinions = _opinions(task, wording, explained, present, unfamiliarity, request.names)
+    opinions = _opinions(task, wording, explained, present, unfamiliarity, request)
     prediction: Callable[..., Prediction] = PREDICTIONS[task.name]
     return [
         prediction(
@@ -68,22 +82,23 @@ def predictions(
 
 
 def _opinions(
-    task: Task, wording: Wording, explained: Explained, present: Array, unfamiliarity: Array, names: Sequence[str]
+    task: Task, wording: Wording, explained: Explained, present: Array, unfamiliarity: Array, request: Request
 ) -> list[dict[str, Opinion]]:
     """Return the opinions of the present modalities, by sample."""
     b, m = np.nonzero(present.T)
-    alone = explained.alone[m, b]
+    only = present.sum(axis=0)[b] == 1
+    parts = Parts(explained.alone[m, b], explained.without[m, b], explained.fused.answers[b], only)
     columns = (
         explained.fused.weights[m, b].tolist(),
         explained.influence[m, b].tolist(),
-        task.answer_entropy(alone).tolist(),
+        task.answer_entropy(parts.alone).tolist(),
         unfamiliarity[m, b].tolist(),
     )
     opinions: list[dict[str, Opinion]] = [{} for _ in range(present.shape[1])]
     for sample, modality, fields, weight, influence, nats, unfamiliar in zip(
-        b.tolist(), m.tolist(), wording.alone(task, alone), *columns, strict=True
+        b.tolist(), m.tolist(), wording.says(task, parts, request.top_k or DEFAULT_TOP_K), *columns, strict=True
     ):
-        opinions[sample][names[modality]] = wording.opinion(
+        opinions[sample][request.names[modality]] = wording.opinion(
             weight=weight,
             influence=influence,
             entropy=nats,
@@ -106,8 +121,8 @@ def _class_answer(task: Task, answers: Array, top_k: int) -> list[Fields]:
     ]
 
 
-def _class_alone(task: Task, answers: Array) -> list[Fields]:
-    best, highest = answers.argmax(axis=-1).tolist(), task.plain(answers.max(axis=-1)).tolist()
+def _class_says(task: Task, parts: Parts, _: int) -> list[Fields]:
+    best, highest = parts.alone.argmax(axis=-1).tolist(), task.plain(parts.alone.max(axis=-1)).tolist()
     return [{"label": task.names[c], "probability": p} for c, p in zip(best, highest, strict=True)]
 
 
@@ -125,9 +140,21 @@ def _labels_answer(task: Task, answers: Array, top_k: int) -> list[Fields]:
     ]
 
 
-def _labels_alone(task: Task, answers: Array) -> list[Fields]:
-    above = _above_thresholds(task, answers)
-    return [{"labels": [LabelProbability(label, p) for label, p in own]} for own in above]
+def _labels_say(task: Task, parts: Parts, top_k: int) -> list[Fields]:
+    """Name the labels that a modality by itself, and the others without it, answer; give its probability of the listed labels."""
+    listed = np.argsort(-parts.together, kind="stable")[:, :top_k]
+    own = np.take_along_axis(task.plain(parts.alone), listed, axis=1)
+    above, rest = _above_thresholds(task, parts.alone), _above_thresholds(task, parts.without)
+    return [
+        {
+            "labels": [LabelProbability(label, p) for label, p in said],
+            "probabilities": [LabelProbability(task.names[c], p) for c, p in zip(labels, chances, strict=True)],
+            "without": None if only else [label for label, _ in left],
+        }
+        for said, left, labels, chances, only in zip(
+            above, rest, listed.tolist(), own.tolist(), parts.only.tolist(), strict=True
+        )
+    ]
 
 
 def _above_thresholds(task: Task, answers: Array) -> list[list[tuple[str, float]]]:
@@ -154,11 +181,15 @@ def _set(task: Task, answers: Array, bounds: Bounds, coverage: float | None) -> 
 def _number_answer(task: Task, answers: Array, _: int) -> list[Fields]:
     """Return value and deviation in the user's unit: mean and variance (B, 2)."""
     assert isinstance(task, Number)
-    return [{**fields, "unit": task.unit} for fields in _number_alone(task, answers)]
+    return [{**fields, "unit": task.unit} for fields in _value_and_deviation(task, answers)]
 
 
-def _number_alone(task: Task, answers: Array) -> list[Fields]:
+def _number_says(task: Task, parts: Parts, _: int) -> list[Fields]:
     assert isinstance(task, Number)
+    return _value_and_deviation(task, parts.alone)
+
+
+def _value_and_deviation(task: Number, answers: Array) -> list[Fields]:
     values, deviations = task.value(answers).tolist(), task.deviation_of(answers).tolist()
     return [{"value": value, "deviation": own} for value, own in zip(values, deviations, strict=True)]
 
@@ -187,18 +218,18 @@ class Wording:
     """How the answers of a task become fields of its results.
 
     answer: task, answers (B, A), number of labels to list -> fields of each prediction.
-    alone: task, answers (N, A) of modalities by themselves -> fields of each opinion.
+    says: task, parts of N opinions, number of labels to list -> fields of each opinion.
     bound: task, answers, bounds, coverage -> the prediction set or interval of each prediction.
     """
 
     answer: Callable[[Task, Array, int], list[Fields]]
     opinion: Callable[..., Opinion]
-    alone: Callable[[Task, Array], list[Fields]]
+    says: Callable[[Task, Parts, int], list[Fields]]
     bound: Callable[[Task, Array, Bounds, float | None], list[Fields]]
 
 
 WORDINGS: Mapping[str, Wording] = {
-    "classes": Wording(_class_answer, ClassOpinion, _class_alone, _set),
-    "labels": Wording(_labels_answer, LabelsOpinion, _labels_alone, _set),
-    "number": Wording(_number_answer, NumberOpinion, _number_alone, _interval),
+    "classes": Wording(_class_answer, ClassOpinion, _class_says, _set),
+    "labels": Wording(_labels_answer, LabelsOpinion, _labels_say, _set),
+    "number": Wording(_number_answer, NumberOpinion, _number_says, _interval),
 }

@@ -129,12 +129,18 @@ class ClassOpinion(Opinion):
 
 @dataclasses.dataclass(frozen=True)
 class LabelsOpinion(Opinion):
-    """An opinion, with the labels that this modality would answer by itself, the most probable first."""
+    """An opinion, with the labels that this modality would answer by itself, the most probable first.
+
+    probabilities: of every label that the answer lists, in the same order, by this modality alone.
+    without: the labels that would be answered without this modality, the most probable first; None if no other was given.
+    """
 
     weight: float
     influence: float
     entropy: float
     labels: list[LabelProbability]
+    probabilities: list[LabelProbability] = dataclasses.field(default_factory=list)  # empty from older services
+    without: list[str] | None = None
     unfamiliarity: float | None = None
 
 

@@ -50,8 +50,8 @@ class EvaluateConfig:
     json: bool = False
     """Print JSON: {"conditions": {name: {fusion rule: {score: value}}}}, with missing_rates, leave_one_out, intervals, groups
     and corruptions beside it. Scores of classes: accuracy, macro_f1, nll, brier, ece; of labels: map, micro_f1, macro_f1, nll,
-    ece, fnr; of a number: r2, mae, rmse, nll. If the bundle has sets or intervals, the conditions also have theirs. Classes: coverage,
-    set_size; labels: set_fnr, set_size; a number: coverage, width."""
+    ece, precision, fnr; of a number: r2, mae, rmse, nll. If the bundle has sets or intervals, the conditions also have theirs.
+    Classes: coverage, set_size; labels: set_fnr, set_size; a number: coverage, width."""
 
 
 def run(config: EvaluateConfig) -> None:

@@ -18,11 +18,14 @@ class Explained:
     fused: what `fuse` returns.
     influence: (M, B), in nats or in the unit of the number; 0 where absent.
     alone: (M, B, A), what the rule answers when a modality is the only one that is present; of no meaning where absent.
+    without: (M, B, A), what it answers when a modality is left out; of no meaning where absent, Task.uninformed where no other
+    is present.
     """
 
     fused: Fused
     influence: Array
     alone: Array
+    without: Array
 
 
 def explain(
@@ -45,13 +48,14 @@ def explain(
     masks[m, alone] = True
     both = fuse(opinions[:, columns], masks, fusion, rule, None if excess is None else excess[:, columns])
     fused, task = Fused(both.answers[:count], both.weights[:, :count]), fusion.task
-    uninformed = np.broadcast_to(_uninformed(fusion, fused.answers), fused.answers.shape)
-    influence = np.where(present, task.support(fused.answers, uninformed), 0.0)
-    by_itself = np.repeat(fused.answers[None], len(present), axis=0)
+    shape = (len(present), *fused.answers.shape)
+    by_itself = np.broadcast_to(fused.answers, shape).copy()
+    rest = np.broadcast_to(_uninformed(fusion, fused.answers), shape).copy()
     if len(b):
-        influence[m, b] = task.support(fused.answers[b], both.answers[without])
-        by_itself[m, b] = both.answers[alone]
-    return Explained(fused, influence, by_itself)
+        by_itself[m, b], rest[m, b] = both.answers[alone], both.answers[without]
+    influence, here = np.zeros(present.shape), np.nonzero(present)
+    influence[here] = task.support(fused.answers[here[1]], rest[here])
+    return Explained(fused, influence, by_itself, rest)
 
 
 def _uninformed(fusion: Fusion, answers: Array) -> Array:

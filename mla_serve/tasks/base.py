@@ -338,6 +338,7 @@ TITLES = {
     "nll": "NLL",
     "ece": "ECE",
     "brier": "Brier",
+    "precision": "precision",
     "fnr": "missed labels",
     "set_fnr": "missed by sets",
     "set_size": "set size",

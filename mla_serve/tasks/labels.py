@@ -245,11 +245,12 @@ class Labels(Task):
         return {"set_fnr": _mean(1 - shares[~np.isnan(shares)]), "set_size": float(self.size(bounds).mean())}
 
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
-        """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, and the false negative rate.
+        """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, precision and false negative rate.
 
         Labels without a positive row do not count for the averages over labels, nor do rows of which nothing is known for the
-        NLL. Micro-F1 is 1 where no label is true and none is answered, which is all right. `fnr` is the mean over the rows with a label
-        of the share of their labels that are not answered.
+        NLL. Micro-F1 is 1 where no label is true and none is answered, which is all right. `precision` is the share of all answered
+        labels that are true, 1 where none is answered. `fnr` is the mean over the rows with a label of the share of their labels
+        that are not answered.
         """
         known, p = ~np.isnan(targets), sigmoid(answers)
         truth, chosen = np.where(known, targets, 0) > 0, self.chosen(answers) & known
@@ -265,6 +266,7 @@ class Labels(Task):
             "macro_f1": _mean(f1[having]),
             "nll": _mean(self.nll(answers, targets)[known.any(axis=1)]),
             "ece": expected_calibration_error(p[known], truth[known]),
+            "precision": float(hits.sum() / chosen.sum()) if chosen.any() else 1.0,
             "fnr": _mean(missed),
         }
 

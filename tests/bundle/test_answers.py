@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mla_serve.bundle.answers import WORDINGS, Request, predictions
+from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.bundle.results import (
     PREDICTIONS,
@@ -33,7 +35,7 @@ MakeSample = Callable[[int], dict[str, Payload]]
 def answered(task: Task, answers: Array, bounds: Bounds | None = None, coverage: float | None = None) -> Any:
     """Make the predictions of answers (B, A) that one modality gave alone."""
     count = len(answers)
-    explained = Explained(Fused(answers, np.ones((1, count))), np.zeros((1, count)), answers[None])
+    explained = Explained(Fused(answers, np.ones((1, count))), np.zeros((1, count)), answers[None], answers[None])
     there, unknown = np.ones((1, count), bool), np.full((1, count), np.nan)
     return predictions(task, explained, there, unknown, bounds, Request(("words",), "paper", None, coverage))
 
@@ -128,6 +130,26 @@ def test_influence_is_the_difference_that_a_modality_makes(task_predictor: Predi
             label = together.to_dict()["label"]
             expected = np.log(together.by_label()[label] / rest.by_label()[label])
         assert opinion.influence == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_labels_come_with_what_each_modality_says_of_them_and_what_would_be_answered_without_it(
+    make_bundle: Callable[..., Path], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    task = Labels(("a", "b", "c", "d"), (0.3, 0.4, 0.5, 0.6))
+    predictor = Predictor(Bundle.load(make_bundle(tmp_path / "labels", task=task)))
+    for number, top_k in ((1, 3), (2, None)):
+        whole = make_sample(number)
+        together = predictor.predict([whole], top_k=top_k)[0]
+        for name, opinion in together.modalities.items():
+            alone = predictor.predict([{name: whole[name]}])[0]
+            rest = predictor.predict([{other: each for other, each in whole.items() if other != name}])[0]
+            assert isinstance(together, LabelsPrediction)
+            assert [each.label for each in opinion.probabilities] == [each.label for each in together.probabilities]
+            assert len(opinion.probabilities) == (top_k or 4)
+            for each in opinion.probabilities:
+                assert each.probability == pytest.approx(alone.by_label()[each.label], rel=1e-5)
+            assert opinion.without == rest.labels
+            assert alone.modalities[name].without is None
 
 
 def test_labels_are_answered_from_their_own_thresholds_on() -> None:

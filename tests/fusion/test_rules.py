@@ -188,6 +188,8 @@ def test_influence_is_the_change_when_a_modality_is_left_out(rule: str) -> None:
     rest[1] = False
     without = fuse(logits[:, :1], rest, fusion, rule).answers[0, answer]
     assert owed[1, 0] == pytest.approx(fused.answers[0, answer] - without)
+    assert explained.without[1, 0, answer] == pytest.approx(without)
+    np.testing.assert_allclose(explained.without[0, 2], -np.log(4))
     assert owed[2, 1] == 0
     assert owed[0, 2] == pytest.approx(fused.answers[2].max() + np.log(4))
 

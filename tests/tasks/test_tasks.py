@@ -177,6 +177,14 @@ def test_rows_without_any_label_that_get_none_are_right() -> None:
     assert task.score(-nothing, np.zeros((3, 2)))["micro_f1"] == 0
 
 
+def test_precision_is_the_share_of_the_answered_labels_that_are_true() -> None:
+    task, yes, no = Labels(("x", "y")), 2.0, -2.0
+    answers = np.array([[yes, yes], [yes, no], [no, no]])
+    assert task.score(answers, np.array([[1, 0], [1, 1], [0, 1]]))["precision"] == pytest.approx(2 / 3)
+    assert task.score(answers, np.array([[1, np.nan], [1, 1], [0, 1]]))["precision"] == 1
+    assert task.score(np.full((3, 2), no), np.ones((3, 2)))["precision"] == 1
+
+
 def test_rows_of_which_nothing_is_known_do_not_lower_the_loss() -> None:
     task, answers = Labels(("x", "y")), np.zeros((4, 2))
     targets = np.array([[1, 0], [np.nan, np.nan], [np.nan, 1], [np.nan, np.nan]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, precision_score
 
 from mla_serve.tasks import Labels
 from mla_serve.tasks.labels import average_precision, sigmoid
@@ -27,3 +27,4 @@ def test_average_precision_and_f1_are_those_of_scikit_learn(seed: int) -> None:
     answers, targets = generator.normal(size=(40, 3)), (generator.random((40, 3)) < 0.4).astype(np.float32)
     found = Labels(("x", "y", "z")).score(answers, targets)
     assert found["micro_f1"] == pytest.approx(f1_score(targets, sigmoid(answers) >= 0.5, average="micro"))
+    assert found["precision"] == pytest.approx(precision_score(targets, sigmoid(answers) >= 0.5, average="micro"))

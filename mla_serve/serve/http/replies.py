@@ -81,7 +81,8 @@ def _example_of_labels(task: Labels) -> Example:
     own = {"label": task.names[0], "probability": 0.91}
     decision = {**own, "threshold": float(task.threshold_of_each()[0]), "answered": True}
     kept = {"labels": list(task.names[:2]), **BASIS}
-    return Example({"labels": [own["label"]], "probabilities": [decision]}, {"labels": [own]}, {"prediction_set": kept})
+    opinion = {"labels": [own], "probabilities": [own], "without": None}
+    return Example({"labels": [own["label"]], "probabilities": [decision]}, opinion, {"prediction_set": kept})
 
 
 def _example_of_number(task: Number) -> Example:
@@ -164,7 +165,12 @@ FIELDS: dict[str, dict[str, str]] = {
         "interval": "The range for the requested coverage; null when none was requested.",
     },
     "ClassOpinion": OPINION | {"label": "The most probable class of this modality by itself."},
-    "LabelsOpinion": OPINION | {"labels": "The labels that this modality by itself gives at least their threshold."},
+    "LabelsOpinion": OPINION
+    | {
+        "labels": "The labels that this modality by itself gives at least their threshold.",
+        "probabilities": "Its own probability of every label that the answer lists, in the same order.",
+        "without": "The labels that would be answered without this modality; null if no other was sent.",
+    },
     "NumberOpinion": OPINION
     | {
         "influence": "By how much this modality raises the value, in its unit; negative: it lowers it.",
