@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+NAVIGATION = {"./": "Try it", "model": "About this model", "report": "Report", "docs": "API"}
+"""The pages, by their paths from the playground."""
 SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
@@ -88,11 +91,10 @@ def _documentation(title: str) -> Page:
     docs.js starts it, and sends a key along where one is needed.
     """
     sources = [path[1:] for path in swagger_files()]
-    links = [f'<link rel="stylesheet" href="{source}">' for source in sources if source.endswith(".css")]
+    styles = [source for source in sources if source.endswith(".css")]
     scripts = [source for source in sources if source.endswith(".js")]
-    head = [*links, *(f'<script defer src="{source}"></script>' for source in (*scripts, "web/docs.js"))]
-    body = f'{"".join(head)}<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
-    return _page(title, body)
+    body = '<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
+    return _page(title, body, here="docs", styles=styles, scripts=[*scripts, "web/docs.js"])
 
 
 def _problems() -> dict[str, Page]:
@@ -100,20 +102,50 @@ def _problems() -> dict[str, Page]:
     pages = {}
     for kind in PROBLEM_KINDS.values():
         body = (
-            f'<link rel="stylesheet" href="../web/palette.css"><link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
-            f"<p>{html.escape(kind.explanation)}</p>"
-            f"<p>HTTP status {kind.status}, type <code>{kind.type}</code></p></main>"
+            f'<main class="text"><p>{html.escape(kind.explanation)}</p>'
+            f'<p class="hint">HTTP status {kind.status}, type <code>{kind.type}</code>. '
+            '<a href="../docs">All requests and errors</a></p></main>'
         )
-        pages[kind.type] = _page(kind.title, body, "../")
+        pages[kind.type] = _page(kind.title, body, lede="What this error of the service means", root="../")
     return pages
 
 
-def _page(title: str, content: str, root: str = "") -> Page:
-    """Write a page. Args: title, any text; content, HTML; root, the relative path from the page to the playground."""
+def navigation(here: str = "", root: str = "") -> str:
+    """Write the links to all pages, the same on each. Args: here, the page's own path; root, see `_page`."""
+    current = {here: ' aria-current="page"'}
+    links = [f'<a href="{root}{path}"{current.get(path, "")}>{name}</a>' for path, name in NAVIGATION.items()]
+    return f'<nav class="pages" aria-label="Pages">{"".join(links)}</nav>'
+
+
+def _page(
+    title: str,
+    body: str,
+    *,
+    lede: str = "",
+    here: str = "",
+    root: str = "",
+    styles: Sequence[str] = (),
+    scripts: Sequence[str] = (),
+) -> Page:
+    """Write a page in the dress of the playground: the same colours, head and navigation.
+
+    Args: title, lede: any text, above the page; body, HTML below them; here, the page's own path in NAVIGATION; root, the
+    relative path from the page to the playground; styles, scripts: further files. web/ scripts are modules.
+    """
+    links = [f'<link rel="stylesheet" href="{root}{path}">' for path in ("web/palette.css", "web/style.css", *styles)]
+    code = [f'<script {_kind_of(path)} src="{root}{path}"></script>' for path in scripts]
     text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="{root}web/icon.svg">'
-        f"<title>{html.escape(title)}</title></head><body>{content}</body></html>\n"
+        '<meta name="color-scheme" content="light dark">'
+        f'<link rel="icon" href="{root}web/icon.svg">{"".join((*links, *code))}'
+        f"<title>{html.escape(title)}</title></head>\n<body>\n"
+        f'<header class="page-head"><div><h1 id="name">{html.escape(title)}</h1><p id="lede">{html.escape(lede)}</p></div>'
+        f"{navigation(here, root)}</header>\n{body}\n</body>\n</html>\n"
     )
     return Page(text.encode(), MEDIA_TYPES[".html"])
+
+
+def _kind_of(script: str) -> str:
+    """Say how a script is started: ours are modules, others are classic scripts. Both wait for the page, in their order."""
+    return 'type="module"' if script.startswith("web/") else "defer"
