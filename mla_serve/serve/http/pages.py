@@ -1,4 +1,4 @@
-"""The pages for people: the playground at /, its samples, the API's documentation, an explanation of each problem.
+"""The pages for people: the playground at /, its samples, what the model is, the API's documentation, each problem.
 
 Everything comes from this machine, and no page has a script or a style of its own, so that a text from a bundle can never
 become code. Each path is an exact route (api.py), so that nothing a client sends becomes a path on the disk.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
 from mla_serve import palette
 from mla_serve.bundle.manifest import Bundle
@@ -23,28 +24,41 @@ from mla_serve.serve.problems import PROBLEM_KINDS
 
 WEB = Path(__file__).parents[1] / "web"
 INDEX = "index.html"
+HTML = "text/html"
 MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
+    ".html": f"{HTML}; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
 NAVIGATION = {"./": "Try it", "model": "About this model", "report": "Report", "docs": "API"}
 """The pages, by their paths from the playground."""
+# As for all pages (guard.py), and the report, which has styles of its own, in a frame without scripts.
+REPORT_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src data:; "
+    "frame-src blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What one path answers: content that is kept in memory, and its media type."""
+    """What one path answers: content that is kept in memory, its media type, and headers of its own."""
 
     content: bytes
     media_type: str
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def page_response(page: Page, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response of a page. Browsers ask for it again each time, because another model may be served."""
+    own = {"Cache-Control": "no-cache", **page.headers, **(headers or {})}
+    return Response(page.content, headers=own, media_type=page.media_type)
 
 
 def all_pages(bundle: Bundle, title: str) -> dict[str, Page]:
     """Return everything that is kept in memory for people, by its path. Args: title, that of the documentation."""
-    return _playground() | _samples(bundle) | {"/docs": _documentation(title)} | _problems()
+    return _playground() | _samples(bundle) | _shells() | {"/docs": _documentation(title)} | _problems()
 
 
 def swagger_files() -> dict[str, Path]:
@@ -83,6 +97,28 @@ def _samples(bundle: Bundle) -> dict[str, Page]:
                 pages[f"/{inputs[name]}"] = Page(payload, media_type(payload))
         listed.append({"inputs": inputs, "truth": golden.truth})
     return pages | {"/samples": Page(orjson.dumps(listed), JSON)}
+
+
+def model_page() -> Page:
+    """Write the page at /model, for those who prefer it to the JSON."""
+    return _shell("About this model", "model", "about")
+
+
+def _shells() -> dict[str, Page]:
+    """Write the pages for the report and the card. As the one at /model they hold nothing of the model: scripts fetch it."""
+    report = _shell("Report", "report", "report")
+    return {
+        "/report": dataclasses.replace(report, headers={"Content-Security-Policy": REPORT_PAGE_POLICY}),
+        "/card": _shell("Model card", "card", "card"),
+    }
+
+
+def _shell(title: str, here: str, script: str) -> Page:
+    body = '<main id="content" tabindex="-1"></main>'
+    body += '<noscript><p class="notice">This page needs JavaScript.</p></noscript>'
+    lede = "One moment: asking the service."
+    styles, scripts = ["web/about/about.css"], [f"web/about/{script}.js"]
+    return _page(title, body, lede=lede, here=here, styles=styles, scripts=scripts)
 
 
 def _documentation(title: str) -> Page:
