@@ -10,6 +10,7 @@ import numpy as np
 
 from mla_serve.bundle.predictor import GraphOutputs, Predictor
 from mla_serve.evaluation.scores import drop, mean_scores
+from mla_serve.evaluation.share_interval import exact_interval, wider
 from mla_serve.fusion.formula import Array, answers_alone
 from mla_serve.fusion.rules import fuse
 from mla_serve.inputs import Payload
@@ -80,6 +81,9 @@ def intervals(
 ) -> Scores:
     """Bootstrap 95 % intervals of the main scores and the NLL: {condition: {rule: {score: [low, high]}}}.
 
+    A score that is a share of the rows, such as accuracy, gets the wider of two: the bootstrap's, and the exact one of
+    independent rows. Where all rows are right, every resample is too, and the bootstrap would be sure of it.
+
     Args: masks (M, B) by condition; groups (B,), the group of each row: whole groups are resampled, because their rows are
     alike. Default: rows are.
     """
@@ -92,7 +96,10 @@ def intervals(
         for rule in rules:
             answers = fused_answers(predictor, take(outputs, there), rule, mask[:, there])
             resampled = predictor.task.resampled(answers, labels[there], counts)
-            found[condition][rule] = {score: interval_95(values) for score, values in resampled.items()}
+            own = {score: interval_95(values) for score, values in resampled.items()}
+            hits = predictor.task.hits(answers, labels[there])
+            exact = {score: exact_interval(int(right.sum()), len(right)) for score, right in hits.items()}
+            found[condition][rule] = own | {score: wider(own[score], ends) for score, ends in exact.items()}
     return found
 
 

@@ -28,12 +28,14 @@ from mla_serve.bundle.results import Embedding
 from mla_serve.errors import ConfigError, MlaServeError
 from mla_serve.serve.answerer import Answerer
 from mla_serve.serve.http import json_body, openapi, replies
+from mla_serve.serve.http.about import about_pages
+from mla_serve.serve.http.accept import PageOrJson
 from mla_serve.serve.http.body_limits import BodyLimit, cost_of_body
 from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.http.deadline import Deadline
 from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.http.options import OPTIONS, merge_options, options_from_query
-from mla_serve.serve.http.pages import Page, all_pages, swagger_files
+from mla_serve.serve.http.pages import Page, all_pages, model_page, page_response, swagger_files
 from mla_serve.serve.http.read_sample import SampleAndOptions, receive_sample
 from mla_serve.serve.metrics import metrics_buffer
 from mla_serve.serve.problems import (
@@ -117,7 +119,7 @@ class Routes:
     async def model(self) -> Response:
         """Describe the model: what it predicts, modalities and how to send them, limits, metrics, hashes."""
         description = dataclasses.replace(self.description, update_refused=self.update_refused)
-        return Response(orjson.dumps(description), media_type=JSON)
+        return Response(orjson.dumps(description), headers={"Vary": "Accept"}, media_type=JSON)
 
     def close(self) -> None:
         """Release the threads and the graphs. Call it after the last request, when another model is served.
@@ -205,6 +207,7 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     ]
     if keys is not None:
         layers.append(lambda app: Guard(app, keys))
+    layers.append(lambda app: PageOrJson(app, {"/model": model_page()}))
     layers.append(lambda app: BodyLimit(app, settings.max_body_bytes, by_path, settings.max_held_bytes, cost_of_body))
     if origins := parse_origins(settings.cors_origins):
         methods = ["GET", "HEAD", "POST"]
@@ -246,11 +249,11 @@ def _add_api(app: FastAPI, routes: Routes, bundle: Bundle, *, guarded: bool) -> 
 
 
 def _add_pages(app: FastAPI, bundle: Bundle) -> None:
-    """Add the routes for people: the playground, its samples, /docs, the explanation of each problem."""
+    """Add the routes for people: the playground, its samples, what the model is, /docs, the explanation of each problem."""
 
     def content(page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def send(_: Request) -> Response:
-            return Response(page.content, headers={"Cache-Control": "no-cache"}, media_type=page.media_type)
+            return page_response(page)
 
         return send
 
@@ -260,7 +263,7 @@ def _add_pages(app: FastAPI, bundle: Bundle) -> None:
 
         return send
 
-    for route, page in all_pages(bundle, app.title).items():
+    for route, page in (all_pages(bundle, app.title) | about_pages(bundle)).items():
         app.add_route(route, content(page), include_in_schema=False)
     for route, path in swagger_files().items():
         app.add_route(route, file(path), include_in_schema=False)

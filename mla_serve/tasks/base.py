@@ -184,6 +184,10 @@ class Task(abc.ABC):
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Score answers (B, A) against targets: {score: value}."""
 
+    def hits(self, answers: Array, targets: Array) -> dict[str, Array]:  # noqa: ARG002
+        """Return what each score of `resampled` that is a share of the rows counts: {score: (B,) bool}."""
+        return {}
+
     @abc.abstractmethod
     def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:
         """Return the main scores and the NLL of resamples: {score: (R,)}. Args: counts (R, B), how often each has each row."""

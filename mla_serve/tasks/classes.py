@@ -245,6 +245,10 @@ class Classes(Task):
             "ece": expected_calibration_error(p.max(axis=1), right),
         }
 
+    def hits(self, answers: Array, targets: Array) -> dict[str, Array]:
+        """Return which answers are right."""
+        return {"accuracy": answers.argmax(axis=1) == targets}
+
     def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:
         """Return accuracy, macro-F1 and NLL of resamples."""
         answered, c = answers.argmax(axis=1), answers.shape[1]

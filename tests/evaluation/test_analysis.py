@@ -52,6 +52,14 @@ def test_intervals_contain_the_measured_score(predictor: Predictor, case: Case) 
     assert low <= right.mean() <= high
 
 
+def test_an_accuracy_of_one_is_not_sure_to_stay_one(predictor: Predictor, case: Case) -> None:
+    _, outputs, _ = case
+    right = analysis.fused_answers(predictor, outputs, "paper", outputs.present).argmax(axis=1)
+    found = analysis.intervals(predictor, outputs, right, ["paper"], {"full": outputs.present})["full"]["paper"]
+    assert found["accuracy"] == pytest.approx([0.025 ** (1 / 12), 1.0])
+    assert found["macro_f1"] == [1.0, 1.0]
+
+
 def test_reliability_and_confusion_count_every_row(predictor: Predictor, case: Case) -> None:
     _, outputs, labels = case
     log_p = analysis.fused_answers(predictor, outputs, "paper", outputs.present)

@@ -19,9 +19,8 @@ from mla_serve.serve.problems import Unauthorised, Unavailable, problem_response
 
 log = logging.getLogger("mla_serve")
 RELOAD_S = 1.0
-OPEN_PATHS = frozenset(
-    {"/livez", "/readyz", "/healthz", "/", "/docs"}
-)  # without a key: they reveal nothing of the model
+# Without a key: they reveal nothing of the model. So does the page at /model, see accept.py.
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/", "/docs", "/report", "/card"})
 OPEN_FOLDERS = ("/web/", "/docs/", "/problems/")  # the files of those pages, and the explanation of a 401
 MIN_KEY_LENGTH = 16
 ORIGIN = re.compile(r"https?://[^/\s,*?#@]+|\*")
@@ -33,6 +32,7 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 # Pages have no inline script or style, so the policy forbids both: what an attacker got into a page would not run.
+# A page with a policy of its own (the report's) keeps that.
 CONTENT_SECURITY_POLICY = (
     b"content-security-policy",
     b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -154,8 +154,9 @@ def parse_origins(text: str) -> list[str]:
 
 
 def _security_headers(given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    is_page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in given)
-    return [*HEADERS, CONTENT_SECURITY_POLICY] if is_page else HEADERS
+    known = {name: value for name, value in given if name in (b"content-type", CONTENT_SECURITY_POLICY[0])}
+    is_page = known.get(b"content-type", b"").startswith(b"text/html")
+    return [*HEADERS, CONTENT_SECURITY_POLICY] if is_page and CONTENT_SECURITY_POLICY[0] not in known else HEADERS
 
 
 def _read_keys(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
 
 NOT_BLANK = r"\S"
+ROWS_NOTE = re.compile(r"(\d+) rows for (train|val|test)")
 EXAMPLE_COLUMNS, EXAMPLE_VALUES = 3, 5
 MOST_VALUES = 100  # of a category's values that GET /model lists
 CELL_SCHEMAS: dict[ColumnType, dict[str, Any]] = {
@@ -109,6 +111,7 @@ class ModelDescription:
 
     task: what is predicted, classes, labels or number; the field of that name describes it.
     coverage: the highest coverage that the validation rows allow: {fusion rule: {pattern: coverage}}.
+    rows: how many there were for train, val and test; empty where it is not known.
     update_refused: why a newer bundle is not served.
     """
 
@@ -120,6 +123,7 @@ class ModelDescription:
     fusion: FusionDescription
     coverage: dict[str, dict[str, float]]
     about: AboutDescription
+    rows: dict[str, int]
     metrics: dict[str, Any]
     golden_samples: int
     golden_source: str
@@ -143,6 +147,7 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.fusion)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),
         about=AboutDescription(**manifest.about.model_dump()),
+        rows=row_counts(manifest.training.get("notes", [])),
         metrics=manifest.metrics,
         golden_samples=len(manifest.golden),
         golden_source=manifest.golden_source,
@@ -157,6 +162,11 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         ),
         **replies.target_fields(bundle.task),
     )
+
+
+def row_counts(notes: Iterable[str]) -> dict[str, int]:
+    """Return how many rows a model was made from, by split, as the notes on its training say."""
+    return {found[2]: int(found[1]) for note in notes if (found := ROWS_NOTE.fullmatch(note))}
 
 
 def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The pages for people: the playground at /, its samples, the API's documentation, an explanation of each problem.
+"""The pages for people: the playground at /, its samples, what the model is, the API's documentation, each problem.
 
 Everything comes from this machine, and no page has a script or a style of its own, so that a text from a bundle can never
 become code. Each path is an exact route (api.py), so that nothing a client sends becomes a path on the disk.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
 from mla_serve import palette
 from mla_serve.bundle.manifest import Bundle
@@ -22,26 +24,41 @@ from mla_serve.serve.problems import PROBLEM_KINDS
 
 WEB = Path(__file__).parents[1] / "web"
 INDEX = "index.html"
+HTML = "text/html"
 MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
+    ".html": f"{HTML}; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+NAVIGATION = {"./": "Try it", "model": "About this model", "report": "Report", "docs": "API"}
+"""The pages, by their paths from the playground."""
+# As for all pages (guard.py), and the report, which has styles of its own, in a frame without scripts.
+REPORT_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src data:; "
+    "frame-src blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What one path answers: content that is kept in memory, and its media type."""
+    """What one path answers: content that is kept in memory, its media type, and headers of its own."""
 
     content: bytes
     media_type: str
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def page_response(page: Page, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response of a page. Browsers ask for it again each time, because another model may be served."""
+    own = {"Cache-Control": "no-cache", **page.headers, **(headers or {})}
+    return Response(page.content, headers=own, media_type=page.media_type)
 
 
 def all_pages(bundle: Bundle, title: str) -> dict[str, Page]:
     """Return everything that is kept in memory for people, by its path. Args: title, that of the documentation."""
-    return _playground() | _samples(bundle) | {"/docs": _documentation(title)} | _problems()
+    return _playground() | _samples(bundle) | _shells() | {"/docs": _documentation(title)} | _problems()
 
 
 def swagger_files() -> dict[str, Path]:
@@ -82,17 +99,38 @@ def _samples(bundle: Bundle) -> dict[str, Page]:
     return pages | {"/samples": Page(orjson.dumps(listed), JSON)}
 
 
+def model_page() -> Page:
+    """Write the page at /model, for those who prefer it to the JSON."""
+    return _shell("About this model", "model", "about")
+
+
+def _shells() -> dict[str, Page]:
+    """Write the pages for the report and the card. As the one at /model they hold nothing of the model: scripts fetch it."""
+    report = _shell("Report", "report", "report")
+    return {
+        "/report": dataclasses.replace(report, headers={"Content-Security-Policy": REPORT_PAGE_POLICY}),
+        "/card": _shell("Model card", "card", "card"),
+    }
+
+
+def _shell(title: str, here: str, script: str) -> Page:
+    body = '<main id="content" tabindex="-1"></main>'
+    body += '<noscript><p class="notice">This page needs JavaScript.</p></noscript>'
+    lede = "One moment: asking the service."
+    styles, scripts = ["web/about/about.css"], [f"web/about/{script}.js"]
+    return _page(title, body, lede=lede, here=here, styles=styles, scripts=scripts)
+
+
 def _documentation(title: str) -> Page:
     """Write /docs, which starts Swagger UI, or links to openapi.json where there is no Swagger UI.
 
     docs.js starts it, and sends a key along where one is needed.
     """
     sources = [path[1:] for path in swagger_files()]
-    links = [f'<link rel="stylesheet" href="{source}">' for source in sources if source.endswith(".css")]
+    styles = [source for source in sources if source.endswith(".css")]
     scripts = [source for source in sources if source.endswith(".js")]
-    head = [*links, *(f'<script defer src="{source}"></script>' for source in (*scripts, "web/docs.js"))]
-    body = f'{"".join(head)}<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
-    return _page(title, body)
+    body = '<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
+    return _page(title, body, here="docs", styles=styles, scripts=[*scripts, "web/docs.js"])
 
 
 def _problems() -> dict[str, Page]:
@@ -100,20 +138,50 @@ def _problems() -> dict[str, Page]:
     pages = {}
     for kind in PROBLEM_KINDS.values():
         body = (
-            f'<link rel="stylesheet" href="../web/palette.css"><link rel="stylesheet" href="../web/style.css"><main><h1>{html.escape(kind.title)}</h1>'
-            f"<p>{html.escape(kind.explanation)}</p>"
-            f"<p>HTTP status {kind.status}, type <code>{kind.type}</code></p></main>"
+            f'<main class="text"><p>{html.escape(kind.explanation)}</p>'
+            f'<p class="hint">HTTP status {kind.status}, type <code>{kind.type}</code>. '
+            '<a href="../docs">All requests and errors</a></p></main>'
         )
-        pages[kind.type] = _page(kind.title, body, "../")
+        pages[kind.type] = _page(kind.title, body, lede="What this error of the service means", root="../")
     return pages
 
 
-def _page(title: str, content: str, root: str = "") -> Page:
-    """Write a page. Args: title, any text; content, HTML; root, the relative path from the page to the playground."""
+def navigation(here: str = "", root: str = "") -> str:
+    """Write the links to all pages, the same on each. Args: here, the page's own path; root, see `_page`."""
+    current = {here: ' aria-current="page"'}
+    links = [f'<a href="{root}{path}"{current.get(path, "")}>{name}</a>' for path, name in NAVIGATION.items()]
+    return f'<nav class="pages" aria-label="Pages">{"".join(links)}</nav>'
+
+
+def _page(
+    title: str,
+    body: str,
+    *,
+    lede: str = "",
+    here: str = "",
+    root: str = "",
+    styles: Sequence[str] = (),
+    scripts: Sequence[str] = (),
+) -> Page:
+    """Write a page in the dress of the playground: the same colours, head and navigation.
+
+    Args: title, lede: any text, above the page; body, HTML below them; here, the page's own path in NAVIGATION; root, the
+    relative path from the page to the playground; styles, scripts: further files. web/ scripts are modules.
+    """
+    links = [f'<link rel="stylesheet" href="{root}{path}">' for path in ("web/palette.css", "web/style.css", *styles)]
+    code = [f'<script {_kind_of(path)} src="{root}{path}"></script>' for path in scripts]
     text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="{root}web/icon.svg">'
-        f"<title>{html.escape(title)}</title></head><body>{content}</body></html>\n"
+        '<meta name="color-scheme" content="light dark">'
+        f'<link rel="icon" href="{root}web/icon.svg">{"".join((*links, *code))}'
+        f"<title>{html.escape(title)}</title></head>\n<body>\n"
+        f'<header class="page-head"><div><h1 id="name">{html.escape(title)}</h1><p id="lede">{html.escape(lede)}</p></div>'
+        f"{navigation(here, root)}</header>\n{body}\n</body>\n</html>\n"
     )
     return Page(text.encode(), MEDIA_TYPES[".html"])
+
+
+def _kind_of(script: str) -> str:
+    """Say how a script is started: ours are modules, others are classic scripts. Both wait for the page, in their order."""
+    return 'type="module"' if script.startswith("web/") else "defer"

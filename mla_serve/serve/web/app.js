@@ -1,12 +1,13 @@
 // The page: one card for each modality that GET /model lists, and a request to POST /predict after each change.
 
-import { ask, get, key, RequestError } from "./ask.js";
+import { ask, get, RequestError } from "./ask.js";
 import { makeCard } from "./inputs/card.js";
 import { isDrawable } from "./inputs/image.js";
 import { answerPanel } from "./answer/panel.js";
 import { sampleStrip } from "./inputs/samples.js";
 import { codeSection } from "./work/snippets.js";
 import { el, title } from "./dom.js";
+import { askForKey } from "./key.js";
 
 const DEBOUNCE_MS = 15;
 const LONGEST_DEBOUNCE_MS = 90; // also while a line is being drawn or a slider moved
@@ -91,7 +92,7 @@ function show(error, cards, panel) {
   const card = cards.find(each => each.name === name);
   if (card) card.say(error.message, column.join("."));
   panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is: ${error.message}`) : error, card?.name);
-  if (error.status === 401) askForKey();
+  if (error.status === 401) askForKey(place("lede"));
 }
 
 /** Call `action` when there was no change for a moment, or when changes have gone on for too long. */
@@ -137,18 +138,6 @@ function acceptFilesAnywhere(cards) {
 start().catch(error => {
   place("lede").textContent = error instanceof RequestError ? error.message : "This page failed; reload it.";
   place("lede").setAttribute("role", "alert");
-  if (error.status === 401) askForKey();
+  if (error.status === 401) askForKey(place("lede"));
   else if (!(error instanceof RequestError)) throw error;
 });
-
-/** Ask for the API key, if the service needs one. */
-function askForKey() {
-  if (document.querySelector("form.key")) return;
-  const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
-  const submitted = event => {
-    event.preventDefault();
-    key.set(input.value.trim());
-    location.reload();
-  };
-  place("lede").after(el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key")));
-}

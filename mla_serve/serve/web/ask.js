@@ -48,8 +48,9 @@ export const key = {
   set: value => sessionStorage.setItem(KEY, value),
 };
 
+// The service answers some paths with a page where HTML is preferred.
 function headers() {
-  return key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+  return { Accept: "application/json", ...(key.get() ? { Authorization: `Bearer ${key.get()}` } : {}) };
 }
 
 function formOf(parts) {

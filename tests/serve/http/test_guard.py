@@ -50,7 +50,20 @@ def test_each_key_opens(guarded: TestClient, key: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer ", f"Basic {KEYS[0]}", f"Bearer {KEYS[0]}x", "Bearer é"])
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/embed", "/model", "/openapi.json", "/samples", "/no"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/predict",
+        "/predict/batch",
+        "/embed",
+        "/model",
+        "/openapi.json",
+        "/samples",
+        "/about.json",
+        "/report.html",
+        "/no",
+    ],
+)
 def test_nothing_else_opens(guarded: TestClient, path: str, sent: str | None) -> None:
     headers = {} if sent is None else {"Authorization": sent.encode("latin-1")}
     reply = guarded.request("GET" if path in ("/model", "/openapi.json") else "POST", path, headers=headers)  # type: ignore[arg-type]
@@ -62,8 +75,20 @@ def test_nothing_else_opens(guarded: TestClient, path: str, sent: str | None) ->
 def test_the_pages_are_open_and_everything_is_without_keys(guarded: TestClient, tiny_bundle: Path) -> None:
     assert guarded.get("/").status_code == 200
     assert guarded.get("/docs").status_code == 200
+    assert guarded.get("/report").status_code == 200
+    assert guarded.get("/card").status_code == 200
     with serve(tiny_bundle) as client:
         assert client.get("/model").status_code == 200
+
+
+def test_the_page_at_model_is_open_and_its_json_is_not(guarded: TestClient) -> None:
+    page = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    assert guarded.get("/model", headers=page).headers["content-type"].startswith("text/html")
+    assert guarded.head("/model", headers=page).status_code == 200
+    assert guarded.get("/model", headers={"Accept": "text/html;q=0.1, application/json"}).status_code == 401
+    assert guarded.post("/model", headers=page).status_code == 401
+    assert guarded.get("/model/", headers=page).status_code == 401
+    assert guarded.get("/predict", headers=page).status_code == 401
 
 
 def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +279,21 @@ def test_pages_may_load_only_what_comes_from_here(guarded: TestClient, path: str
 
 def test_no_page_may_run_a_script_that_stands_in_it(tiny_bundle: Path) -> None:
     with serve(tiny_bundle) as client:
-        for path in ("/", "/docs", "/problems/too-large"):
-            policy = client.get(path).headers["content-security-policy"]
+        page = {"Accept": "text/html"}
+        for path in ("/", "/docs", "/model", "/card", "/problems/too-large"):
+            policy = client.get(path, headers=page).headers["content-security-policy"]
             assert "script-src 'self'; style-src 'self';" in policy
             assert "unsafe" not in policy
             assert "sha256" not in policy
         assert "content-security-policy" not in client.get("/model").headers
+
+
+def test_the_page_of_the_report_allows_its_styles_but_no_script_of_it(tiny_bundle: Path) -> None:
+    with serve(tiny_bundle) as client:
+        policies = client.get("/report").headers.get_list("content-security-policy")
+    assert len(policies) == 1
+    directives = dict(part.strip().split(" ", 1) for part in policies[0].split(";"))
+    assert directives["script-src"] == "'self'"
+    assert directives["style-src"] == "'self' 'unsafe-inline'"
+    assert directives["frame-src"] == "blob:"
+    assert not re.search(r"https?:|\*|unsafe-eval", policies[0])

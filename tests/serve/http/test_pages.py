@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.serve.api import create_app
-from mla_serve.serve.http.pages import WEB, all_pages
+from mla_serve.serve.http.pages import NAVIGATION, WEB, all_pages, navigation
 from mla_serve.serve.models.open_predictor import open_predictor
 from mla_serve.serve.problems import PROBLEM_KINDS
 from mla_serve.serve.settings import Settings
@@ -35,6 +35,22 @@ def test_every_file_that_the_page_names_is_served(client: TestClient) -> None:
     assert len(names) >= 10
     assert all(client.get(f"/{name}").status_code == 200 for name in names)
     assert client.get("/web/app.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_every_page_has_the_same_navigation_and_colours(client: TestClient) -> None:
+    def links(text: str) -> list[tuple[str, str]]:
+        nav = text.partition('<nav class="pages" aria-label="Pages">')[2].partition("</nav>")[0]
+        assert "<nav" not in text.replace('<nav class="pages"', "", 1)
+        return re.findall(r'<a href="([^"]+)"[^>]*>([^<]+)</a>', nav)
+
+    for path in ("/", "/docs", *(kind.type for kind in PROBLEM_KINDS.values())):
+        page = client.get(path).text
+        root = "../" if path.startswith("/problems/") else ""
+        assert links(page) == [(f"{root}{to}", name) for to, name in NAVIGATION.items()]
+        assert f'<link rel="stylesheet" href="{root}web/palette.css">' in page
+        assert page.count(' aria-current="page"') == (not root)
+    assert 'href="docs" aria-current="page"' in client.get("/docs").text
+    assert 'href="./" aria-current="page"' in navigation("./")
 
 
 def test_the_page_holds_no_inline_code_and_no_address_elsewhere() -> None:
@@ -84,7 +100,7 @@ def test_texts_of_a_bundle_are_escaped_in_pages(make_bundle: Callable[..., Path]
         for path in ("/", "/docs", *(kind.type for kind in PROBLEM_KINDS.values())):
             page = client.get(path).text
             assert "<img" not in page
-            assert not re.search(r"<script(?![^>]* src=\"(?:web|docs)/[\w.-]+\"></script>)", page)
+            assert not re.search(r"<script(?![^>]* src=\"(?:web|docs)/[\w./-]+\"></script>)", page)
             assert not re.search(r"<style|<[^>]*(?:style=|\bon\w+=)", page)
         assert html.escape(hostile) in client.get("/docs").text
 

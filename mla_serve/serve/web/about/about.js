@@ -1,0 +1,57 @@
+// About this model: what it is for, how often it is right, what not to use it for, what it was made from.
+
+import { combinations } from "./combinations.js";
+import { nodesOf } from "./markup.js";
+import { fill, section } from "./shell.js";
+import { tiles } from "./tiles.js";
+import { el } from "../dom.js";
+import { purposeOf } from "../purpose.js";
+
+const SPLITS = { train: "for training", val: "to tune", test: "to test" };
+
+fill("About this model", (model, texts) => ({
+  heading: [model.name],
+  lede: texts.purpose ? nodesOf(texts.purpose) : purposeOf(model),
+  content: [
+    tiles(model),
+    el("div", { class: "halves" }, combinations(model), el("div", { class: "stack" }, limits(texts), origin(model, texts))),
+  ],
+}));
+
+function limits(texts) {
+  const nothing = el("p", { class: "hint" }, "Nothing was written down. Whoever trains the model can: ", el("code", {}, "mla-serve train --about FILE"), ".");
+  return section("Do not use it for", texts.limits.length ? el("ul", { class: "limits" }, ...texts.limits.map(limit => el("li", {}, ...nodesOf(limit)))) : nothing);
+}
+
+function origin(model, texts) {
+  const facts = [
+    ["Rows", rows(model.rows)],
+    ["Data", texts.data && nodesOf(texts.data)],
+    ["Licence", texts.licence && nodesOf(texts.licence)],
+    ["Made", made(model)],
+    ["Version", [el("code", {}, model.sha256.slice(0, 12))]],
+    ["More", more(model, texts)],
+  ];
+  const given = facts.filter(([, value]) => value?.length);
+  const unsaid = !texts.data && el("p", { class: "hint" }, "Where the data come from, and their licence, were not written down.");
+  return section("Made from", el("dl", {}, ...given.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, ...value)])), unsaid);
+}
+
+function rows(counts) {
+  const parts = Object.entries(SPLITS).filter(([split]) => split in counts).map(([split, use]) => `${counts[split].toLocaleString("en")} ${use}`);
+  return parts.length ? [parts.join(", ")] : [];
+}
+
+function made(model) {
+  const day = new Date(model.created);
+  const date = Number.isNaN(day.getTime()) ? [] : [el("time", { datetime: model.created }, day.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric", timeZone: "UTC" }))];
+  const version = model.versions.trained.mla_serve;
+  return [...date, ...(version ? [`${date.length ? ", " : ""}with mla_serve ${version}`] : [])];
+}
+
+/** Link to the report, the card and the JSON, which a browser gets as a file: at its own path it is given this page. */
+function more(model, texts) {
+  const json = URL.createObjectURL(new Blob([JSON.stringify(model, null, 1)], { type: "application/json" }));
+  const links = [texts.report && el("a", { href: "report" }, "report"), texts.card && el("a", { href: "card" }, "model card"), el("a", { href: json, download: `${model.name}.json` }, "all of this as JSON")];
+  return links.filter(Boolean).flatMap((link, i) => (i ? [", ", link] : [link]));
+}

@@ -1,0 +1,35 @@
+// What the pages about the model share: they ask the service for their content and put it below the head.
+
+import { get, RequestError } from "../ask.js";
+import { button, el } from "../dom.js";
+import { askForKey } from "../key.js";
+
+const place = id => document.getElementById(id);
+
+/** Fill the page. Args: what, its name in the title; build(model, texts) -> {heading, lede, content}, lists of nodes. */
+export async function fill(what, build) {
+  try {
+    const [model, texts] = await Promise.all([get("model"), get("about.json")]);
+    const { heading, lede, content } = await build(model, texts);
+    document.title = `${what} · ${model.name} · mla_serve`;
+    place("name").replaceChildren(...heading);
+    place("lede").replaceChildren(...lede);
+    place("content").replaceChildren(...content);
+  } catch (error) {
+    fail(error);
+    if (!(error instanceof RequestError)) throw error;
+  }
+}
+
+function fail(error) {
+  const lede = place("lede");
+  lede.textContent = error instanceof RequestError ? error.message : "This page failed; reload it.";
+  lede.setAttribute("role", "alert");
+  if (error.status === 401) askForKey(lede);
+  else place("content").replaceChildren(button("Try again", "again", () => location.reload()));
+}
+
+/** Make a card with a heading. */
+export function section(heading, ...children) {
+  return el("section", { class: "card fact" }, el("h2", {}, heading), ...children);
+}

@@ -1,0 +1,69 @@
+// The figures at the top: how good the model is, with everything there and with half missing, and what its promises are worth.
+
+import { amount, atLeast, measureOf } from "./measure.js";
+import { el, percent } from "../dom.js";
+
+// By task: [figure, meaning] of each tile, from the scores with all inputs and with half of them missing.
+const TILES = {
+  classes: ({ full, half, rows, likely }) => [
+    [measure.write(full.accuracy, rows), `right, with everything there${bounds(likely.accuracy, full.accuracy)}`],
+    half && [percent(half.accuracy), "right, with half of the inputs missing"],
+    surer(half ?? full, half),
+    shortlist(half ?? full, half, "the right one in", scores => scores.coverage, "labels"),
+  ],
+  labels: ({ full, half, likely }) => [
+    [percent(full.micro_f1), `fit of the labels, with everything there; 100 %: all right ones, no others${bounds(likely.micro_f1, full.micro_f1)}`],
+    [percent(1 - full.fnr), "of the right labels of a row are found, on average"],
+    half && [percent(half.micro_f1), "fit of the labels, with half of the inputs missing"],
+    surer(half ?? full, half),
+    shortlist(half ?? full, half, "of the right ones", scores => 1 - scores.set_fnr, "labels"),
+  ],
+  number: ({ full, half, likely, number }) => [
+    [amount(full.mae, number), `off on average, with everything there${span(likely.mae, number)}`],
+    half && [amount(half.mae, number), "off on average, with half of the inputs missing"],
+    full.r2 > 0 && [percent(full.r2), "of the differences between rows are explained, with everything there"],
+    range(half ?? full, half, number),
+  ],
+};
+let measure, asked;
+
+/** Make the tiles, or say that nothing was measured. */
+export function tiles(model) {
+  const { conditions, rows, intervals, condition_rows: counts } = model.metrics;
+  const rule = model.fusion.default;
+  const full = conditions?.full?.[rule];
+  if (!full) return el("p", { class: "card fact" }, "How good this model is was not measured: its data were not there when it was exported.");
+  measure = measureOf(model);
+  asked = model.metrics.asked_coverage;
+  const several = Object.keys(model.modalities).length > 1;
+  const scores = { full, half: several ? conditions.missing50?.[rule] : undefined, rows: counts?.full ?? rows, likely: intervals?.full ?? {}, number: model.number };
+  const found = TILES[model.task](scores).filter(Boolean);
+  return el("section", { class: "tiles", "aria-label": "The main figures" }, ...found.map(([figure, meaning]) => el("div", {}, el("b", {}, figure), el("span", {}, meaning))));
+}
+
+function bounds(likely, score) {
+  if (!likely) return "";
+  return score === 1 ? ` (at least ${atLeast(likely[0])}, 95 % sure)` : ` (likely ${percent(likely[0])} to ${percent(likely[1])})`;
+}
+
+function span(likely, number) {
+  return likely ? ` (likely ${amount(likely[0], number)} to ${amount(likely[1], number)})` : "";
+}
+
+const promised = () => `${Number((100 * asked).toFixed(1))} %`;
+const missing = half => (half ? ", with half missing" : "");
+
+function surer({ ece }, half) {
+  return [`${(100 * ece).toFixed(1)} points`, `off on average, when it says how sure it is${missing(half)}`];
+}
+
+function shortlist(scores, half, what, held, name) {
+  if (!("set_size" in scores) || !asked) return null;
+  return [`${scores.set_size.toFixed(2)} ${name}`, `in a shortlist that promises ${promised()}; it holds ${what === "the right one in" ? `${what} ${percent(held(scores))}` : `${percent(held(scores))} ${what}`}${missing(half)}`];
+}
+
+function range(scores, half, number) {
+  if (!("coverage" in scores) || !asked) return null;
+  const width = "width" in scores ? `, ${amount(scores.width, number)} wide on average` : "";
+  return [percent(scores.coverage), `of the true values lie in a range that promises ${promised()}${width}${missing(half)}`];
+}

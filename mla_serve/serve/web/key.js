@@ -1,0 +1,16 @@
+// The form for the API key, where the service asks for one.
+
+import { key } from "./ask.js";
+import { el } from "./dom.js";
+
+/** Ask for the key below an element, and load the page again with it. */
+export function askForKey(place) {
+  if (document.querySelector("form.key")) return;
+  const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
+  const submitted = event => {
+    event.preventDefault();
+    key.set(input.value.trim());
+    location.reload();
+  };
+  place.after(el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key")));
+}

@@ -1,0 +1,23 @@
+// What the model does, in a sentence.
+
+import { el } from "./dom.js";
+
+const FEW = 12;
+// By task: what the model does.
+const PURPOSES = {
+  classes: ({ classes }) => ["Tells ", ...named(classes, "classes"), " apart"],
+  labels: ({ labels }) => ["Finds which of ", ...named(labels.map(each => each.label), "labels"), " apply"],
+  number: ({ number }) => ["Estimates ", el("bdi", {}, number.column || "a number"), number.unit ? ` in ${number.unit}` : ""],
+};
+
+/** Say what the model does: nodes of a sentence. */
+export function purposeOf(model) {
+  return [...PURPOSES[model.task](model), "."];
+}
+
+function named(names, what) {
+  const few = names.length <= FEW;
+  const shown = names.slice(0, few ? FEW : 6).map(each => el("bdi", {}, each));
+  const parted = shown.flatMap((name, i) => [i === 0 ? "" : few && i === shown.length - 1 ? " and " : ", ", name]);
+  return few ? parted : [`${names.length.toLocaleString("en")} ${what} (`, ...parted, ", …)"];
+}
