@@ -1,6 +1,7 @@
 // The page: one card for each modality that GET /model lists, and a request to POST /predict after each change.
 
-import { ask, get, key, RequestError } from "./ask.js";
+import { ask, get, RequestError } from "./ask.js";
+import { askForKey } from "./key.js";
 import { makeCard } from "./inputs/card.js";
 import { isDrawable } from "./inputs/image.js";
 import { answerPanel } from "./answer/panel.js";
@@ -140,15 +141,3 @@ start().catch(error => {
   if (error.status === 401) askForKey();
   else if (!(error instanceof RequestError)) throw error;
 });
-
-/** Ask for the API key, if the service needs one. */
-function askForKey() {
-  if (document.querySelector("form.key")) return;
-  const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
-  const submitted = event => {
-    event.preventDefault();
-    key.set(input.value.trim());
-    location.reload();
-  };
-  place("lede").after(el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key")));
-}
