@@ -44,6 +44,7 @@ export function workTools({ tries, many }, model, cards, panel) {
     copying.show(true);
     copying.forget();
     history.answered(parts, options, reply);
+    leaveLink(parts, options);
   }
   function emptied() {
     last = null;
