@@ -6,6 +6,7 @@ import { isDrawable } from "./inputs/image.js";
 import { answerPanel } from "./answer/panel.js";
 import { sampleStrip } from "./inputs/samples.js";
 import { codeSection } from "./work/snippets.js";
+import { workTools } from "./work/tools.js";
 import { el, title } from "./dom.js";
 import { askForKey } from "./key.js";
 
@@ -29,9 +30,11 @@ async function start() {
   const panel = answerPanel(place("answer"), model, { changed, retry: () => answer(0) });
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
-  const answer = answering(cards, panel, code);
+  const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel);
+  const answer = answering(cards, panel, code, work);
   window.addEventListener("online", () => answer(0));
-  acceptFilesAnywhere(cards);
+  acceptFilesAnywhere(cards, work);
+  await work.openLink();
   await sampleStrip(place("samples"), model, cards);
 }
 
@@ -53,7 +56,7 @@ function named(names, what) {
 }
 
 /** Make the function that sends a request; a newer request cancels the one before. */
-function answering(cards, panel, code) {
+function answering(cards, panel, code, work) {
   let current = new AbortController();
   let again;
 
@@ -64,13 +67,17 @@ function answering(cards, panel, code) {
     try {
       const parts = await collect(cards);
       if (signal.aborted) return;
-      if (!Object.keys(parts).length) return panel.empty();
+      if (!Object.keys(parts).length) {
+        work.emptied();
+        return panel.empty();
+      }
       const options = panel.options();
       panel.stale();
       const reply = await ask(parts, options, signal);
       if (signal.aborted) return;
       panel.show(reply);
       code.show(parts, options);
+      work.answered(parts, options, reply);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof RequestError)) throw error;
@@ -110,7 +117,7 @@ function debounced(action) {
 }
 
 /** Take files that are dropped or pasted, into the card under the pointer or the first card that accepts them. */
-function acceptFilesAnywhere(cards) {
+function acceptFilesAnywhere(cards, work) {
   const give = (file, target) => {
     const under = target?.closest?.("[data-modality]")?.dataset.modality;
     const able = cards.filter(card => card.accepts(file));
@@ -126,6 +133,7 @@ function acceptFilesAnywhere(cards) {
   document.addEventListener("drop", event => {
     event.preventDefault();
     document.body.classList.remove("dropping");
+    if (work.takesDrop(event)) return;
     for (const file of event.dataTransfer.files) give(file, event.target);
   });
   document.addEventListener("paste", event => {

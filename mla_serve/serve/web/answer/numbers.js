@@ -17,7 +17,7 @@ const RULES = {
 };
 const UNFAMILIAR = "Share of validation inputs that were more like the training data";
 
-/** Make the fold. Returns {element, show(reply), rule(), options()}. */
+/** Make the fold. Returns {element, show(reply), rule(), options(), choose(options)}. */
 export function numbersFold(model, view, changed) {
   const { rules, default: usual } = model.fusion;
   const rule = el("select", { onchange: changed }, ...rules.map(value => el("option", { value, selected: value === usual }, RULES[value] ?? value)));
@@ -29,7 +29,8 @@ export function numbersFold(model, view, changed) {
     inputs.replaceChildren(...Object.entries(reply.modalities).map(([name, own]) => factsOf(name, own, view, model)));
     whole.textContent = [`Entropy of the answer: ${reply.entropy.toFixed(2)} nats.`, conditionOf(reply.prediction_set ?? reply.interval)].filter(Boolean).join(" ");
   }
-  return { element, show, rule: () => rule.value, options: () => (rule.value === usual ? {} : { fusion: rule.value }) };
+  const choose = ({ fusion }) => (rule.value = fusion ?? usual);
+  return { element, show, rule: () => rule.value, options: () => (rule.value === usual ? {} : { fusion: rule.value }), choose };
 }
 
 function factsOf(name, own, view, model) {

@@ -32,7 +32,7 @@ import { joined } from "../words.js";
 const VIEWS = { classes: classesView, labels: labelsView, number: numberView };
 const ANNOUNCE_AFTER_MS = 600;
 
-/** Make the answer's panel. Returns {show(reply), empty(), fail(error, name), stale(), options(), foot}. */
+/** Make the answer's panel. Returns {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
 export function answerPanel(panel, model, { changed, retry }) {
   const verdict = el("p", { class: "verdict" });
   const view = VIEWS[model.task](model, { verdict, changed });
@@ -104,6 +104,11 @@ export function answerPanel(panel, model, { changed, retry }) {
     fail,
     stale: () => panel.classList.add("stale"),
     options: () => ({ ...view.options?.(), ...numbers.options(), ...promise.options(numbers.rule()) }),
+    choose(options) {
+      numbers.choose(options);
+      promise.choose(options);
+    },
+    view,
     foot,
   };
 }

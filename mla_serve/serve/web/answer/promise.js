@@ -4,10 +4,10 @@ import { strangeInputs } from "./verdict.js";
 import { el, plain } from "../dom.js";
 import { joined } from "../words.js";
 
-const OFTEN = [[0.8, "8 in 10"], [0.9, "9 in 10"], [0.95, "95 in 100"], [0.99, "99 in 100"]];
+export const OFTEN = [[0.8, "8 in 10"], [0.9, "9 in 10"], [0.95, "95 in 100"], [0.99, "99 in 100"]];
 const USUAL = 0.9;
 
-/** Make what stands above and below the view's body. Returns {head, foot, show(reply), options(rule)}. */
+/** Make what stands above and below the view's body. Returns {head, foot, show(reply), options(rule), choose(options)}. */
 export function promiseRow(model, view, changed) {
   const offered = model.coverage ?? {};
   const what = el("h3", { class: "promised" });
@@ -30,6 +30,7 @@ export function promiseRow(model, view, changed) {
     head: el("div", { class: "row promise", hidden: !offers }, what, often),
     foot: condition,
     show,
+    choose: ({ coverage }) => (often.value = coverage ?? USUAL),
     options: rule => (offers && rule in offered ? { coverage: Number(often.value) } : {}),
   };
 }

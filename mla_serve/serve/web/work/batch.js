@@ -42,7 +42,7 @@ export function batch(stage, say, model, cards, options) {
   /** Score the rows that have no result yet. */
   async function score(table, make, results) {
     const { signal } = (running = new AbortController());
-    const asked = Object.fromEntries(Object.entries(options()).map(([name, value]) => [name, name === "coverage" ? Number(value) : value]));
+    const asked = { ...options(), top_k: 1 }; // what a table shows of an answer
     const columns = Object.entries(answerColumns(model.task, "coverage" in asked));
     const models = new Set();
     const progress = progressOf(table, results);
@@ -57,7 +57,7 @@ export function batch(stage, say, model, cards, options) {
     try {
       await scoreRows({
         rows: [...table.rows.keys()].filter(row => !results[row]),
-        make: row => make(table.rows[row].cells), options: { top_k: 1, ...asked }, limits: model.limits, signal, waiting: progress.wait,
+        make: row => make(table.rows[row].cells), options: asked, limits: model.limits, signal, waiting: progress.wait,
         answered(row, reply, problem) {
           if (reply) models.add(reply.model.sha256);
           put(row, problem ? { problem } : { cells: columns.map(([, cell]) => cell(reply)) });

@@ -1,7 +1,8 @@
 // The buttons below the answer: copy it as a short text, copy a link to it.
 
-import { button, el, title } from "../dom.js";
+import { button, el, plain, title } from "../dom.js";
 import { joined } from "../words.js";
+import { recordOf } from "../answer/record.js";
 import { makeLink } from "./link.js";
 
 const SAID_MS = 2500;
@@ -57,20 +58,33 @@ async function writeClipboard(text) {
 /** Write an answer as a text: what was asked, what is answered and how sure, the record, the model. */
 export function answerText({ parts, reply }, panel, model, now = new Date()) {
   const [main, side] = panel.view.short(reply);
-  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? part.filename ?? "a file" : quoted(part)}`);
+  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? fileText(part, name) : quoted(part)}`);
   const alone = Object.entries(reply.modalities).map(([name, own]) => `${title(name)} alone: ${textOf(panel.view.says(own, reply))}`);
   return [
     `${model.name} answers: ${main} (${side})`,
     `Asked with`, ...asked.map(each => `  ${each}`),
     ...(alone.length > 1 ? alone : []),
     reply.missing.length && `Not sent: ${joined(reply.missing.map(title))}`,
-    panel.record(),
+    recordText(model, reply, panel.view),
     `Model ${model.name}, made ${model.created.slice(0, 10)}, ${model.sha256.slice(0, 12)}; asked ${now.toISOString().slice(0, 16).replace("T", " ")} UTC`,
   ].filter(Boolean).join("\n");
 }
 
+function recordText(model, reply, view) {
+  const names = Object.keys(reply.modalities);
+  const found = recordOf(model, names, reply.fusion);
+  return found && `Record: with ${joined(names.map(plain))} ${textOf(view.record(found.scores, found.rows, found.likely))}`;
+}
+
 function textOf(nodes) {
   return el("span", {}, ...nodes).textContent.replace(/\s+/g, " ").trim();
+}
+
+/** Name a file by what somebody called it, or else by its type. */
+function fileText({ filename = "", type, size }, name) {
+  const own = filename.replace(/\.\w+$/, "");
+  const called = own && own !== name ? filename : `a file${type ? ` of type ${type}` : ""}`;
+  return `${called}, ${Math.ceil(size / 1024).toLocaleString("en")} kB`;
 }
 
 function quoted(text) {

@@ -1,6 +1,6 @@
 // The last tries of this visit side by side. They are kept in memory only, and are gone with the page.
 
-import { button, el, icon, title } from "../dom.js";
+import { button, el, hueOf, icon, title } from "../dom.js";
 
 const KEPT = 8;
 const SETTLED_MS = 1200; // an answer that stands for so long is a try; one while a line is drawn is not
@@ -39,7 +39,7 @@ export function triesSection(section, model, { short, restore }) {
       mark(entry);
       restore(parts, options);
     };
-    const seen = Object.entries(parts).map(([name, part]) => el("span", { class: `input hue-${Object.keys(model.modalities).indexOf(name) % 8}` }, el("span", { class: "unseen" }, `${title(name)}: `), face(part, model.modalities[name], entry)));
+    const seen = Object.entries(parts).map(([name, part]) => el("span", { class: `input ${hueOf(model, name)}` }, el("span", { class: "unseen" }, `${title(name)}: `), face(part, model.modalities[name], entry)));
     const rule = options.fusion && options.fusion !== model.fusion.default && el("span", { class: "hint" }, `rule ${options.fusion}`);
     return el("li", {}, el("button", { type: "button", class: "try", onclick: press }, el("span", { class: "inputs-of" }, ...seen), el("span", { class: "answer-of" }, el("strong", { dir: "auto" }, main), " ", el("span", {}, side), rule)));
   }

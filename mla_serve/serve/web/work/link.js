@@ -3,12 +3,14 @@
 // #model=HASH&name=NAME&in.MODALITY=TEXT&in.MODALITY=TYPE,BASE64URL&fusion=RULE&coverage=SHARE&left=MODALITY,BYTES&end=
 // `left` names an input that did not fit. `end` comes last, so that a link that was cut off on its way is known as one.
 
+import { OFTEN } from "../answer/promise.js";
 import { el, title } from "../dom.js";
 
 const LONGEST = 64_000; // characters: a second and a half of recorded sound, a small picture
 const LONG = 8_000; // some programs cut longer ones
 const HASH = 12; // digits of the model's hash
 const INPUT = "in.";
+const OPTIONS = ["fusion", "coverage"];
 
 /** Write the link. Returns {url, remarks: what to know about it}. Args: parts, {modality: Blob or string}; options, those of the request. */
 export async function makeLink(model, parts, options) {
@@ -20,7 +22,7 @@ export async function makeLink(model, parts, options) {
     if (String(fields).length + encodeURIComponent(text).length <= LONGEST) fields.append(INPUT + name, text);
     else left.push({ name, bytes });
   }
-  for (const [name, value] of Object.entries(options)) fields.append(name, value);
+  for (const name of OPTIONS) if (name in options) fields.append(name, options[name]);
   for (const { name, bytes } of left) fields.append("left", `${name},${bytes}`);
   fields.append("end", "");
   const url = `${location.href.split("#")[0]}#${fields}`;
@@ -58,7 +60,7 @@ export function readLink(fragment, model) {
     remarks.push(`${title(input || "An input")} was too large for the link (${size(Number(bytes) || 0)}). Add it for the same answer.`);
   }
   const options = {};
-  const offered = { fusion: rule => model.fusion.rules.includes(rule), coverage: share => share > 0 && share < 1 };
+  const offered = { fusion: rule => model.fusion.rules.includes(rule), coverage: share => OFTEN.some(([value]) => String(value) === share) };
   for (const [option, isOffered] of Object.entries(offered)) {
     const value = fields.get(option);
     if (value !== null && isOffered(value)) options[option] = value;

@@ -1,6 +1,6 @@
 // The form that says which column of a table is which input, before anything is sent.
 
-import { button, el, title } from "../dom.js";
+import { button, el, hueOf, title } from "../dom.js";
 import { count } from "./batch.js";
 import { BY_NAME, cellsByName, matchColumns, RowError, sampleMaker, usedColumns } from "./match.js";
 import { fileFinder } from "./table.js";
@@ -28,7 +28,7 @@ export function matchForm({ model, cards, table, files, notes, start, close }) {
     advice.hidden = !advice.textContent;
     go.disabled = !used.size;
   }
-  const choices = Object.keys(modalities).map((name, index) => {
+  const choices = Object.keys(modalities).map(name => {
     const byName = modalities[name].sent_as === "cells" ? cellsByName(name, modalities, table.columns).length : 0;
     const options = [["", "not in this table"], ...(byName ? [[BY_NAME, `${byName} of ${modalities[name].columns.length} columns, by name`]] : []), ...table.columns.map((column, i) => [i, column])];
     const changed = ({ target: { value } }) => {
@@ -36,7 +36,7 @@ export function matchForm({ model, cards, table, files, notes, start, close }) {
       describe();
     };
     const select = el("select", { onchange: changed }, ...options.map(([value, text]) => el("option", { value: String(value), selected: value === (sources[name] ?? "") }, text)));
-    return el("label", { class: `match hue-${index % 8}`, "data-match": name }, el("span", {}, title(name)), select);
+    return el("label", { class: `match ${hueOf(model, name)}`, "data-match": name }, el("span", {}, title(name)), select);
   });
   describe();
   return [

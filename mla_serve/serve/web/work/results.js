@@ -23,6 +23,7 @@ const ANSWERS = {
     bounds: { interval_low: reply => reply.interval.low, interval_high: reply => reply.interval.high },
   },
 };
+const HEADS = { prediction_set: "Shortlist", interval_low: "Range from", interval_high: "Range to", missing: "Not sent" };
 const SHOWN_AS = {
   probability: percent,
   labels: list => JSON.parse(list).join(", ") || "no label",
@@ -53,7 +54,7 @@ export function resultsTable(table, names, results) {
     return el("tr", { class: problem && "faulty" }, el("th", { scope: "row" }, String(i + 1)), ...shown, el("td", { class: "problem" }, problem ?? ""), ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
   });
   const some = table.rows.slice(0, SHOWN).some((_, i) => !results[i] || results[i].problem);
-  const element = el("table", { class: some ? "results" : "results sound" }, el("thead", {}, el("tr", {}, ...head.map((name, i) => el("th", { scope: "col", class: i > names.length + 1 ? "own" : name === "problem" && "problem" }, i > names.length + 1 ? name : title(name))))), el("tbody", {}, ...rows));
+  const element = el("table", { class: some ? "results" : "results sound" }, el("thead", {}, el("tr", {}, ...head.map((name, i) => el("th", { scope: "col", class: i > names.length + 1 ? "own" : name === "problem" && "problem" }, i > names.length + 1 ? name : HEADS[name] ?? title(name))))), el("tbody", {}, ...rows));
   const rest = table.rows.length - rows.length;
   return [
     el("div", { class: "results-box", tabIndex: 0, role: "region", "aria-label": "Answers by row" }, element),

@@ -44,6 +44,7 @@ export function workTools({ tries, many }, model, cards, panel) {
     copying.show(true);
     copying.forget();
     history.answered(parts, options, reply);
+    leaveLink(parts, options);
   }
   function emptied() {
     last = null;
@@ -59,7 +60,8 @@ export function workTools({ tries, many }, model, cards, panel) {
     const entries = entriesOf(dataTransfer);
     const isFolder = entries.some(entry => entry.isDirectory);
     if (!isFolder && !files.some(file => isTable(file.name) && !card?.accepts(file))) return false;
-    filesOfEntries(entries).then(openTable);
+    if (entries.length) filesOfEntries(entries).then(openTable);
+    else openTable(filesOfInput(files));
     return true;
   }
   return { answered, emptied, openLink, takesDrop };
