@@ -78,12 +78,21 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def open_page(browser: Any, address: str, **options: Any) -> Any:
-    """Open the playground in a context of its own and wait until it has been built."""
+    """Open the playground in a context of its own and wait until it has been built; the sample that it opens with is cleared."""
     page = browser.new_context(**options).new_page()
     page.goto(address)
     page.wait_for_selector(".card")
     page.wait_for_load_state("networkidle")
+    start_empty(page)
     return page
+
+
+def start_empty(page: Any) -> None:
+    """Clear the sample that the page opens with, if the model has samples."""
+    button = page.get_by_role("button", name="Start empty")
+    if button.is_visible():
+        button.click()
+        page.wait_for_selector(".answer.empty")
 
 
 def draw(page: Any, strokes: Any, card: str = "image") -> None:

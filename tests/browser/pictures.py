@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.inputs import Payload
-from tests.browser.harness import launch, open_page, serving
+from tests.browser.harness import launch, open_page, serving, start_empty
 from tests.conftest import write_bundle
 
 WIDTHS = {1280: 900, 1920: 1080, 768: 1024, 390: 844}
@@ -64,10 +64,7 @@ class Visit:
 
     def clear(self) -> None:
         self.open()
-        for button in self.page.get_by_role("button", name="Clear").all():
-            if button.is_visible():
-                button.click()
-        self.page.wait_for_selector(".answer.empty")
+        start_empty(self.page)
 
     def fill(self, name: str, payload: Payload) -> None:
         """Put a payload into a card as a person would: a file is chosen, a text is written."""

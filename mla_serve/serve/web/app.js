@@ -2,61 +2,39 @@
 
 import { ask, get, RequestError } from "./ask.js";
 import { makeCard } from "./inputs/card.js";
-import { isDrawable } from "./inputs/image.js";
 import { answerPanel } from "./answer/panel.js";
-import { sampleStrip } from "./inputs/samples.js";
+import { getSamples, sampleStrip } from "./inputs/samples.js";
 import { codeSection } from "./work/snippets.js";
 import { workTools } from "./work/tools.js";
-import { el, title } from "./dom.js";
+import { button, el, megabytes, title } from "./dom.js";
+import { introduce } from "./intro.js";
 import { askForKey } from "./key.js";
 
 const DEBOUNCE_MS = 15;
 const LONGEST_DEBOUNCE_MS = 90; // also while a line is being drawn or a slider moved
 const TRIES = 10;
-const VERBS = { image: "show a picture", audio: "speak", file: "choose a file", text: "type", numbers: "enter numbers", cells: "fill in columns" };
-// By task: what the model does.
-const PURPOSES = {
-  classes: ({ classes }) => ["tells ", ...named(classes, "classes"), " apart"],
-  labels: ({ labels }) => ["finds which of ", ...named(labels.map(each => each.label), "labels"), " apply"],
-  number: ({ number }) => ["estimates ", el("bdi", {}, number.column || "a number"), number.unit ? ` in ${number.unit}` : ""],
-};
 const place = id => document.getElementById(id);
 
 async function start() {
-  const model = await get("model");
-  introduce(model);
-  const changed = debounced(() => answer(0));
+  const [model, given] = await Promise.all([get("model"), getSamples()]);
+  introduce(model, place("name"), place("lede"));
+  const later = debounced(() => answer(0));
+  const changed = () => samples.changed() && later();
   const cards = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
-  const panel = answerPanel(place("answer"), model, { changed, retry: () => answer(0) });
+  const panel = answerPanel(place("answer"), model, { changed: later, retry: () => answer(0) });
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
   const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel);
-  const answer = answering(cards, panel, code, work);
+  const answer = answering(cards, panel, code, work, model.limits.body_bytes);
   window.addEventListener("online", () => answer(0));
   acceptFilesAnywhere(cards, work);
-  await work.openLink();
-  await sampleStrip(place("samples"), model, cards);
-}
-
-function introduce(model) {
-  document.title = `${model.name} · mla_serve`;
-  place("name").textContent = model.name;
-  const kinds = [...new Set(Object.values(model.modalities).map(modality => (isDrawable(modality) ? "draw" : (VERBS[modality.kind] ?? VERBS[modality.sent_as]))))];
-  const ways = kinds.length > 1 ? `${kinds.slice(0, -1).join(", ")} or ${kinds.at(-1)}` : kinds[0];
-  const several = Object.keys(model.modalities).length > 1;
-  const says = several ? "says how sure it is, and how much each input counted." : "says how sure it is.";
-  place("lede").replaceChildren(`${title(ways)}${several ? ", in any combination" : ""}. The model `, ...PURPOSES[model.task](model), `${several ? ", " : " and "}${says}`);
-}
-
-function named(names, what) {
-  const few = names.length <= 12;
-  const shown = names.slice(0, few ? 12 : 6).map(each => el("bdi", {}, each));
-  const parted = shown.flatMap((name, i) => [i === 0 ? "" : few && i === shown.length - 1 ? " and " : ", ", name]);
-  return few ? parted : [`${names.length.toLocaleString("en")} ${what} (`, ...parted, ", …)"];
+  const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later);
+  place("page").hidden = false; // all at once, so that nothing moves
+  if (!(await work.openLink())) await samples.openFirst();
 }
 
 /** Make the function that sends a request; a newer request cancels the one before. */
-function answering(cards, panel, code, work) {
+function answering(cards, panel, code, work, limit) {
   let current = new AbortController();
   let again;
 
@@ -65,7 +43,7 @@ function answering(cards, panel, code, work) {
     clearTimeout(again);
     const { signal } = (current = new AbortController());
     try {
-      const parts = await collect(cards);
+      const parts = await collect(cards, limit);
       if (signal.aborted) return;
       if (!Object.keys(parts).length) {
         work.emptied();
@@ -87,17 +65,19 @@ function answering(cards, panel, code, work) {
   };
 }
 
-/** Collect what is sent: {modality: Blob or string}. */
-async function collect(cards) {
-  const parts = await Promise.all(cards.map(async card => [card.name, await card.payload()]));
-  return Object.fromEntries(parts.filter(([, part]) => part !== null));
+/** Collect what is sent: {modality: Blob or string}. Throws RequestError where it is more than the service reads at once. */
+async function collect(cards, limit) {
+  const parts = (await Promise.all(cards.map(async card => [card.name, await card.payload()]))).filter(([, part]) => part !== null);
+  const bytes = new Blob(parts.map(([, part]) => part)).size;
+  if (bytes > limit) throw new RequestError(`Together these inputs have ${megabytes(bytes)}, the service reads at most ${megabytes(limit)}. Leave one out, or choose smaller files.`);
+  return Object.fromEntries(parts);
 }
 
 /** Show a problem at the modality's card, or above the answer. Its field is a modality, or MODALITY.COLUMN. */
 function show(error, cards, panel) {
   const [name, ...column] = (error.field ?? "").split(".");
   const card = cards.find(each => each.name === name);
-  if (card) card.say(error.message, column.join("."));
+  if (card) card.refuse(error.message, column.join("."));
   panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is: ${error.message}`) : error, card?.name);
   if (error.status === 401) askForKey(place("lede"));
 }
@@ -146,6 +126,8 @@ function acceptFilesAnywhere(cards, work) {
 start().catch(error => {
   place("lede").textContent = error instanceof RequestError ? error.message : "This page failed; reload it.";
   place("lede").setAttribute("role", "alert");
-  if (error.status === 401) askForKey(place("lede"));
-  else if (!(error instanceof RequestError)) throw error;
+  if (error.status === 401) return askForKey(place("lede"));
+  place("lede").after(el("p", {}, button("Try again", "again", () => location.reload())));
+  window.addEventListener("online", () => location.reload());
+  if (!(error instanceof RequestError)) throw error;
 });

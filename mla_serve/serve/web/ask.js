@@ -74,7 +74,8 @@ async function requestErrorOf(reply) {
     return new RequestError(key.get() ? "The key is not accepted. Enter another one." : "This service asks for a key. Enter the one that its operator gave you.", { status: 401 });
   }
   const title = problem.title ? sentence(problem.title) : `The service answered with error ${reply.status}.`;
-  return new RequestError(`${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
+  // The page says at the input that it cannot be used; what is left to say is why.
+  return new RequestError(problem.field && detail ? detail : `${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
 }
 
 function unreachable() {

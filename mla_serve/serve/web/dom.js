@@ -88,6 +88,11 @@ export function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
+/** Write a number of bytes. */
+export function megabytes(bytes) {
+  return `${Number((bytes / 2 ** 20).toFixed(1))} MB`;
+}
+
 /** Make a generator of random numbers in [0, 1), the same for the same seed, so that noise does not flicker. */
 export function randomNumbers(seed) {
   let state = seed >>> 0;

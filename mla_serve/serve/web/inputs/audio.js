@@ -15,6 +15,7 @@ const MICROPHONE = { channelCount: 1, echoCancellation: false, noiseSuppression:
 /** Make the field of an audio modality. */
 export function audioField({ name, modality, changed, take, say }) {
   const { rate, max_seconds: maxSeconds } = modality.input;
+  const advice = `Or drop a recording. Up to ${maxSeconds.toLocaleString("en")} s.`;
   let sound = null; // {samples, file}: samples at the model's rate, null when the browser cannot read the file
   let shown = new Float32Array(0);
   let recording = null;
@@ -25,7 +26,7 @@ export function audioField({ name, modality, changed, take, say }) {
   const record = el("button", { type: "button", class: "button primary", "aria-pressed": "false", onclick: toggle }, icon("audio"), text);
   const play = button("Play", "play", () => (player ? player.stop() : start()), { disabled: true, "aria-label": `Play ${title(name)}` });
   const choose = fileButton("Choose a file", "audio/*,.wav,.flac,.ogg,.mp3,.aiff", `Choose a recording for ${title(name)}`, take);
-  const length = el("span", { class: "hint" }, "Or drop a recording.");
+  const length = el("span", { class: "hint" }, advice);
   const element = el("div", { class: "sound" }, wave, el("div", { class: "tools row" }, record, play, choose, length));
   new ResizeObserver(() => show(shown)).observe(wave);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(shown));
@@ -80,7 +81,7 @@ export function audioField({ name, modality, changed, take, say }) {
     show(samples);
     play.disabled = !samples.length;
     const seconds = `${(samples.length / rate).toFixed(2)} s`;
-    length.textContent = sound ? (sound.samples ? seconds : sound.file.name) : "Or drop a recording.";
+    length.textContent = sound ? (sound.samples ? seconds : sound.file.name) : advice;
     wave.setAttribute("aria-label", sound ? `${title(name)}: waveform of ${seconds}` : `${title(name)}: no recording yet`);
   }
   function show(samples) {

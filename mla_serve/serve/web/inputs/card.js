@@ -4,7 +4,7 @@
 // a `filename` or a string, or null when there is nothing; it also shows the input with its noise. A field with
 // `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the one that a message is about.
 
-import { button, el, icon, title } from "../dom.js";
+import { button, el, hueOf, icon, megabytes, title } from "../dom.js";
 import { imageField } from "./image.js";
 import { audioField } from "./audio.js";
 import { cellsField } from "./cells.js";
@@ -14,27 +14,38 @@ import { numbersField, textField } from "./text.js";
 // By kind. A kind without a field of its own gets the one for how it is sent.
 const FIELDS = { image: imageField, audio: audioField, file: fileField, text: textField, numbers: numbersField, cells: cellsField };
 
-/** Make the card of one modality. Calls `changed` whenever its payload has changed. */
+/**
+ * Make the card of one modality. Calls `changed` whenever its payload has changed. Returns {
+ *   name, kind, element,
+ *   payload(): what is sent, null when it is empty or switched off,
+ *   load(content), reset(): fill it and empty it,
+ *   isOn(), use(on): its switch,
+ *   focus(): go to its first control,
+ *   say(text), refuse(text, part): show a remark, or an error that the service has with it; null takes it away,
+ *   accepts(file), learn(blobs) }.
+ */
 export function makeCard(name, modality, model, changed) {
-  const message = el("p", { class: "message", role: "alert", hidden: true });
+  const message = el("div", { class: "message", role: "alert", hidden: true });
+  const spare = Object.keys(model.modalities).length > 1;
   /** Show a message. Args: part, the column that it is about, if it is about one. */
-  const say = (text, part) => {
+  const say = (text, part, ...more) => {
     message.hidden = !text;
-    message.textContent = text ? (part ? `${part}: ${text}` : text) : "";
+    message.replaceChildren(...(text ? [el("p", {}, [title(name), part, text].filter(Boolean).join(": ")), ...more] : []));
     field.mark?.(part);
   };
+  const refuse = (text, part) => say(text, part, ...(text && spare ? [button("Leave it out", "clear", () => use(false), { "aria-label": `Leave it out: ${title(name)}` })] : []));
   const touched = () => {
     say(null);
     if (!uses.checked) use(true); // filling a field switches its modality on
     else changed();
   };
-  const field = (FIELDS[modality.kind] ?? FIELDS[modality.sent_as])({ name, modality, changed: touched, take: load, say });
+  const field = (FIELDS[modality.kind] ?? FIELDS[modality.sent_as])({ name, modality, limits: model.limits, changed: touched, take: load, say });
   const noise = noiseSlider(name, changed);
-  const uses = el("input", { type: "checkbox", role: "switch", checked: true, "aria-label": `Use ${title(name)}` });
+  const uses = el("input", { type: "checkbox", role: "switch", checked: true, "aria-label": `Use ${title(name)}`, title: "Use this input, or leave it out" });
   const clear = button("Clear", "clear", () => reset(), { class: "button quiet unneeded", "aria-label": `Clear ${title(name)}` });
   const element = el(
     "article",
-    { class: "card", "data-modality": name, "data-kind": modality.kind, "aria-label": title(name) },
+    { class: `card ${hueOf(model, name)}`, "data-modality": name, "data-kind": modality.kind, "aria-label": title(name) },
     el("header", {}, icon(modality.kind), el("h2", {}, title(name)), clear, el("label", { class: "switch" }, uses)),
     field.element,
     !field.noiseless && noise.element,
@@ -51,6 +62,12 @@ export function makeCard(name, modality, model, changed) {
     say(null);
     changed();
   }
+  function focus() {
+    if (!uses.checked) use(true);
+    const control = field.element.querySelector('textarea, select, input, button, [tabindex="0"]');
+    control.focus({ preventScroll: true });
+    element.scrollIntoView({ block: "nearest" });
+  }
   function reset() {
     field.clear();
     noise.set(0);
@@ -58,9 +75,9 @@ export function makeCard(name, modality, model, changed) {
     changed();
   }
   async function load(content) {
-    const limit = model.limits?.body_bytes ?? Infinity;
+    const limit = model.limits.body_bytes;
     if (content instanceof Blob && content.size > limit) {
-      say(`This file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
+      say(`this file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
       return;
     }
     say(null);
@@ -75,7 +92,10 @@ export function makeCard(name, modality, model, changed) {
     kind: modality.kind,
     element,
     say,
+    refuse,
     reset,
+    focus,
+    use,
     accepts: file => field.accepts(file),
     learn: field.learn,
     isOn: () => uses.checked,
@@ -102,8 +122,4 @@ function noiseSlider(name, changed) {
   });
   const element = el("div", { class: "noise" }, el("span", { "aria-hidden": "true" }, "Noise"), input, shown);
   return { element, input, set, amount: () => Number(input.value) / 100 };
-}
-
-function megabytes(bytes) {
-  return `${(bytes / 2 ** 20).toFixed(1)} MB`;
 }

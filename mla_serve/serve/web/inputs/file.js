@@ -1,10 +1,10 @@
 // The field for a kind of file that this page cannot show: choose or drop a file; it is sent as it is.
 
-import { el, fileButton, title } from "../dom.js";
+import { el, fileButton, megabytes, title } from "../dom.js";
 
 /** Make the field of a modality that is sent as a file. */
-export function fileField({ name, modality, take }) {
-  const formats = modality.formats.length ? modality.formats.join(", ") : "Any file";
+export function fileField({ name, modality, limits, take }) {
+  const formats = `${modality.formats.length ? modality.formats.join(", ") : "Any file"}, up to ${megabytes(limits.body_bytes)}`;
   const chosen = el("p", { class: "hint" }, formats);
   let file = null;
   const show = next => {

@@ -3,7 +3,7 @@
 // A file is sent as it is. A drawing, and a picture that was inverted or has noise, is sent as a PNG of the size that
 // the model reads.
 
-import { button, el, fileButton, icon, randomNumbers, title } from "../dom.js";
+import { button, el, fileButton, icon, megabytes, randomNumbers, title } from "../dom.js";
 import { learnLook, makePad, renderStrokes, USUAL_LOOK } from "./pad.js";
 
 const PAD_UP_TO = 64; // pixels: larger pictures are photographs, not drawings
@@ -15,7 +15,7 @@ export function isDrawable({ kind, input }) {
 }
 
 /** Make the field of an image modality. */
-export function imageField({ name, modality, changed, take, say }) {
+export function imageField({ name, modality, limits, changed, take, say }) {
   const { width, height, channels, background } = modality.input;
   const colours = { paper: background, ink: background < 128 ? 255 : 0 };
   const drawable = isDrawable(modality);
@@ -29,7 +29,7 @@ export function imageField({ name, modality, changed, take, say }) {
   });
   const prompt = el("p", { class: "prompt", "aria-hidden": "true" }, drawable ? "Draw here" : "Drop a picture here");
   const thumbnail = el("canvas", { class: "thumbnail", width, height, role: "img", "aria-label": `${title(name)} as the model gets it` });
-  const thumbnailBox = el("figure", { class: "as-sent", hidden: true }, thumbnail, el("figcaption", {}, `As the model gets it, ${width} × ${height}`));
+  const thumbnailBox = el("figure", { class: "as-sent", hidden: true }, thumbnail, el("figcaption", {}, `As the model gets it, ${width}\u00a0×\u00a0${height}`));
   const invert = drawable && button("Invert", "invert", () => setInverted(!inverted), { hidden: true, "aria-pressed": "false" });
   const camera = cameraOn(stage, { taken: take, say });
   const pad = drawable && makePad(stage, { ...colours, changed: drawn });
@@ -38,7 +38,7 @@ export function imageField({ name, modality, changed, take, say }) {
     fileButton("Choose a file", "image/*,.tif,.tiff", `Choose a picture for ${title(name)}`, take),
     camera.button,
     invert,
-    el("p", { class: "hint" }, drawable ? `Or paste or drop a picture, ${background < 128 ? "bright on dark" : "dark on bright"} like the training data.` : "Or paste or drop a picture."),
+    el("p", { class: "hint" }, `Or paste or drop a picture${drawable ? `, ${background < 128 ? "bright on dark" : "dark on bright"} like the training data` : ""}. Up to ${megabytes(limits.body_bytes)}.`),
     thumbnailBox,
   );
   if (!drawable) showPicture();
@@ -195,6 +195,8 @@ function cameraOn(stage, { taken, say }) {
     video.hidden = true;
     text.textContent = "Camera";
   }
+  const escape = event => event.key === "Escape" && !video.hidden && close();
+  control.addEventListener("keydown", escape);
   return { button: control, view: video };
 }
 

@@ -1,43 +1,115 @@
 // The bundle's samples: one press fills every field. Generated samples are noise, which only checks the graphs, so they
 // are not shown as examples.
 
-import { el } from "../dom.js";
+import { button, el, icon, plain } from "../dom.js";
 import { get } from "../ask.js";
+import { joined } from "../words.js";
+import { truthWriter } from "./truth.js";
 
 const SHOWN = 12;
+const LONGEST = 60; // letters of a text on a chip
 
-/** Show a button for each sample. Args: model, the answer of GET /model. */
-export async function sampleStrip(section, model, cards) {
-  if (model.golden_source === "generated") return;
-  const samples = (await get("samples")).slice(0, SHOWN);
-  if (!samples.length) return;
-  const pictured = cards.find(card => card.kind === "image")?.name;
-  const press = async ({ inputs: sample }) => {
-    await Promise.all(cards.map(async card => (card.name in sample ? card.load(await content(sample, card.name, model)) : card.reset())));
+/** Fetch the samples. There are none where they are noise, or cannot be had. */
+export async function getSamples() {
+  return (await get("samples").catch(() => [])).slice(0, SHOWN);
+}
+
+/** Show a button for each sample. Args: samples, those of a model; filled, called when all cards have been. Returns {openFirst(), changed()}. */
+export function sampleStrip(section, model, samples, cards, filled) {
+  section.hidden = !samples.length;
+  const truths = truthWriter(model);
+  const note = el("p", { class: "truth", role: "status", hidden: samples.every(({ truth }) => truth === null) });
+  const fetched = new Map();
+  const file = path => {
+    if (!fetched.has(path)) fetched.set(path, get(path, reply => reply.blob()));
+    fetched.get(path).catch(() => fetched.delete(path)); // so that the next press asks again
+    return fetched.get(path);
   };
-  const chips = await Promise.all(samples.map((sample, i) => chip(sample, i, pictured, press)));
-  section.append(el("h2", {}, "Try one"), el("ul", {}, ...chips.map(each => el("li", {}, each))));
-  section.hidden = false;
-  await learnFrom(samples, cards);
+  const chips = samples.map((sample, i) => chip(sample, i, model, truths, file, () => open(i)));
+  let filling = 0; // presses that are not finished
+  let current = 0; // the last press or change
+  section.append(
+    el("h2", {}, "Try a sample"), el("ul", {}, ...chips.map(each => el("li", {}, each))),
+    button("Start empty", "clear", startEmpty, { class: "button quiet" }), note,
+  );
+  learnFrom(samples, cards, file);
+
+  /** Fill the cards with a sample. A press that comes while the files of another are on their way takes its place. */
+  async function open(index) {
+    const { inputs, truth } = samples[index];
+    const mine = ++current;
+    const able = cards.filter(card => card.name in inputs);
+    try {
+      const contents = await Promise.all(able.map(card => content(inputs[card.name], card.name, model, file)));
+      if (mine !== current) return;
+      await fill(able, contents);
+    } catch (error) {
+      note.hidden = false;
+      return note.replaceChildren(error.message);
+    }
+    mark(index);
+    note.replaceChildren(...(truth === null ? [] : truths.sentence(truth)));
+  }
+  async function fill(able, contents) {
+    filling += 1;
+    cards.forEach(card => card.reset()); // also the noise of the ones that are filled
+    await Promise.all(able.map((card, i) => card.load(contents[i])));
+    filling -= 1;
+    filled();
+  }
+  function startEmpty() {
+    cards.forEach(card => card.reset());
+  }
+  function mark(index) {
+    chips.forEach((each, i) => each.setAttribute("aria-pressed", String(i === index)));
+  }
+  /** Hear of a change. Returns whether somebody made it; then what is in the cards is no longer what is in the sample. */
+  function changed() {
+    if (filling) return false;
+    current += 1;
+    mark(null);
+    note.replaceChildren();
+    return true;
+  }
+  /** Open the first sample of several inputs, unless somebody was faster. */
+  async function openFirst() {
+    const first = samples.findIndex(({ inputs }) => Object.keys(inputs).length > 1 || cards.length === 1);
+    if (first >= 0 && current === 0) await open(first);
+  }
+  return { openFirst, changed };
 }
 
-async function chip(sample, index, pictured, press) {
-  const path = sample.inputs[pictured];
-  const picture = path && (await get(path, reply => reply.blob()));
-  const face = picture ? el("img", { src: URL.createObjectURL(picture), alt: "" }) : String(index + 1);
-  return el("button", { type: "button", class: "chip", "aria-label": `Sample ${index + 1}`, onclick: () => press(sample) }, face);
+/** Make the button of a sample: its picture, if it has one, what it really is, and the beginning of what is written in it. */
+function chip({ inputs, truth }, index, model, truths, file, onclick) {
+  const names = Object.keys(model.modalities).filter(name => name in inputs);
+  const pictured = names.find(name => model.modalities[name].kind === "image");
+  const written = names.filter(name => model.modalities[name].sent_as !== "file").map(name => beginning(inputs[name])).find(Boolean) ?? "";
+  const picture = pictured && el("img", { alt: "" });
+  if (picture) file(inputs[pictured]).then(blob => (picture.src = URL.createObjectURL(blob)));
+  const what = [truths.short(truth) && el("b", {}, truths.short(truth)), written && el("small", {}, written)].filter(Boolean);
+  return el(
+    "button", { type: "button", class: "chip", dir: "auto", "aria-pressed": "false", onclick },
+    el("span", { class: "unseen" }, `Sample ${index + 1}: ${joined(names.map(plain))}${truths.short(truth) ? " of " : " "}`),
+    picture ?? (!written && icon(model.modalities[names[0]].kind)),
+    what.length > 0 && el("span", { class: "what" }, ...what.flatMap((part, i) => (i ? [" ", part] : [part]))),
+  );
 }
 
-async function content(sample, name, model) {
-  if (model.modalities[name].sent_as !== "file") return sample[name];
-  const blob = await get(sample[name], reply => reply.blob());
+/** Write what is written in an input, in a few words. */
+function beginning(content) {
+  const text = typeof content === "string" ? content : Object.values(content).filter(cell => cell !== null && cell !== "").slice(0, 4).join(", ");
+  return text.trim().length > LONGEST ? `${text.trim().slice(0, LONGEST)}…` : text.trim();
+}
+
+async function content(given, name, model, file) {
+  if (model.modalities[name].sent_as !== "file") return given;
+  const blob = await file(given);
   return new File([blob], `${name}.${blob.type.split("/")[1].replace("x-", "")}`, { type: blob.type });
 }
 
 /** Let fields adapt to the samples, such as the drawing pad to their line width. */
-async function learnFrom(samples, cards) {
+async function learnFrom(samples, cards, file) {
   for (const card of cards.filter(each => each.learn)) {
-    const urls = samples.map(({ inputs }) => inputs[card.name]).filter(Boolean);
-    await card.learn(await Promise.all(urls.map(url => get(url, reply => reply.blob()))));
+    await card.learn(await Promise.all(samples.map(({ inputs }) => inputs[card.name]).filter(Boolean).map(file)));
   }
 }
