@@ -20,8 +20,8 @@ async function start() {
   introduce(model, place("name"), place("lede"));
   const later = debounced(() => answer(0));
   const changed = () => samples.changed() && later();
-  const cards = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
-  const panel = answerPanel(place("answer"), model, { changed: later, retry: () => answer(0) });
+  const making = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
+  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0) }), ...making]);
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
   const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel);

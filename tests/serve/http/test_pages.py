@@ -29,7 +29,7 @@ def test_every_file_that_the_page_names_is_served(client: TestClient) -> None:
     names = set(re.findall(r'(?:href|src)="(web/[^"]+)"', client.get("/").text))
     for path in WEB.rglob("*.js"):
         content = path.read_text(encoding="utf-8")
-        found = [(path.parent / name).resolve() for name in re.findall(r'from "([\w./]+)"', content)]
+        found = [(path.parent / name).resolve() for name in re.findall(r'(?:from |import\()"([\w./]+)"', content)]
         names |= {f"web/{each.relative_to(WEB).as_posix()}" for each in found}
         names |= set(re.findall(r'"(web/[\w./]+)"', content))
     assert len(names) >= 10
@@ -62,7 +62,7 @@ def test_the_page_holds_no_inline_code_and_no_address_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("file", "registry"),
-    [("answer/panel", "VIEWS"), ("app", "PURPOSES"), ("work/snippets", "PRINTED"), ("work/snippets", "PROMISED")],
+    [("answer/panel", "VIEWS"), ("purpose", "PURPOSES"), ("work/snippets", "PRINTED"), ("work/snippets", "PROMISED")],
 )
 def test_the_page_knows_every_task(file: str, registry: str) -> None:
     content = (WEB / f"{file}.js").read_text(encoding="utf-8")

@@ -1,8 +1,5 @@
 // The answer, told: what it is and whether to believe it, its record, what each input says, the shortlist; numbers are folded.
 
-import { classesView } from "./classes.js";
-import { labelsView } from "./labels.js";
-import { numberView } from "./number.js";
 import { numbersFold } from "./numbers.js";
 import { opinionList } from "./opinions.js";
 import { promiseRow } from "./promise.js";
@@ -12,7 +9,7 @@ import { fillVerdict } from "./verdict.js";
 import { button, el, plain, title } from "../dom.js";
 import { joined } from "../words.js";
 
-// By task: what draws its answers. Called with the model and {verdict, changed}: `verdict` is a line that the panel fills and
+// By task: what draws its answers, fetched when the model has the task. Called with the model and {verdict, changed}: `verdict` is a line that the panel fills and
 // the view places, `changed` asks for another answer. A view is {
 //   headline, body: elements,
 //   empty(heading), show(reply),
@@ -29,13 +26,18 @@ import { joined } from "../words.js";
 //   merit(scores): a number, the higher the better,
 //   counts(own): [[name, text, meaning]], numbers of an opinion,
 //   options(): options of the request; may be missing }.
-const VIEWS = { classes: classesView, labels: labelsView, number: numberView };
+const VIEWS = {
+  classes: async () => (await import("./classes.js")).classesView,
+  labels: async () => (await import("./labels.js")).labelsView,
+  number: async () => (await import("./number.js")).numberView,
+};
 const ANNOUNCE_AFTER_MS = 600;
 
-/** Make the answer's panel. Returns {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
-export function answerPanel(panel, model, { changed, retry }) {
+/** Make the answer's panel. Returns a promise of {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
+export async function answerPanel(panel, model, { changed, retry }) {
   const verdict = el("p", { class: "verdict" });
-  const view = VIEWS[model.task](model, { verdict, changed });
+  const makeView = await VIEWS[model.task]();
+  const view = makeView(model, { verdict, changed });
   const notice = el("div", { class: "notice", role: "alert", hidden: true });
   const spoken = el("p", { class: "unseen", role: "status" });
   const shares = sharesBar(model);

@@ -5,17 +5,19 @@
 // `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the one that a message is about.
 
 import { button, el, hueOf, icon, megabytes, title } from "../dom.js";
-import { imageField } from "./image.js";
-import { audioField } from "./audio.js";
-import { cellsField } from "./cells.js";
-import { fileField } from "./file.js";
-import { numbersField, textField } from "./text.js";
 
-// By kind. A kind without a field of its own gets the one for how it is sent.
-const FIELDS = { image: imageField, audio: audioField, file: fileField, text: textField, numbers: numbersField, cells: cellsField };
+// By kind, fetched when the model has it. A kind without a field of its own gets the one for how it is sent.
+const FIELDS = {
+  image: async () => (await import("./image.js")).imageField,
+  audio: async () => (await import("./audio.js")).audioField,
+  file: async () => (await import("./file.js")).fileField,
+  text: async () => (await import("./text.js")).textField,
+  numbers: async () => (await import("./text.js")).numbersField,
+  cells: async () => (await import("./cells.js")).cellsField,
+};
 
 /**
- * Make the card of one modality. Calls `changed` whenever its payload has changed. Returns {
+ * Make the card of one modality. Calls `changed` whenever its payload has changed. Returns a promise of {
  *   name, kind, element,
  *   payload(): what is sent, null when it is empty or switched off,
  *   load(content), reset(): fill it and empty it,
@@ -24,7 +26,8 @@ const FIELDS = { image: imageField, audio: audioField, file: fileField, text: te
  *   say(text), refuse(text, part): show a remark, or an error that the service has with it; null takes it away,
  *   accepts(file), learn(blobs) }.
  */
-export function makeCard(name, modality, model, changed) {
+export async function makeCard(name, modality, model, changed) {
+  const makeField = await (FIELDS[modality.kind] ?? FIELDS[modality.sent_as])();
   const message = el("div", { class: "message", role: "alert", hidden: true });
   const spare = Object.keys(model.modalities).length > 1;
   /** Show a message. Args: part, the column that it is about, if it is about one. */
@@ -39,7 +42,7 @@ export function makeCard(name, modality, model, changed) {
     if (!uses.checked) use(true); // filling a field switches its modality on
     else changed();
   };
-  const field = (FIELDS[modality.kind] ?? FIELDS[modality.sent_as])({ name, modality, limits: model.limits, changed: touched, take: load, say });
+  const field = makeField({ name, modality, limits: model.limits, changed: touched, take: load, say });
   const noise = noiseSlider(name, changed);
   const uses = el("input", { type: "checkbox", role: "switch", checked: true, "aria-label": `Use ${title(name)}`, title: "Use this input, or leave it out" });
   const clear = button("Clear", "clear", () => reset(), { class: "button quiet unneeded", "aria-label": `Clear ${title(name)}` });

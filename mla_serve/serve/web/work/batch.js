@@ -7,7 +7,8 @@ import { TableError } from "./csv.js";
 import { matchForm } from "./matchform.js";
 import { answerColumns, countRight, resultLines, resultsTable } from "./results.js";
 import { scoreRows } from "./send.js";
-import { isTable, tableOf } from "./table.js";
+import { isTable } from "./files.js";
+import { tableOf } from "./table.js";
 
 /** Write a number of things: 1 row, 250 rows. */
 export const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;

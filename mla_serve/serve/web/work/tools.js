@@ -4,7 +4,7 @@ import { el, icon } from "../dom.js";
 import { copyButtons } from "./copy.js";
 import { triesSection } from "./history.js";
 import { linkNote, makeLink, readLink } from "./link.js";
-import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./table.js";
+import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./files.js";
 
 /** Add the tools to the page. Args: tries, many, their sections. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
 export function workTools({ tries, many }, model, cards, panel) {
