@@ -21,7 +21,8 @@ async function start() {
   const later = debounced(() => answer(0));
   const changed = () => samples.changed() && later();
   const making = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
-  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0) }), ...making]);
+  const cardOf = name => cards.find(card => card.name === name);
+  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0), cardOf }), ...making]);
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
   const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel);
@@ -78,7 +79,7 @@ function show(error, cards, panel) {
   const [name, ...column] = (error.field ?? "").split(".");
   const card = cards.find(each => each.name === name);
   if (card) card.refuse(error.message, column.join("."));
-  panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is: ${error.message}`) : error, card?.name);
+  panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is. ${error.message}`) : error, card?.name);
   if (error.status === 401) askForKey(place("lede"));
 }
 

@@ -7,9 +7,9 @@ import { joined } from "../words.js";
 
 const MOST_GHOSTS = 3; // rows of inputs that were not sent; more share one row
 
-/** Make the rows, in the order of the model's inputs. */
-export function opinionList(model, view) {
-  const element = el("ul", { class: "opinions", "aria-label": "What each input says" });
+/** Make the rows, in the order of the model's inputs. Args: visit(name), leads to the card of an input. */
+export function opinionList(model, view, visit) {
+  const element = el("ul", { class: "opinions", "aria-label": "What each input says", hidden: Object.keys(model.modalities).length === 1 });
 
   function show(reply) {
     const strange = new Set(strangeInputs(reply));
@@ -17,9 +17,9 @@ export function opinionList(model, view) {
     const rows = Object.keys(model.modalities).map(name => {
       const own = reply.modalities[name];
       if (own) return opinion(name, own, reply, strange.has(name), model, view);
-      return missing.length <= MOST_GHOSTS && ghost([name], worthOf(name, reply, model, view));
+      return missing.length <= MOST_GHOSTS && ghost([name], worthOf(name, reply, model, view), visit);
     });
-    if (missing.length > MOST_GHOSTS) rows.push(ghost(missing, best(missing.map(name => worthOf(name, reply, model, view)))));
+    if (missing.length > MOST_GHOSTS) rows.push(ghost(missing, best(missing.map(name => worthOf(name, reply, model, view))), visit));
     element.replaceChildren(...rows.filter(Boolean));
   }
   return { element, show };
@@ -42,12 +42,12 @@ function discounted(name, { fusion }, model) {
 }
 
 /** Make the row of inputs that were not sent. Args: worth, {name, said}, what adding one is worth, or null. */
-function ghost(names, worth) {
+function ghost(names, worth, visit) {
   const target = worth?.name ?? names[0];
   return el(
     "li", { class: "ghost", "data-ghost": names.join(" ") },
     el("div", { class: "who" }, el("span", { class: "name" }, title(joined(names.map(plain)))), el("span", { class: "says" }, "not sent")),
-    el("p", { class: "hint" }, ...(worth ? [`With ${plain(target)} too, `, ...worth.said, ". "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
+    el("p", { class: "hint" }, ...(worth ? [names.length > 1 ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, ". "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
   );
 }
 
@@ -58,11 +58,4 @@ function worthOf(name, reply, model, view) {
 
 function best(worths) {
   return worths.filter(Boolean).reduce((top, each) => (top && top.merit >= each.merit ? top : each), null);
-}
-
-/** Bring the card of an input into view, and its first control into focus. */
-function visit(name) {
-  const card = document.querySelector(`[data-modality="${CSS.escape(name)}"]`);
-  card.scrollIntoView({ block: "center" });
-  card.querySelector(":scope > :not(header) :is([tabindex], textarea, input, select, button)")?.focus();
 }

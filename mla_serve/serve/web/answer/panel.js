@@ -33,15 +33,15 @@ const VIEWS = {
 };
 const ANNOUNCE_AFTER_MS = 600;
 
-/** Make the answer's panel. Returns a promise of {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
-export async function answerPanel(panel, model, { changed, retry }) {
+/** Make the answer's panel. Args: cardOf(name), the card of an input, to lead to it and to leave it out. Returns a promise of {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
+export async function answerPanel(panel, model, { changed, retry, cardOf }) {
   const verdict = el("p", { class: "verdict" });
   const makeView = await VIEWS[model.task]();
   const view = makeView(model, { verdict, changed });
   const notice = el("div", { class: "notice", role: "alert", hidden: true });
   const spoken = el("p", { class: "unseen", role: "status" });
   const shares = sharesBar(model);
-  const opinions = opinionList(model, view);
+  const opinions = opinionList(model, view, name => cardOf(name).focus());
   const record = recordLine(model, view);
   const promise = promiseRow(model, view, changed);
   const numbers = numbersFold(model, view, changed);
@@ -85,7 +85,7 @@ export async function answerPanel(panel, model, { changed, retry }) {
     if (error.retryAfter) notice.append(button("Try again now", "again", retry));
     if (waits) return panel.classList.add("stale");
     const spare = name && Object.keys(model.modalities).length > 1;
-    if (spare) notice.append(button("Leave it out", "clear", () => switchOf(name).click()));
+    if (spare) notice.append(button("Leave it out", "clear", () => cardOf(name).use(false)));
     none("No answer", spare ? "Mend it, or leave it out and be answered from the others." : "");
     tell("No answer", name ? `${title(name)} cannot be used` : "");
     announce("");
@@ -113,8 +113,4 @@ export async function answerPanel(panel, model, { changed, retry }) {
     view,
     foot,
   };
-}
-
-function switchOf(name) {
-  return document.querySelector(`[data-modality="${CSS.escape(name)}"] [role=switch]`);
 }

@@ -4,13 +4,14 @@ import { el, plain } from "../dom.js";
 import { joined } from "../words.js";
 
 const MOST_NAMED = 4;
+const SPLITS = { val: "validation" };
 
 /** Look up what was measured with these inputs. Returns {scores, rows: {count, name}, likely: {score: [low, high]}}, or null. */
 export function recordOf({ metrics, modalities }, names, rule) {
   const condition = Object.keys(modalities).filter(name => names.includes(name)).join("+");
   const scores = metrics?.conditions?.[condition]?.[rule];
   if (!scores) return null;
-  const name = `${{ val: "validation" }[metrics.split] ?? metrics.split} rows`;
+  const name = `${SPLITS[metrics.split] ?? metrics.split ?? "measured"} rows`;
   return { scores, rows: { count: metrics.condition_rows?.[condition], name }, likely: metrics.intervals?.[condition] ?? {} };
 }
 

@@ -20,7 +20,7 @@ export function sharesBar(model) {
     const most = Math.max(...weights.map(([, weight]) => weight));
     bar.replaceChildren(...weights.map(([name, weight]) => (parted ? part(name, weight, model) : lone(name, weight, most, model))));
   }
-  return { element: el("section", {}, caption, bar), show };
+  return { element: el("section", { hidden: Object.keys(model.modalities).length === 1 }, caption, bar), show };
 }
 
 function part(name, weight, model) {
