@@ -85,6 +85,12 @@ def shown_cells(cells: dict[str, Any]) -> dict[str, Any]:
     return {name: cell[:10] if name == "listed" else cell for name, cell in cells.items()}
 
 
+def note(page: Any, column: str) -> str:
+    """Read what stands below a column's input."""
+    described = field(page, column).get_attribute("aria-describedby")
+    return str(page.locator(f"#{described}").inner_text())
+
+
 def hint(page: Any) -> str:
     return str(card(page, "columns").locator(".tools .hint").inner_text())
 
@@ -115,18 +121,30 @@ def test_names_of_objects_are_names_of_columns(page: Any) -> None:
 
 
 def test_the_values_of_training_are_shown(page: Any) -> None:
-    assert field(page, "price").get_attribute("placeholder") == "4.5 to 320"
+    assert note(page, "price") == "in training 4.5 to 320"
+    assert note(page, "brand") == "120 values known"
+    assert note(page, "colour") == ""
     assert field(page, "colour").locator("option").all_inner_texts() == ["not given", "red", "<b>green</b>", "blue"]
     suggestions = page.evaluate(
         "id => document.getElementById(id).options.length", field(page, "brand").get_attribute("list")
     )
     assert suggestions == 100
+    places = {"4.5": 0, "162.25": 50, "320": 100, "500": 100, "1": 0}
+    for text, place in places.items():
+        field(page, "price").fill(text)
+        assert card(page, "columns").locator("[data-column=price] .lies > span").evaluate(
+            "mark => parseFloat(mark.style.left)"
+        ) == pytest.approx(place)
+    assert note(page, "price") == "less than any in training (4.5 to 320)"
     field(page, "price").fill("500")
-    assert "in training 4.5 to 320" in card(page, "columns").inner_text()
+    assert note(page, "price") == "more than any in training (4.5 to 320)"
     field(page, "price").fill("50")
-    assert "in training" not in card(page, "columns").inner_text()
+    assert note(page, "price") == "in training 4.5 to 320"
     field(page, "listed").fill("1999-01-01")
-    assert "in training 2022-01-08 to 2024-10-04" in card(page, "columns").inner_text()
+    assert note(page, "listed") == "earlier than any in training (2022-01-08 to 2024-10-04)"
+    field(page, "listed").fill("2024-10-04")
+    assert note(page, "listed") == "in training 2022-01-08 to 2024-10-04"
+    wait_for_opinions(page, "columns")  # a value that training did not have is no error
 
 
 def test_an_example_and_clear(page: Any) -> None:
@@ -157,7 +175,7 @@ def test_a_value_that_training_did_not_have_is_kept(page: Any) -> None:
     watch_requests(page)
     page.locator(".chip").first.click()
     wait_for_cells(page, cells)
-    assert "not among the values seen in training" in card(page, "columns").inner_text()
+    assert note(page, "colour") == "not among the 3 values seen in training"
 
 
 def test_more_than_eight_columns_are_folded_away_and_found(page: Any) -> None:

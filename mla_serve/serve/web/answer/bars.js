@@ -2,7 +2,7 @@
 
 import { breakable, el, percent } from "../dom.js";
 
-/** Make a list of bars. Returns {element, show(rows, rest, scrolls)}: rows of {name, share, best, inSet, threshold}; rest, nodes about the others; scrolls, whether the list has a height of its own. */
+/** Make a list of bars. Returns {element, show(rows, rest, scrolls)}: rows of {name, share, best, inSet}; rest, nodes about the others; scrolls, whether the list has a height of its own. */
 export function barList() {
   const list = el("ol", { class: "bars", "aria-label": "Probabilities" });
   const note = el("p", { class: "rest hint" });
@@ -24,20 +24,14 @@ export function barList() {
 function bar() {
   const [name, filled, value] = [el("span", { class: "name", dir: "auto" }), el("span", { class: "fill" }), el("span", { class: "value" })];
   const listed = el("span", { class: "unseen", hidden: true }, ", on the shortlist");
-  const mark = el("span", { class: "threshold", hidden: true });
-  const scale = el("span", { class: "scale", "aria-hidden": "true" }, el("span", { class: "track" }, filled), mark);
-  return { row: el("li", {}, name, scale, value, listed), name, filled, value, listed, mark };
+  return { row: el("li", {}, name, el("span", { class: "track", "aria-hidden": "true" }, filled), value, listed), name, filled, value, listed };
 }
 
-function fill(parts, { name, share, best, inSet, threshold }) {
+function fill(parts, { name, share, best, inSet }) {
   parts.name.replaceChildren(...breakable(name));
   parts.value.textContent = percent(share);
   parts.filled.style.width = `${100 * share}%`;
   parts.row.classList.toggle("best", Boolean(best));
   parts.row.classList.toggle("in-set", Boolean(inSet));
   parts.listed.hidden = !inSet;
-  parts.mark.hidden = threshold === undefined;
-  if (threshold === undefined) return;
-  parts.mark.style.left = `${100 * threshold}%`;
-  parts.row.title = `Answered from ${percent(threshold)}`;
 }

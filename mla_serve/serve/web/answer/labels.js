@@ -1,54 +1,123 @@
-// The answer of a model of labels: those that apply, and the probability of each beside its threshold.
+// The answer of a model of labels: those that apply, those that perhaps do, and what is said of each, in a table.
 
-import { barList } from "./bars.js";
-import { breakable, el, percent } from "../dom.js";
+import { breakable, el, percent, title } from "../dom.js";
+import { labelTable } from "./labeltable.js";
 import { certainty, listed, nats } from "../words.js";
 
 const ANSWERED_SHOWN = 30;
-const PERHAPS_SHOWN = 10; // labels that the prediction set adds to those answered
+const PERHAPS_SHOWN = 10; // labels that the shortlist adds to those answered
+const SAID_SHOWN = 3; // labels that an input says by itself; the table tells the rest
 
 /** Make the view of answers that are any number of labels. */
-export function labelsView({ labels }, { verdict }) {
+export function labelsView(model, { verdict, changed }) {
+  const count = model.labels.length;
   const tags = el("ul", { class: "tags", "aria-label": "Labels" });
-  const bars = barList();
+  const counts = el("p", { class: "counts" });
+  const table = labelTable(model, changed);
 
   function empty(heading) {
     tags.replaceChildren(el("li", { class: "none" }, heading));
+    counts.textContent = "";
   }
   function show(answer) {
-    const answered = new Set(answer.labels);
-    const perhaps = (answer.prediction_set?.labels ?? []).filter(each => !answered.has(each));
+    const perhaps = perhapsOf(answer);
     tags.replaceChildren(
       ...(answer.labels.length ? chips(answer.labels, "answered", ANSWERED_SHOWN) : [el("li", { class: "none" }, "No label")]),
       ...chips(perhaps, "perhaps", PERHAPS_SHOWN),
     );
-    const inSet = new Set(answer.prediction_set?.labels);
-    const rows = answer.probabilities.map(each => ({ name: each.label, share: each.probability, best: each.answered, inSet: inSet.has(each.label), threshold: each.threshold }));
-    const others = labels.length - rows.length;
-    bars.show(rows, others > 0 ? [`${others.toLocaleString("en")} more, less probable`] : []);
-  }
-  function counted(answer) {
-    const perhaps = (answer.prediction_set?.labels ?? []).filter(each => !answer.labels.includes(each)).length;
-    const count = `${answer.labels.length.toLocaleString("en")} of ${labels.length.toLocaleString("en")} labels`;
-    return perhaps ? `${count}, perhaps ${perhaps.toLocaleString("en")} more` : count;
+    counts.replaceChildren(...counted(answer.labels.length, perhaps.length, count));
+    table.show(answer);
   }
   return {
-    headline: [el("div", {}, tags, verdict)],
-    body: bars.element,
+    headline: [el("div", {}, tags, counts, verdict)],
+    body: table.element,
     empty,
     show,
-    unsure: answer => `${counted(answer)}. ${certainty(answer.entropy / (labels.length * Math.LN2))}`,
+    unsure: answer => certainty(answer.entropy / (count * Math.LN2)),
+    short: answer => [answer.labels.join(", ") || "No label", `${answer.labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`],
     promised: "shortlist",
-    promise: ({ prediction_set: set }) => set && ["Shortlist: ", ...(set.labels.length ? listed(set.labels) : ["no label"])],
-    agrees: (own, answer) => own.labels.length === answer.labels.length && own.labels.every(each => answer.labels.includes(each.label)),
-    stays: () => false,
-    without: () => null,
-    record: ({ micro_f1: score }, { count, name }) => ["its F1 was ", el("b", {}, percent(score)), name ? ` on ${count ?? ""} ${name}` : ""],
+    promise: ({ prediction_set: set }) => set && ["Shortlist: ", el("b", {}, `${set.labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`)],
+    promises: often => `It holds ${often} of the labels that apply, on average, for inputs like those it was measured with.`,
+    says,
+    agrees: (own, answer) => own.labels.every(each => answer.labels.includes(each.label)),
+    stands,
+    together,
+    stays: (own, answer) => own.without !== null && isSame(own.without, answer.labels),
+    without,
+    record,
     merit: ({ micro_f1: score }) => score,
-    says: own => (own.labels.length ? listed(own.labels.map(each => each.label), own.labels.map(each => percent(each.probability))) : [el("strong", {}, "no label")]),
     counts: own => [["entropy", own.entropy.toFixed(2), "How undecided it is alone, in nats"], ["influence", nats(own.influence), "What the answer owes to it, in nats"]],
-    short: answer => [answer.labels.join(", ") || "No label", `${answer.labels.length} of ${labels.length.toLocaleString("en")}`],
+    options: table.options,
   };
+}
+
+function perhapsOf({ labels, prediction_set: set }) {
+  const answered = new Set(labels);
+  return (set?.labels ?? []).filter(each => !answered.has(each));
+}
+
+/** Count: 3 apply, perhaps 2 more. The other 74 hardly do. */
+function counted(answered, perhaps, all) {
+  const others = all - answered - perhaps;
+  const number = value => el("b", {}, value.toLocaleString("en"));
+  return [
+    ...(answered ? [number(answered), answered > 1 ? " apply" : " applies"] : ["None is likely enough"]),
+    ...(perhaps ? [", perhaps ", number(perhaps), answered ? " more" : ""] : []),
+    others > 1 ? `. The other ${others.toLocaleString("en")} hardly do.` : others ? ". The other one hardly does." : ".",
+  ];
+}
+
+function says({ labels }) {
+  if (!labels.length) return [el("strong", {}, "no label")];
+  const shown = labels.slice(0, SAID_SHOWN);
+  const more = labels.length - shown.length;
+  return [...listed(shown.map(each => each.label)), ...(more ? [` and ${more.toLocaleString("en")} more`] : [])];
+}
+
+/** Say how the labels of an input stand to those answered; "" where it names none. */
+function stands(own, answer) {
+  if (isSame(own.labels.map(each => each.label), answer.labels)) return "agrees";
+  if (!own.labels.length) return "";
+  return own.labels.every(each => answer.labels.includes(each.label)) ? "in part" : "differs";
+}
+
+/** Say how inputs that do not contradict the answer make it: [what is stressed, what follows]; null where each says all of it. */
+function together(reply) {
+  const names = Object.keys(reply.modalities);
+  const whole = names.filter(name => stands(reply.modalities[name], reply) === "agrees");
+  if (whole.length === names.length) return null;
+  if (!whole.length) return ["They add up", "; none says all of it alone"];
+  return ["", `${title(whole[0])} says all of it alone`];
+}
+
+/** Name what would be answered otherwise without an input. */
+function without(name, own, { labels }) {
+  if (!own.without) return null;
+  const lost = labels.filter(each => !own.without.includes(each));
+  const gained = own.without.filter(each => !labels.includes(each));
+  if (!lost.length && !gained.length) return ["Without it, the labels would be the same."];
+  const missing = lost.length ? [...named(lost), " would not be given"] : [];
+  const added = gained.length ? [...named(gained), " would be"] : [];
+  return ["Without it, ", ...missing, ...(lost.length && gained.length ? ["; "] : []), ...added, lost.length ? "." : " given too."];
+}
+
+function named(labels) {
+  const shown = labels.slice(0, SAID_SHOWN);
+  const more = labels.length - shown.length;
+  const before = i => (i === 0 ? "" : i === shown.length - 1 && !more ? " and " : ", ");
+  return [...shown.flatMap((label, i) => [before(i), el("bdi", {}, ...breakable(label))]), ...(more ? [` and ${more.toLocaleString("en")} more`] : [])];
+}
+
+/** Tell the record: of the labels given, how many are right, and of the right ones, how many are given. */
+function record({ precision, fnr }, { count, name }) {
+  const rows = name ? `, on ${count ? `${count.toLocaleString("en")} ` : ""}${name}` : "";
+  const found = [el("b", { class: "whole" }, percent(1 - fnr)), " of the labels that apply"];
+  if (precision === undefined) return ["it gave ", ...found, rows];
+  return [el("b", { class: "whole" }, percent(precision)), " of the labels given were right, and it gave ", ...found, rows];
+}
+
+function isSame(some, others) {
+  return some.length === others.length && some.every(each => others.includes(each));
 }
 
 /** Make a chip for each of the first labels, and count the others. */
@@ -59,6 +128,6 @@ function chips(labels, how, most) {
 
 function chip(label, how) {
   const perhaps = how === "perhaps";
-  const meaning = perhaps ? "In the prediction set, below its threshold" : "At or above its threshold";
-  return el("li", { class: how, dir: "auto", title: meaning }, perhaps && el("span", { class: "unseen" }, "perhaps "), ...breakable(label));
+  const meaning = perhaps ? "On the shortlist, but below its threshold" : "At or above its threshold";
+  return el("li", { class: how, dir: "auto", title: meaning }, perhaps && el("span", { class: "unseen" }, "perhaps "), ...breakable(label), perhaps && el("span", { "aria-hidden": "true" }, "?"));
 }

@@ -28,10 +28,11 @@ export function opinionList(model, view, visit) {
 function opinion(name, own, reply, strange, model, view) {
   const alone = Object.keys(reply.modalities).length === 1;
   const agrees = alone || view.agrees(own, reply);
+  const stands = alone ? "" : (view.stands?.(own, reply) ?? (agrees ? "agrees" : "differs"));
   const lost = discounted(name, reply, model);
   return el(
     "li", { "data-opinion": name, class: hueOf(model, name) },
-    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", ...view.says(own, reply), !alone && el("span", { class: `mark ${agrees ? "yes" : "no"}` }, agrees ? "agrees" : "differs"))),
+    el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", ...view.says(own, reply), stands && el("span", { class: `mark ${agrees ? "yes" : "no"}` }, stands))),
     el("p", { class: "hint" }, strange && el("span", { class: "strange" }, `Stranger than ${own.unfamiliarity < 1 ? `${percent(own.unfamiliarity)} of` : "all"} known inputs${lost ? ", so it counts for less" : ""}. `), ...(alone ? ["The only thing sent."] : (view.without(name, own, reply) ?? []))),
   );
 }

@@ -16,9 +16,12 @@ import { joined } from "../words.js";
 //   unsure(reply): how sure it is, in words,
 //   short(reply): [main, side], texts for where there is little room,
 //   promise(reply): nodes about the shortlist or the range; null under a rule that has none,
+//   promises(often): a sentence, what "9 in 10" means; may be missing,
 //   promised: what a promise is about, such as "shortlist",
 //   says(own, reply): nodes, what an input answers by itself,
 //   agrees(own, reply): whether that is the answer,
+//   stands(own, reply): the same in a word or two, "" for nothing; may be missing,
+//   together(reply): how inputs that all agree make the answer, [what is stressed, what follows]; null for the usual; may be missing,
 //   stays(own, reply): whether the answer would certainly be the same without this input,
 //   without(name, own, reply): nodes, what would be answered without it; null where nothing is known,
 //   record(scores, {count, name}, likely): nodes, such as "it was right on 99.0 % of 500 test rows"; count, of rows, and name

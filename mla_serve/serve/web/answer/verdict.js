@@ -30,6 +30,8 @@ function agreement(reply, view) {
   const differing = names.filter(name => !view.agrees(own(name), reply));
   if (differing.length === names.length) return ["They disagree", "; none of them says so by itself"];
   if (differing.length) return ["They disagree", `: ${joined(differing.map(plain))} ${differing.length > 1 ? "say" : "says"} otherwise`];
+  const said = view.together?.(reply);
+  if (said) return said;
   if (names.length === 2) return ["Both agree", "; either would do alone"];
   return [`All ${spelled(names.length)} agree`, names.every(name => view.stays(own(name), reply)) ? "; any one could be left out" : ""];
 }

@@ -78,22 +78,34 @@ export function cellsField({ name, modality, changed, say }) {
 function makeCell(id, column, edited) {
   const { input, list, read, write, example } = INPUTS[column.type](column);
   const note = el("span", { class: "hint", id: `note-${id}` });
+  const marker = el("span", {});
+  const lies = isOrdered(column) && el("span", { class: "lies", "aria-hidden": "true" }, marker);
   input.id = `cell-${id}`;
   input.setAttribute("aria-describedby", note.id);
   if (list) {
     list.id = `list-${id}`;
     input.setAttribute("list", list.id);
   }
-  const remark = () => (note.textContent = isUnusual(column, input.value) ? unusual(column) : "");
+  /** Say how the value stands to those of training. */
+  function remark() {
+    const strange = unusual(column, input.value);
+    note.textContent = strange || seen(column);
+    note.classList.toggle("strange", strange !== "");
+    if (!lies) return;
+    lies.classList.toggle("outside", strange !== "");
+    marker.hidden = input.value === "";
+    marker.style.left = `${100 * placeOf(column, input.value)}%`;
+  }
   input.addEventListener("input", () => {
     input.removeAttribute("aria-invalid");
     remark();
     edited();
   });
+  remark();
   return {
     name: column.name,
     type: column.type,
-    element: el("div", { class: "cell", "data-column": column.name }, el("label", { htmlFor: input.id }, el("bdi", {}, column.name)), input, list, note),
+    element: el("div", { class: "cell", "data-column": column.name }, el("label", { htmlFor: input.id }, el("bdi", {}, column.name)), input, lies, list, note),
     matches: text => column.name.toLowerCase().includes(text),
     isFilled: () => input.value.trim() !== "",
     isUnreadable: () => input.validity.badInput,
@@ -111,7 +123,7 @@ function makeCell(id, column, edited) {
 // By the type of a column: its input, how its text is read and written, and a value for an example.
 const INPUTS = {
   number: column => ({
-    input: el("input", { type: "number", step: "any", placeholder: range(column), autocomplete: "off" }),
+    input: el("input", { type: "number", step: "any", placeholder: NOTHING, autocomplete: "off" }),
     read: Number,
     write: String,
     example: () => column.middle,
@@ -143,27 +155,48 @@ function categoryInput(column) {
     };
     return { input, write };
   }
-  const few = column.values.slice(0, 2).join(", ");
-  const input = el("input", { type: "text", placeholder: `${few}, …`, autocomplete: "off", spellcheck: false, dir: "auto" });
+  const input = el("input", { type: "text", placeholder: NOTHING, autocomplete: "off", spellcheck: false, dir: "auto" });
   return { input, list: el("datalist", {}, ...options), write: String };
 }
 
-function isUnusual(column, text) {
-  if (!text.trim()) return false;
-  if (column.type === "number") return column.low !== null && (Number(text) < column.low || Number(text) > column.high);
-  if (column.type === "date") return column.low !== null && (text < String(column.low).slice(0, 10) || text > String(column.high).slice(0, 10));
-  return column.type === "category" && column.values.length === column.value_count && !column.values.includes(text);
+/** Whether the values lie between two ends that are known. */
+function isOrdered({ type, low }) {
+  return (type === "number" || type === "date") && low !== null;
 }
 
-function unusual(column) {
-  return column.type === "category" ? "not among the values seen in training" : `in training ${range(column)}`;
+/** Say which values training had; "" where the menu shows them. */
+function seen(column) {
+  if (isOrdered(column)) return `in training ${range(column)}`;
+  return column.type === "category" && column.value_count > MOST_CHOICES ? `${column.value_count.toLocaleString("en")} values known` : "";
+}
+
+/** Say that training had no such value; "" where it had, or where that is not known. */
+function unusual(column, text) {
+  if (!text.trim()) return "";
+  if (isOrdered(column)) {
+    const [value, low, high] = ordered(column, text);
+    const [less, more] = column.type === "date" ? ["earlier", "later"] : ["less", "more"];
+    return value < low || value > high ? `${value < low ? less : more} than any in training (${range(column)})` : "";
+  }
+  const all = column.type === "category" && column.values.length === column.value_count;
+  return all && !column.values.includes(text) ? `not among the ${column.value_count.toLocaleString("en")} values seen in training` : "";
+}
+
+/** Place a value between the ends of training, 0 to 1. */
+function placeOf(column, text) {
+  const [value, low, high] = ordered(column, text);
+  return high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5;
+}
+
+function ordered({ type, low, high }, text) {
+  const day = value => Date.parse(String(value).slice(0, 10));
+  return type === "date" ? [day(text), day(low), day(high)] : [Number(text), low, high];
 }
 
 function range({ low, high }) {
-  if (low === null) return "";
   return typeof low === "number" ? `${short(low)} to ${short(high)}` : `${low.slice(0, 10)} to ${high.slice(0, 10)}`;
 }
 
 function short(number) {
-  return Number(number.toPrecision(4)).toString();
+  return Number(number.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 }).replace("-", "−");
 }
