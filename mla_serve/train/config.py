@@ -83,7 +83,7 @@ class TrainConfig:
     """Resume the unfinished run of this name. The result is the same, to the bit, as without the interruption."""
     samples: bool = False
     """Put up to ten training rows into the bundle instead of generated samples, and the worst mistakes on test rows into
-    its report. Anyone who can call the service can see those training rows."""
+    its report. Anyone who can call the service can see both."""
     about: Path | None = None
     """Markdown file on the data's source and licence, quoted in the model card."""
 

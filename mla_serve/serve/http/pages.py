@@ -176,7 +176,7 @@ def _page(
         '<meta name="color-scheme" content="light dark">'
         f'<link rel="icon" href="{root}web/icon.svg">{"".join((*links, *code))}'
         f"<title>{html.escape(title)}</title></head>\n<body>\n"
-        f'<header class="page-head"><div><h1 id="name">{html.escape(title)}</h1><p id="lede">{html.escape(lede)}</p></div>'
+        f'<header class="page-head"><div><h1 id="name">{html.escape(title)}</h1><div id="lede"><p>{html.escape(lede)}</p></div></div>'
         f"{navigation(here, root)}</header>\n{body}\n</body>\n</html>\n"
     )
     return Page(text.encode(), MEDIA_TYPES[".html"])

@@ -26,6 +26,7 @@ const STROKES = {
   copy: "M9 9h10v10H9zM5 15V5h10",
   link: "M10 14a4 4 0 0 0 6 .5l3-3a4 4 0 0 0-6-6l-1 1M14 10a4 4 0 0 0-6-.5l-3 3a4 4 0 0 0 6 6l1-1",
   download: "M12 4v11M8 11l4 4 4-4M5 19h14",
+  print: "M7 9V4h10v5M7 17H4V9h16v8h-3M7 14h10v6H7z",
   again: "M19 12a7 7 0 1 1-2-5M17 3v4h-4",
   clear: "M6 6l12 12M18 6L6 18",
   invert: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16",

@@ -100,6 +100,15 @@ def test_the_texts_of_a_bundle_are_html_for_people(told: Path) -> None:
     assert texts["report"] is True
 
 
+def test_pages_that_need_no_key_hold_nothing_of_the_model(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    pages = []
+    for name, classes in (("first", ["a", "b"]), ("second", ["c", "d", "e"])):
+        with serve(make_bundle(tmp_path / name, {"text": "text"}, classes)) as client:
+            paths = ("/", "/model", "/report", "/card", "/web/about/about.js")
+            pages.append([client.get(path, headers={"Accept": "text/html"}).content for path in paths])
+    assert pages[0] == pages[1]
+
+
 def test_a_report_is_served_in_a_sandbox(told: Path) -> None:
     with serve(told) as client:
         reply = client.get("/report.html")

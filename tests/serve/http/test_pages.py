@@ -70,6 +70,13 @@ def test_the_page_knows_every_task(file: str, registry: str) -> None:
     assert re.findall(r"(?:^|[{,])\s*(\w+):", body) == list(TASKS)
 
 
+@pytest.mark.parametrize(("file", "registry"), [("measure", "MEASURES"), ("tiles", "TILES")])
+def test_the_page_about_the_model_knows_every_task(file: str, registry: str) -> None:
+    content = (WEB / "about" / f"{file}.js").read_text(encoding="utf-8")
+    body = content.partition(f"const {registry} = {{")[2].partition("\n};")[0]
+    assert re.findall(r"^  (\w+): ", body, re.MULTILINE) == list(TASKS)
+
+
 def test_samples_are_the_bundles_golden_ones(client: TestClient, tiny_bundle: Path) -> None:
     listed = client.get("/samples").json()
     for sample, entry in zip(Bundle.load(tiny_bundle).golden_samples(), listed, strict=True):

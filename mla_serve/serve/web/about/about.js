@@ -11,7 +11,7 @@ const SPLITS = { train: "for training", val: "to tune", test: "to test" };
 
 fill("About this model", (model, texts) => ({
   heading: [model.name],
-  lede: texts.purpose ? nodesOf(texts.purpose) : purposeOf(model),
+  lede: texts.purpose ? nodesOf(texts.purpose) : [el("p", {}, ...purposeOf(model))],
   content: [
     tiles(model),
     el("div", { class: "halves" }, combinations(model), el("div", { class: "stack" }, limits(texts), origin(model, texts))),

@@ -6,7 +6,7 @@ import { el } from "../dom.js";
 
 fill("Model card", (model, texts) => ({
   heading: [model.name],
-  lede: [texts.card ? "Its model card: what it is, how good it is, what it was made from." : "This model has no model card."],
+  lede: [el("p", {}, texts.card ? "Its model card: what it is, how good it is, what it was made from." : "This model has no model card.")],
   content: [
     texts.card
       ? el("article", { class: "card fact text" }, ...nodesOf(texts.card))

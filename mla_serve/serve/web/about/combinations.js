@@ -7,14 +7,15 @@ import { el, hueOf, title } from "../dom.js";
 const SHOWN = 10; // the others are folded
 const MOST_GHOSTS = 4; // inputs up to which those that are not sent are shown too
 const TICKS = 5;
+const LEAST_SPAN = 3; // tenths that the axis of shares has at least
 
 /** Make the chart, or say that nothing was measured. */
 export function combinations(model) {
   const measure = measureOf(model);
   const found = measured(model, measure);
-  if (!found.length) return section(measure.heading, el("p", { class: "hint" }, "This was not measured."));
+  if (!found.length) return section(measure.heading, el("p", { class: "hint" }, "This was not measured: the rows for it were not there when the model was exported."));
   const axis = axisOf(found, measure);
-  const list = rows => el("ol", { class: "combinations" }, ...rows.map(row => rowOf(row, model, measure, axis)));
+  const list = rows => el("ol", { class: "combinations" }, ...rows.map(row => rowOf(row, model, measure, axis)), ticksOf(axis, measure));
   const others = found.slice(SHOWN);
   const band = found.some(row => row.likely) ? " The band: where it lies for other such rows, 95 % sure." : "";
   return section(
@@ -22,7 +23,6 @@ export function combinations(model) {
     el("p", { class: "hint" }, `${measuredOn(model)} ${measure.meaning}${band}`),
     list(found.slice(0, SHOWN)),
     others.length > 0 && el("details", {}, el("summary", {}, `${others.length} more combinations, from ${write(others[0], measure)} on`), list(others)),
-    ticksOf(axis, measure),
   );
 }
 
@@ -35,10 +35,14 @@ function measured({ metrics, modalities, fusion }, { score, best }) {
     .sort((a, b) => best * (b.value - a.value) || b.names.length - a.names.length);
 }
 
-/** Choose the ends of the axis: of shares whole tenths up to 1, else from 0 to a round number. */
+/** Choose the ends of the axis: of shares whole tenths, else from 0 to a round number. */
 function axisOf(found, { share }) {
   const ends = found.flatMap(({ value, likely }) => [value, ...(likely ?? [])]);
-  if (share) return { low: Math.min(Math.floor(10 * Math.min(...ends) + 1e-9) / 10, 0.9), high: 1 };
+  if (share) {
+    const low = Math.floor(10 * Math.min(...ends) + 1e-9);
+    const high = Math.min(Math.max(Math.ceil(10 * Math.max(...ends) - 1e-9), low + LEAST_SPAN), 10);
+    return { low: Math.max(0, Math.min(low, high - LEAST_SPAN)) / 10, high: high / 10 };
+  }
   const most = Math.max(...ends) || 1;
   const step = 10 ** Math.floor(Math.log10(most));
   return { low: 0, high: Math.ceil(most / step) * step };
@@ -74,9 +78,9 @@ function ticksOf(axis, measure) {
   const steps = measure.share ? Math.round(10 * (axis.high - axis.low)) : TICKS;
   const every = steps > TICKS ? 2 : 1;
   const ticks = Array.from({ length: steps + 1 }, (_, i) => i).filter(i => (steps - i) % every === 0).map(i => {
-    const tick = el("span", {}, measure.share ? `${Math.round(100 * (axis.low + i / 10))} %` : measure.write((axis.high * i) / steps));
+    const tick = el("span", {}, measure.share ? `${Math.round(100 * axis.low + 10 * i)} %` : measure.write((axis.high * i) / steps));
     tick.style.left = `${(100 * i) / steps}%`;
     return tick;
   });
-  return el("div", { class: "ticks", "aria-hidden": "true" }, el("span", { class: "track" }, ...ticks));
+  return el("li", { class: "ticks", "aria-hidden": "true" }, el("span", { class: "plot" }, el("span", { class: "track" }, ...ticks)));
 }

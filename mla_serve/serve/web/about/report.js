@@ -9,15 +9,15 @@ const SANDBOX = "allow-same-origin allow-modals allow-popups allow-popups-to-esc
 
 fill("Report", async (model, texts) => {
   const heading = [`Report on ${model.name}`];
-  if (!texts.report) return { heading, lede: ["This model has no report."], content: [howToMakeOne()] };
+  if (!texts.report) return { heading, lede: [el("p", {}, "This model has no report.")], content: [howToMakeOne()] };
   const report = await get("report.html", reply => reply.blob());
   const address = URL.createObjectURL(new Blob([report], { type: "text/html;charset=utf-8" }));
   const frame = el("iframe", { class: "report", title: `The report on ${model.name}`, sandbox: SANDBOX, src: address, onload: () => settle(frame) });
   const save = el("a", { class: "button", href: address, download: `${model.name}-report.html` }, "Save");
   return {
     heading,
-    lede: ["In which situations it is good, and in which it is not."],
-    content: [el("p", { class: "tools" }, button("Print", "copy", () => frame.contentWindow.print()), save), frame],
+    lede: [el("p", {}, "In which situations it is good, and in which it is not.")],
+    content: [el("p", { class: "tools" }, button("Print", "print", () => frame.contentWindow.print()), save), frame],
   };
 });
 

@@ -6,7 +6,7 @@ import { askForKey } from "../key.js";
 
 const place = id => document.getElementById(id);
 
-/** Fill the page. Args: what, its name in the title; build(model, texts) -> {heading, lede, content}, lists of nodes. */
+/** Fill the page. Args: what, its name in the title; build(model, texts) -> {heading, lede, content}, lists of nodes; lede has paragraphs. */
 export async function fill(what, build) {
   try {
     const [model, texts] = await Promise.all([get("model"), get("about.json")]);
@@ -23,8 +23,7 @@ export async function fill(what, build) {
 
 function fail(error) {
   const lede = place("lede");
-  lede.textContent = error instanceof RequestError ? error.message : "This page failed; reload it.";
-  lede.setAttribute("role", "alert");
+  lede.replaceChildren(el("p", { role: "alert" }, error instanceof RequestError ? error.message : "This page failed; reload it."));
   if (error.status === 401) askForKey(lede);
   else place("content").replaceChildren(button("Try again", "again", () => location.reload()));
 }

@@ -27,16 +27,17 @@ const TILES = {
 };
 let measure, asked;
 
-/** Make the tiles, or say that nothing was measured. */
+/** Make the tiles; an empty text where nothing was measured. */
 export function tiles(model) {
   const { conditions, rows, intervals, condition_rows: counts } = model.metrics;
   const rule = model.fusion.default;
-  const full = conditions?.full?.[rule];
-  if (!full) return el("p", { class: "card fact" }, "How good this model is was not measured: its data were not there when it was exported.");
+  const whole = conditions?.full ? "full" : Object.keys(model.modalities).join("+");
+  const full = conditions?.[whole]?.[rule];
+  if (!full) return "";
   measure = measureOf(model);
   asked = model.metrics.asked_coverage;
   const several = Object.keys(model.modalities).length > 1;
-  const scores = { full, half: several ? conditions.missing50?.[rule] : undefined, rows: counts?.full ?? rows, likely: intervals?.full ?? {}, number: model.number };
+  const scores = { full, half: several ? conditions.missing50?.[rule] : undefined, rows: counts?.[whole] ?? rows, likely: intervals?.[whole] ?? {}, number: model.number };
   const found = TILES[model.task](scores).filter(Boolean);
   return el("section", { class: "tiles", "aria-label": "The main figures" }, ...found.map(([figure, meaning]) => el("div", {}, el("b", {}, figure), el("span", {}, meaning))));
 }
@@ -54,7 +55,7 @@ const promised = () => `${Number((100 * asked).toFixed(1))} %`;
 const missing = half => (half ? ", with half missing" : "");
 
 function surer({ ece }, half) {
-  return [`${(100 * ece).toFixed(1)} points`, `off on average, when it says how sure it is${missing(half)}`];
+  return typeof ece === "number" && [`${(100 * ece).toFixed(1)} points`, `off on average, when it says how sure it is${missing(half)}`];
 }
 
 function shortlist(scores, half, what, held, name) {
