@@ -1,4 +1,4 @@
-"""Every rule that fuses the opinions of the modalities, in RULES. A new rule is a function here and its entry there, one in
+"""Every rule that fuses the opinions of the modalities, in RULES. A new rule is a function here, its entry there, one in MEANINGS, one in
 TEMPERED if it divides opinions by the fitted temperatures, and one in FOR_CLASSES if it takes no other task.
 
 REST, the command line and the page offer whatever is in RULES. A bundle offers prediction sets for the rules that were in
@@ -125,6 +125,20 @@ RULES: dict[str, Rule] = {
         native,
     )
 }
+MEANINGS: dict[str, str] = {
+    "calibrated": "Weights each input by how sure it is, as corrected on validation rows; an unfamiliar input counts less.",
+    "undiscounted": "As calibrated, but an unfamiliar input counts as much as a familiar one.",
+    "paper": "Weights each input by how sure it is, with nothing fitted: the rule of the MLA paper.",
+    "mean_logit": "Every input counts the same; averages their scores before these become probabilities.",
+    "mean_prob": "Every input counts the same; averages their probabilities, so that no input can rule anything out.",
+    "product": "Multiplies the probabilities of all inputs, as if each were independent evidence; two that agree make it surer.",
+    "product_prior": "As product, but how frequent each answer is counts once instead of once for each input.",
+    "static": "Gives each input a fixed weight: how good it was by itself on validation rows.",
+    "energy": "Weights each input by the size of its scores (QMF, ICML 2023); the weights do not add up to 1.",
+    "sum_logit": "Adds the scores of all inputs, as a model with one joint head does.",
+    "native": "The rule that the training strategy of this model was made for.",
+}
+"""What each rule does, in a sentence for those who choose one."""
 DEFAULT_RULE = "calibrated"
 TEMPERED = ("calibrated", "undiscounted")  # rules that divide opinions by the fitted temperatures
 FOR_CLASSES = ("energy",)

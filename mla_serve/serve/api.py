@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,7 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mla_serve import __version__
@@ -33,9 +32,10 @@ from mla_serve.serve.http.accept import PageOrJson
 from mla_serve.serve.http.body_limits import BodyLimit, cost_of_body
 from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.http.deadline import Deadline
+from mla_serve.serve.http.examples import add_examples, examples
 from mla_serve.serve.http.guard import Guard, Keys, SecurityHeaders, parse_origins
 from mla_serve.serve.http.options import OPTIONS, merge_options, options_from_query
-from mla_serve.serve.http.pages import Page, all_pages, model_page, page_response, swagger_files
+from mla_serve.serve.http.pages import Page, all_pages, model_page, page_response
 from mla_serve.serve.http.read_sample import SampleAndOptions, receive_sample
 from mla_serve.serve.metrics import metrics_buffer
 from mla_serve.serve.problems import (
@@ -50,6 +50,11 @@ from mla_serve.serve.workers.threads import WorkerPool
 
 THREADS = 2  # one decodes while another runs a graph
 BATCH_PATH = "/predict/batch"
+ASK, ABOUT = "Ask the model", "About the model"
+TAGS = {
+    ASK: "Send any of the inputs, one or more. What is not sent counts as missing.",
+    ABOUT: "What it predicts, what it takes, and how good it was on rows that it had not seen.",
+}
 PROBLEMS = (401, 408, 414, 431, 500, 503, 504)  # statuses with which any request may be answered
 SAMPLE_PROBLEMS = (400, 413, 415, 422, *PROBLEMS)
 EXPOSED_HEADERS = (
@@ -78,7 +83,7 @@ class Routes:
         self.by_path = {"/predict": self.predict, BATCH_PATH: self.predict_batch, "/embed": self.embed}
 
     async def predict(self, request: Request) -> Response:
-        """Answer one sample from any non-empty subset of its modalities."""
+        """Answer one sample from one or more of its inputs."""
         read = await self._read_sample(request, OPTIONS)
         return await self._reply(request, lambda watch: self.answerer.predict(*read(), watch))
 
@@ -97,7 +102,7 @@ class Routes:
         return Response(body, headers=watch.header(), media_type=JSON)
 
     async def embed(self, request: Request) -> Response:
-        """Return the encoder's features of each modality that was sent."""
+        """Return the features of each input that was sent: the numbers that its encoder makes of it."""
         read = await self._read_sample(request, ())
         return await self._reply(request, lambda watch: self.answerer.embed(read()[0], watch))
 
@@ -193,7 +198,7 @@ def create_app(predictor: Predictor, settings: Settings, keys: Keys | None = Non
     )
     routes = Routes(predictor, settings)
     _add_pages(app, predictor.bundle)
-    _add_api(app, routes, predictor.bundle, guarded=keys is not None)
+    _add_api(app, routes, predictor, guarded=keys is not None)
     _allow_head(app)
     return Application(app, routes, _layers(routes, settings, keys))
 
@@ -219,30 +224,41 @@ def _layers(routes: Routes, settings: Settings, keys: Keys | None) -> list[Calla
     return [*layers, SecurityHeaders]
 
 
-def _add_api(app: FastAPI, routes: Routes, bundle: Bundle, *, guarded: bool) -> None:
-    """Add the routes for programs, and write the OpenAPI document with this model's fields."""
+def _add_api(app: FastAPI, routes: Routes, predictor: Predictor, *, guarded: bool) -> None:
+    """Add the routes for programs, and write the OpenAPI document with this model's fields and answers."""
     sample, embed = openapi.sample_body(routes.inputs, routes.fusion), openapi.sample_body(routes.inputs)
     batch = openapi.batch_body(routes.inputs, routes.fusion, routes.settings.max_batch_items)
     options = openapi.query_parameters(routes.fusion)
     answer, answers = replies.answer_type(routes.task), replies.batch_type(routes.task)
-    operations: list[tuple[str, Callable[..., Any], type, dict[str, Any]]] = [
-        ("/predict", routes.predict, answer, {"requestBody": sample, "parameters": options}),
-        (BATCH_PATH, routes.predict_batch, answers, {"requestBody": batch, "parameters": options}),
-        ("/embed", routes.embed, Embedding, {"requestBody": embed}),
-        ("/model", routes.model, openapi.ModelDescription, {}),
+    operations: list[tuple[str, str, Callable[..., Any], type, dict[str, Any]]] = [
+        ("/predict", "Answer one sample", routes.predict, answer, {"requestBody": sample, "parameters": options}),
+        (
+            BATCH_PATH,
+            "Answer many samples",
+            routes.predict_batch,
+            answers,
+            {"requestBody": batch, "parameters": options},
+        ),
+        ("/embed", "Turn inputs into features", routes.embed, Embedding, {"requestBody": embed}),
+        ("/model", "Describe the model", routes.model, openapi.ModelDescription, {}),
     ]
-    for path, handler, reply, extra in operations:
+    for path, summary, handler, reply, extra in operations:
         app.add_api_route(
             path,
             handler,
             methods=["POST" if "requestBody" in extra else "GET"],
             operation_id=handler.__name__,
+            summary=summary,
+            tags=[ASK if "requestBody" in extra else ABOUT],
             response_model=reply,
             responses=openapi.problem_responses(*(SAMPLE_PROBLEMS if "requestBody" in extra else PROBLEMS)),
             openapi_extra=extra,
         )
     document = app.openapi()
-    replies.complete_document(document, bundle)
+    replies.complete_document(document, routes.task)
+    add_examples(document, examples(predictor, replies.promise(routes.task)))
+    document["components"]["examples"] = openapi.problem_examples()
+    document["tags"] = [{"name": name, "description": about} for name, about in TAGS.items()]
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     if guarded:
         document["security"] = [{"key": []}]
@@ -257,16 +273,8 @@ def _add_pages(app: FastAPI, bundle: Bundle) -> None:
 
         return send
 
-    def file(path: Path) -> Callable[[Request], Awaitable[Response]]:
-        async def send(_: Request) -> Response:
-            return FileResponse(path, headers={"Cache-Control": "max-age=86400"})
-
-        return send
-
-    for route, page in (all_pages(bundle, app.title) | about_pages(bundle)).items():
+    for route, page in (all_pages(bundle) | about_pages(bundle)).items():
         app.add_route(route, content(page), include_in_schema=False)
-    for route, path in swagger_files().items():
-        app.add_route(route, file(path), include_in_schema=False)
 
 
 def _allow_head(app: FastAPI) -> None:

@@ -82,8 +82,9 @@ def test_a_bug_in_a_thread_is_logged_under_its_request(
     def fail(*_: object) -> None:
         raise RuntimeError(MARKER)
 
+    app = create_app(predictor, Settings(device="cpu"))
     monkeypatch.setattr(predictor, "decode", fail)
-    with TestClient(RequestIdMiddleware(create_app(predictor, Settings(device="cpu")), str, log=False)) as client:
+    with TestClient(RequestIdMiddleware(app, str, log=False)) as client:
         body = {"samples": [{"text": MARKER}]}
         assert client.post("/predict/batch", json=body, headers={"X-Request-ID": "mine"}).status_code == 200
     assert "internal error in request mine: RuntimeError" in caplog.text

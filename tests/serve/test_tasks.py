@@ -22,6 +22,7 @@ from mla_serve.bundle.results import PREDICTIONS, Prediction
 from mla_serve.fusion.rules import rules_for
 from mla_serve.inputs import Payload
 from mla_serve.serve.api import create_app
+from mla_serve.serve.http import openapi
 from mla_serve.serve.http.replies import ANSWER, CONDITION, FIELDS, SHARED, TASK_REPLIES
 from mla_serve.serve.settings import Settings
 from mla_serve.tasks import TASKS, Classes, Labels, Number, Task
@@ -168,7 +169,9 @@ def test_the_document_describes_the_replies_of_this_task_only(document: dict[str
             assert schema["description"], (name, field)
         assert schemas[name]["required"] == list(schemas[name]["properties"])
     media = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-    check(document, own, media["example"])
+    assert {*media["examples"]} >= {"sample", "alone", "fusion"}
+    for example in media["examples"].values():
+        check(document, own, example["value"])
 
 
 def test_coverage_is_offered_with_its_condition(document: dict[str, Any]) -> None:
@@ -202,7 +205,8 @@ def test_a_coverage_gives_a_set_or_an_interval(
 
 def test_every_description_is_of_a_field() -> None:
     """A description of a field that no reply has would never be read."""
-    fields = {name: {field.name for field in dataclasses.fields(getattr(results, name))} for name in FIELDS}
+    classes = {name: getattr(results, name, None) or getattr(openapi, name) for name in FIELDS}
+    fields = {name: {field.name for field in dataclasses.fields(each)} for name, each in classes.items()}
     assert not [(name, each) for name, own in fields.items() for each in set(FIELDS[name]) - set(ANSWER) - own]
     assert set(SHARED) <= set().union(*fields.values())
 

@@ -21,7 +21,7 @@ log = logging.getLogger("mla_serve")
 RELOAD_S = 1.0
 # Without a key: they reveal nothing of the model. So does the page at /model, see accept.py.
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/", "/docs", "/report", "/card"})
-OPEN_FOLDERS = ("/web/", "/docs/", "/problems/")  # the files of those pages, and the explanation of a 401
+OPEN_FOLDERS = ("/web/", "/problems/")  # the files of those pages, and the explanation of a 401
 MIN_KEY_LENGTH = 16
 ORIGIN = re.compile(r"https?://[^/\s,*?#@]+|\*")
 HEADERS = [

@@ -8,7 +8,7 @@ import json
 import platform
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mla_serve import __version__
@@ -16,13 +16,13 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import WHEELS
 from mla_serve.fusion.formula import Fusion
-from mla_serve.fusion.rules import DEFAULT_RULE, rules_for
+from mla_serve.fusion.rules import DEFAULT_RULE, MEANINGS, rules_for
 from mla_serve.inputs import Column, ColumnsInput, Input
 from mla_serve.inputs.base import SentAs
 from mla_serve.inputs.columns import DAY, EPOCH, ColumnType
 from mla_serve.serve.http import replies
 from mla_serve.serve.http.content_type import JSON, MULTIPART
-from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS
+from mla_serve.serve.problems import MEDIA_TYPE, PROBLEM_KINDS, ProblemKind
 from mla_serve.serve.settings import Settings
 
 NOT_BLANK = r"\S"
@@ -251,13 +251,29 @@ def query_parameters(fusion: Fusion) -> list[dict[str, Any]]:
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses for these HTTP statuses."""
-    titles: dict[int, list[str]] = {}
+    kinds: dict[int, list[ProblemKind]] = {}
     for kind in PROBLEM_KINDS.values():
-        titles.setdefault(kind.status, []).append(kind.title)
-    schema = {"$ref": "#/components/schemas/Problem"}
+        kinds.setdefault(kind.status, []).append(kind)
+    return {status: _problem_response(kinds[status]) for status in statuses}
+
+
+def _problem_response(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
+    """Describe the problems with the same status. Their examples are those of `problem_examples`."""
+    examples = {kind.slug: {"$ref": f"#/components/examples/{kind.slug}"} for kind in kinds}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}}
+    return {"description": "; ".join(kind.title for kind in kinds), "content": content}
+
+
+def problem_examples() -> dict[str, dict[str, Any]]:
+    """Return an example of each kind of problem; its description is that of the page at the problem's type."""
+    detail = "What was sent, what was expected, and what to do."
     return {
-        status: {"description": "; ".join(titles[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
+        kind.slug: {
+            "summary": kind.title,
+            "description": kind.explanation,
+            "value": {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail},
+        }
+        for kind in PROBLEM_KINDS.values()
     }
 
 
@@ -324,8 +340,15 @@ def _json_field(reader: Input) -> dict[str, Any]:
 
 
 def _description(reader: Input) -> str:
-    formats = f" {', '.join(reader.formats)}." if reader.formats else ""
-    return f"{reader.kind}.{formats} {(reader.__doc__ or '').splitlines()[0]}"
+    formats = f" as {', '.join(reader.formats)}" if reader.formats else ""
+    amounts = {"numbers": f", {reader.shape[0]:,} numbers", "cells": ", cells by column, some of which may be left out"}
+    return f"{reader.kind}{formats}{amounts.get(reader.sent_as, '')}."
+
+
+def rule_meanings(fusion: Fusion) -> dict[str, str]:
+    """Say in a sentence what each rule that fits the model does."""
+    meanings = {rule: MEANINGS[rule] for rule in rules_for(fusion)}
+    return meanings | {"native": f"{meanings['native']} Here it is {fusion.native}."}
 
 
 def option_schemas(fusion: Fusion) -> dict[str, Any]:
@@ -339,6 +362,7 @@ def option_schemas(fusion: Fusion) -> dict[str, Any]:
         "fusion": {
             "type": "string",
             "enum": list(rules_for(fusion)),
+            "x-enumDescriptions": rule_meanings(fusion),
             "description": f"The fusion rule; {DEFAULT_RULE} when left out.",
         },
         "coverage": {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ REPORT_PAGE_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src data:; "
     "frame-src blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SWAGGER = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +54,9 @@ def page_response(page: Page, headers: Mapping[str, str] | None = None) -> Respo
     return Response(page.content, headers=own, media_type=page.media_type)
 
 
-def all_pages(bundle: Bundle, title: str) -> dict[str, Page]:
-    """Return everything that is kept in memory for people, by its path. Args: title, that of the documentation."""
-    return _playground() | _samples(bundle) | _shells() | {"/docs": _documentation(title)} | _problems()
-
-
-def swagger_files() -> dict[str, Path]:
-    """Return the copy of Swagger UI among the files of the installed BentoML, by path; empty where there is none."""
-    try:
-        installed = importlib.metadata.files("bentoml") or []
-    except importlib.metadata.PackageNotFoundError:
-        installed = []
-    found = {f"/docs/{path.name}": Path(str(path.locate())) for path in installed if path.name in SWAGGER.values()}
-    return found if len(found) == len(SWAGGER) and all(path.is_file() for path in found.values()) else {}
+def all_pages(bundle: Bundle) -> dict[str, Page]:
+    """Return everything that is kept in memory for people, by its path."""
+    return _playground() | _samples(bundle) | _shells() | {"/docs": _documentation()} | _problems()
 
 
 def _playground() -> dict[str, Page]:
@@ -121,16 +109,14 @@ def _shell(title: str, here: str, script: str) -> Page:
     return _page(title, body, lede=lede, here=here, styles=styles, scripts=scripts)
 
 
-def _documentation(title: str) -> Page:
-    """Write /docs, which starts Swagger UI, or links to openapi.json where there is no Swagger UI.
-
-    docs.js starts it, and sends a key along where one is needed.
-    """
-    sources = [path[1:] for path in swagger_files()]
-    styles = [source for source in sources if source.endswith(".css")]
-    scripts = [source for source in sources if source.endswith(".js")]
-    body = '<main id="swagger-ui"><a href="openapi.json">The description of this API</a></main>'
-    return _page(title, body, here="docs", styles=styles, scripts=[*scripts, "web/docs.js"])
+def _documentation() -> Page:
+    """Write /docs. As the other pages for people it holds nothing of the model: a script reads openapi.json."""
+    body = (
+        '<main id="content" class="docs"></main><noscript><p class="notice">This page needs JavaScript. '
+        'The same as a file: <a href="openapi.json">openapi.json</a>.</p></noscript>'
+    )
+    lede, styles = "One moment: reading the description of the API.", ["web/work/work.css", "web/docs/docs.css"]
+    return _page("API", body, lede=lede, here="docs", styles=styles, scripts=["web/docs/page.js"])
 
 
 def _problems() -> dict[str, Page]:
@@ -166,10 +152,10 @@ def _page(
     """Write a page in the dress of the playground: the same colours, head and navigation.
 
     Args: title, lede: any text, above the page; body, HTML below them; here, the page's own path in NAVIGATION; root, the
-    relative path from the page to the playground; styles, scripts: further files. web/ scripts are modules.
+    relative path from the page to the playground; styles, scripts: further files.
     """
     links = [f'<link rel="stylesheet" href="{root}{path}">' for path in ("web/palette.css", "web/style.css", *styles)]
-    code = [f'<script {_kind_of(path)} src="{root}{path}"></script>' for path in scripts]
+    code = [f'<script type="module" src="{root}{path}"></script>' for path in scripts]
     text = (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -180,8 +166,3 @@ def _page(
         f"{navigation(here, root)}</header>\n{body}\n</body>\n</html>\n"
     )
     return Page(text.encode(), MEDIA_TYPES[".html"])
-
-
-def _kind_of(script: str) -> str:
-    """Say how a script is started: ours are modules, others are classic scripts. Both wait for the page, in their order."""
-    return 'type="module"' if script.startswith("web/") else "defer"

@@ -1,26 +1,21 @@
 """What the replies of each task are: for GET /model and the OpenAPI document. A new task is an entry in TASK_REPLIES.
 
-The classes of the replies (bundle/results.py) say which fields there are. The document adds what each field means, which of
-them are always there, and an answer of this model as an example.
+The classes of the replies (bundle/results.py) say which fields there are. The document adds what each field means, and which
+of them are always there.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.results import PREDICTIONS, ModelId
-from mla_serve.fusion.rules import DEFAULT_RULE
-from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.problems import Problem
 from mla_serve.tasks import Classes, Labels, Number, Task
 
 MOST_NAMED = 20  # classes in the title of the document
-BASIS = {"coverage": 0.9, "rows": 212, "pooled": False}
 CONDITION = "It holds on average for rows like those of validation, with modalities missing at random."
 
 
@@ -48,47 +43,19 @@ class NumberDescription:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
-    """The fields of a made-up reply that depend on the task: of the answer, of each opinion, and of what coverage asks for."""
-
-    answer: Mapping[str, Any]
-    opinion: Mapping[str, Any]
-    promise: Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
 class TaskReply:
     """How the answers of a task are described.
 
     purpose: what the model does, as the start of a sentence that ends with the modalities.
     target: the fields of GET /model about what is predicted.
     coverage: what the option asks for.
-    example: a made-up answer of the model.
+    promise: the name of what it adds to an answer.
     """
 
     purpose: Callable[[Any], str]
     target: Callable[[Any], dict[str, Any]]
     coverage: str
-    example: Callable[[Any], Example]
-
-
-def _example_of_classes(task: Classes) -> Example:
-    own, kept = {"label": task.names[0], "probability": 0.91}, {"labels": list(task.names[:2]), **BASIS}
-    return Example({**own, "probabilities": [own]}, own, {"prediction_set": kept})
-
-
-def _example_of_labels(task: Labels) -> Example:
-    own = {"label": task.names[0], "probability": 0.91}
-    decision = {**own, "threshold": float(task.threshold_of_each()[0]), "answered": True}
-    kept = {"labels": list(task.names[:2]), **BASIS}
-    opinion = {"labels": [own], "probabilities": [own], "without": None}
-    return Example({"labels": [own["label"]], "probabilities": [decision]}, opinion, {"prediction_set": kept})
-
-
-def _example_of_number(task: Number) -> Example:
-    low, value, high = (float(each) for each in task.restore(np.array([-0.5, 0.0, 0.5])))
-    own = {"value": value, "deviation": float(task.deviation_of(np.array([0.0, 0.09])))}
-    return Example({**own, "unit": task.unit}, own, {"interval": {"low": low, "high": high, **BASIS}})
+    promise: str
 
 
 def _labels_of(task: Labels) -> dict[str, Any]:
@@ -109,19 +76,19 @@ TASK_REPLIES: dict[type[Task], TaskReply] = {
         lambda task: f"Tells {_some(task.names)} apart",
         lambda task: {"classes": list(task.names)},
         "How often prediction_set shall hold the true class",
-        _example_of_classes,
+        "shortlist",
     ),
     Labels: TaskReply(
         lambda task: f"Finds which of {_some(task.names)} apply",
         _labels_of,
         "Which share of a sample's true labels prediction_set shall hold on average",
-        _example_of_labels,
+        "shortlist",
     ),
     Number: TaskReply(
         lambda task: f"Estimates {task.column or 'a number'}{f' in {task.unit}' if task.unit else ''}",
         _number_of,
         "How often interval shall hold the true value",
-        _example_of_number,
+        "range",
     ),
 }
 
@@ -187,11 +154,45 @@ FIELDS: dict[str, dict[str, str]] = {
         "low": "The lower end, in the unit of the value; null where the rows are too few to know one.",
         "high": "The upper end, likewise.",
     },
+    "ModelDescription": {
+        "name": "Its name.",
+        "sha256": "The hash of its manifest, which has the hash of every file: it changes with the model.",
+        "created": "When it was exported.",
+        "task": "What is predicted: classes, labels or number. The field of that name describes it.",
+        "modalities": "Its inputs, and how each is sent.",
+        "fusion": "How the answers of several inputs become one.",
+        "coverage": "The highest coverage that the validation rows allow: {fusion rule: {inputs: coverage}}.",
+        "about": "What the one who trained it says about it.",
+        "metrics": "How good it was on rows that it had not seen, as measured at export.",
+        "golden_samples": "How many samples it is checked with at start; GET /samples has them.",
+        "golden_source": "Where these samples come from.",
+        "versions": "Versions of packages.",
+        "providers": "What its graphs run on, in the names of onnxruntime.",
+        "limits": "What one request may send, and how long it may take.",
+        "classes": "The classes; empty for another task.",
+        "labels": "The labels and their thresholds; empty for another task.",
+        "number": "The number that is predicted; null for another task.",
+        "update_refused": "Why a newer model is not served; null where none is refused.",
+    },
+    "ModalityDescription": {
+        "kind": "The kind of input.",
+        "sent_as": "How it is sent: as a file, a text, numbers or cells.",
+        "formats": "Formats of files that are read.",
+        "shape": "The shape of what the model sees.",
+        "input": "What decoding depends on, such as the size of a picture.",
+        "columns": "Its columns, where it has some.",
+    },
+    "ColumnDescription": {
+        "name": "Its name.",
+        "type": "Its type: number, category, date or yes_no.",
+        "values": "Of a category, its most frequent values in training, at most 100.",
+        "value_count": "How many values it had.",
+        "low": "The lowest number or the first date in training.",
+        "middle": "The median of a number.",
+        "high": "The highest number or the last date.",
+    },
 }
 """What the fields of a reply mean, by the name of its schema; SHARED holds what several have in common."""
-
-WHOLE = {"ModelDescription", "ModalityDescription", "ColumnDescription"}
-"""Schemas of GET /model whose fields are all sent, also those with a default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +217,11 @@ def coverage_option(task: Task) -> str:
     return f"{TASK_REPLIES[type(task)].coverage}, such as 0.9; null when left out. {CONDITION}"
 
 
+def promise(task: Task) -> str:
+    """Name what a coverage adds to an answer."""
+    return TASK_REPLIES[type(task)].promise
+
+
 def answer_type(task: Task) -> type:
     """Return the class of the reply of /predict."""
     return PREDICTIONS[task.name]
@@ -229,25 +235,13 @@ def batch_type(task: Task) -> type:
     return made
 
 
-def complete_document(document: dict[str, Any], bundle: Bundle) -> None:
-    """Add to the OpenAPI document what the classes of the replies do not say: meanings, what is always there, an example."""
+def complete_document(document: dict[str, Any], task: Task) -> None:
+    """Add to the OpenAPI document what the classes of the replies do not say: meanings, what is always there."""
     schemas: dict[str, Any] = document["components"]["schemas"]
     for name in FIELDS.keys() & schemas.keys():
         properties = schemas[name]["properties"]
         for field, schema in properties.items():
             schema["description"] = {**SHARED, **FIELDS[name]}[field]
-    for name in (FIELDS.keys() | WHOLE) & schemas.keys():
-        schemas[name]["required"] = list(schemas[name]["properties"])
-    answer = schemas[answer_type(bundle.task).__name__]["properties"]
+        schemas[name]["required"] = list(properties)
+    answer = schemas[answer_type(task).__name__]["properties"]
     answer["model"] = {"$ref": "#/components/schemas/ModelId", "description": SHARED["model"]}
-    document["paths"]["/predict"]["post"]["responses"]["200"]["content"][JSON]["example"] = example(bundle)
-
-
-def example(bundle: Bundle) -> dict[str, Any]:
-    """Make up a reply of /predict to a sample with the first modality, for which a coverage was requested."""
-    task, (sent, *missing) = bundle.task, bundle.inputs
-    own = TASK_REPLIES[type(task)].example(task)
-    opinion = {"weight": 1.0, "influence": 0.9, "entropy": 0.4, **own.opinion, "unfamiliarity": 0.5}
-    common = {"entropy": 0.4, "fusion": DEFAULT_RULE, "modalities": {sent: opinion}, "missing": missing}
-    model = ModelId(bundle.manifest.name, bundle.manifest.sha256)
-    return {**own.answer, **common, **own.promise, "model": dataclasses.asdict(model)}

@@ -1,4 +1,4 @@
-// What the pages about the model share: they ask the service for their content and put it below the head.
+// What the pages about the model and its API share: they ask the service for their content and put it below the head.
 
 import { get, RequestError } from "../ask.js";
 import { button, el } from "../dom.js";
@@ -6,11 +6,11 @@ import { askForKey } from "../key.js";
 
 const place = id => document.getElementById(id);
 
-/** Fill the page. Args: what, its name in the title; build(model, texts) -> {heading, lede, content}, lists of nodes; lede has paragraphs. */
-export async function fill(what, build) {
+/** Fill the page. Args: what, its name in the title; build(model, other) -> {heading, lede, content}, lists of nodes, lede has paragraphs; path, of the other. */
+export async function fill(what, build, path = "about.json") {
   try {
-    const [model, texts] = await Promise.all([get("model"), get("about.json")]);
-    const { heading, lede, content } = await build(model, texts);
+    const [model, other] = await Promise.all([get("model"), get(path)]);
+    const { heading, lede, content } = await build(model, other);
     document.title = `${what} · ${model.name} · mla_serve`;
     place("name").replaceChildren(...heading);
     place("lede").replaceChildren(...lede);
