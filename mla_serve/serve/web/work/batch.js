@@ -2,18 +2,15 @@
 
 import { RequestError } from "../ask.js";
 import { button, el, title } from "../dom.js";
-import { joined } from "../words.js";
+import { count, joined } from "../words.js";
 import { TableError } from "./csv.js";
+import { isTable } from "./files.js";
 import { matchForm } from "./matchform.js";
 import { answerColumns, countRight, resultLines, resultsTable } from "./results.js";
 import { scoreRows } from "./send.js";
-import { isTable } from "./files.js";
 import { tableOf } from "./table.js";
 
 const WRITTEN = 2000; // rows at once
-
-/** Write a number of things: 1 row, 250 rows. */
-export const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 
 /** Score what is chosen, one table at a time. Args: stage, where it is shown; say(text, failed); options(), those of the request. Returns open(files), which takes [{path, file}]. */
 export function batch(stage, say, model, cards, options) {

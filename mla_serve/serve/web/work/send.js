@@ -1,7 +1,7 @@
 // Send samples to POST /predict/batch in pieces that the service accepts.
 
 import { post, RequestError } from "../ask.js";
-import { title } from "../dom.js";
+import { megabytes, title } from "../dom.js";
 import { RowError } from "./match.js";
 
 const MOST_BYTES = 8 * 2 ** 20; // of a piece, so that progress is seen
@@ -110,5 +110,3 @@ function dataUrl(file) {
 function textOf({ field, title: what, detail }) {
   return field ? `${title(field)}: ${detail}` : `${what}: ${detail}`;
 }
-
-const megabytes = bytes => `${(bytes / 2 ** 20).toFixed(1)} MB`;
