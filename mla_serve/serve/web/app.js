@@ -25,7 +25,7 @@ async function start() {
   const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0), cardOf }), ...making]);
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
-  const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel);
+  const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel, inputs => samples.give(inputs));
   const answer = answering(cards, panel, code, work, model.limits.body_bytes);
   window.addEventListener("online", () => answer(0));
   acceptFilesAnywhere(cards, work);

@@ -14,7 +14,7 @@ export async function getSamples() {
   return (await get("samples").catch(() => [])).slice(0, SHOWN);
 }
 
-/** Show a button for each sample. Args: samples, those of a model; filled, called when all cards have been. Returns {openFirst(), changed()}. */
+/** Show a button for each sample. Args: samples, those of a model; filled, called when all cards have been. Returns {openFirst(), changed(), give(inputs)}. */
 export function sampleStrip(section, model, samples, cards, filled) {
   section.hidden = !samples.length;
   const truths = truthWriter(model);
@@ -76,7 +76,13 @@ export function sampleStrip(section, model, samples, cards, filled) {
     const first = samples.findIndex(({ inputs }) => Object.keys(inputs).length > 1 || cards.length === 1);
     if (first >= 0 && current === 0) await open(first);
   }
-  return { openFirst, changed };
+  /** Fill the cards with something else than a sample: {modality: content}. */
+  function give(inputs) {
+    changed();
+    const able = cards.filter(card => card.name in inputs);
+    return fill(able, able.map(card => inputs[card.name]));
+  }
+  return { openFirst, changed, give };
 }
 
 /** Make the button of a sample: its picture, if it has one, what it really is, and the beginning of what is written in it. */

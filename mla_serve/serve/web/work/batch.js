@@ -2,16 +2,15 @@
 
 import { RequestError } from "../ask.js";
 import { button, el, title } from "../dom.js";
-import { joined } from "../words.js";
+import { count, joined } from "../words.js";
 import { TableError } from "./csv.js";
+import { isTable } from "./files.js";
 import { matchForm } from "./matchform.js";
 import { answerColumns, countRight, resultLines, resultsTable } from "./results.js";
 import { scoreRows } from "./send.js";
-import { isTable } from "./files.js";
 import { tableOf } from "./table.js";
 
-/** Write a number of things: 1 row, 250 rows. */
-export const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+const WRITTEN = 2000; // rows at once
 
 /** Score what is chosen, one table at a time. Args: stage, where it is shown; say(text, failed); options(), those of the request. Returns open(files), which takes [{path, file}]. */
 export function batch(stage, say, model, cards, options) {
@@ -51,8 +50,8 @@ export function batch(stage, say, model, cards, options) {
       results[row] = result;
       progress.add(result);
     };
-    stage.replaceChildren(el("h3", {}, "Scoring ", el("bdi", {}, table.name)), ...progress.elements, el("div", { class: "tools row" }, button("Cancel", "stop", () => running.abort())));
-    say(`Scoring ${count(table.rows.length, "row")}.`);
+    stage.replaceChildren(...progress.elements, el("div", { class: "tools row" }, button("Cancel", "stop", () => running.abort())));
+    say(`Scoring ${table.name}`);
     table.rows.forEach(({ problem }, row) => problem && !results[row] && put(row, { problem }));
     let failure = "";
     try {
@@ -122,8 +121,17 @@ function progressOf(table, results) {
   return { elements: [bar, text, busy], add, wait: reason => (busy.textContent = reason) };
 }
 
-function save(table, names, results) {
-  const parts = ["\ufeff", ...resultLines(table, names, results)]; // the mark of UTF-8: spreadsheets would read it as something else
+async function save(table, names, results) {
+  const parts = ["\ufeff"]; // the mark of UTF-8: spreadsheets would read it as something else
+  let piece = [];
+  for (const line of resultLines(table, names, results)) {
+    piece.push(line);
+    if (piece.length < WRITTEN) continue;
+    parts.push(piece.join(""));
+    piece = [];
+    await new Promise(done => setTimeout(done)); // lets the page go on
+  }
+  parts.push(piece.join(""));
   const url = URL.createObjectURL(new Blob(parts, { type: "text/csv" }));
   const name = table.name.split("/").at(-1).replace(isTable(table.name) ? /\.\w+$/ : "", "");
   el("a", { href: url, download: `${name}.answers.csv` }).click();

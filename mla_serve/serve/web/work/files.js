@@ -1,4 +1,4 @@
-// The files that somebody drops or chooses, also those of folders.
+// The files that are dropped or chosen to be scored: those of folders too.
 
 const TABLE = /\.(csv|tsv|tab|jsonl|ndjson)$/i;
 const HIDDEN = /(^|\/)[._]/; // files of the system, such as .DS_Store and __MACOSX

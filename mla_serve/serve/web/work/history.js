@@ -12,9 +12,11 @@ export function triesSection(section, model, { short, restore }) {
   section.append(el("header", {}, el("h2", {}, "Your last tries"), el("p", { class: "hint" }, "Kept on this page only, until you leave it."), clear), list);
   let tries = [];
   let timer;
+  empty();
 
   function answered(parts, options, reply) {
     clearTimeout(timer);
+    section.hidden = false; // its place is kept from the first answer on, so that nothing moves when a try is added
     timer = setTimeout(() => settle({ parts, options, reply, id: identity(parts, options, reply) }), SETTLED_MS);
   }
   function settle(made) {
@@ -27,7 +29,6 @@ export function triesSection(section, model, { short, restore }) {
     }
     mark(entry);
     list.replaceChildren(...tries.map(each => each.element));
-    section.hidden = tries.length < 2; // one alone is what the page shows anyway
   }
   function mark(current) {
     tries.forEach(each => each.element.firstChild.setAttribute("aria-current", String(each === current)));
@@ -46,8 +47,7 @@ export function triesSection(section, model, { short, restore }) {
   function empty() {
     tries.forEach(drop);
     tries = [];
-    list.replaceChildren();
-    section.hidden = true;
+    list.replaceChildren(el("li", { class: "hint" }, "An answer that stands for a moment is kept here."));
   }
   function drop({ urls }) {
     urls.forEach(url => URL.revokeObjectURL(url));
@@ -58,7 +58,7 @@ export function triesSection(section, model, { short, restore }) {
 /** Show an input small: a picture, or the beginning of what was written. */
 function face(part, { kind }, { urls }) {
   if (!(part instanceof Blob)) return el("span", { class: "snippet", dir: "auto" }, snippet(part));
-  const other = () => el("span", { class: "snippet" }, icon(kind), `${Math.ceil(part.size / 1024).toLocaleString("en")} kB`);
+  const other = () => el("span", { class: "file-of" }, icon(kind), `${Math.ceil(part.size / 1024).toLocaleString("en")} kB`);
   if (!part.type.startsWith("image/")) return other();
   const url = URL.createObjectURL(part);
   urls.push(url);

@@ -4,7 +4,7 @@
 // `left` names an input that did not fit. `end` comes last, so that a link that was cut off on its way is known as one.
 
 import { OFTEN } from "../answer/promise.js";
-import { el, title } from "../dom.js";
+import { el, megabytes, title } from "../dom.js";
 
 const LONGEST = 64_000; // characters: a second and a half of recorded sound, a small picture
 const LONG = 8_000; // some programs cut longer ones
@@ -109,5 +109,5 @@ function read(text, name, modality) {
 }
 
 function size(bytes) {
-  return bytes < 2 ** 20 ? `${Math.ceil(bytes / 1024)} kB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
+  return bytes < 2 ** 20 ? `${Math.ceil(bytes / 1024)} kB` : megabytes(bytes);
 }

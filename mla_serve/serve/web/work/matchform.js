@@ -1,7 +1,7 @@
 // The form that says which column of a table is which input, before anything is sent.
 
 import { button, el, hueOf, title } from "../dom.js";
-import { count } from "./batch.js";
+import { count } from "../words.js";
 import { BY_NAME, cellsByName, matchColumns, RowError, sampleMaker, usedColumns } from "./match.js";
 import { fileFinder } from "./table.js";
 

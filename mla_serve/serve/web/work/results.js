@@ -5,9 +5,10 @@ import { csvLine, harmless } from "./csv.js";
 
 const SHOWN = 100; // rows
 const LONGEST = 80; // characters of a cell that is shown
+const NOT_SCORED = { problem: "not scored" };
 
-// By task: the columns of its answers. They have the names that `mla-serve predict --table` gives them. `shown` is how a cell
-// is written on the page; truth, which answer a column of the table says is right.
+// By task: the columns of its answers. They have the names that `mla-serve predict --table` gives them. `bounds` are
+// those of a shortlist or range that was asked for; truths, names of columns that say which answer is right.
 const ANSWERS = {
   classes: {
     columns: { label: reply => reply.label, probability: reply => reply.probability },
@@ -45,16 +46,16 @@ export function countRight(task, table, results) {
   return known.length ? { column: table.columns[column], right: known.filter(([truth, label]) => truth === label).length, of: known.length } : null;
 }
 
-/** Make the table of the first rows: number, answer, problem, and the table's own columns. */
+/** Make the table of the first rows: number, answer or problem, and the table's own columns. */
 export function resultsTable(table, names, results) {
-  const head = ["row", ...names, "problem", ...table.columns];
+  const heads = ["Row", ...names.map(name => HEADS[name] ?? title(name))].map(text => el("th", { scope: "col" }, text));
+  const owns = table.columns.map(name => el("th", { scope: "col", class: "own" }, name));
   const rows = table.rows.slice(0, SHOWN).map(({ cells }, i) => {
-    const { cells: answer, problem } = results[i] ?? { problem: "not scored" };
-    const shown = names.map((name, at) => el("td", { class: `of-${name}` }, answer ? written(name, answer[at]) : ""));
-    return el("tr", { class: problem && "faulty" }, el("th", { scope: "row" }, String(i + 1)), ...shown, el("td", { class: "problem" }, problem ?? ""), ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
+    const { cells: answer, problem } = results[i] ?? NOT_SCORED;
+    const shown = answer ? names.map((name, at) => el("td", { class: `of-${name}`, dir: "auto" }, written(name, answer[at]))) : [el("td", { class: "problem", colSpan: names.length }, problem)];
+    return el("tr", {}, el("th", { scope: "row" }, String(i + 1)), ...shown, ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
   });
-  const some = table.rows.slice(0, SHOWN).some((_, i) => !results[i] || results[i].problem);
-  const element = el("table", { class: some ? "results" : "results sound" }, el("thead", {}, el("tr", {}, ...head.map((name, i) => el("th", { scope: "col", class: i > names.length + 1 ? "own" : name === "problem" && "problem" }, i > names.length + 1 ? name : HEADS[name] ?? title(name))))), el("tbody", {}, ...rows));
+  const element = el("table", { class: "results" }, el("thead", {}, el("tr", {}, ...heads, ...owns)), el("tbody", {}, ...rows));
   const rest = table.rows.length - rows.length;
   return [
     el("div", { class: "results-box", tabIndex: 0, role: "region", "aria-label": "Answers by row" }, element),
@@ -79,7 +80,7 @@ export function* resultLines(table, names, results) {
   });
   yield csvLine([...own, ...added], table.separator);
   for (const [i, { cells }] of table.rows.entries()) {
-    const { cells: answer = [], problem = "" } = results[i] ?? { problem: "not scored" };
+    const { cells: answer = [], problem = "" } = results[i] ?? NOT_SCORED;
     yield csvLine([...own.map((_, at) => textOf(cells[at])), ...names.map((_, at) => harmless(answer[at])), harmless(problem)], table.separator);
   }
 }

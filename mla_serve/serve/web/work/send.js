@@ -1,10 +1,11 @@
 // Send samples to POST /predict/batch in pieces that the service accepts.
 
 import { post, RequestError } from "../ask.js";
-import { title } from "../dom.js";
+import { megabytes, title } from "../dom.js";
 import { RowError } from "./match.js";
 
 const MOST_BYTES = 8 * 2 ** 20; // of a piece, so that progress is seen
+const OFTEN = 500; // rows
 const TRIES = 10; // of one piece while the service is busy or does not answer
 const FOR_ALL = [401, 403, 404, 405]; // statuses that every further piece would have too
 
@@ -25,7 +26,10 @@ export async function scoreRows({ rows, make, options, limits, signal, answered,
   for (const row of rows) {
     signal.throwIfAborted();
     try {
-      const sample = new Blob([JSON.stringify(await withFiles(make(row), limits))]);
+      if (row % OFTEN === 0) await pause(0, signal); // lets the page go on, also while no row can be sent
+      const inputs = make(row);
+      if (!Object.keys(inputs).length) throw new RowError("All inputs of this row are empty.");
+      const sample = new Blob([JSON.stringify(await withFiles(inputs, limits))]);
       if (sample.size > limits.batch_body_bytes - 1000) throw new RowError("This row is larger than the service reads at once.");
       if (piece.length && (piece.length >= limits.batch_items || size + sample.size + 1 > room)) await flush();
       piece.push({ row, sample });
@@ -106,5 +110,3 @@ function dataUrl(file) {
 function textOf({ field, title: what, detail }) {
   return field ? `${title(field)}: ${detail}` : `${what}: ${detail}`;
 }
-
-const megabytes = bytes => `${(bytes / 2 ** 20).toFixed(1)} MB`;

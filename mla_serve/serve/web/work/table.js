@@ -1,5 +1,6 @@
 // A table of rows to score: read from a file, or made of the files of a folder; and the files that its cells name.
 
+import { megabytes } from "../dom.js";
 import { csvReader, guessSeparator, readText, TableError } from "./csv.js";
 import { isTable } from "./files.js";
 
@@ -11,7 +12,7 @@ export async function tableOf(files, progress) {
   if (!tables.length) return { name: folderOf(files[0].path) || "files", columns: ["file"], rows: files.map(({ path }) => ({ cells: [path] })), separator: "," };
   const [{ path, file }, ...others] = tables;
   const read = /\.(jsonl|ndjson)$/i.test(path) ? readLines : readCells;
-  if (file.size > LARGEST) throw new TableError(`${path} has ${(file.size / 2 ** 20).toFixed(0)} MB; this page reads tables up to ${LARGEST / 2 ** 20} MB. Larger ones are scored by the command mla-serve predict --table.`);
+  if (file.size > LARGEST) throw new TableError(`${path} has ${megabytes(file.size)}; this page reads tables up to ${megabytes(LARGEST)}. Larger ones are scored by the command mla-serve predict --table.`);
   const table = await read(file, progress);
   if (!table.rows.length) throw new TableError(`${path} has no rows. The first line names the columns, and each further line is a row.`);
   return { ...table, name: path, others: others.map(each => each.path) };

@@ -2,12 +2,12 @@
 
 import { el, icon } from "../dom.js";
 import { copyButtons } from "./copy.js";
+import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./files.js";
 import { triesSection } from "./history.js";
 import { linkNote, makeLink, readLink } from "./link.js";
-import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./files.js";
 
-/** Add the tools to the page. Args: tries, many, their sections. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
-export function workTools({ tries, many }, model, cards, panel) {
+/** Add the tools to the page. Args: tries, many, their sections; give({modality: content}), which fills the cards. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
+export function workTools({ tries, many }, model, cards, panel, give) {
   let last = null;
   const note = linkNote();
   document.querySelector(".columns").before(note.element);
@@ -17,13 +17,10 @@ export function workTools({ tries, many }, model, cards, panel) {
   window.addEventListener("hashchange", openLink);
   emptied();
 
-  /** Fill the cards with what was sent before; the others are emptied. */
-  async function fill(parts, options) {
+  /** Fill the cards and choose the options as they were. */
+  function fill(parts, options) {
     panel.choose(options);
-    for (const card of cards) {
-      card.reset(); // also its noise, which the parts have already
-      if (card.name in parts) await card.load(contentOf(parts[card.name], card.name));
-    }
+    return give(Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, contentOf(part, name)])));
   }
   /** Open the link in the address, if it is one. Returns whether it was. */
   async function openLink() {
@@ -98,7 +95,7 @@ function manySection(section, model, cards, options) {
   return take;
 }
 
-/** A part as a card takes it: cells as an object, a file with its name. */
+/** A part as a card takes it: a file with its name. */
 function contentOf(part, name) {
   return part instanceof Blob && !(part instanceof File) ? new File([part], part.filename ?? name, { type: part.type }) : part;
 }
