@@ -29,8 +29,8 @@ export function imageField({ name, modality, limits, changed, take, say }) {
   });
   const prompt = el("p", { class: "prompt", "aria-hidden": "true" }, drawable ? "Draw here" : "Drop a picture here");
   const thumbnail = el("canvas", { class: "thumbnail", width, height, role: "img", "aria-label": `${title(name)} as the model gets it` });
-  const thumbnailBox = el("figure", { class: "as-sent", hidden: true }, thumbnail, el("figcaption", {}, `As the model gets it, ${width}\u00a0×\u00a0${height}`));
-  const invert = drawable && button("Invert", "invert", () => setInverted(!inverted), { hidden: true, "aria-pressed": "false" });
+  const thumbnailBox = el("figure", { class: "as-sent unneeded" }, thumbnail, el("figcaption", {}, `As the model gets it, ${width}\u00a0×\u00a0${height}`));
+  const invert = drawable && button("Invert", "invert", () => setInverted(!inverted), { class: "button unneeded", "aria-pressed": "false" });
   const camera = cameraOn(stage, { taken: take, say });
   const pad = drawable && makePad(stage, { ...colours, changed: drawn });
   const tools = el(
@@ -64,8 +64,8 @@ export function imageField({ name, modality, limits, changed, take, say }) {
   function refresh() {
     const empty = !picture && !pad?.strokes?.().length;
     prompt.hidden = !empty;
-    if (invert) invert.hidden = !picture?.bitmap;
-    if (empty) thumbnailBox.hidden = true;
+    if (invert) invert.classList.toggle("unneeded", !picture?.bitmap);
+    if (empty) thumbnailBox.classList.add("unneeded");
   }
   function setInverted(on, notify = true) {
     inverted = on;
@@ -95,7 +95,7 @@ export function imageField({ name, modality, limits, changed, take, say }) {
   async function payload(noise) {
     if (!picture && !pad?.strokes?.().length) return null;
     const data = pixels(noise);
-    thumbnailBox.hidden = !data;
+    thumbnailBox.classList.toggle("unneeded", !data);
     if (data) thumbnail.getContext("2d").putImageData(data, 0, 0);
     if (picture && (!data || (noise === 0 && !inverted))) return named(picture.file, picture.file.name ?? `${name}.png`);
     return named(await pngOf(data), `${name}.png`);

@@ -33,6 +33,7 @@ function writtenField({ name, changed, placeholder, spoil, hint }) {
     payload(noise) {
       const sent = noise > 0 ? spoil(input.value, noise) : input.value;
       spoiled.hidden = sent === input.value;
+      note.hidden = !spoiled.hidden; // one takes the place of the other
       spoiled.textContent = `The model gets: ${sent}`;
       return sent.trim() ? sent : null;
     },

@@ -1,0 +1,237 @@
+"""What a visitor finds and meets: the page opens answered, samples say what they are, errors say what to do, nothing jumps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.browser.harness import open_page, start_empty
+from tests.browser.test_playground import ALL, PATIENCE_MS, card, png, wait_for_opinions
+
+TRUTH = "green"
+LIGHT = 150_000  # bytes of the page with its styles and scripts, unpacked
+STILL = 0.02  # sum of layout shifts; 0.1 counts as good
+SHIFTS = """
+    window.shifts = [];
+    new PerformanceObserver(list => list.getEntries().forEach(shift => shifts.push({
+        value: shift.value, moved: shift.sources.map(({ node }) => `${node?.nodeName}.${node?.className}`).join(),
+    }))).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+def change_samples(route: Any) -> None:
+    """Leave only a text in the first sample, and give the second one a true label."""
+    first, second, *_ = route.fetch().json()
+    only_text = {"inputs": {"text": first["inputs"]["text"]}, "truth": None}
+    route.fulfill(json=[only_text, second | {"truth": TRUTH}])
+
+
+@pytest.fixture
+def visit(browser: Any, tiny_address: str) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens the page as a visitor does. Args: routes, {path: handler}. Fails when the page logs an error."""
+    pages: list[Any] = []
+    failures: list[str] = []
+
+    def opened(routes: Mapping[str, Callable[[Any], None]] | None = None, script: str = "", **options: Any) -> Any:
+        page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.add_init_script(script)
+        for path, handler in (routes or {}).items():
+            page.route(path, handler)
+        page.goto(tiny_address)
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.context.close()
+    assert not failures
+
+
+def pressed(page: Any) -> list[str]:
+    return [str(chip.get_attribute("aria-pressed")) for chip in page.locator(".chip").all()]
+
+
+# The first visit and the samples
+
+
+def test_the_page_opens_with_the_first_sample_of_several_inputs(visit: Callable[..., Any]) -> None:
+    page = visit({"**/samples": change_samples})
+    wait_for_opinions(page, *ALL)
+    page.wait_for_function("truth => document.querySelector('.truth').textContent.includes(truth)", arg=TRUTH)
+    assert page.locator(".truth").inner_text() == "This sample really is green."
+    assert pressed(page) == ["false", "true"]
+    page.get_by_role("slider", name="Noise on Text").fill("20")
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["false", "false"]
+    page.locator(".chip").first.click()
+    wait_for_opinions(page, "text")
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["true", "false"]
+    assert page.get_by_role("slider", name="Noise on Text").input_value() == "0"
+
+
+def test_samples_say_what_they_are(visit: Callable[..., Any]) -> None:
+    page = visit({"**/samples": change_samples})
+    text = str(page.request.get(f"{page.url}samples").json()[0]["inputs"]["text"])
+    only_text = page.get_by_role("button", name=f"Sample 1: text {text}")
+    assert only_text.inner_text().split() == ["Sample", "1:", "text", text]
+    pictured = page.get_by_role("button", name="Sample 2: image, rear camera, audio, text and vector of green")
+    page.wait_for_function("() => document.querySelectorAll('.chip')[1].querySelector('img').naturalWidth > 0")
+    assert pictured.locator("b").inner_text() == TRUTH
+
+
+def test_generated_samples_are_not_shown(visit: Callable[..., Any]) -> None:
+    page = visit({"**/model": lambda route: route.fulfill(json=route.fetch().json() | {"golden_source": "generated"})})
+    page.wait_for_selector(".card")
+    page.wait_for_load_state("networkidle")
+    assert not page.locator("#samples").is_visible()
+    assert page.locator(".answer.empty").inner_text().count("one is enough") == 1
+
+
+def test_a_visitor_who_is_faster_than_the_sample_keeps_what_was_typed(visit: Callable[..., Any]) -> None:
+    held: list[Any] = []
+    page = visit({"**/samples/*/audio": lambda route: held.append(route)})
+    page.get_by_role("textbox", name="Text").fill("mine")
+    wait_for_opinions(page, "text")
+    for route in held:
+        route.continue_()
+    page.wait_for_load_state("networkidle")
+    assert page.get_by_role("textbox", name="Text").input_value() == "mine"
+    assert pressed(page) == ["false", "false"]
+    wait_for_opinions(page, "text")
+
+
+def test_starting_empty_clears_every_input(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    start_empty(page)
+    assert page.get_by_role("textbox", name="Text").input_value() == ""
+    assert pressed(page) == ["false", "false"]
+
+
+def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
+    page = visit()
+    number = {"column": "price", "unit": "EUR", "decimals": 2}
+    truths: list[tuple[str, Any]] = [("classes", "7"), ("labels", ["a", "b"]), ("labels", []), ("number", 1234.5)]
+    told = {}
+    for task, truth in truths:
+        told[str(truth)] = page.evaluate(
+            """async ([model, truth]) => {
+                const { truthWriter } = await import("/web/inputs/truth.js");
+                const place = document.createElement("p");
+                place.append(...truthWriter(model).sentence(truth));
+                return place.textContent;
+            }""",
+            [{"task": task, "number": number}, truth],
+        )
+    assert told == {
+        "7": "This sample really is 7.",
+        "['a', 'b']": "To this sample really applies a, b.",
+        "[]": "To this sample really applies no label.",
+        "1234.5": "The true price of this sample is 1,234.5 EUR.",
+    }
+
+
+def test_the_lede_says_what_the_model_is_for(visit: Callable[..., Any]) -> None:
+    about = {"purpose": "Sorts **products** of a [shop](https://example.org).\n\nMore of it.", "limits": []}
+    page = visit({"**/model": lambda route: route.fulfill(json=route.fetch().json() | {"about": about})})
+    page.wait_for_selector(".card")
+    assert page.locator("#lede .purpose").inner_text() == "Sorts products of a shop."
+    assert "in any combination" in page.locator("#lede").inner_text()
+
+
+# Errors
+
+
+def test_an_input_that_cannot_be_used_can_be_left_out_at_its_card(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    page.get_by_role("textbox", name="Vector").fill("1 2")
+    message = card(page, "vector").get_by_role("alert")
+    message.wait_for()
+    assert message.locator("p").inner_text().startswith("Vector: ")
+    assert "got 2" in message.inner_text()
+    message.get_by_role("button", name="Leave it out: Vector").click()
+    wait_for_opinions(page, *ALL[:-1])
+    assert not message.is_visible()
+
+
+def test_inputs_that_are_too_large_together_are_not_sent(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.url.endswith("predict") else None)
+    large = png() | {"buffer": png()["buffer"] + bytes(6 * 2**20)}
+    with page.expect_request("**/predict"):
+        card(page, "image").locator("input[type=file]").set_input_files(large)
+    card(page, "rear_camera").locator("input[type=file]").set_input_files(large)
+    page.wait_for_function(
+        "() => document.querySelector('.notice').textContent.includes('Together these inputs have 12 MB')"
+    )
+    assert "at most 10 MB" in page.locator(".notice").inner_text()
+    assert len(sent) == 1
+
+
+def test_a_refusal_takes_the_place_of_the_answer(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    problem = {"title": "Too large", "status": 413, "detail": "the body has 12 MB; send less"}
+    page.route("**/predict", lambda route: route.fulfill(status=413, body=json.dumps(problem)), times=1)
+    page.get_by_role("textbox", name="Text").fill("seven")
+    page.locator(".notice").wait_for()
+    assert "Too large. The body has 12 MB; send less." in page.locator(".notice").inner_text()
+    assert not page.locator(".details").is_visible()
+    page.get_by_role("textbox", name="Text").fill("eight")
+    wait_for_opinions(page, *ALL)
+
+
+def test_a_service_that_cannot_be_reached_is_asked_again(visit: Callable[..., Any]) -> None:
+    down = {"on": True}
+    page = visit({"**/model": lambda route: route.abort() if down["on"] else route.continue_()})
+    page.get_by_role("button", name="Try again").wait_for()
+    assert "does not answer" in page.locator("#lede").inner_text()
+    down["on"] = False
+    page.get_by_role("button", name="Try again").click()
+    wait_for_opinions(page, *ALL)
+
+
+# Speed
+
+
+def test_the_page_is_light(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    sizes = page.evaluate(
+        """() => Object.fromEntries([...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+            .filter(({ name, entryType }) => entryType === "navigation" || /\\.(js|css)$/.test(name))
+            .map(({ name, decodedBodySize }) => [name, decodedBodySize]))"""
+    )
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < LIGHT, sizes
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_jumps(visit: Callable[..., Any], width: int) -> None:
+    page = visit(script=SHIFTS, viewport={"width": width, "height": 900})
+    wait_for_opinions(page, *ALL)
+    page.wait_for_load_state("networkidle")
+    assert sum(shift["value"] for shift in page.evaluate("shifts")) < STILL, page.evaluate("shifts")
+    page.evaluate("() => (shifts.length = 0)")
+    page.locator(".chip").nth(1).click()
+    wait_for_opinions(page, *ALL)
+    page.get_by_role("slider", name="Noise on Image").fill("60")
+    page.get_by_role("textbox", name="Text").fill("something else")
+    page.get_by_role("switch", name="Use Audio").click()
+    wait_for_opinions(page, *(name for name in ALL if name != "audio"))
+    assert sum(shift["value"] for shift in page.evaluate("shifts")) < STILL, page.evaluate("shifts")
+
+
+def test_open_page_starts_empty(browser: Any, tiny_address: str) -> None:
+    page = open_page(browser, tiny_address)
+    assert page.locator(".answer.empty").is_visible()
+    page.context.close()
