@@ -8,7 +8,9 @@ run_data           the data set of the run, read again
 graphs             torch modules to ONNX graphs, and their comparison
 choose_precision   the fastest precision of each encoder within a bound on accuracy
 quantise, timing   int8 and fp16 graphs; how many times faster they are
-report, page, sections, charts, media   report.json and report.html; sections has what differs by task
+report             report.json and report.html: measures, and chooses what may be shown
+page, sections     report.html from top to bottom; sections has what differs by task
+combinations, numbers, charts, plot, media, wording   its tables, figures, payloads, and how numbers and texts are written
 card               MODEL_CARD.md
 check_gpu          compare a bundle on CUDA and on the CPU
 """

@@ -1,266 +1,237 @@
-"""The charts of the report as inline SVG. matplotlib draws them; the CSS of the page sets their colours, light or dark."""
+"""The charts of the report: what is drawn, and in a sentence for screen readers what it says."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import html
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from mla_serve import palette
+from mla_serve.export.combinations import chips, score_axis
+from mla_serve.export.plot import Axis, Line, axis_from_zero, plot, share_axis
+from mla_serve.export.wording import SHARES, joined, score_text
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Task
-from mla_serve.tasks.base import shorten
+from mla_serve.tasks.base import LOWER_IS_BETTER
 
-INK, FAINT, ACCENT = "#010203", "#040506", "#070809"  # placeholders, replaced by COLOURS
-COLOURS = {INK: "currentColor", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.4,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "svg.fonttype": "none",
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-LINE_STYLES: Mapping[str, Mapping[str, Any]] = {
-    "calibrated": {"color": ACCENT, "linewidth": 2.4, "zorder": 4},
-    "undiscounted": {"color": ACCENT, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 3},
-    "paper": {"color": INK, "linewidth": 1.3, "zorder": 2},
-    "mean_logit": {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 1.6)), "zorder": 2},
-    "alone": {"color": FAINT, "linewidth": 1.2, "zorder": 1},
-}
-Scores = Mapping[str, Any]
-TICKS = (0, 0.25, 0.5, 0.75, 1)
-PANELS = 4  # beside each other
+SMALL = 120  # pixels, the height of a plot among others
 MIN_ANSWERS = 10  # in a dot of the reliability diagram
-PERCENTAGES = ("accuracy",)  # scores that are written as a percentage
-MARKS = ("Before: the paper’s rule", "After: calibrated")
+LARGEST_DOT = 11  # pixels
+SAME = (
+    0.005  # of a share, or of the range of another score: rules whose lines are this close everywhere are drawn as one
+)
+STYLES = ("accent", "quiet", "quiet dashed", "quiet dotted")
+Scores = Mapping[str, Any]
 
 
-def score_text(score: str, value: float) -> str:
-    """Write the value of a main score."""
-    return f"{value:.1%}" if score in PERCENTAGES else shorten(value, ".3f")
-
-
-def _score_axis(axis: Any, score: str) -> None:
-    """Label the ticks of an axis of a main score."""
-    axis.set_major_formatter("{x:.0%}" if score in PERCENTAGES else "{x:.2f}")
-
-
-def _lowest(values: Iterable[float]) -> float:
-    """Return where the axis of a main score begins: at 0, or at -1 or above where one is negative."""
-    return max(-1.0, min(0.0, *values))
-
-
-def svg(figure: Figure, name: str, label: str) -> str:
-    """Return a figure as an <svg> element with the colours of the page. Args: label, for screen readers."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.04
-        )
-    text = buffer.getvalue()[buffer.getvalue().index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"font: (bold |)([\d.]+px) [^;\"]*", r"font: \1\2 system-ui, sans-serif", text)
-    for stand_in, colour in COLOURS.items():
-        text = text.replace(stand_in, colour)
-    size = re.search(r'<svg[^>]*?width="([\d.]+)pt"', text)
-    wide = f' style="max-width:{float(size[1]) * 4 / 3:.0f}px"' if size else ""
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{label}"{wide}', text, count=1).replace(
-        ' height="' + (re.search(r'height="([\d.]+pt)"', text) or [""] * 2)[1] + '"', "", 1
+def missing_curves(curves: Scores, score: str, task: Task) -> str:
+    """Draw a score against the share of modalities that is missing: a line for each group of rules that are nearly equal."""
+    values = [scores[score] for by_rate in curves.values() for scores in by_rate.values()]
+    y = score_axis(task, score, values)
+    lines = []
+    for number, rules in enumerate(same_curves(curves, score)):
+        points = [(int(rate), scores[score]) for rate, scores in curves[rules[0]].items()]
+        lines.append(Line(points, STYLES[min(number, 3)], _shortened(rules) if len(curves) > 1 else ""))
+    rates = [int(rate) for rate in next(iter(curves.values()))]
+    x = Axis(
+        "inputs missing",
+        0,
+        rates[-1],
+        [(rate, f"{rate} %") for rate in (0, *(rate for rate in rates if rate and rate % 20 == 0))],
     )
+    first, last = lines[0].points[0][1], lines[0].points[-1][1]
+    message = f"From {score_text(task, score, first)} with {rates[0]} % missing to {score_text(task, score, last)} with {rates[-1]} %."
+    return plot(f"{task.title(score)} by the share of inputs that is missing", message, x, y, lines)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+def same_curves(curves: Scores, score: str) -> list[list[str]]:
+    """Group the rules whose curves are nearly equal to that of the group's first rule."""
+    values = {rule: [scores[score] for scores in by_rate.values()] for rule, by_rate in curves.items()}
+    largest = max(abs(value) for curve in values.values() for value in curve)
+    near = SAME if score in SHARES else SAME * (largest or 1)
+    groups: list[list[str]] = []
+    for rule, curve in values.items():
+        for group in groups:
+            if max(abs(a - b) for a, b in zip(curve, values[group[0]], strict=True)) <= near:
+                group.append(rule)
+                break
+        else:
+            groups.append([rule])
+    return groups
 
 
-def pattern_bars(conditions: Scores, intervals: Scores, task: Task) -> str:
-    """Draw the main score of every availability pattern as bars with intervals, and that of the paper's rule as marks."""
-    names = [name for name in conditions if not name.startswith("missing") and name != "full"][::-1]
-    main = task.main_scores[0]
-    with mpl.rc_context(STYLE):
-        figure, grid = _figure(8.6, 0.36 * len(names) + 0.7)
-        axes: Axes = grid[0, 0]
-        for at, name in enumerate(names):
-            value = conditions[name]["calibrated"][main]
-            low, high = intervals[name]["calibrated"][main]
-            axes.barh(at, value, height=0.62, color=ACCENT, alpha=0.85)
-            axes.plot([low, high], [at, at], color=INK, linewidth=1.2)
-            paper = conditions[name]["paper"][main]
-            axes.plot([paper, paper], [at - 0.31, at + 0.31], color=INK, linewidth=2)
-        shown = [f"{name}   {score_text(main, conditions[name]['calibrated'][main])}" for name in names]
-        axes.set_yticks(range(len(names)), shown)
-        axes.set_xlim(_lowest(conditions[name][rule][main] for name in names for rule in ("calibrated", "paper")), 1)
-        _score_axis(axes.xaxis, main)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        return svg(figure, "patterns", f"{task.title(main)} by availability pattern")
+def _shortened(rules: Sequence[str]) -> str:
+    return rules[0] if len(rules) == 1 else f"{rules[0]} + {len(rules) - 1}"
 
 
-def missing_curves(curves: Scores, task: Task) -> str:
-    """Draw the main score and the NLL against the missing rate, one line for each rule."""
-    main = task.main_scores[0]
-    title = task.title(main)
-    titles = ((main, title[0].upper() + title[1:] if title.islower() else title), ("nll", "NLL, nats"))
-    with mpl.rc_context(STYLE):
-        figure, grid = _figure(8.6, 3.2, 1, 2)
-        for axes, (key, title) in zip(grid[0], titles, strict=True):
-            for rule, by_rate in curves.items():
-                rates = [int(rate) for rate in by_rate]
-                axes.plot(
-                    rates, [s[key] for s in by_rate.values()], label=rule, **LINE_STYLES.get(rule, {"color": FAINT})
-                )
-            axes.set_title(title)
-            axes.set_xlabel("% of modalities missing")
-        _score_axis(grid[0, 0].yaxis, main)
-        grid[0, 0].legend(frameon=False, loc="lower left", handlelength=2.4)
-        return svg(figure, "missing", f"{task.title(main)} and NLL against the missing rate")
+def reliability(before: Sequence[Scores], after: Sequence[Scores], said: str, true: str) -> str:
+    """Draw how often what is said is right. The area of a dot shows how many answers it stands for.
 
-
-def reliability(before: Sequence[Scores], after: Sequence[Scores], confidence: str, accuracy: str) -> str:
-    """Draw how often what is said is right, by the paper's rule and calibrated. The area of a dot shows how many answers.
-
-    Args: confidence and accuracy, the labels of the axes.
+    Args: before, by the paper's rule; after, calibrated; said, true: the names of the axes.
     """
-    with mpl.rc_context(STYLE):
-        figure, grid = _figure(8.6, 3.7, 1, 2, sharey=True)
-        for axes, bins, title, colour in zip(grid[0], (before, after), MARKS, (INK, ACCENT), strict=True):
-            total = sum(one["rows"] for one in bins)
-            bins = [one for one in bins if one["rows"] >= MIN_ANSWERS]
-            axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-            sizes = [12 + 500 * b["rows"] / total for b in bins]
-            _dots(axes, [b["confidence"] for b in bins], [b["accuracy"] for b in bins], sizes, colour)
-            axes.set_title(title)
-            axes.set_xlabel(confidence)
-            axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=TICKS, yticks=TICKS)
-            axes.xaxis.set_major_formatter("{x:.0%}")
-            axes.yaxis.set_major_formatter("{x:.0%}")
-        grid[0, 0].set_ylabel(accuracy)
-        figure.set_layout_engine("constrained", wspace=0.08)
-        return svg(figure, "reliability", "reliability before and after calibration")
+    lines = [
+        Line([(0, 0), (1, 1)], "grid"),
+        *(_bins(one, style) for one, style in ((before, "quiet dashed"), (after, "accent"))),
+    ]
+    kept = [one for one in after if one["rows"] >= MIN_ANSWERS]
+    off = sum(abs(one["accuracy"] - one["confidence"]) * one["rows"] for one in kept) / (
+        sum(o["rows"] for o in kept) or 1
+    )
+    message = f"On average the two are {100 * off:.1f} points apart; on the diagonal they would be equal."
+    return plot(f"{true} by {said}", message, share_axis(said), share_axis(true), lines, height=240)
 
 
-def _dots(axes: Axes, x: Sequence[float], y: Sequence[float], sizes: Sequence[float] | float, colour: str) -> None:
-    axes.plot(x, y, color=colour, linewidth=1.2)
-    axes.scatter(x, y, s=sizes, color=colour, alpha=0.75, linewidth=0, clip_on=False)
+def _bins(bins: Sequence[Scores], style: str) -> Line:
+    total = sum(one["rows"] for one in bins) or 1
+    kept = [one for one in bins if one["rows"] >= MIN_ANSWERS]
+    radii = [max(2.5, LARGEST_DOT * math.sqrt(one["rows"] / total)) for one in kept]
+    return Line([(one["confidence"], one["accuracy"]) for one in kept], style, "", radii)
 
 
 def deviations(before: Sequence[Scores], after: Sequence[Scores]) -> str:
     """Draw the error against the predicted deviation, both root mean squares, a dot for each fifth of the answers."""
-    limit = 1.05 * max(one[key] for bins in (before, after) for one in bins for key in ("deviation", "rmse"))
-    with mpl.rc_context(STYLE):
-        figure, grid = _figure(8.6, 3.7, 1, 2, sharey=True)
-        for axes, bins, title, colour in zip(grid[0], (before, after), MARKS, (INK, ACCENT), strict=True):
-            axes.plot([0, limit], [0, limit], color=FAINT, linewidth=1)
-            _dots(axes, [b["deviation"] for b in bins], [b["rmse"] for b in bins], 60, colour)
-            axes.set_title(title)
-            axes.set_xlabel("predicted deviation")
-            axes.set(xlim=(0, limit), ylim=(0, limit))
-        grid[0, 0].set_ylabel("error")
-        figure.set_layout_engine("constrained", wspace=0.08)
-        return svg(figure, "reliability", "error against predicted deviation, before and after calibration")
+    both = [one[key] for bins in (before, after) for one in bins for key in ("deviation", "rmse")]
+    x, y = axis_from_zero("deviation that was said", both), axis_from_zero("error", both)
+    lines = [Line([(0, 0), (x.high, y.high)], "grid")]
+    for bins, style in ((before, "quiet dashed"), (after, "accent")):
+        lines.append(Line([(b["deviation"], b["rmse"]) for b in bins], style, "", [4.0] * len(bins)))
+    last = after[-1]
+    message = f"Where the largest deviations are said, {last['deviation']:.2f}, the error is {last['rmse']:.2f}."
+    return plot("error by deviation that was said", message, x, y, lines, height=240)
 
 
 def scatter(points: Sequence[Scores], task: Task) -> str:
     """Draw predicted against true values, with a line for the central part of each answer."""
-    values = [point[key] for point in points for key in ("value", "true")]
     fields = task.to_dict()
-    log, unit = fields["log"], f", {fields['unit']}" if fields["unit"] else ""
-    low, high = min(values), max(values)
-    with mpl.rc_context(STYLE):
-        figure, grid = _figure(5.6, 5.2)
-        axes: Axes = grid[0, 0]
-        axes.plot([low, high], [low, high], color=FAINT, linewidth=1)
-        true = [point["true"] for point in points]
-        axes.vlines(
-            true, [p["low"] for p in points], [p["high"] for p in points], color=ACCENT, alpha=0.25, linewidth=1
-        )
-        axes.scatter(true, [point["value"] for point in points], s=9, color=ACCENT, linewidth=0)
-        if log:
-            axes.set(xscale="log", yscale="log")
-        margin = 0.03 * (high - low)
-        bounds = (low / 1.1, high * 1.1) if log else (low - margin, high + margin)
-        axes.set(xlim=bounds, ylim=bounds, xlabel=f"true value{unit}", ylabel=f"predicted value{unit}")
-        return svg(figure, "scatter", "predicted against true values")
+    unit = f", {fields['unit']}" if fields["unit"] else ""
+    values = [point[key] for point in points for key in ("value", "true")]
+    x, y = (_value_axis(f"{which} value{unit}", values, log=fields["log"]) for which in ("true", "answered"))
+    height = 320
+    spreads = "".join(
+        f'<line class="reach" x1="{at:.1f}%" x2="{at:.1f}%" y1="{height * (1 - y.place(p["low"])):.1f}" y2="{height * (1 - y.place(p["high"])):.1f}"/>'
+        for p in points
+        for at in [100 * x.place(p["true"])]
+    )
+    dots = Line([(p["true"], p["value"]) for p in points], "accent none", "", [2.5] * len(points))
+    inside = sum(p["low"] <= p["true"] <= p["high"] for p in points)
+    message = f"The lines of {inside} of {len(points)} rows hold the true value."
+    return plot(
+        "answered by true values",
+        message,
+        x,
+        y,
+        [Line([(x.low, x.low), (x.high, x.high)], "grid"), dots],
+        height=height,
+        more=spreads,
+    )
+
+
+def _value_axis(name: str, values: Sequence[float], *, log: bool) -> Axis:
+    if not log:
+        return axis_from_zero(name, values)
+    low, high = min(values) / 1.1, max(values) * 1.1
+    tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if len(tens) > 4 else (1, 2, 5)
+    marks = [step * 10.0**ten for ten in tens for step in steps if low <= step * 10.0**ten <= high]
+    return Axis(name, low, high, [(mark, f"{mark:,g}") for mark in marks], log=True)
 
 
 def learning_curves(epochs: Sequence[Scores], names: Sequence[str], task: Task) -> str:
-    """Draw the main score on validation of each modality alone, and below it the part of the head's step that was kept."""
-    kept = [name for name in names if f"kept/{name}" in epochs[-1]]
-    with mpl.rc_context(STYLE):
-        rows = 2 if kept else 1
-        figure, grid = _figure(8.6, 1.9 * rows + 0.3, rows, len(names), sharey="row", sharex=True)
-        for column, name in enumerate(names):
-            at = [record["epoch"] for record in epochs]
-            grid[0, column].plot(at, [r["val"].get(name, float("nan")) for r in epochs], **LINE_STYLES["calibrated"])
-            grid[0, column].plot(
-                at, [r["val"]["full"] for r in epochs], color=INK, linewidth=0.9, linestyle=(0, (1, 1.6))
-            )
-            grid[0, column].set_title(name)
-            if name in kept:
-                grid[1, column].plot(
-                    at, [r.get(f"kept/{name}", float("nan")) for r in epochs], color=INK, linewidth=1.2
-                )
-            grid[-1, column].set_xlabel("epoch")
-        grid[0, 0].set_ylabel(f"validation {task.title(task.main_scores[0])}")
-        _score_axis(grid[0, 0].yaxis, task.main_scores[0])
-        if kept:
-            grid[1, 0].set_ylabel("‖Pg‖ / ‖g‖")
-            grid[1, 0].set_ylim(0, 1.02)
-        return svg(figure, "learning", "learning curves")
+    """Draw the main score on validation of each modality alone and of all together, a plot for each modality."""
+    main, last = task.main_scores[0], epochs[-1]["epoch"]
+    values = [record["val"][name] for record in epochs for name in ("full", *names) if name in record["val"]]
+    y = score_axis(task, main, values)
+    x = Axis("epoch", min(1, last), last, [(epoch, str(epoch)) for epoch in dict.fromkeys((1, last))])
+    plots = []
+    for index, name in enumerate(names):
+        lines = [
+            Line([(r["epoch"], r["val"][key]) for r in epochs if key in r["val"]], style)
+            for key, style in (("full", "quiet dashed"), (name, palette.hue_class(index)))
+        ]
+        if not lines[1].points:
+            continue
+        message = f"At the end {score_text(task, main, lines[1].points[-1][1])}; all together {score_text(task, main, lines[0].points[-1][1])}."
+        drawing = plot(f"{task.title(main)} of {name} alone by epoch", message, x, y, lines, height=SMALL)
+        plots.append(_panel(chips([name], names), drawing))
+    return _panels([("quiet dashed", "all together"), ("", "in its colour: the input alone")], plots)
 
 
-def corruption_curves(curves: Scores, without: Scores, task: Task) -> str:
-    """Draw the main score against severity, a panel for each corruption of a modality: alone, fused, fused without it."""
-    main, rules = task.main_scores[0], ("alone", "paper", "undiscounted", "calibrated")
-    panels = [panel for name, corruptions in curves.items() for panel in _rows_of_panels(name, corruptions)]
-    lowest = _lowest(s[rule][main] for _, _, by in filter(None, panels) for s in by.values() for rule in rules)
-    with mpl.rc_context(STYLE):
-        rows = len(panels) // PANELS
-        figure, grid = _figure(8.6, 1.75 * rows + 0.4, rows, PANELS, sharex=True, sharey=True)
-        for axes, panel in zip(grid.flat, panels, strict=True):
-            if panel is None:
-                axes.set_axis_off()
-                continue
-            name, corruption, by_severity = panel
-            at = [int(severity) for severity in by_severity]
-            for rule in rules:
-                axes.plot(at, [s[rule][main] for s in by_severity.values()], label=rule, **LINE_STYLES[rule])
-            if name in without:
-                level = without[name]["calibrated"][main]
-                axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (5, 4)), label="without it")
-            axes.set_title(f"{name}: {corruption.replace('_', ' ')}", fontsize=9)
-            axes.set_ylim(lowest, 1.03)
-            axes.set_xticks(at)
-            _score_axis(axes.yaxis, main)
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-        return svg(figure, "corruptions", f"{task.title(main)} under corruption")
+def corruption_curves(curves: Scores, without: Scores, names: Sequence[str], score: str, task: Task) -> str:
+    """Draw a score against severity, a plot for each corruption of a modality: alone, together, together without it."""
+    values = [
+        s[rule][score]
+        for kinds in curves.values()
+        for by in kinds.values()
+        for s in by.values()
+        for rule in ("alone", DEFAULT_RULE)
+    ]
+    y = score_axis(task, score, values)
+    panels = [
+        (_at_worst(by, score), name, _panel(f"{chips([name], names)} {kind.replace('_', ' ')}", drawing))
+        for name, kinds in curves.items()
+        for kind, by in kinds.items()
+        for drawing in [
+            _corruption(name, kind, by, without.get(name), palette.hue_class(names.index(name)), y, score, task)
+        ]
+    ]
+    sign = -1 if score in LOWER_IS_BETTER else 1
+    panels.sort(key=lambda panel: (names.index(panel[1]), sign * panel[0]))
+    first = {name: drawing for _, name, drawing in reversed(panels)}
+    others = [drawing for _, name, drawing in panels if drawing != first[name]]
+    legend = [("accent", "all together"), ("ink dashed", "all others, without it")]
+    shown = _panels(
+        [*legend, *((palette.hue_class(names.index(name)), f"{name} alone") for name in reversed(first))],
+        [*first.values()][::-1],
+    )
+    return (
+        f"{shown}<details><summary>{len(others)} other ways to spoil an input</summary>{_panels([], others)}</details>"
+        if others
+        else shown
+    )
 
 
-def _rows_of_panels(name: str, corruptions: Mapping[str, Any]) -> list[tuple[str, str, Any] | None]:
-    """List the panels of one modality, and None for the empty places at the end of its last row."""
-    panels = [(name, corruption, by_severity) for corruption, by_severity in corruptions.items()]
-    return [*panels, *[None] * (-len(panels) % PANELS)]
+def _at_worst(by_severity: Scores, score: str) -> float:
+    """Return the score of all together at the largest severity."""
+    return float([*by_severity.values()][-1][DEFAULT_RULE][score])
+
+
+def _corruption(
+    name: str, kind: str, by_severity: Scores, without: Scores | None, hue: str, y: Axis, score: str, task: Task
+) -> str:
+    severities = [int(severity) for severity in by_severity]
+    lines = [
+        Line([(int(severity), s[rule][score]) for severity, s in by_severity.items()], style)
+        for rule, style in (("alone", hue), (DEFAULT_RULE, "accent"))
+    ]
+    ends = [("alone", lines[0].points[-1][1]), ("all together", lines[1].points[-1][1])]
+    if without:
+        level = without[DEFAULT_RULE][score]
+        lines.insert(0, Line([(0, level), (severities[-1], level)], "ink dashed"))
+        ends.append(("without it", level))
+    message = f"At the worst: {joined([f'{who} {score_text(task, score, value)}' for who, value in ends])}."
+    x = Axis("how spoiled", 0, severities[-1], [(severity, str(severity)) for severity in severities])
+    return plot(
+        f"{task.title(score)} with {name} spoiled by {kind.replace('_', ' ')}", message, x, y, lines, height=SMALL
+    )
+
+
+def _panel(title: str, drawing: str) -> str:
+    """Args: title, HTML."""
+    return f"<div><h3>{title}</h3>{drawing}</div>"
+
+
+def _panels(legend: Sequence[tuple[str, str]], plots: Sequence[str]) -> str:
+    return f'{legend_of(legend) if legend else ""}<div class="panels">{"".join(plots)}</div>'
+
+
+def legend_of(entries: Sequence[tuple[str, str]]) -> str:
+    """Return what each line is. Args: (CSS classes, text)."""
+    items = "".join(f"<li>{_swatch(style)}{html.escape(text)}</li>" for style, text in entries)
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _swatch(style: str) -> str:
+    if not style:
+        return ""
+    return f'<svg aria-hidden="true" width="24" height="10"><line class="line {style}" x1="0" x2="24" y1="5" y2="5"/></svg>'

@@ -12,8 +12,8 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, score_split
 from mla_serve.export.card import model_card
 from mla_serve.export.report import gather, measure_importance, write_report
-from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.export.run_data import RunRows, run_measured_split
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.train.run_folder import RunFolder
 
 

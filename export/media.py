@@ -19,7 +19,8 @@ def payload_as_html(name: str, payload: Payload) -> str:
         return _file(name, payload)
     if isinstance(payload, Mapping):
         rows = "".join(
-            f"<tr><th>{html.escape(column)}</th><td>{_cell(cell)}</td></tr>" for column, cell in payload.items()
+            f'<tr><th scope="row">{html.escape(column)}</th><td>{_cell(cell)}</td></tr>'
+            for column, cell in payload.items()
         )
         return f"<table>{rows}</table>"
     text = payload if isinstance(payload, str) else " ".join(f"{value:.3g}" for value in list(payload)[:NUMBERS])

@@ -1,4 +1,7 @@
-"""Render report.html: one file without network access, for light and dark screens and for print."""
+"""Render report.html: one file without network access or scripts, for light and dark screens, phones, and print.
+
+First what the model is for and what not, then how good it is, then where it is bad, and last what experts look up.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +11,89 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mla_serve.evaluation.analysis import worst_first
+from mla_serve import palette
+from mla_serve.evaluation.analysis import MIN_GROUP, worst_first
 from mla_serve.export import charts
+from mla_serve.export.combinations import by_what_is_sent, rows_of_sets, score_axis
 from mla_serve.export.media import payload_as_html
-from mla_serve.export.sections import SECTIONS, section
+from mla_serve.export.numbers import all_numbers, rules_compared
+from mla_serve.export.plot import axis_from_zero
+from mla_serve.export.sections import FIRST, MOST, SECTIONS, bar_row, bar_table, section
+from mla_serve.export.wording import date_text, joined, likely_text, markdown, markdown_line, score_text, share_of_rows
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Payload
 from mla_serve.tasks import Task
+from mla_serve.tasks.base import LOWER_IS_BETTER
 from mla_serve.train.notes import DATA
 
-COVERAGE = 0.9  # that bundles of older versions were measured with
-NUMBERS = "Also in report.json, with intervals."
-POOLED = " Pooled: the share of prediction sets or intervals that rest on validation rows with other modalities."
+MOST_NAMED = 12  # classes or labels
 STYLE = Path(__file__).with_name("report.css")
-SHOWN_GROUPS = 20
+ROWS = {
+    "test": "{0:,} test rows, which it did not learn from",
+    "val": "{0:,} validation rows, which its settings were chosen by; expect less of new rows",
+}
+ELSEWHERE = "All figures hold for inputs from where these rows come from; expect less of others."
 Case = tuple[Mapping[str, Any], Mapping[str, Payload]]
 Results = Mapping[str, Any]
 
 
 def render(results: Results, task: Task, kinds: Mapping[str, str], shown: Sequence[Case]) -> str:
-    """Return the page. Args: shown, the most confidently wrong cases with their payloads; empty if they must not be shown."""
-    own = SECTIONS[task.name]
+    """Return the page. Args: kinds, of the modalities, in the model's order; shown, the most confidently wrong cases with
+    their payloads; empty if they must not be shown.
+    """
+    own, names = SECTIONS[task.name], list(kinds)
     sections = [
-        _head(results, task, kinds),
-        _patterns(results, task),
-        _missing(results, task),
-        own.reliability(results, task),
-        _learning(results, task, kinds),
-        _corruptions(results, task),
-        *_importance(results["metrics"].get("importance", {})),
-        *_groups(results.get("groups", {}), task),
-        own.table(results, task),
+        _head(results, task, names),
+        _tiles(results["metrics"], task, results["intervals"]),
+        _sent(results, task, names),
+        own.wrong(results, task),
+        _groups(results.get("groups", {}), task),
         _wrongest(shown, own.wrongest),
-        _numbers(results["metrics"]["conditions"], task)
-        + _worth(results["leave_one_out"], list(results["missing_rates"]), task),
-        _configuration(results),
+        _missing(results, task),
+        _corruptions(results, task, names),
+        own.believe(results, task),
+        *_importance(results["metrics"].get("importance", {})),
+        _made_from(results),
+        _training(results, task, names),
+        rules_compared(results["missing_rates"], own.score, task),
+        all_numbers(results["metrics"]["conditions"], results["leave_one_out"], task),
     ]
     title = html.escape(results["model"])
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}: report</title><style>{STYLE.read_text(encoding='utf-8')}</style></head><body><main>"
-        + "\n".join(sections)
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}: report</title><style>{palette.style()}{STYLE.read_text(encoding='utf-8')}</style></head><body><main>"
+        + "\n".join(section for section in sections if section).replace(" %", "&nbsp;%")
         + "</main></body></html>\n"
     )
 
 
-def _head(results: Results, task: Task, kinds: Mapping[str, str]) -> str:
-    metrics = results["metrics"]
-    cells = "".join(
-        f"<div><b>{value}</b><span>{html.escape(caption)}</span></div>" for value, caption in _tiles(metrics, task)
+# ---- what it is for, and how good it is
+
+
+def _head(results: Results, task: Task, names: Sequence[str]) -> str:
+    about, metrics = results["about"], results["metrics"]
+    answers = f"From any of {html.escape(joined(names))} it answers with {html.escape(_described(task))}."
+    rows = ROWS.get(metrics["split"], "{0:,} rows of " + html.escape(metrics["split"])).format(metrics["rows"])
+    measured = f"Made on {date_text(results['created'])}. Measured on {rows}."
+    warnings = "".join(
+        f'<p class="warning">{html.escape(note)}</p>' for note in _notes(results) if note.startswith(DATA)
     )
-    warnings = "".join(f'<p class="warning">{html.escape(n)}</p>' for n in _notes(results) if n.startswith(DATA))
     return (
-        f"<header><h1>{html.escape(results['model'])}</h1><p>{metrics['rows']} rows of <em>{metrics['split']}</em>, "
-        f"any of {html.escape(', '.join(kinds))} &rarr; {html.escape(task.describe())}; measured through the exported graphs.</p>{warnings}"
-        f'<div class="tiles">{cells}</div></header>'
+        f'<header><h1>{html.escape(results["model"])}</h1><div class="purpose">{markdown(about["purpose"])}</div>'
+        f"<p>{answers} {measured}</p></header>{_limits(about['limits'])}{warnings}"
     )
+
+
+def _described(task: Task) -> str:
+    """Say what it answers with: "one of 3 classes: red, green, blue"."""
+    named = f": {', '.join(task.names)}" if 0 < len(task.names) <= MOST_NAMED else ""
+    return f"{'one of ' if task.exclusive else ''}{task.describe()}{named}"
+
+
+def _limits(limits: Sequence[str]) -> str:
+    listed = "".join(f"<li>{markdown_line(limit)}</li>" for limit in limits)
+    body = f"<ul>{listed}</ul>" if limits else "<p>Whoever trained it named nothing.</p>"
+    return f'<section class="limits"><h2>Do not use it for</h2>{body}<p class="muted">{ELSEWHERE}</p></section>'
 
 
 def _notes(results: Results) -> list[str]:
@@ -71,90 +102,66 @@ def _notes(results: Results) -> list[str]:
     return [note for step in (training, *training.get("extended", [])) for note in step.get("notes", [])]
 
 
-def _tiles(metrics: Mapping[str, Any], task: Task) -> list[tuple[str, str]]:
+def _tiles(metrics: Mapping[str, Any], task: Task, intervals: Mapping[str, Any]) -> str:
     """Return the most important figures, each with its meaning."""
-    full, half = (metrics["conditions"][name]["calibrated"] for name in ("full", "missing50"))
-    main = task.main_scores[0]
-    tiles = [
-        (charts.score_text(main, full[main]), f"{task.title(main)} with all modalities"),
-        (charts.score_text(main, half[main]), f"{task.title(main)} with half of them missing"),
-    ]
-    return tiles + SECTIONS[task.name].tiles(task, full, half, metrics.get("asked_coverage", COVERAGE))
+    own = SECTIONS[task.name]
+    (value, caption), *others = own.tiles(task, metrics)
+    if ends := intervals.get("full", {}).get(DEFAULT_RULE, {}).get(own.score):
+        value_of = metrics["conditions"]["full"][DEFAULT_RULE][own.score]
+        caption += f" (likely {likely_text(task, own.score, value_of, ends)})"
+    cells = "".join(
+        f"<div><b>{html.escape(value)}</b><span>{html.escape(caption)}</span></div>"
+        for value, caption in ((value, caption), *others)
+    )
+    return f'<div class="tiles">{cells}</div>'
 
 
-def _patterns(results: Results, task: Task) -> str:
-    title = _first_upper(task.title(task.main_scores[0]))
-    caption = f"{title} for each set of modalities. Line: 95% of bootstrap resamples; mark: the paper’s rule."
-    drawing = charts.pattern_bars(results["metrics"]["conditions"], results["intervals"], task)
-    return section(f"{title} by set of modalities", caption, drawing)
+def _sent(results: Results, task: Task, names: Sequence[str]) -> str:
+    own = SECTIONS[task.name]
+    counted = rows_of_sets(results["metrics"], names)
+    same = f"{next(iter(counted.values())):,} rows each. " if len(set(counted.values())) == 1 else ""
+    caption = f"{own.explained} {same}Thin line: where it likely lies for other rows like these, 95 % sure."
+    return section(own.how_good, caption, by_what_is_sent(results, task, names, own.score))
 
 
-def _first_upper(text: str) -> str:
-    """Begin a text with a capital letter, but leave a name such as mAP."""
-    return text if any(letter.isupper() for letter in text) else text.capitalize()
+# ---- where it is bad
 
 
-def _missing(results: Results, task: Task) -> str:
-    caption = "Each modality is dropped independently, but one at least is kept. Mean over random masks."
-    return section("When modalities go missing", caption, charts.missing_curves(results["missing_rates"], task))
+def _groups(groups: Mapping[str, Mapping[str, Any]], task: Task) -> str:
+    """Return the section of the groups of rows that the data name, such as speakers: the worst first, those of few rows last."""
+    parts = "".join(_by_group(name, found, task) for name, found in groups.items())
+    caption = "With all inputs, for each group of rows that the data name, such as the rows of one person."
+    return section("By group", caption, parts) if parts else ""
 
 
-def _learning(results: Results, task: Task, kinds: Mapping[str, str]) -> str:
-    if not results["epochs"]:
-        return ""
-    caption = f"Validation {task.title(task.main_scores[0])} of each modality alone (dotted: all together). Below: the part of the head’s step that is kept after the projection that protects the other modalities."
-    names = [name for name in kinds if any(name in record["val"] for record in results["epochs"])]
-    return section("Learning curves", caption, charts.learning_curves(results["epochs"], names, task))
+def _by_group(name: str, found: Mapping[str, Any], task: Task) -> str:
+    score, counts = task.row_score, found["rows"]
+    scored = {group: value for group, value in found[score].items() if value is not None}
+    if score == "accuracy" and min(scored.values()) == 1:
+        return f"<p>Groups of {html.escape(name)}: no answer was wrong in any of the {len(scored):,}.</p>"
+    order = worst_first(task, scored)
+    enough = [group for group in order if counts[group] >= MIN_GROUP]
+    first = enough[:FIRST]
+    others = [*enough[FIRST:], *(group for group in order if counts[group] < MIN_GROUP)][:MOST]
+    axis = score_axis(task, score, [*scored.values()])
+    rows = {
+        group: bar_row(group, scored[group], axis, _group_cells(score, scored[group], counts[group], task))
+        for group in (*first, *others)
+    }
+    head = (f"group of {name}", "right" if score == "accuracy" else task.title(score), "rows")
+    more = f"{len(others)} more groups; those with fewer than {MIN_GROUP} rows, which vary by chance, come last"
+    return bar_table(head, axis, [rows[group] for group in first], [rows[group] for group in others], more)
 
 
-def _corruptions(results: Results, task: Task) -> str:
-    if not results["corruptions"]:
-        return ""
-    title = task.title(task.main_scores[0])
-    caption = f"{_first_upper(title)} over {results['corruption_rows']} rows, with one modality corrupted from severity 0 (not at all) to 5. A good fusion stays above the dashed line, its {title} without that modality."
-    drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"], task)
-    return section("When one modality is corrupted", caption, drawing)
-
-
-def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """Return a section for each modality with columns."""
-    caption = "How much log-probability the truth loses when the cells of a column are shuffled among the rows. Columns that say the same share their worth."
-    head = "<tr><th></th><th>alone</th><th>with all modalities</th></tr>"
-    sections = []
-    for name, columns in importance.items():
-        most = max((abs(loss) for losses in columns.values() for loss in losses.values()), default=0.0)
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(column)}</th>{_loss(losses["alone"], most)}{_loss(losses["fused"], most)}</tr>'
-            for column, losses in columns.items()
-        )
-        table = f'<table class="importance">{head}{rows}</table>'
-        sections.append(section(f"Which columns of {name} mattered", caption, table))
-    return sections
-
-
-def _loss(loss: float, most: float) -> str:
-    return f'<td style="--share:{100 * max(loss, 0) / (most or 1):.0f}%">{loss:+.3f}</td>'
-
-
-def _groups(groups: Mapping[str, Mapping[str, Any]], task: Task) -> list[str]:
-    """Return a section for each modality with groups, such as speakers: the worst scores first."""
-    score, title = task.row_score, task.title(task.row_score)
-    caption = "With all modalities of a row, by group of its rows, the worst first. Groups of few rows vary by chance."
-    head = f"<tr><th></th><th>{html.escape(title)}</th><th>rows</th></tr>"
-    sections = []
-    for name, found in groups.items():
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(group)}</th><td>{task.shown(score, found[score][group])}</td><td>{found["rows"][group]}</td></tr>'
-            for group in worst_first(task, found[score])[:SHOWN_GROUPS]
-        )
-        sections.append(section(f"{_first_upper(title)} by group of {name}", caption, f"<table>{head}{rows}</table>"))
-    return sections
+def _group_cells(score: str, value: float, rows: int, task: Task) -> list[str]:
+    written = share_of_rows(score, value, rows) if score == "accuracy" else score_text(task, score, value)
+    return [f"<b>{written}</b>", f"{rows:,}{' (few)' if rows < MIN_GROUP else ''}"]
 
 
 def _wrongest(shown: Sequence[Case], title: str) -> str:
     if not shown:
         return ""
-    caption = "With all modalities of a row; if there are few such answers, also with one modality alone."
+    caption = "With all inputs of a row; if there are few such answers, also with one input alone. Look whether the label in the table is wrong."
     cards = "".join(_card(case, sample) for case, sample in shown)
     return section(title, caption, f'<div class="cards">{cards}</div>')
 
@@ -167,35 +174,81 @@ def _card(case: Mapping[str, Any], sample: Mapping[str, Payload]) -> str:
     )
 
 
-def _numbers(conditions: Mapping[str, Mapping[str, Mapping[str, float]]], task: Task) -> str:
-    keys = list(dict.fromkeys(key for rules in conditions.values() for scores in rules.values() for key in scores))
-    head = "".join(f"<th>{html.escape(task.title(key))}</th>" for key in keys)
-    body = ""
-    for condition, rules in conditions.items():
-        for rule, scores in rules.items():
-            cells = "".join(f"<td>{task.cell(key, scores)}</td>" for key in keys)
-            body += f'<tr><th scope="row">{html.escape(condition)}</th><th scope="row">{rule}</th>{cells}</tr>'
-    table = f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
-    return section("All numbers", NUMBERS + (POOLED if "pooled" in keys else ""), table)
+def _missing(results: Results, task: Task) -> str:
+    own = SECTIONS[task.name]
+    caption = f"Each input is left out by chance, but one is always kept. {own.explained}"
+    curve = {"0": results["metrics"]["conditions"]["full"][DEFAULT_RULE]} | results["missing_rates"][DEFAULT_RULE]
+    drawing = f"<div>{charts.missing_curves({DEFAULT_RULE: curve}, own.score, task)}</div>"
+    worth = _worth(results["leave_one_out"], task)
+    return section("When inputs go missing", caption, f'<div class="two">{drawing}{worth}</div>')
 
 
-def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], rules: Sequence[str], task: Task) -> str:
+def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], task: Task) -> str:
+    """Say what is lost without each input, in the task's main score."""
     if not leave_one_out:
         return ""
-    head = "".join(f"<th>{rule}</th>" for rule in rules)
-    body = ""
-    for name, scores in leave_one_out.items():
-        cells = "".join(f"<td>{one['lost']:+.3f}</td>" for one in scores.values())
-        body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    table = f"<table><tr><th></th>{head}</tr>{body}</table>"
-    return section(
-        "What each modality is worth",
-        f"{_first_upper(task.title(task.main_scores[0]))} that is lost when it is left out.",
-        table,
-    )
+    lost = {name: rules[DEFAULT_RULE]["lost"] for name, rules in leave_one_out.items()}
+    axis = axis_from_zero("", lost.values())
+    share = task.main_scores[0] != "r2"
+    rows = [
+        bar_row(name, value, axis, [f"<b>{100 * value:+.1f} points</b>" if share else f"<b>{value:+.3f}</b>"])
+        for name, value in sorted(lost.items(), key=lambda one: -one[1])
+    ]
+    title = task.title(task.main_scores[0])
+    return f"<div><h3>What each input adds to all others</h3>{bar_table(('input', title), axis, rows)}</div>"
 
 
-def _configuration(results: Results) -> str:
+def _corruptions(results: Results, task: Task, names: Sequence[str]) -> str:
+    if not results["corruptions"]:
+        return ""
+    score = SECTIONS[task.name].score
+    better = "below" if score in LOWER_IS_BETTER else "above"
+    title = html.escape(task.title(score))
+    caption = f"The {title} over {results['corruption_rows']:,} rows, with one input spoiled from 0 (not at all) to 5. The line of all together should stay {better} the dashed one: otherwise the spoiled input is better left out. Shown is what harms each input most."
+    drawing = charts.corruption_curves(results["corruptions"], results["corruption_baseline"], names, score, task)
+    return section("When an input is spoiled", caption, drawing)
+
+
+def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Return a section for each modality with columns."""
+    caption = "How much log-probability the truth loses when the cells of a column are shuffled among the rows, in nats. Columns that say the same share their worth."
+    sections = []
+    for name, columns in importance.items():
+        axis = axis_from_zero("", [loss for losses in columns.values() for loss in losses.values()])
+        rows = [
+            bar_row(column, losses["alone"], axis, [f"<b>{losses['alone']:+.3f}</b>", f"{losses['fused']:+.3f}"])
+            for column, losses in columns.items()
+        ]
+        head = ("column", f"{name} alone", "with all inputs")
+        listed = bar_table(head, axis, rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more columns")
+        sections.append(section(f"Which columns of {name} mattered", caption, listed))
+    return sections
+
+
+# ---- what it is made from
+
+
+def _made_from(results: Results) -> str:
+    about, training = results["about"], results["training"]
+    versions = training.get("versions", {})
+    entries = {
+        "Data": markdown(about["data"]),
+        "Licence": markdown(about["licence"]),
+        "Made": f"<p>{date_text(results['created'])}{' with mla_serve ' + html.escape(versions['mla_serve']) if 'mla_serve' in versions else ''}</p>",
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in entries.items() if text)
+    return f'<section><h2>Made from</h2><dl class="facts">{listed}</dl></section>'
+
+
+def _training(results: Results, task: Task, names: Sequence[str]) -> str:
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(results))
     text = json.dumps({"training": results["training"], "fusion": results["fusion"]}, indent=1, ensure_ascii=False)
-    return f"<section><h2>Training</h2><ul>{notes}</ul><details><summary>Full configuration</summary><pre>{html.escape(text)}</pre></details></section>"
+    known = [name for name in names if any(name in record["val"] for record in results["epochs"])]
+    title = html.escape(task.title(task.main_scores[0]))
+    curves = (
+        f"<h3>Learning curves</h3><p>{title} on validation rows by epoch. An input that still rises at the end needs more epochs; one that never rose needs another encoder or better data.</p>{charts.learning_curves(results['epochs'], names, task)}"
+        if known
+        else ""
+    )
+    folded = f'<details><summary>Every setting</summary><pre tabindex="0">{html.escape(text)}</pre></details>'
+    return f'<section><h2>How it was trained</h2><ul class="notes">{notes}</ul>{curves}{folded}</section>'

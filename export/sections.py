@@ -10,11 +10,20 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mla_serve.decimals import percent
 from mla_serve.export import charts
+from mla_serve.export.combinations import bar, ticks
+from mla_serve.export.plot import Axis, share_axis
+from mla_serve.export.wording import score_text, share_of_rows
+from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Task
 
+COVERAGE = 0.9  # that bundles of older versions were measured with
 MAX_CLASSES = 30  # in the confusion matrix
-MAX_LABELS = 200  # in the table of labels
+FIRST, MOST = 8, 200  # classes, labels or groups that are shown, and that are listed in all
+ENOUGH = 5  # rows of a class, label or group; those with fewer are listed after the others
+TENTHS = 10  # shades of the confusion matrix
+BEFORE_AFTER = [("accent", "calibrated"), ("quiet dashed", "the paper’s rule")]
 Results = Mapping[str, Any]
 Scores = Mapping[str, float]
 Tile = tuple[str, str]
@@ -24,145 +33,280 @@ Tile = tuple[str, str]
 class TaskSections:
     """What a report draws for one task.
 
-    tiles: (task, scores with all modalities, scores with half of them missing, asked coverage) -> figures and their meanings.
-    reliability, table: (results, task) -> a section; table may return "".
+    score: what its bars show; how_good, explained: the title above them, and what the score means, in plain words.
+    tiles: (task, metrics) -> the first figures and their meanings; the first one is `score` with all modalities.
+     believe, wrong: (results, task) -> sections on whether to believe the answers, and where they are wrong.
     wrongest: the title of the section with the worst answers.
     """
 
-    tiles: Callable[[Task, Scores, Scores, float], list[Tile]]
-    reliability: Callable[[Results, Task], str]
-    table: Callable[[Results, Task], str]
+    score: str
+    how_good: str
+    explained: str
+    tiles: Callable[[Task, Results], list[Tile]]
+    believe: Callable[[Results, Task], str]
+    wrong: Callable[[Results, Task], str]
     wrongest: str
 
 
 def section(title: str, caption: str, body: str) -> str:
     """Return a section of the page. Args: title, plain text; caption and body, HTML."""
-    return f'<section><h2>{html.escape(title)}</h2><p>{caption}</p><div class="wide">{body}</div></section>'
+    return f"<section><h2>{html.escape(title)}</h2><p>{caption}</p>{body}</section>"
+
+
+def table(head: Sequence[str], rows: Sequence[str], name: str = "") -> str:
+    """Return a table that scrolls in a box of its own where it is too wide. Args: head, plain text; rows, HTML; name, CSS class."""
+    cells = "".join(
+        f'<th scope="col"{" class=number" if at else ""}>{html.escape(title)}</th>' for at, title in enumerate(head)
+    )
+    return box(f'<table class="{name}"><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
+
+
+def box(content: str) -> str:
+    """Let something wide scroll by itself; the keyboard reaches it."""
+    return f'<div class="wide" tabindex="0">{content}</div>'
+
+
+def bar_table(head: Sequence[str], axis: Axis, rows: Sequence[str], folded: Sequence[str] = (), more: str = "") -> str:
+    """Return a table whose second column are bars. Args: folded, more rows, which are shown when asked for; more, what they are."""
+    cells = "".join(
+        f'<th scope="col"{" class=number" if at else ""}>{html.escape(title)}</th>' for at, title in enumerate(head)
+    )
+    first, rest = cells.split("</th>", 1)
+    top = f'<thead><tr>{first}</th><td class="drawn">{ticks(axis)}</td>{rest}</tr></thead>'
+    tables = [
+        box(f'<table class="bars">{top}<tbody>{"".join(some)}</tbody></table>') for some in (rows, folded) if some
+    ]
+    if not folded:
+        return "".join(tables)
+    return f"{''.join(tables[:-1])}<details><summary>{html.escape(more)}</summary>{tables[-1]}</details>"
+
+
+def bar_row(name: str, value: float, axis: Axis, cells: Sequence[str]) -> str:
+    """Return a row of it. Args: name, plain text; cells, HTML."""
+    rest = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+    return f'<tr><th scope="row">{html.escape(name)}</th><td class="drawn">{bar(value, None, axis)}</td>{rest}</tr>'
+
+
+def promise(asked: float) -> str:
+    """Write a coverage: "9 in 10"."""
+    return f"{10 * asked:.0f} in 10" if abs(10 * asked - round(10 * asked)) < 1e-9 else f"{100 * asked:g} in 100"
+
+
+def _of_interest(metrics: Results) -> tuple[Scores, Scores, float]:
+    """Return the scores with all modalities, those with half of them missing, and the asked coverage."""
+    full, half = (metrics["conditions"][name][DEFAULT_RULE] for name in ("full", "missing50"))
+    return full, half, metrics.get("asked_coverage", COVERAGE)
 
 
 # ---- classes
 
 
-def _class_tiles(task: Task, full: Scores, half: Scores, asked: float) -> list[Tile]:  # noqa: ARG001
-    tiles = [(f"{full['ece']:.1%} / {half['ece']:.1%}", "calibration error, all / half missing")]
+def _class_tiles(task: Task, metrics: Results) -> list[Tile]:  # noqa: ARG001
+    full, half, asked = _of_interest(metrics)
+    tiles = [
+        (share_of_rows("accuracy", full["accuracy"], metrics["rows"]), "right, with all inputs"),
+        (percent(half["accuracy"]), "right, with half of the inputs missing"),
+        (f"{100 * half['ece']:.1f} points", "off, on average, when it says how sure it is, with half missing"),
+    ]
     if "set_size" in half:
-        caption = f"in a {asked:.0%} prediction set, half missing; it contains the true one in {half['coverage']:.0%}"
+        holds = percent(half["coverage"])
+        caption = f"in a shortlist that promises {promise(asked)}, with half missing; it holds the right one in {holds}"
         tiles.append((f"{half['set_size']:.2f} labels", caption))
     return tiles
 
 
 def _confidence(results: Results, task: Task) -> str:  # noqa: ARG001
-    caption = "Over all sets of modalities. On the diagonal, answers given with 80% are right in 80% of cases. The area of a dot shows how many answers it stands for."
-    drawing = charts.reliability(*_before_after(results), "confidence", "accuracy")
-    return section("Reliability of the probabilities", caption, drawing)
+    caption = "On the diagonal, answers given with 80 % are right 80 % of the time; below it, the model is too sure. Over all combinations of inputs; a larger dot stands for more answers."
+    drawing = charts.reliability(*_before_after(results), "how sure it says it is", "how often it is right")
+    return section(
+        "Can its percentages be believed?",
+        caption,
+        charts.legend_of(BEFORE_AFTER) + f'<div class="square">{drawing}</div>',
+    )
 
 
 def _before_after(results: Results) -> tuple[Any, Any]:
     return results["reliability"]["paper"], results["reliability"]["calibrated"]
 
 
+def _wrong_classes(results: Results, task: Task) -> str:
+    """List the classes with the lowest share of right answers first, each with what it is mostly mistaken for."""
+    counts = results["confusion"]["rows"]
+    found = {
+        name: (row[at], sum(row), _mistaken(row, at, task))
+        for at, (name, row) in enumerate(zip(task.names, counts, strict=True))
+        if sum(row)
+    }
+    if all(right == rows for right, rows, _ in found.values()):
+        caption = "With all inputs of a row, no answer was wrong. Mistakes with fewer inputs are below."
+        return section("Where it goes wrong", caption, "")
+    order = sorted(found, key=lambda name: (found[name][1] < ENOUGH, found[name][0] / found[name][1]))[:MOST]
+    axis = share_axis("")
+    rows = [
+        bar_row(
+            name,
+            right / count,
+            axis,
+            [f"<b>{share_of_rows('accuracy', right / count, count)}</b>", f"{count:,}", mistaken],
+        )
+        for name in order
+        for right, count, mistaken in [found[name]]
+    ]
+    caption = "How often the rows of each class were answered right with all inputs, the worst first, and what they were answered instead."
+    listed = bar_table(
+        ("true class", "right", "rows", "mostly answered instead"),
+        axis,
+        rows[:FIRST],
+        rows[FIRST:],
+        _more(len(rows) - FIRST, "classes"),
+    )
+    return section("Where it goes wrong", caption, listed + _confusion(results, task))
+
+
+def _mistaken(row: Sequence[int], at: int, task: Task) -> str:
+    """Return the answer that most rows of a class got wrongly, and how many."""
+    count, answer = max((count, -index) for index, count in enumerate(row) if index != at)
+    return f"{html.escape(task.names[-answer])} ({count:,})" if count else ""
+
+
+def _more(count: int, what: str) -> str:
+    return f"{count} more {what}"
+
+
 def _confusion(results: Results, task: Task) -> str:
     if len(task.names) > MAX_CLASSES:
         return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in task.names)
+    head = "".join(f'<th scope="col"><span>{html.escape(name)}</span></th>' for name in task.names)
     body = ""
     for name, row in zip(task.names, results["confusion"]["rows"], strict=True):
         cells = "".join(_shade(count, sum(row)) for count in row)
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    table = f'<table class="confusion"><tr><th></th>{head}</tr>{body}</table>'
-    return section("Confusion matrix", "Rows: true class; columns: answer. With all modalities of a row.", table)
+    drawn = f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f"<details><summary>Every class against every answer</summary><p>Rows: the true class; columns: the answer (confusion matrix).</p>{box(drawn)}</details>"
 
 
 def _shade(count: int, total: int) -> str:
-    share = round(100 * count / max(total, 1))
-    return f'<td style="--share:{share}%"{" class=dark" if share > 55 else ""}>{count or ""}</td>'
+    return f'<td class="s{round(TENTHS * count / max(total, 1))}">{count or ""}</td>'
 
 
 # ---- labels
 
 
-def _label_tiles(task: Task, full: Scores, half: Scores, asked: float) -> list[Tile]:
-    f1 = (task.shown("micro_f1", one["micro_f1"]) for one in (full, half))
-    tiles = [(" / ".join(f1), "micro F1, all / half missing")]
+def _label_tiles(task: Task, metrics: Results) -> list[Tile]:  # noqa: ARG001
+    full, half, asked = _of_interest(metrics)
+    tiles = [
+        (percent(full["micro_f1"]), "F1, with all inputs"),
+        (percent(half["micro_f1"]), "F1, with half of the inputs missing"),
+        (percent(full["fnr"]), "of a row’s labels are missed, with all inputs"),
+    ]
     if "set_fnr" in half:
-        caption = f"in a {asked:.0%} set, half missing; it misses {half['set_fnr']:.0%} of a row’s labels"
+        caption = f"in a shortlist that promises {promise(asked)} of a row’s labels, with half missing; it lacks {percent(half['set_fnr'])}"
         tiles.append((f"{half['set_size']:.1f} labels", caption))
     return tiles
 
 
 def _label_probabilities(results: Results, task: Task) -> str:  # noqa: ARG001
-    caption = "Of every label of every row, over all sets of modalities. On the diagonal, of labels given 80%, 80% are right. The area of a dot shows how many labels it stands for."
-    drawing = charts.reliability(*_before_after(results), "probability of a label", "share of rows that have it")
-    return section("Reliability of the probabilities", caption, drawing)
+    caption = "On the diagonal, labels given 80 % are right 80 % of the time; below it, the model is too sure. Every label of every row, over all combinations of inputs; a larger dot stands for more of them."
+    drawing = charts.reliability(*_before_after(results), "probability of a label", "how often it is there")
+    return section(
+        "Can its percentages be believed?",
+        caption,
+        charts.legend_of(BEFORE_AFTER) + f'<div class="square">{drawing}</div>',
+    )
 
 
 def _label_table(results: Results, task: Task) -> str:  # noqa: ARG001
-    """List the labels, the most frequent first. The bar behind a number is as long as its share of 1."""
-    rows = results["labels"]["rows"]
-    order = sorted(rows, key=lambda name: -rows[name]["rows"])[:MAX_LABELS]
-    head = "".join(f"<th>{title}</th>" for title in ("", "rows", "precision", "recall", "F1", "threshold"))
-    body = "".join(_label_row(name, rows[name]) for name in order)
-    left_out = f" The {MAX_LABELS} most frequent of {len(rows)}." if len(rows) > MAX_LABELS else ""
-    caption = f"With all modalities of a row. A label is answered from its threshold on.{left_out}"
-    return section("By label", caption, f'<table class="importance"><tr>{head}</tr>{body}</table>')
+    """List the labels, those with the worst F1 first."""
+    found = results["labels"]["rows"]
+    order = sorted(found, key=lambda name: (found[name]["rows"] < ENOUGH, found[name]["f1"], name))[:MOST]
+    rows = [_label_row(name, found[name]) for name in order]
+    left_out = f" {MOST} of {len(found)} are listed." if len(found) > MOST else ""
+    caption = f"With all inputs, the worst F1 first. <em>right</em>: of the rows that got the label, how many have it (precision); <em>found</em>: of the rows that have it, how many got it (recall); it is answered from the threshold on.{left_out}"
+    head = ("label", "F1", "right", "found", "rows", "threshold")
+    return section(
+        "Where it goes wrong",
+        caption,
+        bar_table(head, share_axis(""), rows[:FIRST], rows[FIRST:], _more(len(rows) - FIRST, "labels")),
+    )
 
 
 def _label_row(name: str, found: Scores) -> str:
-    shares = "".join(
-        f'<td style="--share:{100 * found[key]:.0f}%">{found[key]:.3f}</td>' for key in ("precision", "recall", "f1")
-    )
-    cells = f"<td>{found['rows']:,}</td>{shares}<td>{found['threshold']:.2f}</td>"
-    return f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
+    shares = [f"<b>{percent(found['f1'])}</b>", percent(found["precision"]), percent(found["recall"])]
+    return bar_row(name, found["f1"], share_axis(""), [*shares, f"{found['rows']:,}", percent(found["threshold"])])
 
 
 # ---- numbers
 
 
-def _number_tiles(task: Task, full: Scores, half: Scores, asked: float) -> list[Tile]:
-    errors = (task.shown("mae", one["mae"]) for one in (full, half))
-    tiles = [(" / ".join(errors), f"mean absolute error{_in_unit(task)}, all / half missing")]
+def _number_tiles(task: Task, metrics: Results) -> list[Tile]:
+    full, half, asked = _of_interest(metrics)
+    unit = task.to_dict()["unit"]
+    unit = f" {unit}" if unit else ""
+    tiles = [
+        (task.shown("mae", full["mae"]) + unit, "off on average, with all inputs"),
+        (task.shown("mae", half["mae"]) + unit, "off on average, with half of the inputs missing"),
+        (score_text(task, "r2", full["r2"]), "R2, with all inputs: 1 is best, 0 is what the mean of all rows reaches"),
+    ]
     if "width" in half:  # too few validation rows give intervals without an end
-        shown = f"{half['coverage']:.0%}"
-        caption = f"{asked:.0%} intervals of this mean width, half missing; they contain the true one in {shown}"
-        tiles.append((task.shown("width", half["width"]), caption))
+        holds = percent(half["coverage"])
+        caption = f"is the width of a range that promises {promise(asked)}, with half missing; it holds the true value in {holds}"
+        tiles.append((task.shown("width", half["width"]) + unit, caption))
     return tiles
 
 
-def _in_unit(task: Task) -> str:
-    return task.title("mae").removeprefix("MAE").replace(", ", " in ")
-
-
-def _deviations(results: Results, task: Task) -> str:  # noqa: ARG001
-    caption = "Over all sets of modalities, a fifth of the answers per dot, in standard deviations of the training values. On the diagonal, errors are as large as the answers’ own deviations say."
-    return section("Are large deviations large errors?", caption, charts.deviations(*_before_after(results)))
-
-
-def _residuals(results: Results, task: Task) -> str:
-    quintiles = _quintile_table(results["residuals"]["rows"]["quintiles"], task)
-    points = results["residuals"]["rows"]["points"]
-    caption = "With all modalities of a row. Each fifth of the rows, from the smallest predicted deviation to the largest, and how many of its true values lie in the central 90% of the answers. Deviation and error are root mean squares, in standard deviations of the training values."
-    table = section("Errors by predicted deviation", caption, quintiles)
-    if not points:
-        return table
-    caption = f"With all modalities of a row; {len(points)} rows. Lines are the central 90% of an answer."
-    return section("Predicted against true values", caption, charts.scatter(points, task)) + table
+def _deviations(results: Results, task: Task) -> str:
+    caption = "On the diagonal, errors are as large as the answers’ own deviations say; above it, the model is too sure. A fifth of the answers per dot, over all combinations of inputs, in standard deviations of the training values."
+    drawing = charts.legend_of(BEFORE_AFTER) + f'<div class="square">{charts.deviations(*_before_after(results))}</div>'
+    quintiles = results["residuals"]["rows"]["quintiles"]
+    more = "With all inputs: each fifth of the rows, from the surest to the least sure, and how many true values lie in the central 90 % of the answer."
+    return section(
+        "Does it know when it is unsure?", caption, f"{drawing}<p>{more}</p>{_quintile_table(quintiles, task)}"
+    )
 
 
 def _quintile_table(quintiles: Sequence[Scores], task: Task) -> str:
-    head = "".join(
-        f"<th>{title}</th>"
-        for title in ("fifth", "rows", "deviation", "error", html.escape(task.title("mae")), "in the 90%")
-    )
-    body = "".join(
-        f'<tr><th scope="row">{number}</th><td>{q["rows"]}</td><td>{q["deviation"]:.3f}</td><td>{q["rmse"]:.3f}</td>'
-        f"<td>{task.shown('mae', q['mae'])}</td><td>{q['coverage']:.0%}</td></tr>"
+    rows = [
+        f'<tr><th scope="row">{number}</th><td class="number">{q["rows"]:,}</td><td class="number">{q["deviation"]:.3f}</td><td class="number">{q["rmse"]:.3f}</td>'
+        f'<td class="number">{task.shown("mae", q["mae"])}</td><td class="number">{percent(q["coverage"])}</td></tr>'
         for number, q in enumerate(quintiles, start=1)
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    ]
+    return table(("fifth", "rows", "deviation said", "error", task.title("mae"), "in the 90 %"), rows)
+
+
+def _residuals(results: Results, task: Task) -> str:
+    points = results["residuals"]["rows"]["points"]
+    if not points:
+        return ""
+    caption = f"With all inputs, {len(points):,} rows: a dot on the diagonal is right. The lines are the central 90 % of an answer."
+    return section("Where it goes wrong", caption, f'<div class="square">{charts.scatter(points, task)}</div>')
 
 
 SECTIONS = {
-    "classes": TaskSections(_class_tiles, _confidence, _confusion, "Most confidently wrong"),
-    "labels": TaskSections(_label_tiles, _label_probabilities, _label_table, "Most confidently wrong"),
-    "number": TaskSections(_number_tiles, _deviations, _residuals, "Furthest off for how sure they are"),
+    "classes": TaskSections(
+        "accuracy",
+        "How often it is right, by what is sent",
+        "The share of right answers.",
+        _class_tiles,
+        _confidence,
+        _wrong_classes,
+        "Most confidently wrong",
+    ),
+    "labels": TaskSections(
+        "micro_f1",
+        "How well it labels, by what is sent",
+        "F1 is 100 % where every label that is answered is right and none is missing.",
+        _label_tiles,
+        _label_probabilities,
+        _label_table,
+        "Most confidently wrong",
+    ),
+    "number": TaskSections(
+        "mae",
+        "How far off it is, by what is sent",
+        "The error of an answer, on average (mean absolute error): shorter is better.",
+        _number_tiles,
+        _deviations,
+        _residuals,
+        "Furthest off for how sure they are",
+    ),
 }

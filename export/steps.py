@@ -17,9 +17,9 @@ from mla_serve.export.graphs import export_graph, largest_difference
 from mla_serve.inputs import Array, Input, Payload, list_fields
 from mla_serve.inputs.columns import to_json_cells
 from mla_serve.table import Schema
+from mla_serve.train.golden_samples import Truth
 from mla_serve.train.pretrained import PREFIX
 from mla_serve.train.pretrained.settings import shown
-from mla_serve.train.golden_samples import Truth
 from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative

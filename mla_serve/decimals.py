@@ -18,3 +18,12 @@ def with_decimals(value: float, decimals: int) -> str:
     if leading >= VERY_LONG or (leading < -DECIMALS_AT_ONCE + 2 and decimals > DECIMALS_AT_ONCE):
         return f"{value:.{min(max(decimals + leading, 0), 3)}e}"
     return f"{value:,.{min(decimals, MOST_WRITTEN)}f}"
+
+
+def percent(share: float) -> str:
+    """Write a share of one in per cent, as the page does. A share below 1 is never written as 100 %, nor one above 0 as 0 %."""
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %"

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mla_serve.decimals import with_decimals
+from mla_serve.decimals import percent, with_decimals
 from mla_serve.fusion.formula import Array
 from mla_serve.tasks import Labels, Number, Task
 from mla_serve.tasks.base import BINS
@@ -29,7 +29,7 @@ QUANTILE = 1.6448536269514722  # of the normal distribution, for the central 90 
 class Wrong:
     """An answer that is wrong, or far off, as people read it: the answer, how it was given, the truth.
 
-    "7", "was answered with 98%", "1"; "crime", "got a probability of 97%", "drama, comedy"; "310,000 USD", "was answered with
+    "7", "was answered with 98.2 %", "1"; "crime", "got a probability of 97.0 %", "drama, comedy"; "310,000 USD", "was answered with
     a deviation of 20,000", "525,000 USD".
     """
 
@@ -77,7 +77,7 @@ def _confidence_if_wrong(task: Task, answers: Array, targets: Array) -> Array:  
 
 def _wrong_class(task: Task, answer: Array, target: Array) -> Wrong:
     best = int(answer.argmax())
-    return Wrong(task.names[best], f"was answered with {np.exp(answer[best]):.0%}", task.names[int(target)])
+    return Wrong(task.names[best], f"was answered with {percent(float(np.exp(answer[best])))}", task.names[int(target)])
 
 
 # ---- labels
@@ -131,7 +131,9 @@ def _wrong_label(task: Task, answer: Array, target: Array) -> Wrong:
     worst = int(_off(task, answer[None], target[None])[0].argmax())
     having = [name for name, there in zip(task.names, target, strict=True) if there > 0]
     return Wrong(
-        task.names[worst], f"got a probability of {task.plain(answer)[worst]:.0%}", ", ".join(having) or "no label"
+        task.names[worst],
+        f"got a probability of {percent(float(task.plain(answer)[worst]))}",
+        ", ".join(having) or "no label",
     )
 
 

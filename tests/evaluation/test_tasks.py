@@ -141,7 +141,7 @@ def test_the_table_of_labels_counts_hits() -> None:
     surprise = DETAILS["labels"].surprise(task, answers, targets)
     assert surprise.tolist() == pytest.approx([1 - 0.8807971, 0.8807971, 0.8807971, 0])
     wrong = DETAILS["labels"].describe(task, answers[2], targets[2])
-    assert dataclasses.astuple(wrong) == ("x", "got a probability of 12%", "x, y")
+    assert dataclasses.astuple(wrong) == ("x", "got a probability of 11.9 %", "x, y")
 
 
 def test_errors_of_numbers_are_compared_with_their_deviations() -> None:

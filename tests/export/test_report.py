@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from mla_serve.export import report
 from mla_serve.export.card import COSTS, EXPECT, PRIORS, PROMISES, PURPOSES, model_card
 from mla_serve.export.report import gather, write_report
 from mla_serve.export.sections import SECTIONS
+from mla_serve.export.wording import SHARES, likely_text, score_cell, share_of_rows
 from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.tasks import TASKS
 from tests.evaluation.rows import run_generated_rows
@@ -62,7 +64,56 @@ def test_a_report_shows_the_scores_of_its_task(
     assert (re.search("accuracy", page, re.IGNORECASE) is not None) == (task.name == "classes")
     for case in results["wrongest"]:
         assert case["label"] in page
-    assert page.count("<svg") == (6 if task.name == "number" else 5)
+    assert page.count('<svg class="plot"') >= 6
+    assert {*re.findall(r"<(svg|script|link|iframe)", page)} == {"svg"}
+    own = SECTIONS[task.name]
+    assert page.index("Do not use it for") < page.index(own.how_good) < page.index("All numbers")
+
+
+def cells_of(row: str) -> list[str]:
+    cells = re.findall(r'<t[hd](?! class="drawn")[^>]*>(.*?)</t[hd]>', row)
+    return [html.unescape(re.sub(r"<[^>]+>", "", cell)).replace("\xa0", " ") for cell in cells]
+
+
+def test_every_number_by_what_is_sent_is_that_of_report_json(
+    task_predictor: Predictor, task_run: SplitRun, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "SEVERITIES", (5,))
+    results, page = write(tmp_path, task_predictor, task_run, manifest, samples=True)
+    task, score, metrics = task_predictor.task, SECTIONS[task_predictor.task.name].score, results["metrics"]
+    part = page[page.index(">sent</th>") : page.index("</section>", page.index(">sent</th>"))]
+    shown = {tuple(cells[0].split()): cells[1:] for cells in map(cells_of, re.findall(r"<tr>(.*?)</tr>", part))}
+    sets = [name for name in metrics["conditions"] if not name.startswith("missing") and name != "full"]
+    assert shown.keys() == {tuple(name.split("+")) for name in sets}
+    for name in sets:
+        value, rows = metrics["conditions"][name]["calibrated"][score], metrics["condition_rows"][name]
+        ends = results["intervals"][name]["calibrated"][score]
+        right = share_of_rows(score, value, rows) if score in SHARES else task.shown(score, value)
+        assert shown[tuple(name.split("+"))] == [right, likely_text(task, score, value, ends), f"{rows:,}"]
+    bars = [float(width) for width in re.findall(r'class="fill" x="0.0%" width="([\d.]+)%"', part)]
+    values = [metrics["conditions"]["+".join(names)]["calibrated"][score] for names in shown]
+    assert bars == pytest.approx([max(bars) / max(values) * value for value in values], abs=0.11)
+
+
+def test_every_number_of_the_whole_table_is_that_of_report_json(
+    task_predictor: Predictor, task_run: SplitRun, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "SEVERITIES", (5,))
+    results, page = write(tmp_path, task_predictor, task_run, manifest, samples=True)
+    task = task_predictor.task
+    part = page[page.index("Every combination of inputs and every rule") :]
+    part = part[part.index("<table") : part.index("</table>")]
+    keys = list(results["metrics"]["conditions"]["full"]["calibrated"])
+    rows = [cells_of(row) for row in re.findall(r"<tr>(.*?)</tr>", part)][1:]
+    found, names = {}, ""
+    for condition, rules, *cells in rows:
+        names = condition or names
+        found |= {(name, rule): cells for name in names.split(", ") for rule in rules.split(", ")}
+    assert found == {
+        (name, rule): [score_cell(task, key, scores) for key in keys]
+        for name, rules in results["metrics"]["conditions"].items()
+        for rule, scores in rules.items()
+    }
 
 
 def test_a_report_that_must_not_show_rows_has_no_values_of_them(
@@ -72,7 +123,7 @@ def test_a_report_that_must_not_show_rows_has_no_values_of_them(
     results, page = write(tmp_path, task_predictor, task_run, manifest, samples=False)
     assert results["wrongest"] == []
     assert "speaker 1" not in page + json.dumps(results)
-    assert "Predicted against true" not in page
+    assert "a dot on the diagonal" not in page
     assert results.get("residuals", {"rows": {"points": []}})["rows"]["points"] == []
 
 
