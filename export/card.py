@@ -24,7 +24,7 @@ def model_card(manifest: Manifest) -> str:
     """Write the card in Markdown."""
     task = read_task(manifest)
     parts = [_head(manifest, task), _purpose(manifest.about), _results(manifest, task), _precision(manifest, task)]
-    parts += [_data(manifest), _training(manifest), _extended(manifest)]
+    parts += [_data(manifest), _training(manifest), _extended(manifest), _recalibrated(manifest, task)]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
@@ -180,7 +180,9 @@ def _measured_on(manifest: Manifest) -> str:
     metrics = manifest.metrics
     command = f"mla-serve evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
     parts = [] if metrics.get("held_out") else [f"`{command}` prints them again."]
-    if metrics["split"] == "val":
+    if metrics.get("fitted"):
+        parts.append("There were no other rows: the fusion was fitted to these, so expect less of new data.")
+    elif metrics["split"] == "val":
         parts.append(
             "There were no test rows: these chose the checkpoint and fitted the fusion, so expect less of new data."
         )
@@ -242,7 +244,7 @@ def _precision(manifest: Manifest, task: Task) -> str:
     return f"""## Precision
 
 Asked for: {facts["asked"]}, at a cost of at most {facts["loss"]:g} {COSTS[task.name]}. Scales of int8 are static,
-measured on training rows. Heads, preprocessing and all that was fitted (temperatures, scores, references) are those of fp32, measured again below.
+measured on training rows. Heads and preprocessing are those of fp32{_fitted_in(manifest)}. Measured again below.
 Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxruntime {facts["onnxruntime"]}.
 
 | encoder | precision | times faster | bytes, fp32 | bytes |
@@ -253,6 +255,15 @@ Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxru
 |---|---|---|
 {costs}
 """
+
+
+def _fitted_in(manifest: Manifest) -> str:
+    """Say which graphs all that was fitted (temperatures, scores, references) belongs to."""
+    return (
+        ""
+        if "recalibrated" in manifest.training
+        else ", and so is all that was fitted (temperatures, scores, references)"
+    )
 
 
 def _encoder_row(name: str, encoder: Mapping[str, Any]) -> str:
@@ -336,7 +347,7 @@ def _training(manifest: Manifest) -> str:
     return f"""## Training
 
 {settings}.
-Checkpoint of epoch {best["epoch"]:.0f}, picked on validation by its NLL (averaged over conditions: {best["nll"]:.3f}).
+Checkpoint of epoch {best["epoch"]:.0f}, picked on validation (NLL averaged over conditions: {best["nll"]:.3f}).
 {notes}
 
 Graphs in fp32 differ from torch by at most {parity:.1g} (absolute plus relative, batches of 1, 2 and 7). Versions: {manifest.versions}.
@@ -359,3 +370,30 @@ Checkpoint of epoch {step["best"]["epoch"]:.0f}, picked on validation.
 {notes}
 """)
     return "\n".join(parts)
+
+
+def _recalibrated(manifest: Manifest, task: Task) -> str:
+    """Report that the bundle was fitted to rows after its training, and what it was worth; empty if it was not."""
+    facts = manifest.training.get("recalibrated")
+    if not facts:
+        return ""
+    scores = [score for score in (*task.shown_scores, *task.shown_set_scores) if score in facts["before"]["full"]]
+    rows = "\n".join(_before_after(name, before, manifest, scores, task) for name, before in facts["before"].items())
+    notes = "\n".join(f"- {note}" for note in facts["notes"])
+    return f"""## Recalibrated
+
+The bundle of {facts["created"]} (sha256 {facts["sha256"][:12]}) was fitted again by mla_serve {facts["versions"]["mla_serve"]}: to {facts["rows"]}
+rows of split `{facts["split"]}`. Its graphs are unchanged.
+{notes}
+
+On {manifest.metrics["rows"]} rows of split `{manifest.metrics["split"]}`, under the rule {DEFAULT_RULE}, before -> after:
+
+| available | {" | ".join(task.title(score) for score in scores)} |
+|---|{"---|" * len(scores)}
+{rows}
+"""
+
+
+def _before_after(name: str, before: Mapping[str, float], manifest: Manifest, scores: Sequence[str], task: Task) -> str:
+    after = manifest.metrics["conditions"][name][DEFAULT_RULE]
+    return f"| {name} | " + " | ".join(f"{task.cell(s, before)} -> {task.cell(s, after)}" for s in scores) + " |"

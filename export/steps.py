@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mla_serve.train.strategies import Strategy
 
 TOLERANCE = 1e-4  # fp32 on CPU, absolute plus relative
 RANDOM_SAMPLES = 8
+MOST_NUMBERS = 16  # of a payload, that stand in manifest.json, which should stay small
 PATH_SETTINGS = ("data", "out", "runs", "about", "extend", "extends", "cache", "start_from")
 
 
@@ -52,7 +54,9 @@ def example_windows(name: str, spec: Input, samples: list[dict[str, Payload]], g
 
 
 def store_payload(payload: Payload, name: str, staging: Path) -> StoredPayload:
-    """Return a payload as the manifest holds it: bytes are written to a file, whose name is returned."""
+    """Return a payload as the manifest holds it: bytes and many numbers are written to a file, whose name is returned."""
+    if isinstance(payload, Sequence) and not isinstance(payload, str | bytes) and len(payload) > MOST_NUMBERS:
+        payload = json.dumps(list(payload)).encode()
     if isinstance(payload, bytes):
         (staging / name).parent.mkdir(exist_ok=True)
         (staging / name).write_bytes(payload)

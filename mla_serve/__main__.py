@@ -37,6 +37,7 @@ COMMANDS = {
     "train": Command("train on a table and export a bundle", "TrainFlags", needs="train"),
     "cache": Command("list and remove what training keeps on disk to use it again", "CacheConfig", needs="train"),
     "export": Command("turn a finished run into a bundle", "ExportConfig", needs="train"),
+    "recalibrate": Command("fit a bundle to new labelled rows; its graphs stay", "RecalibrateConfig", needs="train"),
     "serve": Command("answer requests over HTTP with a bundle", "ServeConfig", needs="serve"),
     "tune": Command("find the fastest settings for a bundle on this machine", "TuneConfig", needs="serve"),
     "ask": Command("answer one sample through a running service", "AskConfig", needs="client"),

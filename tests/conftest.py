@@ -7,6 +7,7 @@ def test_something(make_bundle, tmp_path):
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -205,6 +206,22 @@ def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object], seal: 
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def write_format_1(target: Path) -> Path:
+    """Write a bundle as the versions before tasks did: classes beside a manifest of format 1, and scores for sets in it."""
+    write_bundle(target, {"numbers": "vector", "words": "text"}, golden_source="training rows")
+    path = target / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("intervals", "about", "table", "precision"):
+        del content[key]
+    content |= {"format": 1, "classes": content.pop("task")["classes"]}
+    content["conformal"] = {"calibrated": {"words": [0.1, 0.2, 0.9], "numbers": [0.3], "2": [0.2, 0.4]}}
+    content["golden"] = [{"payloads": one["payloads"], "probabilities": one["answer"]} for one in content["golden"]]
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    content["sha256"] = hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return target
+
+
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     """List every non-empty subset, in the order of the names."""
     return [subset for size in range(1, len(names) + 1) for subset in itertools.combinations(names, size)]
@@ -214,6 +231,12 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
 def make_bundle() -> Callable[..., Path]:
     """Return write_bundle(target, modalities, ...)."""
     return write_bundle
+
+
+@pytest.fixture(scope="session")
+def format_1() -> Callable[[Path], Path]:
+    """Return write_format_1(target)."""
+    return write_format_1
 
 
 @pytest.fixture(scope="session")

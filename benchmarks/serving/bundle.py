@@ -52,8 +52,7 @@ def _build(run: Path, out: Path) -> None:
     folder.save(BEST, {"weights": strategy.state_dict()})
     generator = np.random.default_rng(SEED)
     folder.write_golden_samples(
-        [{name: reader.generate(generator) for name, reader in inputs.items()} for _ in range(SAMPLES)],
-        [],
+        [{name: reader.generate(generator) for name, reader in inputs.items()} for _ in range(SAMPLES)], []
     )
     encoders = tuple(f"{name}={encoder}" for name, encoder in ENCODERS.items())
     training = TrainConfig(name="resnet18", epochs=0, seed=SEED, encoders=encoders, width=WIDTH, augment="none")

@@ -1,7 +1,7 @@
 """What people should know about a model: its purpose, what not to use it for, its data, its licence.
 
 It is written in Markdown (`--about FILE`) under the headings of SECTIONS. Text under no heading, or under another one, is
-about the data.
+about the data. A title above all is left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class About(BaseModel):
 
 
 def parse_about(text: str) -> About:
-    """Read Markdown with any of the headings of SECTIONS; an unknown heading stays in the text on the data."""
+    """Read Markdown with any of the headings of SECTIONS; an unknown heading below the title stays in the text on the data."""
     parts: dict[str, list[str]] = {"purpose": [], "limits": [], "data": [], "licence": []}
     current, fenced = "data", False
     for line in text.splitlines():
@@ -43,6 +43,8 @@ def parse_about(text: str) -> About:
         if heading and (known := SECTIONS.get(heading[1].strip().rstrip(":").lower())):
             current = known
             continue
+        if heading and line.startswith("# ") and not any(map("".join, parts.values())):
+            continue  # the title of the file
         if heading:
             current = "data"
         parts[current].append(line)

@@ -73,8 +73,10 @@ StoredPayload = str | list[float] | dict[str, bool | float | str | None]
 class Golden(_Strict):
     """One sample that is replayed at start.
 
-    payloads: by modality, a text, a list of numbers, cells by column, or the name of a file of the bundle.
-    answer: (A,), see Task.plain, from torch at export, or from the exported graphs when their precision is not fp32.
+    payloads: by modality, a text, a list of numbers, cells by column, or the name of a file of the bundle, which holds the
+    payload: many numbers as a JSON list.
+    answer: (A,), see Task.plain, from torch at export, or from the exported graphs when their precision is not fp32, or when the
+    bundle was fitted again.
     truth: the label of the row: a class, a list of labels, or a number; None for generated payloads and in older bundles.
     """
 
@@ -169,8 +171,10 @@ class Bundle:
         return np.array([golden.answer for golden in self.manifest.golden])
 
     def _golden_payload(self, name: str, value: StoredPayload) -> Payload:
-        in_file = self.inputs[name].sent_as == "file"
-        return self.read(str(value)) if in_file else value
+        if not _is_file(self.inputs[name], value):
+            return value
+        content = self.read(str(value))
+        return content if self.inputs[name].sent_as == "file" else _read_numbers(content, str(value))
 
     def _read_references(self, name: str | None) -> References:
         with self._usable(name):
@@ -201,6 +205,20 @@ class Bundle:
             raise BundleError(f"{self.folder / MANIFEST}: {name}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{MANIFEST}: the input fields of {name} cannot be used ({error!r})") from None
+
+
+def _is_file(kind: Input | type[Input], payload: StoredPayload) -> bool:
+    """Return whether a golden payload is the name of a file."""
+    return kind.sent_as == "file" or (kind.sent_as == "numbers" and isinstance(payload, str))
+
+
+def _read_numbers(content: bytes, name: str) -> list[float]:
+    """Read a golden payload of numbers. Raises: BundleError."""
+    try:
+        numbers: list[float] = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name}: cannot be used ({error}); export the bundle again") from None
+    return numbers
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -335,7 +353,7 @@ def _check_consistency(manifest: Manifest) -> None:
             raise BundleError(f"{MANIFEST}: a golden sample does not fit the modalities and the task")
         for name, payload in golden.payloads.items():
             kind = INPUTS.get(manifest.modalities[name].kind)
-            if kind is not None and kind.sent_as == "file" and payload not in list(manifest.files):
+            if kind is not None and _is_file(kind, payload) and payload not in list(manifest.files):
                 raise BundleError(f"{MANIFEST}: a golden sample names {payload!r}, which it does not list as a file")
 
 

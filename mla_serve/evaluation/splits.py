@@ -20,7 +20,7 @@ from mla_serve.evaluation.unknown_cells import describe_unknown
 from mla_serve.fusion.intervals import Bounds
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array, Payload
-from mla_serve.table import Row, Schema, TableOptions, read_payload, read_table
+from mla_serve.table import Row, Schema, Table, TableOptions, read_payload, read_table
 from mla_serve.table.check_files import describe_undecodable, find_column
 from mla_serve.table.dataset import leave_out
 from mla_serve.table.faults import Faults
@@ -88,9 +88,7 @@ def run_split(
     options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
 ) -> SplitRun:
     """Run one split of a data set through the graphs. Raises: DataError when the data do not fit the model."""
-    known = predictor.bundle.manifest.table
-    options = dataclasses.replace(options, schema=Schema.from_dict(known) if known else None, trained=predictor.task)
-    table = read_table(data, options)
+    table = read_for(predictor, data, options)
     split = (split_named(split) or split) if split else ("test" if "test" in table.splits else "val")
     if split not in table.splits:
         raise ConfigError(f"--split {split}: the data set has {', '.join(table.splits)}")
@@ -98,6 +96,13 @@ def run_split(
     used = [*split_run.rows, *(row for name, rows in table.splits.items() if name != split for row in rows)]
     left_out = table.faults.describe_left_out([row.place for row in used])
     return dataclasses.replace(split_run, notes=[*left_out, *split_run.notes])
+
+
+def read_for(predictor: Predictor, data: Path, options: TableOptions) -> Table:
+    """Read a table as that of the model's training was read. Raises: DataError when it does not fit the model."""
+    known = predictor.bundle.manifest.table
+    schema = Schema.from_dict(known) if known else None
+    return read_table(data, dataclasses.replace(options, schema=schema, trained=predictor.task))
 
 
 def run_rows(
@@ -108,16 +113,25 @@ def run_rows(
     Args: faults, of the table: what cannot be used is added, and left out if its policy says so.
     Raises: DataError with all faults that are not left out.
     """
-    rows = [own for row in rows if (own := _own_values(row, predictor.names)).values]
-    if not rows:
-        raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
-    add_unknown_labels(rows, predictor.task, predictor.task.expected_label, faults)
+    rows = usable_rows(predictor, rows, split, faults)
     kept, outputs = _run_graphs(predictor, rows, faults, quiet)
     faults.raise_if_any()
     if not kept:
         raise DataError(f"--split {split}: every row has a fault; {faults.write_list() or 'correct them'}")
     targets = predictor.task.encode([row.label for row in kept])
     return SplitRun(split, kept, targets, outputs, fingerprint, describe_unknown(kept, predictor.bundle.inputs))
+
+
+def usable_rows(predictor: Predictor, rows: Sequence[Row], split: str, faults: Faults) -> list[Row]:
+    """Return the rows that have a modality of the model, with these alone; labels that it does not know become faults.
+
+    Raises: DataError when there is no such row.
+    """
+    usable = [own for row in rows if (own := _own_values(row, predictor.names)).values]
+    if not usable:
+        raise DataError(f"--split {split}: no row has any of {', '.join(predictor.names)}; choose another split")
+    add_unknown_labels(usable, predictor.task, predictor.task.expected_label, faults)
+    return usable
 
 
 def _own_values(row: Row, names: Sequence[str]) -> Row:
@@ -193,7 +207,7 @@ def _run_graphs(
     starts = range(0, len(rows), analysis.BATCH)
     for at in track(starts, "measuring", console=errors, transient=True, disable=quiet):
         batch = rows[at : at + analysis.BATCH]
-        decoded = {row.place: _decode(predictor, row, faults) for row in batch}
+        decoded = {row.place: decode_row(predictor, row, faults) for row in batch}
         usable = () if faults.refuses else leave_out(batch, faults)
         samples = [{name: decoded[row.place][name] for name in predictor.names if name in row.values} for row in usable]
         if samples:
@@ -205,7 +219,7 @@ def _run_graphs(
     return kept, analysis.concatenate(outputs) if outputs else predictor.run_graphs([])
 
 
-def _decode(predictor: Predictor, row: Row, faults: Faults) -> dict[str, Array]:
+def decode_row(predictor: Predictor, row: Row, faults: Faults) -> dict[str, Array]:
     """Decode the values of a row; those that cannot be decoded become faults."""
     decoded = {}
     for name, value in row.values.items():

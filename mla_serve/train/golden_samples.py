@@ -29,19 +29,19 @@ def pick_golden_samples(
             fullest[stratum] = row
     chosen = [fullest[stratum] for stratum in sorted(fullest)[:SAMPLES]]
     payloads = [
-        {name: _as_json(read_payload(row.values[name])) for name in inputs if name in row.values} for row in chosen
+        {name: as_stored(read_payload(row.values[name])) for name in inputs if name in row.values} for row in chosen
     ]
-    return payloads, [_truth(row.label) for row in chosen]
+    return payloads, [truth_of(row.label) for row in chosen]
 
 
-def _truth(label: Any) -> Truth:
+def truth_of(label: Any) -> Truth:
     """Write a label as JSON: of labels, the names of those that the row has."""
     if isinstance(label, Mapping):
         return sorted(name for name, there in label.items() if there)
     return sorted(label) if isinstance(label, frozenset) else label
 
 
-def _as_json(payload: Payload) -> Payload:
+def as_stored(payload: Payload) -> Payload:
     """Write the dates of cells as text; a run stores the samples as JSON."""
     return to_json_cells(payload) if isinstance(payload, Mapping) else payload
 

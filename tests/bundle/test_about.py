@@ -36,6 +36,11 @@ def test_sections_are_told_apart_by_their_headings() -> None:
     )
 
 
+def test_the_title_of_the_file_is_left_out() -> None:
+    assert parse_about("# The model shop\n\n## Purpose\nSells.\n") == About(purpose="Sells.")
+    assert parse_about("\n# Shop\nText\n# More\nText").data == "Text\n# More\nText"
+
+
 def test_a_heading_in_a_code_block_is_text() -> None:
     text = "```\n# Purpose\n```"
     assert parse_about(text) == About(data=text)

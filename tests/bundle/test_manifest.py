@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import MANIFEST, Bundle, Golden, Manifest, _read_manifest, write_manifest
+from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import BundleError
 from mla_serve.output.replacing import staging_folder
 
@@ -66,6 +69,40 @@ def test_inputs_decode_as_those_that_were_written(make_bundle: Callable[..., Pat
     np.testing.assert_array_equal(
         first.inputs["text"].decode(payload, "text"), again.inputs["text"].decode(payload, "text")
     )
+
+
+def test_a_bundle_of_format_1_is_read(format_1: Callable[[Path], Path], tmp_path: Path) -> None:
+    bundle = Bundle.load(format_1(tmp_path / "old"))
+    assert bundle.task.names == ("red", "green", "blue")
+    assert (bundle.manifest.format, bundle.manifest.intervals, bundle.manifest.about) == (2, None, About())
+    assert [one.truth for one in bundle.manifest.golden] == [None, None]
+    predictor = Predictor(bundle)
+    assert predictor.verify() < 1e-6
+    reply = predictor.predict([{"words": "abc"}], coverage=0.5)[0].to_dict()
+    assert reply["prediction_set"]["rows"] == 3
+
+
+def test_a_changed_manifest_of_format_1_is_refused(format_1: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = format_1(tmp_path / "old") / MANIFEST
+    path.write_text(path.read_text().replace('"red"', '"rot"'))
+    assert_refused(path.parent, "does not match its sha256")
+
+
+def test_many_numbers_of_a_golden_sample_are_in_a_file(bundle_copy: Path, change_manifest: Change) -> None:
+    numbers = Bundle.load(bundle_copy).golden_samples()[0]["vector"]
+    name = "golden/0.vector"
+    (bundle_copy / name).write_text(json.dumps(numbers))
+
+    def name_file(content: dict[str, Any]) -> None:
+        content["golden"][0]["payloads"]["vector"] = name
+        content["files"][name] = hashlib.sha256((bundle_copy / name).read_bytes()).hexdigest()
+
+    change_manifest(bundle_copy, name_file)
+    bundle = Bundle.load(bundle_copy)
+    assert bundle.golden_samples()[0]["vector"] == numbers
+    assert Predictor(bundle).verify() < 1e-6
+    change_manifest(bundle_copy, lambda content: content["golden"][0]["payloads"].update(vector="golden/none"))
+    assert_refused(bundle_copy, "golden/none")
 
 
 def test_a_flipped_byte_in_any_file_is_refused_by_name(bundle_copy: Path) -> None:

@@ -58,6 +58,29 @@ class Fitted:
     task: Task
 
 
+@dataclasses.dataclass(frozen=True)
+class ValidationRows:
+    """Validation rows and their targets (N, ...), encoded as they are, and copies with every modality corrupted.
+
+    compared: the decoded inputs, of modalities whose reference may read them, see `read_inputs`.
+    """
+
+    rows: Sequence[Row]
+    targets: Array
+    clean: Mapping[str, Encoded]
+    corrupted: Mapping[str, Encoded]
+    compared: Mapping[str, ComparedInputs]
+
+    def gather(self, references: References, task: Task) -> tuple[Evidence, Evidence]:
+        """Join the opinions with how unfamiliar each input is: of the rows, and of their corrupted copies."""
+        val = {name: one.val for name, one in self.compared.items()}
+        corrupted = {name: one.corrupted for name, one in self.compared.items()}
+        return (
+            gather(self.clean, self.targets, references, val, task),
+            gather(self.corrupted, self.targets, references, corrupted, task),
+        )
+
+
 def fit_after_training(
     strategy: Strategy,
     inputs: Mapping[str, Input],
@@ -78,27 +101,57 @@ def fit_after_training(
     Discounts are always fitted on validation rows, of which there are corrupted copies.
     """
     train = encode_for_references(strategy, samples["train"], device)
-    val = encode_samples(strategy, samples["val"], device)
-    task, targets = strategy.task, samples["val"].targets.numpy()
-    spoiled = encode_corrupted_rows(strategy, inputs, rows["val"], device, seed)
-    decoded = read_inputs(inputs, rows, seed)
-    references, notes = fit_references(task, train, samples["train"].targets.numpy(), val, spoiled, decoded)
-    clean = gather(val, targets, references, {name: one.val for name, one in decoded.items()}, task)
-    all_corrupted = gather(spoiled, targets, references, {name: one.corrupted for name, one in decoded.items()}, task)
+    task, targets = strategy.task, samples["train"].targets.numpy()
+    validation = ValidationRows(
+        rows["val"],
+        samples["val"].targets.numpy(),
+        encode_samples(strategy, samples["val"], device),
+        encode_corrupted_rows(strategy, inputs, rows["val"], device, seed),
+        read_inputs(inputs, rows, seed),
+    )
+    references, notes = fit_references(
+        task, train, targets, validation.clean, validation.corrupted, validation.compared
+    )
+    start = Fusion.paper(tuple(inputs), task)
+    start = dataclasses.replace(
+        start,
+        prior=task.prior_of(targets),
+        native=strategy.native,
+        bias=strategy.native_bias(),
+        prior_shift=list(prior_shift),
+    )
+    fitted = fit_validated(validation, references, start, seed, precision=precision, unseen=unseen)
+    return dataclasses.replace(fitted, notes=[*notes, *fitted.notes])
+
+
+def fit_validated(
+    validation: ValidationRows,
+    references: References,
+    start: Fusion,
+    seed: int,
+    *,
+    precision: float | None = None,
+    unseen: UnseenOpinions | None = None,
+) -> Fitted:
+    """Fit what rests on validation rows: the fusion, the thresholds of labels, the prediction sets or intervals.
+
+    Args: start, with what is not fitted here: the task, the prior, native rule and bias, and the shift of the prior; precision
+    and unseen, see `fit_after_training`.
+    """
+    task, names, rows = start.task, tuple(start.temperatures), validation.rows
+    clean, all_corrupted = validation.gather(references, task)
     corrupted = mix_rows(clean, all_corrupted, np.random.default_rng(seed))
-    used = unseen or on_validation(clean, rows["val"], seed)
-    evidence, names = used.evidence, tuple(inputs)
-    prior = task.prior_of(samples["train"].targets.numpy())
-    fusion, refit, how = fit_fusion(used, clean.and_also(corrupted), names, prior)
-    native, bias = strategy.native, strategy.native_bias()
-    fusion = dataclasses.replace(fusion, prior=prior, native=native, bias=bias)
+    used = unseen or on_validation(clean, rows, seed)
+    evidence = used.evidence
+    fusion, refit, how = fit_fusion(used, clean.and_also(corrupted), names, start.prior)
+    fusion = dataclasses.replace(fusion, prior=start.prior, native=start.native, bias=start.bias)
     fusion = dataclasses.replace(fusion, shares=fit_static_weights(evidence, fusion))
-    fusion = fit_shift(evidence, fusion, prior_shift)
+    fusion = fit_shift(evidence, fusion, start.prior_shift)
     task, told = fit_thresholds(evidence, fusion, precision)
 
     intervals = cross_fitted_intervals(evidence, fusion, used.fold, refit, seed)
     fusion = dataclasses.replace(fusion, task=task)
-    return Fitted(fusion, intervals, references, [*notes, how, used.note, *told], task)
+    return Fitted(fusion, intervals, references, [how, used.note, *told], task)
 
 
 def fit_fusion(
@@ -169,12 +222,14 @@ def encode_corrupted_rows(
 ) -> dict[str, Encoded]:
     """Encode copies of rows with every modality corrupted, by a corruption that is drawn for each."""
     return {
-        name: encode_corrupted(strategy, rows, name, spec, any_corruption(spec), _seed_of(seed, position), device)
+        name: encode_corrupted(
+            strategy, rows, name, spec, any_corruption(spec), corruption_seed(seed, position), device
+        )
         for position, (name, spec) in enumerate(inputs.items())
     }
 
 
-def _seed_of(seed: int, position: int) -> int:
+def corruption_seed(seed: int, position: int) -> int:
     """Return the seed of the corruptions of a modality."""
     return int(np.random.SeedSequence([seed, 1, position]).generate_state(1)[0])
 
@@ -186,7 +241,7 @@ def read_inputs(inputs: Mapping[str, Input], rows: Mapping[str, Sequence[Row]], 
     found = {}
     for position, (name, spec) in enumerate(inputs.items()):
         if isinstance(spec, COMPARED) and all(any(name in row.values for row in part) for part in (some, rows["val"])):
-            corrupted = decode_corrupted(rows["val"], name, spec, _seed_of(seed, position))
+            corrupted = decode_corrupted(rows["val"], name, spec, corruption_seed(seed, position))
             train, val = (decode_rows(part, name, spec) for part in (some, rows["val"]))
             pad = spec.pad if isinstance(spec, TextInput) else None
             found[name] = ComparedInputs(train, val, corrupted, pad)

@@ -87,7 +87,7 @@ def encode_corrupted(
     encoder, count = strategy.encoders[name], torch.zeros(len(rows), dtype=torch.int64)
 
     def corrupt(number: int) -> Array:
-        return _corrupt(rows[number], name, spec, choose, [seed, number])
+        return corrupt_row(rows[number], name, spec, choose, [seed, number])
 
     def batches() -> Iterator[Tensor]:
         having = [number for number, row in enumerate(rows) if name in row.values]
@@ -104,7 +104,8 @@ def encode_corrupted(
     return _encode(strategy, name, batches(), count, device)
 
 
-def _corrupt(row: Row, name: str, spec: Input, choose: Choice, seed: Sequence[int]) -> Array:
+def corrupt_row(row: Row, name: str, spec: Input, choose: Choice, seed: Sequence[int]) -> Array:
+    """Decode the value of a row that has the modality, corrupted at a random severity: (W, *shape)."""
     generator = np.random.default_rng(seed)
     severity = int(generator.choice(SEVERITIES))
     return spec.corrupt(read_payload(row.values[name]), name, choose(generator), severity, generator)
@@ -114,7 +115,7 @@ def decode_corrupted(rows: Sequence[Row], name: str, spec: Input, seed: int) -> 
     """Return what `encode_corrupted` encodes with the same seed, of inputs with one window: (rows, L)."""
     choose = any_corruption(spec)
     having = [number for number, row in enumerate(rows) if name in row.values]
-    return np.concatenate([_corrupt(rows[number], name, spec, choose, [seed, number]) for number in having])
+    return np.concatenate([corrupt_row(rows[number], name, spec, choose, [seed, number]) for number in having])
 
 
 def decode_rows(rows: Sequence[Row], name: str, spec: Input) -> Array:

@@ -68,14 +68,21 @@ def fit_reference(
         (one, one.score(familiar), auroc(one.score(familiar), one.score(other))) for one, familiar, other in candidates
     ]
     best, scores, _ = max(scored, key=lambda found: found[2])
-    # This definition of a quantile makes a new row, which is like those of validation, exceed that of p with probability 1 - p.
-    quantiles = np.quantile(scores, QUANTILES, method="weibull").astype(np.float32).astype(np.float64)
     found: dict[str, float] = {}
     for one, _, separation in scored:
         method = f"{one.method} of the input" if one.reads_input else one.method
         found[method] = max(separation, found.get(method, 0.0))
     note = ", ".join(f"{method} {value:.3f}" for method, value in found.items())
-    return dataclasses.replace(best, quantiles=quantiles), f"{best.method} ({note})"
+    return scale_to(best, scores), f"{best.method} ({note})"
+
+
+def scale_to(reference: AnyReference, scores: Array) -> AnyReference:
+    """Return the reference with the quantiles of what it scores validation rows (rows,).
+
+    This definition of a quantile makes a new row, which is like those of validation, exceed that of p with probability 1 - p.
+    """
+    quantiles = np.quantile(scores, QUANTILES, method="weibull").astype(np.float32).astype(np.float64)
+    return dataclasses.replace(reference, quantiles=quantiles)
 
 
 def auroc(familiar: Array, unfamiliar: Array) -> float:

@@ -1,0 +1,107 @@
+"""Labelled rows to fit a finished bundle to: which of a table they are, and whether they are enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.predictor import Predictor
+from mla_serve.errors import ConfigError, DataError
+from mla_serve.evaluation.splits import read_for
+from mla_serve.table import Row, Table, TableOptions
+from mla_serve.table.faults import Faults
+from mla_serve.table.split_names import split_named
+from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
+from mla_serve.train.fit.cross_validate import FEW_ROWS
+
+
+@dataclasses.dataclass(frozen=True)
+class NewRows:
+    """Labelled rows for a bundle.
+
+    fitted: rows that everything is fitted to, and their split. train: rows that the model was trained on, for the references;
+    may be empty. measured: rows to measure on, and their split; those of `fitted` where there are no others. table: the
+    schema's fields, for a bundle without one. fingerprint: of the data; empty where they are in memory.
+    """
+
+    split: str
+    fitted: Sequence[Row]
+    train: Sequence[Row]
+    measured_split: str
+    measured: Sequence[Row]
+    fingerprint: str
+    faults: Faults
+    table: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def measured_again(self) -> bool:
+        """Whether the rows to measure on are those that everything is fitted to."""
+        return self.measured_split == self.split
+
+
+def read_new_rows(
+    base: Bundle,
+    data: Path,
+    split: str | None = None,
+    options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
+) -> NewRows:
+    """Read the rows of a data set. Args: split, of the rows to fit to. Default: val; of a table without splits, all rows.
+
+    Raises: DataError when the data do not fit the model; ConfigError for a split that they lack, or that trained the model.
+    """
+    predictor = Predictor(base)
+    table = read_for(predictor, data, options)
+    chosen = _choose_split(table, split, trained_on=base.manifest.training.get("config", {}).get("fingerprint"))
+    others = {name: rows for name, rows in table.splits.items() if name != chosen}
+    measured = "test" if "test" in others else chosen
+    return NewRows(
+        chosen,
+        table.splits[chosen],
+        others.get("train", ()),
+        measured,
+        table.splits[measured],
+        table.fingerprint,
+        table.faults,
+        table.schema.keep(base.manifest.modalities).to_dict(),
+    )
+
+
+def _choose_split(table: Table, asked: str | None, trained_on: str | None) -> str:
+    """Return the split of the rows to fit to. Raises: ConfigError."""
+    have = ", ".join(table.splits)
+    if asked is None:
+        if "val" in table.splits:
+            return "val"
+        if [*table.splits] == ["test"]:  # a table without splits
+            return "test"
+        raise ConfigError(f"{table.folder}: has {have}, but no val; say which rows to fit to with --split")
+    split = split_named(asked) or asked
+    if split not in table.splits:
+        raise ConfigError(f"--split {asked}: the data set has {have}")
+    if split == "train" and table.fingerprint == trained_on:
+        raise ConfigError(
+            f"--split {asked}: the model was trained on these rows, so its opinions on them are too sure; choose another of {have}"
+        )
+    return split
+
+
+def check_rows(predictor: Predictor, new: NewRows) -> None:
+    """Refuse rows from which nothing can be fitted. Raises: DataError."""
+    new.faults.raise_if_any()
+    where = f"--split {new.split}"
+    if len(new.fitted) < FEW_ROWS:
+        raise DataError(
+            f"{where}: {len(new.fitted)} rows with an input of the model; expected {FEW_ROWS} at least; add rows"
+        )
+    if reason := predictor.task.find_unlearnable([row.label for row in new.fitted], len(new.fitted) + 1):
+        raise DataError(f"{where}: its rows have {reason}")
+    for name in predictor.names:
+        count = sum(name in row.values for row in new.fitted)
+        if count < MIN_ROWS_TO_FIT:
+            raise DataError(
+                f"{where}: {count or 'no'} row{'' if count == 1 else 's'} with {name}; expected {MIN_ROWS_TO_FIT} at least, "
+                "to fit how far it is trusted; add rows with it"
+            )
