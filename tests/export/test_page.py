@@ -37,8 +37,6 @@ def results(**changes: Any) -> dict[str, Any]:
     return {
         "model": "a<i>b",
         "created": "2026-11-27T03:28:00+00:00",
-        "about": {"purpose": "", "limits": [], "data": "", "licence": ""},
-        "created": "2026-11-27T03:28:00+00:00",
         "about": {"purpose": "Says **yes**.", "limits": ["Noes <i>.", "Maybes."], "data": "A list.", "licence": "CC0"},
         "metrics": {"rows": 20, "split": "test", "asked_coverage": 0.9, "conditions": conditions},
         "intervals": {"word": {rule: {"accuracy": [0.4, 0.6]} for rule in RULES}},
