@@ -5,6 +5,10 @@ export_extension   write the bundle of a run that extends another bundle
 steps              what both write: encoders, inputs, payloads, facts on the training
 finish             measure the bundle; write the report, the model card and the final manifest
 run_data           the data set of the run, read again
+recalibrate        fit a finished bundle to new rows; its graphs stay as they are
+new_rows           which rows it is fitted to
+graph_features     what its graphs give for them
+graph_fit          the fit itself
 graphs             torch modules to ONNX graphs, and their comparison
 choose_precision   the fastest precision of each encoder within a bound on accuracy
 quantise, timing   int8 and fp16 graphs; how many times faster they are

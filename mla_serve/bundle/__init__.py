@@ -1,6 +1,7 @@
 """A bundle, which is a finished model in a folder, and predicting with it. No torch, no BentoML.
 
 manifest        the files of a bundle: read, check and write them
+about           what its maker says of it: purpose, limits, data, licence
 graphs          check an ONNX file without running it
 runtime         the only module that uses onnxruntime
 predictor       payloads -> arrays -> features -> opinions -> one prediction

@@ -11,5 +11,8 @@ guard         API keys, CORS origins, security headers
 read_sample   the sample and the options of one request, from a form or from JSON
 openapi       GET /model, curl examples, the OpenAPI schemas of requests
 replies       what the replies of each task are: their schemas, what GET /model says of the task
+examples      requests for the schemas, with answers of this model
 pages         the playground, its samples, /docs, the explanation of each problem
+about         what the pages about the model show: its texts, its card, its report
+accept        a page for people or JSON for programs, where both have one path
 """
