@@ -321,6 +321,21 @@ def test_an_error_replaces_the_answer_and_offers_to_leave_the_input_out(opened: 
     assert not page.locator(".notice").is_visible()
 
 
+def test_while_the_service_is_busy_the_answer_is_said_to_be_an_old_one(opened: Callable[..., Any]) -> None:
+    page = opened()
+    give(page, "description")
+    wait_for_opinions(page, "description")
+    busy = {"status": 503, "json": {"title": "Busy", "status": 503}, "headers": {"Retry-After": "30"}}
+    page.route("**/predict", lambda route: route.fulfill(**busy), times=1)
+    page.get_by_role("textbox", name="Description").fill("eight")
+    page.locator(".notice").wait_for()
+    assert said(page, ".notice").endswith("The answer below is to what you sent before. Try again now")
+    assert page.locator(".answer.stale .details").is_visible()
+    page.get_by_role("button", name="Try again now").click()
+    wait_for_opinions(page, "description")
+    assert not page.locator(".notice").is_visible()
+
+
 def test_an_input_that_was_not_sent_leads_to_its_card(opened: Callable[..., Any]) -> None:
     page = opened()
     give(page, "photo")

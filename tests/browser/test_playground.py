@@ -100,6 +100,24 @@ def test_drawing_is_answered(page: Any) -> None:
     assert card(page, "image").locator(".as-sent").is_visible()
 
 
+def test_of_many_inputs_that_were_not_sent_the_most_helpful_is_offered(browser: Any, tiny_address: str) -> None:
+    scores = {"image+text": 0.81, "audio+text": 0.9, "text+vector": 0.85}
+    conditions = {name: {"calibrated": {"accuracy": accuracy}} for name, accuracy in scores.items()}
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    metrics = {"split": "test", "conditions": conditions}
+    page.route("**/model", lambda route: route.fulfill(json=route.fetch().json() | {"metrics": metrics}))
+    page.goto(tiny_address)
+    page.get_by_role("textbox", name="Text").fill("seven")
+    wait_for_opinions(page, "text")
+    for name in ("image", "rear_camera", "audio", "vector"):
+        card(page, name).get_by_role("button", name="Clear").dispatch_event("click")
+    wait_for_opinions(page, "text")
+    said = " ".join(page.locator(".ghost").inner_text().split())
+    assert said.endswith("not sent Audio would help most: with it, it was right on 90.0 %. Add audio")
+    page.close()
+
+
 def test_the_pad_can_be_drawn_on_with_the_keyboard(page: Any) -> None:
     card(page, "image").locator(".stage").focus()
     for key in ["Space", *["ArrowDown"] * 5, "ArrowRight", "Space"]:

@@ -19,7 +19,8 @@ export function promiseRow(model, view, changed) {
     const said = view.promise(reply);
     what.replaceChildren(...(said ?? [`No ${view.promised} under this rule`]));
     const strange = strangeInputs(reply);
-    const words = OFTEN.find(([value]) => String(value) === often.value)[1];
+    const coverage = (reply.prediction_set ?? reply.interval)?.coverage;
+    const words = OFTEN.find(([value]) => value === coverage)?.[1];
     condition.hidden = !said;
     condition.classList.toggle("strange", strange.length > 0);
     condition.textContent = strange.length

@@ -29,6 +29,7 @@ function agreement(reply, view) {
   const own = name => reply.modalities[name];
   const differing = names.filter(name => !view.agrees(own(name), reply));
   if (differing.length === names.length) return ["They disagree", "; none of them says so by itself"];
+  if (differing.length === 1 && names.length > 3) return [`All but ${plain(differing[0])} agree`, ""];
   if (differing.length) return ["They disagree", `: ${joined(differing.map(plain))} ${differing.length > 1 ? "say" : "says"} otherwise`];
   const said = view.together?.(reply);
   if (said) return said;
