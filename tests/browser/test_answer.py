@@ -23,7 +23,7 @@ PATIENCE_MS = 20_000
 NAMES = {"photo": "image", "sound_track": "audio", "description": "text"}
 LABELS = ("wireless_bluetooth_headphones", "mug", *(f"class {at}" for at in range(28)))
 PATTERNS = ["+".join(names) for names in subsets(list(NAMES))]
-ACCURACIES = dict(zip(PATTERNS, (0.81, 0.634, 0.716, 0.87, 0.99, 0.95, 1.0), strict=True))
+ACCURACIES = dict(zip(PATTERNS, (0.81, 0.634, 0.716, 0.87, 0.99, 0.7, 1.0), strict=True))
 METRICS = {
     "split": "test",
     "conditions": {name: {"calibrated": {"accuracy": accuracy}} for name, accuracy in ACCURACIES.items()},
@@ -121,7 +121,8 @@ def check_numbers(page: Any, reply: dict[str, Any], model: dict[str, Any]) -> No
             assert "The only thing sent." in row
         else:
             assert ("agrees" in row, "differs" in row) == ((same := own["label"] == reply["label"]), not same)
-            assert f"Without it, {reply['label']} would have {percent(p * math.exp(-own['influence']))}." in row
+            named = reply["label"] if len(reply["label"]) <= 20 else "the answer"
+            assert f"Without it, {named} would have {percent(p * math.exp(-own['influence']))}." in row
         facts = spaced(page.locator(f"[data-facts={name}]").text_content())
         sign = "−" if own["influence"] < 0 else "+"
         influence = f"{abs(own['influence']):.2f}"
@@ -165,7 +166,10 @@ def check_record(page: Any, names: list[str], missing: list[str], metrics: dict[
     for name in missing:
         more, _ = accuracy({*names, name})
         expected = "1,500 of 1,500" if more == 1 else percent(more)
-        assert f"too, it was right on {expected}. Add {name.replace('_', ' ')}" in said(page, f"[data-ghost={name}]")
+        less = "" if more > right else ", no better than without it"
+        assert f"too, it was right on {expected}{less}. Add {name.replace('_', ' ')}" in said(
+            page, f"[data-ghost={name}]"
+        )
 
 
 def test_every_number_is_that_of_the_reply_and_of_the_model(opened: Callable[..., Any], address: str) -> None:

@@ -10,6 +10,7 @@ const MOST_BARS = 8; // of a longer shortlist
 const SURE = 0.95;
 const FAIRLY_SURE = 0.75;
 const GUESSED = 0.25; // of the way from chance to certainty
+const LONG = 20; // letters of a label that is not repeated for each input
 const FEW = 5; // classes that one is unsure between
 
 /** Make the view of answers that are one of several classes. */
@@ -75,7 +76,7 @@ export function classesView({ classes }, { verdict, changed }) {
     says: own => [el("strong", { dir: "auto" }, ...breakable(own.label)), el("span", { class: "whole" }, ` · ${percent(own.probability)}`)],
     agrees: (own, answer) => own.label === answer.label,
     stays: (own, answer) => withoutIt(own, answer) > 0.5, // more than half cannot be exceeded
-    without: (name, own, answer) => ["Without it, ", el("bdi", {}, ...breakable(answer.label)), ` would have ${percent(withoutIt(own, answer))}.`],
+    without: (name, own, answer) => ["Without it, ", answer.label.length > LONG ? "the answer" : el("bdi", {}, ...breakable(answer.label)), ` would have ${percent(withoutIt(own, answer))}.`],
     record,
     merit: ({ accuracy }) => accuracy,
     counts: own => [["entropy", own.entropy.toFixed(2), "How undecided it is alone, in nats"], ["influence", nats(own.influence), "What the answer owes to it, in nats"]],

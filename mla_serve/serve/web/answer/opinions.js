@@ -33,8 +33,14 @@ function opinion(name, own, reply, strange, model, view) {
   return el(
     "li", { "data-opinion": name, class: hueOf(model, name) },
     el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", ...view.says(own, reply), stands && el("span", { class: `mark ${agrees ? "yes" : "no"}` }, stands))),
-    el("p", { class: "hint" }, strange && el("span", { class: "strange" }, `Stranger than ${own.unfamiliarity < 1 ? `${percent(own.unfamiliarity)} of` : "all"} known inputs${lost ? ", so it counts for less" : ""}. `), ...(alone ? ["The only thing sent."] : (view.without(name, own, reply) ?? []))),
+    el("p", { class: "hint" }, strange && el("span", { class: "strange" }, `Stranger than ${most(own.unfamiliarity)} known inputs${lost ? ", so it counts for less" : ""}. `), ...(alone ? ["The only thing sent."] : (view.without(name, own, reply) ?? []))),
   );
+}
+
+/** Write a share of nearly all. */
+function most(share) {
+  if (share === 1) return "all";
+  return share > 0.9995 ? "nearly all" : `${percent(share)} of`;
 }
 
 /** Whether the rule listens less to this input the stranger it is. */
@@ -42,19 +48,21 @@ function discounted(name, { fusion }, model) {
   return fusion === "calibrated" && model.fusion.fitted.discounts?.[name] > 0;
 }
 
-/** Make the row of inputs that were not sent. Args: worth, {name, said}, what adding one is worth, or null. */
+/** Make the row of inputs that were not sent. Args: worth, {name, said, better}, what adding one is worth, or null. */
 function ghost(names, worth, visit) {
   const target = worth?.name ?? names[0];
   return el(
     "li", { class: "ghost", "data-ghost": names.join(" ") },
     el("div", { class: "who" }, el("span", { class: "name" }, title(joined(names.map(plain)))), el("span", { class: "says" }, "not sent")),
-    el("p", { class: "hint" }, ...(worth ? [names.length > 1 ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, ". "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
+    el("p", { class: "hint" }, ...(worth ? [names.length > 1 ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, worth.better ? ". " : ", no better than without it. "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
   );
 }
 
 function worthOf(name, reply, model, view) {
   const found = recordOf(model, [...Object.keys(reply.modalities), name], reply.fusion);
-  return found && { name, said: view.record(found.scores, { count: found.rows.count }, {}), merit: view.merit(found.scores) };
+  if (!found) return null;
+  const [now, merit] = [recordOf(model, Object.keys(reply.modalities), reply.fusion), view.merit(found.scores)];
+  return { name, said: view.record(found.scores, { count: found.rows.count }, {}), merit, better: !now || merit > view.merit(now.scores) };
 }
 
 function best(worths) {

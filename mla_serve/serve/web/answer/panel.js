@@ -89,7 +89,7 @@ export async function answerPanel(panel, model, { changed, retry, cardOf }) {
     if (waits) return panel.classList.add("stale");
     const spare = name && Object.keys(model.modalities).length > 1;
     if (spare) notice.append(button("Leave it out", "clear", () => cardOf(name).use(false)));
-    none("No answer", spare ? "Mend it, or leave it out and be answered from the others." : "");
+    none("No answer", spare ? "Correct it, or leave it out and be answered from the others." : "");
     tell("No answer", name ? `${title(name)} cannot be used` : "");
     announce("");
   }
