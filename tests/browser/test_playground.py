@@ -484,3 +484,21 @@ def test_a_seven_is_a_seven(browser: Any, digits_address: str) -> None:
     wait_for_opinions(page, "image")
     page.wait_for_function(is_seven)
     page.context.close()
+
+
+def test_a_spoiled_picture_is_named_and_listened_to_less(browser: Any, digits_address: str) -> None:
+    page = open_page(browser, digits_address, viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    page.get_by_role("button", name="Sample 8").click()
+    wait_for_opinions(page, "image", "audio", "text")
+    page.get_by_role("switch", name="Use Audio").click()
+    wait_for_opinions(page, "image", "text")
+    share = "parseFloat(document.querySelector('[data-share=image]').style.flexGrow)"
+    before = page.evaluate(share)
+    page.get_by_role("slider", name="Noise on Image").fill("100")
+    page.locator(".verdict .strange").wait_for()
+    assert "Image is unlike the training data." in page.locator(".verdict").inner_text()
+    assert "so it counts for less" in page.locator("[data-opinion=image]").inner_text()
+    assert "Do not rely on 9 in 10 here" in page.locator(".condition").inner_text()
+    assert page.evaluate(share) < before
+    page.context.close()
