@@ -4,8 +4,8 @@ import { breakable, el, percent, title } from "../dom.js";
 import { labelTable } from "./labeltable.js";
 import { certainty, listed, nats } from "../words.js";
 
-const ANSWERED_SHOWN = 30;
-const PERHAPS_SHOWN = 10; // labels that the shortlist adds to those answered
+const ANSWERED_SHOWN = 12; // chips; the table tells the rest
+const PERHAPS_SHOWN = 6; // labels that the shortlist adds to those answered
 const SAID_SHOWN = 3; // labels that an input says by itself; the table tells the rest
 
 /** Make the view of answers that are any number of labels. */

@@ -39,7 +39,6 @@ export function labelTable(model, changed) {
     tell(shown, found.length);
   }
   function tell(shown, found) {
-    filter.hidden = !all || count < SEARCHED_FROM;
     const others = count - shown.length;
     more.hidden = !all && !others;
     more.textContent = all ? "Show fewer" : count < SEARCHED_FROM ? "Show them" : "Find a label";
@@ -50,6 +49,7 @@ export function labelTable(model, changed) {
   function toggle() {
     all = !all;
     filter.value = "";
+    filter.hidden = !all || count < SEARCHED_FROM;
     fill();
     if (all && !filter.hidden) filter.focus();
   }
