@@ -108,6 +108,9 @@ def test_everybody_can_read_it(opened: Callable[..., Any], name: str, scheme: st
     page = opened(name, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)
     page.evaluate(axe)
     fill(page)
+    if name == "labels":
+        page.get_by_role("button", name="Find a label").click()
+        page.locator(".label-table tbody tr").nth(len(LABELS) - 1).wait_for()
     found = page.evaluate("axe.run()")["violations"]
     assert [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found] == []
 
@@ -157,7 +160,7 @@ def test_answered_labels_stand_out_and_the_others_of_the_shortlist_are_marked(op
     said = page.locator(".counts").inner_text()
     more = f", perhaps {len(perhaps)} more" if perhaps else ""
     assert re.match(rf"{len(answer['labels'])} appl(y|ies){more}\.", said)
-    assert (f"The other {others} hardly do." in said) == (others > 1)
+    assert (f"The other {others} are unlikely." in said) == (others > 1)
     size = len(answer["prediction_set"]["labels"])
     assert page.locator(".promised").inner_text() == f"Shortlist: {size} of {len(LABELS)}"
     assert "holds 9 in 10 of the labels that apply" in page.locator(".condition").inner_text()
@@ -170,7 +173,7 @@ def test_the_table_tells_threshold_and_what_each_input_says_of_every_label(opene
     rows = page.locator(".label-table tbody tr")
     shown = answer["probabilities"][: rows.count()]
     kept = {*answer["labels"], *answer["prediction_set"]["labels"]}
-    assert rows.count() == min(12, max(6, len(kept)))
+    assert rows.count() == min(12, max(6, len(kept) + 2))
     assert page.locator(".label-table .name").all_inner_texts() == [each["label"] for each in shown]
     heads = page.locator(".label-table thead .own").all_inner_texts()
     assert [" ".join(head.split()) for head in heads] == ["by image", "by text"]
@@ -293,7 +296,7 @@ def test_no_label_may_be_answered(opened: Callable[..., Any]) -> None:
     rewrite(page, "predict", change)
     fill(page)
     assert page.locator(".tags").inner_text() == "No label"
-    assert page.locator(".counts").inner_text() == "None is likely enough. The other 34 hardly do."
+    assert page.locator(".counts").inner_text() == "None is likely enough."
     assert page.locator(".promised").inner_text() == "Shortlist: 0 of 34"
 
 

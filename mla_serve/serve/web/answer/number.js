@@ -42,7 +42,7 @@ export function numberView(model, { verdict }) {
     body: plot.element,
     empty,
     show,
-    unsure: answer => (isOutside(answer, number) ? "Beyond what it knows" : certainty(Math.exp(answer.entropy - GAUSSIAN_NATS))),
+    unsure: answer => unsure(answer, number),
     short: answer => [write(answer.value, answer.deviation), inShort(answer)],
     promised: "range",
     promise: ({ interval }) => interval && [Object.keys(model.modalities).length > 1 ? "The range, and what each input says" : "The range"],
@@ -96,6 +96,11 @@ function warnings({ value, interval }, number) {
       ...(isOutside({ value }, number) ? [wide ? " " : "", el("b", {}, "Unlike training"), `: the value is ${value < number.low ? "below" : "above"} all that were seen.`] : []),
     ],
   };
+}
+
+function unsure(answer, number) {
+  if (isOutside(answer, number)) return "Beyond what it knows";
+  return warnings(answer, number).wide ? "Guessing" : certainty(Math.exp(answer.entropy - GAUSSIAN_NATS));
 }
 
 function isOutside({ value }, { low, high }) {
