@@ -160,7 +160,7 @@ def test_an_example_and_clear(page: Any) -> None:
 
 
 def test_a_sample_of_the_model_fills_the_cells(page: Any, address: str) -> None:
-    samples = httpx.get(f"{address}samples").json()
+    samples = [sample["inputs"] for sample in httpx.get(f"{address}samples").json()]
     number = next(number for number, sample in enumerate(samples) if "size" in sample["columns"])
     page.locator(".chip").nth(number).click()
     wait_for_opinions(page, "text", "columns")
@@ -170,7 +170,7 @@ def test_a_sample_of_the_model_fills_the_cells(page: Any, address: str) -> None:
 
 def test_a_value_that_training_did_not_have_is_kept(page: Any) -> None:
     cells = {"colour": "violet", "brand": "None of them", "in stock": False, "listed": "1999-12-31"}
-    page.route("**/samples", lambda route: route.fulfill(json=[{"columns": cells}]))
+    page.route("**/samples", lambda route: route.fulfill(json=[{"inputs": {"columns": cells}, "truth": None}]))
     page.reload()
     watch_requests(page)
     page.locator(".chip").first.click()
@@ -204,7 +204,7 @@ def test_a_refused_cell_is_explained_and_marked(page: Any) -> None:
     field(page, "price").fill("1")
     message = card(page, "columns").get_by_role("alert")
     message.wait_for()
-    assert "measure 20: An input cannot be used. Expected a number." in message.inner_text()
+    assert "Columns: measure 20: Expected a number." in message.inner_text()
     assert field(page, "measure 20").get_attribute("aria-invalid") == "true"
     assert field(page, "measure 20").is_visible()
     field(page, "price").fill("2")
@@ -218,7 +218,10 @@ def test_a_cell_that_is_no_number_is_not_sent(page: Any) -> None:
     field(page, "price").focus()
     page.keyboard.type("1e")
     card(page, "columns").get_by_role("alert").wait_for()
-    assert card(page, "columns").get_by_role("alert").inner_text() == "price: this is no number, so it is left out"
+    assert (
+        card(page, "columns").get_by_role("alert").inner_text()
+        == "Columns: price: this is no number, so it is left out"
+    )
     wait_for_cells(page, {"in stock": True})
 
 

@@ -4,8 +4,8 @@ import { breakable, el, percent, title } from "../dom.js";
 import { labelTable } from "./labeltable.js";
 import { certainty, listed, nats } from "../words.js";
 
-const ANSWERED_SHOWN = 30;
-const PERHAPS_SHOWN = 10; // labels that the shortlist adds to those answered
+const ANSWERED_SHOWN = 12; // chips; the table tells the rest
+const PERHAPS_SHOWN = 6; // labels that the shortlist adds to those answered
 const SAID_SHOWN = 3; // labels that an input says by itself; the table tells the rest
 
 /** Make the view of answers that are any number of labels. */
@@ -33,7 +33,7 @@ export function labelsView(model, { verdict, changed }) {
     body: table.element,
     empty,
     show,
-    unsure: answer => certainty(answer.entropy / (count * Math.LN2)),
+    unsure: answer => unsure(answer, count),
     short: answer => [answer.labels.join(", ") || "No label", `${answer.labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`],
     promised: "shortlist",
     promise: ({ prediction_set: set }) => set && ["Shortlist: ", el("b", {}, `${set.labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`)],
@@ -56,15 +56,21 @@ function perhapsOf({ labels, prediction_set: set }) {
   return (set?.labels ?? []).filter(each => !answered.has(each));
 }
 
-/** Count: 3 apply, perhaps 2 more. The other 74 hardly do. */
+/** Count: 3 apply, perhaps 2 more. The other 74 are unlikely. */
 function counted(answered, perhaps, all) {
   const others = all - answered - perhaps;
   const number = value => el("b", {}, value.toLocaleString("en"));
-  return [
-    ...(answered ? [number(answered), answered > 1 ? " apply" : " applies"] : ["None is likely enough"]),
-    ...(perhaps ? [", perhaps ", number(perhaps), answered ? " more" : ""] : []),
-    others > 1 ? `. The other ${others.toLocaleString("en")} hardly do.` : others ? ". The other one hardly does." : ".",
-  ];
+  const sure = answered ? [number(answered), answered > 1 ? " apply" : " applies"] : ["None is likely enough"];
+  const maybe = perhaps ? [answered ? ", perhaps " : "; perhaps ", number(perhaps), answered ? " more" : perhaps > 1 ? " apply" : " applies"] : [];
+  return [...sure, ...maybe, answered + perhaps === 0 ? "." : others > 1 ? `. The other ${others.toLocaleString("en")} are unlikely.` : others === 1 ? ". The other one is unlikely." : "."];
+}
+
+/** Say how sure it is: by how many labels are neither on both, the answer and the shortlist, nor off both. */
+function unsure({ labels, prediction_set: set, entropy }, count) {
+  if (!set) return certainty(entropy / (count * Math.LN2));
+  const both = set.labels.filter(each => labels.includes(each)).length;
+  const either = labels.length + set.labels.length - both;
+  return certainty(either ? 1 - both / either : 0);
 }
 
 function says({ labels }) {

@@ -3,6 +3,7 @@
 import { breakable, el, hueOf, percent, plain } from "../dom.js";
 
 const FEWEST = 6; // rows always shown, so that nothing jumps as labels come and go
+const BEYOND = 2; // rows below the shortlist, to compare with
 const MOST = 12; // rows before one asks for all
 const SEARCHED_FROM = 12; // labels
 const MOST_ROWS = 100; // of those found; more would slow the live answer
@@ -31,7 +32,7 @@ export function labelTable(model, changed) {
     const inSet = new Set(reply.prediction_set?.labels);
     const wanted = filter.value.trim().toLowerCase();
     const held = probabilities.filter(each => each.answered || inSet.has(each.label)).length;
-    const few = Math.min(Math.max(FEWEST, held), MOST);
+    const few = Math.min(Math.max(FEWEST, held + BEYOND), MOST);
     const found = probabilities.map((each, at) => [each, at]).filter(([each]) => !all || each.label.toLowerCase().includes(wanted));
     const shown = found.slice(0, all ? MOST_ROWS : few);
     body.replaceChildren(...shown.map(([each, at]) => row(each, at, inSet.has(each.label), reply, model)));
@@ -39,7 +40,6 @@ export function labelTable(model, changed) {
     tell(shown, found.length);
   }
   function tell(shown, found) {
-    filter.hidden = !all || count < SEARCHED_FROM;
     const others = count - shown.length;
     more.hidden = !all && !others;
     more.textContent = all ? "Show fewer" : count < SEARCHED_FROM ? "Show them" : "Find a label";
@@ -50,6 +50,7 @@ export function labelTable(model, changed) {
   function toggle() {
     all = !all;
     filter.value = "";
+    filter.hidden = !all || count < SEARCHED_FROM;
     fill();
     if (all && !filter.hidden) filter.focus();
   }

@@ -42,7 +42,7 @@ export function numberView(model, { verdict }) {
     body: plot.element,
     empty,
     show,
-    unsure: answer => certainty(Math.exp(answer.entropy - GAUSSIAN_NATS)),
+    unsure: answer => unsure(answer, number),
     short: answer => [write(answer.value, answer.deviation), inShort(answer)],
     promised: "range",
     promise: ({ interval }) => interval && [Object.keys(model.modalities).length > 1 ? "The range, and what each input says" : "The range"],
@@ -88,15 +88,23 @@ function inShort({ interval, deviation }) {
 function warnings({ value, interval }, number) {
   const share = interval && covered(interval, number);
   const wide = Boolean(interval) && (share === null ? interval.low === null || interval.high === null : share >= TOO_WIDE);
-  const outside = number.low !== null && (value < number.low || value > number.high);
   const known = share === null || share === undefined ? "it has no known end" : `it covers ${percent(share)} of the values seen in training`;
   return {
     wide,
     said: [
       ...(wide ? [el("b", {}, "Too wide to use"), `: ${known}.`] : []),
-      ...(outside ? [wide ? " " : "", el("b", {}, "Unlike training"), `: the value is ${value < number.low ? "below" : "above"} all that were seen.`] : []),
+      ...(isOutside({ value }, number) ? [wide ? " " : "", el("b", {}, "Unlike training"), `: the value is ${value < number.low ? "below" : "above"} all that were seen.`] : []),
     ],
   };
+}
+
+function unsure(answer, number) {
+  if (isOutside(answer, number)) return "Beyond what it knows";
+  return warnings(answer, number).wide ? "Guessing" : certainty(Math.exp(answer.entropy - GAUSSIAN_NATS));
+}
+
+function isOutside({ value }, { low, high }) {
+  return low !== null && (value < low || value > high);
 }
 
 function pulled(influence, write, other) {

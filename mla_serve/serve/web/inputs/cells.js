@@ -79,7 +79,7 @@ function makeCell(id, column, edited) {
   const { input, list, read, write, example } = INPUTS[column.type](column);
   const note = el("span", { class: "hint", id: `note-${id}` });
   const marker = el("span", {});
-  const lies = isOrdered(column) && el("span", { class: "lies", "aria-hidden": "true" }, marker);
+  const lies = el("span", { class: isOrdered(column) ? "lies" : "lies none", "aria-hidden": "true" }, marker);
   input.id = `cell-${id}`;
   input.setAttribute("aria-describedby", note.id);
   if (list) {
@@ -91,7 +91,7 @@ function makeCell(id, column, edited) {
     const strange = unusual(column, input.value);
     note.textContent = strange || seen(column);
     note.classList.toggle("strange", strange !== "");
-    if (!lies) return;
+    if (!isOrdered(column)) return;
     lies.classList.toggle("outside", strange !== "");
     marker.hidden = input.value === "";
     marker.style.left = `${100 * placeOf(column, input.value)}%`;
