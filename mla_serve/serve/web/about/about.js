@@ -15,7 +15,7 @@ fill("About this model", (model, texts) => ({
   lede: texts.purpose ? nodesOf(texts.purpose) : [el("p", {}, ...purposeOf(model))],
   content: [
     tiles(model),
-    el("div", { class: "halves" }, combinations(model), el("div", { class: "stack" }, limits(texts), origin(model, texts))),
+    el("div", { class: `halves${texts.limits.length ? " told" : ""}` }, combinations(model), limits(texts), origin(model, texts)),
   ],
 }));
 
