@@ -104,7 +104,7 @@ def test_pages_that_need_no_key_hold_nothing_of_the_model(make_bundle: Callable[
     pages = []
     for name, classes in (("first", ["a", "b"]), ("second", ["c", "d", "e"])):
         with serve(make_bundle(tmp_path / name, {"text": "text"}, classes)) as client:
-            paths = ("/", "/model", "/report", "/card", "/web/about/about.js")
+            paths = ("/", "/model", "/report", "/card", "/docs", "/web/about/about.js")
             pages.append([client.get(path, headers={"Accept": "text/html"}).content for path in paths])
     assert pages[0] == pages[1]
 
