@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_serve import palette
+from mla_serve.bundle.markdown import line_to_html
 from mla_serve.evaluation.analysis import MIN_GROUP, worst_first
 from mla_serve.export import charts
 from mla_serve.export.combinations import by_what_is_sent, rows_of_sets, score_axis
@@ -19,7 +20,7 @@ from mla_serve.export.media import payload_as_html
 from mla_serve.export.numbers import all_numbers, rules_compared
 from mla_serve.export.plot import axis_from_zero
 from mla_serve.export.sections import FIRST, MOST, SECTIONS, bar_row, bar_table, section
-from mla_serve.export.wording import date_text, joined, likely_text, markdown, markdown_line, score_text, share_of_rows
+from mla_serve.export.wording import date_text, joined, likely_text, markdown, score_text, share_of_rows
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Payload
 from mla_serve.tasks import Task
@@ -91,7 +92,7 @@ def _described(task: Task) -> str:
 
 
 def _limits(limits: Sequence[str]) -> str:
-    listed = "".join(f"<li>{markdown_line(limit)}</li>" for limit in limits)
+    listed = "".join(f"<li>{line_to_html(limit)}</li>" for limit in limits)
     body = f"<ul>{listed}</ul>" if limits else "<p>Whoever trained it named nothing.</p>"
     return f'<section class="limits"><h2>Do not use it for</h2>{body}<p class="muted">{ELSEWHERE}</p></section>'
 

@@ -7,8 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from markdown_it import MarkdownIt
-
+from mla_serve.bundle.markdown import to_html
 from mla_serve.decimals import percent
 from mla_serve.tasks import Task
 
@@ -72,13 +71,8 @@ def joined(names: Sequence[str]) -> str:
 
 def markdown(text: str) -> str:
     """Return Markdown as HTML without pictures, so that nothing is fetched; its headings are bold lines."""
-    return re.sub(r"(</?)h[1-6]>", _as_bold, MarkdownIt("js-default").disable("image").render(text))
+    return re.sub(r"(</?)h[1-6]>", _as_bold, to_html(text))
 
 
 def _as_bold(tag: re.Match[str]) -> str:
     return "</strong></p>" if tag[1] == "</" else "<p><strong>"
-
-
-def markdown_line(text: str) -> str:
-    """The same for a text within a line."""
-    return MarkdownIt("js-default").disable("image").renderInline(text)

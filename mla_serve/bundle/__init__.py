@@ -2,6 +2,7 @@
 
 manifest        the files of a bundle: read, check and write them
 about           what its maker says of it: purpose, limits, data, licence
+markdown        Markdown as HTML, for what its maker says
 graphs          check an ONNX file without running it
 runtime         the only module that uses onnxruntime
 predictor       payloads -> arrays -> features -> opinions -> one prediction

@@ -85,7 +85,8 @@ class TrainConfig:
     """Put up to ten training rows into the bundle instead of generated samples, and the worst mistakes on test rows into
     its report. Anyone who can call the service can see both."""
     about: Path | None = None
-    """Markdown file on the data's source and licence, quoted in the model card."""
+    """Markdown file under the headings Purpose, Do not use it for, Data and Licence. The pages of the service, the report
+    and the model card show it."""
 
     encoders: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=ENCODER [...]")] = ()
     """Encoders by modality, such as image=resnet18, or text=hf:NAME_OR_FOLDER for a pretrained transformers model.

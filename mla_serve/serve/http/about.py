@@ -6,14 +6,12 @@ where the service asks for one.
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable
 
 import orjson
-from markdown_it import MarkdownIt
 
 from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.markdown import line_to_html, to_html
 from mla_serve.serve.http.content_type import JSON
 from mla_serve.serve.http.pages import HTML, Page
 
@@ -41,21 +39,9 @@ def _texts(bundle: Bundle) -> dict[str, object]:
     card = bundle.read(CARD).decode("utf-8", "replace") if has_card else ""
     return {
         "purpose": to_html(about.purpose),
-        "limits": [to_html(limit) for limit in about.limits],
+        "limits": [line_to_html(limit) for limit in about.limits],
         "data": to_html(about.data),
         "licence": to_html(about.licence),
         "card": to_html(FIRST_HEADING.sub("", card)),  # the page's own heading is the name of the model
         "report": REPORT in bundle.manifest.files,
     }
-
-
-def to_html(text: str) -> str:
-    """Render Markdown. HTML in it becomes text, and so does a link to anything but a web page or a mail address."""
-    return _renderer()(text)
-
-
-@functools.cache
-def _renderer() -> Callable[[str], str]:
-    """Make the renderer. A picture becomes a link: no page loads anything from elsewhere."""
-    renderer: Callable[[str], str] = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render
-    return renderer

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Bundle, write_manifest
+from mla_serve.bundle.markdown import line_to_html, to_html
 from mla_serve.serve.api import create_app
-from mla_serve.serve.http.about import to_html
 from mla_serve.serve.http.accept import prefers_html
 from mla_serve.serve.http.openapi import row_counts
 from mla_serve.serve.models.open_predictor import open_predictor
@@ -91,8 +91,8 @@ def test_the_texts_of_a_bundle_are_html_for_people(told: Path) -> None:
         texts = client.get("/about.json").json()
         assert client.get("/model").json()["about"]["purpose"] == "For *tests*."
     assert texts["purpose"] == "<p>For <em>tests</em>.</p>\n"
-    assert texts["limits"][0] == '<p><a href="https://e.org">lies</a></p>\n'
-    assert texts["limits"][1] == "<p>&lt;script&gt;1&lt;/script&gt;</p>\n"
+    assert texts["limits"][0] == '<a href="https://e.org">lies</a>'
+    assert texts["limits"][1] == "&lt;script&gt;1&lt;/script&gt;"
     assert texts["data"] == ""
     assert "<h1>" not in texts["card"]
     assert "<h2>Data</h2>" in texts["card"]
@@ -104,7 +104,7 @@ def test_pages_that_need_no_key_hold_nothing_of_the_model(make_bundle: Callable[
     pages = []
     for name, classes in (("first", ["a", "b"]), ("second", ["c", "d", "e"])):
         with serve(make_bundle(tmp_path / name, {"text": "text"}, classes)) as client:
-            paths = ("/", "/model", "/report", "/card", "/web/about/about.js")
+            paths = ("/", "/model", "/report", "/card", "/docs", "/web/about/about.js")
             pages.append([client.get(path, headers={"Accept": "text/html"}).content for path in paths])
     assert pages[0] == pages[1]
 
@@ -148,7 +148,7 @@ def test_markdown_never_becomes_code(hostile: str) -> None:
     found: list[tuple[str, list[tuple[str, str | None]]]] = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attrs: found.append((tag, attrs))  # type: ignore[method-assign]
-    parser.feed(to_html(hostile))
+    parser.feed(to_html(hostile) + line_to_html(hostile))
     assert {tag for tag, _ in found} <= {"p", "a", "pre", "code"}
     assert {name for _, attrs in found for name, _ in attrs} <= {"href", "title"}
     assert all(str(dict(attrs)["href"]).startswith("https:") for tag, attrs in found if tag == "a")

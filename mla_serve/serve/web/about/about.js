@@ -7,6 +7,7 @@ import { tiles } from "./tiles.js";
 import { el } from "../dom.js";
 import { purposeOf } from "../purpose.js";
 
+const PARAGRAPHS = 2; // of the text on the data
 const SPLITS = { train: "for training", val: "to tune", test: "to test" };
 
 fill("About this model", (model, texts) => ({
@@ -14,7 +15,7 @@ fill("About this model", (model, texts) => ({
   lede: texts.purpose ? nodesOf(texts.purpose) : [el("p", {}, ...purposeOf(model))],
   content: [
     tiles(model),
-    el("div", { class: "halves" }, combinations(model), el("div", { class: "stack" }, limits(texts), origin(model, texts))),
+    el("div", { class: `halves${texts.limits.length ? " told" : ""}` }, combinations(model), limits(texts), origin(model, texts)),
   ],
 }));
 
@@ -26,7 +27,7 @@ function limits(texts) {
 function origin(model, texts) {
   const facts = [
     ["Rows", rows(model.rows)],
-    ["Data", texts.data && nodesOf(texts.data)],
+    ["Data", texts.data && brief(nodesOf(texts.data))],
     ["Licence", texts.licence && nodesOf(texts.licence)],
     ["Made", made(model)],
     ["Version", [el("code", {}, model.sha256.slice(0, 12))]],
@@ -35,6 +36,14 @@ function origin(model, texts) {
   const given = facts.filter(([, value]) => value?.length);
   const unsaid = !texts.data && el("p", { class: "hint" }, "Where the data come from, and their licence, were not written down.");
   return section("Made from", el("dl", {}, ...given.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, ...value)])), unsaid);
+}
+
+/** Keep the first paragraphs of a long text; the card has all of it. */
+function brief(nodes) {
+  const blocks = nodes.filter(node => node.nodeType === Node.ELEMENT_NODE);
+  const end = blocks.findIndex(node => node.nodeName !== "P");
+  const kept = blocks.slice(0, Math.min(end < 0 ? blocks.length : Math.max(end, 1), PARAGRAPHS));
+  return kept.length < blocks.length ? [...kept, el("p", {}, el("a", { href: "card" }, "More on the data"))] : kept;
 }
 
 function rows(counts) {

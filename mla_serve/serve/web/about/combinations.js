@@ -31,8 +31,13 @@ function measured({ metrics, modalities, fusion }, { score, best }) {
   const inOrder = Object.entries(metrics.conditions ?? {}).map(([condition, rules]) => ({ condition, names: condition.split("+"), value: rules[fusion.default]?.[score] }));
   return inOrder
     .filter(({ names, value }) => names.every(name => name in modalities) && typeof value === "number")
-    .map(({ condition, names, value }) => ({ names, value, likely: metrics.intervals?.[condition]?.[score], rows: metrics.condition_rows?.[condition] ?? null }))
+    .map(({ condition, names, value }) => ({ names, value, likely: known(metrics.intervals?.[condition]?.[score]), rows: metrics.condition_rows?.[condition] ?? null }))
     .sort((a, b) => best * (b.value - a.value) || b.names.length - a.names.length);
+}
+
+/** Leave out an interval without a width: bundles of older versions have it where all rows were right. */
+function known(likely) {
+  return likely && likely[0] < likely[1] ? likely : null;
 }
 
 /** Choose the ends of the axis: of shares whole tenths, else from 0 to a round number. */

@@ -16,5 +16,5 @@ function copy(node) {
   if (href && LEADS_TO.test(href)) return el("a", { href, rel: "noopener noreferrer" }, ...children);
   if (!KEPT.has(node.nodeName)) return document.createTextNode(node.textContent);
   const element = el(node.nodeName.toLowerCase(), {}, ...children);
-  return node.nodeName === "TABLE" ? el("div", { class: "wide", tabIndex: 0, role: "region", "aria-label": "Table" }, element) : element;
+  return node.nodeName === "TABLE" ? el("div", { class: "wide", tabIndex: 0, role: "group", "aria-label": "Table" }, element) : element;
 }

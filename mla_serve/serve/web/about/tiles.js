@@ -43,7 +43,7 @@ export function tiles(model) {
 }
 
 function bounds(likely, score) {
-  if (!likely) return "";
+  if (!likely || likely[0] === 1) return ""; // bundles of older versions resampled rows that were all right
   return score === 1 ? ` (at least ${atLeast(likely[0])}, 95 % sure)` : ` (likely ${percent(likely[0])} to ${percent(likely[1])})`;
 }
 
