@@ -102,6 +102,7 @@ def test_an_example_fills_the_form_the_programs_and_the_reply(
     answers = post["responses"]["200"]["content"]["application/json"]["examples"]
     for name, example in examples.items():
         operation.get_by_role("button", name=example["summary"], exact=True).click()
+        assert operation.locator(".chip[aria-pressed=true]").all_inner_texts() == [example["summary"]]
         assert json.loads(operation.locator(".reply pre").inner_text()) == answers[name]["value"]
         status, reply = send(operation)
         assert status.startswith("200")
@@ -131,9 +132,11 @@ def test_files_go_in_and_out_and_an_error_leads_to_its_page(docs: Any) -> None:
         operation.get_by_role("button", name=f"Leave out: {name}").click()
     status, reply = send(operation)
     assert (status[:3], reply["title"]) == ("400", "No input was sent")
-    operation.get_by_role("button", name="Take a sample's: audio").click()
+    assert operation.locator(".chip[aria-pressed=true]").count() == 0
+    operation.get_by_role("button", name="From a sample: audio").click()
     operation.get_by_role("button", name="Leave out: audio").wait_for()
     assert "-F audio=@audio.wav" in operation.locator(".program pre").inner_text()
+    assert operation.locator(".reply [role=status]").inner_text() == "to the request before your change"
     assert list(send(operation)[1]["modalities"]) == ["audio"]
     operation.get_by_label("coverage").fill("2")
     assert send(operation)[1]["field"] == "coverage"

@@ -83,6 +83,7 @@ def fill_everything(page: Any) -> None:
 
 def test_the_command_and_the_program_answer_as_the_page_does(page: Any, tmp_path: Path) -> None:
     fill_everything(page)
+    page.get_by_text("Numbers and rule").click()
     page.get_by_label("Fusion rule").select_option("paper")
     page.wait_for_function("() => document.querySelector('pre').textContent.includes('fusion=paper')")
     expected = page.evaluate(SHOWN)

@@ -18,7 +18,8 @@ def main(address: str, folder: str, sample_file: str) -> None:
     """Ask, and print {way: {subset: answer}} as JSON."""
     sys.path.insert(0, str(Path(folder).parent))
     from generated import Client
-    from generated.api.default import embed, model, predict, predict_batch
+    from generated.api.about_the_model import model
+    from generated.api.ask_the_model import embed, predict, predict_batch
     from generated.models import (
         EmbedFilesForm,
         EmbedJsonSample,

@@ -16,7 +16,8 @@ def main(address: str, folder: str) -> None:
     sys.path.insert(0, str(Path(folder).parent))
     import generated.models as models
     from generated import Client
-    from generated.api.default import model, predict, predict_batch
+    from generated.api.about_the_model import model
+    from generated.api.ask_the_model import predict, predict_batch
 
     client = Client(base_url=address)
     cells = {"price": 12.5, "colour": "red", "size": None, "listed": datetime.date(2023, 6, 1), "in_stock": True}

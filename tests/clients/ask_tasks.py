@@ -14,7 +14,7 @@ def main(address: str, folder: str) -> None:
     """Ask, and print the answer as the client read it."""
     sys.path.insert(0, str(Path(folder).parent))
     from generated import Client
-    from generated.api.default import predict
+    from generated.api.ask_the_model import predict
     from generated.models import PredictJsonSample
 
     answer = predict.sync(client=Client(base_url=address), body=PredictJsonSample(text="abc", coverage=0.9))

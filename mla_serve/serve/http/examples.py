@@ -116,7 +116,10 @@ def _rounded(value: Any) -> Any:
         return {name: _rounded(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_rounded(each) for each in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    candidates = (float(f"{value:.{digits}g}") for digits in range(DIGITS, 18))
+    return next(each for each in candidates if each != 1 or value == 1)  # nearly sure is not written as sure
 
 
 def _cut(payload: Payload) -> Payload | None:

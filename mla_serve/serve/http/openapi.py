@@ -340,9 +340,13 @@ def _json_field(reader: Input) -> dict[str, Any]:
 
 
 def _description(reader: Input) -> str:
-    formats = f" as {', '.join(reader.formats)}" if reader.formats else ""
-    amounts = {"numbers": f", {reader.shape[0]:,} numbers", "cells": ", cells by column, some of which may be left out"}
-    return f"{reader.kind}{formats}{amounts.get(reader.sent_as, '')}."
+    ways: dict[SentAs, str] = {
+        "file": f": {', '.join(reader.formats)}",
+        "text": ", which is cut where it is too long",
+        "numbers": f" of {reader.shape[0]:,} numbers",
+        "cells": ", an object of cells by column, any of which may be left out",
+    }
+    return f"{reader.kind}{ways[reader.sent_as]}."
 
 
 def rule_meanings(fusion: Fusion) -> dict[str, str]:

@@ -18,7 +18,11 @@ export function operationCard({ path, method, operation }, api, model) {
   const id = operation.operationId;
   const content = operation.requestBody?.content ?? {};
   const examples = content[JSON_TYPE]?.examples ?? {};
-  const form = requestForm(operation, api, () => write());
+  const form = requestForm(operation, api, () => {
+    press(null);
+    reply.outdate();
+    write();
+  });
   const reply = replyBox(path.slice(1), method.toUpperCase());
   const program = el("div", { class: "program" });
   const inPython = form.isForm && PYTHON[id];
@@ -31,12 +35,14 @@ export function operationCard({ path, method, operation }, api, model) {
   }
   function pick(name) {
     form.fill(examples[name].value);
+    press(name);
     write();
     reply.show(exampleReply(operation, name));
   }
 
   const send = el("button", { class: "button primary" }, "Send");
-  const chips = Object.entries(examples).map(([name, { summary }]) => el("button", { type: "button", class: "button chip", onclick: () => pick(name) }, summary));
+  const chips = Object.entries(examples).map(([name, { summary }]) => el("button", { type: "button", class: "button chip", "aria-pressed": "false", onclick: () => pick(name) }, summary));
+  const press = name => chips.forEach((chip, i) => chip.setAttribute("aria-pressed", String(Object.keys(examples)[i] === name)));
   const request = el("form", { class: "request", novalidate: true }, el("h4", {}, "Request"), chips.length > 1 && el("div", { class: "chips", role: "group", "aria-label": "Examples" }, ...chips), form.element, send);
   request.addEventListener("submit", async event => {
     event.preventDefault();
@@ -46,6 +52,7 @@ export function operationCard({ path, method, operation }, api, model) {
   });
   if (Object.keys(examples).length) pick(Object.keys(examples)[0]);
   else {
+    form.fill({});
     write();
     reply.show(exampleReply(operation));
   }

@@ -10,7 +10,7 @@ export function exampleReply(operation, name) {
   return (examples[name] ?? Object.values(examples)[0])?.value;
 }
 
-/** Make the box of the reply. Returns {element, show(example or undefined), send({parts, options} or {body})}. */
+/** Make the box of the reply. Returns {element, show(example or undefined), outdate(), send({parts, options} or {body})}. */
 export function replyBox(path, method) {
   const status = el("span", { class: "hint", role: "status" });
   const content = el("pre", { tabIndex: 0, "aria-label": "Reply", role: "group" });
@@ -39,7 +39,9 @@ export function replyBox(path, method) {
     }
   }
   const show = example => (example ? write("example: what this model answered", layOut(example)) : write("Send the request to see it.", ""));
-  return { element: el("div", { class: "reply" }, el("header", {}, el("h4", {}, "Reply"), status), content, more), send, show };
+  // The form has changed: what stands here is not the answer to it.
+  const outdate = () => content.hidden || (status.textContent = "to the request before your change");
+  return { outdate, element: el("div", { class: "reply" }, el("header", {}, el("h4", {}, "Reply"), status), content, more), send, show };
 }
 
 function parsed(text) {

@@ -47,7 +47,7 @@ function typeOf(schema) {
 function textControl(attributes, name, schema, changed) {
   const isShort = schema.type === "integer" || schema.type === "number";
   const box = el(isShort ? "input" : "textarea", { ...attributes, rows: schema.type === "object" ? 4 : 1, autocomplete: "off", spellcheck: false, oninput: changed });
-  const write = value => (value === null ? "" : typeof value === "string" ? value : JSON.stringify(value));
+  const write = value => (value === null ? "" : typeof value === "string" ? value : layOut(value));
   return { element: box, read: () => (box.value.trim() ? box.value : null), fill: value => (box.value = write(value)) };
 }
 
@@ -63,7 +63,7 @@ function fileControl(attributes, name, schema, changed) {
   const other = el("button", { type: "button", class: "button quiet", onclick: toggle });
   const said = el("span", { class: "hint", role: "status" });
   function chosen() {
-    other.textContent = box.files.length ? "Leave out" : "Take a sample's";
+    other.textContent = box.files.length ? "Leave out" : "From a sample";
     other.setAttribute("aria-label", `${other.textContent}: ${name}`);
     said.textContent = "";
     changed();
