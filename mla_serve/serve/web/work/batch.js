@@ -6,7 +6,7 @@ import { count, joined } from "../words.js";
 import { TableError } from "./csv.js";
 import { isTable } from "./files.js";
 import { matchForm } from "./matchform.js";
-import { answerColumns, countRight, resultLines, resultsTable } from "./results.js";
+import { answerColumns, countRight, optionsOf, resultLines, resultsTable } from "./results.js";
 import { scoreRows } from "./send.js";
 import { tableOf } from "./table.js";
 
@@ -42,7 +42,7 @@ export function batch(stage, say, model, cards, options) {
   /** Score the rows that have no result yet. */
   async function score(table, make, results) {
     const { signal } = (running = new AbortController());
-    const asked = { ...options(), top_k: 1 }; // what a table shows of an answer
+    const asked = optionsOf(model.task, options());
     const columns = Object.entries(answerColumns(model.task, "coverage" in asked));
     const models = new Set();
     const progress = progressOf(table, results);

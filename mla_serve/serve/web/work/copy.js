@@ -58,7 +58,7 @@ async function writeClipboard(text) {
 /** Write an answer as a text: what was asked, what is answered and how sure, the record, the model. */
 export function answerText({ parts, reply }, panel, model, now = new Date()) {
   const [main, side] = panel.view.short(reply);
-  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? fileText(part, name) : quoted(part)}`);
+  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? fileText(part, name) : inWords(part, model.modalities[name])}`);
   const alone = Object.entries(reply.modalities).map(([name, own]) => `${title(name)} alone: ${textOf(panel.view.says(own, reply))}`);
   return [
     `${model.name} answers: ${main} (${side})`,
@@ -87,7 +87,9 @@ function fileText({ filename = "", type, size }, name) {
   return `${called}, ${Math.ceil(size / 1024).toLocaleString("en")} kB`;
 }
 
-function quoted(text) {
+/** Write what is in an input in one line: a text, or the cells of columns. */
+export function inWords(part, { sent_as: sentAs }, longest = LONGEST) {
+  const text = sentAs === "cells" ? Object.entries(JSON.parse(part)).map(([column, cell]) => `${column} ${cell}`).join(", ") : part;
   const line = text.replace(/\s+/g, " ").trim();
-  return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line;
+  return line.length > longest ? `${line.slice(0, longest)}…` : line;
 }

@@ -8,16 +8,19 @@ const LONGEST = 80; // characters of a cell that is shown
 const NOT_SCORED = { problem: "not scored" };
 
 // By task: the columns of its answers. They have the names that `mla-serve predict --table` gives them. `bounds` are
-// those of a shortlist or range that was asked for; truths, names of columns that say which answer is right.
+// those of a shortlist or range that was asked for; truths, names of columns that say which answer is right;
+// options, those of the request that make replies short.
 const ANSWERS = {
   classes: {
     columns: { label: reply => reply.label, probability: reply => reply.probability },
     bounds: { prediction_set: reply => JSON.stringify(reply.prediction_set.labels) },
     truths: ["label", "truth"],
+    options: { top_k: 1 },
   },
   labels: {
     columns: { labels: reply => JSON.stringify(reply.labels) },
     bounds: { prediction_set: reply => JSON.stringify(reply.prediction_set.labels) },
+    options: { top_k: 1 },
   },
   number: {
     columns: { value: reply => reply.value, deviation: reply => reply.deviation },
@@ -36,6 +39,11 @@ const SHOWN_AS = {
 export function answerColumns(task, bounds) {
   const { columns, bounds: asked } = ANSWERS[task];
   return { ...columns, ...(bounds && asked), missing: reply => JSON.stringify(reply.missing) };
+}
+
+/** Choose the options of a request for a table: those of the page, and those that make replies short. */
+export function optionsOf(task, { fusion, coverage }) {
+  return JSON.parse(JSON.stringify({ fusion, coverage, ...ANSWERS[task].options })); // without what is undefined
 }
 
 /** Count the rows whose answer is the one that a column of the table names: {column, right, of}, or null. */
