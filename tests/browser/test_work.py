@@ -457,6 +457,8 @@ def test_a_table_of_another_task(
                 assert [float(row[name]) for row in rows] == [answer[name] for answer in answers]
             for name in ("low", "high"):
                 assert [float(row[f"interval_{name}"]) for row in rows] == [each["interval"][name] for each in answers]
+            shown = page.locator(".results tbody tr").first.locator(".of-value").inner_text()
+            assert float(shown.replace(",", "")) == pytest.approx(answers[0]["value"], abs=answers[0]["deviation"] / 10)
         assert page.locator(".results .problem").count() == 0
 
 
@@ -483,3 +485,18 @@ def test_axe_finds_nothing(visit: Callable[..., Any], axe: str, table: Path, sch
             findings.append((state, found["id"], [node["html"][:200] for node in found["nodes"]]))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert findings == []
+
+
+def test_a_dropped_folder_is_scored_and_the_keyboard_goes_on(visit: Callable[..., Any], table: Path) -> None:
+    """Files of the system in it are left out."""
+    (table / ".DS_Store").write_bytes(b"x")
+    page = visit()
+    drag = {"items": [], "files": [str(table)], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 300, "data": drag})
+    start = page.get_by_role("button", name=f"Score {ROWS} rows")
+    start.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text(f"{ROWS - 5} of {ROWS} rows answered").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Download the answers"

@@ -1,5 +1,6 @@
 // The answers to a table's rows: a table on the page, and a file.
 
+import { writer } from "../answer/decimals.js";
 import { el, percent, title } from "../dom.js";
 import { csvLine, harmless } from "./csv.js";
 
@@ -55,12 +56,15 @@ export function countRight(task, table, results) {
 }
 
 /** Make the table of the first rows: number, answer or problem, and the table's own columns. */
-export function resultsTable(table, names, results) {
-  const heads = ["Row", ...names.map(name => HEADS[name] ?? title(name))].map(text => el("th", { scope: "col" }, text));
+export function resultsTable({ number }, table, names, results) {
+  const kept = names.filter(name => name !== "deviation"); // it says how many digits a value has; the file holds it
+  const heads = ["Row", ...kept.map(name => HEADS[name] ?? title(name))].map(text => el("th", { scope: "col" }, text));
   const owns = table.columns.map(name => el("th", { scope: "col", class: "own" }, name));
   const rows = table.rows.slice(0, SHOWN).map(({ cells }, i) => {
     const { cells: answer, problem } = results[i] ?? NOT_SCORED;
-    const shown = answer ? names.map((name, at) => el("td", { class: `of-${name}`, dir: "auto" }, written(name, answer[at]))) : [el("td", { class: "problem", colSpan: names.length }, problem)];
+    const digits = answer && number && writer(number, answer[names.indexOf("deviation")]);
+    const write = name => written(name, answer[names.indexOf(name)], digits);
+    const shown = answer ? kept.map(name => el("td", { class: `of-${name}`, dir: "auto" }, write(name))) : [el("td", { class: "problem", colSpan: kept.length }, el("div", {}, problem))];
     return el("tr", {}, el("th", { scope: "row" }, String(i + 1)), ...shown, ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
   });
   const element = el("table", { class: "results" }, el("thead", {}, el("tr", {}, ...heads, ...owns)), el("tbody", {}, ...rows));
@@ -71,9 +75,9 @@ export function resultsTable(table, names, results) {
   ].filter(Boolean);
 }
 
-function written(name, cell) {
+function written(name, cell, digits) {
   if (cell === null || cell === undefined) return "";
-  return cut(String(SHOWN_AS[name]?.(cell) ?? (typeof cell === "number" ? Number(cell.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 12 }) : cell)));
+  return cut(String(SHOWN_AS[name]?.(cell) ?? (typeof cell === "number" ? digits(cell) : cell)));
 }
 
 /** Write the file: the table's own columns, then those of the answers; one of the same name is called own_NAME, as the command does. */

@@ -109,5 +109,7 @@ function dataUrl(file) {
 }
 
 function textOf({ field, title: what, detail }) {
-  return field ? `${title(field)}: ${detail}` : `${what}: ${detail}`;
+  if (!field) return `${what}: ${detail}`;
+  const [name, ...column] = field.split(".");
+  return [title(name), column.join("."), detail].filter(Boolean).join(": ");
 }
