@@ -187,7 +187,7 @@ def test_an_answer_is_copied_as_text(visit: Callable[..., Any], address: str) ->
     assert f"Model shop, made 2026-01-01, {reply['model']['sha256'][:12]}" in text
     # Where the browser refuses, the text is shown and selected.
     page.evaluate(
-        "() => { navigator.clipboard.writeText = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
+        "() => { navigator.clipboard.write = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
     )
     page.get_by_role("button", name="Copy answer").click()
     page.get_by_label("Text to copy").wait_for()
@@ -500,3 +500,18 @@ def test_a_dropped_folder_is_scored_and_the_keyboard_goes_on(visit: Callable[...
     page.keyboard.press("Enter")
     page.get_by_text(f"{ROWS - 5} of {ROWS} rows answered").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "Download the answers"
+
+
+def test_a_service_that_is_gone_is_named(visit: Callable[..., Any], tmp_path: Path) -> None:
+    """What makes links and scores tables is fetched with the first of them."""
+    (tmp_path / "words.csv").write_text("text\nred\n")
+    page = visit()
+    card(page, "text").get_by_role("textbox").fill("red")
+    wait_for_answer(page, "text")
+    page.route("**/*", lambda route: route.abort())
+    page.get_by_role("button", name="Copy link").click()
+    page.locator(".copy-note", has_text="The service does not answer").wait_for()
+    page.locator("#many input").first.set_input_files(tmp_path / "words.csv")
+    page.locator(".table-status", has_text="The service does not answer").wait_for()
+    page.unroute("**/*")
+    assert clipboard(page, "Copy link").count("in.text=red") == 1

@@ -2,8 +2,8 @@
 
 import { button, el, plain, title } from "../dom.js";
 import { joined } from "../words.js";
+import { unreachable } from "../ask.js";
 import { recordOf } from "../answer/record.js";
-import { makeLink } from "./link.js";
 
 const SAID_MS = 2500;
 const LONGEST = 200; // characters of an input that is quoted
@@ -12,16 +12,19 @@ const LONGEST = 200; // characters of an input that is quoted
 export function copyButtons(panel, model, last) {
   const note = el("p", { class: "hint copy-note", role: "status" });
   const byHand = el("textarea", { readOnly: true, hidden: true, rows: 4, "aria-label": "Text to copy" });
-  const answer = button("Copy answer", "copy", () => copy(answer, answerText(last(), panel, model), []));
-  const link = button("Copy link", "link", async () => {
-    const { parts, options } = last();
+  const answer = button("Copy answer", "copy", () => copy(answer, Promise.resolve({ text: answerText(last(), panel, model), remarks: [] })));
+  const link = button("Copy link", "link", () => copy(link, linkOf(last())));
+  const linkOf = async ({ parts, options }) => {
+    const { makeLink } = await import("./link.js");
     const { url, remarks } = await makeLink(model, parts, options);
-    await copy(link, url, remarks);
-  });
+    return { text: url, remarks };
+  };
   panel.foot.append(el("div", { class: "copying" }, answer, link), note, byHand);
 
-  async function copy(control, text, remarks) {
-    const done = await writeClipboard(text);
+  async function copy(control, making) {
+    const done = await writeClipboard(making.then(made => made.text));
+    const { text, remarks } = await making.catch(notFetched);
+    if (!text) return (note.textContent = unreachable());
     byHand.hidden = done;
     if (!done) {
       byHand.value = text;
@@ -36,6 +39,12 @@ export function copyButtons(panel, model, last) {
   } };
 }
 
+/** What makes links is fetched with the first one, which fails while the service does not answer. */
+function notFetched(error) {
+  if (!(error instanceof TypeError)) throw error;
+  return {};
+}
+
 /** Say on the button that it is done, without changing its width. */
 function confirm(control) {
   const text = control.querySelector("span");
@@ -45,10 +54,10 @@ function confirm(control) {
   setTimeout(() => (text.textContent = before), SAID_MS);
 }
 
-/** Write to the clipboard, which pages have only over https and on this machine. Returns whether it worked. */
+/** Write to the clipboard, which pages have only over https and on this machine. Returns whether it worked. Args: text, a promise: Safari allows no waiting between the press and this. */
 async function writeClipboard(text) {
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": text.then(each => new Blob([each], { type: "text/plain" })) })]);
     return true;
   } catch {
     return false;
