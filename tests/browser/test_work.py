@@ -19,7 +19,7 @@ from mla_serve.fusion.intervals import Intervals
 from mla_serve.tasks import Classes
 from tests.browser.harness import draw, serving
 from tests.browser.test_playground import PATIENCE_MS, SEVEN, card, png, wav
-from tests.conftest import CLASSES, rising_intervals
+from tests.conftest import CLASSES, TASKS, rising_intervals
 
 MODALITIES = {
     "image": "image",
@@ -64,7 +64,7 @@ def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     contexts = []
     failures: list[str] = []
 
-    def opened(fragment: str = "", **options: Any) -> Any:
+    def opened(fragment: str = "", address: str = address, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True, **options)
         contexts.append(context)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address.rstrip("/"))
@@ -187,7 +187,7 @@ def test_an_answer_is_copied_as_text(visit: Callable[..., Any], address: str) ->
     assert f"Model shop, made 2026-01-01, {reply['model']['sha256'][:12]}" in text
     # Where the browser refuses, the text is shown and selected.
     page.evaluate(
-        "() => { navigator.clipboard.writeText = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
+        "() => { navigator.clipboard.write = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
     )
     page.get_by_role("button", name="Copy answer").click()
     page.get_by_label("Text to copy").wait_for()
@@ -430,19 +430,36 @@ def test_csv_is_read_as_python_writes_it(visit: Callable[..., Any]) -> None:
     assert harmless == ["'=1+1", "-2.5", "'-a", "'@x", "a=b", 3]
 
 
-def test_the_columns_of_each_task(visit: Callable[..., Any]) -> None:
-    page = visit()
-    columns = """async ([task, reply]) => { const { answerColumns } = await import(new URL('web/work/results.js', location));
-      return Object.entries(answerColumns(task, true)).map(([name, cell]) => [name, cell(reply)]); }"""
-    labels = {"labels": ["drama", "=x"], "prediction_set": {"labels": ["drama"]}, "missing": ["image"]}
-    assert page.evaluate(columns, ["labels", labels]) == [
-        ["labels", '["drama","=x"]'],
-        ["prediction_set", '["drama"]'],
-        ["missing", '["image"]'],
-    ]
-    number = {"value": 12.5, "deviation": 0.25, "interval": {"low": 11.0, "high": None}, "missing": []}
-    expected = [["value", 12.5], ["deviation", 0.25], ["interval_low", 11], ["interval_high", None], ["missing", "[]"]]
-    assert page.evaluate(columns, ["number", number]) == expected
+@pytest.mark.parametrize("task", ["labels", "number"])
+def test_a_table_of_another_task(
+    visit: Callable[..., Any], make_bundle: Callable[..., Path], tmp_path: Path, task: str
+) -> None:
+    bundle = make_bundle(
+        tmp_path / task, {"text": "text"}, task=TASKS[task], intervals=rising_intervals(TASKS[task], ["text"])
+    )
+    path = tmp_path / "words.csv"
+    path.write_text("value,text\n" + "".join(f"{row},{'red car '[row % 8 :]}{row}\n" for row in range(20)))
+    with serving(bundle, tmp_path / "log") as address:
+        page = visit(address=address)
+        page.locator("#many input").first.set_input_files(path)
+        page.get_by_role("button", name="Score 20 rows").click()
+        rows = list(csv.DictReader(io.StringIO(download(page), newline="")))
+        answers = answers_of_api(address, [{"text": row["text"]} for row in rows])
+        own = ["own_value" if task == "number" else "value", "text"]
+        if task == "labels":
+            assert list(rows[0]) == [*own, "labels", "prediction_set", "missing", "problem"]
+            assert [json.loads(row["labels"]) for row in rows] == [answer["labels"] for answer in answers]
+            sets = [answer["prediction_set"]["labels"] for answer in answers]
+            assert [json.loads(row["prediction_set"]) for row in rows] == sets
+        else:
+            assert list(rows[0]) == [*own, "value", "deviation", "interval_low", "interval_high", "missing", "problem"]
+            for name in ("value", "deviation"):
+                assert [float(row[name]) for row in rows] == [answer[name] for answer in answers]
+            for name in ("low", "high"):
+                assert [float(row[f"interval_{name}"]) for row in rows] == [each["interval"][name] for each in answers]
+            shown = page.locator(".results tbody tr").first.locator(".of-value").inner_text()
+            assert float(shown.replace(",", "")) == pytest.approx(answers[0]["value"], abs=answers[0]["deviation"] / 10)
+        assert page.locator(".results .problem").count() == 0
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
@@ -468,3 +485,33 @@ def test_axe_finds_nothing(visit: Callable[..., Any], axe: str, table: Path, sch
             findings.append((state, found["id"], [node["html"][:200] for node in found["nodes"]]))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert findings == []
+
+
+def test_a_dropped_folder_is_scored_and_the_keyboard_goes_on(visit: Callable[..., Any], table: Path) -> None:
+    """Files of the system in it are left out."""
+    (table / ".DS_Store").write_bytes(b"x")
+    page = visit()
+    drag = {"items": [], "files": [str(table)], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 300, "data": drag})
+    start = page.get_by_role("button", name=f"Score {ROWS} rows")
+    start.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text(f"{ROWS - 5} of {ROWS} rows answered").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Download the answers"
+
+
+def test_a_service_that_is_gone_is_named(visit: Callable[..., Any], tmp_path: Path) -> None:
+    """What makes links and scores tables is fetched with the first of them."""
+    (tmp_path / "words.csv").write_text("text\nred\n")
+    page = visit()
+    card(page, "text").get_by_role("textbox").fill("red")
+    wait_for_answer(page, "text")
+    page.route("**/*", lambda route: route.abort())
+    page.get_by_role("button", name="Copy link").click()
+    page.locator(".copy-note", has_text="The service does not answer").wait_for()
+    page.locator("#many input").first.set_input_files(tmp_path / "words.csv")
+    page.locator(".table-status", has_text="The service does not answer").wait_for()
+    page.unroute("**/*")
+    assert clipboard(page, "Copy link").count("in.text=red") == 1

@@ -78,7 +78,8 @@ async function requestErrorOf(reply) {
   return new RequestError(problem.field && detail ? detail : `${title} ${detail}`.trim(), { status: reply.status, field: problem.field });
 }
 
-function unreachable() {
+/** Say that nothing can be fetched, also not the rest of this page. */
+export function unreachable() {
   return navigator.onLine ? "The service does not answer. Is it still running?" : "You are offline. The answer comes when the connection is back.";
 }
 

@@ -6,7 +6,7 @@ import { count, joined } from "../words.js";
 import { TableError } from "./csv.js";
 import { isTable } from "./files.js";
 import { matchForm } from "./matchform.js";
-import { answerColumns, countRight, resultLines, resultsTable } from "./results.js";
+import { answerColumns, countRight, optionsOf, resultLines, resultsTable } from "./results.js";
 import { scoreRows } from "./send.js";
 import { tableOf } from "./table.js";
 
@@ -16,6 +16,12 @@ const WRITTEN = 2000; // rows at once
 export function batch(stage, say, model, cards, options) {
   let running = new AbortController();
 
+  /** Show the next step; who pressed a button of the last one goes on at the first of this one. */
+  function show(...elements) {
+    const pressed = stage.contains(document.activeElement);
+    stage.replaceChildren(...elements);
+    if (pressed) stage.querySelector("button, select")?.focus({ preventScroll: true });
+  }
   function close() {
     running.abort();
     say("");
@@ -32,7 +38,7 @@ export function batch(stage, say, model, cards, options) {
       });
       if (signal.aborted) return;
       say("");
-      stage.replaceChildren(...matchForm({ model, cards, table, files: read, notes, close, start: make => score(table, make, []) }));
+      show(...matchForm({ model, cards, table, files: read, notes, close, start: make => score(table, make, []) }));
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof TableError) && error.name !== "NotReadableError") throw error;
@@ -42,7 +48,7 @@ export function batch(stage, say, model, cards, options) {
   /** Score the rows that have no result yet. */
   async function score(table, make, results) {
     const { signal } = (running = new AbortController());
-    const asked = { ...options(), top_k: 1 }; // what a table shows of an answer
+    const asked = optionsOf(model.task, options());
     const columns = Object.entries(answerColumns(model.task, "coverage" in asked));
     const models = new Set();
     const progress = progressOf(table, results);
@@ -50,7 +56,7 @@ export function batch(stage, say, model, cards, options) {
       results[row] = result;
       progress.add(result);
     };
-    stage.replaceChildren(...progress.elements, el("div", { class: "tools row" }, button("Cancel", "stop", () => running.abort())));
+    show(...progress.elements, el("div", { class: "tools row" }, button("Cancel", "stop", () => running.abort())));
     say(`Scoring ${table.name}`);
     table.rows.forEach(({ problem }, row) => problem && !results[row] && put(row, { problem }));
     let failure = "";
@@ -80,12 +86,12 @@ export function batch(stage, say, model, cards, options) {
       right && `Right by the column “${right.column}”: ${right.right.toLocaleString("en")} of ${right.of.toLocaleString("en")}.`,
       replaced && "The model was replaced meanwhile, so not all answers are of the same one.",
     ].filter(Boolean).join(" "), Boolean(failure));
-    stage.replaceChildren(
+    show(
       el("div", { class: "tools row" },
         answered + faulty > 0 && button("Download the answers", "download", () => save(table, names, results), { class: "button primary" }),
         left > 0 && button(`Score the other ${left.toLocaleString("en")}`, "play", again),
         button("Close", "clear", close, { class: "button quiet" })),
-      ...resultsTable(table, names, results),
+      ...resultsTable(model, table, names, results),
     );
   }
   return open;

@@ -2,8 +2,8 @@
 
 import { button, el, plain, title } from "../dom.js";
 import { joined } from "../words.js";
+import { unreachable } from "../ask.js";
 import { recordOf } from "../answer/record.js";
-import { makeLink } from "./link.js";
 
 const SAID_MS = 2500;
 const LONGEST = 200; // characters of an input that is quoted
@@ -12,16 +12,19 @@ const LONGEST = 200; // characters of an input that is quoted
 export function copyButtons(panel, model, last) {
   const note = el("p", { class: "hint copy-note", role: "status" });
   const byHand = el("textarea", { readOnly: true, hidden: true, rows: 4, "aria-label": "Text to copy" });
-  const answer = button("Copy answer", "copy", () => copy(answer, answerText(last(), panel, model), []));
-  const link = button("Copy link", "link", async () => {
-    const { parts, options } = last();
+  const answer = button("Copy answer", "copy", () => copy(answer, Promise.resolve({ text: answerText(last(), panel, model), remarks: [] })));
+  const link = button("Copy link", "link", () => copy(link, linkOf(last())));
+  const linkOf = async ({ parts, options }) => {
+    const { makeLink } = await import("./link.js");
     const { url, remarks } = await makeLink(model, parts, options);
-    await copy(link, url, remarks);
-  });
+    return { text: url, remarks };
+  };
   panel.foot.append(el("div", { class: "copying" }, answer, link), note, byHand);
 
-  async function copy(control, text, remarks) {
-    const done = await writeClipboard(text);
+  async function copy(control, making) {
+    const done = await writeClipboard(making.then(made => made.text));
+    const { text, remarks } = await making.catch(notFetched);
+    if (!text) return (note.textContent = unreachable());
     byHand.hidden = done;
     if (!done) {
       byHand.value = text;
@@ -36,6 +39,12 @@ export function copyButtons(panel, model, last) {
   } };
 }
 
+/** What makes links is fetched with the first one, which fails while the service does not answer. */
+function notFetched(error) {
+  if (!(error instanceof TypeError)) throw error;
+  return {};
+}
+
 /** Say on the button that it is done, without changing its width. */
 function confirm(control) {
   const text = control.querySelector("span");
@@ -45,10 +54,10 @@ function confirm(control) {
   setTimeout(() => (text.textContent = before), SAID_MS);
 }
 
-/** Write to the clipboard, which pages have only over https and on this machine. Returns whether it worked. */
+/** Write to the clipboard, which pages have only over https and on this machine. Returns whether it worked. Args: text, a promise: Safari allows no waiting between the press and this. */
 async function writeClipboard(text) {
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": text.then(each => new Blob([each], { type: "text/plain" })) })]);
     return true;
   } catch {
     return false;
@@ -58,7 +67,7 @@ async function writeClipboard(text) {
 /** Write an answer as a text: what was asked, what is answered and how sure, the record, the model. */
 export function answerText({ parts, reply }, panel, model, now = new Date()) {
   const [main, side] = panel.view.short(reply);
-  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? fileText(part, name) : quoted(part)}`);
+  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? fileText(part, name) : inWords(part, model.modalities[name])}`);
   const alone = Object.entries(reply.modalities).map(([name, own]) => `${title(name)} alone: ${textOf(panel.view.says(own, reply))}`);
   return [
     `${model.name} answers: ${main} (${side})`,
@@ -87,7 +96,9 @@ function fileText({ filename = "", type, size }, name) {
   return `${called}, ${Math.ceil(size / 1024).toLocaleString("en")} kB`;
 }
 
-function quoted(text) {
+/** Write what is in an input in one line: a text, or the cells of columns. */
+export function inWords(part, { sent_as: sentAs }, longest = LONGEST) {
+  const text = sentAs === "cells" ? Object.entries(JSON.parse(part)).map(([column, cell]) => `${column} ${cell}`).join(", ") : part;
   const line = text.replace(/\s+/g, " ").trim();
-  return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line;
+  return line.length > longest ? `${line.slice(0, longest)}…` : line;
 }

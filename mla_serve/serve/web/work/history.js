@@ -1,8 +1,10 @@
 // The last tries of this visit side by side. They are kept in memory only, and are gone with the page.
 
 import { button, el, hueOf, icon, title } from "../dom.js";
+import { inWords } from "./copy.js";
 
 const KEPT = 8;
+const SNIPPET = 80; // letters of a text
 const SETTLED_MS = 1200; // an answer that stands for so long is a try; one while a line is drawn is not
 
 /** Make the section. Args: short(reply), [answer, how sure]; restore(parts, options), called when a try is pressed. Returns {answered(parts, options, reply), forget()}. */
@@ -56,24 +58,15 @@ export function triesSection(section, model, { short, restore }) {
 }
 
 /** Show an input small: a picture, or the beginning of what was written. */
-function face(part, { kind }, { urls }) {
-  if (!(part instanceof Blob)) return el("span", { class: "snippet", dir: "auto" }, snippet(part));
-  const other = () => el("span", { class: "file-of" }, icon(kind), `${Math.ceil(part.size / 1024).toLocaleString("en")} kB`);
+function face(part, modality, { urls }) {
+  if (!(part instanceof Blob)) return el("span", { class: "snippet", dir: "auto" }, inWords(part, modality, SNIPPET));
+  const other = () => el("span", { class: "file-of" }, icon(modality.kind), `${Math.ceil(part.size / 1024).toLocaleString("en")} kB`);
   if (!part.type.startsWith("image/")) return other();
   const url = URL.createObjectURL(part);
   urls.push(url);
   const picture = el("img", { src: url, alt: "a picture" });
   picture.addEventListener("error", () => picture.replaceWith(other())); // not every format is one that browsers show
   return picture;
-}
-
-function snippet(text) {
-  if (!text.startsWith("{")) return text.slice(0, 80);
-  try {
-    return Object.entries(JSON.parse(text)).map(([column, cell]) => `${column} ${cell}`).join(", ").slice(0, 80);
-  } catch {
-    return text.slice(0, 80); // a text that only looks like cells
-  }
 }
 
 /** Tell two tries apart: by what was written, and for files by what the model makes of them, to the last digit. */

@@ -31,10 +31,9 @@ export async function makeLink(model, parts, options) {
   return { url, remarks };
 }
 
-/** Read what is behind #; null if that is no link to an answer. Returns {inputs: {modality: File or string}, options, remarks}. */
+/** Read what is behind #. Returns {inputs: {modality: File or string}, options, remarks}. */
 export function readLink(fragment, model) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
-  if (!fields.has("model")) return null;
   const remarks = [];
   const inputs = {};
   const pairs = [...fields].filter(([name]) => name.startsWith(INPUT));

@@ -1,5 +1,6 @@
 // The answers to a table's rows: a table on the page, and a file.
 
+import { writer } from "../answer/decimals.js";
 import { el, percent, title } from "../dom.js";
 import { csvLine, harmless } from "./csv.js";
 
@@ -8,16 +9,19 @@ const LONGEST = 80; // characters of a cell that is shown
 const NOT_SCORED = { problem: "not scored" };
 
 // By task: the columns of its answers. They have the names that `mla-serve predict --table` gives them. `bounds` are
-// those of a shortlist or range that was asked for; truths, names of columns that say which answer is right.
+// those of a shortlist or range that was asked for; truths, names of columns that say which answer is right;
+// options, those of the request that make replies short.
 const ANSWERS = {
   classes: {
     columns: { label: reply => reply.label, probability: reply => reply.probability },
     bounds: { prediction_set: reply => JSON.stringify(reply.prediction_set.labels) },
     truths: ["label", "truth"],
+    options: { top_k: 1 },
   },
   labels: {
     columns: { labels: reply => JSON.stringify(reply.labels) },
     bounds: { prediction_set: reply => JSON.stringify(reply.prediction_set.labels) },
+    options: { top_k: 1 },
   },
   number: {
     columns: { value: reply => reply.value, deviation: reply => reply.deviation },
@@ -38,6 +42,11 @@ export function answerColumns(task, bounds) {
   return { ...columns, ...(bounds && asked), missing: reply => JSON.stringify(reply.missing) };
 }
 
+/** Choose the options of a request for a table: those of the page, and those that make replies short. */
+export function optionsOf(task, { fusion, coverage }) {
+  return JSON.parse(JSON.stringify({ fusion, coverage, ...ANSWERS[task].options })); // without what is undefined
+}
+
 /** Count the rows whose answer is the one that a column of the table names: {column, right, of}, or null. */
 export function countRight(task, table, results) {
   const column = ANSWERS[task].truths?.map(name => table.columns.indexOf(name)).find(index => index >= 0);
@@ -47,12 +56,15 @@ export function countRight(task, table, results) {
 }
 
 /** Make the table of the first rows: number, answer or problem, and the table's own columns. */
-export function resultsTable(table, names, results) {
-  const heads = ["Row", ...names.map(name => HEADS[name] ?? title(name))].map(text => el("th", { scope: "col" }, text));
+export function resultsTable({ number }, table, names, results) {
+  const kept = names.filter(name => name !== "deviation"); // it says how many digits a value has; the file holds it
+  const heads = ["Row", ...kept.map(name => HEADS[name] ?? title(name))].map(text => el("th", { scope: "col" }, text));
   const owns = table.columns.map(name => el("th", { scope: "col", class: "own" }, name));
   const rows = table.rows.slice(0, SHOWN).map(({ cells }, i) => {
     const { cells: answer, problem } = results[i] ?? NOT_SCORED;
-    const shown = answer ? names.map((name, at) => el("td", { class: `of-${name}`, dir: "auto" }, written(name, answer[at]))) : [el("td", { class: "problem", colSpan: names.length }, problem)];
+    const digits = answer && number && writer(number, answer[names.indexOf("deviation")]);
+    const write = name => written(name, answer[names.indexOf(name)], digits);
+    const shown = answer ? kept.map(name => el("td", { class: `of-${name}`, dir: "auto" }, write(name))) : [el("td", { class: "problem", colSpan: kept.length }, el("div", {}, problem))];
     return el("tr", {}, el("th", { scope: "row" }, String(i + 1)), ...shown, ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
   });
   const element = el("table", { class: "results" }, el("thead", {}, el("tr", {}, ...heads, ...owns)), el("tbody", {}, ...rows));
@@ -63,9 +75,9 @@ export function resultsTable(table, names, results) {
   ].filter(Boolean);
 }
 
-function written(name, cell) {
+function written(name, cell, digits) {
   if (cell === null || cell === undefined) return "";
-  return cut(String(SHOWN_AS[name]?.(cell) ?? (typeof cell === "number" ? Number(cell.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 12 }) : cell)));
+  return cut(String(SHOWN_AS[name]?.(cell) ?? (typeof cell === "number" ? digits(cell) : cell)));
 }
 
 /** Write the file: the table's own columns, then those of the answers; one of the same name is called own_NAME, as the command does. */

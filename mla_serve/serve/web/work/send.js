@@ -45,12 +45,13 @@ export async function scoreRows({ rows, make, options, limits, signal, answered,
 /** Send a piece; one that is refused as a whole is halved, until the row at fault is alone. */
 async function scorePiece(piece, options, signal, answered, waiting) {
   const samples = piece.flatMap(({ sample }, i) => (i ? [",", sample] : [sample]));
-  const body = new Blob(['{"samples":[', ...samples, `],${JSON.stringify(options).slice(1)}`], { type: "application/json" });
+  const body = new Blob(['{"samples":[', ...samples, `]${Object.entries(options).map(([name, value]) => `,${JSON.stringify(name)}:${JSON.stringify(value)}`).join("")}}`], { type: "application/json" });
   let reply;
   try {
     reply = await persist(() => post("predict/batch", body, signal), signal, waiting);
   } catch (error) {
-    if (!(error instanceof RequestError) || error.retryAfter || FOR_ALL.includes(error.status)) throw error;
+    const isForAll = error.retryAfter || FOR_ALL.includes(error.status) || error.field in options;
+    if (!(error instanceof RequestError) || isForAll) throw error;
     if (piece.length === 1) return answered(piece[0].row, null, error.message);
     const half = Math.ceil(piece.length / 2);
     await scorePiece(piece.slice(0, half), options, signal, answered, waiting);
@@ -108,5 +109,7 @@ function dataUrl(file) {
 }
 
 function textOf({ field, title: what, detail }) {
-  return field ? `${title(field)}: ${detail}` : `${what}: ${detail}`;
+  if (!field) return `${what}: ${detail}`;
+  const [name, ...column] = field.split(".");
+  return [title(name), column.join("."), detail].filter(Boolean).join(": ");
 }

@@ -1,16 +1,17 @@
 // What a visitor does with answers: copy them, share a link, go back to an earlier try, score a table.
 
+import { unreachable } from "../ask.js";
 import { el, icon } from "../dom.js";
 import { copyButtons } from "./copy.js";
 import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./files.js";
 import { triesSection } from "./history.js";
-import { linkNote, makeLink, readLink } from "./link.js";
+
+const LINK = /^#model=/; // how the address of an answer goes on. What reads it is fetched with the first one
 
 /** Add the tools to the page. Args: tries, many, their sections; give({modality: content}), which fills the cards. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
 export function workTools({ tries, many }, model, cards, panel, give) {
   let last = null;
-  const note = linkNote();
-  document.querySelector(".columns").before(note.element);
+  let note = null; // what is said of a link
   const copying = copyButtons(panel, model, () => last);
   const history = triesSection(tries, model, { short: panel.view.short, restore: fill });
   const openTable = manySection(many, model, cards, panel.options);
@@ -24,16 +25,18 @@ export function workTools({ tries, many }, model, cards, panel, give) {
   }
   /** Open the link in the address, if it is one. Returns whether it was. */
   async function openLink() {
+    if (!LINK.test(location.hash)) return false;
+    const { linkNote, readLink } = await import("./link.js");
     const link = readLink(location.hash, model);
-    if (!link) return false;
+    if (!note) document.querySelector(".columns").before((note = linkNote()).element);
     note.say(link.remarks);
     await fill(link.inputs, link.options);
     return true;
   }
   /** An address that leads to other inputs than those on the page would be shared by mistake. */
   async function leaveLink(parts, options) {
-    if (!readLink(location.hash, model)) return;
-    const { url } = await makeLink(model, parts, options);
+    if (!LINK.test(location.hash)) return;
+    const { url } = await (await import("./link.js")).makeLink(model, parts, options);
     if (url !== location.href) window.history.replaceState(null, "", location.pathname + location.search);
   }
   function answered(parts, options, reply) {
@@ -75,7 +78,9 @@ function manySection(section, model, cards, options) {
   let open;
   async function take(files) {
     section.scrollIntoView({ block: "nearest" });
-    open ??= (await import("./batch.js")).batch(stage, say, model, cards, options);
+    const fetched = await import("./batch.js").catch(() => null);
+    if (!fetched) return say(unreachable(), true);
+    open ??= fetched.batch(stage, say, model, cards, options);
     await open(files);
   }
   const chooser = (text, properties) => {
