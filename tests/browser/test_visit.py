@@ -162,18 +162,22 @@ def test_an_input_that_cannot_be_used_can_be_left_out_at_its_card(visit: Callabl
 
 
 def test_inputs_that_are_too_large_together_are_not_sent(visit: Callable[..., Any]) -> None:
-    page = visit()
+    def small(route: Any) -> None:
+        model = route.fetch().json()
+        route.fulfill(json=model | {"limits": model["limits"] | {"body_bytes": 2**20}})
+
+    page = visit({"**/model": small})
     wait_for_opinions(page, *ALL)
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if request.url.endswith("predict") else None)
-    large = png() | {"buffer": png()["buffer"] + bytes(6 * 2**20)}
-    with page.expect_request("**/predict"):
+    large = png() | {"buffer": png()["buffer"] + bytes(600 * 2**10)}
+    with page.expect_response("**/predict"):
         card(page, "image").locator("input[type=file]").set_input_files(large)
     card(page, "rear_camera").locator("input[type=file]").set_input_files(large)
     page.wait_for_function(
-        "() => document.querySelector('.notice').textContent.includes('Together these inputs have 12 MB')"
+        "() => document.querySelector('.notice').textContent.includes('Together these inputs have 1.2 MB')"
     )
-    assert "at most 10 MB" in page.locator(".notice").inner_text()
+    assert "at most 1 MB" in page.locator(".notice").inner_text()
     assert len(sent) == 1
 
 
