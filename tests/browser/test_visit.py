@@ -12,6 +12,7 @@ from tests.browser.harness import open_page, start_empty
 from tests.browser.test_playground import ALL, PATIENCE_MS, card, png, wait_for_opinions
 
 TRUTH = "green"
+PURPOSE = "Sorts **products**, e.g. of a [shop](https://example.org). It was made for\na test of this page. It has no other use.\n\nMore of it."
 LIGHT = 150_000  # bytes of the page with its styles and scripts, unpacked
 STILL = 0.02  # sum of layout shifts; 0.1 counts as good
 SHIFTS = """
@@ -138,10 +139,13 @@ def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
 
 
 def test_the_lede_says_what_the_model_is_for(visit: Callable[..., Any]) -> None:
-    about = {"purpose": "Sorts **products** of a [shop](https://example.org).\n\nMore of it.", "limits": []}
+    about = {"purpose": PURPOSE, "limits": []}
     page = visit({"**/model": lambda route: route.fulfill(json=route.fetch().json() | {"about": about})})
     page.wait_for_selector(".card")
-    assert page.locator("#lede .purpose").inner_text() == "Sorts products of a shop."
+    assert (
+        page.locator("#lede .purpose").inner_text()
+        == "Sorts products, e.g. of a shop. It was made for a test of this page."
+    )
     assert "in any combination" in page.locator("#lede").inner_text()
 
 
