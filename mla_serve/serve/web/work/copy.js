@@ -3,7 +3,6 @@
 import { button, el, plain, title } from "../dom.js";
 import { joined } from "../words.js";
 import { recordOf } from "../answer/record.js";
-import { makeLink } from "./link.js";
 
 const SAID_MS = 2500;
 const LONGEST = 200; // characters of an input that is quoted
@@ -15,6 +14,7 @@ export function copyButtons(panel, model, last) {
   const answer = button("Copy answer", "copy", () => copy(answer, answerText(last(), panel, model), []));
   const link = button("Copy link", "link", async () => {
     const { parts, options } = last();
+    const { makeLink } = await import("./link.js");
     const { url, remarks } = await makeLink(model, parts, options);
     await copy(link, url, remarks);
   });

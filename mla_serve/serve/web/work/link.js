@@ -31,10 +31,9 @@ export async function makeLink(model, parts, options) {
   return { url, remarks };
 }
 
-/** Read what is behind #; null if that is no link to an answer. Returns {inputs: {modality: File or string}, options, remarks}. */
+/** Read what is behind #, a link to an answer. Returns {inputs: {modality: File or string}, options, remarks}. */
 export function readLink(fragment, model) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
-  if (!fields.has("model")) return null;
   const remarks = [];
   const inputs = {};
   const pairs = [...fields].filter(([name]) => name.startsWith(INPUT));
@@ -69,8 +68,8 @@ export function readLink(fragment, model) {
   return { inputs, options, remarks };
 }
 
-/** Make the place of the remarks about a link that was opened. Returns {element, say(remarks)}. */
-export function linkNote() {
+/** Make the place of the remarks about a link that was opened, before an element. Returns {say(remarks)}. */
+export function linkNote(before) {
   const list = el("ul", {});
   const close = el("button", { type: "button", class: "button quiet", onclick: () => (element.hidden = true) }, "Close");
   const element = el("div", { class: "link-note", role: "status", hidden: true }, list, close);
@@ -78,7 +77,8 @@ export function linkNote() {
     list.replaceChildren(...remarks.map(remark => el("li", {}, remark)));
     element.hidden = !remarks.length;
   };
-  return { element, say };
+  before.before(element);
+  return { say };
 }
 
 async function written(part) {

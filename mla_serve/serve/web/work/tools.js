@@ -4,13 +4,11 @@ import { el, icon } from "../dom.js";
 import { copyButtons } from "./copy.js";
 import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./files.js";
 import { triesSection } from "./history.js";
-import { linkNote, makeLink, readLink } from "./link.js";
 
 /** Add the tools to the page. Args: tries, many, their sections; give({modality: content}), which fills the cards. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
 export function workTools({ tries, many }, model, cards, panel, give) {
   let last = null;
-  const note = linkNote();
-  document.querySelector(".columns").before(note.element);
+  let note;
   const copying = copyButtons(panel, model, () => last);
   const history = triesSection(tries, model, { short: panel.view.short, restore: fill });
   const openTable = manySection(many, model, cards, panel.options);
@@ -24,15 +22,18 @@ export function workTools({ tries, many }, model, cards, panel, give) {
   }
   /** Open the link in the address, if it is one. Returns whether it was. */
   async function openLink() {
+    if (!hasLink()) return false;
+    const { linkNote, readLink } = await import("./link.js"); // most visits need no link
     const link = readLink(location.hash, model);
-    if (!link) return false;
+    note ??= linkNote(document.querySelector(".columns"));
     note.say(link.remarks);
     await fill(link.inputs, link.options);
     return true;
   }
   /** An address that leads to other inputs than those on the page would be shared by mistake. */
   async function leaveLink(parts, options) {
-    if (!readLink(location.hash, model)) return;
+    if (!hasLink()) return;
+    const { makeLink } = await import("./link.js");
     const { url } = await makeLink(model, parts, options);
     if (url !== location.href) window.history.replaceState(null, "", location.pathname + location.search);
   }
@@ -62,6 +63,11 @@ export function workTools({ tries, many }, model, cards, panel, give) {
     return true;
   }
   return { answered, emptied, openLink, takesDrop };
+}
+
+/** Whether the address has a link to an answer. */
+function hasLink() {
+  return new URLSearchParams(location.hash.slice(1)).has("model");
 }
 
 /** Make the section of tables. What reads and scores them is fetched with the first one. */
