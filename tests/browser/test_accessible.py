@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser.test_playground import ALL, PATIENCE_MS, card, wait_for_opinions
 
-PAGES = ("", "problems/invalid-input")  # the playground, and what stands beside it
+PAGES = ("", "model", "report", "card", "problems/invalid-input")  # the playground, and what stands beside it
 QUICK = ((1280, "light"), (390, "dark"))
 MATRIX = tuple((width, scheme) for width in (390, 768, 1280, 1920) for scheme in ("light", "dark"))
 FINGER = 44  # pixels
@@ -29,7 +29,7 @@ SMALL = """([controls, finger]) => controls.filter(each => !each.closest("p, dd,
 RING = """() => {
     const ringed = each => getComputedStyle(each).outlineStyle !== "none" && parseFloat(getComputedStyle(each).outlineWidth) >= 2;
     const active = document.activeElement;
-    return ringed(active) || ringed(active.closest("label") ?? active);
+    return active === document.body || ringed(active) || ringed(active.closest("label") ?? active);
 }"""
 MOVING = """() => [...document.querySelectorAll("*")].filter(each => {
     const { transitionProperty, transitionDuration, animationName } = getComputedStyle(each);

@@ -12,6 +12,7 @@ from tests.browser.harness import open_page, start_empty
 from tests.browser.test_playground import ALL, PATIENCE_MS, card, png, wait_for_opinions
 
 TRUTH = "green"
+PURPOSE = "Sorts **products**, e.g. of a [shop](https://example.org). It was made for\na test of this page. It has no other use.\n\nMore of it."
 LIGHT = 150_000  # bytes of the page with its styles and scripts, unpacked
 STILL = 0.02  # sum of layout shifts; 0.1 counts as good
 SHIFTS = """
@@ -138,10 +139,13 @@ def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
 
 
 def test_the_lede_says_what_the_model_is_for(visit: Callable[..., Any]) -> None:
-    about = {"purpose": "Sorts **products** of a [shop](https://example.org).\n\nMore of it.", "limits": []}
+    about = {"purpose": PURPOSE, "limits": []}
     page = visit({"**/model": lambda route: route.fulfill(json=route.fetch().json() | {"about": about})})
     page.wait_for_selector(".card")
-    assert page.locator("#lede .purpose").inner_text() == "Sorts products of a shop."
+    assert (
+        page.locator("#lede .purpose").inner_text()
+        == "Sorts products, e.g. of a shop. It was made for a test of this page."
+    )
     assert "in any combination" in page.locator("#lede").inner_text()
 
 
@@ -162,18 +166,22 @@ def test_an_input_that_cannot_be_used_can_be_left_out_at_its_card(visit: Callabl
 
 
 def test_inputs_that_are_too_large_together_are_not_sent(visit: Callable[..., Any]) -> None:
-    page = visit()
+    def small(route: Any) -> None:
+        model = route.fetch().json()
+        route.fulfill(json=model | {"limits": model["limits"] | {"body_bytes": 2**20}})
+
+    page = visit({"**/model": small})
     wait_for_opinions(page, *ALL)
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if request.url.endswith("predict") else None)
-    large = png() | {"buffer": png()["buffer"] + bytes(6 * 2**20)}
-    with page.expect_request("**/predict"):
+    large = png() | {"buffer": png()["buffer"] + bytes(600 * 2**10)}
+    with page.expect_response("**/predict"):
         card(page, "image").locator("input[type=file]").set_input_files(large)
     card(page, "rear_camera").locator("input[type=file]").set_input_files(large)
     page.wait_for_function(
-        "() => document.querySelector('.notice').textContent.includes('Together these inputs have 12 MB')"
+        "() => document.querySelector('.notice').textContent.includes('Together these inputs have 1.2 MB')"
     )
-    assert "at most 10 MB" in page.locator(".notice").inner_text()
+    assert "at most 1 MB" in page.locator(".notice").inner_text()
     assert len(sent) == 1
 
 
@@ -226,8 +234,8 @@ def test_nothing_jumps(visit: Callable[..., Any], width: int) -> None:
     wait_for_opinions(page, *ALL)
     page.get_by_role("slider", name="Noise on Image").fill("60")
     page.get_by_role("textbox", name="Text").fill("something else")
-    page.get_by_role("switch", name="Use Audio").click()
-    wait_for_opinions(page, *(name for name in ALL if name != "audio"))
+    page.get_by_role("switch", name="Use Vector").click()
+    wait_for_opinions(page, *ALL[:-1])
     assert sum(shift["value"] for shift in page.evaluate("shifts")) < STILL, page.evaluate("shifts")
 
 

@@ -30,8 +30,14 @@ async function start() {
   window.addEventListener("online", () => answer(0));
   acceptFilesAnywhere(cards, work);
   const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later);
+  place("page").classList.add("opening"); // what stands below comes with the first answer, which would move it
   place("page").hidden = false; // all at once, so that nothing moves
-  if (!(await work.openLink())) await samples.openFirst();
+  if (!(await work.openLink()) && !(await samples.openFirst())) opened();
+}
+
+/** Show the whole page. */
+function opened() {
+  place("page").classList.remove("opening");
 }
 
 /** Make the function that sends a request; a newer request cancels the one before. */
@@ -48,6 +54,7 @@ function answering(cards, panel, code, work, limit) {
       if (signal.aborted) return;
       if (!Object.keys(parts).length) {
         work.emptied();
+        opened();
         return panel.empty();
       }
       const options = panel.options();
@@ -55,10 +62,12 @@ function answering(cards, panel, code, work, limit) {
       const reply = await ask(parts, options, signal);
       if (signal.aborted) return;
       panel.show(reply);
+      opened();
       code.show(parts, options);
       work.answered(parts, options, reply);
     } catch (error) {
       if (signal.aborted) return;
+      opened();
       if (!(error instanceof RequestError)) throw error;
       show(error, cards, panel);
       if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);

@@ -15,6 +15,6 @@ function copy(node) {
   const href = node.nodeName === "A" ? node.getAttribute("href") : null;
   if (href && LEADS_TO.test(href)) return el("a", { href, rel: "noopener noreferrer" }, ...children);
   if (!KEPT.has(node.nodeName)) return document.createTextNode(node.textContent);
-  const element = el(node.nodeName.toLowerCase(), {}, ...children);
+  const element = el(node.nodeName.toLowerCase(), { tabIndex: node.nodeName === "PRE" && 0 }, ...children); // a program may be wider than the screen
   return node.nodeName === "TABLE" ? el("div", { class: "wide", tabIndex: 0, role: "group", "aria-label": "Table" }, element) : element;
 }

@@ -108,7 +108,7 @@ export function imageField({ name, modality, limits, changed, take, say }) {
     const pictures = bitmaps.map(bitmap => greyOf(bitmapPixels(bitmap, width, height, 1, background)));
     look = learnLook(pictures, width, height, background);
   };
-  const element = el("div", { class: "picture" }, el("div", { class: "stage-box" }, stage, prompt, camera.view), tools);
+  const element = el("div", { class: drawable ? "picture" : "picture photo" }, el("div", { class: "stage-box" }, stage, prompt, camera.view), tools);
   return { element, payload, load, clear, accepts, learn };
 }
 

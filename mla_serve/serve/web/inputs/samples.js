@@ -34,21 +34,23 @@ export function sampleStrip(section, model, samples, cards, filled) {
   );
   learnFrom(samples, cards, file);
 
-  /** Fill the cards with a sample. A press that comes while the files of another are on their way takes its place. */
+  /** Fill the cards with a sample. A press that comes while the files of another are on their way takes its place. Returns whether there will be an answer. */
   async function open(index) {
     const { inputs, truth } = samples[index];
     const mine = ++current;
     const able = cards.filter(card => card.name in inputs);
     try {
       const contents = await Promise.all(able.map(card => content(inputs[card.name], card.name, model, file)));
-      if (mine !== current) return;
+      if (mine !== current) return true;
       await fill(able, contents);
     } catch (error) {
       note.hidden = false;
-      return note.replaceChildren(error.message);
+      note.replaceChildren(error.message);
+      return false;
     }
     mark(index);
     note.replaceChildren(...(truth === null ? [] : truths.sentence(truth)));
+    return true;
   }
   async function fill(able, contents) {
     filling += 1;
@@ -71,10 +73,10 @@ export function sampleStrip(section, model, samples, cards, filled) {
     note.replaceChildren();
     return true;
   }
-  /** Open the first sample of several inputs, unless somebody was faster. */
+  /** Open the first sample of several inputs, unless somebody was faster. Returns whether an answer is on its way. */
   async function openFirst() {
     const first = samples.findIndex(({ inputs }) => Object.keys(inputs).length > 1 || cards.length === 1);
-    if (first >= 0 && current === 0) await open(first);
+    return first >= 0 && current === 0 && (await open(first));
   }
   /** Fill the cards with something else than a sample: {modality: content}. */
   function give(inputs) {
