@@ -23,7 +23,7 @@ def rules_compared(curves: Mapping[str, Mapping[str, Scores]], score: str, task:
         f"<div>{charts.missing_curves(curves, key, task)}<p>{_same(charts.same_curves(curves, key))}</p></div>"
         for key in (score, "nll")
     )
-    return section("The rules compared", caption, f'<div class="two rules">{drawings}</div>')
+    return section("The rules compared", caption, f'<div class="two rules">{drawings}</div>', "experts")
 
 
 def _same(groups: Sequence[Sequence[str]]) -> str:
@@ -46,6 +46,7 @@ def all_numbers(conditions: Conditions, leave_one_out: Conditions, task: Task) -
         "All numbers",
         caption,
         f"<details><summary>Every combination of inputs and every rule</summary>{body}</details>",
+        "experts",
     )
 
 

@@ -48,9 +48,9 @@ class TaskSections:
     wrongest: str
 
 
-def section(title: str, caption: str, body: str) -> str:
-    """Return a section of the page. Args: title, plain text; caption and body, HTML."""
-    return f"<section><h2>{html.escape(title)}</h2><p>{caption}</p>{body}</section>"
+def section(title: str, caption: str, body: str, name: str = "") -> str:
+    """Return a section of the page. Args: title, plain text; caption and body, HTML; name, CSS class: "experts" is not printed."""
+    return f"<section{f' class={name}' if name else ''}><h2>{html.escape(title)}</h2><p>{caption}</p>{body}</section>"
 
 
 def table(head: Sequence[str], rows: Sequence[str], name: str = "") -> str:
@@ -256,12 +256,11 @@ def _number_tiles(task: Task, metrics: Results) -> list[Tile]:
 
 def _deviations(results: Results, task: Task) -> str:
     caption = "On the diagonal, errors are as large as the answers’ own deviations say; above it, the model is too sure. A fifth of the answers per dot, over all combinations of inputs, in standard deviations of the training values."
-    drawing = charts.legend_of(BEFORE_AFTER) + f'<div class="square">{charts.deviations(*_before_after(results))}</div>'
-    quintiles = results["residuals"]["rows"]["quintiles"]
+    drawing = charts.legend_of(BEFORE_AFTER) + charts.deviations(*_before_after(results))
+    quintiles = _quintile_table(results["residuals"]["rows"]["quintiles"], task)
     more = "With all inputs: each fifth of the rows, from the surest to the least sure, and how many true values lie in the central 90 % of the answer."
-    return section(
-        "Does it know when it is unsure?", caption, f"{drawing}<p>{more}</p>{_quintile_table(quintiles, task)}"
-    )
+    body = f'<div class="two"><div>{drawing}</div><div><p>{more}</p>{quintiles}</div></div>'
+    return section("Does it know when it is unsure?", caption, body)
 
 
 def _quintile_table(quintiles: Sequence[Scores], task: Task) -> str:
@@ -270,7 +269,7 @@ def _quintile_table(quintiles: Sequence[Scores], task: Task) -> str:
         f'<td class="number">{task.shown("mae", q["mae"])}</td><td class="number">{percent(q["coverage"])}</td></tr>'
         for number, q in enumerate(quintiles, start=1)
     ]
-    return table(("fifth", "rows", "deviation said", "error", task.title("mae"), "in the 90 %"), rows)
+    return table(("fifth", "rows", "deviation", "error", task.title("mae"), "in 90 %"), rows)
 
 
 def _residuals(results: Results, task: Task) -> str:
