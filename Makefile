@@ -152,7 +152,7 @@ bench-coverage: .venv/.stamp-train ## how often prediction sets and intervals ho
 	@exec $(BIN)/python -m benchmarks.accuracy.coverage $(ARGS)
 
 .PHONY: bench-unfamiliar
-bench-unfamiliar: .venv/.stamp-train ## what one bad input costs the answer: make bench-unfamiliar ARGS="--data DIR --refit"
+bench-unfamiliar: .venv/.stamp-train ## what one bad input costs the answer: make bench-unfamiliar ARGS="--data DIR"
 	@exec $(BIN)/python -m benchmarks.accuracy.unfamiliar $(ARGS)
 
 .PHONY: bench-defaults

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
@@ -35,6 +35,11 @@ class NewRows:
     fingerprint: str
     faults: Faults
     table: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def alone(cls, rows: Sequence[Row], split: str, faults: Faults) -> Self:
+        """Take rows in memory, to be fitted and measured."""
+        return cls(split, rows, (), split, rows, "", faults)
 
     @property
     def measured_again(self) -> bool:

@@ -189,6 +189,12 @@ def _find_truth(sample: Mapping[str, Payload], rows: Sequence[Row]) -> Truth | N
     """Return the label of the rows that have exactly these payloads; None without one, or where they disagree."""
     alike = [row for row in rows if row.values.keys() >= sample.keys()]
     for name in sorted(sample, key=lambda name: isinstance(sample[name], bytes)):  # files are read last
-        alike = [row for row in alike if as_stored(read_payload(row.values[name])) == sample[name]]
+        alike = [row for row in alike if _comparable(read_payload(row.values[name])) == _comparable(sample[name])]
     labels = [truth_of(row.label) for row in alike]
     return labels[0] if labels and all(label == labels[0] for label in labels) else None
+
+
+def _comparable(payload: Payload) -> Payload:
+    """Return a payload as a golden sample holds it."""
+    stored = as_stored(payload)
+    return stored if isinstance(stored, bytes | str | Mapping) else [float(value) for value in stored]

@@ -5,10 +5,10 @@ and in ways that no fit has seen (OTHERS). For every pattern of two and more mod
 with that without the corrupted modality: below it, sending the modality was worse than leaving it out. Beside it: how well
 `unfamiliarity` separates corrupted from clean inputs, and how often it is above .99 for clean ones.
 
-With --refit the references and discounts are fitted anew to the splits train and val, through the bundle's own graphs, and
-both are measured on the same inputs. Takes two minutes for models/digits; writes unfamiliar.json and .md.
+With --before, what another bundle with the same graphs has, such as the one before `mla-serve recalibrate`, is measured on the
+same inputs. Takes two minutes for models/digits; writes unfamiliar.json and .md.
 
-    python -m benchmarks.accuracy.unfamiliar --data DIR --refit
+    python -m benchmarks.accuracy.unfamiliar --data DIR
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class UnfamiliarConfig:
     split: str = "test"
     """Split to measure on."""
     rows: int = 500
-    """Rows of each split, at most; of train 5,000."""
-    refit: bool = False
-    """Fit references and discounts anew, too, and measure both."""
+    """Rows of the split, at most."""
+    before: Path | None = None
+    """Folder of a bundle with the same graphs, to be measured on the same inputs."""
     out: Path = Path("benchmarks/accuracy")
     """Folder that unfamiliar.json and .md are written to."""
 
@@ -274,50 +274,18 @@ def encode_rows(predictor: Predictor, rows: Sequence[Row]) -> dict[str, Encoded]
     }
 
 
-def refit(predictor: Predictor, rows: Mapping[str, Sequence[Row]]) -> tuple[References, Fusion]:
-    """Fit references and discounts anew, as after training, to the features that the bundle's graphs compute."""
-    from mla_serve.train.fit import after_training, features
-    from mla_serve.train.fit.cross_validate import mix_rows
-    from mla_serve.train.fit.formula import fit_discounts
-    from mla_serve.train.fit.novelty import ComparedInputs
-
-    specs, task, names = predictor.bundle.inputs, predictor.task, predictor.names
-    train, val = (encode_rows(predictor, rows[split]) for split in ("train", "val"))
-    spoiled = {}
-    for position, name in enumerate(names):
-        choose, copies = features.any_corruption(specs[name]), []
-        for b in having(rows["val"], name):
-            generator = np.random.default_rng([position, b])
-            severity, payload = int(generator.integers(1, 6)), read_payload(rows["val"][b].values[name])
-            copies.append(specs[name].corrupt(payload, name, choose(generator), severity, generator))
-        spoiled[name] = encode(predictor, name, copies)
-
-    def fitted(encoded: Mapping[str, Encoded], split: str) -> dict[str, features.Encoded]:
-        present = {name: np.isin(np.arange(len(rows[split])), having(rows[split], name)) for name in names}
-        return {name: features.Encoded(present[name], one.features, one.opinions) for name, one in encoded.items()}
-
-    compared = {
-        name: ComparedInputs(
-            train[name].decoded, val[name].decoded, spoiled[name].decoded, getattr(specs[name], "pad", None)
-        )
-        for name in names
-        if specs[name].kind in COMPARED
-    }
-    targets = {split: task.encode([row.label for row in rows[split]]) for split in ("train", "val")}
-    known = fitted(val, "val"), fitted(spoiled, "val")
-    references, notes = after_training.fit_references(task, fitted(train, "train"), targets["train"], *known, compared)
-    console.print("\n".join(notes))
-    decoded = {name: one.val for name, one in compared.items()}, {name: one.corrupted for name, one in compared.items()}
-    clean, copies_of = (
-        after_training.gather(one, targets["val"], references, read, task)
-        for one, read in zip(known, decoded, strict=True)
-    )
-    mixed = mix_rows(clean, copies_of, np.random.default_rng(0))
-    return references, fit_discounts(clean.and_also(mixed), tuple(names), predictor.bundle.fusion)
+def same_graphs(one: Bundle, other: Bundle) -> bool:
+    """Return whether two bundles have the same modalities and graphs."""
+    modalities = [bundle.manifest.modalities for bundle in (one, other)]
+    graphs = [
+        {name: hashed for name, hashed in bundle.manifest.files.items() if name.endswith(".onnx")}
+        for bundle in (one, other)
+    ]
+    return modalities[0] == modalities[1] and graphs[0] == graphs[1]
 
 
 def measure(config: UnfamiliarConfig) -> Found:
-    """Measure the bundle, and with --refit what is fitted anew."""
+    """Measure the bundle, and the one before it."""
     predictor = Predictor(Bundle.load(config.model))
     splits = read_table(config.data).splits
     if config.split not in splits:
@@ -325,9 +293,11 @@ def measure(config: UnfamiliarConfig) -> Found:
     rows = splits[config.split][: config.rows]
     bundle, clean = predictor.bundle, encode_rows(predictor, rows)
     versions = {"as it is": (bundle.references, bundle.fusion)}
-    if config.refit:
-        most = {"train": 5000, "val": config.rows}
-        versions["fitted anew"] = refit(predictor, {split: splits[split][: most[split]] for split in most})
+    if config.before:
+        before = Bundle.load(config.before)
+        if not same_graphs(before, bundle):
+            raise ConfigError(f"--before {config.before}: its graphs are not those of {config.model}")
+        versions = {"before": (before.references, before.fusion), **versions}
     targets = predictor.task.encode([row.label for row in rows])
     measures = {version: Measure(predictor, rows, clean, targets, *fitted) for version, fitted in versions.items()}
     found: Found = {version: {"clean": one.clean_scores(), "modalities": {}} for version, one in measures.items()}
@@ -379,8 +349,8 @@ def markdown(results: Found) -> str:
         f"`make bench-unfamiliar`: bundle {results['model']}, {results['rows']} rows of {results['split']}. One modality is "
         f"corrupted in the fifth degree, the others stay. The {results['score']} of the answer is compared with that "
         "without the corrupted modality, in every combination of two and more modalities. Ways marked `unseen` took no part "
-        "in any fit. On digits, the kinds of detectors were chosen with a look at the test rows and at the unseen ways, so what is "
-        "fitted anew looks better there than it would on other data.",
+        "in any fit. On digits, the kinds of detectors were chosen with a look at the test rows and at the unseen ways, so they "
+        "look better there than they would on other data.",
         "",
         "| | clean | false alarms above .99 | ways and combinations: mean difference | below by more than a point | unseen: mean difference | below by more than a point |",
         "|---|---|---|---|---|---|---|",

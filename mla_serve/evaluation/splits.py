@@ -102,7 +102,8 @@ def read_for(predictor: Predictor, data: Path, options: TableOptions) -> Table:
     """Read a table as that of the model's training was read. Raises: DataError when it does not fit the model."""
     known = predictor.bundle.manifest.table
     schema = Schema.from_dict(known) if known else None
-    return read_table(data, dataclasses.replace(options, schema=schema, trained=predictor.task))
+    task = None if known else predictor.task.name
+    return read_table(data, dataclasses.replace(options, schema=schema, task=task, trained=predictor.task))
 
 
 def run_rows(

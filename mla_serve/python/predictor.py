@@ -16,6 +16,7 @@ from mla_serve.bundle.html import FRAME, table
 from mla_serve.bundle.manifest import MANIFEST, Bundle
 from mla_serve.bundle.results import Prediction
 from mla_serve.bundle.runtime import cores, providers_of
+from mla_serve.console import require_extra
 from mla_serve.errors import DataError, InputError, MissingInput
 from mla_serve.evaluation.results import Evaluation
 from mla_serve.evaluation.splits import DRAWS, SHOWN_RULES, SplitRun, measure_more, run_rows, run_split, score_split
@@ -28,7 +29,8 @@ from mla_serve.python.given import Given, read_given
 from mla_serve.python.progress import Screen, log
 from mla_serve.python.tables import NAME
 from mla_serve.python.values import to_cell
-from mla_serve.table import Row, read_payload
+from mla_serve.python.wording import keyword_errors
+from mla_serve.table import Row, TableOptions, read_payload
 from mla_serve.table.faults import FaultPolicy, Faults, join_names
 from mla_serve.table.label_forms import complete_labels
 from mla_serve.table.labels import later_form, split_names
@@ -67,7 +69,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
         """Open the graphs of a verified bundle; `mla_serve.load` reads one from its folder."""
-        self._asked = {"device": device, "threads": threads}
+        self._asked: dict[str, Any] = {"device": device, "threads": threads}
         self._graphs = graphs.Predictor(bundle, providers_of(device), threads or cores())
         self._schema = _schema_of(bundle)
         self._columns = Columns(bundle.inputs, self._schema)
@@ -205,6 +207,44 @@ class Predictor:
         results = score_split(self._graphs, run, draws, SHOWN_RULES)
         more = measure_more(self._graphs, run, draws, SHOWN_RULES)
         return Evaluation(len(run.rows), self._graphs.task, draws, results["conditions"], more)
+
+    def recalibrate(
+        self,
+        data: Any,
+        label: str | None = None,
+        *,
+        out: str | Path,
+        split: str | None = None,
+        samples: bool = False,
+        folder: str | Path | None = None,
+        verbose: bool | None = None,
+    ) -> Predictor:
+        """Fit the model to labelled rows, write it as a new bundle, and return that; its graphs stay as they are.
+
+        This does what `mla-serve recalibrate` does. Without test rows, of a table in memory, it is measured on the rows that it
+        is fitted to.
+
+        Args: data, label, split, folder and verbose as of `evaluate`; out, the folder of the new bundle; samples, whether its
+        report may show rows of the data.
+        Raises: DataError for rows that cannot be used or are too few; ConfigError when `out` holds something else.
+        """
+        require_extra("train")
+        from mla_serve.export.new_rows import NewRows, read_new_rows
+        from mla_serve.export.recalibrate import check_out, recalibrate
+
+        base, path = self._graphs.bundle, Path(data) if isinstance(data, str | Path) else None
+        with keyword_errors({"out": "Path", "split": "str", "label": "str"}):
+            check_out(base, Path(out), path)
+            if path:
+                new = read_new_rows(base, path, split, TableOptions(label=label, advise=False))
+            else:
+                faults = Faults(Path(folder or ".").resolve(), [NAME], FaultPolicy(advise=False))
+                rows = self._labelled_rows(read_given(data, {}), label, split, faults)
+                new = NewRows.alone(rows, split or NAME, faults)
+            manifest = recalibrate(base, Path(out), new, samples=samples)
+        for note in manifest.training["recalibrated"]["notes"]:
+            Screen(verbose).say(note)
+        return load(out, **self._asked)
 
     def _run_split(
         self, data: Any, label: str | None, split: str | None, folder: str | Path | None, verbose: bool | None

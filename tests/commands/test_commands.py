@@ -110,7 +110,8 @@ def test_training_without_its_extra_names_the_command_that_installs_it(tmp_path:
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
     )
-    for command in (("train",), ("export", "runs/none")):
+    flags = ("--model", "none", "--data", "none", "--out", "none")
+    for command in (("train",), ("export", "runs/none"), ("recalibrate", *flags)):
         line = one_line(run_process(*command, code=2, path=tmp_path))
         assert "torch" in line.split(" not installed; run: pip install")[0]
         assert "pip install -c constraints.txt -e '.[cpu,train]'" in line

@@ -51,6 +51,8 @@ NOT_RUN = {
     "pip install": "would change the environment of the tests",
     "python3 -m venv": "makes an environment",
     "mla-serve evaluate": "needs the data set, which is not in the repository",
+    "mla-serve recalibrate": "needs labelled rows; tests/export/test_recalibrate.py runs the command",
+    "newer = mla_serve.load": "needs labelled rows; tests/export/test_recalibrate.py does the same",
     "from datasets import": "needs `datasets` and the network; tests/table/test_find_tables.py reads what it writes",
     "mla-serve train --modalities image audio": "takes minutes of all cores; tests/export/test_export_extension.py extends a bundle",
     "import pandas as pd\n\nimport mla_serve\n\nframe = pd.read_csv": "needs a table; tests/train/test_notebook.py does the same",

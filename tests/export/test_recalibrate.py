@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+import mla_serve
 from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Bundle, write_manifest
 from mla_serve.bundle.predictor import Predictor
@@ -153,16 +154,20 @@ def test_fitting_to_the_rows_of_the_training_gives_what_the_training_gave(tmp_pa
     model = tmp_path / "stripes"
     for number in ("second", "third"):
         again = fit_again(model, data, tmp_path / number)
-        for name, value in first.manifest.fusion:
-            assert getattr(again.manifest.fusion, name) == pytest.approx(value, rel=1e-3, abs=1e-3), name
+        for name, value in first.manifest.fusion.model_dump(exclude={"native", "prior_once"}).items():
+            assert again.manifest.fusion.model_dump()[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
         for name, reference in first.references.by_modality.items():
             assert again.references.by_modality[name].method == reference.method
             assert again.references.by_modality[name].quantiles == pytest.approx(reference.quantiles, rel=1e-2)
         for pattern in ("image", "image+text"):
             expected = first.intervals.thresholds[DEFAULT_RULE][pattern]
-            assert np.allclose(again.intervals.thresholds[DEFAULT_RULE][pattern].scores, expected.scores, atol=1e-2), (
-                pattern
-            )
+            found = again.intervals.thresholds[DEFAULT_RULE][pattern]
+            assert found.rows == expected.rows
+            finite = np.isfinite(
+                expected.values
+            )  # of 66 rows, a single one whose labels change places moves some by 0.1
+            np.testing.assert_array_equal(np.isfinite(found.values), finite)
+            assert np.abs(found.values - expected.values)[finite].mean() < 0.03
         training = again.manifest.training
         assert not [note for note in training["notes"] if note.startswith(NOTES_OF_A_FIT)]
         assert training["rows"] == first.manifest.training["rows"]
@@ -265,7 +270,11 @@ def edited(change: Callable[[dict[str, Any]], object], split: str = "val") -> Ca
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str | None, list[str]]] = {
-    "a label that the model lacks": (edited(lambda row: row.update(label="pink")), None, ["pink", "red, green, blue"]),
+    "a label that the model lacks": (
+        edited(lambda row: row.update(label="pink")),
+        None,
+        ["pink", "label", "correct it"],
+    ),
     "too few rows": (few, None, ["--split val: 49 rows", "expected 50 at least", "add rows"]),
     "one class": (edited(lambda row: row.update(label="red")), None, ["one class only, 'red'"]),
     "no words": (edited(lambda row: row.pop("words", None)), None, ["no rows with words", "add rows with it"]),
@@ -340,3 +349,20 @@ def test_faults_are_left_out_where_that_is_asked(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["training"]["recalibrated"]["rows"] == 70
     assert "1 of 191 rows left out because of faults" in captured.err
+
+
+def test_from_python_rows_in_memory_are_fitted_and_measured(model: Path, data: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (data / "val.jsonl").read_text().splitlines()]
+    first = mla_serve.load(model, threads=1)
+    second = first.recalibrate(rows, out=tmp_path / "new")
+    assert second.metrics["fitted"]
+    assert second.metrics["rows"] == len(rows)
+    held_out = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    assert second.evaluate(held_out).scores["nll"] < first.evaluate(held_out).scores["nll"] - 0.01
+    with pytest.raises(ConfigError, match=r"^out "):
+        first.recalibrate(rows, out=model)
+    with pytest.raises(DataError, match="49 rows"):
+        first.recalibrate(rows[:49], out=tmp_path / "few")
+    of_files = first.recalibrate(data, out=tmp_path / "files")
+    assert of_files.metrics["split"] == "test"
+    assert "fitted" not in of_files.metrics
