@@ -22,6 +22,11 @@ SEVEN = [[(0.3, 0.25), (0.5, 0.25), (0.7, 0.25), (0.6, 0.5), (0.5, 0.75)]]
 ALL = ("image", "rear_camera", "audio", "text", "vector")
 CALM_MS = 400  # after which no answer is on its way any more
 AS_TEXT = "async name => { const part = sent.get(name); return typeof part === 'string' ? part : Array.from(new Uint8Array(await part.arrayBuffer())).join(); }"
+SHIFTS = """() => {
+    window.shifted = 0;
+    const add = list => list.getEntries().forEach(each => (window.shifted += each.value));
+    new PerformanceObserver(add).observe({ type: "layout-shift" });
+}"""
 PATIENCE_MS = 20_000  # other work may share the machine
 
 
@@ -495,10 +500,14 @@ def test_a_spoiled_picture_is_named_and_listened_to_less(browser: Any, digits_ad
     wait_for_opinions(page, "image", "text")
     share = "parseFloat(document.querySelector('[data-share=image]').style.flexGrow)"
     before = page.evaluate(share)
-    page.get_by_role("slider", name="Noise on Image").fill("100")
+    page.evaluate(SHIFTS)
+    for noise in range(20, 101, 20):
+        page.get_by_role("slider", name="Noise on Image").fill(str(noise))
+        page.wait_for_timeout(150)
     page.locator(".verdict .strange").wait_for()
     assert "Image is unlike the training data." in page.locator(".verdict").inner_text()
     assert "so it counts for less" in page.locator("[data-opinion=image]").inner_text()
     assert "Do not rely on 9 in 10 here" in page.locator(".condition").inner_text()
     assert page.evaluate(share) < before
+    assert page.evaluate("window.shifted") < 0.01  # nothing jumps
     page.context.close()
