@@ -16,7 +16,9 @@ export function barList() {
     if (scrolls) list.tabIndex = 0;
     else list.removeAttribute("tabindex"); // for the keyboard to scroll it
     note.hidden = !rest.length;
+    const focused = note.contains(document.activeElement) ? document.activeElement : null;
     note.replaceChildren(...rest);
+    focused?.focus({ preventScroll: true }); // which moving it has taken away
   }
   return { element: el("div", { class: "distribution" }, list, note), show };
 }

@@ -54,7 +54,7 @@ function ghost(names, worth, visit) {
   return el(
     "li", { class: "ghost", "data-ghost": names.join(" ") },
     el("div", { class: "who" }, el("span", { class: "name" }, title(joined(names.map(plain)))), el("span", { class: "says" }, "not sent")),
-    el("p", { class: "hint" }, ...(worth ? [names.length > 1 ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, worth.better ? ". " : ", no better than without it. "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
+    el("p", { class: "hint" }, ...(worth ? [names.length > 1 && worth.better ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, worth.better ? ". " : ", no better than without it. "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
   );
 }
 
