@@ -146,7 +146,7 @@ def test_bars_share_one_axis(browser: Any, tiny_address: str) -> None:
     for size in SIZES:
         page = answered(browser, tiny_address, [*HEADPHONES, "a" * 58, "mug"], size)
         axes = page.evaluate(
-            "[...document.querySelectorAll('.bars .scale')].map(each => [each.offsetLeft, each.offsetWidth].join())"
+            "[...document.querySelectorAll('.bars .track')].map(each => [each.offsetLeft, each.offsetWidth].join())"
         )
         assert len(axes) == 5
         assert len(set(axes)) == 1
