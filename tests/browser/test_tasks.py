@@ -323,12 +323,19 @@ def test_the_forest_plot_places_every_value_and_range_on_one_axis(opened: Callab
         found: list[float] = page.locator(f".forest {selector}").evaluate(edges)
         return found
 
-    known = box(".known")
-    scale = (known[1] - known[0]) / math.log(5_858_000 / 22_000)
+    widest, wide = max(answer["modalities"].items(), key=lambda each: each[1]["deviation"] / each[1]["value"])
+    to_both_sides = 1.6449 * math.asinh(wide["deviation"] / wide["value"])
+    start, end, _ = box(f"[data-row={widest}] .line")  # says where the axis lies; everything else has to fit
+    assert end - start > 20
 
     def place(value: float) -> float:
-        return known[0] + scale * math.log(value / 22_000)
+        return start + (end - start) * (math.log(value / wide["value"]) / (2 * to_both_sides) + 0.5)
 
+    axis = box(".plot >> nth=0")
+    known = box(".known")
+    assert known[0] == pytest.approx(max(axis[0], place(22_000)), abs=1)
+    assert known[1] == pytest.approx(min(axis[1], place(5_858_000)), abs=1)
+    assert page.locator(".known.cut-low").count() == (place(22_000) < axis[0])
     for part in (".diamond", ".band"):
         left, right, _ = box(part)
         assert left == pytest.approx(place(answer["interval"]["low"]), abs=1)
