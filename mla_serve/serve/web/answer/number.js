@@ -46,7 +46,7 @@ export function numberView(model, { verdict }) {
     short: answer => [write(answer.value, answer.deviation), inShort(answer)],
     promised: "range",
     promise: ({ interval }) => interval && [Object.keys(model.modalities).length > 1 ? "The range, and what each input says" : "The range"],
-    promises: often => `It holds the true value ${often} times, on average, for inputs like those it was measured with.`,
+    promises: often => `The range holds the true value ${often} times, on average, for inputs like those it was measured with.`,
     plain: "What each input says",
     says: own => [el("strong", { class: "whole" }, write(own.value, own.deviation)), " ", el("span", { class: "whole" }, `± ${writer(number, own.deviation)(own.deviation)}`)],
     agrees: (own, answer) => {
