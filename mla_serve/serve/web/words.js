@@ -1,20 +1,10 @@
 // Words and signs that the views of all tasks share.
 
-import { breakable, el } from "./dom.js";
-
-const SHOWN = 10; // of a list of labels
-
 /** Put an uncertainty into words, from 0 (sure) to 1 (as undecided as can be). */
 export function certainty(share) {
   if (share < 0.1) return "Sure";
   if (share < 0.35) return "Fairly sure";
   return share < 0.7 ? "Unsure" : "Guessing";
-}
-
-/** List labels, the first of many. Args: after, a text behind each. */
-export function listed(labels, after = []) {
-  const shown = labels.slice(0, SHOWN).flatMap((label, i) => [...(i ? [", "] : []), el("strong", { dir: "auto" }, ...breakable(label)), ...(after[i] ? [" ", el("span", { class: "whole" }, after[i])] : [])]);
-  return labels.length > SHOWN ? [...shown, ` and ${(labels.length - SHOWN).toLocaleString("en")} more`] : shown;
 }
 
 /** Write a number of nats with its sign. */

@@ -28,13 +28,19 @@ export function forestPlot(model) {
   return { element, show };
 }
 
+/** List what the axis has to hold: every estimate, and of training as much again to both sides. */
 function ends(answer, whole, own, number) {
-  const values = [answer.value, ...Object.values(answer.modalities).map(each => each.value), ...[whole, ...own.values()].flatMap(({ low, high }) => [low, high]), number.low, number.high];
-  return values.filter(value => value !== null);
+  const values = [answer.value, ...Object.values(answer.modalities).map(each => each.value), ...[whole, ...own.values()].flatMap(({ low, high }) => [low, high])].filter(value => value !== null);
+  if (number.low === null) return values;
+  const [scale, back] = number.log ? [Math.log, Math.exp] : [value => value, value => value];
+  const [low, high] = [scale(Math.min(...values)), scale(Math.max(...values))];
+  const room = high - low;
+  return [...values, back(Math.max(scale(number.low), low - room)), back(Math.min(scale(number.high), high + room))];
 }
 
 function trainingRow(number, axis) {
-  const known = stretch(el("span", { class: "known" }), number, axis);
+  const cut = [axis.place(number.low) < 0 && "cut-low", axis.place(number.high) > 1 && "cut-high"].filter(Boolean);
+  const known = stretch(el("span", { class: ["known", ...cut].join(" ") }), number, axis);
   return row("training", "In training", [known], `${plain(number.low, number)} to ${withUnit(plain(number.high, number), number)}`, {});
 }
 
@@ -70,9 +76,9 @@ function placed(element, share) {
   return element;
 }
 
-/** Stretch an element over a range; to the border where an end is not known. */
+/** Stretch an element over a range; to the border where an end is not known, or beyond it. */
 function stretch(element, { low, high }, axis) {
-  const [from, to] = [low === null ? 0 : axis.place(low), high === null ? 1 : axis.place(high)];
+  const [from, to] = [low === null ? 0 : Math.max(0, axis.place(low)), high === null ? 1 : Math.min(1, axis.place(high))];
   element.style.width = `${100 * (to - from)}%`;
   return placed(element, from);
 }

@@ -2,7 +2,7 @@
 
 import { breakable, el, percent, title } from "../dom.js";
 import { labelTable } from "./labeltable.js";
-import { certainty, listed, nats } from "../words.js";
+import { certainty, nats } from "../words.js";
 
 const ANSWERED_SHOWN = 12; // chips; the table tells the rest
 const PERHAPS_SHOWN = 6; // labels that the shortlist adds to those answered
@@ -37,7 +37,7 @@ export function labelsView(model, { verdict, changed }) {
     short: answer => [answer.labels.join(", ") || "No label", `${answer.labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`],
     promised: "shortlist",
     promise: ({ prediction_set: set }) => set && ["Shortlist: ", el("b", {}, `${set.labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`)],
-    promises: often => `It holds ${often} of the labels that apply, on average, for inputs like those it was measured with.`,
+    promises: often => `The shortlist holds ${often} of the labels that apply, on average, for inputs like those it was measured with.`,
     says,
     agrees: (own, answer) => own.labels.every(each => answer.labels.includes(each.label)),
     stands,
@@ -73,11 +73,11 @@ function unsure({ labels, prediction_set: set, entropy }, count) {
   return certainty(either ? 1 - both / either : 0);
 }
 
-function says({ labels }) {
-  if (!labels.length) return [el("strong", {}, "no label")];
-  const shown = labels.slice(0, SAID_SHOWN);
-  const more = labels.length - shown.length;
-  return [...listed(shown.map(each => each.label)), ...(more ? [` and ${more.toLocaleString("en")} more`] : [])];
+/** List what an input says by itself, first what the answer lacks. */
+function says(own, answer) {
+  if (!own.labels.length) return [el("strong", {}, "no label")];
+  const labels = own.labels.map(each => each.label);
+  return named([...labels.filter(each => !answer.labels.includes(each)), ...labels.filter(each => answer.labels.includes(each))], "strong");
 }
 
 /** Say how the labels of an input stand to those answered; "" where it names none. */
@@ -107,17 +107,19 @@ function without(name, own, { labels }) {
   return ["Without it, ", ...missing, ...(lost.length && gained.length ? ["; "] : []), ...added, lost.length ? "." : " given too."];
 }
 
-function named(labels) {
+/** Name the first labels, each in an element, and count the others. */
+function named(labels, element = "bdi") {
   const shown = labels.slice(0, SAID_SHOWN);
   const more = labels.length - shown.length;
   const before = i => (i === 0 ? "" : i === shown.length - 1 && !more ? " and " : ", ");
-  return [...shown.flatMap((label, i) => [before(i), el("bdi", {}, ...breakable(label))]), ...(more ? [` and ${more.toLocaleString("en")} more`] : [])];
+  return [...shown.flatMap((label, i) => [before(i), el(element, { dir: "auto" }, ...breakable(label))]), ...(more ? [` and ${more.toLocaleString("en")} more`] : [])];
 }
 
 /** Tell the record: of the labels given, how many are right, and of the right ones, how many are given. */
 function record({ precision, fnr }, { count, name }) {
   const rows = name ? `, on ${count ? `${count.toLocaleString("en")} ` : ""}${name}` : "";
   const found = [el("b", { class: "whole" }, percent(1 - fnr)), " of the labels that apply"];
+  if (fnr === 1) return ["it gave ", el("b", {}, "none"), " of the labels that apply", rows];
   if (precision === undefined) return ["it gave ", ...found, rows];
   return [el("b", { class: "whole" }, percent(precision)), " of the labels given were right, and it gave ", ...found, rows];
 }

@@ -46,7 +46,7 @@ export function numberView(model, { verdict }) {
     short: answer => [write(answer.value, answer.deviation), inShort(answer)],
     promised: "range",
     promise: ({ interval }) => interval && [Object.keys(model.modalities).length > 1 ? "The range, and what each input says" : "The range"],
-    promises: often => `It holds the true value ${often} times, on average, for inputs like those it was measured with.`,
+    promises: often => `The range holds the true value ${often} times, on average, for inputs like those it was measured with.`,
     plain: "What each input says",
     says: own => [el("strong", { class: "whole" }, write(own.value, own.deviation)), " ", el("span", { class: "whole" }, `± ${writer(number, own.deviation)(own.deviation)}`)],
     agrees: (own, answer) => {
@@ -56,7 +56,7 @@ export function numberView(model, { verdict }) {
     together: ({ modalities }) => [Object.keys(modalities).length > 2 ? "They agree" : "Both agree", "; the value lies in the range of each"],
     stays: () => false,
     without: (name, own, answer) => pulled(own.influence, each => write(each, Math.abs(own.influence)), write(answer.value - own.influence, answer.deviation)),
-    record: (scores, rows) => record(scores, rows, number, model.metrics.asked_coverage),
+    record: (scores, rows, likely) => record(scores, rows, likely, number, model.metrics.asked_coverage),
     merit: ({ mae }) => -mae,
     counts: own => [["moves the value by", withUnit(signed(own.influence, writer(number, Math.abs(own.influence))), number), "How far the value is from what it would be without this input"]],
   };
@@ -114,8 +114,10 @@ function pulled(influence, write, other) {
 }
 
 /** Tell the record: how far off it was, and how often the range held the truth. */
-function record({ mae, coverage }, { count, name }, number, asked) {
-  const off = ["it was off by ", el("b", { class: "whole" }, withUnit(writer(number, mae / 10)(mae), number)), ` on average${name ? ` on ${count ? `${count.toLocaleString("en")} ` : ""}${name}` : ""}`];
+function record({ mae, coverage }, { count, name }, { mae: likely }, number, asked) {
+  const write = writer(number, mae / 10);
+  const range = likely ? ` (likely ${write(likely[0])} to ${write(likely[1])})` : "";
+  const off = ["it was off by ", el("b", { class: "whole" }, withUnit(write(mae), number)), `${range} on average${name ? ` on ${count ? `${count.toLocaleString("en")} ` : ""}${name}` : ""}`];
   if (coverage === undefined || !name) return off;
   return [...off, `; the range for ${times(asked ?? 0.9)} held the true value in `, el("b", { class: "whole" }, percent(coverage))];
 }

@@ -176,7 +176,8 @@ function unusual(column, text) {
   if (isOrdered(column)) {
     const [value, low, high] = ordered(column, text);
     const [less, more] = column.type === "date" ? ["earlier", "later"] : ["less", "more"];
-    return value < low || value > high ? `${value < low ? less : more} than any in training (${range(column)})` : "";
+    if (value < low) return `${less} than any in training, from ${written(column.low)}`;
+    return value > high ? `${more} than any in training, up to ${written(column.high)}` : "";
   }
   const all = column.type === "category" && column.values.length === column.value_count;
   return all && !column.values.includes(text) ? `not among the ${column.value_count.toLocaleString("en")} values seen in training` : "";
@@ -194,9 +195,10 @@ function ordered({ type, low, high }, text) {
 }
 
 function range({ low, high }) {
-  return typeof low === "number" ? `${short(low)} to ${short(high)}` : `${low.slice(0, 10)} to ${high.slice(0, 10)}`;
+  return `${written(low)} to ${written(high)}`;
 }
 
-function short(number) {
-  return Number(number.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 }).replace("-", "−");
+function written(value) {
+  if (typeof value !== "number") return value.slice(0, 10);
+  return value.toLocaleString("en", { maximumSignificantDigits: 4 }).replace("-", "−");
 }
