@@ -189,6 +189,10 @@ def test_the_report_has_its_styles_and_none_of_it_runs(browser: Any, told_addres
     assert frame.locator("#seen").inner_text() == "measured"
     assert page.url == f"{told_address}report"
     assert page.evaluate("document.hacked === undefined && frames[0].document.hacked === undefined")
+    ignored: list[str] = []
+    page.on("console", lambda message: ignored.append(message.text) if "print()" in message.text else None)
+    page.get_by_role("button", name="Print").click()
+    assert ignored == []  # such as: the document is sandboxed
     with page.expect_download() as downloaded:
         page.get_by_role("link", name="Save").click()
     assert Path(downloaded.value.path()).read_text() == HOSTILE
