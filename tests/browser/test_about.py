@@ -107,11 +107,11 @@ def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe:
     metrics = model["metrics"]
     tiles = [tile.inner_text().split("\n", 1) for tile in page.locator(".tiles > div").all()]
     floor = math.floor(1000 * metrics["intervals"]["full"]["accuracy"][0]) / 10
-    assert tiles[0] == ["500 of 500", f"right, with everything there (at least {floor} %, 95 % sure)"]
+    assert tiles[0] == ["500 of 500", f"right, with all inputs (at least {floor} %, 95 % sure)"]
     assert tiles[1] == ["93.2 %", "right, with half of the inputs missing"]
     assert tiles[2][0] == "2.6 points"
     assert tiles[3][0] == "1.16 labels"
-    assert "promises 90 %; it holds the right one in 95.5 %" in tiles[3][1]
+    assert "promises 9 in 10; it holds the right one in 95.5 %" in tiles[3][1]
 
     rows = page.locator(".combinations > li:not(.ticks)")
     combinations = {
