@@ -107,11 +107,11 @@ def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe:
     metrics = model["metrics"]
     tiles = [tile.inner_text().split("\n", 1) for tile in page.locator(".tiles > div").all()]
     floor = math.floor(1000 * metrics["intervals"]["full"]["accuracy"][0]) / 10
-    assert tiles[0] == ["500 of 500", f"right, with everything there (at least {floor} %, 95 % sure)"]
+    assert tiles[0] == ["500 of 500", f"right, with all inputs (at least {floor} %, 95 % sure)"]
     assert tiles[1] == ["93.2 %", "right, with half of the inputs missing"]
     assert tiles[2][0] == "2.6 points"
     assert tiles[3][0] == "1.16 labels"
-    assert "promises 90 %; it holds the right one in 95.5 %" in tiles[3][1]
+    assert "promises 9 in 10; it holds the right one in 95.5 %" in tiles[3][1]
 
     rows = page.locator(".combinations > li:not(.ticks)")
     combinations = {
@@ -189,6 +189,10 @@ def test_the_report_has_its_styles_and_none_of_it_runs(browser: Any, told_addres
     assert frame.locator("#seen").inner_text() == "measured"
     assert page.url == f"{told_address}report"
     assert page.evaluate("document.hacked === undefined && frames[0].document.hacked === undefined")
+    ignored: list[str] = []
+    page.on("console", lambda message: ignored.append(message.text) if "print()" in message.text else None)
+    page.get_by_role("button", name="Print").click()
+    assert ignored == []  # such as: the document is sandboxed
     with page.expect_download() as downloaded:
         page.get_by_role("link", name="Save").click()
     assert Path(downloaded.value.path()).read_text() == HOSTILE

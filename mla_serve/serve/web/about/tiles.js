@@ -1,31 +1,32 @@
-// The figures at the top: how good the model is, with everything there and with half missing, and what its promises are worth.
+// The figures at the top: how good the model is, with all inputs and with half missing, and what its promises are worth.
 
 import { amount, atLeast, measureOf } from "./measure.js";
 import { el, percent } from "../dom.js";
 
+const OFTEN = { 0.8: "8 in 10", 0.9: "9 in 10", 0.95: "95 in 100", 0.99: "99 in 100" };
 // By task: [figure, meaning] of each tile, from the scores with all inputs and with half of them missing.
 const TILES = {
   classes: ({ full, half, rows, likely }) => [
-    [measure.write(full.accuracy, rows), `right, with everything there${bounds(likely.accuracy, full.accuracy)}`],
+    [measure.write(full.accuracy, rows), `right, with ${all}${bounds(likely.accuracy, full.accuracy)}`],
     half && [percent(half.accuracy), "right, with half of the inputs missing"],
     surer(half ?? full, half),
     shortlist(half ?? full, half, "the right one in", scores => scores.coverage, "labels"),
   ],
   labels: ({ full, half, likely }) => [
-    [percent(full.micro_f1), `fit of the labels, with everything there; 100 %: all right ones, no others${bounds(likely.micro_f1, full.micro_f1)}`],
+    [percent(full.micro_f1), `fit of the labels, with ${all}; 100 %: all right ones, no others${bounds(likely.micro_f1, full.micro_f1)}`],
     [percent(1 - full.fnr), "of the right labels of a row are found, on average"],
     half && [percent(half.micro_f1), "fit of the labels, with half of the inputs missing"],
     surer(half ?? full, half),
     shortlist(half ?? full, half, "of the right ones", scores => 1 - scores.set_fnr, "labels"),
   ],
   number: ({ full, half, likely, number }) => [
-    [amount(full.mae, number), `off on average, with everything there${span(likely.mae, number)}`],
+    [amount(full.mae, number), `off on average, with ${all}${span(likely.mae, number)}`],
     half && [amount(half.mae, number), "off on average, with half of the inputs missing"],
-    full.r2 > 0 && [percent(full.r2), "of the differences between rows are explained, with everything there"],
+    full.r2 > 0 && [percent(full.r2), `of the differences between rows are explained, with ${all}`],
     range(half ?? full, half, number),
   ],
 };
-let measure, asked;
+let measure, asked, all;
 
 /** Make the tiles; an empty text where nothing was measured. */
 export function tiles(model) {
@@ -36,6 +37,7 @@ export function tiles(model) {
   if (!full) return "";
   measure = measureOf(model);
   asked = model.metrics.asked_coverage;
+  all = allInputs(model, counts);
   const several = Object.keys(model.modalities).length > 1;
   const scores = { full, half: several ? conditions.missing50?.[rule] : undefined, rows: counts?.[whole] ?? rows, likely: intervals?.[whole] ?? {}, number: model.number };
   const found = TILES[model.task](scores).filter(Boolean);
@@ -51,7 +53,13 @@ function span(likely, number) {
   return likely ? ` (likely ${amount(likely[0], number)} to ${amount(likely[1], number)})` : "";
 }
 
-const promised = () => `${Number((100 * asked).toFixed(1))} %`;
+/** Say which inputs "all" are: rows may lack some. */
+function allInputs({ modalities }, counts) {
+  const lack = counts && counts.full > (counts[Object.keys(modalities).join("+")] ?? 0);
+  return lack ? "all inputs that a row has" : "all inputs";
+}
+
+const promised = () => OFTEN[asked] ?? `${Number((100 * asked).toFixed(1))} %`;
 const missing = half => (half ? ", with half missing" : "");
 
 function surer({ ece }, half) {
