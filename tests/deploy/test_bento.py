@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 
+from mla_serve import palette
 from tests.load.service import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,8 @@ def files(bento: Path) -> set[str]:
 
 def test_it_holds_what_answering_needs_and_nothing_else(bento: Path) -> None:
     found = files(bento)
-    needed = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mla_serve" / "serve").rglob("*.py")}
+    serving = [path for path in (ROOT / "mla_serve" / "serve").rglob("*") if path.suffix in (".py", ".js", ".css")]
+    needed = {path.relative_to(ROOT).as_posix() for path in (*serving, palette.STYLE)}
     needed |= {path.relative_to(ROOT).as_posix() for path in DIGITS.rglob("*") if path.is_file()}
     assert needed - found == set()
     tops = {name.split("/")[0] for name in found}

@@ -163,6 +163,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "fusion": "How the answers of several inputs become one.",
         "coverage": "The highest coverage that the validation rows allow: {fusion rule: {inputs: coverage}}.",
         "about": "What the one who trained it says about it.",
+        "rows": "How many rows of each split it was made from.",
         "metrics": "How good it was on rows that it had not seen, as measured at export.",
         "golden_samples": "How many samples it is checked with at start; GET /samples has them.",
         "golden_source": "Where these samples come from.",
