@@ -194,7 +194,7 @@ def error(visit: Visit) -> None:
         files.first.set_input_files({"name": "broken.png", "mimeType": "image/png", "buffer": b"not a picture"})
     else:
         visit.page.locator(".card textarea").first.fill("a" * 100_000)
-    visit.page.locator(".card [role=alert]:visible").first.wait_for()
+    visit.page.locator("[role=alert]:visible").first.wait_for()
 
 
 def batch(visit: Visit) -> None:

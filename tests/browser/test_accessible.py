@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser.test_playground import ALL, PATIENCE_MS, card, wait_for_opinions
 
-PAGES = ("", "model", "report", "card", "problems/invalid-input")  # the playground, and what stands beside it
+PAGES = ("", "model", "report", "card", "docs", "problems/invalid-input")  # the playground, and what stands beside it
 QUICK = ((1280, "light"), (390, "dark"))
 MATRIX = tuple((width, scheme) for width in (390, 768, 1280, 1920) for scheme in ("light", "dark"))
 FINGER = 44  # pixels

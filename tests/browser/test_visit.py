@@ -117,7 +117,7 @@ def test_starting_empty_clears_every_input(visit: Callable[..., Any]) -> None:
 
 def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
     page = visit()
-    number = {"column": "price", "unit": "EUR", "decimals": 2}
+    number = {"column": "sale_price", "unit": "EUR", "decimals": 2}
     truths: list[tuple[str, Any]] = [("classes", "7"), ("labels", ["a", "b"]), ("labels", []), ("number", 1234.5)]
     told = {}
     for task, truth in truths:
@@ -134,7 +134,7 @@ def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
         "7": "This sample really is 7.",
         "['a', 'b']": "To this sample really applies a, b.",
         "[]": "To this sample really applies no label.",
-        "1234.5": "The true price of this sample is 1,234.5 EUR.",
+        "1234.5": "The true sale price of this sample is 1,234.5 EUR.",
     }
 
 

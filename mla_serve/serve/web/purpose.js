@@ -1,13 +1,13 @@
 // What the model does, in a sentence.
 
-import { el } from "./dom.js";
+import { el, plain } from "./dom.js";
 
 const FEW = 12;
 // By task: what the model does.
 const PURPOSES = {
   classes: ({ classes }) => ["Tells ", ...named(classes, "classes", " apart")],
   labels: ({ labels }) => ["Finds which of ", ...named(labels.map(each => each.label), "labels", " apply")],
-  number: ({ number }) => ["Estimates ", el("bdi", {}, number.column || "a number"), number.unit ? ` in ${number.unit}` : ""],
+  number: ({ number }) => ["Estimates ", el("bdi", {}, plain(number.column || "a number")), number.unit ? ` in ${number.unit}` : ""],
 };
 
 /** Say what the model does: nodes of a sentence. */

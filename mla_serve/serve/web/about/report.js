@@ -39,6 +39,6 @@ function howToMakeOne() {
     el("p", {}, "A report is written when a model is exported and the rows that it is measured on are there. From the run of this model:"),
     el("pre", { tabIndex: 0 }, el("code", {}, "mla-serve export runs/NAME --data DATA --out models/NAME")),
     el("p", {}, "Without the run, this measures the model on labelled rows and prints the scores:"),
-    el("pre", {}, el("code", {}, "mla-serve evaluate --model models/NAME --data DATA")),
+    el("pre", { tabIndex: 0 }, el("code", {}, "mla-serve evaluate --model models/NAME --data DATA")),
   );
 }

@@ -1,6 +1,6 @@
 // What a sample really is, in words: the true answer that its row in the data has.
 
-import { breakable, el } from "../dom.js";
+import { breakable, el, plain } from "../dom.js";
 import { joined } from "../words.js";
 
 // By task: what stands before the truth, and the truth as texts to show one by one.
@@ -8,7 +8,7 @@ const TRUTHS = {
   classes: () => ({ before: "This sample really is ", texts: truth => [truth] }),
   labels: () => ({ before: "To this sample really applies ", texts: truth => truth, none: "no label" }),
   number: ({ number }) => ({
-    before: `The true ${number.column || "number"} of this sample is `,
+    before: `The true ${plain(number.column || "number")} of this sample is `,
     texts: truth => [[truth.toLocaleString("en", { maximumFractionDigits: number.decimals ?? 6 }), number.unit].filter(Boolean).join(" ")],
   }),
 };
