@@ -146,8 +146,8 @@ def _by_group(name: str, found: Mapping[str, Any], task: Task) -> str:
         return f"<p>Groups of {html.escape(name)}: no answer was wrong in any of the {len(scored):,}.</p>"
     order = worst_first(task, scored)
     enough = [group for group in order if counts[group] >= MIN_GROUP]
-    first = enough[:FIRST]
-    others = [*enough[FIRST:], *(group for group in order if counts[group] < MIN_GROUP)][:MOST]
+    first = [group for group in enough[:FIRST] if score != "accuracy" or scored[group] < 1]
+    others = [*enough[len(first) :], *(group for group in order if counts[group] < MIN_GROUP)][:MOST]
     axis = score_axis(task, score, [*scored.values()])
     rows = {
         group: bar_row(group, scored[group], axis, _group_cells(score, scored[group], counts[group], task))
@@ -155,7 +155,7 @@ def _by_group(name: str, found: Mapping[str, Any], task: Task) -> str:
     }
     titles = ("right", "likely") if score == "accuracy" else (task.title(score),)
     head = (f"group of {name}", *titles, "rows")
-    more = f"{len(others)} more groups; those with fewer than {MIN_GROUP} rows, which vary by chance, come last"
+    more = f"{len(others)} more; those with fewer than {MIN_GROUP} rows, which vary by chance, come last"
     return bar_table(head, axis, [rows[group] for group in first], [rows[group] for group in others], more)
 
 
@@ -229,7 +229,7 @@ def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
             for column, losses in columns.items()
         ]
         head = ("column", f"{name} alone", "with all inputs")
-        listed = bar_table(head, axis, rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more columns")
+        listed = bar_table(head, axis, rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more")
         sections.append(section(f"Which columns of {name} mattered", caption, listed))
     return sections
 
