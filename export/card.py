@@ -9,30 +9,38 @@ import numpy as np
 
 from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Manifest, read_task
-from mla_serve.decimals import with_decimals
+from mla_serve.decimals import percent, with_decimals
 from mla_serve.export.choose_precision import cost_scores, cost_text
+from mla_serve.export.sections import SECTIONS
+from mla_serve.export.wording import MEANINGS, date_text, likely_text, score_cell, score_text
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Labels, Number, Task
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 
 MOST_COLUMNS = 5  # that are named
 MOST_NAMES = 20  # classes or labels
-SHOWN_RULES = (DEFAULT_RULE, "paper", "mean_logit")
+HEADLINES = {name: own.score for name, own in SECTIONS.items()}
 
 
 def model_card(manifest: Manifest) -> str:
     """Write the card in Markdown."""
     task = read_task(manifest)
-    parts = [_head(manifest, task), _purpose(manifest.about), _results(manifest, task), _precision(manifest, task)]
+    parts = [f"# {manifest.name}", _purpose(manifest.about), _made(manifest), _answers(manifest, task)]
+    parts += [_results(manifest, task), _precision(manifest, task)]
     parts += [_data(manifest), _training(manifest), _extended(manifest), _recalibrated(manifest, task)]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
-def _head(manifest: Manifest, task: Task) -> str:
+def _made(manifest: Manifest) -> str:
+    """Say when it was made, and by which version."""
+    return f"Made on {date_text(manifest.created)} with mla_serve {manifest.versions['mla_serve']}."
+
+
+def _answers(manifest: Manifest, task: Task) -> str:
     inputs = "\n".join(
         f"| {name} | {m.kind} | {_brief(m.input)} | {m.encoder}, {m.head} |" for name, m in manifest.modalities.items()
     )
-    return f"""# {manifest.name}
+    return f"""## What it answers
 
 {PURPOSES[task.name](task, ", ".join(manifest.modalities))}
 A missing modality is left out: its graph is not run, and it has no weight in the fusion.
@@ -61,7 +69,7 @@ def _label(task: Task, modalities: str) -> str:
     if not isinstance(task, Labels):
         raise TypeError(f"expected labels, got {task.describe()}")
     thresholds = task.threshold_of_each()
-    named = [f"{name} ({threshold:.2f})" for name, threshold in zip(task.names, thresholds, strict=True)]
+    named = [f"{name} ({percent(threshold)})" for name, threshold in zip(task.names, thresholds, strict=True)]
     return (
         f"Answers with any number of {len(task.names)} labels, also none, to any non-empty subset of {modalities}.\n"
         f"Labels, and the probability from which each is answered: {_listed(named)}."
@@ -158,20 +166,24 @@ def _results(manifest: Manifest, task: Task) -> str:
         return "## Results\n\nNot measured: the data set was gone, changed or unreadable when the bundle was exported."
     metrics = manifest.metrics
     shown = task.columns(metrics["conditions"])
-    rows = "\n".join(_result_row(name, rules, task, shown) for name, rules in metrics["conditions"].items())
-    titles = " | ".join(task.title(score) for score in shown)
-    head = " | ".join(f"{rule}: {titles}" for rule in SHOWN_RULES)
+    rows = "\n".join(_result_row(name, metrics, task, shown) for name in metrics["conditions"])
+    head = " | ".join([*map(task.title, shown), f"likely {task.title(HEADLINES[task.name])}", "rows"])
+    meanings = "; ".join(f"{task.title(score)}: {MEANINGS[score]}" for score in shown)
     return f"""## Results
 
-Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]} rows; missing rates over {metrics["draws"]} mask draws.
+Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]:,} rows; missing rates over {metrics["draws"]} mask draws.
 {_measured_on(manifest)}
 {_importance(manifest)}They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
 expect {EXPECT[task.name]}.
 
 {_coverage(metrics, [*manifest.modalities], task)}
 | available | {head} |
-|---|{"---|" * len(SHOWN_RULES) * len(shown)}
+|---|{"---|" * (len(shown) + 2)}
 {rows}
+
+`full`: what each row has; `missing50`: each input left out with probability 50 %. Likely: where it lies for other rows like these,
+95 % sure. {meanings}.
+By the rule `{DEFAULT_RULE}`; `report.html` compares it with others and shows where the model is wrong.
 """
 
 
@@ -197,9 +209,9 @@ def _coverage(metrics: Mapping[str, Any], names: Sequence[str], task: Task) -> s
     promise, scores = PROMISES[task.name]
     if "pooled" not in full or not {*scores} <= full.keys() & half.keys():  # the bundle has no sets
         return ""
-    asked = f"{metrics['asked_coverage']:.0%}"
+    asked = f"{100 * metrics['asked_coverage']:g} %"
     measured = "; ".join(
-        f"{when} {', '.join(f'{task.title(score)} {task.shown(score, found[score])}' for score in scores)}"
+        f"{when} {', '.join(f'{task.title(score)} {score_text(task, score, found[score])}' for score in scores)}"
         for when, found in (("with all modalities", full), ("with half of them missing", half))
     )
     pooled = [name for name, rules in metrics["conditions"].items() if "+" in name or name in names]
@@ -223,8 +235,12 @@ def _importance(manifest: Manifest) -> str:
     return lines
 
 
-def _result_row(name: str, rules: Mapping[str, Mapping[str, float]], task: Task, shown: Sequence[str]) -> str:
-    cells = [task.cell(score, rules[rule]) for rule in SHOWN_RULES for score in shown]
+def _result_row(name: str, metrics: Mapping[str, Any], task: Task, shown: Sequence[str]) -> str:
+    scores, headline = metrics["conditions"][name][DEFAULT_RULE], HEADLINES[task.name]
+    ends = metrics.get("intervals", {}).get(name, {}).get(headline)
+    rows = metrics.get("condition_rows", {}).get(name)
+    cells = [score_cell(task, score, scores) for score in shown]
+    cells += [likely_text(task, headline, scores[headline], ends) if ends else "–", f"{rows:,}" if rows else "–"]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -396,4 +412,8 @@ On {manifest.metrics["rows"]} rows of split `{manifest.metrics["split"]}`, under
 
 def _before_after(name: str, before: Mapping[str, float], manifest: Manifest, scores: Sequence[str], task: Task) -> str:
     after = manifest.metrics["conditions"][name][DEFAULT_RULE]
-    return f"| {name} | " + " | ".join(f"{task.cell(s, before)} -> {task.cell(s, after)}" for s in scores) + " |"
+    return (
+        f"| {name} | "
+        + " | ".join(f"{score_cell(task, s, before)} -> {score_cell(task, s, after)}" for s in scores)
+        + " |"
+    )

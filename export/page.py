@@ -14,6 +14,7 @@ from typing import Any
 from mla_serve import palette
 from mla_serve.bundle.markdown import line_to_html
 from mla_serve.evaluation.analysis import MIN_GROUP, worst_first
+from mla_serve.evaluation.share_interval import exact_interval
 from mla_serve.export import charts
 from mla_serve.export.combinations import by_what_is_sent, rows_of_sets, score_axis
 from mla_serve.export.media import payload_as_html
@@ -32,6 +33,8 @@ STYLE = Path(__file__).with_name("report.css")
 ROWS = {
     "test": "{0:,} test rows, which it did not learn from",
     "val": "{0:,} validation rows, which its settings were chosen by; expect less of new rows",
+    "held_out": "{0:,} rows that were held out of training, and which its settings were chosen by; expect less of new rows",
+    "fitted": "{0:,} rows that its fusion was fitted to; expect less of new rows",
 }
 ELSEWHERE = "All figures hold for inputs from where these rows come from; expect less of others."
 Case = tuple[Mapping[str, Any], Mapping[str, Payload]]
@@ -74,7 +77,8 @@ def render(results: Results, task: Task, kinds: Mapping[str, str], shown: Sequen
 def _head(results: Results, task: Task, names: Sequence[str]) -> str:
     about, metrics = results["about"], results["metrics"]
     answers = f"From any of {html.escape(joined(names))} it answers with {html.escape(_described(task))}."
-    rows = ROWS.get(metrics["split"], "{0:,} rows of " + html.escape(metrics["split"])).format(metrics["rows"])
+    of_split = next((key for key in ("fitted", "held_out") if metrics.get(key)), metrics["split"])
+    rows = ROWS.get(of_split, "{0:,} rows of another split").format(metrics["rows"])
     measured = f"Made on {date_text(results['created'])}. Measured on {rows}."
     warnings = "".join(
         f'<p class="warning">{html.escape(note)}</p>' for note in _notes(results) if note.startswith(DATA)
@@ -142,21 +146,25 @@ def _by_group(name: str, found: Mapping[str, Any], task: Task) -> str:
         return f"<p>Groups of {html.escape(name)}: no answer was wrong in any of the {len(scored):,}.</p>"
     order = worst_first(task, scored)
     enough = [group for group in order if counts[group] >= MIN_GROUP]
-    first = enough[:FIRST]
-    others = [*enough[FIRST:], *(group for group in order if counts[group] < MIN_GROUP)][:MOST]
+    first = [group for group in enough[:FIRST] if score != "accuracy" or scored[group] < 1]
+    others = [*enough[len(first) :], *(group for group in order if counts[group] < MIN_GROUP)][:MOST]
     axis = score_axis(task, score, [*scored.values()])
     rows = {
         group: bar_row(group, scored[group], axis, _group_cells(score, scored[group], counts[group], task))
         for group in (*first, *others)
     }
-    head = (f"group of {name}", "right" if score == "accuracy" else task.title(score), "rows")
-    more = f"{len(others)} more groups; those with fewer than {MIN_GROUP} rows, which vary by chance, come last"
+    titles = ("right", "likely") if score == "accuracy" else (task.title(score),)
+    head = (f"group of {name}", *titles, "rows")
+    more = f"{len(others)} more; those with fewer than {MIN_GROUP} rows, which vary by chance, come last"
     return bar_table(head, axis, [rows[group] for group in first], [rows[group] for group in others], more)
 
 
 def _group_cells(score: str, value: float, rows: int, task: Task) -> list[str]:
-    written = share_of_rows(score, value, rows) if score == "accuracy" else score_text(task, score, value)
-    return [f"<b>{written}</b>", f"{rows:,}{' (few)' if rows < MIN_GROUP else ''}"]
+    count = f"{rows:,}{' (few)' if rows < MIN_GROUP else ''}"
+    if score != "accuracy":
+        return [f"<b>{score_text(task, score, value)}</b>", count]
+    ends = exact_interval(round(value * rows), rows)
+    return [f"<b>{share_of_rows(score, value, rows)}</b>", likely_text(task, score, value, ends), count]
 
 
 def _wrongest(shown: Sequence[Case], title: str) -> str:
@@ -221,7 +229,7 @@ def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
             for column, losses in columns.items()
         ]
         head = ("column", f"{name} alone", "with all inputs")
-        listed = bar_table(head, axis, rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more columns")
+        listed = bar_table(head, axis, rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more")
         sections.append(section(f"Which columns of {name} mattered", caption, listed))
     return sections
 

@@ -67,14 +67,17 @@ def box(content: str) -> str:
 
 
 def bar_table(head: Sequence[str], axis: Axis, rows: Sequence[str], folded: Sequence[str] = (), more: str = "") -> str:
-    """Return a table whose second column are bars. Args: folded, more rows, which are shown when asked for; more, what they are."""
-    cells = "".join(
-        f'<th scope="col"{" class=number" if at else ""}>{html.escape(title)}</th>' for at, title in enumerate(head)
+    """Return a table whose second column are bars. Args: folded, more rows, which are shown when asked for; more, what they are.
+
+    On a phone, a table with many other columns has no bars.
+    """
+    first, *others = (
+        f'<th scope="col"{" class=number" if at else ""}>{html.escape(t)}</th>' for at, t in enumerate(head)
     )
-    first, rest = cells.split("</th>", 1)
-    top = f'<thead><tr>{first}</th><td class="drawn">{ticks(axis)}</td>{rest}</tr></thead>'
+    top = f'<thead><tr>{first}<td class="drawn">{ticks(axis)}</td>{"".join(others)}</tr></thead>'
+    name = "bars many" if len(others) > 2 else "bars"
     tables = [
-        box(f'<table class="bars">{top}<tbody>{"".join(some)}</tbody></table>') for some in (rows, folded) if some
+        box(f'<table class="{name}">{top}<tbody>{"".join(some)}</tbody></table>') for some in (rows, folded) if some
     ]
     if not folded:
         return "".join(tables)
@@ -141,6 +144,7 @@ def _wrong_classes(results: Results, task: Task) -> str:
         caption = "With all inputs of a row, no answer was wrong. Mistakes with fewer inputs are below."
         return section("Where it goes wrong", caption, "")
     order = sorted(found, key=lambda name: (found[name][1] < ENOUGH, found[name][0] / found[name][1]))[:MOST]
+    first = sum(found[name][0] < found[name][1] for name in order[:FIRST])
     axis = share_axis("")
     rows = [
         bar_row(
@@ -156,9 +160,9 @@ def _wrong_classes(results: Results, task: Task) -> str:
     listed = bar_table(
         ("true class", "right", "rows", "mostly answered instead"),
         axis,
-        rows[:FIRST],
-        rows[FIRST:],
-        _more(len(rows) - FIRST, "classes"),
+        rows[:first],
+        rows[first:],
+        f"{len(rows) - first} more",
     )
     return section("Where it goes wrong", caption, listed + _confusion(results, task))
 
@@ -167,10 +171,6 @@ def _mistaken(row: Sequence[int], at: int, task: Task) -> str:
     """Return the answer that most rows of a class got wrongly, and how many."""
     count, answer = max((count, -index) for index, count in enumerate(row) if index != at)
     return f"{html.escape(task.names[-answer])} ({count:,})" if count else ""
-
-
-def _more(count: int, what: str) -> str:
-    return f"{count} more {what}"
 
 
 def _confusion(results: Results, task: Task) -> str:
@@ -226,7 +226,7 @@ def _label_table(results: Results, task: Task) -> str:  # noqa: ARG001
     return section(
         "Where it goes wrong",
         caption,
-        bar_table(head, share_axis(""), rows[:FIRST], rows[FIRST:], _more(len(rows) - FIRST, "labels")),
+        bar_table(head, share_axis(""), rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more"),
     )
 
 

@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deploy.demo.prometheus import DEPLOY, Prometheus
+from mla_serve import palette
 
 DASHBOARD = DEPLOY / "grafana" / "mla_serve.json"
 COLUMNS, INCHES, ROW_INCHES = 24, 14.0, 0.28
 STEP_S = 1.0
 LEGEND = re.compile(r"\{\{(\w+)\}\}")
-COLOURS = ("#3274d9", "#e0752d", "#3a9a5b", "#8f3bb8", "#c4162a", "#96850c", "#5c7080", "#00808a")
+COLOURS = [light for light, _ in palette.hues()]
 
 
 class Drawing:

@@ -124,7 +124,8 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_the_worst_classes_are_listed_first_with_what_they_were_taken_for() -> None:
     page = text_of(render(results(), TASK, KINDS, []))
     listed = page[page.index("mostly answered instead") :]
-    assert re.search(r"yes\s+50\.0 %\s+10\s+&lt;script&gt; \(5\)\s+&lt;script&gt;\s+10 of 10", listed)
+    assert re.search(r"yes\s+50\.0 %\s+10\s+&lt;script&gt; \(5\)\s+1 more\s", listed)
+    assert re.search(r"&lt;script&gt;\s+10 of 10\s+10", listed)
     right = render(results(confusion={"rows": [[9, 0], [0, 9]]}), TASK, KINDS, [])
     assert "no answer was wrong" in right
     assert "confusion matrix" not in right
@@ -165,8 +166,10 @@ def test_groups_of_few_rows_come_last_and_the_rest_worst_first() -> None:
     groups = {"word": {"accuracy": scores, "rows": {"ann": 10, "bob": 10, "<cy>": 2}, "worst": "bob"}}
     page = render(results(groups=groups), TASK, KINDS, [])
     listed = text_of(page[page.index("group of word") :])
-    assert re.search(r"bob\s+70\.0 %\s+10\s+ann\s+90\.0 %\s+10\s+1 more groups", listed)
-    assert re.search(r"&lt;cy&gt;\s+0\.0 %\s+2 \(few\)", listed)
+    assert re.search(
+        r"bob\s+70\.0 %\s+34\.8 to 93\.3 %\s+10\s+ann\s+90\.0 %\s+55\.5 to 99\.7 %\s+10\s+1 more; those", listed
+    )
+    assert re.search(r"&lt;cy&gt;\s+0\.0 %\s+0\.0 to 84\.2 %\s+2 \(few\)", listed)
     groups["word"]["accuracy"] = dict.fromkeys(scores, 1.0)
     assert "Groups of word: no answer was wrong in any of the 3." in render(results(groups=groups), TASK, KINDS, [])
 

@@ -131,7 +131,7 @@ def test_the_card_says_what_is_answered_and_how_well(task_predictor: Predictor, 
     card, task = model_card(manifest), task_predictor.task
     first = {
         "classes": "Classifies any non-empty subset of image, audio, text, vector into 3 classes:\nred, green, blue.",
-        "labels": "Labels, and the probability from which each is answered: red (0.30), green (0.50), blue (0.70).",
+        "labels": "Labels, and the probability from which each is answered: red (30.0 %), green (50.0 %), blue (70.0 %).",
         "number": "Estimates the number price in EUR from any non-empty subset of image, audio, text, vector.",
     }
     assert first[task.name] in card
@@ -139,9 +139,31 @@ def test_the_card_says_what_is_answered_and_how_well(task_predictor: Predictor, 
     row = next(line for line in card.splitlines() if line.startswith("| image+audio |"))
     scores = manifest.metrics["conditions"]["image+audio"]["calibrated"]
     assert [cell.strip() for cell in row.split("|")[2 : 2 + len(task.shown_scores)]] == [
-        task.shown(score, scores[score]) for score in task.shown_scores
+        score_cell(task, score, scores) for score in task.shown_scores
     ]
     assert ("accuracy" in card) == (task.name == "classes")
+
+
+def test_the_card_begins_with_what_it_is_for_and_has_the_numbers_of_the_report(
+    task_predictor: Predictor, task_run: SplitRun, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "SEVERITIES", (5,))
+    about = manifest.about.model_copy(update={"purpose": "Sorts **things**.", "limits": ["Other things.", "<b>"]})
+    results = gather(task_predictor, task_run)
+    intervals = {name: rules["calibrated"] for name, rules in results["intervals"].items()}
+    manifest = manifest.model_copy(update={"about": about, "metrics": manifest.metrics | {"intervals": intervals}})
+    card, (_, page) = model_card(manifest), write(tmp_path, task_predictor, task_run, manifest, samples=True)
+    start = f"# {manifest.name}\n\n## Purpose\n\nSorts **things**.\n\n## Do not use it for\n\n- Other things.\n- <b>\n\nMade on "
+    assert card.startswith(start)
+    part = page[page.index(">sent</th>") : page.index("</section>", page.index(">sent</th>"))]
+    cells = {tuple(found[0].split()): found[1:] for found in map(cells_of, re.findall(r"<tr>(.*?)</tr>", part))}
+    score = SECTIONS[task_predictor.task.name].score
+    table = [[cell.strip() for cell in line.split("|")] for line in card[card.index("| available") :].splitlines()]
+    at, rows_of = table[0].index(task_predictor.task.title(score)), {row[1]: row for row in table if len(row) > 2}
+    for names, (value, likely, rows) in cells.items():
+        told = rows_of["+".join(names)]
+        assert told[-3:-1] == [likely, rows]
+        assert told[at] == value or (value, told[at]) == (f"{rows} of {rows}", "100.0 %")
 
 
 def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
@@ -162,9 +184,9 @@ def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
     assert metrics["conditions"]["audio"]["calibrated"]["pooled"] == 1
     card = model_card(manifest.model_copy(update={"metrics": metrics}))
     promised = {
-        "classes": "A prediction set for a coverage of 90% contains the true class in 90% of the cases.",
-        "labels": "A set for a coverage of 90% contains 90% of the labels of a row, on average.",
-        "number": "An interval for a coverage of 90% contains the true value in 90% of the cases.",
+        "classes": "A prediction set for a coverage of 90 % contains the true class in 90 % of the cases.",
+        "labels": "A set for a coverage of 90 % contains 90 % of the labels of a row, on average.",
+        "number": "An interval for a coverage of 90 % contains the true value in 90 % of the cases.",
     }
     assert promised[task.name] in card
     assert "This holds on average over rows like those of validation" in card
@@ -172,6 +194,6 @@ def test_the_card_says_what_sets_promise_and_which_rest_on_other_rows(
     assert "audio" in shared
     assert everything not in shared
     (head,) = (line for line in card.splitlines() if line.startswith("| available"))
-    assert head.count("coverage") == (head.count("NLL") if task.name == "number" else 0)
+    assert head.count("coverage") == (task.name == "number")
     size = PROMISES[task.name][1][1]
     assert f"{task.title(size)} {task.shown(size, metrics['conditions']['full']['calibrated'][size])}" in card
