@@ -191,7 +191,8 @@ def _measured_on(manifest: Manifest) -> str:
     """Return how to measure again, and what else the rows were used for."""
     metrics = manifest.metrics
     command = f"mla-serve evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
-    parts = [] if metrics.get("held_out") else [f"`{command}` prints them again."]
+    unnamed = metrics.get("held_out") or metrics.get("fitted")
+    parts = [] if unnamed else [f"`{command}` prints them again."]
     if metrics.get("fitted"):
         parts.append("There were no other rows: the fusion was fitted to these, so expect less of new data.")
     elif metrics["split"] == "val":

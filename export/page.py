@@ -102,9 +102,10 @@ def _limits(limits: Sequence[str]) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    """Return the notes of training, and those of later extensions."""
+    """Return the notes of training, and those of later extensions and fits."""
     training = results["training"]
-    return [note for step in (training, *training.get("extended", [])) for note in step.get("notes", [])]
+    steps = (training, *training.get("extended", []), training.get("recalibrated", {}))
+    return [note for step in steps for note in step.get("notes", [])]
 
 
 def _tiles(metrics: Mapping[str, Any], task: Task, intervals: Mapping[str, Any]) -> str:
@@ -239,14 +240,23 @@ def _importance(importance: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 def _made_from(results: Results) -> str:
     about, training = results["about"], results["training"]
-    versions = training.get("versions", {})
+    again = training.get("recalibrated")
     entries = {
         "Data": markdown(about["data"]),
         "Licence": markdown(about["licence"]),
-        "Made": f"<p>{date_text(results['created'])}{' with mla_serve ' + html.escape(versions['mla_serve']) if 'mla_serve' in versions else ''}</p>",
+        "Made": f"<p>{_made(again['trained'] if again else results['created'], training)}</p>",
+        "Fitted again": f"<p>{_made(results['created'], again)}, to {again['rows']:,} rows. The graphs stayed.</p>"
+        if again
+        else "",
     }
     listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in entries.items() if text)
     return f'<section><h2>Made from</h2><dl class="facts">{listed}</dl></section>'
+
+
+def _made(date: str, facts: Mapping[str, Any]) -> str:
+    """Say when something was made, and by which version."""
+    version = facts.get("versions", {}).get("mla_serve")
+    return f"{date_text(date)}{f' with mla_serve {html.escape(version)}' if version else ''}"
 
 
 def _training(results: Results, task: Task, names: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def recalibrate(
         description = ModelDescription(
             about=base.manifest.about if about is None else about,
             epochs=_epochs(base),
-            facts={"fitted": True} if new.measured_again else {},
+            facts={"split": "val", "fitted": True} if new.measured_again else {},
             samples=samples,
         )
         return write_findings(staging, manifest, after, _run(after, new), description)
@@ -139,6 +139,7 @@ def _training(manifest: Manifest, fitted: Fitted, new: NewRows, before: Scores) 
     if new.fingerprint != old.get("config", {}).get("fingerprint"):
         counts.pop("train")  # these rows may be others than those that the encoders were trained on
     recalibrated = {
+        "trained": old.get("recalibrated", {}).get("trained", manifest.created),
         "created": manifest.created,
         "sha256": manifest.sha256,
         "versions": {"mla_serve": mla_serve.__version__},

@@ -211,6 +211,10 @@ def test_the_report_is_written_and_keeps_the_learning_curves(model: Path, data: 
         assert first.manifest.metrics["intervals"]["full"]["nll"]
         second = fit_again(tmp_path / "first", data, tmp_path / "second", samples=True)
         assert json.loads(second.read("report.json"))["wrongest"]
+        page = second.read("report.html").decode()
+        assert "<dt>Made</dt><dd><p>1 January 2026</p></dd>" in page
+        assert "<dt>Fitted again</dt>" in page
+        assert "fusion: ridge" in page
 
 
 def test_without_training_and_test_rows_the_references_are_scaled_and_the_fitted_rows_are_measured(
@@ -222,7 +226,7 @@ def test_without_training_and_test_rows_the_references_are_scaled_and_the_fitted
     (tmp_path / "dataset.json").write_text(json.dumps({"modalities": KINDS}))
     after = fit_again(tmp_path / "base", table, tmp_path / "new")
     metrics = after.manifest.metrics
-    assert (metrics["split"], metrics["rows"], metrics["fitted"]) == ("test", 300, True)
+    assert (metrics["split"], metrics["rows"], metrics["fitted"]) == ("val", 300, True)
     assert "the fusion was fitted to these" in (tmp_path / "new" / "MODEL_CARD.md").read_text()
     for name, before in base.references.by_modality.items():
         now = dataclasses.asdict(after.references.by_modality[name])
