@@ -6,7 +6,7 @@
 import { OFTEN } from "../answer/promise.js";
 import { el, megabytes, title } from "../dom.js";
 
-const LONGEST = 64_000; // characters: a second and a half of recorded sound, a small picture
+const LONGEST = 128_000; // characters: a small picture, or three seconds that were recorded at 8 kHz
 const LONG = 8_000; // some programs cut longer ones
 const HASH = 12; // digits of the model's hash
 const INPUT = "in.";
