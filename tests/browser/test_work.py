@@ -515,3 +515,14 @@ def test_a_service_that_is_gone_is_named(visit: Callable[..., Any], tmp_path: Pa
     page.locator(".table-status", has_text="The service does not answer").wait_for()
     page.unroute("**/*")
     assert clipboard(page, "Copy link").count("in.text=red") == 1
+
+
+def test_a_label_that_shows_nothing_is_named_in_the_table(visit: Callable[..., Any]) -> None:
+    page = visit()
+    cells = page.evaluate(
+        """async () => { const { resultsTable } = await import(new URL('web/work/results.js', location));
+          const table = { columns: ['text'], rows: [{ cells: ['a'] }, { cells: ['b'] }] };
+          const [box] = resultsTable({}, table, ['label', 'prediction_set'], [{ cells: [' ', '[" ","wide_screen"]'] }]);
+          return [...box.querySelectorAll('td')].map(each => each.textContent); }"""
+    )
+    assert cells == ["(blank)", "(blank), wide_screen", "a", "not scored", "b"]

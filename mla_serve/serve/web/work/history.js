@@ -1,6 +1,6 @@
 // The last tries of this visit side by side. They are kept in memory only, and are gone with the page.
 
-import { button, el, hueOf, icon, title } from "../dom.js";
+import { breakable, button, el, hueOf, icon, title } from "../dom.js";
 import { inWords } from "./copy.js";
 
 const KEPT = 8;
@@ -44,7 +44,7 @@ export function triesSection(section, model, { short, restore }) {
     };
     const seen = Object.entries(parts).map(([name, part]) => el("span", { class: `input ${hueOf(model, name)}` }, el("span", { class: "unseen" }, `${title(name)}: `), face(part, model.modalities[name], entry)));
     const rule = options.fusion && options.fusion !== model.fusion.default && el("span", { class: "hint" }, `rule ${options.fusion}`);
-    return el("li", {}, el("button", { type: "button", class: "try", onclick: press }, el("span", { class: "inputs-of" }, ...seen), el("span", { class: "answer-of" }, el("strong", { dir: "auto" }, main), " ", el("span", {}, side), rule)));
+    return el("li", {}, el("button", { type: "button", class: "try", onclick: press }, el("span", { class: "inputs-of" }, ...seen), el("span", { class: "answer-of" }, el("strong", { dir: "auto" }, ...breakable(main)), " ", el("span", {}, side), rule)));
   }
   function empty() {
     tries.forEach(drop);

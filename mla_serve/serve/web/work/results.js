@@ -1,11 +1,12 @@
 // The answers to a table's rows: a table on the page, and a file.
 
 import { writer } from "../answer/decimals.js";
-import { el, percent, title } from "../dom.js";
+import { breakable, el, percent, title } from "../dom.js";
 import { csvLine, harmless } from "./csv.js";
 
 const SHOWN = 100; // rows
 const LONGEST = 80; // characters of a cell that is shown
+const [BLANK] = breakable(""); // how a label that shows nothing is written
 const NOT_SCORED = { problem: "not scored" };
 
 // By task: the columns of its answers. They have the names that `mla-serve predict --table` gives them. `bounds` are
@@ -29,10 +30,12 @@ const ANSWERS = {
   },
 };
 const HEADS = { prediction_set: "Shortlist", interval_low: "Range from", interval_high: "Range to", missing: "Not sent" };
+const visible = label => (breakable(label)[0] === BLANK ? BLANK : label);
 const SHOWN_AS = {
+  label: visible,
   probability: percent,
-  labels: list => JSON.parse(list).join(", ") || "no label",
-  prediction_set: list => JSON.parse(list).join(", ") || "no label",
+  labels: list => JSON.parse(list).map(visible).join(", ") || "no label",
+  prediction_set: list => JSON.parse(list).map(visible).join(", ") || "no label",
   missing: list => JSON.parse(list).map(title).join(", "),
 };
 
@@ -64,7 +67,7 @@ export function resultsTable({ number }, table, names, results) {
     const { cells: answer, problem } = results[i] ?? NOT_SCORED;
     const digits = answer && number && writer(number, answer[names.indexOf("deviation")]);
     const write = name => written(name, answer[names.indexOf(name)], digits);
-    const shown = answer ? kept.map(name => el("td", { class: `of-${name}`, dir: "auto" }, write(name))) : [el("td", { class: "problem", colSpan: kept.length }, el("div", {}, problem))];
+    const shown = answer ? kept.map(name => el("td", { class: `of-${name}`, dir: "auto" }, ...(write(name) ? breakable(write(name)) : []))) : [el("td", { class: "problem", colSpan: kept.length }, el("div", {}, problem))];
     return el("tr", {}, el("th", { scope: "row" }, String(i + 1)), ...shown, ...table.columns.map((_, at) => el("td", { class: "own", dir: "auto" }, cut(textOf(cells[at])))));
   });
   const element = el("table", { class: "results" }, el("thead", {}, el("tr", {}, ...heads, ...owns)), el("tbody", {}, ...rows));
