@@ -132,8 +132,8 @@ def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
         )
     assert told == {
         "7": "This sample really is 7.",
-        "['a', 'b']": "To this sample really applies a, b.",
-        "[]": "To this sample really applies no label.",
+        "['a', 'b']": "What really applies to this sample: a and b.",
+        "[]": "What really applies to this sample: no label.",
         "1234.5": "The true sale price of this sample is 1,234.5 EUR.",
     }
 

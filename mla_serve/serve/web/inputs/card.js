@@ -1,8 +1,9 @@
 // One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
 //
-// A field is {element, payload(noise), load(content), clear(), accepts(file)}. payload returns what is sent, a Blob with
-// a `filename` or a string, or null when there is nothing; it also shows the input with its noise. A field with
-// `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the one that a message is about.
+// A field is {element, payload(noise), load(content), clear(), accepts(file)}, with `icon` where it is not that of the kind.
+// payload returns what is sent, a Blob with a `filename` or a string, or null when there is nothing; it also shows the input
+// with its noise. A field with `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the
+// one that a message is about.
 
 import { button, el, hueOf, icon, megabytes, title } from "../dom.js";
 
@@ -49,7 +50,7 @@ export async function makeCard(name, modality, model, changed) {
   const element = el(
     "article",
     { class: `card ${hueOf(model, name)}`, "data-modality": name, "data-kind": modality.kind, "aria-label": title(name) },
-    el("header", {}, icon(modality.kind), el("h2", {}, title(name)), clear, el("label", { class: "switch" }, uses)),
+    el("header", {}, icon(field.icon ?? modality.kind), el("h2", {}, title(name)), clear, el("label", { class: "switch" }, uses)),
     field.element,
     !field.noiseless && noise.element,
     message,

@@ -109,7 +109,7 @@ export function imageField({ name, modality, limits, changed, take, say }) {
     look = learnLook(pictures, width, height, background);
   };
   const element = el("div", { class: drawable ? "picture" : "picture photo" }, el("div", { class: "stage-box" }, stage, prompt, camera.view), tools);
-  return { element, payload, load, clear, accepts, learn };
+  return { element, payload, load, clear, accepts, learn, icon: drawable ? "image" : "camera" };
 }
 
 /** Mix every pixel with a random one; at amount 1 only noise is left. Grey stays grey. */

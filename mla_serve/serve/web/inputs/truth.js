@@ -6,7 +6,7 @@ import { joined } from "../words.js";
 // By task: what stands before the truth, and the truth as texts to show one by one.
 const TRUTHS = {
   classes: () => ({ before: "This sample really is ", texts: truth => [truth] }),
-  labels: () => ({ before: "To this sample really applies ", texts: truth => truth, none: "no label" }),
+  labels: () => ({ before: "What really applies to this sample: ", texts: truth => truth, none: "no label" }),
   number: ({ number }) => ({
     before: `The true ${plain(number.column || "number")} of this sample is `,
     texts: truth => [[truth.toLocaleString("en", { maximumFractionDigits: number.decimals ?? 6 }), number.unit].filter(Boolean).join(" ")],
@@ -19,6 +19,6 @@ export function truthWriter(model) {
   const shown = truth => (truth.length === 0 ? [none] : texts(truth));
   return {
     short: truth => (truth === null ? "" : joined(shown(truth))),
-    sentence: truth => [before, ...shown(truth).flatMap((text, i) => [i ? ", " : "", el("strong", { dir: "auto" }, ...breakable(text))]), "."],
+    sentence: truth => [before, ...shown(truth).flatMap((text, i, all) => [i === 0 ? "" : i === all.length - 1 ? " and " : ", ", el("strong", { dir: "auto" }, ...breakable(text))]), "."],
   };
 }
