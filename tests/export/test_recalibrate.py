@@ -167,7 +167,7 @@ def test_fitting_to_the_rows_of_the_training_gives_what_the_training_gave(tmp_pa
                 expected.values
             )  # of 66 rows, a single one whose labels change places moves some by 0.1
             np.testing.assert_array_equal(np.isfinite(found.values), finite)
-            assert np.abs(found.values - expected.values)[finite].mean() < 0.03
+            assert np.abs(found.values[finite] - expected.values[finite]).mean() < 0.05
         training = again.manifest.training
         assert not [note for note in training["notes"] if note.startswith(NOTES_OF_A_FIT)]
         assert training["rows"] == first.manifest.training["rows"]
