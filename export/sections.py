@@ -170,7 +170,7 @@ def _wrong_classes(results: Results, task: Task) -> str:
 def _mistaken(row: Sequence[int], at: int, task: Task) -> str:
     """Return the answer that most rows of a class got wrongly, and how many."""
     count, answer = max((count, -index) for index, count in enumerate(row) if index != at)
-    return f"{html.escape(task.names[-answer])} ({count:,})" if count else ""
+    return f'<span class="name">{html.escape(task.names[-answer])} ({count:,})</span>' if count else ""
 
 
 def _confusion(results: Results, task: Task) -> str:
