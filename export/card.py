@@ -33,7 +33,9 @@ def model_card(manifest: Manifest) -> str:
 
 def _made(manifest: Manifest) -> str:
     """Say when it was made, and by which version."""
-    return f"Made on {date_text(manifest.created)} with mla_serve {manifest.versions['mla_serve']}."
+    again = manifest.training.get("recalibrated")
+    made = f"Made on {date_text(again['trained'] if again else manifest.created)} with mla_serve {manifest.versions['mla_serve']}."
+    return f"{made} Fitted again on {date_text(manifest.created)}, see below." if again else made
 
 
 def _answers(manifest: Manifest, task: Task) -> str:
@@ -399,7 +401,7 @@ def _recalibrated(manifest: Manifest, task: Task) -> str:
     notes = "\n".join(f"- {note}" for note in facts["notes"])
     return f"""## Recalibrated
 
-The bundle of {facts["created"]} (sha256 {facts["sha256"][:12]}) was fitted again by mla_serve {facts["versions"]["mla_serve"]}: to {facts["rows"]}
+The bundle of {date_text(facts["created"])} (sha256 {facts["sha256"][:12]}) was fitted again by mla_serve {facts["versions"]["mla_serve"]}: to {facts["rows"]}
 rows of split `{facts["split"]}`. Its graphs are unchanged.
 {notes}
 
