@@ -42,6 +42,7 @@ from mla_serve.train.fit.evidence import Evidence, UnseenOpinions
 from mla_serve.train.fit.features import decode_rows
 from mla_serve.train.paths import cache_folder
 from mla_serve.train.plan import Plan, choose_all_inputs
+from mla_serve.train.recipe import pick_encoders
 from mla_serve.train.run import train_as_planned
 from mla_serve.train.run_folder import REFERENCES
 
@@ -173,7 +174,10 @@ def _plan_fold(config: TrainConfig, planned: Plan, seen: Sequence[Row], unseen: 
     """Plan a training on the rows outside a fold: inputs and settings are chosen from these rows alone."""
     train, val, _ = split_validation(seen, config.val_share or VALIDATION_FRACTION, config.seed, planned.recipe.task)
     kinds = {name: spec.kind for name, spec in planned.recipe.inputs.items()}
-    inputs, pretrained = choose_all_inputs(train, kinds, planned.recipe.encoders, config)
+    sources = pick_encoders(kinds, config) | (
+        planned.start.encoders if planned.start else {}
+    )  # the recipe names no folders
+    inputs, pretrained = choose_all_inputs(train, kinds, sources, config)
     inputs |= planned.start.inputs if planned.start else {}
     recipe = dataclasses.replace(planned.recipe, inputs=inputs)
     choices, _ = choose(config, planned.name, train, recipe)

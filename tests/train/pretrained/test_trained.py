@@ -20,6 +20,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.export.export_run import export_run
 from mla_serve.table import read_payload, read_table
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.cross_validation import cross_validate
 from mla_serve.train.data.batches import training_batches
 from mla_serve.train.extend.plan import plan_extension
 from mla_serve.train.plan import make_plan
@@ -360,6 +361,21 @@ def test_fine_tuned_encoders_become_a_bundle(zoo: Zoo, table: Path, tmp_path: Pa
     assert Predictor(Bundle.load(tmp_path / "models" / "tuned")).verify() < 1e-4
     assert max(manifest.parity["largest_difference"].values()) < 1e-4
     assert not (tmp_path / "tuned" / "text.backbone.pt").exists()
+
+
+def test_folds_load_encoders_from_their_folders(config: TrainConfig, zoo: Zoo, table: Path, tmp_path: Path) -> None:
+    """The recipe of a run names an encoder without its folder, from which each fold loads it anew."""
+    only_texts = tmp_path / "data"
+    only_texts.mkdir()
+    for path in table.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [{"label": row["label"], "text": row["text"]} for row in rows if "text" in row]
+        (only_texts / path.name).write_text("\n".join(map(json.dumps, kept)))
+    encoders = (f"text=hf:{zoo.folder('bert')}",)
+    few = dataclasses.replace(config, data=only_texts, runs=tmp_path, encoders=encoders, epochs=1, folds=2)
+    lines: list[str] = []
+    cross_validate(few, make_plan(few), lines.append)
+    assert [line.partition(":")[0] for line in lines] == ["fold 1 of 2", "fold 2 of 2"]
 
 
 def test_two_texts_with_tokenizers_of_their_own_share_a_bundle(
