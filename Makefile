@@ -61,9 +61,12 @@ test: lint $(AXE) ## check the code, then run the tests that are not slow; ARGS 
 test-all: lint $(AXE) ## the same with the slow tests
 	$(BIN)/python $(PYTEST) -m '' $(ARGS)
 
+# What a service or a command without torch runs. The packages below it (inputs, fusion, tasks, table, evaluation) are the same with and without
+# torch: tests/test_imports.py holds that they import none.
+SERVED := serve bundle client commands python bulk deploy docs hostile offline clients test_imports.py test_security.py
 .PHONY: test-serving
 test-serving: .venv-serving/.stamp .venv-serving-oldest/.stamp ## run the serving tests without torch, and those of BentoML with its oldest version too
-	$(SERVING)/python $(PYTEST) --ignore=tests/train --ignore=tests/export --ignore=tests/browser --ignore=tests/benchmarks --ignore=tests/bulk/test_on_ray.py $(ARGS)
+	$(SERVING)/python $(PYTEST) $(addprefix tests/,$(SERVED)) --ignore=tests/bulk/test_on_ray.py $(ARGS)
 	$(OLDEST)/python $(PYTEST) tests/serve/bento tests/serve/models tests/deploy tests/commands/test_serve.py
 
 SECONDS = 300
