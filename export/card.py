@@ -376,6 +376,7 @@ Graphs in fp32 differ from torch by at most {parity:.1g} (absolute plus relative
 def _extended(manifest: Manifest) -> str:
     """Report which modalities were added later, and to which bundle; empty if none were."""
     parts = []
+    kept = "were, until this was fitted again," if "recalibrated" in manifest.training else "are"
     for step in manifest.training.get("extended", []):
         config = step["config"]
         shown = ("encoders", "epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "augment", "seed")
@@ -384,11 +385,19 @@ def _extended(manifest: Manifest) -> str:
         parts.append(f"""## Added later: {", ".join(step["added"])}
 
 To {step["name"]} (sha256 {step["sha256"][:12]}), whose card is in `cards/`. Only the added encoders were trained, against the fixed head of that
-model. Without the added modalities, answers are those of {step["name"]} to the bit. {settings}.
+model. Without the added modalities, answers {kept} those of {step["name"]} to the bit. {_fitted_before(step)}{settings}.
 Checkpoint of epoch {step["best"]["epoch"]:.0f}, picked on validation.
 {notes}
 """)
     return "\n".join(parts)
+
+
+def _fitted_before(step: Mapping[str, Any]) -> str:
+    """Say whether the bundle had been fitted again before it was extended."""
+    again = step.get("recalibrated")
+    if not again:
+        return ""
+    return f"After its own training it had been fitted again, on {date_text(again['fitted'])}, to {again['rows']:,} rows. "
 
 
 def _recalibrated(manifest: Manifest, task: Task) -> str:
