@@ -157,7 +157,9 @@ FIELDS: dict[str, dict[str, str]] = {
     "ModelDescription": {
         "name": "Its name.",
         "sha256": "The hash of its manifest, which has the hash of every file: it changes with the model.",
-        "created": "When it was exported.",
+        "created": "When it was written: at export, or when it was fitted again.",
+        "trained": "When its graphs were exported.",
+        "fitted_again": "When and to which rows it was fitted since, with the same graphs; null where it was not.",
         "task": "What is predicted: classes, labels or number. The field of that name describes it.",
         "modalities": "Its inputs, and how each is sent.",
         "fusion": "How the answers of several inputs become one.",
@@ -174,6 +176,12 @@ FIELDS: dict[str, dict[str, str]] = {
         "labels": "The labels and their thresholds; empty for another task.",
         "number": "The number that is predicted; null for another task.",
         "update_refused": "Why a newer model is not served; null where none is refused.",
+    },
+    "FittedAgain": {
+        "date": "When.",
+        "rows": "To how many rows.",
+        "split": "What the data call these rows.",
+        "mla_serve": "By which version.",
     },
     "ModalityDescription": {
         "kind": "The kind of input.",
