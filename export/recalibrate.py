@@ -81,7 +81,7 @@ def recalibrate(
         description = ModelDescription(
             about=base.manifest.about if about is None else about,
             epochs=_epochs(base),
-            facts={"split": "val", "fitted": True} if new.measured_again else {},
+            facts={"fitted": True} if new.measured_again else {},
             samples=samples,
         )
         return write_findings(staging, manifest, after, _run(after, new), description)

@@ -166,7 +166,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "coverage": "The highest coverage that the validation rows allow: {fusion rule: {inputs: coverage}}.",
         "about": "What the one who trained it says about it.",
         "rows": "How many rows of each split it was made from.",
-        "metrics": "How good it was on rows that it had not seen, as measured at export.",
+        "metrics": "How good it was, as measured at export. split: of the rows; fitted: it was fitted to these very rows.",
         "golden_samples": "How many samples it is checked with at start; GET /samples has them.",
         "golden_source": "Where these samples come from.",
         "versions": "Versions of packages.",
