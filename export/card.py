@@ -173,7 +173,7 @@ def _results(manifest: Manifest, task: Task) -> str:
     meanings = "; ".join(f"{task.title(score)}: {MEANINGS[score]}" for score in shown)
     return f"""## Results
 
-Measured through this bundle on split `{metrics["split"]}`, {metrics["rows"]:,} rows; missing rates over {metrics["draws"]} mask draws.
+Measured through this bundle on {_rows_of(metrics)}; missing rates over {metrics["draws"]} mask draws.
 {_measured_on(manifest)}
 {_importance(manifest)}They hold for inputs from where these rows come from. On others (people, devices or places that are not in the table)
 expect {EXPECT[task.name]}.
@@ -189,6 +189,13 @@ By the rule `{DEFAULT_RULE}`; `report.html` compares it with others and shows wh
 """
 
 
+def _rows_of(metrics: Mapping[str, Any]) -> str:
+    """Name the rows that were measured."""
+    if metrics.get("fitted"):
+        return f"the {metrics['rows']:,} rows that it was fitted to (`{metrics['split']}`)"
+    return f"{metrics['rows']:,} rows of split `{metrics['split']}`"
+
+
 def _measured_on(manifest: Manifest) -> str:
     """Return how to measure again, and what else the rows were used for."""
     metrics = manifest.metrics
@@ -196,7 +203,7 @@ def _measured_on(manifest: Manifest) -> str:
     unnamed = metrics.get("held_out") or metrics.get("fitted")
     parts = [] if unnamed else [f"`{command}` prints them again."]
     if metrics.get("fitted"):
-        parts.append("There were no other rows: the fusion was fitted to these, so expect less of new data.")
+        parts.append("There were no others to measure on, so expect less of new data.")
     elif metrics["split"] == "val":
         parts.append(
             "There were no test rows: these chose the checkpoint and fitted the fusion, so expect less of new data."
@@ -376,6 +383,7 @@ Graphs in fp32 differ from torch by at most {parity:.1g} (absolute plus relative
 def _extended(manifest: Manifest) -> str:
     """Report which modalities were added later, and to which bundle; empty if none were."""
     parts = []
+    kept = "were, until this was fitted again," if "recalibrated" in manifest.training else "are"
     for step in manifest.training.get("extended", []):
         config = step["config"]
         shown = ("encoders", "epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "augment", "seed")
@@ -384,11 +392,19 @@ def _extended(manifest: Manifest) -> str:
         parts.append(f"""## Added later: {", ".join(step["added"])}
 
 To {step["name"]} (sha256 {step["sha256"][:12]}), whose card is in `cards/`. Only the added encoders were trained, against the fixed head of that
-model. Without the added modalities, answers are those of {step["name"]} to the bit. {settings}.
+model. Without the added modalities, answers {kept} those of {step["name"]} to the bit. {_fitted_before(step)}{settings}.
 Checkpoint of epoch {step["best"]["epoch"]:.0f}, picked on validation.
 {notes}
 """)
     return "\n".join(parts)
+
+
+def _fitted_before(step: Mapping[str, Any]) -> str:
+    """Say whether the bundle had been fitted again before it was extended."""
+    again = step.get("recalibrated")
+    if not again:
+        return ""
+    return f"After its own training it had been fitted again, on {date_text(again['fitted'])}, to {again['rows']:,} rows. "
 
 
 def _recalibrated(manifest: Manifest, task: Task) -> str:
@@ -405,7 +421,7 @@ The bundle of {date_text(facts["created"])} (sha256 {facts["sha256"][:12]}) was 
 rows of split `{facts["split"]}`. Its graphs are unchanged.
 {notes}
 
-On {manifest.metrics["rows"]} rows of split `{manifest.metrics["split"]}`, under the rule {DEFAULT_RULE}, before -> after:
+On {_rows_of(manifest.metrics)}, under the rule {DEFAULT_RULE}, before -> after:
 
 | available | {" | ".join(task.title(score) for score in scores)} |
 |---|{"---|" * len(scores)}

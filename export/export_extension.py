@@ -211,10 +211,16 @@ def _parity(before: Mapping[str, Any], differences: Mapping[str, float]) -> dict
 
 
 def _training(before: Manifest, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Append this extension, and the name of the bundle, to the facts on its training."""
+    """Append this extension, and the name of the bundle, to the facts on its training.
+
+    That the extended bundle had been fitted again is a fact of this step: what was made then is the bundle before it.
+    """
     extends = {key: value for key, value in facts["config"]["extends"].items() if key != "folder"}
     step = extends | training_facts(dict(facts))
-    return {**before.training, "extended": [*before.training.get("extended", []), step]}
+    old = dict(before.training)
+    if again := old.pop("recalibrated", None):
+        step["recalibrated"] = again | {"fitted": before.created}
+    return {**old, "extended": [*old.get("extended", []), step]}
 
 
 def check_unchanged(old: Predictor, new: Predictor) -> None:

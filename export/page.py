@@ -102,10 +102,12 @@ def _limits(limits: Sequence[str]) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    """Return the notes of training, and those of later extensions and fits."""
+    """Return the notes of training, and those of later extensions and fits, in the order in which they were made."""
     training = results["training"]
-    steps = (training, *training.get("extended", []), training.get("recalibrated", {}))
-    return [note for step in steps for note in step.get("notes", [])]
+    steps = [training]
+    for step in training.get("extended", []):
+        steps += [step.get("recalibrated", {}), step]
+    return [note for step in (*steps, training.get("recalibrated", {})) for note in step.get("notes", [])]
 
 
 def _tiles(metrics: Mapping[str, Any], task: Task, intervals: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def recalibrate(
         description = ModelDescription(
             about=base.manifest.about if about is None else about,
             epochs=_epochs(base),
-            facts={"split": "val", "fitted": True} if new.measured_again else {},
+            facts={"fitted": True} if new.measured_again else {},
             samples=samples,
         )
         return write_findings(staging, manifest, after, _run(after, new), description)
@@ -161,7 +161,8 @@ def _extension(step: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, 
     """Return the facts on a later extension, with the counts of the new rows."""
     rows = step.get("rows", {})
     notes = [note for note in step.get("notes", ()) if not note.startswith(NOTES_OF_A_FIT)]
-    return {**step, "notes": notes, "rows": {**rows, "val": {name: counts[name] for name in rows.get("val", {})}}}
+    again = {"recalibrated": {**step["recalibrated"], "notes": []}} if "recalibrated" in step else {}
+    return {**step, "notes": notes, "rows": {**rows, "val": {name: counts[name] for name in rows.get("val", {})}}, **again}
 
 
 def _epochs(base: Bundle) -> Sequence[dict[str, Any]]:

@@ -82,7 +82,7 @@ def run(config: RecalibrateConfig) -> None:
         console.print(line, style="dim", soft_wrap=True)
     console.print(compared(manifest, read_task(manifest)))
     if manifest.metrics.get("fitted"):
-        console.print("There are no test rows: these are the rows that were fitted, so expect less of others.")
+        console.print("There are no other rows to measure on, so expect less of new data.")
 
 
 def _read(path: Path) -> str:
@@ -98,7 +98,8 @@ def compared(manifest: Manifest, task: Task) -> Table:
     before: Mapping[str, Mapping[str, float]] = manifest.training["recalibrated"]["before"]
     metrics: Mapping[str, Any] = manifest.metrics
     shown = list(dict.fromkeys((task.main_scores[0], *(key for key in ("nll", "ece") if key in before["full"]))))
-    title = f"{metrics['rows']} rows of {metrics['split']}, before -> after"
+    of = "that were fitted" if metrics.get("fitted") else f"of {metrics['split']}"
+    title = f"{metrics['rows']:,} rows {of}, before -> after"
     table = Table("available", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for score in shown:
         table.add_column(task.title(score), justify="right", no_wrap=True)

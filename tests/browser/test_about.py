@@ -271,3 +271,31 @@ def test_labels_and_numbers_have_figures_of_their_own(browser: Any, tiny_address
     )
     assert "300 validation rows" in page.inner_text(".halves")
     page.context.close()
+
+
+def test_a_model_that_was_fitted_again_says_when_and_on_which_rows_it_was_measured(
+    browser: Any, tiny_address: str
+) -> None:
+    page = browser.new_context().new_page()
+    with urllib.request.urlopen(f"{tiny_address}model") as reply:
+        model = json.load(reply)
+    again = {"date": "2026-02-03T04:05:06Z", "rows": 1200, "split": "test", "mla_serve": "0.2.0"}
+    conditions = ["full", "missing50", *("+".join(names) for names in subsets(list(model["modalities"])))]
+    scores = {name: {"calibrated": {"accuracy": 0.75}} for name in conditions}
+    counts = dict.fromkeys(conditions, 1100)
+    metrics = {"split": "test", "rows": 1200, "conditions": scores, "condition_rows": counts, "fitted": True}
+    model |= {"trained": "2025-11-23T13:58:10Z", "fitted_again": again, "metrics": metrics}
+    page.route(
+        re.compile(r"/model$"),
+        lambda route: route.fulfill(json=model) if route.request.resource_type == "fetch" else route.continue_(),
+    )
+    page.goto(f"{tiny_address}model")
+    page.wait_for_selector("dl")
+    facts = dict(zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True))
+    assert facts["Made"] == f"23 November 2025, with mla_serve {model['versions']['trained']['mla_serve']}"
+    assert facts["Fitted again"] == "3 February 2026, with mla_serve 0.2.0, to 1,200 rows"
+    assert "Measured on the 1,200 rows that it was fitted to: expect less of others." in page.inner_text(".halves")
+    page.goto(tiny_address)
+    page.get_by_role("textbox").first.fill("seven")
+    page.get_by_text("75.0 % of 1,100 rows that it was fitted to").wait_for()
+    page.context.close()

@@ -19,6 +19,7 @@ from mla_serve.bundle.manifest import Bundle, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.evaluation.splits import run_split, score_split
+from mla_serve.export.card import model_card
 from mla_serve.export.choose_precision import PrecisionTarget
 from mla_serve.export.export_extension import check_unchanged
 from mla_serve.export.export_run import export_run
@@ -34,6 +35,18 @@ from mla_serve.train.run_folder import RunFolder
 
 CLASSES = ("red", "green", "blue")
 OLD = ("numbers", "words")
+FITTED_AGAIN = {
+    "trained": "2025-12-01T00:00:00+00:00",
+    "created": "2025-12-01T00:00:00+00:00",
+    "sha256": "0" * 64,
+    "versions": {"mla_serve": "0.2.0"},
+    "split": "val",
+    "rows": 300,
+    "fingerprint": "1" * 64,
+    "notes": ["fusion: ridge 0.1"],
+    "before": {"full": {"accuracy": 0.5, "nll": 1.0}},
+}
+"""Facts of a bundle that was fitted again before it was extended."""
 
 
 def write_late(folder: Path) -> Path:
@@ -69,7 +82,7 @@ def old(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
     (folder / "familiar.npz").write_bytes(references())
 
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest |= {"unfamiliar": "familiar.npz", "conformal": scores}
+    manifest |= {"unfamiliar": "familiar.npz", "conformal": scores, "training": {"recalibrated": FITTED_AGAIN}}
     manifest["fusion"] |= {"discounts": {"numbers": 0.4}, "shares": {"numbers": 2.0, "words": 1.0}}
     write_manifest(folder, Manifest(**manifest))
     return folder
@@ -150,6 +163,21 @@ def test_old_files_and_facts_are_those_of_before(old: Path, new: Path) -> None:
     step = now.training["extended"][0]
     assert (step["name"], step["sha256"], step["added"]) == (was.name, was.sha256, ["colour"])
     assert str(old) not in (new / "manifest.json").read_text()
+
+
+def test_the_card_tells_an_earlier_fit_as_one_of_the_extended_bundle(new: Path) -> None:
+    """What was better after it is in the old card; the extension changed the scores too, or they were not measured."""
+    manifest = Bundle.load(new).manifest
+    assert "recalibrated" not in manifest.training
+    assert manifest.training["extended"][0]["recalibrated"]["rows"] == 300
+    for card in (model_card(manifest), model_card(manifest.model_copy(update={"metrics": {}}))):
+        assert "## Recalibrated" not in card
+        assert "Fitted again on" not in card
+        assert "it had been fitted again, on 1 January 2026, to 300 rows" in card
+        assert "answers are those of old to the bit" in card
+    page = Bundle.load(new).read("report.html").decode()
+    assert "<dt>Fitted again</dt>" not in page
+    assert "fusion: ridge 0.1" in page
 
 
 def test_the_old_references_keep_their_bytes(old: Path, new: Path) -> None:

@@ -16,7 +16,7 @@ import mla_serve
 from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Bundle, write_manifest
 from mla_serve.bundle.predictor import Predictor
-from mla_serve.commands.recalibrate import RecalibrateConfig
+from mla_serve.commands.recalibrate import RecalibrateConfig, compared
 from mla_serve.commands.recalibrate import run as run_command
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.export import report
@@ -226,8 +226,12 @@ def test_without_training_and_test_rows_the_references_are_scaled_and_the_fitted
     (tmp_path / "dataset.json").write_text(json.dumps({"modalities": KINDS}))
     after = fit_again(tmp_path / "base", table, tmp_path / "new")
     metrics = after.manifest.metrics
-    assert (metrics["split"], metrics["rows"], metrics["fitted"]) == ("val", 300, True)
-    assert "the fusion was fitted to these" in (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert (metrics["split"], metrics["rows"], metrics["fitted"]) == ("test", 300, True)  # a table without splits
+    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert "Measured through this bundle on the 300 rows that it was fitted to" in card
+    assert "On the 300 rows that it was fitted to" in card
+    assert "rows of split `test`, under" not in card
+    assert compared(after.manifest, after.task).title == "300 rows that were fitted, before -> after"
     for name, before in base.references.by_modality.items():
         now = dataclasses.asdict(after.references.by_modality[name])
         for field, value in dataclasses.asdict(before).items():

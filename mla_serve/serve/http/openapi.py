@@ -106,9 +106,24 @@ class AboutDescription:
 
 
 @dataclasses.dataclass(frozen=True)
+class FittedAgain:
+    """How a finished model was fitted to other rows; its graphs stayed as they were.
+
+    split: what the data call these rows. mla_serve: the version.
+    """
+
+    date: str
+    rows: int
+    split: str
+    mla_serve: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelDescription:
     """The reply of GET /model.
 
+    created: when this bundle was written. trained: when its graphs were; fitted_again: what was done to it since, null where
+    nothing was.
     task: what is predicted, classes, labels or number; the field of that name describes it.
     coverage: the highest coverage that the validation rows allow: {fusion rule: {pattern: coverage}}.
     rows: how many there were for train, val and test; empty where it is not known.
@@ -118,6 +133,7 @@ class ModelDescription:
     name: str
     sha256: str
     created: str
+    trained: str
     task: str
     modalities: dict[str, ModalityDescription]
     fusion: FusionDescription
@@ -133,16 +149,21 @@ class ModelDescription:
     classes: list[str] = dataclasses.field(default_factory=list)
     labels: list[replies.LabelDescription] = dataclasses.field(default_factory=list)
     number: replies.NumberDescription | None = None
+    fitted_again: FittedAgain | None = None
     update_refused: dict[str, str] | None = None
 
 
 def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> ModelDescription:
     """Return the answer of GET /model."""
     manifest = bundle.manifest
+    again = manifest.training.get("recalibrated")
     return ModelDescription(
         name=manifest.name,
         sha256=manifest.sha256,
         created=manifest.created,
+        trained=again["trained"] if again else manifest.created,
+        fitted_again=again
+        and FittedAgain(manifest.created, again["rows"], again["split"], again["versions"]["mla_serve"]),
         modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
         fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.fusion)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),

@@ -165,3 +165,16 @@ def test_the_json_of_model_keeps_its_members(told: Path) -> None:
     schema = document["components"]["schemas"]["ModelDescription"]
     assert set(reply) == set(schema["properties"]) == set(schema["required"])
     assert json.dumps(reply["rows"]) == "{}"
+    assert (reply["trained"], reply["fitted_again"]) == (reply["created"], None)
+
+
+def test_the_date_of_a_fit_is_not_that_of_the_training(told: Path) -> None:
+    manifest = Bundle.load(told).manifest
+    again = {"trained": "2025-11-23T13:58:10+00:00", "rows": 120, "split": "val", "versions": {"mla_serve": "0.2.0"}}
+    write_manifest(told, manifest.model_copy(update={"training": {"recalibrated": again}}))
+    with serve(told) as client:
+        reply = client.get("/model").json()
+    assert reply["created"] == manifest.created
+    assert reply["trained"] == again["trained"]
+    assert reply["fitted_again"] == {"date": manifest.created, "rows": 120, "split": "val", "mla_serve": "0.2.0"}
+    assert reply["versions"]["trained"]["mla_serve"] == "0.1.0"

@@ -29,7 +29,8 @@ function origin(model, texts) {
     ["Rows", rows(model.rows)],
     ["Data", texts.data && brief(nodesOf(texts.data))],
     ["Licence", texts.licence && nodesOf(texts.licence)],
-    ["Made", made(model)],
+    ["Made", made(model.trained, model.versions.trained.mla_serve)],
+    ["Fitted again", fittedAgain(model)],
     ["Version", [el("code", {}, model.sha256.slice(0, 12))]],
     ["More", more(model, texts)],
   ];
@@ -51,11 +52,15 @@ function rows(counts) {
   return parts.length ? [parts.join(", ")] : [];
 }
 
-function made(model) {
-  const day = new Date(model.created);
-  const date = Number.isNaN(day.getTime()) ? [] : [el("time", { datetime: model.created }, day.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric", timeZone: "UTC" }))];
-  const version = model.versions.trained.mla_serve;
-  return [...date, ...(version ? [`${date.length ? ", " : ""}with mla_serve ${version}`] : [])];
+function made(date, version) {
+  const day = new Date(date);
+  const told = Number.isNaN(day.getTime()) ? [] : [el("time", { datetime: date }, day.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric", timeZone: "UTC" }))];
+  return [...told, ...(version ? [`${told.length ? ", " : ""}with mla_serve ${version}`] : [])];
+}
+
+/** Say that its probabilities are younger than its graphs. */
+function fittedAgain({ fitted_again: again }) {
+  return again && [...made(again.date, again.mla_serve), `, to ${again.rows.toLocaleString("en")} rows`];
 }
 
 /** Link to the report, the card and the JSON, which a browser gets as a file: at its own path it is given this page. */

@@ -31,9 +31,11 @@ export function amount(value, { unit, decimals }) {
   return unit ? `${text}\u00a0${unit}` : text;
 }
 
-/** Say on which rows it was measured. */
+/** Say on which rows it was measured, and what else they were used for. */
 export function measuredOn({ metrics }) {
   const count = metrics.rows.toLocaleString("en");
-  if (metrics.split === "test") return `Measured on ${count} test rows that it did not learn from.`;
-  return `Measured on ${count} ${{ val: "validation" }[metrics.split] ?? metrics.split} rows, by which its training was steered: expect somewhat less elsewhere.`;
+  if (metrics.fitted) return `Measured on the ${count} rows that it was fitted to: expect less of others.`;
+  if (metrics.held_out) return `Measured on ${count} rows that were held out of training, and steered it: expect somewhat less elsewhere.`;
+  if (metrics.split === "val") return `Measured on ${count} validation rows, by which its training was steered: expect somewhat less elsewhere.`;
+  return `Measured on ${count} ${metrics.split} rows that it did not learn from.`;
 }
