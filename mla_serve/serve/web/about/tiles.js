@@ -14,7 +14,7 @@ const TILES = {
   ],
   labels: ({ full, half, likely }) => [
     [percent(full.micro_f1), `fit of the labels, with ${all}; 100 %: all right ones, no others${bounds(likely.micro_f1, full.micro_f1)}`],
-    [percent(1 - full.fnr), "of the right labels of a row are found, on average"],
+    "fnr" in full && [percent(1 - full.fnr), "of the right labels of a row are found, on average"],
     half && [percent(half.micro_f1), "fit of the labels, with half of the inputs missing"],
     surer(half ?? full, half, "the label is right"),
     shortlist(half ?? full, half, "of the right labels are in the shortlist", scores => 1 - scores.set_fnr),
@@ -67,7 +67,7 @@ function surer({ ece }, half, happens) {
 }
 
 function shortlist(scores, half, what, held) {
-  if (!("set_size" in scores) || !asked) return null;
+  if (!("set_size" in scores) || !Number.isFinite(held(scores)) || !asked) return null;
   return [percent(held(scores)), `${what}${missing(half)} (${promised()} are promised). A shortlist has ${scores.set_size.toFixed(1)} labels on average`];
 }
 
