@@ -145,7 +145,7 @@ def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe:
 
     facts = page.locator("dl").inner_text()
     assert "2,000 for training, 400 to tune, 500 to test" in facts
-    assert "1 January 2026, with mla_serve 0.1.0" in facts
+    assert "1 January 2026 with mla_serve 0.1.0" in facts
     assert model["sha256"][:12] in facts
     data = page.locator("dd", has_text="Two")
     assert data.locator("p").all_inner_texts() == ["Two", "All of it, with a table, is in the model card."]
@@ -259,6 +259,7 @@ def test_labels_and_numbers_have_figures_of_their_own(browser: Any, tiny_address
     metrics = {"split": "val", "rows": 300, "asked_coverage": 0.9, "conditions": measures}
     metrics["intervals"] = dict.fromkeys(conditions, LIKELY[task])
     model |= {"task": task, "metrics": metrics, **TARGETS[task]}
+    model |= {"trained": "2025-01-02T03:04:05+00:00", "fitted_with": "9.9"}
     page.route(
         re.compile(r"/model$"),
         lambda route: route.fulfill(json=model) if route.request.resource_type == "fetch" else route.continue_(),
@@ -273,4 +274,6 @@ def test_labels_and_numbers_have_figures_of_their_own(browser: Any, tiny_address
         page.locator(".combinations > li b").all_inner_texts() == [FIGURES[task][0][0].replace(" EUR", "\xa0EUR")] * 2
     )
     assert "300 validation rows" in page.inner_text(".halves")
+    made = page.locator("dt", has_text="Made").locator("+ dd").inner_text().split()
+    assert " ".join(made) == "2 January 2025 with mla_serve 0.1.0 Fitted again 1 January 2026 with mla_serve 9.9"
     page.context.close()

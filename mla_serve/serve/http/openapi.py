@@ -112,12 +112,15 @@ class ModelDescription:
     task: what is predicted, classes, labels or number; the field of that name describes it.
     coverage: the highest coverage that the validation rows allow: {fusion rule: {pattern: coverage}}.
     rows: how many there were for train, val and test; empty where it is not known.
+    trained: when its graphs were exported; created: the same, or when it was fitted again, by mla_serve fitted_with.
     update_refused: why a newer bundle is not served.
     """
 
     name: str
     sha256: str
     created: str
+    trained: str
+    fitted_with: str | None
     task: str
     modalities: dict[str, ModalityDescription]
     fusion: FusionDescription
@@ -139,10 +142,13 @@ class ModelDescription:
 def model_description(bundle: Bundle, settings: Settings, providers: Iterable[str]) -> ModelDescription:
     """Return the answer of GET /model."""
     manifest = bundle.manifest
+    again = manifest.training.get("recalibrated", {})
     return ModelDescription(
         name=manifest.name,
         sha256=manifest.sha256,
         created=manifest.created,
+        trained=again.get("trained", manifest.created),
+        fitted_with=again.get("versions", {}).get("mla_serve"),
         modalities={name: describe_input(reader) for name, reader in bundle.inputs.items()},
         fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.fusion)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),

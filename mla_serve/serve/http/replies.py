@@ -157,7 +157,9 @@ FIELDS: dict[str, dict[str, str]] = {
     "ModelDescription": {
         "name": "Its name.",
         "sha256": "The hash of its manifest, which has the hash of every file: it changes with the model.",
-        "created": "When it was exported.",
+        "created": "When it was exported, or fitted again.",
+        "trained": "When its graphs were trained and exported: not changed by a later fit.",
+        "fitted_with": "The version of mla_serve that fitted it again after training; null if none did.",
         "task": "What is predicted: classes, labels or number. The field of that name describes it.",
         "modalities": "Its inputs, and how each is sent.",
         "fusion": "How the answers of several inputs become one.",

@@ -54,11 +54,19 @@ function rows(counts) {
   return parts.length ? [parts.join(", ")] : [];
 }
 
-function made(model) {
-  const day = new Date(model.created);
-  const date = Number.isNaN(day.getTime()) ? [] : [el("time", { datetime: model.created }, day.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric", timeZone: "UTC" }))];
-  const version = model.versions.trained.mla_serve;
-  return [...date, ...(version ? [`${date.length ? ", " : ""}with mla_serve ${version}`] : [])];
+/** Say when the graphs were trained, and when the fusion was fitted again, by which versions. */
+function made({ trained, created, fitted_with: again, versions }) {
+  const first = [...dated(trained), ...by(versions.trained.mla_serve)];
+  return again ? [el("p", {}, ...first), el("p", {}, "Fitted again ", ...dated(created), ...by(again))] : first;
+}
+
+function dated(time) {
+  const day = new Date(time);
+  return Number.isNaN(day.getTime()) ? [] : [el("time", { datetime: time }, day.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric", timeZone: "UTC" }))];
+}
+
+function by(version) {
+  return version ? [` with mla_serve ${version}`] : [];
 }
 
 /** Link to the report, the card and the JSON, which a browser gets as a file: at its own path it is given this page. */
