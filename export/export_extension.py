@@ -211,10 +211,15 @@ def _parity(before: Mapping[str, Any], differences: Mapping[str, float]) -> dict
 
 
 def _training(before: Manifest, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Append this extension, and the name of the bundle, to the facts on its training."""
+    """Append this extension, and the name of the bundle, to the facts on its training.
+
+    If that bundle was fitted again, it was before this extension: the facts on it become those of the step.
+    """
     extends = {key: value for key, value in facts["config"]["extends"].items() if key != "folder"}
-    step = extends | training_facts(dict(facts))
-    return {**before.training, "extended": [*before.training.get("extended", []), step]}
+    old = dict(before.training)
+    again = old.pop("recalibrated", None)
+    step = extends | training_facts(dict(facts)) | ({"recalibrated_before": again} if again else {})
+    return {**old, "extended": [*old.get("extended", []), step]}
 
 
 def check_unchanged(old: Predictor, new: Predictor) -> None:

@@ -29,9 +29,7 @@ from mla_serve.output.targets import bundle_called, check_target
 from mla_serve.table import Row, read_payload
 from mla_serve.table.read import data_folder
 from mla_serve.train.data.row_counts import count_rows
-from mla_serve.train.fit.after_training import (
-    Fitted,
-)
+from mla_serve.train.fit.after_training import Fitted
 from mla_serve.train.golden_samples import Truth, as_stored, truth_of
 from mla_serve.train.run_folder import INTERVALS, REFERENCES
 
@@ -81,7 +79,7 @@ def recalibrate(
         description = ModelDescription(
             about=base.manifest.about if about is None else about,
             epochs=_epochs(base),
-            facts={"split": "val", "fitted": True} if new.measured_again else {},
+            facts={"fitted": True} if new.measured_again else {},
             samples=samples,
         )
         return write_findings(staging, manifest, after, _run(after, new), description)

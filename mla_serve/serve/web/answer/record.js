@@ -11,7 +11,7 @@ export function recordOf({ metrics, modalities }, names, rule) {
   const condition = Object.keys(modalities).filter(name => names.includes(name)).join("+");
   const scores = metrics?.conditions?.[condition]?.[rule];
   if (!scores) return null;
-  const name = `${SPLITS[metrics.split] ?? metrics.split ?? "measured"} rows`;
+  const name = metrics.fitted ? "rows that it was fitted to" : `${SPLITS[metrics.split] ?? metrics.split ?? "measured"} rows`;
   return { scores, rows: { count: metrics.condition_rows?.[condition], name }, likely: metrics.intervals?.[condition] ?? {} };
 }
 
