@@ -217,12 +217,13 @@ def _coverage(metrics: Mapping[str, Any], names: Sequence[str], task: Task) -> s
     """Say what sets or intervals promise, on which condition, what was measured, and which rest on pooled rows."""
     full, half = (metrics["conditions"][name][DEFAULT_RULE] for name in ("full", "missing50"))
     promise, scores = PROMISES[task.name]
+    given = (("with all modalities", full), ("with half of them missing", half))[: len(names)]  # one is never missing
     if "pooled" not in full or not {*scores} <= full.keys() & half.keys():  # the bundle has no sets
         return ""
     asked = f"{100 * metrics['asked_coverage']:g} %"
     measured = "; ".join(
         f"{when} {', '.join(f'{task.title(score)} {score_text(task, score, found[score])}' for score in scores)}"
-        for when, found in (("with all modalities", full), ("with half of them missing", half))
+        for when, found in given
     )
     pooled = [name for name, rules in metrics["conditions"].items() if "+" in name or name in names]
     pooled = [name for name in pooled if metrics["conditions"][name][DEFAULT_RULE].get("pooled")]
@@ -287,7 +288,7 @@ def _fitted_in(manifest: Manifest) -> str:
     """Say which graphs all that was fitted (temperatures, scores, references) belongs to."""
     return (
         ""
-        if "recalibrated" in manifest.training
+        if "recalibrated" in manifest.training or any(map(_fitted_before, manifest.training.get("extended", [])))
         else ", and so is all that was fitted (temperatures, scores, references)"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mla_serve.export import charts
 from mla_serve.export.sections import box, section
-from mla_serve.export.wording import MEANINGS, joined, score_cell
+from mla_serve.export.wording import MEANINGS, SHARES, joined, points_text, score_cell
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Task
 
@@ -33,7 +33,7 @@ def _same(groups: Sequence[Sequence[str]]) -> str:
 
 def all_numbers(conditions: Conditions, leave_one_out: Conditions, task: Task) -> str:
     """Return the section with every condition and rule, folded."""
-    keys = list(dict.fromkeys(key for rules in conditions.values() for scores in rules.values() for key in scores))
+    keys = [key for key in _keys(conditions) if key != "pooled" or any(_values(conditions, key))]
     words = "".join(
         f"<dt>{html.escape(task.title(key))}</dt><dd>{html.escape(MEANINGS[key])}</dd>"
         for key in keys
@@ -48,6 +48,14 @@ def all_numbers(conditions: Conditions, leave_one_out: Conditions, task: Task) -
         f"<details><summary>Every combination of inputs and every rule</summary>{body}</details>",
         "experts",
     )
+
+
+def _keys(conditions: Conditions) -> list[str]:
+    return list(dict.fromkeys(key for rules in conditions.values() for scores in rules.values() for key in scores))
+
+
+def _values(conditions: Conditions, key: str) -> list[float]:
+    return [scores[key] for rules in conditions.values() for scores in rules.values() if key in scores]
 
 
 def conditions_table(conditions: Conditions, keys: Sequence[str], task: Task) -> str:
@@ -76,9 +84,11 @@ def _lost_table(leave_one_out: Conditions, task: Task) -> str:
     if not leave_one_out:
         return ""
     rules = list(dict.fromkeys(rule for by_rule in leave_one_out.values() for rule in by_rule))
-    columns = same_rows({rule: tuple(f"{own[rule]['lost']:+.3f}" for own in leave_one_out.values()) for rule in rules})
+    score = task.main_scores[0]
+    write = points_text if score in SHARES else "{:+.3f}".format
+    columns = same_rows({rule: tuple(write(own[rule]["lost"]) for own in leave_one_out.values()) for rule in rules})
     rows = "".join(_row([name], tuple(cells[at] for _, cells in columns)) for at, name in enumerate(leave_one_out))
-    lost = f"<h3>{html.escape(task.title(task.main_scores[0]))} that is lost without an input</h3>"
+    lost = f"<h3>{html.escape(task.title(score))} that is lost without an input{', in points' if score in SHARES else ''}</h3>"
     return lost + _table(("input", *(names for names, _ in columns)), rows)
 
 

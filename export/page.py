@@ -20,8 +20,8 @@ from mla_serve.export.combinations import by_what_is_sent, rows_of_sets, score_a
 from mla_serve.export.media import payload_as_html
 from mla_serve.export.numbers import all_numbers, rules_compared
 from mla_serve.export.plot import axis_from_zero
-from mla_serve.export.sections import FIRST, MOST, SECTIONS, bar_row, bar_table, section
-from mla_serve.export.wording import date_text, joined, likely_text, markdown, score_text, share_of_rows
+from mla_serve.export.sections import FIRST, MOST, SECTIONS, bar_row, bar_table, listed_of, section
+from mla_serve.export.wording import date_text, joined, likely_text, markdown, points_text, score_text, share_of_rows
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Payload
 from mla_serve.tasks import Task
@@ -48,12 +48,12 @@ def render(results: Results, task: Task, kinds: Mapping[str, str], shown: Sequen
     own, names = SECTIONS[task.name], list(kinds)
     sections = [
         _head(results, task, names),
-        _tiles(results["metrics"], task, results["intervals"]),
+        _tiles(results["metrics"], task, results["intervals"], names),
         _sent(results, task, names),
         own.wrong(results, task),
         _groups(results.get("groups", {}), task),
         _wrongest(shown, own.wrongest),
-        _missing(results, task),
+        _missing(results, task) if len(names) > 1 else "",
         _corruptions(results, task, names),
         own.believe(results, task),
         *_importance(results["metrics"].get("importance", {})),
@@ -110,13 +110,14 @@ def _notes(results: Results) -> list[str]:
     return [note for step in (*steps, training.get("recalibrated", {})) for note in step.get("notes", [])]
 
 
-def _tiles(metrics: Mapping[str, Any], task: Task, intervals: Mapping[str, Any]) -> str:
+def _tiles(metrics: Results, task: Task, intervals: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the most important figures, each with its meaning."""
     own = SECTIONS[task.name]
-    (value, caption), *others = own.tiles(task, metrics)
+    (value, caption), *others = own.tiles(task, metrics, len(names) > 1)
     if ends := intervals.get("full", {}).get(DEFAULT_RULE, {}).get(own.score):
         value_of = metrics["conditions"]["full"][DEFAULT_RULE][own.score]
-        caption += f" (likely {likely_text(task, own.score, value_of, ends)})"
+        likely = likely_text(task, own.score, value_of, ends)
+        caption += f" (likely {likely})" if likely else ""
     cells = "".join(
         f"<div><b>{html.escape(value)}</b><span>{html.escape(caption)}</span></div>"
         for value, caption in ((value, caption), *others)
@@ -158,7 +159,8 @@ def _by_group(name: str, found: Mapping[str, Any], task: Task) -> str:
     }
     titles = ("right", "likely") if score == "accuracy" else (task.title(score),)
     head = (f"group of {name}", *titles, "rows")
-    more = f"{len(others)} more; those with fewer than {MIN_GROUP} rows, which vary by chance, come last"
+    left_out = listed_of(len(rows), len(scored))
+    more = f"{len(others)} more; those with fewer than {MIN_GROUP} rows, which vary by chance, come last{left_out}"
     return bar_table(head, axis, [rows[group] for group in first], [rows[group] for group in others], more)
 
 
@@ -203,7 +205,7 @@ def _worth(leave_one_out: Mapping[str, Mapping[str, Mapping[str, float]]], task:
     axis = axis_from_zero("", lost.values())
     share = task.main_scores[0] != "r2"
     rows = [
-        bar_row(name, value, axis, [f"<b>{100 * value:+.1f} points</b>" if share else f"<b>{value:+.3f}</b>"])
+        bar_row(name, value, axis, [f"<b>{points_text(value)} points</b>" if share else f"<b>{value:+.3f}</b>"])
         for name, value in sorted(lost.items(), key=lambda one: -one[1])
     ]
     title = task.title(task.main_scores[0])

@@ -29,9 +29,7 @@ from mla_serve.output.targets import bundle_called, check_target
 from mla_serve.table import Row, read_payload
 from mla_serve.table.read import data_folder
 from mla_serve.train.data.row_counts import count_rows
-from mla_serve.train.fit.after_training import (
-    Fitted,
-)
+from mla_serve.train.fit.after_training import Fitted
 from mla_serve.train.golden_samples import Truth, as_stored, truth_of
 from mla_serve.train.run_folder import INTERVALS, REFERENCES
 

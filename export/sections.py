@@ -14,7 +14,7 @@ from mla_serve.decimals import percent
 from mla_serve.export import charts
 from mla_serve.export.combinations import bar, ticks
 from mla_serve.export.plot import Axis, share_axis
-from mla_serve.export.wording import score_text, share_of_rows
+from mla_serve.export.wording import share_of_rows
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.tasks import Task
 
@@ -34,15 +34,16 @@ class TaskSections:
     """What a report draws for one task.
 
     score: what its bars show; how_good, explained: the title above them, and what the score means, in plain words.
-    tiles: (task, metrics) -> the first figures and their meanings; the first one is `score` with all modalities.
-     believe, wrong: (results, task) -> sections on whether to believe the answers, and where they are wrong.
+    tiles: (task, metrics, whether there are several modalities) -> the first figures and their meanings; the first one is
+    `score` with all modalities.
+    believe, wrong: (results, task) -> sections on whether to believe the answers, and where they are wrong.
     wrongest: the title of the section with the worst answers.
     """
 
     score: str
     how_good: str
     explained: str
-    tiles: Callable[[Task, Results], list[Tile]]
+    tiles: Callable[[Task, Results, bool], list[Tile]]
     believe: Callable[[Results, Task], str]
     wrong: Callable[[Results, Task], str]
     wrongest: str
@@ -95,26 +96,36 @@ def promise(asked: float) -> str:
     return f"{10 * asked:.0f} in 10" if abs(10 * asked - round(10 * asked)) < 1e-9 else f"{100 * asked:g} in 100"
 
 
-def _of_interest(metrics: Results) -> tuple[Scores, Scores, float]:
-    """Return the scores with all modalities, those with half of them missing, and the asked coverage."""
-    full, half = (metrics["conditions"][name][DEFAULT_RULE] for name in ("full", "missing50"))
-    return full, half, metrics.get("asked_coverage", COVERAGE)
+def listed_of(count: int, total: int) -> str:
+    """Say that not all are listed; "" where all are."""
+    return f"; {count:,} of {total:,} are listed" if count < total else ""
+
+
+def _of_interest(metrics: Results, several: bool) -> tuple[Scores, Scores, str, str]:
+    """Return the scores with all modalities, those with half of them missing, when the latter hold, and what is promised.
+
+    One modality is never missing, so with no others the second scores are the first, and `when` is empty.
+    """
+    full = metrics["conditions"]["full"][DEFAULT_RULE]
+    asked = f"({promise(metrics.get('asked_coverage', COVERAGE))} are promised)"
+    if not several:
+        return full, full, "", asked
+    return full, metrics["conditions"]["missing50"][DEFAULT_RULE], ", with half of the inputs missing", asked
 
 
 # ---- classes
 
 
-def _class_tiles(task: Task, metrics: Results) -> list[Tile]:  # noqa: ARG001
-    full, half, asked = _of_interest(metrics)
-    tiles = [
-        (share_of_rows("accuracy", full["accuracy"], metrics["rows"]), "right, with all inputs"),
-        (percent(half["accuracy"]), "right, with half of the inputs missing"),
-        (f"{100 * half['ece']:.1f} points", "off, on average, when it says how sure it is, with half missing"),
-    ]
+def _class_tiles(task: Task, metrics: Results, several: bool) -> list[Tile]:  # noqa: ARG001
+    full, half, when, asked = _of_interest(metrics, several)
+    tiles = [(share_of_rows("accuracy", full["accuracy"], metrics["rows"]), "right, with all inputs")]
+    if several:
+        tiles.append((percent(half["accuracy"]), f"right{when}"))
+    surer = f"lie on average between the percentage it gives and how often it is right{when}"
+    tiles.append((f"{100 * half['ece']:.1f} points", surer))
     if "set_size" in half:
-        holds = percent(half["coverage"])
-        caption = f"in a shortlist that promises {promise(asked)}, with half missing; it holds the right one in {holds}"
-        tiles.append((f"{half['set_size']:.2f} labels", caption))
+        caption = f"of the shortlists hold the right one{when} {asked}. A shortlist has {half['set_size']:.1f} labels on average"
+        tiles.append((percent(half["coverage"]), caption))
     return tiles
 
 
@@ -162,7 +173,7 @@ def _wrong_classes(results: Results, task: Task) -> str:
         axis,
         rows[:first],
         rows[first:],
-        f"{len(rows) - first} more",
+        f"{len(rows) - first} more{listed_of(len(rows), len(found))}",
     )
     return section("Where it goes wrong", caption, listed + _confusion(results, task))
 
@@ -192,16 +203,16 @@ def _shade(count: int, total: int) -> str:
 # ---- labels
 
 
-def _label_tiles(task: Task, metrics: Results) -> list[Tile]:  # noqa: ARG001
-    full, half, asked = _of_interest(metrics)
-    tiles = [
-        (percent(full["micro_f1"]), "F1, with all inputs"),
-        (percent(half["micro_f1"]), "F1, with half of the inputs missing"),
-        (percent(full["fnr"]), "of a row’s labels are missed, with all inputs"),
-    ]
+def _label_tiles(task: Task, metrics: Results, several: bool) -> list[Tile]:  # noqa: ARG001
+    full, half, when, asked = _of_interest(metrics, several)
+    tiles = [(percent(full["micro_f1"]), "fit of the labels, with all inputs; 100 %: all right ones, no others")]
+    if "fnr" in full:
+        tiles.append((percent(1 - full["fnr"]), "of the right labels of a row are found, on average"))
+    if several:
+        tiles.append((percent(half["micro_f1"]), f"fit of the labels{when}"))
     if "set_fnr" in half:
-        caption = f"in a shortlist that promises {promise(asked)} of a row’s labels, with half missing; it lacks {percent(half['set_fnr'])}"
-        tiles.append((f"{half['set_size']:.1f} labels", caption))
+        caption = f"of the right labels are in the shortlist{when} {asked}. A shortlist has {half['set_size']:.1f} labels on average"
+        tiles.append((percent(1 - half["set_fnr"]), caption))
     return tiles
 
 
@@ -220,13 +231,18 @@ def _label_table(results: Results, task: Task) -> str:  # noqa: ARG001
     found = results["labels"]["rows"]
     order = sorted(found, key=lambda name: (found[name]["rows"] < ENOUGH, found[name]["f1"], name))[:MOST]
     rows = [_label_row(name, found[name]) for name in order]
-    left_out = f" {MOST} of {len(found)} are listed." if len(found) > MOST else ""
-    caption = f"With all inputs, the worst F1 first. <em>right</em>: of the rows that got the label, how many have it (precision); <em>found</em>: of the rows that have it, how many got it (recall); it is answered from the threshold on.{left_out}"
+    caption = "With all inputs, the worst F1 first. <em>right</em>: of the rows that got the label, how many have it (precision); <em>found</em>: of the rows that have it, how many got it (recall); it is answered from the threshold on."
     head = ("label", "F1", "right", "found", "rows", "threshold")
     return section(
         "Where it goes wrong",
         caption,
-        bar_table(head, share_axis(""), rows[:FIRST], rows[FIRST:], f"{len(rows) - FIRST} more"),
+        bar_table(
+            head,
+            share_axis(""),
+            rows[:FIRST],
+            rows[FIRST:],
+            f"{len(rows) - FIRST} more{listed_of(len(rows), len(found))}",
+        ),
     )
 
 
@@ -238,19 +254,19 @@ def _label_row(name: str, found: Scores) -> str:
 # ---- numbers
 
 
-def _number_tiles(task: Task, metrics: Results) -> list[Tile]:
-    full, half, asked = _of_interest(metrics)
+def _number_tiles(task: Task, metrics: Results, several: bool) -> list[Tile]:
+    full, half, when, asked = _of_interest(metrics, several)
     unit = task.to_dict()["unit"]
     unit = f" {unit}" if unit else ""
-    tiles = [
-        (task.shown("mae", full["mae"]) + unit, "off on average, with all inputs"),
-        (task.shown("mae", half["mae"]) + unit, "off on average, with half of the inputs missing"),
-        (score_text(task, "r2", full["r2"]), "R2, with all inputs: 1 is best, 0 is what the mean of all rows reaches"),
-    ]
+    tiles = [(task.shown("mae", full["mae"]) + unit, "off on average, with all inputs")]
+    if several:
+        tiles.append((task.shown("mae", half["mae"]) + unit, f"off on average{when}"))
+    if full["r2"] > 0:
+        tiles.append((percent(full["r2"]), "of the differences between rows are explained, with all inputs"))
     if "width" in half:  # too few validation rows give intervals without an end
-        holds = percent(half["coverage"])
-        caption = f"is the width of a range that promises {promise(asked)}, with half missing; it holds the true value in {holds}"
-        tiles.append((task.shown("width", half["width"]) + unit, caption))
+        width = task.shown("width", half["width"]) + unit
+        caption = f"of the true values lie in the range{when} {asked}. A range is {width} wide on average"
+        tiles.append((percent(half["coverage"]), caption))
     return tiles
 
 
@@ -293,7 +309,7 @@ SECTIONS = {
     "labels": TaskSections(
         "micro_f1",
         "How well it labels, by what is sent",
-        "F1 is 100 % where every label that is answered is right and none is missing.",
+        "How well its labels fit: 100 % where every label that is answered is right and none is missing (F1).",
         _label_tiles,
         _label_probabilities,
         _label_table,

@@ -11,7 +11,7 @@ from mla_serve.bundle.markdown import to_html
 from mla_serve.decimals import percent
 from mla_serve.tasks import Task
 
-SHARES = ("accuracy", "macro_f1", "micro_f1", "map", "ece", "fnr", "coverage", "set_fnr", "pooled")
+SHARES = ("accuracy", "macro_f1", "micro_f1", "map", "ece", "fnr", "precision", "coverage", "set_fnr", "pooled")
 """Scores that are shares of one, and are written in per cent."""
 MEANINGS = {
     "accuracy": "share of right answers",
@@ -21,6 +21,7 @@ MEANINGS = {
     "nll": "how surprised the model is by the truth, in nats; 0 is best",
     "brier": "mean squared error of the probabilities; 0 is best",
     "ece": "how far its probabilities are from how often it is right, on average (calibration error)",
+    "precision": "share of the answered labels that are right",
     "fnr": "share of a row’s labels that are not answered",
     "coverage": "how often the shortlist or range holds the truth",
     "set_size": "labels in a shortlist, on average",
@@ -49,13 +50,23 @@ def share_of_rows(score: str, value: float, rows: int | None) -> str:
 
 
 def likely_text(task: Task, score: str, value: float, ends: Sequence[float]) -> str:
-    """Write a 95 % interval: "97.2 to 99.4 %"; "at least 99.2 %", rounded down, where the share is 1."""
+    """Write a 95 % interval: "97.2 to 99.4 %"; "at least 99.2 %", rounded down, where the share is 1.
+
+    "" for an interval of 1 alone: it comes from resampling rows that were all right, and says nothing of others.
+    """
+    if score in SHARES and ends[0] == 1:
+        return ""
     if score in SHARES and value == 1:
         return f"at least {math.floor(1000 * ends[0]) / 10:.1f} %"
     low, high = (score_text(task, score, end) for end in ends)
     if low.endswith(" %") and high.endswith(" %"):
         low = low.removesuffix(" %")
     return f"{low} to {high}"
+
+
+def points_text(change: float) -> str:
+    """Write the change of a share in points: "+1.6"; "0.0" without a sign."""
+    return f"{100 * change:+.1f}" if abs(round(100 * change, 1)) else "0.0"
 
 
 def date_text(created: str) -> str:

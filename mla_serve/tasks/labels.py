@@ -240,17 +240,19 @@ class Labels(Task):
         return counts
 
     def set_scores(self, bounds: Bounds, targets: Array) -> dict[str, float]:
-        """Return the share of a row's labels that its set lacks, over the rows with a label, and the mean size."""
+        """Return the share of a row's labels that its set lacks, over the rows with a label, if any has one, and the mean size."""
         shares = self.covered(bounds, targets)
-        return {"set_fnr": _mean(1 - shares[~np.isnan(shares)]), "set_size": float(self.size(bounds).mean())}
+        having = ~np.isnan(shares)
+        lacked = {"set_fnr": float(np.mean(1 - shares[having]))} if having.any() else {}
+        return lacked | {"set_size": float(self.size(bounds).mean())}
 
     def score(self, answers: Array, targets: Array) -> dict[str, float]:
         """Return mean average precision, micro- and macro-F1, NLL per label in nats, ECE, precision and false negative rate.
 
         Labels without a positive row do not count for the averages over labels, nor do rows of which nothing is known for the
         NLL. Micro-F1 is 1 where no label is true and none is answered, which is all right. `precision` is the share of all answered
-        labels that are true, 1 where none is answered. `fnr` is the mean over the rows with a label of the share of their labels
-        that are not answered.
+        labels that are true; there is none where none is answered. `fnr` is the mean over the rows with a label of the share of their
+        labels that are not answered; there is none where no row has a label.
         """
         known, p = ~np.isnan(targets), sigmoid(answers)
         truth, chosen = np.where(known, targets, 0) > 0, self.chosen(answers) & known
@@ -266,8 +268,8 @@ class Labels(Task):
             "macro_f1": _mean(f1[having]),
             "nll": _mean(self.nll(answers, targets)[known.any(axis=1)]),
             "ece": expected_calibration_error(p[known], truth[known]),
-            "precision": float(hits.sum() / chosen.sum()) if chosen.any() else 1.0,
-            "fnr": _mean(missed),
+            **({"precision": float(hits.sum() / chosen.sum())} if chosen.any() else {}),
+            **({"fnr": float(np.mean(missed))} if len(missed) else {}),
         }
 
     def resampled(self, answers: Array, targets: Array, counts: Array) -> dict[str, Array]:

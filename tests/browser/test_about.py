@@ -63,7 +63,7 @@ def told_address(
             "<img src=x onerror=document.hacked=1>",
             "[x](javascript:document.hacked=1)",
         ],
-        data="Two\n\nparagraphs",
+        data="Two\n\nparagraphs, then:\n\n| a |\n|---|\n| 1 |",
         licence="CC0",
     )
     training = {"notes": ["2000 rows for train", "400 rows for val", "500 rows for test"]}
@@ -110,8 +110,8 @@ def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe:
     assert tiles[0] == ["500 of 500", f"right, with all inputs (at least {floor} %, 95 % sure)"]
     assert tiles[1] == ["93.2 %", "right, with half of the inputs missing"]
     assert tiles[2][0] == "2.6 points"
-    assert tiles[3][0] == "1.16 labels"
-    assert "promises 9 in 10; it holds the right one in 95.5 %" in tiles[3][1]
+    assert tiles[3][0] == "95.5 %"
+    assert "(9 in 10 are promised). A shortlist has 1.2 labels on average" in tiles[3][1]
 
     rows = page.locator(".combinations > li:not(.ticks)")
     combinations = {
@@ -137,6 +137,7 @@ def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe:
         track, point, band = (row.locator(each).bounding_box() for each in (".track", ".point", ".band"))
         scale = page.locator(".ticks").first.inner_text().split("%")[0]
         start = float(scale) / 100
+        assert f"The axis starts at {scale.strip()} %" in page.inner_text(".halves")
         at = track["x"] + track["width"] * (accuracy - start) / (1 - start)
         assert point["x"] + point["width"] / 2 == pytest.approx(at, abs=0.6)
         assert band["width"] - 8 == pytest.approx(track["width"] * (high - low) / (1 - start), abs=0.6)
@@ -146,6 +147,8 @@ def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe:
     assert "2,000 for training, 400 to tune, 500 to test" in facts
     assert "1 January 2026, with mla_serve 0.1.0" in facts
     assert model["sha256"][:12] in facts
+    data = page.locator("dd", has_text="Two")
+    assert data.locator("p").all_inner_texts() == ["Two", "All of it, with a table, is in the model card."]
     with page.expect_download() as downloaded:
         page.get_by_role("link", name="all of this as JSON").click()
     assert json.loads(Path(downloaded.value.path()).read_text()) == model
@@ -229,8 +232,8 @@ FIGURES = {
         ("45.7 %", "44.0 % to 47.6 %"),
         ("72.7 %", "found"),
         ("45.7 %", "half"),
-        ("3.0 points", "off"),
-        ("8.65 labels", "91.9 %"),
+        ("3.0 points", "how often the label is right"),
+        ("91.9 %", "A shortlist has 8.7 labels"),
     ],
     "number": [
         ("16.7 EUR", "15 EUR to 18.2 EUR"),

@@ -15,12 +15,12 @@ from mla_serve.export import report
 from mla_serve.export.charts import same_curves
 from mla_serve.export.combinations import MOST_ROWS
 from mla_serve.export.media import LARGEST, payload_as_html
-from mla_serve.export.numbers import conditions_table
+from mla_serve.export.numbers import all_numbers, conditions_table
 from mla_serve.export.page import render
 from mla_serve.export.plot import axis_from_zero
-from mla_serve.export.sections import MAX_CLASSES, SECTIONS
-from mla_serve.export.wording import likely_text
-from mla_serve.tasks import Classes, Number
+from mla_serve.export.sections import FIRST, MAX_CLASSES, MOST, SECTIONS
+from mla_serve.export.wording import MEANINGS, likely_text, points_text
+from mla_serve.tasks import Classes, Labels, Number
 
 KINDS = {"word": "text", "<b>": "vector"}
 RULES = ("calibrated", "paper", "undiscounted")
@@ -213,6 +213,42 @@ def test_a_perfect_share_is_said_by_what_it_is_at_least() -> None:
     assert likely_text(TASK, "accuracy", 1.0, [0.99265, 1.0]) == "at least 99.2 %"
     assert likely_text(TASK, "accuracy", 0.99, [0.982, 0.996]) == "98.2 to 99.6 %"
     assert likely_text(Number("price", "EUR"), "mae", 2.0, [1.5, 2.5]) == "1.50 to 2.50"
+    assert likely_text(TASK, "micro_f1", 1.0, [1.0, 1.0]) == ""  # resamples of rows that were all right
+
+
+def test_a_change_of_nothing_has_no_sign() -> None:
+    assert [points_text(change) for change in (0.25, -0.016, 0.0, -0.0004)] == ["+25.0", "-1.6", "0.0", "0.0"]
+
+
+def test_a_model_of_one_modality_says_nothing_of_missing_ones() -> None:
+    page = text_of(render(results(), TASK, {"word": "text"}, []))
+    assert "half of the inputs" not in page
+    assert "When inputs go missing" not in page
+    assert "half of the inputs" in text_of(render(results(), TASK, KINDS, []))
+
+
+def test_more_classes_than_are_listed_are_counted() -> None:
+    count = MOST + 50
+    many = Classes(tuple(str(number) for number in range(count)))
+    rows = [[1 if column == (row + 1) % count else 0 for column in range(count)] for row in range(count)]
+    page = render(results(confusion={"rows": rows}), many, KINDS, [])
+    assert f"{MOST - FIRST} more; {MOST} of {count} are listed" in page
+
+
+def test_what_is_nowhere_pooled_has_no_column() -> None:
+    def columns(share: float) -> list[str]:
+        conditions = {"full": {"calibrated": SCORE | {"pooled": share}}}
+        return re.findall(r'<th scope="col">([^<]+)</th>', all_numbers(conditions, {}, TASK))
+
+    assert [*columns(0.0), "pooled"] == columns(0.5)
+
+
+def test_every_score_has_a_meaning() -> None:
+    bounds = {"coverage", "set_size", "set_fnr", "width", "pooled"}
+    answers, targets = np.array([[2.0, -1.0], [-1.0, 2.0]]), {"classes": np.array([0, 1]), "labels": np.eye(2)}
+    scores = {key for task in (TASK, Labels(("a", "b"))) for key in task.score(answers, targets[task.name])}
+    scores |= set(Number("price").score(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([0.5, 1.0])))
+    assert scores | bounds == MEANINGS.keys()
 
 
 @pytest.mark.parametrize(
@@ -255,7 +291,7 @@ def test_a_number_whose_intervals_have_no_end_has_no_tile_for_their_width() -> N
 
     def tiles(half: Mapping[str, float]) -> int:
         conditions = {"full": {"calibrated": scores}, "missing50": {"calibrated": half}}
-        return len(SECTIONS["number"].tiles(Number("price"), {"rows": 9, "conditions": conditions}))
+        return len(SECTIONS["number"].tiles(Number("price"), {"rows": 9, "conditions": conditions}, True))
 
     assert tiles(scores) == 3
     assert tiles(scores | {"width": 3.0}) == 4

@@ -20,6 +20,8 @@ from mla_serve.commands.recalibrate import RecalibrateConfig, compared
 from mla_serve.commands.recalibrate import run as run_command
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.export import report
+from mla_serve.export.card import model_card
+from mla_serve.export.export_extension import _training
 from mla_serve.export.export_run import export_run
 from mla_serve.export.new_rows import read_new_rows
 from mla_serve.export.quantise import to_fp16
@@ -237,6 +239,21 @@ def test_without_training_and_test_rows_the_references_are_scaled_and_the_fitted
         for field, value in dataclasses.asdict(before).items():
             np.testing.assert_array_equal(now[field], value)
     assert [note for note in after.manifest.training["recalibrated"]["notes"] if "as before" in note]
+
+
+def test_an_extension_is_not_what_its_base_was_fitted_to(model: Path, data: Path, tmp_path: Path) -> None:
+    """The gain of what is added is not that of the fit, and a bundle that was not measured has a card, too."""
+    manifest = fit_again(model, data, tmp_path / "base").manifest
+    extends = {"name": "base", "sha256": manifest.sha256, "folder": "/data/base", "added": ["note"]}
+    config = dict.fromkeys(("epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "augment", "seed"), 1)
+    facts = {"config": config | {"extends": extends}, "best": {"epoch": 1, "nll": 0.5}, "versions": {}, "machine": {}}
+    training = _training(manifest, facts)
+    card = model_card(manifest.model_copy(update={"training": training, "metrics": {}}))
+    assert "## Recalibrated" not in card
+    assert "Fitted again" not in card
+    assert "After its own training it had been fitted again" in card
+    again = training["extended"][0]["recalibrated"]
+    assert again == manifest.training["recalibrated"] | {"fitted": manifest.created}
 
 
 def test_smaller_graphs_stay_as_they_are(model: Path, data: Path, tmp_path: Path) -> None:

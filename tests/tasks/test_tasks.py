@@ -182,7 +182,7 @@ def test_precision_is_the_share_of_the_answered_labels_that_are_true() -> None:
     answers = np.array([[yes, yes], [yes, no], [no, no]])
     assert task.score(answers, np.array([[1, 0], [1, 1], [0, 1]]))["precision"] == pytest.approx(2 / 3)
     assert task.score(answers, np.array([[1, np.nan], [1, 1], [0, 1]]))["precision"] == 1
-    assert task.score(np.full((3, 2), no), np.ones((3, 2)))["precision"] == 1
+    assert "precision" not in task.score(np.full((3, 2), no), np.ones((3, 2)))
 
 
 def test_rows_of_which_nothing_is_known_do_not_lower_the_loss() -> None:
@@ -363,3 +363,13 @@ def test_equal_numbers_are_of_one_stratum() -> None:
     assert strata == strata[:5] * 20
     assert len(set(strata)) == 5
     assert Number.strata([1.0, 2.0]) == [("0",), ("0",)]
+
+
+def test_nothing_is_said_of_labels_that_no_row_has() -> None:
+    task, none = Labels(("a", "b")), np.zeros((3, 2))
+    scores = task.score(np.full((3, 2), -1.0), none)
+    assert not {"precision", "fnr"} & scores.keys()
+    assert scores["micro_f1"] == 1
+    bounds = task.bounds(np.full((3, 2), -1.0), np.zeros(3), np.ones(3), np.zeros(3, dtype=bool))
+    assert task.set_scores(bounds, none) == {"set_size": 0.0}
+    assert task.score(np.full((3, 2), 1.0), none)["precision"] == 0

@@ -363,7 +363,7 @@ def _json_field(reader: Input) -> dict[str, Any]:
 def _description(reader: Input) -> str:
     ways: dict[SentAs, str] = {
         "file": f": {', '.join(reader.formats)}",
-        "text": ", which is cut where it is too long",
+        "text": ", of which the end is not read where it is long",
         "numbers": f" of {reader.shape[0]:,} numbers",
         "cells": ", an object of cells by column, any of which may be left out",
     }
@@ -373,7 +373,7 @@ def _description(reader: Input) -> str:
 def rule_meanings(fusion: Fusion) -> dict[str, str]:
     """Say in a sentence what each rule that fits the model does."""
     meanings = {rule: MEANINGS[rule] for rule in rules_for(fusion)}
-    return meanings | {"native": f"{meanings['native']} Here it is {fusion.native}."}
+    return meanings | {"native": f"{meanings['native']} For this model that is the rule {fusion.native}."}
 
 
 def option_schemas(fusion: Fusion) -> dict[str, Any]:

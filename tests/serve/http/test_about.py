@@ -159,6 +159,21 @@ def test_the_notes_on_training_say_how_many_rows_there_were() -> None:
     assert row_counts(notes) == {"train": 2000, "val": 500, "test": 7}
 
 
+def test_a_model_that_was_fitted_again_says_both_dates(told: Path) -> None:
+    bundle = Bundle.load(told)
+    with serve(told) as client:
+        reply = client.get("/model").json()
+    assert (reply["trained"], reply["fitted_again"]) == (bundle.manifest.created, None)
+    again = {"trained": "2025-01-02T03:04:05+00:00", "versions": {"mla_serve": "9.9"}, "rows": 300, "split": "val"}
+    write_manifest(told, bundle.manifest.model_copy(update={"training": {"recalibrated": again}}))
+    with serve(told) as client:
+        reply = client.get("/model").json()
+    assert reply["trained"] == again["trained"]
+    fit = {"date": bundle.manifest.created, "rows": 300, "split": "val", "mla_serve": "9.9"}
+    assert reply["fitted_again"] == fit
+    assert reply["created"] == bundle.manifest.created
+
+
 def test_the_json_of_model_keeps_its_members(told: Path) -> None:
     with serve(told) as client:
         reply, document = client.get("/model").json(), client.get("/openapi.json").json()

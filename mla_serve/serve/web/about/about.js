@@ -27,7 +27,7 @@ function limits(texts) {
 function origin(model, texts) {
   const facts = [
     ["Rows", rows(model.rows)],
-    ["Data", texts.data && brief(nodesOf(texts.data))],
+    ["Data", texts.data && (texts.card ? brief(nodesOf(texts.data)) : nodesOf(texts.data))],
     ["Licence", texts.licence && nodesOf(texts.licence)],
     ["Made", made(model.trained, model.versions.trained.mla_serve)],
     ["Fitted again", fittedAgain(model)],
@@ -39,12 +39,15 @@ function origin(model, texts) {
   return section("Made from", el("dl", {}, ...given.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, ...value)])), unsaid);
 }
 
-/** Keep the first paragraphs of a long text; the card has all of it. */
+/** Keep the first paragraphs of a long text; the card has all of it. None that is kept leads to one that is not. */
 function brief(nodes) {
   const blocks = nodes.filter(node => node.nodeType === Node.ELEMENT_NODE);
   const end = blocks.findIndex(node => node.nodeName !== "P");
-  const kept = blocks.slice(0, Math.min(end < 0 ? blocks.length : Math.max(end, 1), PARAGRAPHS));
-  return kept.length < blocks.length ? [...kept, el("p", {}, el("a", { href: "card" }, "More on the data"))] : kept;
+  const kept = blocks.slice(0, Math.min(end < 0 ? blocks.length : end, PARAGRAPHS));
+  if (kept.length === blocks.length) return kept;
+  while (kept.at(-1)?.textContent.trim().endsWith(":")) kept.pop();
+  const what = blocks.slice(kept.length).some(node => node.querySelector("table")) ? "All of it, with a table," : "All of it";
+  return [...kept, el("p", {}, `${kept.length ? what : "It"} is in the `, el("a", { href: "card" }, "model card"), ".")];
 }
 
 function rows(counts) {

@@ -17,10 +17,11 @@ export function combinations(model) {
   const axis = axisOf(found, measure);
   const list = rows => el("ol", { class: "combinations" }, ...rows.map(row => rowOf(row, model, measure, axis)), ticksOf(axis, measure));
   const others = found.slice(SHOWN);
-  const band = found.some(row => row.likely) ? " The band: where it lies for other such rows, 95 % sure." : "";
+  const band = found.some(row => row.likely) ? " The band around it: where it likely lies for other rows like these, 95 % sure." : "";
+  const start = axis.low > 0 ? ` The axis starts at ${Math.round(100 * axis.low)} %, not at 0.` : "";
   return section(
     measure.heading,
-    el("p", { class: "hint" }, `${measuredOn(model)} ${measure.meaning}${band}`),
+    el("p", { class: "hint" }, `${measuredOn(model)} ${measure.meaning}${band}${start}`),
     list(found.slice(0, SHOWN)),
     others.length > 0 && el("details", {}, el("summary", {}, `${others.length} more combinations, from ${write(others[0], measure)} on`), list(others)),
   );

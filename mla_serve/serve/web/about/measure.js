@@ -14,9 +14,9 @@ export function atLeast(share) {
 
 // score: its key; best: 1 where more is better, -1 where less is; axis: from 0 to 1, or null for from 0 to the largest.
 const MEASURES = {
-  classes: () => ({ score: "accuracy", best: 1, share: true, write: right, heading: "How often it is right, by what you send", meaning: "The point: the share of them that it got right." }),
-  labels: () => ({ score: "micro_f1", best: 1, share: true, write: percent, heading: "How well its labels fit, by what you send", meaning: "100 %: all the right labels and no others (F1)." }),
-  number: ({ number }) => ({ score: "mae", best: -1, share: false, write: value => amount(value, number), heading: "How far off it is, by what you send", meaning: "The mean distance from the true value; less is better." }),
+  classes: () => ({ score: "accuracy", best: 1, share: true, write: right, heading: "How often it is right, by what you send", meaning: "The dot: the share of them that it got right." }),
+  labels: () => ({ score: "micro_f1", best: 1, share: true, write: percent, heading: "How well its labels fit, by what you send", meaning: "The dot: how well the labels fit; 100 %: all the right ones and no others (F1)." }),
+  number: ({ number }) => ({ score: "mae", best: -1, share: false, write: value => amount(value, number), heading: "How far off it is, by what you send", meaning: "The dot: the mean distance from the true value; less is better." }),
 };
 
 /** Return how this model's main score is told. */

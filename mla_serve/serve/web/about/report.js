@@ -8,8 +8,8 @@ import { button, el } from "../dom.js";
 const SANDBOX = "allow-same-origin allow-modals allow-popups allow-popups-to-escape-sandbox";
 
 fill("Report", async (model, texts) => {
-  const heading = [`Report on ${model.name}`];
-  if (!texts.report) return { heading, lede: [el("p", {}, "This model has no report.")], content: [howToMakeOne()] };
+  const heading = ["Report"]; // the report begins with the name
+  if (!texts.report) return { heading, lede: [el("p", {}, `${model.name} has no report.`)], content: [howToMakeOne()] };
   const report = await get("report.html", reply => reply.blob());
   const address = URL.createObjectURL(new Blob([report], { type: "text/html;charset=utf-8" }));
   const frame = el("iframe", { class: "report", title: `The report on ${model.name}`, sandbox: SANDBOX, src: address, onload: () => settle(frame) });

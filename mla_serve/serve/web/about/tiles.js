@@ -9,15 +9,15 @@ const TILES = {
   classes: ({ full, half, rows, likely }) => [
     [measure.write(full.accuracy, rows), `right, with ${all}${bounds(likely.accuracy, full.accuracy)}`],
     half && [percent(half.accuracy), "right, with half of the inputs missing"],
-    surer(half ?? full, half),
-    shortlist(half ?? full, half, "the right one in", scores => scores.coverage, "labels"),
+    surer(half ?? full, half, "it is right"),
+    shortlist(half ?? full, half, "of the shortlists hold the right one", scores => scores.coverage),
   ],
   labels: ({ full, half, likely }) => [
     [percent(full.micro_f1), `fit of the labels, with ${all}; 100 %: all right ones, no others${bounds(likely.micro_f1, full.micro_f1)}`],
-    [percent(1 - full.fnr), "of the right labels of a row are found, on average"],
+    "fnr" in full && [percent(1 - full.fnr), "of the right labels of a row are found, on average"],
     half && [percent(half.micro_f1), "fit of the labels, with half of the inputs missing"],
-    surer(half ?? full, half),
-    shortlist(half ?? full, half, "of the right ones", scores => 1 - scores.set_fnr, "labels"),
+    surer(half ?? full, half, "the label is right"),
+    shortlist(half ?? full, half, "of the right labels are in the shortlist", scores => 1 - scores.set_fnr),
   ],
   number: ({ full, half, likely, number }) => [
     [amount(full.mae, number), `off on average, with ${all}${span(likely.mae, number)}`],
@@ -60,19 +60,19 @@ function allInputs({ modalities }, counts) {
 }
 
 const promised = () => OFTEN[asked] ?? `${Number((100 * asked).toFixed(1))} %`;
-const missing = half => (half ? ", with half missing" : "");
+const missing = half => (half ? ", with half of the inputs missing" : "");
 
-function surer({ ece }, half) {
-  return typeof ece === "number" && [`${(100 * ece).toFixed(1)} points`, `off on average, when it says how sure it is${missing(half)}`];
+function surer({ ece }, half, happens) {
+  return typeof ece === "number" && [`${(100 * ece).toFixed(1)} points`, `lie on average between the percentage it gives and how often ${happens}${missing(half)}`];
 }
 
-function shortlist(scores, half, what, held, name) {
-  if (!("set_size" in scores) || !asked) return null;
-  return [`${scores.set_size.toFixed(2)} ${name}`, `in a shortlist that promises ${promised()}; it holds ${what === "the right one in" ? `${what} ${percent(held(scores))}` : `${percent(held(scores))} ${what}`}${missing(half)}`];
+function shortlist(scores, half, what, held) {
+  if (!("set_size" in scores) || !Number.isFinite(held(scores)) || !asked) return null;
+  return [percent(held(scores)), `${what}${missing(half)} (${promised()} are promised). A shortlist has ${scores.set_size.toFixed(1)} labels on average`];
 }
 
 function range(scores, half, number) {
   if (!("coverage" in scores) || !asked) return null;
-  const width = "width" in scores ? `, ${amount(scores.width, number)} wide on average` : "";
-  return [percent(scores.coverage), `of the true values lie in a range that promises ${promised()}${width}${missing(half)}`];
+  const width = "width" in scores ? `. A range is ${amount(scores.width, number)} wide on average` : "";
+  return [percent(scores.coverage), `of the true values lie in the range${missing(half)} (${promised()} are promised)${width}`];
 }

@@ -119,6 +119,7 @@ function named(labels, element = "bdi") {
 function record({ precision, fnr }, { count, name }) {
   const rows = name ? `, on ${count ? `${count.toLocaleString("en")} ` : ""}${name}` : "";
   const found = [el("b", { class: "whole" }, percent(1 - fnr)), " of the labels that apply"];
+  if (fnr === undefined) return ["it was never tried with a label that applies", rows];
   if (fnr === 1) return ["it gave ", el("b", {}, "none"), " of the labels that apply", rows];
   if (precision === undefined) return ["it gave ", ...found, rows];
   return [el("b", { class: "whole" }, percent(precision)), " of the labels given were right, and it gave ", ...found, rows];

@@ -30,9 +30,9 @@ export function ruleList(api, model) {
   return chapter("rules", "Fusion rules", "How the answers of several inputs become one. The option fusion chooses the rule, for each request anew. In these sentences, scores are what the model computes before probabilities are made of them.", items);
 }
 
-/** List every kind of error, with a link to the page that explains it. */
+/** List every kind of error that may come, with a link to the page that explains it. */
 export function errorList(api) {
-  const kinds = Object.values(api.components.examples).filter(({ value }) => value.type);
+  const kinds = Object.values(api.components.examples).filter(({ value }) => value.type && (value.status !== 401 || api.security));
   kinds.sort((a, b) => a.value.status - b.value.status);
   const items = kinds.map(({ summary, description, value }) => [[el("span", { class: "status" }, value.status), " ", el("a", { href: value.type.slice(1) }, summary)], [description]]);
   return chapter("errors", "Errors", "Every error is JSON of the type application/problem+json. Its type is the address of a page that explains it, detail says what to do, field names the input at fault, and request_id finds it in the log of the service.", items);

@@ -57,12 +57,12 @@ export function operationCard({ path, method, operation }, api, model) {
     reply.show(exampleReply(operation));
   }
   const title = el("h3", { id: `${id}-title` }, el("span", { class: "method" }, method.toUpperCase()), " ", el("code", {}, path));
-  return el("article", { id, class: "operation", "aria-labelledby": `${id}-title` }, title, el("p", { class: "about" }, operation.description), el("div", { class: "sides" }, request, el("div", { class: "result" }, program, reply.element)), meanings(operation, api), errors(operation));
+  return el("article", { id, class: "operation", "aria-labelledby": `${id}-title` }, title, el("p", { class: "about" }, operation.description), el("div", { class: "sides" }, request, el("div", { class: "result" }, program, reply.element)), meanings(operation, api), errors(operation, api));
 }
 
-/** Name the statuses of its errors. */
-function errors(operation) {
-  const statuses = Object.keys(operation.responses).filter(status => status >= "400");
+/** Name the statuses of its errors; 401 only where keys are asked for. */
+function errors(operation, api) {
+  const statuses = Object.keys(operation.responses).filter(status => status >= "400" && (status !== "401" || api.security));
   return el("p", { class: "hint" }, "May be refused with ", el("a", { href: "#errors" }, statuses.join(", ")), ".");
 }
 

@@ -40,8 +40,8 @@ function control(id, name, schema, changed) {
 }
 
 function typeOf(schema) {
-  if (schema.format === "binary") return "file";
-  return { object: "JSON", integer: "whole number", number: "number" }[schema.type] ?? (schema.enum ? "one of these" : "text");
+  if (schema.format === "binary") return "a file";
+  return { object: "JSON", integer: "a whole number", number: "a number" }[schema.type] ?? (schema.enum ? "one of these" : "a text");
 }
 
 function textControl(attributes, name, schema, changed) {
