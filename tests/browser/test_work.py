@@ -380,6 +380,50 @@ def test_a_busy_service_is_asked_again_and_a_run_can_be_stopped(visit: Callable[
     assert "no JSON object" in rows[-1]["problem"]
 
 
+def test_what_is_scored_after_a_stop_has_the_settings_of_the_rest(visit: Callable[..., Any], tmp_path: Path) -> None:
+    """The model is replaced meanwhile, which is said."""
+    path = tmp_path / "words.csv"
+    path.write_text("text\n" + "".join(f"red {row}\n" for row in range(2 * PIECE)))
+    sent: list[dict[str, Any]] = []
+
+    def handle(route: Any) -> None:
+        sent.append(json.loads(route.request.post_data))
+        if len(sent) == 1:
+            return route.continue_()
+        if len(sent) == 2:
+            return None  # is never answered
+        reply = route.fetch().json()
+        for result in reply["results"]:
+            result["model"]["sha256"] = "0" * 64
+        return route.fulfill(json=reply)
+
+    page = visit()
+    page.route("**/predict/batch", handle)
+    card(page, "text").get_by_role("textbox").fill("red")
+    wait_for_answer(page, "text")
+    page.locator("#many input").first.set_input_files(path)
+    page.get_by_role("button", name=f"Score {2 * PIECE} rows").click()
+    page.get_by_text(f"{PIECE} of {2 * PIECE} rows").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    again = page.get_by_role("button", name=f"Score the other {PIECE}")
+    again.wait_for()
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_label("Fusion rule").select_option("paper")  # which has no shortlist
+    again.click()
+    page.get_by_text(f"{2 * PIECE} of {2 * PIECE} rows answered.").wait_for()
+    said = page.locator(".table-status").inner_text()
+    assert "The model was replaced meanwhile" in said
+    assert "the settings that they began with" in said
+    assert [{**body, "samples": len(body["samples"])} for body in sent] == 3 * [
+        {"samples": PIECE, "coverage": 0.9, "top_k": 1}
+    ]
+    rows = list(csv.DictReader(io.StringIO(download(page), newline="")))
+    assert list(rows[0]) == ["text", "label", "probability", "prediction_set", "missing", "problem"]
+    for row in rows:
+        assert set(json.loads(row["prediction_set"])) <= set(CLASSES)
+        assert json.loads(row["missing"]) == [name for name in MODALITIES if name != "text"]
+
+
 def test_a_dropped_table_is_scored_and_a_dropped_picture_fills_its_card(visit: Callable[..., Any]) -> None:
     drop = """([name, type, bytes]) => { const transfer = new DataTransfer();
       transfer.items.add(new File([Uint8Array.from(bytes)], name, { type }));
