@@ -474,6 +474,28 @@ def test_csv_is_read_as_python_writes_it(visit: Callable[..., Any]) -> None:
     assert harmless == ["'=1+1", "-2.5", "'-a", "'@x", "a=b", 3]
 
 
+def test_what_becomes_csv_only_here_does_not_become_a_formula(visit: Callable[..., Any]) -> None:
+    """The cells of a CSV stay as they are."""
+    page = visit()
+    files = {
+        "a.csv": b"=n,text\n=1+1,-2.5\n",
+        "a.jsonl": b'{"=n": "=1+1", "text": -2.5}\n',
+        "b.jsonl": '{"text": "\xe9"}'.encode("latin-1"),
+    }
+    read = page.evaluate(
+        """async files => Object.fromEntries(await Promise.all(Object.entries(files).map(async ([path, bytes]) => {
+          const { tableOf } = await import(new URL('web/work/table.js', location));
+          const { resultLines } = await import(new URL('web/work/results.js', location));
+          const table = await tableOf([{ path, file: new File([Uint8Array.from(bytes)], path) }], () => {});
+          return [path, [table.encoding, ...resultLines(table, ['label'], [{ cells: ['red'] }])]];
+        })))""",
+        {path: list(content) for path, content in files.items()},
+    )
+    assert read["a.csv"] == ["utf-8", "=n,text,label,problem\r\n", "=1+1,-2.5,red,\r\n"]
+    assert read["a.jsonl"] == ["utf-8", "'=n,text,label,problem\r\n", "'=1+1,-2.5,red,\r\n"]
+    assert read["b.jsonl"] == ["windows-1252", "text,label,problem\r\n", "é,red,\r\n"]
+
+
 @pytest.mark.parametrize("task", ["labels", "number"])
 def test_a_table_of_another_task(
     visit: Callable[..., Any], make_bundle: Callable[..., Path], tmp_path: Path, task: str
