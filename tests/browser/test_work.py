@@ -224,6 +224,7 @@ def test_no_more_than_eight_tries_are_kept(visit: Callable[..., Any]) -> None:
           window.setTimeout = action => action();
           const tries = triesSection(section, { modalities: { text: { kind: 'text' } }, fusion: {} }, { short: reply => [reply.label, ''], restore() {} });
           for (let i = 0; i < 12; i++) tries.answered({ text: `t${i}` }, {}, { label: `l${i}`, modalities: {} });
+          tries.answered({ text: 't11' }, { top_k: 9 }, { label: 'l11', modalities: {} }); // more labels are listed
           return [...section.querySelectorAll('.try strong')].map(each => each.textContent);
         }"""
     )
