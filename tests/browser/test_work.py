@@ -438,6 +438,15 @@ def test_a_dropped_table_is_scored_and_a_dropped_picture_fills_its_card(visit: C
     page.get_by_text("2 of 2 rows answered.").wait_for()
     page.evaluate(drop, ["photo.png", "image/png", list(png()["buffer"])])
     wait_for_answer(page, "image")
+    page.evaluate(
+        """() => {
+          const entry = { isDirectory: true, createReader: () => ({ readEntries: (done, failed) => failed(new DOMException('', 'NotReadableError')) }) };
+          DataTransferItem.prototype.webkitGetAsEntry = () => entry;
+        }"""
+    )
+    page.evaluate(drop, ["folder", "", [1]])
+    page.get_by_text("A file in it cannot be read.").wait_for()
+    page.evaluate("() => (DataTransferItem.prototype.webkitGetAsEntry = () => null)")
     for content, said in (
         (b'a,b\n1,"x', "line 2 is never closed"),
         (b"a,a\n1,2", "Two columns"),

@@ -60,8 +60,7 @@ export function workTools({ tries, many }, model, cards, panel, give) {
     const entries = entriesOf(dataTransfer);
     const isFolder = entries.some(entry => entry.isDirectory);
     if (!isFolder && !files.some(file => isTable(file.name) && !card?.accepts(file))) return false;
-    if (entries.length) filesOfEntries(entries).then(openTable);
-    else openTable(filesOfInput(files));
+    openTable(entries.length ? filesOfEntries(entries) : filesOfInput(files));
     return true;
   }
   return { answered, emptied, openLink, takesDrop };
@@ -76,8 +75,11 @@ function manySection(section, model, cards, options) {
     status.classList.toggle("failed", failed);
   };
   let open;
-  async function take(files) {
+  /** Args: listing, the files, or a promise of them. */
+  async function take(listing) {
     section.scrollIntoView({ block: "nearest" });
+    const files = await Promise.resolve(listing).catch(() => null);
+    if (!files) return say("A file in it cannot be read. Look whether you may open it, then drop all of them again.", true);
     const fetched = await import("./batch.js").catch(() => null);
     if (!fetched) return say(unreachable(), true);
     open ??= fetched.batch(stage, say, model, cards, options);
