@@ -198,6 +198,20 @@ def test_a_refusal_takes_the_place_of_the_answer(visit: Callable[..., Any]) -> N
     wait_for_opinions(page, *ALL)
 
 
+def test_a_key_that_ends_during_a_visit_can_be_given_again(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    page.route("**/predict", lambda route: route.fulfill(status=401, json={"title": "No key"}), times=1)
+    page.get_by_role("textbox", name="Text").fill("mine")
+    page.get_by_label("API key").fill("another")
+    with page.expect_request("**/predict") as request:
+        page.get_by_role("button", name="Use this key").click()
+    assert request.value.headers["authorization"] == "Bearer another"
+    wait_for_opinions(page, *ALL)
+    assert page.get_by_role("textbox", name="Text").input_value() == "mine"
+    assert page.locator("form.key").count() == 0
+
+
 def test_a_service_that_cannot_be_reached_is_asked_again(visit: Callable[..., Any]) -> None:
     down = {"on": True}
     page = visit({"**/model": lambda route: route.abort() if down["on"] else route.continue_()})

@@ -69,7 +69,7 @@ function answering(cards, panel, code, work, limit) {
       if (signal.aborted) return;
       opened();
       if (!(error instanceof RequestError)) throw error;
-      show(error, cards, panel);
+      show(error, cards, panel, () => answer(0));
       if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);
     }
   };
@@ -84,12 +84,12 @@ async function collect(cards, limit) {
 }
 
 /** Show a problem at the modality's card, or above the answer. Its field is a modality, or MODALITY.COLUMN. */
-function show(error, cards, panel) {
+function show(error, cards, panel, retry) {
   const [name, ...column] = (error.field ?? "").split(".");
   const card = cards.find(each => each.name === name);
   if (card) card.refuse(error.message, column.join("."));
   panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is. ${error.message}`) : error, card?.name);
-  if (error.status === 401) askForKey(place("lede"));
+  if (error.status === 401) askForKey(place("lede"), retry);
 }
 
 /** Call `action` when there was no change for a moment, or when changes have gone on for too long. */
