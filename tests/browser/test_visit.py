@@ -21,6 +21,25 @@ SHIFTS = """
         value: shift.value, moved: shift.sources.map(({ node }) => `${node?.nodeName}.${node?.className}`).join(),
     }))).observe({ type: "layout-shift", buffered: true });
 """
+# Let sounds wait to be decoded while `holding`.
+HOLD = """
+    window.holding = false;
+    window.held = [];
+    window.decoding = [];
+    const decode = OfflineAudioContext.prototype.decodeAudioData;
+    OfflineAudioContext.prototype.decodeAudioData = function (...given) {
+      const decoded = (holding ? new Promise(go => held.push(go)) : Promise.resolve()).then(() => decode.apply(this, given));
+      decoding.push(decoded);
+      return decoded;
+    };
+"""
+# Decode what waits; what follows from it has happened when this returns.
+RELEASE = """async () => {
+    holding = false;
+    held.splice(0).forEach(go => go());
+    await Promise.allSettled(decoding);
+    await new Promise(done => setTimeout(done));
+}"""
 
 
 def change_samples(route: Any) -> None:
@@ -112,6 +131,59 @@ def test_starting_empty_clears_every_input(visit: Callable[..., Any]) -> None:
     wait_for_opinions(page, *ALL)
     start_empty(page)
     assert page.get_by_role("textbox", name="Text").input_value() == ""
+    assert pressed(page) == ["false", "false"]
+
+
+def test_what_comes_while_a_sample_is_read_takes_its_place(visit: Callable[..., Any]) -> None:
+    def two(route: Any) -> None:
+        second = route.fetch().json()[1]
+        route.fulfill(json=[{"inputs": {"text": "a text"}, "truth": "red"}, second | {"truth": TRUTH}])
+
+    def begin() -> None:
+        page.evaluate("() => (holding = true)")
+        page.locator(".chip").nth(1).click()
+        page.wait_for_function("() => held.length > 0")
+
+    def only_text_is_sent() -> None:
+        written.fill("mine")
+        page.wait_for_function("() => document.querySelector('pre').textContent.includes('text=mine')")
+        wait_for_opinions(page, "text")
+
+    page = visit({"**/samples": two}, HOLD)
+    written = page.get_by_role("textbox", name="Text")
+    wait_for_opinions(page, *ALL)
+    # another sample
+    begin()
+    page.locator(".chip").first.click()
+    page.wait_for_function("() => document.querySelector('.truth').textContent.includes('red')")
+    page.evaluate(RELEASE)
+    assert page.locator(".truth").inner_text() == "This sample really is red."
+    assert pressed(page) == ["true", "false"]
+    only_text_is_sent()
+    # nothing
+    begin()
+    page.get_by_role("button", name="Start empty").click()
+    page.evaluate(RELEASE)
+    page.wait_for_selector(".answer.empty")
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["false", "false"]
+    only_text_is_sent()
+    # a link
+    begin()
+    page.evaluate("() => (location.hash = 'model=0&name=tiny&in.text=linked&end=')")
+    page.wait_for_function("() => document.querySelector('[data-modality=text] textarea').value === 'linked'")
+    page.evaluate(RELEASE)
+    assert written.input_value() == "linked"
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["false", "false"]
+    only_text_is_sent()
+    # what somebody types: the rest of the sample is filled in, but it is no longer the sample
+    begin()
+    written.fill("typed")
+    page.evaluate(RELEASE)
+    wait_for_opinions(page, *ALL)
+    assert written.input_value() == "typed"
+    assert page.locator(".truth").inner_text() == ""
     assert pressed(page) == ["false", "false"]
 
 

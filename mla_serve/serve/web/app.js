@@ -19,17 +19,22 @@ async function start() {
   const [model, given] = await Promise.all([get("model"), getSamples()]);
   introduce(model, place("name"), place("lede"));
   const later = debounced(() => answer(0));
-  const changed = () => samples.changed() && later();
+  const changed = () => {
+    samples.changed();
+    work.leaveLink();
+    later();
+  };
   const making = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
   const cardOf = name => cards.find(card => card.name === name);
-  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0), cardOf }), ...making]);
+  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: () => (work.chosen(), later()), retry: () => answer(0), cardOf }), ...making]);
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
   const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel, inputs => samples.give(inputs));
   const answer = answering(cards, panel, code, work, model.limits.body_bytes);
   window.addEventListener("online", () => answer(0));
   acceptFilesAnywhere(cards, work);
-  const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later);
+  const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later, work.leaveLink);
+  await work.fetchLink();
   place("page").classList.add("opening"); // what stands below comes with the first answer, which would move it
   place("page").hidden = false; // all at once, so that nothing moves
   if (!(await work.openLink()) && !(await samples.openFirst())) opened();
