@@ -126,9 +126,74 @@ def test_a_link_holds_every_input_and_the_options(visit: Callable[..., Any], add
     assert wait_for_answer(opened, *MODALITIES) == before
     assert opened.evaluate(SENT) == sent
     assert opened.locator(".link-note").is_hidden()
-    # The link leads to what it was made of: other inputs take it out of the address.
-    card(opened, "text").get_by_role("textbox").fill("red")
-    opened.wait_for_function("() => !location.hash")
+
+
+def test_the_address_leads_to_what_is_on_the_page_or_to_nothing(visit: Callable[..., Any], address: str) -> None:
+    """Whatever the answer to other inputs is."""
+    fragment = urlencode({"model": "0123456789ab", "name": "shop", "in.text": "red", "end": ""})
+
+    def open_link() -> None:
+        page.evaluate("fragment => { window.reply = null; location.hash = fragment; }", fragment)
+        wait_for_answer(page, "text")
+        assert page.evaluate("location.hash") == f"#{fragment}"
+
+    page = visit()
+    text = card(page, "text").get_by_role("textbox")
+    open_link()
+    page.route("**/predict", lambda route: route.fulfill(status=422, json={"title": "No"}), times=1)
+    text.fill("blue")
+    page.locator(".notice", has_text="No.").wait_for()
+    assert page.evaluate("location.hash") == ""
+    open_link()
+    text.fill("")
+    page.locator(".answer.empty").wait_for()
+    assert page.evaluate("location.hash") == ""
+    open_link()
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_label("Fusion rule").select_option("paper")
+    assert page.evaluate("location.hash") == ""
+
+
+def test_a_link_is_read_before_anybody_can_type(visit: Callable[..., Any], address: str) -> None:
+    """Where it cannot be read since the service does not answer, that is said."""
+    link = f"{address}#" + urlencode({"model": "0123456789ab", "name": "shop", "in.text": "red", "end": ""})
+    held: list[Any] = []
+    page = visit()
+    page.route("**/web/work/link.js", lambda route: held.append(route))
+    page.goto("about:blank")
+    with page.expect_request("**/web/work/link.js"):
+        page.goto(link)
+    assert page.locator("#page").is_hidden()
+    held.pop().abort()
+    page.get_by_role("button", name="Try again").wait_for()
+    assert "does not answer" in page.locator("#lede").inner_text()
+    page.unroute("**/web/work/link.js")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_answer(page, "text")
+    assert card(page, "text").get_by_role("textbox").input_value() == "red"
+    page = visit()
+    page.route("**/web/work/link.js", lambda route: route.abort())
+    page.evaluate("link => { location.href = link; }", link)
+    page.locator(".notice", has_text="does not answer").wait_for()
+
+
+def test_a_model_that_was_replaced_is_said_and_the_page_can_be_loaded_again(visit: Callable[..., Any]) -> None:
+    """Nothing of the old model is told beside an answer of the new one."""
+    page = visit()
+    page.route("**/model", lambda route: route.fulfill(json=route.fetch().json() | {"sha256": "0" * 64}))
+    page.reload()
+    card(page, "text").get_by_role("textbox").fill("red car")
+    page.locator(".notice", has_text="The model was replaced").wait_for()
+    assert page.locator(".details").is_hidden()
+    assert page.get_by_role("button", name="Copy answer").is_hidden()
+    page.unroute("**/model")
+    page.get_by_role("button", name="Load again").click()
+    page.wait_for_selector(".answer:not(.empty):not(.stale) .details")
+    reply = wait_for_answer(page, "text")
+    assert card(page, "text").get_by_role("textbox").input_value() == "red car"
+    assert page.locator(".notice").is_hidden()
+    assert page.locator(".link-note").is_hidden()
+    assert reply["model"]["sha256"][:12] in clipboard(page, "Copy answer")
 
 
 def test_what_does_not_fit_into_a_link_is_named(visit: Callable[..., Any], address: str) -> None:
@@ -185,6 +250,16 @@ def test_an_answer_is_copied_as_text(visit: Callable[..., Any], address: str) ->
     assert "71.6 %" in text
     assert "500 test rows" in text
     assert f"Model shop, made 2026-01-01, {reply['model']['sha256'][:12]}" in text
+    # It is as sure as the page is.
+    assert " ".join(page.locator(".verdict").inner_text().split()) in text
+    labels = reply["prediction_set"]["labels"]
+    assert len(labels) > 1
+    assert f": {', '.join(labels)}. Right 9 in 10 times" in text
+    assert "Fusion rule" not in text
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_label("Fusion rule").select_option("paper")
+    page.wait_for_function("() => window.reply.fusion === 'paper' && !document.querySelector('.answer.stale')")
+    assert "Fusion rule: paper, not the usual calibrated" in clipboard(page, "Copy answer")
     # Where the browser refuses, the text is shown and selected.
     page.evaluate(
         "() => { navigator.clipboard.write = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"

@@ -1,6 +1,6 @@
 // The page: one card for each modality that GET /model lists, and a request to POST /predict after each change.
 
-import { ask, get, RequestError } from "./ask.js";
+import { ask, get, RequestError, unreached } from "./ask.js";
 import { makeCard } from "./inputs/card.js";
 import { answerPanel } from "./answer/panel.js";
 import { getSamples, sampleStrip } from "./inputs/samples.js";
@@ -30,7 +30,7 @@ async function start() {
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
   const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel, inputs => samples.give(inputs));
-  const answer = answering(cards, panel, code, work, model.limits.body_bytes);
+  const answer = answering(cards, panel, code, work, model);
   window.addEventListener("online", () => answer(0));
   acceptFilesAnywhere(cards, work);
   const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later, work.leaveLink);
@@ -46,7 +46,7 @@ function opened() {
 }
 
 /** Make the function that sends a request; a newer request cancels the one before. */
-function answering(cards, panel, code, work, limit) {
+function answering(cards, panel, code, work, model) {
   let current = new AbortController();
   let again;
 
@@ -55,7 +55,7 @@ function answering(cards, panel, code, work, limit) {
     clearTimeout(again);
     const { signal } = (current = new AbortController());
     try {
-      const parts = await collect(cards, limit);
+      const parts = await collect(cards, model.limits.body_bytes);
       if (signal.aborted) return;
       if (!Object.keys(parts).length) {
         work.emptied();
@@ -65,7 +65,13 @@ function answering(cards, panel, code, work, limit) {
       const options = panel.options();
       panel.stale();
       const reply = await ask(parts, options, signal);
+      const replaced = reply.model.sha256 !== model.sha256 && (await import("./work/replaced.js").catch(unreached));
       if (signal.aborted) return;
+      if (replaced) {
+        opened();
+        work.emptied();
+        return replaced.sayReplaced(panel, parts, options, reply);
+      }
       panel.show(reply);
       opened();
       code.show(parts, options);
