@@ -21,6 +21,25 @@ SHIFTS = """
         value: shift.value, moved: shift.sources.map(({ node }) => `${node?.nodeName}.${node?.className}`).join(),
     }))).observe({ type: "layout-shift", buffered: true });
 """
+# Let sounds wait to be decoded while `holding`.
+HOLD = """
+    window.holding = false;
+    window.held = [];
+    window.decoding = [];
+    const decode = OfflineAudioContext.prototype.decodeAudioData;
+    OfflineAudioContext.prototype.decodeAudioData = function (...given) {
+      const decoded = (holding ? new Promise(go => held.push(go)) : Promise.resolve()).then(() => decode.apply(this, given));
+      decoding.push(decoded);
+      return decoded;
+    };
+"""
+# Decode what waits; what follows from it has happened when this returns.
+RELEASE = """async () => {
+    holding = false;
+    held.splice(0).forEach(go => go());
+    await Promise.allSettled(decoding);
+    await new Promise(done => setTimeout(done));
+}"""
 
 
 def change_samples(route: Any) -> None:
@@ -115,6 +134,59 @@ def test_starting_empty_clears_every_input(visit: Callable[..., Any]) -> None:
     assert pressed(page) == ["false", "false"]
 
 
+def test_what_comes_while_a_sample_is_read_takes_its_place(visit: Callable[..., Any]) -> None:
+    def two(route: Any) -> None:
+        second = route.fetch().json()[1]
+        route.fulfill(json=[{"inputs": {"text": "a text"}, "truth": "red"}, second | {"truth": TRUTH}])
+
+    def begin() -> None:
+        page.evaluate("() => (holding = true)")
+        page.locator(".chip").nth(1).click()
+        page.wait_for_function("() => held.length > 0")
+
+    def only_text_is_sent() -> None:
+        written.fill("mine")
+        page.wait_for_function("() => document.querySelector('pre').textContent.includes('text=mine')")
+        wait_for_opinions(page, "text")
+
+    page = visit({"**/samples": two}, HOLD)
+    written = page.get_by_role("textbox", name="Text")
+    wait_for_opinions(page, *ALL)
+    # another sample
+    begin()
+    page.locator(".chip").first.click()
+    page.wait_for_function("() => document.querySelector('.truth').textContent.includes('red')")
+    page.evaluate(RELEASE)
+    assert page.locator(".truth").inner_text() == "This sample really is red."
+    assert pressed(page) == ["true", "false"]
+    only_text_is_sent()
+    # nothing
+    begin()
+    page.get_by_role("button", name="Start empty").click()
+    page.evaluate(RELEASE)
+    page.wait_for_selector(".answer.empty")
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["false", "false"]
+    only_text_is_sent()
+    # a link
+    begin()
+    page.evaluate("() => (location.hash = 'model=0&name=tiny&in.text=linked&end=')")
+    page.wait_for_function("() => document.querySelector('[data-modality=text] textarea').value === 'linked'")
+    page.evaluate(RELEASE)
+    assert written.input_value() == "linked"
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["false", "false"]
+    only_text_is_sent()
+    # what somebody types: the rest of the sample is filled in, but it is no longer the sample
+    begin()
+    written.fill("typed")
+    page.evaluate(RELEASE)
+    wait_for_opinions(page, *ALL)
+    assert written.input_value() == "typed"
+    assert page.locator(".truth").inner_text() == ""
+    assert pressed(page) == ["false", "false"]
+
+
 def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
     page = visit()
     number = {"column": "sale_price", "unit": "EUR", "decimals": 2}
@@ -196,6 +268,20 @@ def test_a_refusal_takes_the_place_of_the_answer(visit: Callable[..., Any]) -> N
     assert not page.locator(".details").is_visible()
     page.get_by_role("textbox", name="Text").fill("eight")
     wait_for_opinions(page, *ALL)
+
+
+def test_a_key_that_ends_during_a_visit_can_be_given_again(visit: Callable[..., Any]) -> None:
+    page = visit()
+    wait_for_opinions(page, *ALL)
+    page.route("**/predict", lambda route: route.fulfill(status=401, json={"title": "No key"}), times=1)
+    page.get_by_role("textbox", name="Text").fill("mine")
+    page.get_by_label("API key").fill("another")
+    with page.expect_request("**/predict") as request:
+        page.get_by_role("button", name="Use this key").click()
+    assert request.value.headers["authorization"] == "Bearer another"
+    wait_for_opinions(page, *ALL)
+    assert page.get_by_role("textbox", name="Text").input_value() == "mine"
+    assert page.locator("form.key").count() == 0
 
 
 def test_a_service_that_cannot_be_reached_is_asked_again(visit: Callable[..., Any]) -> None:

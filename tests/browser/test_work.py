@@ -126,9 +126,74 @@ def test_a_link_holds_every_input_and_the_options(visit: Callable[..., Any], add
     assert wait_for_answer(opened, *MODALITIES) == before
     assert opened.evaluate(SENT) == sent
     assert opened.locator(".link-note").is_hidden()
-    # The link leads to what it was made of: other inputs take it out of the address.
-    card(opened, "text").get_by_role("textbox").fill("red")
-    opened.wait_for_function("() => !location.hash")
+
+
+def test_the_address_leads_to_what_is_on_the_page_or_to_nothing(visit: Callable[..., Any], address: str) -> None:
+    """Whatever the answer to other inputs is."""
+    fragment = urlencode({"model": "0123456789ab", "name": "shop", "in.text": "red", "end": ""})
+
+    def open_link() -> None:
+        page.evaluate("fragment => { window.reply = null; location.hash = fragment; }", fragment)
+        wait_for_answer(page, "text")
+        assert page.evaluate("location.hash") == f"#{fragment}"
+
+    page = visit()
+    text = card(page, "text").get_by_role("textbox")
+    open_link()
+    page.route("**/predict", lambda route: route.fulfill(status=422, json={"title": "No"}), times=1)
+    text.fill("blue")
+    page.locator(".notice", has_text="No.").wait_for()
+    assert page.evaluate("location.hash") == ""
+    open_link()
+    text.fill("")
+    page.locator(".answer.empty").wait_for()
+    assert page.evaluate("location.hash") == ""
+    open_link()
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_label("Fusion rule").select_option("paper")
+    assert page.evaluate("location.hash") == ""
+
+
+def test_a_link_is_read_before_anybody_can_type(visit: Callable[..., Any], address: str) -> None:
+    """Where it cannot be read since the service does not answer, that is said."""
+    link = f"{address}#" + urlencode({"model": "0123456789ab", "name": "shop", "in.text": "red", "end": ""})
+    held: list[Any] = []
+    page = visit()
+    page.route("**/web/work/link.js", lambda route: held.append(route))
+    page.goto("about:blank")
+    with page.expect_request("**/web/work/link.js"):
+        page.goto(link)
+    assert page.locator("#page").is_hidden()
+    held.pop().abort()
+    page.get_by_role("button", name="Try again").wait_for()
+    assert "does not answer" in page.locator("#lede").inner_text()
+    page.unroute("**/web/work/link.js")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_answer(page, "text")
+    assert card(page, "text").get_by_role("textbox").input_value() == "red"
+    page = visit()
+    page.route("**/web/work/link.js", lambda route: route.abort())
+    page.evaluate("link => { location.href = link; }", link)
+    page.locator(".notice", has_text="does not answer").wait_for()
+
+
+def test_a_model_that_was_replaced_is_said_and_the_page_can_be_loaded_again(visit: Callable[..., Any]) -> None:
+    """Nothing of the old model is told beside an answer of the new one."""
+    page = visit()
+    page.route("**/model", lambda route: route.fulfill(json=route.fetch().json() | {"sha256": "0" * 64}))
+    page.reload()
+    card(page, "text").get_by_role("textbox").fill("red car")
+    page.locator(".notice", has_text="The model was replaced").wait_for()
+    assert page.locator(".details").is_hidden()
+    assert page.get_by_role("button", name="Copy answer").is_hidden()
+    page.unroute("**/model")
+    page.get_by_role("button", name="Load again").click()
+    page.wait_for_selector(".answer:not(.empty):not(.stale) .details")
+    reply = wait_for_answer(page, "text")
+    assert card(page, "text").get_by_role("textbox").input_value() == "red car"
+    assert page.locator(".notice").is_hidden()
+    assert page.locator(".link-note").is_hidden()
+    assert reply["model"]["sha256"][:12] in clipboard(page, "Copy answer")
 
 
 def test_what_does_not_fit_into_a_link_is_named(visit: Callable[..., Any], address: str) -> None:
@@ -185,6 +250,16 @@ def test_an_answer_is_copied_as_text(visit: Callable[..., Any], address: str) ->
     assert "71.6 %" in text
     assert "500 test rows" in text
     assert f"Model shop, made 2026-01-01, {reply['model']['sha256'][:12]}" in text
+    # It is as sure as the page is.
+    assert " ".join(page.locator(".verdict").inner_text().split()) in text
+    labels = reply["prediction_set"]["labels"]
+    assert len(labels) > 1
+    assert f": {', '.join(labels)}. Right 9 in 10 times" in text
+    assert "Fusion rule" not in text
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_label("Fusion rule").select_option("paper")
+    page.wait_for_function("() => window.reply.fusion === 'paper' && !document.querySelector('.answer.stale')")
+    assert "Fusion rule: paper, not the usual calibrated" in clipboard(page, "Copy answer")
     # Where the browser refuses, the text is shown and selected.
     page.evaluate(
         "() => { navigator.clipboard.write = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
@@ -224,6 +299,7 @@ def test_no_more_than_eight_tries_are_kept(visit: Callable[..., Any]) -> None:
           window.setTimeout = action => action();
           const tries = triesSection(section, { modalities: { text: { kind: 'text' } }, fusion: {} }, { short: reply => [reply.label, ''], restore() {} });
           for (let i = 0; i < 12; i++) tries.answered({ text: `t${i}` }, {}, { label: `l${i}`, modalities: {} });
+          tries.answered({ text: 't11' }, { top_k: 9 }, { label: 'l11', modalities: {} }); // more labels are listed
           return [...section.querySelectorAll('.try strong')].map(each => each.textContent);
         }"""
     )
@@ -380,6 +456,50 @@ def test_a_busy_service_is_asked_again_and_a_run_can_be_stopped(visit: Callable[
     assert "no JSON object" in rows[-1]["problem"]
 
 
+def test_what_is_scored_after_a_stop_has_the_settings_of_the_rest(visit: Callable[..., Any], tmp_path: Path) -> None:
+    """The model is replaced meanwhile, which is said."""
+    path = tmp_path / "words.csv"
+    path.write_text("text\n" + "".join(f"red {row}\n" for row in range(2 * PIECE)))
+    sent: list[dict[str, Any]] = []
+
+    def handle(route: Any) -> None:
+        sent.append(json.loads(route.request.post_data))
+        if len(sent) == 1:
+            return route.continue_()
+        if len(sent) == 2:
+            return None  # is never answered
+        reply = route.fetch().json()
+        for result in reply["results"]:
+            result["model"]["sha256"] = "0" * 64
+        return route.fulfill(json=reply)
+
+    page = visit()
+    page.route("**/predict/batch", handle)
+    card(page, "text").get_by_role("textbox").fill("red")
+    wait_for_answer(page, "text")
+    page.locator("#many input").first.set_input_files(path)
+    page.get_by_role("button", name=f"Score {2 * PIECE} rows").click()
+    page.get_by_text(f"{PIECE} of {2 * PIECE} rows").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    again = page.get_by_role("button", name=f"Score the other {PIECE}")
+    again.wait_for()
+    page.get_by_text("Numbers and rule").click()
+    page.get_by_label("Fusion rule").select_option("paper")  # which has no shortlist
+    again.click()
+    page.get_by_text(f"{2 * PIECE} of {2 * PIECE} rows answered.").wait_for()
+    said = page.locator(".table-status").inner_text()
+    assert "The model was replaced meanwhile" in said
+    assert "the settings that they began with" in said
+    assert [{**body, "samples": len(body["samples"])} for body in sent] == 3 * [
+        {"samples": PIECE, "coverage": 0.9, "top_k": 1}
+    ]
+    rows = list(csv.DictReader(io.StringIO(download(page), newline="")))
+    assert list(rows[0]) == ["text", "label", "probability", "prediction_set", "missing", "problem"]
+    for row in rows:
+        assert set(json.loads(row["prediction_set"])) <= set(CLASSES)
+        assert json.loads(row["missing"]) == [name for name in MODALITIES if name != "text"]
+
+
 def test_a_dropped_table_is_scored_and_a_dropped_picture_fills_its_card(visit: Callable[..., Any]) -> None:
     drop = """([name, type, bytes]) => { const transfer = new DataTransfer();
       transfer.items.add(new File([Uint8Array.from(bytes)], name, { type }));
@@ -393,6 +513,15 @@ def test_a_dropped_table_is_scored_and_a_dropped_picture_fills_its_card(visit: C
     page.get_by_text("2 of 2 rows answered.").wait_for()
     page.evaluate(drop, ["photo.png", "image/png", list(png()["buffer"])])
     wait_for_answer(page, "image")
+    page.evaluate(
+        """() => {
+          const entry = { isDirectory: true, createReader: () => ({ readEntries: (done, failed) => failed(new DOMException('', 'NotReadableError')) }) };
+          DataTransferItem.prototype.webkitGetAsEntry = () => entry;
+        }"""
+    )
+    page.evaluate(drop, ["folder", "", [1]])
+    page.get_by_text("A file in it cannot be read.").wait_for()
+    page.evaluate("() => (DataTransferItem.prototype.webkitGetAsEntry = () => null)")
     for content, said in (
         (b'a,b\n1,"x', "line 2 is never closed"),
         (b"a,a\n1,2", "Two columns"),
@@ -428,6 +557,28 @@ def test_csv_is_read_as_python_writes_it(visit: Callable[..., Any]) -> None:
         "async () => { const { harmless } = await import(new URL('web/work/csv.js', location)); return ['=1+1', '-2.5', '-a', '@x', 'a=b', 3].map(harmless); }"
     )
     assert harmless == ["'=1+1", "-2.5", "'-a", "'@x", "a=b", 3]
+
+
+def test_what_becomes_csv_only_here_does_not_become_a_formula(visit: Callable[..., Any]) -> None:
+    """The cells of a CSV stay as they are."""
+    page = visit()
+    files = {
+        "a.csv": b"=n,text\n=1+1,-2.5\n",
+        "a.jsonl": b'{"=n": "=1+1", "text": -2.5}\n',
+        "b.jsonl": '{"text": "\xe9"}'.encode("latin-1"),
+    }
+    read = page.evaluate(
+        """async files => Object.fromEntries(await Promise.all(Object.entries(files).map(async ([path, bytes]) => {
+          const { tableOf } = await import(new URL('web/work/table.js', location));
+          const { resultLines } = await import(new URL('web/work/results.js', location));
+          const table = await tableOf([{ path, file: new File([Uint8Array.from(bytes)], path) }], () => {});
+          return [path, [table.encoding, ...resultLines(table, ['label'], [{ cells: ['red'] }])]];
+        })))""",
+        {path: list(content) for path, content in files.items()},
+    )
+    assert read["a.csv"] == ["utf-8", "=n,text,label,problem\r\n", "=1+1,-2.5,red,\r\n"]
+    assert read["a.jsonl"] == ["utf-8", "'=n,text,label,problem\r\n", "'=1+1,-2.5,red,\r\n"]
+    assert read["b.jsonl"] == ["windows-1252", "text,label,problem\r\n", "é,red,\r\n"]
 
 
 @pytest.mark.parametrize("task", ["labels", "number"])

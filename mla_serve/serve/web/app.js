@@ -1,6 +1,6 @@
 // The page: one card for each modality that GET /model lists, and a request to POST /predict after each change.
 
-import { ask, get, RequestError } from "./ask.js";
+import { ask, get, RequestError, unreached } from "./ask.js";
 import { makeCard } from "./inputs/card.js";
 import { answerPanel } from "./answer/panel.js";
 import { getSamples, sampleStrip } from "./inputs/samples.js";
@@ -19,17 +19,22 @@ async function start() {
   const [model, given] = await Promise.all([get("model"), getSamples()]);
   introduce(model, place("name"), place("lede"));
   const later = debounced(() => answer(0));
-  const changed = () => samples.changed() && later();
+  const changed = () => {
+    samples.changed();
+    work.leaveLink();
+    later();
+  };
   const making = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
   const cardOf = name => cards.find(card => card.name === name);
-  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0), cardOf }), ...making]);
+  const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: () => (work.chosen(), later()), retry: () => answer(0), cardOf }), ...making]);
   const code = codeSection(place("code"), model);
   place("inputs").append(...cards.map(card => card.element));
   const work = workTools({ tries: place("tries"), many: place("many") }, model, cards, panel, inputs => samples.give(inputs));
-  const answer = answering(cards, panel, code, work, model.limits.body_bytes);
+  const answer = answering(cards, panel, code, work, model);
   window.addEventListener("online", () => answer(0));
   acceptFilesAnywhere(cards, work);
-  const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later);
+  const samples = sampleStrip(place("samples"), model, model.golden_source === "generated" ? [] : given, cards, later, work.leaveLink);
+  await work.fetchLink();
   place("page").classList.add("opening"); // what stands below comes with the first answer, which would move it
   place("page").hidden = false; // all at once, so that nothing moves
   if (!(await work.openLink()) && !(await samples.openFirst())) opened();
@@ -41,7 +46,7 @@ function opened() {
 }
 
 /** Make the function that sends a request; a newer request cancels the one before. */
-function answering(cards, panel, code, work, limit) {
+function answering(cards, panel, code, work, model) {
   let current = new AbortController();
   let again;
 
@@ -50,7 +55,7 @@ function answering(cards, panel, code, work, limit) {
     clearTimeout(again);
     const { signal } = (current = new AbortController());
     try {
-      const parts = await collect(cards, limit);
+      const parts = await collect(cards, model.limits.body_bytes);
       if (signal.aborted) return;
       if (!Object.keys(parts).length) {
         work.emptied();
@@ -60,7 +65,13 @@ function answering(cards, panel, code, work, limit) {
       const options = panel.options();
       panel.stale();
       const reply = await ask(parts, options, signal);
+      const replaced = reply.model.sha256 !== model.sha256 && (await import("./work/replaced.js").catch(unreached));
       if (signal.aborted) return;
+      if (replaced) {
+        opened();
+        work.emptied();
+        return replaced.sayReplaced(panel, parts, options, reply);
+      }
       panel.show(reply);
       opened();
       code.show(parts, options);
@@ -69,7 +80,7 @@ function answering(cards, panel, code, work, limit) {
       if (signal.aborted) return;
       opened();
       if (!(error instanceof RequestError)) throw error;
-      show(error, cards, panel);
+      show(error, cards, panel, () => answer(0));
       if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);
     }
   };
@@ -84,12 +95,12 @@ async function collect(cards, limit) {
 }
 
 /** Show a problem at the modality's card, or above the answer. Its field is a modality, or MODALITY.COLUMN. */
-function show(error, cards, panel) {
+function show(error, cards, panel, retry) {
   const [name, ...column] = (error.field ?? "").split(".");
   const card = cards.find(each => each.name === name);
   if (card) card.refuse(error.message, column.join("."));
   panel.fail(card ? new RequestError(`${title(card.name)} cannot be used as it is. ${error.message}`) : error, card?.name);
-  if (error.status === 401) askForKey(place("lede"));
+  if (error.status === 401) askForKey(place("lede"), retry);
 }
 
 /** Call `action` when there was no change for a moment, or when changes have gone on for too long. */

@@ -24,7 +24,7 @@ export async function post(path, body, signal) {
     reply = await fetch(path, { method: "POST", body, headers: headers(), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new RequestError(unreachable(), { retryAfter: 3 });
+    unreached();
   }
   if (!reply.ok) throw await requestErrorOf(reply);
   return reply.json();
@@ -36,7 +36,7 @@ export async function get(path, read = reply => reply.json()) {
   try {
     reply = await fetch(path, { headers: headers() });
   } catch {
-    throw new RequestError(unreachable(), { retryAfter: 3 });
+    unreached();
   }
   if (!reply.ok) throw await requestErrorOf(reply);
   return read(reply);
@@ -81,6 +81,11 @@ async function requestErrorOf(reply) {
 /** Say that nothing can be fetched, also not the rest of this page. */
 export function unreachable() {
   return navigator.onLine ? "The service does not answer. Is it still running?" : "You are offline. The answer comes when the connection is back.";
+}
+
+/** Fail with it. */
+export function unreached() {
+  throw new RequestError(unreachable(), { retryAfter: 3 });
 }
 
 function sentence(text) {

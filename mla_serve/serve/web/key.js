@@ -3,14 +3,16 @@
 import { key } from "./ask.js";
 import { el } from "./dom.js";
 
-/** Ask for the key below an element, and load the page again with it. */
-export function askForKey(place) {
+/** Ask for the key below an element. Args: given, called when it was; loads the page again by default. */
+export function askForKey(place, given = () => location.reload()) {
   if (document.querySelector("form.key")) return;
   const input = el("input", { type: "password", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
   const submitted = event => {
     event.preventDefault();
     key.set(input.value.trim());
-    location.reload();
+    form.remove();
+    given();
   };
-  place.after(el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key")));
+  const form = el("form", { class: "key", onsubmit: submitted }, input, el("button", { class: "button primary" }, "Use this key"));
+  place.after(form);
 }

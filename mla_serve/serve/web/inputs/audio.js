@@ -62,9 +62,11 @@ export function audioField({ name, modality, changed, take, say }) {
     sound = { samples: resample(trim(samples, recordedRate), recordedRate, rate), file: null };
     changed();
   }
-  async function load(file) {
-    sound = { samples: await decode(file, rate).catch(() => null), file };
-    if (!sound.samples) say("This browser cannot read such a file; it is sent as it is, without noise.");
+  async function load(file, isLast) {
+    const samples = await decode(file, rate).catch(() => null);
+    if (!isLast()) return;
+    sound = { samples, file };
+    if (!samples) say("This browser cannot read such a file; it is sent as it is, without noise.");
   }
   function clear() {
     if (recording) {

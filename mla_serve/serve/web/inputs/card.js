@@ -1,6 +1,7 @@
 // One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
 //
-// A field is {element, payload(noise), load(content), clear(), accepts(file)}, with `icon` where it is not that of the kind.
+// A field is {element, payload(noise), load(content, isLast), clear(), accepts(file)}, with `icon` where it is not that of the kind.
+// load asks isLast() after it has waited, and leaves everything as it is where something else was filled in meanwhile.
 // payload returns what is sent, a Blob with a `filename` or a string, or null when there is nothing; it also shows the input
 // with its noise. A field with `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the
 // one that a message is about.
@@ -21,7 +22,7 @@ const FIELDS = {
  * Make the card of one modality. Calls `changed` whenever its payload has changed. Returns a promise of {
  *   name, kind, element,
  *   payload(): what is sent, null when it is empty or switched off,
- *   load(content), reset(): fill it and empty it,
+ *   load(content, quiet), reset(quiet): fill it and empty it; quiet, without a call of changed,
  *   isOn(), use(on): its switch,
  *   focus(): go to its first control,
  *   say(text), refuse(text, part): show a remark, or an error that the service has with it; null takes it away,
@@ -38,7 +39,9 @@ export async function makeCard(name, modality, model, changed) {
     field.mark?.(part);
   };
   const refuse = (text, part) => say(text, part, ...(text && spare ? [button("Leave it out", "clear", () => use(false), { "aria-label": `Leave it out: ${title(name)}` })] : []));
+  let loads = 0; // of contents, and what came in their place
   const touched = () => {
+    loads += 1;
     say(null);
     if (!uses.checked) use(true); // filling a field switches its modality on
     else changed();
@@ -72,22 +75,25 @@ export async function makeCard(name, modality, model, changed) {
     control.focus({ preventScroll: true });
     element.scrollIntoView({ block: "nearest" });
   }
-  function reset() {
+  function reset(quiet = false) {
+    loads += 1;
     field.clear();
     noise.set(0);
     say(null);
-    changed();
+    if (!quiet) changed();
   }
-  async function load(content) {
+  async function load(content, quiet = false) {
     const limit = model.limits.body_bytes;
     if (content instanceof Blob && content.size > limit) {
       say(`this file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
       return;
     }
     say(null);
-    await field.load(content);
+    const mine = ++loads;
+    await field.load(content, () => mine === loads);
+    if (mine !== loads) return;
     show(true);
-    changed();
+    if (!quiet) changed();
   }
   uses.addEventListener("change", () => use(uses.checked));
 

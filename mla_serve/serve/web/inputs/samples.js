@@ -14,8 +14,8 @@ export async function getSamples() {
   return (await get("samples").catch(() => [])).slice(0, SHOWN);
 }
 
-/** Show a button for each sample. Args: samples, those of a model; filled, called when all cards have been. Returns {openFirst(), changed(), give(inputs)}. */
-export function sampleStrip(section, model, samples, cards, filled) {
+/** Show a button for each sample. Args: samples, those of a model; filled, called when all cards have been; leave, called when a sample is to take the place of what they hold. Returns {openFirst(), changed(), give(inputs)}. */
+export function sampleStrip(section, model, samples, cards, filled, leave) {
   section.hidden = !samples.length;
   const truths = truthWriter(model);
   const note = el("p", { class: "truth", role: "status", hidden: samples.every(({ truth }) => truth === null) });
@@ -26,7 +26,6 @@ export function sampleStrip(section, model, samples, cards, filled) {
     return fetched.get(path);
   };
   const chips = samples.map((sample, i) => chip(sample, i, model, truths, file, () => open(i)));
-  let filling = 0; // presses that are not finished
   let current = 0; // the last press or change
   section.append(
     el("h2", {}, "Try a sample"), el("ul", {}, ...chips.map(each => el("li", {}, each))),
@@ -34,30 +33,32 @@ export function sampleStrip(section, model, samples, cards, filled) {
   );
   learnFrom(samples, cards, file);
 
-  /** Fill the cards with a sample. A press that comes while the files of another are on their way takes its place. Returns whether there will be an answer. */
+  /** Fill the cards with a sample, unless something else comes while its files are on their way or are read. Returns whether there will be an answer. */
   async function open(index) {
     const { inputs, truth } = samples[index];
     const mine = ++current;
     const able = cards.filter(card => card.name in inputs);
+    leave();
     try {
       const contents = await Promise.all(able.map(card => content(inputs[card.name], card.name, model, file)));
       if (mine !== current) return true;
+      mark(null); // what was said is not of what is filled in now
+      note.replaceChildren();
       await fill(able, contents);
     } catch (error) {
+      if (mine !== current) return true;
       note.hidden = false;
       note.replaceChildren(error.message);
       return false;
     }
+    if (mine !== current) return true;
     mark(index);
     note.replaceChildren(...(truth === null ? [] : truths.sentence(truth)));
     return true;
   }
-  async function fill(able, contents) {
-    filling += 1;
-    cards.forEach(card => card.reset()); // also the noise of the ones that are filled
-    await Promise.all(able.map((card, i) => card.load(contents[i])));
-    filling -= 1;
-    filled();
+  function fill(able, contents) {
+    cards.forEach(card => card.reset(true)); // also the noise of the ones that are filled
+    return Promise.all(able.map((card, i) => card.load(contents[i], true))).finally(filled);
   }
   function startEmpty() {
     cards.forEach(card => card.reset());
@@ -65,13 +66,11 @@ export function sampleStrip(section, model, samples, cards, filled) {
   function mark(index) {
     chips.forEach((each, i) => each.setAttribute("aria-pressed", String(i === index)));
   }
-  /** Hear of a change. Returns whether somebody made it; then what is in the cards is no longer what is in the sample. */
+  /** Hear of a change that somebody made: what is in the cards is no longer what is in the sample. */
   function changed() {
-    if (filling) return false;
     current += 1;
     mark(null);
     note.replaceChildren();
-    return true;
   }
   /** Open the first sample of several inputs, unless somebody was faster. Returns whether an answer is on its way. */
   async function openFirst() {

@@ -38,19 +38,22 @@ export function batch(stage, say, model, cards, options) {
       });
       if (signal.aborted) return;
       say("");
-      show(...matchForm({ model, cards, table, files: read, notes, close, start: make => score(table, make, []) }));
+      show(...matchForm({ model, cards, table, files: read, notes, close, start: make => score(begin(table, make)) }));
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof TableError) && error.name !== "NotReadableError") throw error;
       say(error instanceof TableError ? error.message : "The file cannot be read any more. Choose it again.", true);
     }
   }
-  /** Score the rows that have no result yet. */
-  async function score(table, make, results) {
-    const { signal } = (running = new AbortController());
+  /** Fix what holds for all rows of a table, also of those that are scored after a stop: one file has one rule and the same columns. */
+  function begin(table, make) {
     const asked = optionsOf(model.task, options());
-    const columns = Object.entries(answerColumns(model.task, "coverage" in asked));
-    const models = new Set();
+    return { table, make, asked, columns: Object.entries(answerColumns(model.task, "coverage" in asked)), models: new Set(), results: [] };
+  }
+  /** Score the rows that have no result yet. */
+  async function score(run) {
+    const { table, make, asked, columns, models, results } = run;
+    const { signal } = (running = new AbortController());
     const progress = progressOf(table, results);
     const put = (row, result) => {
       results[row] = result;
@@ -74,22 +77,26 @@ export function batch(stage, say, model, cards, options) {
       if (!stage.contains(progress.elements[0])) return; // it was closed, or another table is open
       failure = error instanceof RequestError ? error.message : "You stopped it.";
     }
-    finish(table, columns.map(([name]) => name), results, failure, models.size > 1, () => score(table, make, results));
+    finish(run, failure);
   }
-  function finish(table, names, results, failure, replaced, again) {
+  function finish(run, failure) {
+    const { table, asked, columns, models, results } = run;
+    const names = columns.map(([name]) => name);
     const [answered, faulty] = [results.filter(each => each.cells).length, results.filter(each => each.problem).length];
     const left = table.rows.length - answered - faulty;
     const right = countRight(model.task, table, results);
+    const others = JSON.stringify(optionsOf(model.task, options())) !== JSON.stringify(asked);
     say([
       failure,
       `${answered.toLocaleString("en")} of ${count(table.rows.length, "row")} answered${faulty ? `, ${faulty.toLocaleString("en")} with a problem` : ""}.`,
       right && `Right by the column “${right.column}”: ${right.right.toLocaleString("en")} of ${right.of.toLocaleString("en")}.`,
-      replaced && "The model was replaced meanwhile, so not all answers are of the same one.",
+      models.size > 1 && "The model was replaced meanwhile, so not all answers are of the same one.",
+      others && "These answers have the settings that they began with. For other settings, choose the table again.",
     ].filter(Boolean).join(" "), Boolean(failure));
     show(
       el("div", { class: "tools row" },
         answered + faulty > 0 && button("Download the answers", "download", () => save(table, names, results), { class: "button primary" }),
-        left > 0 && button(`Score the other ${left.toLocaleString("en")}`, "play", again),
+        left > 0 && button(`Score the other ${left.toLocaleString("en")}`, "play", () => score(run)),
         button("Close", "clear", close, { class: "button quiet" })),
       ...resultsTable(model, table, names, results),
     );

@@ -1,9 +1,7 @@
 // The buttons below the answer: copy it as a short text, copy a link to it.
 
-import { button, el, plain, title } from "../dom.js";
-import { joined } from "../words.js";
+import { button, el } from "../dom.js";
 import { unreachable } from "../ask.js";
-import { recordOf } from "../answer/record.js";
 
 const SAID_MS = 2500;
 const LONGEST = 200; // characters of an input that is quoted
@@ -12,11 +10,11 @@ const LONGEST = 200; // characters of an input that is quoted
 export function copyButtons(panel, model, last) {
   const note = el("p", { class: "hint copy-note", role: "status" });
   const byHand = el("textarea", { readOnly: true, hidden: true, rows: 4, "aria-label": "Text to copy" });
-  const answer = button("Copy answer", "copy", () => copy(answer, Promise.resolve({ text: answerText(last(), panel, model), remarks: [] })));
+  const answer = button("Copy answer", "copy", () => copy(answer, textOf(last())));
   const link = button("Copy link", "link", () => copy(link, linkOf(last())));
-  const linkOf = async ({ parts, options }) => {
-    const { makeLink } = await import("./link.js");
-    const { url, remarks } = await makeLink(model, parts, options);
+  const textOf = async made => ({ text: (await import("./answertext.js")).answerText(made, panel.view, model), remarks: [] });
+  const linkOf = async ({ parts, options, reply }) => {
+    const { url, remarks } = await (await import("./link.js")).makeLink(reply.model, parts, options);
     return { text: url, remarks };
   };
   panel.foot.append(el("div", { class: "copying" }, answer, link), note, byHand);
@@ -39,7 +37,7 @@ export function copyButtons(panel, model, last) {
   } };
 }
 
-/** What makes links is fetched with the first one, which fails while the service does not answer. */
+/** What makes texts and links is fetched with the first of them, which fails while the service does not answer. */
 function notFetched(error) {
   if (!(error instanceof TypeError)) throw error;
   return {};
@@ -62,38 +60,6 @@ async function writeClipboard(text) {
   } catch {
     return false;
   }
-}
-
-/** Write an answer as a text: what was asked, what is answered and how sure, the record, the model. */
-export function answerText({ parts, reply }, panel, model, now = new Date()) {
-  const [main, side] = panel.view.short(reply);
-  const asked = Object.entries(parts).map(([name, part]) => `${title(name)}: ${part instanceof Blob ? fileText(part, name) : inWords(part, model.modalities[name])}`);
-  const alone = Object.entries(reply.modalities).map(([name, own]) => `${title(name)} alone: ${textOf(panel.view.says(own, reply))}`);
-  return [
-    `${model.name} answers: ${main} (${side})`,
-    `Asked with`, ...asked.map(each => `  ${each}`),
-    ...(alone.length > 1 ? alone : []),
-    reply.missing.length && `Not sent: ${joined(reply.missing.map(title))}`,
-    recordText(model, reply, panel.view),
-    `Model ${model.name}, made ${model.created.slice(0, 10)}, ${model.sha256.slice(0, 12)}; asked ${now.toISOString().slice(0, 16).replace("T", " ")} UTC`,
-  ].filter(Boolean).join("\n");
-}
-
-function recordText(model, reply, view) {
-  const names = Object.keys(reply.modalities);
-  const found = recordOf(model, names, reply.fusion);
-  return found && `Record: with ${joined(names.map(plain))} ${textOf(view.record(found.scores, found.rows, found.likely))}`;
-}
-
-function textOf(nodes) {
-  return el("span", {}, ...nodes).textContent.replace(/\s+/g, " ").trim();
-}
-
-/** Name a file by what somebody called it, or else by its type. */
-function fileText({ filename = "", type, size }, name) {
-  const own = filename.replace(/\.\w+$/, "");
-  const called = own && own !== name ? filename : `a file${type ? ` of type ${type}` : ""}`;
-  return `${called}, ${Math.ceil(size / 1024).toLocaleString("en")} kB`;
 }
 
 /** Write what is in an input in one line: a text, or the cells of columns. */

@@ -69,7 +69,7 @@ function face(part, modality, { urls }) {
   return picture;
 }
 
-/** Tell two tries apart: by what was written, and for files by what the model makes of them, to the last digit. */
-function identity(parts, options, reply) {
-  return JSON.stringify([Object.entries(parts).map(([name, part]) => [name, part instanceof Blob ? part.size : part]), options, reply.modalities]);
+/** Tell two tries apart: by what was written and asked for, and for files by what the model makes of them, to the last digit. How many labels are listed makes no other try. */
+function identity(parts, { fusion, coverage }, reply) {
+  return JSON.stringify([Object.entries(parts).map(([name, part]) => [name, part instanceof Blob ? part.size : part]), fusion, coverage, reply.modalities]);
 }

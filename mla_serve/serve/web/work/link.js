@@ -12,7 +12,7 @@ const HASH = 12; // digits of the model's hash
 const INPUT = "in.";
 const OPTIONS = ["fusion", "coverage"];
 
-/** Write the link. Returns {url, remarks: what to know about it}. Args: parts, {modality: Blob or string}; options, those of the request. */
+/** Write the link. Returns {url, remarks: what to know about it}. Args: model, {name, sha256} of the one that answered; parts, {modality: Blob or string}; options, those of the request. */
 export async function makeLink(model, parts, options) {
   const pairs = await Promise.all(Object.entries(parts).map(async ([name, part]) => ({ name, ...(await written(part)) })));
   pairs.sort((a, b) => a.text.length - b.text.length); // so that one large input leaves room for the small ones

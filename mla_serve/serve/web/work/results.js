@@ -87,8 +87,10 @@ function written(name, cell, digits) {
 export function* resultLines(table, names, results) {
   const added = [...names, "problem"];
   const used = new Set(added);
+  // The cells of a CSV stay as they are; what becomes CSV only here must not become a formula.
+  const safe = table.isCsv ? text => text : harmless;
   const own = table.columns.map(column => {
-    let name = column;
+    let name = safe(column);
     while (used.has(name)) name = `own_${name}`;
     used.add(name);
     return name;
@@ -96,7 +98,7 @@ export function* resultLines(table, names, results) {
   yield csvLine([...own, ...added], table.separator);
   for (const [i, { cells }] of table.rows.entries()) {
     const { cells: answer = [], problem = "" } = results[i] ?? NOT_SCORED;
-    yield csvLine([...own.map((_, at) => textOf(cells[at])), ...names.map((_, at) => harmless(answer[at])), harmless(problem)], table.separator);
+    yield csvLine([...own.map((_, at) => safe(textOf(cells[at]))), ...names.map((_, at) => harmless(answer[at])), harmless(problem)], table.separator);
   }
 }
 

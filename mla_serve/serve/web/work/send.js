@@ -81,11 +81,15 @@ async function persist(action, signal, waiting) {
 
 function pause(milliseconds, signal) {
   return new Promise((done, failed) => {
-    const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
       failed(signal.reason);
-    }, { once: true });
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      done();
+    }, milliseconds);
+    signal.addEventListener("abort", stop, { once: true });
   });
 }
 

@@ -6,7 +6,7 @@ import { isTable } from "./files.js";
 
 const LARGEST = 500 * 2 ** 20; // bytes: the table and its answers are kept in memory
 
-/** Read the table among files, or list the files. Returns {name, columns, rows: [{cells, problem}], separator, encoding, others}. */
+/** Read the table among files, or list the files. Returns {name, columns, rows: [{cells, problem}], separator, encoding, isCsv, others}. */
 export async function tableOf(files, progress) {
   const tables = files.filter(({ path }) => isTable(path));
   if (!tables.length) return { name: folderOf(files[0].path) || "files", columns: ["file"], rows: files.map(({ path }) => ({ cells: [path] })), separator: "," };
@@ -35,7 +35,7 @@ async function readCells(file, progress) {
     progress(share);
   });
   add(reader.end());
-  return { columns: columns ?? [], rows, separator, encoding };
+  return { columns: columns ?? [], rows, separator, encoding, isCsv: true };
 }
 
 function namesOf(cells) {
@@ -50,14 +50,14 @@ async function readLines(file, progress) {
   const rows = [];
   let rest = "";
   const add = line => line.trim() && rows.push(rowOf(line, places));
-  await readText(file, (text, share) => {
+  const encoding = await readText(file, (text, share) => {
     const lines = (rest + text).split("\n");
     rest = lines.pop();
     lines.forEach(add);
     progress(share);
   });
   add(rest);
-  return { columns: [...places.keys()], rows, separator: "," };
+  return { columns: [...places.keys()], rows, separator: ",", encoding };
 }
 
 function rowOf(line, places) {

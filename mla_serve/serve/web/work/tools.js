@@ -1,6 +1,6 @@
 // What a visitor does with answers: copy them, share a link, go back to an earlier try, score a table.
 
-import { unreachable } from "../ask.js";
+import { RequestError, unreachable, unreached } from "../ask.js";
 import { el, icon } from "../dom.js";
 import { copyButtons } from "./copy.js";
 import { entriesOf, filesOfEntries, filesOfInput, isTable } from "./files.js";
@@ -8,14 +8,18 @@ import { triesSection } from "./history.js";
 
 const LINK = /^#model=/; // how the address of an answer goes on. What reads it is fetched with the first one
 
-/** Add the tools to the page. Args: tries, many, their sections; give({modality: content}), which fills the cards. Returns {answered(parts, options, reply), emptied(), openLink(), takesDrop(event)}. */
+/** Add the tools to the page. Args: tries, many, their sections; give({modality: content}), which fills the cards. Returns {answered(parts, options, reply), emptied(), chosen(), leaveLink(), fetchLink(), openLink(), takesDrop(event)}. */
 export function workTools({ tries, many }, model, cards, panel, give) {
   let last = null;
   let note = null; // what is said of a link
+  let linked; // the options of the link in the address
   const copying = copyButtons(panel, model, () => last);
-  const history = triesSection(tries, model, { short: panel.view.short, restore: fill });
+  const history = triesSection(tries, model, { short: panel.view.short, restore: (parts, options) => {
+    leaveLink();
+    return fill(parts, options);
+  } });
   const openTable = manySection(many, model, cards, panel.options);
-  window.addEventListener("hashchange", openLink);
+  window.addEventListener("hashchange", () => openLink().catch(failed));
   emptied();
 
   /** Fill the cards and choose the options as they were. */
@@ -23,28 +27,44 @@ export function workTools({ tries, many }, model, cards, panel, give) {
     panel.choose(options);
     return give(Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, contentOf(part, name)])));
   }
-  /** Open the link in the address, if it is one. Returns whether it was. */
+  /** Fetch what reads the link in the address, if it is one: before the page is shown, since the link takes the place of what is typed meanwhile. Throws RequestError. */
+  async function fetchLink() {
+    return LINK.test(location.hash) && import("./link.js").catch(unreached);
+  }
+  /** Open the link in the address, if it is one. Returns whether it was. Throws RequestError. */
   async function openLink() {
-    if (!LINK.test(location.hash)) return false;
-    const { linkNote, readLink } = await import("./link.js");
+    const fetched = await fetchLink();
+    if (!fetched) return false;
+    const { linkNote, readLink } = fetched;
     const link = readLink(location.hash, model);
     if (!note) document.querySelector(".columns").before((note = linkNote()).element);
     note.say(link.remarks);
-    await fill(link.inputs, link.options);
+    const filled = fill(link.inputs, link.options);
+    linked = wanted();
+    await filled;
     return true;
   }
-  /** An address that leads to other inputs than those on the page would be shared by mistake. */
-  async function leaveLink(parts, options) {
-    if (!LINK.test(location.hash)) return;
-    const { url } = await (await import("./link.js")).makeLink(model, parts, options);
-    if (url !== location.href) window.history.replaceState(null, "", location.pathname + location.search);
+  /** Take the link out of the address: one that leads to other inputs than those on the page would be shared by mistake. */
+  function leaveLink() {
+    if (LINK.test(location.hash)) window.history.replaceState(null, "", location.pathname + location.search);
+  }
+  /** Hear of a change of the options; how many labels are listed is in no link. */
+  function chosen() {
+    if (wanted() !== linked) leaveLink();
+  }
+  function wanted() {
+    const { fusion, coverage } = panel.options();
+    return `${fusion} ${coverage}`;
   }
   function answered(parts, options, reply) {
     last = { parts, options, reply };
     copying.show(true);
     copying.forget();
     history.answered(parts, options, reply);
-    leaveLink(parts, options);
+  }
+  function failed(error) {
+    if (!(error instanceof RequestError)) throw error;
+    panel.fail(error);
   }
   function emptied() {
     last = null;
@@ -60,11 +80,10 @@ export function workTools({ tries, many }, model, cards, panel, give) {
     const entries = entriesOf(dataTransfer);
     const isFolder = entries.some(entry => entry.isDirectory);
     if (!isFolder && !files.some(file => isTable(file.name) && !card?.accepts(file))) return false;
-    if (entries.length) filesOfEntries(entries).then(openTable);
-    else openTable(filesOfInput(files));
+    openTable(entries.length ? filesOfEntries(entries) : filesOfInput(files));
     return true;
   }
-  return { answered, emptied, openLink, takesDrop };
+  return { answered, emptied, chosen, leaveLink, fetchLink, openLink, takesDrop };
 }
 
 /** Make the section of tables. What reads and scores them is fetched with the first one. */
@@ -76,8 +95,11 @@ function manySection(section, model, cards, options) {
     status.classList.toggle("failed", failed);
   };
   let open;
-  async function take(files) {
+  /** Args: listing, the files, or a promise of them. */
+  async function take(listing) {
     section.scrollIntoView({ block: "nearest" });
+    const files = await Promise.resolve(listing).catch(() => null);
+    if (!files) return say("A file in it cannot be read. Look whether you may open it, then drop all of them again.", true);
     const fetched = await import("./batch.js").catch(() => null);
     if (!fetched) return say(unreachable(), true);
     open ??= fetched.batch(stage, say, model, cards, options);
