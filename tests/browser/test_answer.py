@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mla_serve.decimals import percent
 from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.tasks import Classes
 from tests.browser.harness import draw, open_page, serving
@@ -62,12 +63,6 @@ def opened(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     for page in pages:
         page.context.close()
     assert not failures
-
-
-def percent(share: float) -> str:
-    if 0.9995 < share < 1:
-        return "> 99.9 %"
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def title(name: str) -> str:

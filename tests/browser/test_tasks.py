@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mla_serve.decimals import percent
 from mla_serve.tasks import Labels, Number, Task
 from tests.browser.harness import draw, open_page, serving
 from tests.browser.test_labels import CUT, SIZES
@@ -115,13 +116,6 @@ def test_everybody_can_read_it(opened: Callable[..., Any], name: str, scheme: st
     assert [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found] == []
 
 
-def shown_percent(share: float) -> str:
-    """Write a share as the page does."""
-    if 0.9995 < share < 1:
-        return "> 99.9 %"
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
-
-
 def rewrite(page: Any, path: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change what the service replies."""
 
@@ -185,15 +179,15 @@ def test_the_table_tells_threshold_and_what_each_input_says_of_every_label(opene
         assert filled == pytest.approx(100 * each["probability"], abs=0.01)
         assert (filled >= mark) == each["answered"] == ("best" in row.get_attribute("class"))
         assert ("in-set" in row.get_attribute("class")) == (each["label"] in answer["prediction_set"]["labels"])
-        assert row.locator("td.value").inner_text() == shown_percent(each["probability"])
+        assert row.locator("td.value").inner_text() == percent(each["probability"])
         for own, cell in zip(answer["modalities"].values(), row.locator("td.own").all(), strict=True):
             assert own["probabilities"][at]["label"] == each["label"]
-            assert cell.get_attribute("title") == shown_percent(own["probabilities"][at]["probability"])
+            assert cell.get_attribute("title") == percent(own["probabilities"][at]["probability"])
             whole = round(100 * own["probabilities"][at]["probability"])
             assert cell.inner_text().split()[0] == (str(whole) if whole else "–")
     left = len(LABELS) - len(shown)
     said = page.locator(".labels-body > .hint").inner_text()
-    assert said == f"{left} more, each at most {shown_percent(shown[-1]['probability'])}. Find a label"
+    assert said == f"{left} more, each at most {percent(shown[-1]['probability'])}. Find a label"
 
 
 def test_a_label_among_many_is_found_by_its_name(opened: Callable[..., Any]) -> None:

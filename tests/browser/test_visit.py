@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mla_serve.decimals import percent
 from tests.browser.harness import open_page, start_empty
 from tests.browser.test_playground import ALL, PATIENCE_MS, card, png, wait_for_opinions
 
@@ -113,6 +114,15 @@ def test_starting_empty_clears_every_input(visit: Callable[..., Any]) -> None:
     start_empty(page)
     assert page.get_by_role("textbox", name="Text").input_value() == ""
     assert pressed(page) == ["false", "false"]
+
+
+def test_shares_are_written_as_in_the_report(visit: Callable[..., Any]) -> None:
+    shares = [0, 0.0004, 0.0005, 0.016, 0.5, 0.9994, 0.9995, 1999 / 2000, 0.99999, 1]
+    written = visit().evaluate(
+        "async shares => { const { percent } = await import('/web/dom.js'); return shares.map(percent); }", shares
+    )
+    assert written == [percent(share) for share in shares]
+    assert written[-4:] == ["> 99.9 %"] * 3 + ["100.0 %"]
 
 
 def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:
