@@ -32,10 +32,17 @@ import { joined } from "../words.js";
 //   options(): options of the request; may be missing }.
 const VIEWS = {
   classes: async () => (await import("./classes.js")).classesView,
-  labels: async () => (await import("./labels.js")).labelsView,
-  number: async () => (await import("./number.js")).numberView,
+  labels: async () => (await Promise.all([import("./labels.js"), styled("labels.css")]))[0].labelsView,
+  number: async () => (await Promise.all([import("./number.js"), styled("number.css")]))[0].numberView,
 };
 const ANNOUNCE_AFTER_MS = 600;
+
+/** Fetch the styles of a view, of which a page needs one. */
+function styled(path) {
+  const link = el("link", { rel: "stylesheet", href: new URL(path, import.meta.url).href });
+  document.head.append(link);
+  return new Promise((done, failed) => Object.assign(link, { onload: done, onerror: failed }));
+}
 
 /** Make the answer's panel. Args: cardOf(name), the card of an input, to lead to it and to leave it out. Returns a promise of {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
 export async function answerPanel(panel, model, { changed, retry, cardOf }) {
