@@ -19,7 +19,7 @@ async function start() {
   const [model, given] = await Promise.all([get("model"), getSamples()]);
   introduce(model, place("name"), place("lede"));
   const later = debounced(() => answer(0));
-  const changed = () => samples.changed() && later();
+  const changed = byHand => samples.changed(byHand) && later();
   const making = Object.entries(model.modalities).map(([name, modality]) => makeCard(name, modality, model, changed));
   const cardOf = name => cards.find(card => card.name === name);
   const [panel, ...cards] = await Promise.all([answerPanel(place("answer"), model, { changed: later, retry: () => answer(0), cardOf }), ...making]);
@@ -69,6 +69,7 @@ function answering(cards, panel, code, work, limit) {
       if (signal.aborted) return;
       opened();
       if (!(error instanceof RequestError)) throw error;
+      if (!error.retryAfter) withdraw();
       show(error, cards, panel);
       if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);
     }

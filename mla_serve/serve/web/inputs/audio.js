@@ -62,8 +62,10 @@ export function audioField({ name, modality, changed, take, say }) {
     sound = { samples: resample(trim(samples, recordedRate), recordedRate, rate), file: null };
     changed();
   }
-  async function load(file) {
-    sound = { samples: await decode(file, rate).catch(() => null), file };
+  async function load(file, isLast) {
+    const samples = await decode(file, rate).catch(() => null);
+    if (!isLast()) return;
+    sound = { samples, file };
     if (!sound.samples) say("This browser cannot read such a file; it is sent as it is, without noise.");
   }
   function clear() {

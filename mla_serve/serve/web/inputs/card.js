@@ -1,6 +1,7 @@
 // One modality's card: its name, a switch to leave it out, its field, a noise slider, a place for messages.
 //
-// A field is {element, payload(noise), load(content), clear(), accepts(file)}, with `icon` where it is not that of the kind.
+// A field is {element, payload(noise), load(content, isLast), clear(), accepts(file)}, with `icon` where it is not that of the
+// kind. load takes over what it has read only if isLast() then: somebody may have emptied or filled the field in the meantime.
 // payload returns what is sent, a Blob with a `filename` or a string, or null when there is nothing; it also shows the input
 // with its noise. A field with `noiseless` has no noise slider. A field of several inputs has mark(part) too, which shows the
 // one that a message is about.
@@ -18,10 +19,10 @@ const FIELDS = {
 };
 
 /**
- * Make the card of one modality. Calls `changed` whenever its payload has changed. Returns a promise of {
+ * Make the card of one modality. Calls `changed(byHand)` whenever its payload has changed; not by hand is what `load` and `reset` do. Returns a promise of {
  *   name, kind, element,
  *   payload(): what is sent, null when it is empty or switched off,
- *   load(content), reset(): fill it and empty it,
+ *   load(content, byHand), reset(byHand): fill it and empty it,
  *   isOn(), use(on): its switch,
  *   focus(): go to its first control,
  *   say(text), refuse(text, part): show a remark, or an error that the service has with it; null takes it away,
@@ -38,15 +39,17 @@ export async function makeCard(name, modality, model, changed) {
     field.mark?.(part);
   };
   const refuse = (text, part) => say(text, part, ...(text && spare ? [button("Leave it out", "clear", () => use(false), { "aria-label": `Leave it out: ${title(name)}` })] : []));
+  let loads = 0; // the last load, or what has overtaken it
   const touched = () => {
+    loads += 1;
     say(null);
     if (!uses.checked) use(true); // filling a field switches its modality on
-    else changed();
+    else changed(true);
   };
-  const field = makeField({ name, modality, limits: model.limits, changed: touched, take: load, say });
-  const noise = noiseSlider(name, changed);
+  const field = makeField({ name, modality, limits: model.limits, changed: touched, take: content => load(content, true), say });
+  const noise = noiseSlider(name, () => changed(true));
   const uses = el("input", { type: "checkbox", role: "switch", checked: true, "aria-label": `Use ${title(name)}`, title: "Use this input, or leave it out" });
-  const clear = button("Clear", "clear", () => reset(), { class: "button quiet unneeded", "aria-label": `Clear ${title(name)}` });
+  const clear = button("Clear", "clear", () => reset(true), { class: "button quiet unneeded", "aria-label": `Clear ${title(name)}` });
   const element = el(
     "article",
     { class: `card ${hueOf(model, name)}`, "data-modality": name, "data-kind": modality.kind, "aria-label": title(name) },
@@ -64,7 +67,7 @@ export async function makeCard(name, modality, model, changed) {
   function use(on) {
     show(on);
     say(null);
-    changed();
+    changed(true);
   }
   function focus() {
     if (!uses.checked) use(true);
@@ -72,22 +75,25 @@ export async function makeCard(name, modality, model, changed) {
     control.focus({ preventScroll: true });
     element.scrollIntoView({ block: "nearest" });
   }
-  function reset() {
+  function reset(byHand = false) {
+    loads += 1;
     field.clear();
     noise.set(0);
     say(null);
-    changed();
+    changed(byHand);
   }
-  async function load(content) {
+  async function load(content, byHand = false) {
     const limit = model.limits.body_bytes;
     if (content instanceof Blob && content.size > limit) {
       say(`this file has ${megabytes(content.size)}, the service reads at most ${megabytes(limit)}. Choose a smaller one.`);
       return;
     }
     say(null);
-    await field.load(content);
+    const mine = ++loads;
+    await field.load(content, () => mine === loads);
+    if (mine !== loads) return;
     show(true);
-    changed();
+    changed(byHand);
   }
   uses.addEventListener("change", () => use(uses.checked));
 

@@ -48,8 +48,10 @@ export function imageField({ name, modality, limits, changed, take, say }) {
     refresh();
     changed();
   }
-  async function load(file) {
-    picture = { file, bitmap: await createImageBitmap(file).catch(() => null) };
+  async function load(file, isLast) {
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    if (!isLast()) return;
+    picture = { file, bitmap };
     pad?.clear?.();
     setInverted(false, false);
     showPicture();

@@ -28,8 +28,10 @@ export function sampleStrip(section, model, samples, cards, filled) {
   const chips = samples.map((sample, i) => chip(sample, i, model, truths, file, () => open(i)));
   let filling = 0; // presses that are not finished
   let current = 0; // the last press or change
+  const strip = el("ul", {}, ...chips.map(each => el("li", {}, each)));
+  showEnds(strip);
   section.append(
-    el("h2", {}, "Try a sample"), el("ul", {}, ...chips.map(each => el("li", {}, each))),
+    el("h2", {}, "Try a sample"), strip,
     button("Start empty", "clear", startEmpty, { class: "button quiet" }), note,
   );
   learnFrom(samples, cards, file);
@@ -43,7 +45,9 @@ export function sampleStrip(section, model, samples, cards, filled) {
       const contents = await Promise.all(able.map(card => content(inputs[card.name], card.name, model, file)));
       if (mine !== current) return true;
       await fill(able, contents);
+      if (mine !== current) return true; // somebody did something else in the meantime
     } catch (error) {
+      if (mine !== current) return true;
       note.hidden = false;
       note.replaceChildren(error.message);
       return false;
@@ -54,24 +58,32 @@ export function sampleStrip(section, model, samples, cards, filled) {
   }
   async function fill(able, contents) {
     filling += 1;
-    cards.forEach(card => card.reset()); // also the noise of the ones that are filled
-    await Promise.all(able.map((card, i) => card.load(contents[i])));
-    filling -= 1;
+    try {
+      cards.forEach(card => card.reset()); // also the noise of the ones that are filled
+      await Promise.all(able.map((card, i) => card.load(contents[i])));
+    } finally {
+      filling -= 1;
+    }
     filled();
   }
   function startEmpty() {
+    leave();
     cards.forEach(card => card.reset());
   }
   function mark(index) {
     chips.forEach((each, i) => each.setAttribute("aria-pressed", String(i === index)));
   }
-  /** Hear of a change. Returns whether somebody made it; then what is in the cards is no longer what is in the sample. */
-  function changed() {
-    if (filling) return false;
+  /** Hear of a change. Args: byHand, whether somebody made it even while the cards are being filled. Returns whether somebody made it. */
+  function changed(byHand) {
+    if (filling && !byHand) return false;
+    leave();
+    return true;
+  }
+  /** What is in the cards is no longer what is in the sample. */
+  function leave() {
     current += 1;
     mark(null);
     note.replaceChildren();
-    return true;
   }
   /** Open the first sample of several inputs, unless somebody was faster. Returns whether an answer is on its way. */
   async function openFirst() {
@@ -80,11 +92,21 @@ export function sampleStrip(section, model, samples, cards, filled) {
   }
   /** Fill the cards with something else than a sample: {modality: content}. */
   function give(inputs) {
-    changed();
+    leave();
     const able = cards.filter(card => card.name in inputs);
     return fill(able, able.map(card => inputs[card.name]));
   }
   return { openFirst, changed, give };
+}
+
+/** Let a strip fade at the ends where more of it is hidden. */
+function showEnds(strip) {
+  const look = () => {
+    strip.classList.toggle("before", strip.scrollLeft > 2);
+    strip.classList.toggle("after", strip.scrollWidth - strip.clientWidth - strip.scrollLeft > 2);
+  };
+  strip.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(strip);
 }
 
 /** Make the button of a sample: its picture, if it has one, what it really is, and the beginning of what is written in it. */
