@@ -387,11 +387,18 @@ def test_an_error_replaces_the_answer_and_offers_to_leave_the_input_out(opened: 
     page.locator(".notice").wait_for()
     assert "Description cannot be used as it is. Got 2 words." in said(page, ".notice")
     assert not page.locator(".details").is_visible()
+    assert not page.locator("#code").is_visible()  # it would show the request before
     assert said(page, ".headline").startswith("? No answer")
     assert said(page, ".answer-bar") == "No answer Description cannot be used"
     page.locator(".notice").get_by_role("button", name="Leave it out").click()
     wait_for_opinions(page, "photo")
     assert not page.locator(".notice").is_visible()
+    assert page.locator("#code").is_visible()
+    page.get_by_role("button", name="Clear Photo").click()
+    page.get_by_role("switch", name="Use Description").click()
+    page.get_by_role("textbox", name="Description").fill("")
+    page.wait_for_selector(".answer.empty")
+    assert not page.locator("#code").is_visible()
 
 
 def test_while_the_service_is_busy_the_answer_is_said_to_be_an_old_one(opened: Callable[..., Any]) -> None:

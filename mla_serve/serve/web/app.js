@@ -45,6 +45,11 @@ function answering(cards, panel, code, work, limit) {
   let current = new AbortController();
   let again;
 
+  /** Take away what is told of an earlier request. */
+  function withdraw() {
+    code.hide();
+    work.emptied();
+  }
   return async function answer(tries) {
     current.abort();
     clearTimeout(again);
@@ -53,7 +58,7 @@ function answering(cards, panel, code, work, limit) {
       const parts = await collect(cards, limit);
       if (signal.aborted) return;
       if (!Object.keys(parts).length) {
-        work.emptied();
+        withdraw();
         opened();
         return panel.empty();
       }
@@ -113,7 +118,7 @@ function acceptFilesAnywhere(cards, work) {
     const under = target?.closest?.("[data-modality]")?.dataset.modality;
     const able = cards.filter(card => card.accepts(file));
     const card = able.find(each => each.name === under) ?? able[0];
-    if (card) card.load(file);
+    if (card) card.load(file, true);
     else cards[0].say(`Nothing here reads ${file.type || "files of this kind"}.`);
   };
   document.addEventListener("dragover", event => {
