@@ -405,7 +405,9 @@ def _fitted_before(step: Mapping[str, Any]) -> str:
     again = step.get("recalibrated")
     if not again:
         return ""
-    return f"After its own training it had been fitted again, on {date_text(again['fitted'])}, to {again['rows']:,} rows. "
+    return (
+        f"After its own training it had been fitted again, on {date_text(again['fitted'])}, to {again['rows']:,} rows. "
+    )
 
 
 def _recalibrated(manifest: Manifest, task: Task) -> str:

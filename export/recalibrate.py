@@ -160,7 +160,12 @@ def _extension(step: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, 
     rows = step.get("rows", {})
     notes = [note for note in step.get("notes", ()) if not note.startswith(NOTES_OF_A_FIT)]
     again = {"recalibrated": {**step["recalibrated"], "notes": []}} if "recalibrated" in step else {}
-    return {**step, "notes": notes, "rows": {**rows, "val": {name: counts[name] for name in rows.get("val", {})}}, **again}
+    return {
+        **step,
+        "notes": notes,
+        "rows": {**rows, "val": {name: counts[name] for name in rows.get("val", {})}},
+        **again,
+    }
 
 
 def _epochs(base: Bundle) -> Sequence[dict[str, Any]]:

@@ -14,6 +14,7 @@ import pytest
 
 from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Bundle, write_manifest
+from mla_serve.decimals import percent
 from mla_serve.evaluation.share_interval import exact_interval
 from tests.browser.harness import serving
 from tests.conftest import subsets
@@ -94,10 +95,6 @@ def open_with_key(browser: Any, address: str, path: str, faults: list[str], **op
     page.wait_for_selector("#content > *:not(button)")
     page.wait_for_load_state("networkidle")
     return page
-
-
-def percent(share: float) -> str:
-    return "> 99.9 %" if 0.9995 < share < 1 else f"{100 * share:.1f} %"
 
 
 def test_every_number_is_that_of_the_model(browser: Any, told_address: str, axe: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mla_serve.decimals import percent
 from mla_serve.fusion.intervals import Intervals, Thresholds
 from mla_serve.tasks import Classes
 from tests.browser.harness import draw, open_page, serving
@@ -62,12 +63,6 @@ def opened(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     for page in pages:
         page.context.close()
     assert not failures
-
-
-def percent(share: float) -> str:
-    if 0.9995 < share < 1:
-        return "> 99.9 %"
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def title(name: str) -> str:
@@ -122,7 +117,9 @@ def check_numbers(page: Any, reply: dict[str, Any], model: dict[str, Any]) -> No
         else:
             assert ("agrees" in row, "differs" in row) == ((same := own["label"] == reply["label"]), not same)
             named = reply["label"] if len(reply["label"]) <= 20 else "the answer"
-            assert f"Without it, {named} would have {percent(p * math.exp(-own['influence']))}." in row
+            left = percent(p * math.exp(-own["influence"]))
+            less = "Without it: the same." if left == percent(p) else f"Without it, {named} would have {left}."
+            assert less in row
         facts = spaced(page.locator(f"[data-facts={name}]").text_content())
         sign = "−" if own["influence"] < 0 else "+"
         influence = f"{abs(own['influence']):.2f}"
@@ -143,7 +140,7 @@ def check_shortlist(page: Any, reply: dict[str, Any]) -> None:
     left = max(0.0, 1 - sum(each["probability"] for each in shown))
     assert f"{len(LABELS) - len(shown)} others, together {percent(left)}" in said(page, ".rest")
     some = f"{len(inside)} of {len(LABELS)}" if len(inside) < len(LABELS) else f"all {len(LABELS)}"
-    assert said(page, ".promised") == f"Shortlist: {f'{inside[0]} alone' if len(inside) == 1 else some}"
+    assert said(page, ".promised") == f"Shortlist: {f'only {inside[0]}' if len(inside) == 1 else some}"
     basis = f"Coverage 90.0 %, from {reply['prediction_set']['rows']} validation rows"
     assert basis in page.locator(".numbers > .hint").text_content()
 
@@ -187,24 +184,49 @@ def test_every_number_is_that_of_the_reply_and_of_the_model(opened: Callable[...
 
 
 @pytest.mark.parametrize(
-    ("differing", "influence", "expected"),
+    ("p", "differing", "influence", "expected"),
     [
-        ([], 0.1, "Sure. All three agree; any one could be left out."),
-        ([], 3.0, "Sure. All three agree."),
-        (["photo"], 0.1, "Sure. They disagree: photo says otherwise."),
-        (["photo", "sound_track"], 0.1, "Sure. They disagree: photo and sound track say otherwise."),
-        (list(NAMES), 0.1, "Sure. They disagree; none of them says so by itself."),
+        (0.97, [], 0.1, "Sure. All three agree; any one could be left out."),
+        (0.97, [], 0.4, "Sure. All three agree."),  # 65 % would be left: not fairly sure
+        (0.97, ["photo"], 0.1, "Sure, but they disagree: photo says otherwise."),
+        (0.5, ["photo"], 0.0, "Unsure, and they disagree: photo says otherwise."),
+        (
+            0.97,
+            ["photo", "sound_track"],
+            {"description": 1.0},
+            "Sure, but they disagree: photo and sound track say otherwise."
+            " It rests on description: without it the answer might be another.",
+        ),
+        (
+            0.97,
+            ["photo"],
+            {"description": 5.0, "sound_track": 4.0},
+            "Sure, but they disagree: photo says otherwise."
+            " It rests on sound track and description: without one of them the answer would be another.",
+        ),
+        (0.97, list(NAMES), 0.1, "Sure, but they disagree; none of them says so by itself."),
     ],
 )
 def test_whether_the_inputs_agree_is_said(
-    opened: Callable[..., Any], differing: list[str], influence: float, expected: str
+    opened: Callable[..., Any], p: float, differing: list[str], influence: float | dict[str, float], expected: str
 ) -> None:
     page = opened()
 
     def change(reply: dict[str, Any]) -> dict[str, Any]:
-        own = {"weight": 1 / 3, "influence": influence, "entropy": 0.1, "probability": 0.9}
-        opinions = {name: own | {"label": "other" if name in differing else "mug"} for name in NAMES}
-        return reply | {"label": "mug", "probability": 0.97, "modalities": opinions, "missing": []}
+        own = {"weight": 1 / 3, "entropy": 0.1, "probability": 0.9}
+        owed = influence if isinstance(influence, dict) else dict.fromkeys(NAMES, influence)
+        opinions = {
+            name: own | {"label": "other" if name in differing else "mug", "influence": owed.get(name, 0.0)}
+            for name in NAMES
+        }
+        shortlist = reply["prediction_set"] | {"labels": ["mug"]}
+        return reply | {
+            "label": "mug",
+            "probability": p,
+            "prediction_set": shortlist,
+            "modalities": opinions,
+            "missing": [],
+        }
 
     change_replies(page, change)
     give(page, "description")
@@ -239,7 +261,9 @@ def test_certainty_is_said_in_words(opened: Callable[..., Any], probability: flo
     wait_for_opinions(page, "description")
     assert said(page, ".verdict") == f"{expected} It rests on description alone."
     assert "strange" not in page.locator(".condition").get_attribute("class")
-    assert said(page, ".condition") == "Right 9 in 10 times, on average, for inputs like those it was measured with."
+    assert said(page, ".condition") == (
+        "The shortlist holds the right answer 9 in 10 times, on average, for inputs like those it was measured with."
+    )
 
 
 def test_a_strange_input_is_named_and_nothing_is_promised(opened: Callable[..., Any]) -> None:
@@ -247,15 +271,18 @@ def test_a_strange_input_is_named_and_nothing_is_promised(opened: Callable[..., 
 
     def change(reply: dict[str, Any]) -> dict[str, Any]:
         opinions = {name: own | {"unfamiliarity": 0.994} for name, own in reply["modalities"].items()}
-        return reply | {"modalities": opinions}
+        return reply | {"modalities": opinions, "probability": 0.97}
 
     change_replies(page, change)
     give(page, "description")
     wait_for_opinions(page, "description")
-    assert "Description is unlike the training data." in said(page, ".verdict")
+    assert said(page, ".verdict").startswith("Sure, but description is unlike the training data. ")
+    assert said(page, ".record").startswith(
+        "On inputs like the training data, with description alone, it was right on "
+    )
     assert "Stranger than 99.4 % of known inputs." in said(page, "[data-opinion=description]")
     assert said(page, ".condition").startswith("Do not rely on 9 in 10 here")
-    assert "description strange" in said(page, ".answer-bar")
+    assert "strange description" in said(page, ".answer-bar")
     assert "unfamiliar 99.4 %" in spaced(page.locator("[data-facts=description]").text_content())
 
 
@@ -276,6 +303,47 @@ def test_weights_that_do_not_sum_to_one_are_shown_as_they_are(opened: Callable[.
     assert not page.locator(".record").is_visible()  # this rule was not measured
 
 
+def test_what_a_part_of_the_bar_cannot_hold_is_said_at_the_input(opened: Callable[..., Any]) -> None:
+    page = opened((390, 844))
+    weights = {"photo": 0.6, "sound_track": 0.27, "description": 0.13}
+
+    def change(reply: dict[str, Any]) -> dict[str, Any]:
+        own = next(iter(reply["modalities"].values()))
+        opinions = {name: own | {"weight": weight} for name, weight in weights.items()}
+        return reply | {"modalities": opinions, "missing": []}
+
+    change_replies(page, change)
+    give(page, "description")
+    wait_for_opinions(page, *NAMES)
+    shown = [said(page, f"[data-share={name}] > :first-child") for name in weights]
+    assert shown == ["Photo 60.0 %", "27.0 %", ""]
+    cut = "[...document.querySelectorAll('.shares li')].filter(li => li.scrollWidth > li.clientWidth).length"
+    assert page.evaluate(cut) == 0
+    assert "Its share: 13.0 %." in said(page, "[data-opinion=description]")
+    assert "Its share" not in said(page, "[data-opinion=photo]")
+
+
+def test_the_interval_of_a_record_is_that_of_the_usual_rule_only(opened: Callable[..., Any]) -> None:
+    page = opened()
+    page.goto("about:blank")
+
+    def change(route: Any) -> None:
+        model = route.fetch().json()
+        for rules in model["metrics"]["conditions"].values():
+            rules["mean_logit"] = {"accuracy": 0.5}
+        route.fulfill(json=model)
+
+    page.route("**/model", change)
+    page.go_back()
+    page.wait_for_load_state("networkidle")
+    give(page, "photo")
+    wait_for_opinions(page, "photo")
+    assert "it was right on 81.0 % of 1,500 test rows (likely " in said(page, ".record")
+    page.get_by_text("Numbers and rule").click()
+    last_reply(page, lambda: page.get_by_label("Fusion rule").select_option("mean_logit"))
+    assert "it was right on 50.0 % of 1,500 test rows. Report" in said(page, ".record")
+
+
 def test_how_often_the_shortlist_is_right_can_be_chosen(opened: Callable[..., Any]) -> None:
     page = opened()
     give(page, "description")
@@ -283,7 +351,7 @@ def test_how_often_the_shortlist_is_right_can_be_chosen(opened: Callable[..., An
     for text, coverage in (("8 in 10", 0.8), ("99 in 100", 0.99)):
         reply = last_reply(page, partial(page.get_by_label("How often the shortlist").select_option, text))
         assert reply["prediction_set"]["coverage"] == coverage
-        assert said(page, ".condition").startswith(f"Right {text} times")
+        assert said(page, ".condition").startswith(f"The shortlist holds the right answer {text} times,")
         assert f"Coverage {percent(coverage)}" in page.locator(".numbers > .hint").text_content()
 
 
@@ -319,11 +387,18 @@ def test_an_error_replaces_the_answer_and_offers_to_leave_the_input_out(opened: 
     page.locator(".notice").wait_for()
     assert "Description cannot be used as it is. Got 2 words." in said(page, ".notice")
     assert not page.locator(".details").is_visible()
+    assert not page.locator("#code").is_visible()  # it would show the request before
     assert said(page, ".headline").startswith("? No answer")
     assert said(page, ".answer-bar") == "No answer Description cannot be used"
     page.locator(".notice").get_by_role("button", name="Leave it out").click()
     wait_for_opinions(page, "photo")
     assert not page.locator(".notice").is_visible()
+    assert page.locator("#code").is_visible()
+    page.get_by_role("button", name="Clear Photo").click()
+    page.get_by_role("switch", name="Use Description").click()
+    page.get_by_role("textbox", name="Description").fill("")
+    page.wait_for_selector(".answer.empty")
+    assert not page.locator("#code").is_visible()
 
 
 def test_while_the_service_is_busy_the_answer_is_said_to_be_an_old_one(opened: Callable[..., Any]) -> None:

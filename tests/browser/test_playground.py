@@ -506,7 +506,7 @@ def test_a_spoiled_picture_is_named_and_listened_to_less(browser: Any, digits_ad
         page.get_by_role("slider", name="Noise on Image").fill(str(noise))
         page.wait_for_timeout(150)
     page.locator(".verdict .strange").wait_for()
-    assert "Image is unlike the training data." in page.locator(".verdict").inner_text()
+    assert "image is unlike the training data." in page.locator(".verdict").inner_text()
     assert "so it counts for less" in page.locator("[data-opinion=image]").inner_text()
     assert "Do not rely on 9 in 10 here" in page.locator(".condition").inner_text()
     assert page.evaluate(share) < before

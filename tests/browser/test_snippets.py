@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mla_serve.decimals import percent
 from tests.browser.harness import ROOT, serving
 from tests.browser.test_playground import PATIENCE_MS, card, png, wait_for_opinions, wav
 
@@ -65,9 +66,7 @@ def run(command: list[str], folder: Path) -> str:
 
 def shown(label: str, probability: float) -> list[str]:
     """Write an answer as the page does."""
-    if 0.9995 < probability < 1:
-        return [label, "> 99.9 %"]
-    return [label, "< 0.1 %" if 0 < probability < 0.0005 else f"{100 * probability:.1f} %"]
+    return [label, percent(probability)]
 
 
 def fill_everything(page: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mla_serve.decimals import percent
 from tests.browser.harness import open_page, start_empty
 from tests.browser.test_playground import ALL, PATIENCE_MS, card, png, wait_for_opinions
 
@@ -126,6 +127,82 @@ def test_a_visitor_who_is_faster_than_the_sample_keeps_what_was_typed(visit: Cal
     wait_for_opinions(page, "text")
 
 
+OVERTAKEN = """async () => {
+    const { sampleStrip } = await import("/web/inputs/samples.js");
+    const waiting = [];
+    const load = content => (content === "slow" ? new Promise((done, fail) => waiting.push({ done, fail })) : null);
+    const cards = [{ name: "text", load, reset() {} }];
+    const samples = ["slow", "quick"].map(text => ({ inputs: { text }, truth: text }));
+    const model = { task: "classes", modalities: { text: { kind: "text", sent_as: "string" } } };
+    const section = document.createElement("section");
+    let filled = 0;
+    const strip = sampleStrip(section, model, samples, cards, () => (filled += 1));
+    const chips = [...section.querySelectorAll(".chip")];
+    const turn = () => new Promise(done => setTimeout(done));
+    const state = () => [section.querySelector(".truth").textContent, chips.map(chip => chip.getAttribute("aria-pressed")).join()];
+    const told = [];
+    for (const overtake of [() => chips[1].click(), () => strip.give({ text: "mine" }), () => strip.changed(true)]) {
+        chips[0].click();
+        await turn();
+        overtake();
+        await turn();
+        waiting.pop().done();
+        await turn();
+        told.push(state());
+    }
+    chips[0].click();
+    await turn();
+    waiting.pop().fail(new Error("It cannot be read."));
+    await turn();
+    told.push(section.querySelector(".truth").textContent, strip.changed(false));
+    return told;
+}"""
+
+
+def test_a_sample_that_was_overtaken_says_nothing(visit: Callable[..., Any]) -> None:
+    nothing = ["", "false,false"]
+    assert visit().evaluate(OVERTAKEN) == [
+        ["This sample really is quick.", "false,true"],
+        nothing,
+        nothing,
+        "It cannot be read.",
+        True,  # an edit after it counts
+    ]
+
+
+def test_a_file_that_was_overtaken_is_not_sent(visit: Callable[..., Any]) -> None:
+    sent = visit().evaluate(
+        """async () => {
+            const [{ makeCard }, { get }] = await Promise.all([import("/web/inputs/card.js"), import("/web/ask.js")]);
+            const model = await get("model");
+            const sent = {};
+            for (const name of ["image", "audio"]) {
+                const sample = (await get("samples")).find(({ inputs }) => name in inputs);
+                const file = new File([await get(sample.inputs[name], reply => reply.blob())], "a");
+                const card = await makeCard(name, model.modalities[name], model, () => {});
+                const loading = card.load(file);
+                card.reset();
+                await loading;
+                sent[name] = [await card.payload()];
+                await card.load(file);
+                sent[name].push((await card.payload())?.size > 0);
+            }
+            return sent;
+        }"""
+    )
+    assert sent == {"image": [None, True], "audio": [None, True]}
+
+
+def test_the_samples_fade_where_more_of_them_are(visit: Callable[..., Any]) -> None:
+    page = visit({"width": 390, "height": 844})
+    strip = page.locator(".samples ul")
+    strip.evaluate("strip => { while (strip.children.length < 12) strip.append(strip.firstChild.cloneNode(true)); }")
+    page.set_viewport_size({"width": 400, "height": 844})
+    page.wait_for_selector(".samples ul.after:not(.before)")
+    strip.evaluate("strip => strip.scrollTo(strip.scrollWidth, 0)")
+    page.wait_for_selector(".samples ul.before:not(.after)")
+
+
 def test_starting_empty_clears_every_input(visit: Callable[..., Any]) -> None:
     page = visit()
     wait_for_opinions(page, *ALL)
@@ -185,6 +262,15 @@ def test_what_comes_while_a_sample_is_read_takes_its_place(visit: Callable[..., 
     assert written.input_value() == "typed"
     assert page.locator(".truth").inner_text() == ""
     assert pressed(page) == ["false", "false"]
+
+
+def test_shares_are_written_as_in_the_report(visit: Callable[..., Any]) -> None:
+    shares = [0, 0.0004, 0.0005, 0.016, 0.5, 0.9994, 0.9995, 1999 / 2000, 0.99999, 1]
+    written = visit().evaluate(
+        "async shares => { const { percent } = await import('/web/dom.js'); return shares.map(percent); }", shares
+    )
+    assert written == [percent(share) for share in shares]
+    assert written[-4:] == ["> 99.9 %"] * 3 + ["100.0 %"]
 
 
 def test_a_truth_is_told_by_task(visit: Callable[..., Any]) -> None:

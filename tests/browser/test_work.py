@@ -274,6 +274,7 @@ def test_the_last_tries_can_be_restored(visit: Callable[..., Any]) -> None:
     text = card(page, "text").get_by_role("textbox")
     text.press_sequentially("red car")
     wait_for_answer(page, "text")
+    page.locator(".try").wait_for()  # at once, so that nothing moves later
     first = page.evaluate("new Promise(done => setTimeout(() => done(reply), 1800))")
     card(page, "rear_camera").locator("input[type=file]").set_input_files(png())
     wait_for_answer(page, "rear_camera", "text")
@@ -288,6 +289,8 @@ def test_the_last_tries_can_be_restored(visit: Callable[..., Any]) -> None:
     assert page.evaluate("localStorage.length + sessionStorage.length") == 0
     page.get_by_role("button", name="Clear the last tries").click()
     assert page.locator(".try").count() == 0
+    assert not page.get_by_role("button", name="Clear the last tries").is_visible()
+    assert page.locator(".tries").bounding_box()["height"] < 120
 
 
 def test_no_more_than_eight_tries_are_kept(visit: Callable[..., Any]) -> None:

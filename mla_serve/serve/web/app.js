@@ -50,6 +50,11 @@ function answering(cards, panel, code, work, model) {
   let current = new AbortController();
   let again;
 
+  /** Take away what is told of an earlier request. */
+  function withdraw() {
+    code.hide();
+    work.emptied();
+  }
   return async function answer(tries) {
     current.abort();
     clearTimeout(again);
@@ -58,7 +63,7 @@ function answering(cards, panel, code, work, model) {
       const parts = await collect(cards, model.limits.body_bytes);
       if (signal.aborted) return;
       if (!Object.keys(parts).length) {
-        work.emptied();
+        withdraw();
         opened();
         return panel.empty();
       }
@@ -80,6 +85,7 @@ function answering(cards, panel, code, work, model) {
       if (signal.aborted) return;
       opened();
       if (!(error instanceof RequestError)) throw error;
+      if (!error.retryAfter) withdraw();
       show(error, cards, panel, () => answer(0));
       if (error.retryAfter && tries < TRIES) again = setTimeout(() => answer(tries + 1), 1000 * error.retryAfter);
     }

@@ -84,7 +84,7 @@ export function breakable(text) {
 
 /** Write a share of one in per cent. A value below 1 is never written as 100 %. */
 export function percent(share) {
-  if (share < 1 && share > 0.9995) return "> 99.9 %";
+  if (share < 1 && share >= 0.9995) return "> 99.9 %";
   if (share > 0 && share < 0.0005) return "< 0.1 %";
   return `${(100 * share).toFixed(1)} %`;
 }

@@ -1,5 +1,7 @@
 // Words and signs that the views of all tasks share.
 
+export const SURE_WORDS = ["Sure", "Fairly sure"];
+
 /** Put an uncertainty into words, from 0 (sure) to 1 (as undecided as can be). */
 export function certainty(share) {
   if (share < 0.1) return "Sure";

@@ -73,10 +73,16 @@ export function classesView({ classes }, { verdict, changed }) {
     short: answer => [answer.label, percent(answer.probability)],
     promised: "shortlist",
     promise: ({ prediction_set: set }) => set && ["Shortlist: ", ...held(set.labels, classes.length)],
+    promises: often => `The shortlist holds the right answer ${often} times, on average, for inputs like those it was measured with.`,
     says: own => [el("strong", { dir: "auto" }, ...breakable(own.label)), el("span", { class: "whole" }, ` · ${percent(own.probability)}`)],
     agrees: (own, answer) => own.label === answer.label,
-    stays: (own, answer) => withoutIt(own, answer) > 0.5, // more than half cannot be exceeded
-    without: (name, own, answer) => ["Without it, ", answer.label.length > LONG ? "the answer" : el("bdi", {}, ...breakable(answer.label)), ` would have ${percent(withoutIt(own, answer))}.`],
+    stays: (own, answer) => withoutIt(own, answer) >= FAIRLY_SURE,
+    hangs: (own, answer) => (withoutIt(own, answer) < 1 / classes.length ? "would" : withoutIt(own, answer) < 0.5 && "might"), // more than half cannot be exceeded, less than chance is
+    without: (name, own, answer) => {
+      const left = percent(withoutIt(own, answer));
+      if (left === percent(answer.probability)) return ["Without it: the same."];
+      return ["Without it, ", answer.label.length > LONG ? "the answer" : el("bdi", {}, ...breakable(answer.label)), ` would have ${left}.`];
+    },
     record,
     merit: ({ accuracy }) => accuracy,
     counts: own => [["entropy", own.entropy.toFixed(2), "How undecided it is alone, in nats"], ["influence", nats(own.influence), "What the answer owes to it, in nats"]],
@@ -85,7 +91,7 @@ export function classesView({ classes }, { verdict, changed }) {
 }
 
 function held(labels, count) {
-  if (labels.length === 1) return [el("b", {}, el("bdi", {}, ...breakable(labels[0])), " alone")];
+  if (labels.length === 1) return [el("b", {}, "only ", el("bdi", {}, ...breakable(labels[0])))];
   return [el("b", {}, labels.length === count ? `all ${count.toLocaleString("en")}` : `${labels.length.toLocaleString("en")} of ${count.toLocaleString("en")}`)];
 }
 

@@ -43,6 +43,7 @@ export function labelsView(model, { verdict, changed }) {
     stands,
     together,
     stays: (own, answer) => own.without !== null && isSame(own.without, answer.labels),
+    hangs: (own, answer) => own.without !== null && !isSame(own.without, answer.labels) && "would",
     without,
     record,
     merit: ({ micro_f1: score }) => score,
@@ -101,7 +102,7 @@ function without(name, own, { labels }) {
   if (!own.without) return null;
   const lost = labels.filter(each => !own.without.includes(each));
   const gained = own.without.filter(each => !labels.includes(each));
-  if (!lost.length && !gained.length) return ["Without it, the labels would be the same."];
+  if (!lost.length && !gained.length) return ["Without it: the same."];
   const missing = lost.length ? [...named(lost), " would not be given"] : [];
   const added = gained.length ? [...named(gained), " would be"] : [];
   return ["Without it, ", ...missing, ...(lost.length && gained.length ? ["; "] : []), ...added, lost.length ? "." : " given too."];

@@ -1,6 +1,7 @@
 // One row for each input: what it says by itself and what the answer owes to it; or that it was not sent, and what it would add.
 
 import { recordOf } from "./record.js";
+import { isUnwritten } from "./shares.js";
 import { strangeInputs } from "./verdict.js";
 import { el, hueOf, percent, plain, title } from "../dom.js";
 import { joined } from "../words.js";
@@ -33,7 +34,7 @@ function opinion(name, own, reply, strange, model, view) {
   return el(
     "li", { "data-opinion": name, class: hueOf(model, name) },
     el("div", { class: "who" }, el("span", { class: "name" }, title(name)), el("span", { class: "says" }, "says ", ...view.says(own, reply), stands && el("span", { class: `mark ${agrees ? "yes" : "no"}` }, stands))),
-    el("p", { class: "hint" }, strange && el("span", { class: "strange" }, `Stranger than ${most(own.unfamiliarity)} known inputs${lost ? ", so it counts for less" : ""}. `), ...(alone ? ["The only thing sent."] : (view.without(name, own, reply) ?? []))),
+    el("p", { class: "hint" }, strange && el("span", { class: "strange" }, `Stranger than ${most(own.unfamiliarity)} known inputs${lost ? ", so it counts for less" : ""}. `), !alone && isUnwritten(name, reply.modalities) && `Its share: ${percent(own.weight)}. `, ...(alone ? ["The only thing sent."] : (view.without(name, own, reply) ?? []))),
   );
 }
 

@@ -16,13 +16,14 @@ import { joined } from "../words.js";
 //   unsure(reply): how sure it is, in words,
 //   short(reply): [main, side], texts for where there is little room,
 //   promise(reply): nodes about the shortlist or the range; null under a rule that has none,
-//   promises(often): a sentence, what "9 in 10" means; may be missing,
+//   promises(often): a sentence, what "9 in 10" means,
 //   promised: what a promise is about, such as "shortlist",
 //   says(own, reply): nodes, what an input answers by itself,
 //   agrees(own, reply): whether that is the answer,
 //   stands(own, reply): the same in a word or two, "" for nothing; may be missing,
 //   together(reply): how inputs that all agree make the answer, [what is stressed, what follows]; null for the usual; may be missing,
-//   stays(own, reply): whether the answer would certainly be the same without this input,
+//   stays(own, reply): whether the answer would be the same without this input, and at least fairly sure,
+//   hangs(own, reply): "would" or "might", where without this input the answer would or might be another; may be missing,
 //   without(name, own, reply): nodes, what would be answered without it; null where nothing is known,
 //   record(scores, {count, name}, likely): nodes, such as "it was right on 99.0 % of 500 test rows"; count, of rows, and name
 //     may be missing; likely: {score: [low, high]},
@@ -31,10 +32,17 @@ import { joined } from "../words.js";
 //   options(): options of the request; may be missing }.
 const VIEWS = {
   classes: async () => (await import("./classes.js")).classesView,
-  labels: async () => (await import("./labels.js")).labelsView,
-  number: async () => (await import("./number.js")).numberView,
+  labels: async () => (await Promise.all([import("./labels.js"), styled("labels.css")]))[0].labelsView,
+  number: async () => (await Promise.all([import("./number.js"), styled("number.css")]))[0].numberView,
 };
 const ANNOUNCE_AFTER_MS = 600;
+
+/** Fetch the styles of a view, of which a page needs one. */
+function styled(path) {
+  const link = el("link", { rel: "stylesheet", href: new URL(path, import.meta.url).href });
+  document.head.append(link);
+  return new Promise((done, failed) => Object.assign(link, { onload: done, onerror: failed }));
+}
 
 /** Make the answer's panel. Args: cardOf(name), the card of an input, to lead to it and to leave it out. Returns a promise of {show(reply), empty(), fail(error, name), stale(), options(), choose(options), view, foot}. */
 export async function answerPanel(panel, model, { changed, retry, cardOf }) {

@@ -25,7 +25,7 @@ export function promiseRow(model, view, changed) {
     condition.classList.toggle("strange", strange.length > 0);
     condition.textContent = strange.length
       ? `Do not rely on ${words} here: it was measured on inputs like the training data, and ${joined(strange.map(plain))} ${strange.length > 1 ? "are" : "is"} not.`
-      : (view.promises?.(words) ?? `Right ${words} times, on average, for inputs like those it was measured with.`);
+      : view.promises(words);
   }
   return {
     head: el("div", { class: "row promise", hidden: !offers }, what, often),

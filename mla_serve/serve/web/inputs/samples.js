@@ -27,8 +27,10 @@ export function sampleStrip(section, model, samples, cards, filled, leave) {
   };
   const chips = samples.map((sample, i) => chip(sample, i, model, truths, file, () => open(i)));
   let current = 0; // the last press or change
+  const strip = el("ul", {}, ...chips.map(each => el("li", {}, each)));
+  showEnds(strip);
   section.append(
-    el("h2", {}, "Try a sample"), el("ul", {}, ...chips.map(each => el("li", {}, each))),
+    el("h2", {}, "Try a sample"), strip,
     button("Start empty", "clear", startEmpty, { class: "button quiet" }), note,
   );
   learnFrom(samples, cards, file);
@@ -84,6 +86,16 @@ export function sampleStrip(section, model, samples, cards, filled, leave) {
     return fill(able, able.map(card => inputs[card.name]));
   }
   return { openFirst, changed, give };
+}
+
+/** Let a strip fade at the ends where more of it is hidden. */
+function showEnds(strip) {
+  const look = () => {
+    strip.classList.toggle("before", strip.scrollLeft > 2);
+    strip.classList.toggle("after", strip.scrollWidth - strip.clientWidth - strip.scrollLeft > 2);
+  };
+  strip.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(strip);
 }
 
 /** Make the button of a sample: its picture, if it has one, what it really is, and the beginning of what is written in it. */

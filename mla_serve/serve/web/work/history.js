@@ -13,15 +13,23 @@ export function triesSection(section, model, { short, restore }) {
   const clear = button("Clear", "clear", empty, { class: "button quiet", "aria-label": "Clear the last tries" });
   section.append(el("header", {}, el("h2", {}, "Your last tries"), el("p", { class: "hint" }, "Kept on this page only, until you leave it."), clear), list);
   let tries = [];
+  let first = null; // kept at once, so that nothing moves when it has stood; until then the next one takes its place
   let timer;
   empty();
 
   function answered(parts, options, reply) {
     clearTimeout(timer);
-    section.hidden = false; // its place is kept from the first answer on, so that nothing moves when a try is added
-    timer = setTimeout(() => settle({ parts, options, reply, id: identity(parts, options, reply) }), SETTLED_MS);
+    section.hidden = false;
+    const made = { parts, options, reply, id: identity(parts, options, reply) };
+    if (!tries.length) first = keep(made);
+    timer = setTimeout(() => settle(made), SETTLED_MS);
   }
   function settle(made) {
+    if (first && first.id !== made.id) tries.splice(tries.indexOf(first), 1).forEach(drop);
+    first = null;
+    keep(made);
+  }
+  function keep(made) {
     const known = tries.find(each => each.id === made.id);
     const entry = known ?? { ...made, urls: [] };
     if (!known) {
@@ -31,6 +39,8 @@ export function triesSection(section, model, { short, restore }) {
     }
     mark(entry);
     list.replaceChildren(...tries.map(each => each.element));
+    clear.hidden = false;
+    return entry;
   }
   function mark(current) {
     tries.forEach(each => each.element.firstChild.setAttribute("aria-current", String(each === current)));
@@ -49,6 +59,8 @@ export function triesSection(section, model, { short, restore }) {
   function empty() {
     tries.forEach(drop);
     tries = [];
+    first = null;
+    clear.hidden = true;
     list.replaceChildren(el("li", { class: "hint" }, "An answer that stands for a moment is kept here."));
   }
   function drop({ urls }) {

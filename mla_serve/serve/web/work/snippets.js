@@ -12,7 +12,7 @@ const LONGEST_CALL = 32; // of the arguments of a call, which must fit a phone
 // Python's keywords, which cannot name an argument
 const KEYWORDS = new Set("and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield".split(" "));
 
-/** Make the section with curl and Python. Returns {show(parts, options)}. */
+/** Make the section with curl and Python. Returns {show(parts, options), hide()}. */
 export function codeSection(section, model) {
   const { show } = codeTabs(section, el("h2", {}, "The same from code"), ["curl", "Python"]);
   return {
@@ -20,6 +20,7 @@ export function codeSection(section, model) {
       section.hidden = false;
       show([curl(parts, options), python(parts, options, model)], parts);
     },
+    hide: () => (section.hidden = true), // the request that it shows is not that of the page any more
   };
 }
 
