@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from mla_serve.table.faults import Faults
 from mla_serve.table.split_names import split_named
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 from mla_serve.train.fit.cross_validate import FEW_ROWS
+from mla_serve.train.notes import DATA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def read_new_rows(
     """
     predictor = Predictor(base)
     table = read_for(predictor, data, options)
-    chosen = _choose_split(table, split, trained_on=base.manifest.training.get("config", {}).get("fingerprint"))
+    chosen = _choose_split(table, split, trained_on=_fingerprints(base))
     others = {name: rows for name, rows in table.splits.items() if name != chosen}
     measured = "test" if "test" in others else chosen
     return NewRows(
@@ -74,7 +75,14 @@ def read_new_rows(
     )
 
 
-def _choose_split(table: Table, asked: str | None, trained_on: str | None) -> str:
+def _fingerprints(base: Bundle) -> set[str]:
+    """Return those of the data that the bundle was trained on, and that modalities were added with."""
+    training = base.manifest.training
+    steps = (training, *training.get("extended", []))
+    return {step["config"]["fingerprint"] for step in steps if "fingerprint" in step.get("config", {})}
+
+
+def _choose_split(table: Table, asked: str | None, trained_on: Collection[str]) -> str:
     """Return the split of the rows to fit to. Raises: ConfigError."""
     have = ", ".join(table.splits)
     if asked is None:
@@ -86,11 +94,32 @@ def _choose_split(table: Table, asked: str | None, trained_on: str | None) -> st
     split = split_named(asked) or asked
     if split not in table.splits:
         raise ConfigError(f"--split {asked}: the data set has {have}")
-    if split == "train" and table.fingerprint == trained_on:
+    if split == "train" and table.fingerprint in trained_on:
         raise ConfigError(
             f"--split {asked}: the model was trained on these rows, so its opinions on them are too sure; choose another of {have}"
         )
     return split
+
+
+def doubts(new: NewRows) -> list[str]:
+    """Note what may make the new bundle look better than it is. Copies of files under another name are not found."""
+    notes = []
+    if new.split == "train":
+        notes.append(
+            f"{DATA}fitted to rows of split train; if the model was trained on them, its answers are told too sure"
+        )
+    if not new.measured_again:
+        fitted = {_key(row) for row in new.fitted}
+        if count := sum(_key(row) in fitted for row in new.measured):
+            notes.append(
+                f"{DATA}{count} of {len(new.measured)} {new.measured_split} rows are also among the {new.split} rows, which "
+                "everything is fitted to; expect less of others"
+            )
+    return notes
+
+
+def _key(row: Row) -> str:
+    return repr((row.label, sorted(row.values.items(), key=lambda one: one[0])))
 
 
 def check_rows(predictor: Predictor, new: NewRows) -> None:

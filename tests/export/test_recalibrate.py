@@ -23,7 +23,7 @@ from mla_serve.export import report
 from mla_serve.export.card import model_card
 from mla_serve.export.export_extension import _training
 from mla_serve.export.export_run import export_run
-from mla_serve.export.new_rows import read_new_rows
+from mla_serve.export.new_rows import doubts, read_new_rows
 from mla_serve.export.quantise import to_fp16
 from mla_serve.export.recalibrate import NOTES_OF_A_FIT, recalibrate
 from mla_serve.fusion.rules import DEFAULT_RULE
@@ -334,6 +334,22 @@ def test_rows_that_the_model_was_trained_on_are_refused(model: Path, data: Path,
     with pytest.raises(ConfigError, match="was trained on these rows"):
         read_new_rows(Bundle.load(trained), data, "train")
     assert read_new_rows(Bundle.load(model), data, "train").split == "train"
+
+
+def test_rows_that_an_extension_was_trained_on_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
+    step = {"config": {"fingerprint": read_new_rows(Bundle.load(model), data).fingerprint}}
+    extended = write_bundle(tmp_path / "extended", KINDS, training={"extended": [step]})
+    with pytest.raises(ConfigError, match="was trained on these rows"):
+        read_new_rows(Bundle.load(extended), data, "train")
+
+
+def test_rows_that_flatter_are_noted(model: Path, data: Path) -> None:
+    new = read_new_rows(Bundle.load(model), data)
+    assert doubts(new) == []
+    again = dataclasses.replace(new, split="train", measured=[*new.measured, *new.fitted[:7]])
+    first, second = doubts(again)
+    assert "fitted to rows of split train" in first
+    assert "7 of 307 test rows are also among the train rows" in second
 
 
 def test_what_is_there_is_not_overwritten(model: Path, data: Path, tmp_path: Path) -> None:
