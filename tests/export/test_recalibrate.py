@@ -215,6 +215,7 @@ def test_the_report_is_written_and_keeps_the_learning_curves(model: Path, data: 
         assert json.loads(second.read("report.json"))["wrongest"]
         page = second.read("report.html").decode()
         assert "<dt>Made</dt><dd><p>1 January 2026</p></dd>" in page
+        assert "Made on 1 January 2026, fitted again on " in page
         assert "<dt>Fitted again</dt>" in page
         assert "fusion: ridge" in page
 
