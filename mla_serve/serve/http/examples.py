@@ -98,7 +98,8 @@ def _answered(predictor: Predictor, sample: Sample, promise: str, *, is_short: b
     if len(sample) > 1:
         found.append(example("alone", f"{alone} alone", 1))
     if predictor.classes:
-        found.append(example("top_k", f"the {TOP_K} most probable labels", top_k=TOP_K))
+        top_k = min(TOP_K, len(predictor.classes))
+        found.append(example("top_k", f"the {top_k} most probable labels", top_k=top_k))
     found.append(example("fusion", f"another rule: {OTHER_RULE}", fusion=OTHER_RULE))
     if DEFAULT_RULE in predictor.bundle.intervals.rules:
         found.append(example("coverage", f"with a {promise} for 9 in 10", coverage=COVERAGE))
