@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.evaluation.splits import read_for
+from mla_serve.export.copied_rows import trained_on
 from mla_serve.table import Row, Table, TableOptions
 from mla_serve.table.faults import Faults
 from mla_serve.table.split_names import split_named
@@ -24,7 +25,8 @@ class NewRows:
 
     fitted: rows that everything is fitted to, and their split. train: rows that the model was trained on, for the references;
     may be empty. measured: rows to measure on, and their split; those of `fitted` where there are no others. table: the
-    schema's fields, for a bundle without one. fingerprint: of the data; empty where they are in memory.
+    schema's fields, for a bundle without one. fingerprint: of the data; empty where they are in memory. copies: how many rows
+    to measure on were left out, because they are fitted.
     """
 
     split: str
@@ -35,11 +37,16 @@ class NewRows:
     fingerprint: str
     faults: Faults
     table: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    copies: int = 0
 
     @classmethod
     def alone(cls, rows: Sequence[Row], split: str, faults: Faults) -> Self:
         """Take rows in memory, to be fitted and measured."""
         return cls(split, rows, (), split, rows, "", faults)
+
+    def fitted_alone(self) -> Self:
+        """Measure on the rows that are fitted, for want of others."""
+        return dataclasses.replace(self, measured_split=self.split, measured=self.fitted)
 
     @property
     def measured_again(self) -> bool:
@@ -59,7 +66,7 @@ def read_new_rows(
     """
     predictor = Predictor(base)
     table = read_for(predictor, data, options)
-    chosen = _choose_split(table, split, trained_on=base.manifest.training.get("config", {}).get("fingerprint"))
+    chosen = _choose_split(table, split, trained_on(base.manifest.training))
     others = {name: rows for name, rows in table.splits.items() if name != chosen}
     measured = "test" if "test" in others else chosen
     return NewRows(
@@ -74,8 +81,8 @@ def read_new_rows(
     )
 
 
-def _choose_split(table: Table, asked: str | None, trained_on: str | None) -> str:
-    """Return the split of the rows to fit to. Raises: ConfigError."""
+def _choose_split(table: Table, asked: str | None, known: Collection[str]) -> str:
+    """Return the split of the rows to fit to. Args: known, the hashes of tables of training. Raises: ConfigError."""
     have = ", ".join(table.splits)
     if asked is None:
         if "val" in table.splits:
@@ -86,7 +93,7 @@ def _choose_split(table: Table, asked: str | None, trained_on: str | None) -> st
     split = split_named(asked) or asked
     if split not in table.splits:
         raise ConfigError(f"--split {asked}: the data set has {have}")
-    if split == "train" and table.fingerprint == trained_on:
+    if split == "train" and table.fingerprint in known:
         raise ConfigError(
             f"--split {asked}: the model was trained on these rows, so its opinions on them are too sure; choose another of {have}"
         )
