@@ -157,6 +157,7 @@ def test_fitting_to_the_rows_of_the_training_gives_what_the_training_gave(tmp_pa
     export_run(run.path, tmp_path / "stripes")
     first = Bundle.load(tmp_path / "stripes")
     assert [note for note in first.manifest.training["notes"] if note.startswith(NOTES_OF_A_FIT)]
+    assert first.manifest.training["counts"] == {"train": 60, "val": 66, "test": 24}
     model = tmp_path / "stripes"
     for number in ("second", "third"):
         again = fit_again(model, data, tmp_path / number)
