@@ -17,9 +17,7 @@ from mla_serve.train.data.decode_values import hash_payload
 from mla_serve.train.data.fingerprints import FEWEST_NUMBERS
 from mla_serve.train.golden_samples import as_stored
 
-CANNOT_TELL = (
-    "training rows: whether these rows were among them cannot be told from the bundle; if they were, its probabilities are too sure"
-)
+CANNOT_TELL = "training rows: whether these rows were among them cannot be told from the bundle; if they were, its probabilities are too sure"
 Digests = Mapping[str, bytes]
 
 

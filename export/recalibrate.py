@@ -111,7 +111,9 @@ def _checked(base: Bundle, new: NewRows) -> tuple[NewRows, list[str]]:
     others = without_copies(new.measured, new.fitted, [*base.manifest.modalities])
     if copies := len(new.measured) - len(others):
         left = "they are not measured" if others else "so the fitted rows are measured"
-        notes.append(f"copies: {copies:,} of {len(new.measured):,} rows of {new.measured_split} are fitted rows too; {left}")
+        notes.append(
+            f"copies: {copies:,} of {len(new.measured):,} rows of {new.measured_split} are fitted rows too; {left}"
+        )
     new = dataclasses.replace(new, measured=others, copies=copies) if others else new.fitted_alone()
     return new, [*filter(None, notes)]
 

@@ -22,8 +22,8 @@ from mla_serve.commands.recalibrate import run as run_command
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.export import report
 from mla_serve.export.card import model_card
-from mla_serve.export.export_extension import _training
 from mla_serve.export.copied_rows import CANNOT_TELL
+from mla_serve.export.export_extension import _training
 from mla_serve.export.export_run import export_run
 from mla_serve.export.new_rows import read_new_rows
 from mla_serve.export.quantise import to_fp16
