@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from mla_serve.bundle.manifest import Bundle
@@ -12,7 +13,7 @@ from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.evaluation.splits import read_for
 from mla_serve.export.copied_rows import trained_on
-from mla_serve.table import Row, Table, TableOptions
+from mla_serve.table import Row, TableOptions
 from mla_serve.table.faults import Faults
 from mla_serve.table.split_names import split_named
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
@@ -40,9 +41,19 @@ class NewRows:
     copies: int = 0
 
     @classmethod
-    def alone(cls, rows: Sequence[Row], split: str, faults: Faults) -> Self:
-        """Take rows in memory, to be fitted and measured."""
-        return cls(split, rows, (), split, rows, "", faults)
+    def of_splits(
+        cls,
+        splits: Mapping[str, Sequence[Row]],
+        chosen: str,
+        faults: Faults,
+        fingerprint: str = "",
+        table: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Self:
+        """Fit to one split, measure on the split `test`, and compare with `train`, where there are these beside it."""
+        others = {name: rows for name, rows in splits.items() if name != chosen}
+        measured = "test" if "test" in others else chosen
+        train = others.get("train", ())
+        return cls(chosen, splits[chosen], train, measured, splits[measured], fingerprint, faults, table)
 
     def fitted_alone(self) -> Self:
         """Measure on the rows that are fitted, for want of others."""
@@ -66,34 +77,25 @@ def read_new_rows(
     """
     predictor = Predictor(base)
     table = read_for(predictor, data, options)
-    chosen = _choose_split(table, split, trained_on(base.manifest.training))
-    others = {name: rows for name, rows in table.splits.items() if name != chosen}
-    measured = "test" if "test" in others else chosen
-    return NewRows(
-        chosen,
-        table.splits[chosen],
-        others.get("train", ()),
-        measured,
-        table.splits[measured],
-        table.fingerprint,
-        table.faults,
-        table.schema.keep(base.manifest.modalities).to_dict(),
-    )
+    known = table.fingerprint in trained_on(base.manifest.training)
+    chosen = choose_split(table.splits, split, str(table.folder), known=known)
+    schema = table.schema.keep(base.manifest.modalities).to_dict()
+    return NewRows.of_splits(table.splits, chosen, table.faults, table.fingerprint, schema)
 
 
-def _choose_split(table: Table, asked: str | None, known: Collection[str]) -> str:
-    """Return the split of the rows to fit to. Args: known, the hashes of tables of training. Raises: ConfigError."""
-    have = ", ".join(table.splits)
+def choose_split(splits: Collection[str], asked: str | None, where: str, *, known: bool = False) -> str:
+    """Return the split of the rows to fit to. Args: known, whether the model was trained on this table. Raises: ConfigError."""
+    have = ", ".join(splits)
     if asked is None:
-        if "val" in table.splits:
+        if "val" in splits:
             return "val"
-        if [*table.splits] == ["test"]:  # a table without splits
-            return "test"
-        raise ConfigError(f"{table.folder}: has {have}, but no val; say which rows to fit to with --split")
+        if len(splits) == 1 and "train" not in splits:  # a table without splits
+            return next(iter(splits))
+        raise ConfigError(f"{where}: has {have}, but no val; say which rows to fit to with --split")
     split = split_named(asked) or asked
-    if split not in table.splits:
+    if split not in splits:
         raise ConfigError(f"--split {asked}: the data set has {have}")
-    if split == "train" and table.fingerprint in known:
+    if split == "train" and known:
         raise ConfigError(
             f"--split {asked}: the model was trained on these rows, so its opinions on them are too sure; choose another of {have}"
         )

@@ -422,3 +422,33 @@ def test_from_python_rows_in_memory_are_fitted_and_measured(model: Path, data: P
     of_files = first.recalibrate(data, out=tmp_path / "files")
     assert of_files.metrics["split"] == "test"
     assert "fitted" not in of_files.metrics
+
+
+def test_from_python_a_column_says_which_rows_are_fitted_and_which_are_measured(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """As by the command: val is fitted, test is measured, and a row of train is never fitted unless that is asked."""
+    rows = [
+        json.loads(line) | {"split": split}
+        for split in SPLITS
+        for line in (data / f"{split}.jsonl").read_text().splitlines()
+    ]
+    first = mla_serve.load(model, threads=1)
+    about = "## Purpose\nTells colours.\n"
+    now = first.recalibrate(rows, out=tmp_path / "new", about=about)
+    by_files = fit_again(model, data, tmp_path / "files").manifest
+    manifest = Bundle.load(tmp_path / "new").manifest
+    assert now.metrics["conditions"] == by_files.metrics["conditions"]
+    assert (now.metrics["split"], now.metrics["rows"]) == ("test", 300)
+    assert manifest.fusion == by_files.fusion
+    assert manifest.about.purpose == "Tells colours."
+    assert first.recalibrate(rows, out=tmp_path / "other", split="train").metrics["split"] == "test"
+    with pytest.raises(ConfigError, match=r"^split dev2: the data set has train, val, test"):
+        first.recalibrate(rows, out=tmp_path / "none", split="dev2")
+    with pytest.raises(DataError, match="data:1: split is 'half', expected train, val or test"):
+        first.recalibrate([rows[0] | {"split": "half"}, *rows[1:]], out=tmp_path / "none")
+    broken = rows[130] | {"numbers": [1.0]}
+    with pytest.raises(DataError, match="numbers"):
+        first.recalibrate([*rows, broken], out=tmp_path / "none")
+    first.recalibrate([*rows, broken], out=tmp_path / "skipped", skip_bad=True)
+    assert Bundle.load(tmp_path / "skipped").manifest.training["recalibrated"]["rows"] == 300
