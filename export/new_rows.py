@@ -18,6 +18,7 @@ from mla_serve.table.faults import Faults
 from mla_serve.table.split_names import split_named
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
 from mla_serve.train.fit.cross_validate import FEW_ROWS
+from mla_serve.train.notes import DATA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,27 @@ def choose_split(splits: Collection[str], asked: str | None, where: str, *, know
             f"--split {asked}: the model was trained on these rows, so its opinions on them are too sure; choose another of {have}"
         )
     return split
+
+
+def doubts(new: NewRows) -> list[str]:
+    """Note what may make the new bundle look better than it is. Copies of files under another name are not found."""
+    notes = []
+    if new.split == "train":
+        notes.append(
+            f"{DATA}fitted to rows of split train; if the model was trained on them, its answers are told too sure"
+        )
+    if not new.measured_again:
+        fitted = {_key(row) for row in new.fitted}
+        if count := sum(_key(row) in fitted for row in new.measured):
+            notes.append(
+                f"{DATA}{count} of {len(new.measured)} {new.measured_split} rows are also among the {new.split} rows, which "
+                "everything is fitted to; expect less of others"
+            )
+    return notes
+
+
+def _key(row: Row) -> str:
+    return repr((row.label, sorted(row.values.items(), key=lambda one: one[0])))
 
 
 def check_rows(predictor: Predictor, new: NewRows) -> None:

@@ -79,7 +79,9 @@ def _head(results: Results, task: Task, names: Sequence[str]) -> str:
     answers = f"From any of {html.escape(joined(names))} it answers with {html.escape(_described(task))}."
     of_split = next((key for key in ("fitted", "held_out") if metrics.get(key)), metrics["split"])
     rows = ROWS.get(of_split, "{0:,} rows of another split").format(metrics["rows"])
-    measured = f"Made on {date_text(results['created'])}. Measured on {rows}."
+    again = results["training"].get("recalibrated")
+    made = f"{date_text(again['trained'])}, fitted again on " if again else ""
+    measured = f"Made on {made}{date_text(results['created'])}. Measured on {rows}."
     warnings = "".join(
         f'<p class="warning">{html.escape(note)}</p>' for note in _notes(results) if note.startswith(DATA)
     )

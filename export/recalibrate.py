@@ -22,7 +22,7 @@ from mla_serve.evaluation.splits import DRAWS, SplitRun, run_rows, score_split, 
 from mla_serve.export.copied_rows import comparable, refuse_training_rows, trained_on, without_copies
 from mla_serve.export.finish import ModelDescription, write_findings
 from mla_serve.export.graph_fit import fit_to_graphs
-from mla_serve.export.new_rows import NewRows, check_rows
+from mla_serve.export.new_rows import NewRows, check_rows, doubts
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Payload
 from mla_serve.output.replacing import staging_folder
@@ -166,7 +166,7 @@ def _training(manifest: Manifest, fitted: Fitted, new: NewRows, before: Scores) 
         "split": new.split,
         "rows": len(new.fitted),
         "fingerprint": new.fingerprint,
-        "notes": fitted.notes,
+        "notes": [*fitted.notes, *doubts(new)],
         "before": {name: dict(scores) for name, scores in before.items()},
     }
     kept = [note for note in old.get("notes", ()) if not note.startswith(NOTES_OF_A_FIT)]

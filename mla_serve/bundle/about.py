@@ -19,7 +19,7 @@ SECTIONS = {
     "license": "licence",
 }
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$")
-ITEM = re.compile(r"^\s*[-*+]\s+")
+ITEM = re.compile(r"^\s*(?:[-*+]|\d{1,2}[.)])\s+")
 
 
 class About(BaseModel):

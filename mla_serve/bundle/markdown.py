@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 
 from markdown_it import MarkdownIt
+
+LEADS_TO = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
 
 
 def to_html(text: str) -> str:
@@ -19,7 +22,13 @@ def line_to_html(text: str) -> str:
     return html
 
 
+class _Markdown(MarkdownIt):
+    def validateLink(self, url: str) -> bool:  # noqa: N802 (its name there)
+        """Allow nothing else, such as paths of the service and data."""
+        return bool(LEADS_TO.match(url))
+
+
 @functools.cache
 def _renderer() -> MarkdownIt:
     """Make the renderer. A picture becomes a link: nothing is loaded from elsewhere."""
-    return MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return _Markdown("commonmark", {"html": False}).enable("table").disable("image")

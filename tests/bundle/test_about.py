@@ -11,7 +11,8 @@ TEXT = """# Purpose
 Tells products apart.
 
 ## Do not use it for
-- medicine
+1. medicine
+2) gifts of 2020
 - anything that is
   no product
 
@@ -30,7 +31,7 @@ CC BY 4.0
 def test_sections_are_told_apart_by_their_headings() -> None:
     assert parse_about(TEXT) == About(
         purpose="Tells products apart.",
-        limits=["medicine", "anything that is no product"],
+        limits=["medicine", "gifts of 2020", "anything that is no product"],
         data="| a | b |\n|---|---|\n\n### More on the data\nBought in 2020.",
         licence="CC BY 4.0",
     )

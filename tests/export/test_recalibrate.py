@@ -25,7 +25,7 @@ from mla_serve.export.card import model_card
 from mla_serve.export.copied_rows import CANNOT_TELL
 from mla_serve.export.export_extension import _training
 from mla_serve.export.export_run import export_run
-from mla_serve.export.new_rows import read_new_rows
+from mla_serve.export.new_rows import doubts, read_new_rows
 from mla_serve.export.quantise import to_fp16
 from mla_serve.export.recalibrate import NOTES_OF_A_FIT, recalibrate
 from mla_serve.fusion.rules import DEFAULT_RULE
@@ -33,6 +33,7 @@ from mla_serve.inputs import Array
 from mla_serve.inputs.vector import VectorInput
 from mla_serve.tasks import Number, Task
 from mla_serve.train.config import TrainConfig
+from mla_serve.train.notes import DATA
 from mla_serve.train.plan import make_plan
 from mla_serve.train.run import train_as_planned
 from tests.conftest import CLASSES, TASKS, write_bundle
@@ -186,7 +187,7 @@ def test_fitting_to_the_rows_of_the_training_gives_what_the_training_gave(tmp_pa
     with pytest.raises(ConfigError, match="training rows that the bundle holds as samples"):
         fit_again(tmp_path / "stripes", renamed, tmp_path / "sure")
     assert not (tmp_path / "sure").exists()
-    assert {note.split(":")[0] for note in training["recalibrated"]["notes"]} == {
+    assert {note.split(":")[0] for note in training["recalibrated"]["notes"] if not note.startswith(DATA)} == {
         note.split(":")[0] for note in first.manifest.training["notes"] if note.startswith(NOTES_OF_A_FIT)
     }
 
@@ -226,6 +227,7 @@ def test_the_report_is_written_and_keeps_the_learning_curves(model: Path, data: 
         assert json.loads(second.read("report.json"))["wrongest"]
         page = second.read("report.html").decode()
         assert "<dt>Made</dt><dd><p>1 January 2026</p></dd>" in page
+        assert "Made on 1 January 2026, fitted again on " in page
         assert "<dt>Fitted again</dt>" in page
         assert "fusion: ridge" in page
 
@@ -344,9 +346,6 @@ def test_rows_that_the_model_was_trained_on_are_refused(model: Path, data: Path,
     trained = write_bundle(tmp_path / "trained", KINDS, training={"config": {"fingerprint": fingerprint}})
     with pytest.raises(ConfigError, match="was trained on these rows"):
         read_new_rows(Bundle.load(trained), data, "train")
-    extended = {"extended": [{"config": {"fingerprint": fingerprint}}]}
-    with pytest.raises(ConfigError, match="was trained on these rows"):
-        read_new_rows(Bundle.load(write_bundle(tmp_path / "extended", KINDS, training=extended)), data, "train")
     assert read_new_rows(Bundle.load(model), data, "train").split == "train"
 
 
@@ -365,6 +364,22 @@ def test_no_row_that_was_fitted_is_measured_unless_there_are_no_others(tmp_path:
     assert ("prints them again" in (tmp_path / "new" / "MODEL_CARD.md").read_text()) == (copies == 0)
     told = [note for note in manifest.training["recalibrated"]["notes"] if note.startswith("copies: ")]
     assert [note.split(" are ")[0] for note in told] == ([f"copies: {copies} of 60 rows of test"] if copies else [])
+
+
+def test_rows_that_an_extension_was_trained_on_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
+    step = {"config": {"fingerprint": read_new_rows(Bundle.load(model), data).fingerprint}}
+    extended = write_bundle(tmp_path / "extended", KINDS, training={"extended": [step]})
+    with pytest.raises(ConfigError, match="was trained on these rows"):
+        read_new_rows(Bundle.load(extended), data, "train")
+
+
+def test_rows_that_flatter_are_noted(model: Path, data: Path) -> None:
+    new = read_new_rows(Bundle.load(model), data)
+    assert doubts(new) == []
+    again = dataclasses.replace(new, split="train", measured=[*new.measured, *new.fitted[:7]])
+    first, second = doubts(again)
+    assert "fitted to rows of split train" in first
+    assert "7 of 307 test rows are also among the train rows" in second
 
 
 def test_what_is_there_is_not_overwritten(model: Path, data: Path, tmp_path: Path) -> None:
