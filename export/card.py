@@ -200,7 +200,7 @@ def _measured_on(manifest: Manifest) -> str:
     """Return how to measure again, and what else the rows were used for."""
     metrics = manifest.metrics
     command = f"mla-serve evaluate --model models/{manifest.name} --data DIR --split {metrics['split']} --draws {metrics['draws']}"
-    unnamed = metrics.get("held_out") or metrics.get("fitted")
+    unnamed = metrics.get("held_out") or metrics.get("fitted") or metrics.get("copies_left_out")
     parts = [] if unnamed else [f"`{command}` prints them again."]
     if metrics.get("fitted"):
         parts.append("There were no others to measure on, so expect less of new data.")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from mla_serve.bundle.manifest import Bundle
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.errors import ConfigError, DataError
 from mla_serve.evaluation.splits import read_for
-from mla_serve.table import Row, Table, TableOptions
+from mla_serve.export.copied_rows import trained_on
+from mla_serve.table import Row, TableOptions
 from mla_serve.table.faults import Faults
 from mla_serve.table.split_names import split_named
 from mla_serve.train.data.row_counts import MIN_ROWS_TO_FIT
@@ -25,7 +27,8 @@ class NewRows:
 
     fitted: rows that everything is fitted to, and their split. train: rows that the model was trained on, for the references;
     may be empty. measured: rows to measure on, and their split; those of `fitted` where there are no others. table: the
-    schema's fields, for a bundle without one. fingerprint: of the data; empty where they are in memory.
+    schema's fields, for a bundle without one. fingerprint: of the data; empty where they are in memory. copies: how many rows
+    to measure on were left out, because they are fitted.
     """
 
     split: str
@@ -36,11 +39,26 @@ class NewRows:
     fingerprint: str
     faults: Faults
     table: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    copies: int = 0
 
     @classmethod
-    def alone(cls, rows: Sequence[Row], split: str, faults: Faults) -> Self:
-        """Take rows in memory, to be fitted and measured."""
-        return cls(split, rows, (), split, rows, "", faults)
+    def of_splits(
+        cls,
+        splits: Mapping[str, Sequence[Row]],
+        chosen: str,
+        faults: Faults,
+        fingerprint: str = "",
+        table: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Self:
+        """Fit to one split, measure on the split `test`, and compare with `train`, where there are these beside it."""
+        others = {name: rows for name, rows in splits.items() if name != chosen}
+        measured = "test" if "test" in others else chosen
+        train = others.get("train", ())
+        return cls(chosen, splits[chosen], train, measured, splits[measured], fingerprint, faults, table)
+
+    def fitted_alone(self) -> Self:
+        """Measure on the rows that are fitted, for want of others."""
+        return dataclasses.replace(self, measured_split=self.split, measured=self.fitted)
 
     @property
     def measured_again(self) -> bool:
@@ -60,41 +78,25 @@ def read_new_rows(
     """
     predictor = Predictor(base)
     table = read_for(predictor, data, options)
-    chosen = _choose_split(table, split, trained_on=_fingerprints(base))
-    others = {name: rows for name, rows in table.splits.items() if name != chosen}
-    measured = "test" if "test" in others else chosen
-    return NewRows(
-        chosen,
-        table.splits[chosen],
-        others.get("train", ()),
-        measured,
-        table.splits[measured],
-        table.fingerprint,
-        table.faults,
-        table.schema.keep(base.manifest.modalities).to_dict(),
-    )
+    known = table.fingerprint in trained_on(base.manifest.training)
+    chosen = choose_split(table.splits, split, str(table.folder), known=known)
+    schema = table.schema.keep(base.manifest.modalities).to_dict()
+    return NewRows.of_splits(table.splits, chosen, table.faults, table.fingerprint, schema)
 
 
-def _fingerprints(base: Bundle) -> set[str]:
-    """Return those of the data that the bundle was trained on, and that modalities were added with."""
-    training = base.manifest.training
-    steps = (training, *training.get("extended", []))
-    return {step["config"]["fingerprint"] for step in steps if "fingerprint" in step.get("config", {})}
-
-
-def _choose_split(table: Table, asked: str | None, trained_on: Collection[str]) -> str:
-    """Return the split of the rows to fit to. Raises: ConfigError."""
-    have = ", ".join(table.splits)
+def choose_split(splits: Collection[str], asked: str | None, where: str, *, known: bool = False) -> str:
+    """Return the split of the rows to fit to. Args: known, whether the model was trained on this table. Raises: ConfigError."""
+    have = ", ".join(splits)
     if asked is None:
-        if "val" in table.splits:
+        if "val" in splits:
             return "val"
-        if [*table.splits] == ["test"]:  # a table without splits
-            return "test"
-        raise ConfigError(f"{table.folder}: has {have}, but no val; say which rows to fit to with --split")
+        if len(splits) == 1 and "train" not in splits:  # a table without splits
+            return next(iter(splits))
+        raise ConfigError(f"{where}: has {have}, but no val; say which rows to fit to with --split")
     split = split_named(asked) or asked
-    if split not in table.splits:
+    if split not in splits:
         raise ConfigError(f"--split {asked}: the data set has {have}")
-    if split == "train" and table.fingerprint in trained_on:
+    if split == "train" and known:
         raise ConfigError(
             f"--split {asked}: the model was trained on these rows, so its opinions on them are too sure; choose another of {have}"
         )

@@ -19,6 +19,7 @@ from mla_serve.bundle.about import About
 from mla_serve.bundle.manifest import Bundle, FusionParameters, Golden, Manifest, write_manifest
 from mla_serve.bundle.predictor import Predictor
 from mla_serve.evaluation.splits import DRAWS, SplitRun, run_rows, score_split, usable_rows
+from mla_serve.export.copied_rows import comparable, refuse_training_rows, trained_on, without_copies
 from mla_serve.export.finish import ModelDescription, write_findings
 from mla_serve.export.graph_fit import fit_to_graphs
 from mla_serve.export.new_rows import NewRows, check_rows, doubts
@@ -30,7 +31,7 @@ from mla_serve.table import Row, read_payload
 from mla_serve.table.read import data_folder
 from mla_serve.train.data.row_counts import count_rows
 from mla_serve.train.fit.after_training import Fitted
-from mla_serve.train.golden_samples import Truth, as_stored, truth_of
+from mla_serve.train.golden_samples import Truth, truth_of
 from mla_serve.train.run_folder import INTERVALS, REFERENCES
 
 REWRITTEN = ("MODEL_CARD.md", "report.html", "report.json")
@@ -64,7 +65,9 @@ def recalibrate(
     predictor.verify()
     new = dataclasses.replace(new, fitted=usable_rows(predictor, new.fitted, new.split, new.faults))
     check_rows(predictor, new)
+    new, notes = _checked(base, new)
     fitted, rows = fit_to_graphs(predictor, new)
+    fitted = dataclasses.replace(fitted, notes=[*notes, *fitted.notes])
     new = dataclasses.replace(new, fitted=rows, measured=rows if new.measured_again else new.measured)
     before = _measure(predictor, new)
     with staging_folder(out, base.manifest.name) as staging:
@@ -79,7 +82,7 @@ def recalibrate(
         description = ModelDescription(
             about=base.manifest.about if about is None else about,
             epochs=_epochs(base),
-            facts={"fitted": True} if new.measured_again else {},
+            facts={"fitted": True} if new.measured_again else {"copies_left_out": new.copies} if new.copies else {},
             samples=samples,
         )
         return write_findings(staging, manifest, after, _run(after, new), description)
@@ -94,6 +97,25 @@ def check_out(base: Bundle, out: Path, data: Path | None) -> str | None:
         disjoint={"the folder of the bundle": base.folder},
         protected={"the data folder": data_folder(data) if data else None},
     )
+
+
+def _checked(base: Bundle, new: NewRows) -> tuple[NewRows, list[str]]:
+    """Refuse training rows, and measure on no row that is fitted; returns notes on what is not known, or left out.
+
+    Raises: ConfigError.
+    """
+    known = new.fingerprint in trained_on(base.manifest.training)  # then the split says it
+    notes = [] if known else [refuse_training_rows(base, new.fitted, new.split)]
+    if new.measured_again:
+        return new, [*filter(None, notes)]
+    others = without_copies(new.measured, new.fitted, [*base.manifest.modalities])
+    if copies := len(new.measured) - len(others):
+        left = "they are not measured" if others else "so the fitted rows are measured"
+        notes.append(
+            f"copies: {copies:,} of {len(new.measured):,} rows of {new.measured_split} are fitted rows too; {left}"
+        )
+    new = dataclasses.replace(new, measured=others, copies=copies) if others else new.fitted_alone()
+    return new, [*filter(None, notes)]
 
 
 def _run(predictor: Predictor, new: NewRows) -> SplitRun:
@@ -194,12 +216,6 @@ def _find_truth(sample: Mapping[str, Payload], rows: Sequence[Row]) -> Truth | N
     """Return the label of the rows that have exactly these payloads; None without one, or where they disagree."""
     alike = [row for row in rows if row.values.keys() >= sample.keys()]
     for name in sorted(sample, key=lambda name: isinstance(sample[name], bytes)):  # files are read last
-        alike = [row for row in alike if _comparable(read_payload(row.values[name])) == _comparable(sample[name])]
+        alike = [row for row in alike if comparable(read_payload(row.values[name])) == comparable(sample[name])]
     labels = [truth_of(row.label) for row in alike]
     return labels[0] if labels and all(label == labels[0] for label in labels) else None
-
-
-def _comparable(payload: Payload) -> Payload:
-    """Return a payload as a golden sample holds it."""
-    stored = as_stored(payload)
-    return stored if isinstance(stored, bytes | str | Mapping) else [float(value) for value in stored]

@@ -94,7 +94,7 @@ def training_facts(facts: dict[str, Any]) -> dict[str, Any]:
     return (
         {"config": config, "notes": facts.get("exported_notes", [])}
         | kept
-        | ({"rows": facts["rows"]} if "rows" in facts else {})
+        | {key: facts[key] for key in ("counts", "rows") if key in facts}
     )
 
 

@@ -31,7 +31,7 @@ class RecalibrateConfig:
     data: Path
     """Table, or folder of a data set, with labels. The split `train`, if there is one, should hold the rows that the model was
     trained on: unfamiliar input is told by comparison with them. Without it, the comparison stays as it is. The split `test`
-    is measured; without it, the rows that were fitted are, which flatters."""
+    is measured, but for copies of rows that are fitted; without it, the rows that were fitted are, which flatters."""
     out: Path
     """Folder that the new bundle is written to. An older bundle of the same name there is kept as NAME.old."""
     split: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 
 from mla_serve.bundle import predictor as graphs
+from mla_serve.bundle.about import parse_about
 from mla_serve.bundle.html import FRAME, table
 from mla_serve.bundle.manifest import MANIFEST, Bundle
 from mla_serve.bundle.results import Prediction
@@ -35,6 +37,7 @@ from mla_serve.table.faults import FaultPolicy, Faults, join_names
 from mla_serve.table.label_forms import complete_labels
 from mla_serve.table.labels import later_form, split_names
 from mla_serve.table.schema import Schema
+from mla_serve.table.split_names import holds_splits, split_named
 
 BATCH = 64  # samples that run through the graphs together
 
@@ -215,33 +218,38 @@ class Predictor:
         *,
         out: str | Path,
         split: str | None = None,
+        about: str | None = None,
         samples: bool = False,
+        skip_bad: bool = False,
         folder: str | Path | None = None,
         verbose: bool | None = None,
     ) -> Predictor:
         """Fit the model to labelled rows, write it as a new bundle, and return that; its graphs stay as they are.
 
-        This does what `mla-serve recalibrate` does. Without test rows, of a table in memory, it is measured on the rows that it
-        is fitted to.
+        This does what `mla-serve recalibrate` does, also where a table in memory has a column `split`: it is fitted to the rows
+        val, and measured on the rows test. Without test rows it is measured on the rows that it is fitted to. That a table in
+        memory is that of the training is not recognised; its rows are, where the bundle holds some of them.
 
-        Args: data, label, split, folder and verbose as of `evaluate`; out, the folder of the new bundle; samples, whether its
-        report may show rows of the data.
+        Args: data, label, folder and verbose as of `evaluate`; out, the folder of the new bundle; split, which rows are fitted,
+        by default val, or all where there are no splits; about, Markdown in place of what the bundle says of itself; samples,
+        whether its report may show rows of the data; skip_bad, leave out rows with faults.
         Raises: DataError for rows that cannot be used or are too few; ConfigError when `out` holds something else.
         """
         require_extra("train")
-        from mla_serve.export.new_rows import NewRows, read_new_rows
+        from mla_serve.export.new_rows import NewRows, choose_split, read_new_rows
         from mla_serve.export.recalibrate import check_out, recalibrate
 
         base, path = self._graphs.bundle, Path(data) if isinstance(data, str | Path) else None
         with keyword_errors({"out": "Path", "split": "str", "label": "str"}):
             check_out(base, Path(out), path)
             if path:
-                new = read_new_rows(base, path, split, TableOptions(label=label, advise=False))
+                new = read_new_rows(base, path, split, TableOptions(label=label, skip_bad=skip_bad, advise=False))
             else:
-                faults = Faults(Path(folder or ".").resolve(), [NAME], FaultPolicy(advise=False))
-                rows = self._labelled_rows(read_given(data, {}), label, split, faults)
-                new = NewRows.alone(rows, split or NAME, faults)
-            manifest = recalibrate(base, Path(out), new, samples=samples)
+                faults = Faults(Path(folder or ".").resolve(), [NAME], FaultPolicy(skip_bad=skip_bad, advise=False))
+                splits = self._labelled_splits(read_given(data, {}), label, faults)
+                new = NewRows.of_splits(splits, choose_split(splits, split, NAME), faults)
+            told = None if about is None else parse_about(about)
+            manifest = recalibrate(base, Path(out), new, told, samples=samples)
         for note in manifest.training["recalibrated"]["notes"]:
             Screen(verbose).say(note)
         return load(out, **self._asked)
@@ -256,6 +264,24 @@ class Predictor:
         rows = self._labelled_rows(read_given(data, {}), label, split, faults)
         faults.raise_if_any()
         return run_rows(self._graphs, rows, split or NAME, "", faults, quiet=quiet)
+
+    def _labelled_splits(self, given: Given, label: str | None, faults: Faults) -> dict[str, list[Row]]:
+        """Read labelled samples into rows by their column `split`; all of them are one split where no such column names any.
+
+        Raises: DataError for a cell that names no split.
+        """
+        samples = list(given.samples)
+        cells = {number: cell for number, one in enumerate(samples, 1) if not is_missing(cell := one.get("split"))}
+        rows = self._labelled_rows(dataclasses.replace(given, samples=samples), label, None, faults)
+        if not holds_splits(cells.values()):
+            return {NAME: rows}
+        splits: dict[str, list[Row]] = {}
+        for row in rows:
+            cell = cells.get(row.place[1])
+            if (name := split_named(str(cell))) is None:
+                raise DataError(f"{NAME}:{row.place[1]}: split is {cell!r}, expected train, val or test; correct it")
+            splits.setdefault(name, []).append(row)
+        return splits
 
     def _labelled_rows(self, given: Given, label: str | None, split: str | None, faults: Faults) -> list[Row]:
         """Read labelled samples into rows; what cannot be read becomes a fault. Raises: DataError without a column of labels."""

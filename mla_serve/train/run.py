@@ -203,6 +203,7 @@ def _finish(
             "table": planned.table.schema.to_dict(),
             "held_out": planned.held_out,
             "left_out": planned.table.faults.to_dicts(),
+            "counts": {split: len(rows) for split, rows in planned.rows.items()},
             "rows": count_rows(planned.rows, planned.recipe.inputs),
             "fusion": fitted.fusion.to_dict(),
             "head_shift": planned.choices.balance.head_shift,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mla_serve.commands.recalibrate import run as run_command
 from mla_serve.errors import BundleError, ConfigError, DataError, MlaServeError
 from mla_serve.export import report
 from mla_serve.export.card import model_card
+from mla_serve.export.copied_rows import CANNOT_TELL
 from mla_serve.export.export_extension import _training
 from mla_serve.export.export_run import export_run
 from mla_serve.export.new_rows import doubts, read_new_rows
@@ -28,6 +30,7 @@ from mla_serve.export.quantise import to_fp16
 from mla_serve.export.recalibrate import NOTES_OF_A_FIT, recalibrate
 from mla_serve.fusion.rules import DEFAULT_RULE
 from mla_serve.inputs import Array
+from mla_serve.inputs.vector import VectorInput
 from mla_serve.tasks import Number, Task
 from mla_serve.train.config import TrainConfig
 from mla_serve.train.notes import DATA
@@ -74,7 +77,7 @@ def write_rows(folder: Path, model: Path, splits: dict[str, int], names: Sequenc
                 del row[names[number % len(names)]]
             lines.append(json.dumps({"label": label, **row}))
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "dataset.json").write_text(json.dumps({"modalities": KINDS}))
+    (folder / "dataset.json").write_text(json.dumps({"modalities": {name: KINDS[name] for name in names}}))
     return folder
 
 
@@ -131,7 +134,8 @@ def test_probabilities_get_truer_and_graphs_stay(given: tuple[Path, Path], tmp_p
         "pooled" in metrics["conditions"][name][DEFAULT_RULE] for name in ("full", "words")
     )  # has sets or intervals
     assert after.references.by_modality.keys() == KINDS.keys()
-    assert all(note.startswith(NOTES_OF_A_FIT) for note in facts["notes"])
+    assert facts["notes"][0] == CANNOT_TELL
+    assert all(note.startswith(NOTES_OF_A_FIT) for note in facts["notes"][1:])
     card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
     assert "## Recalibrated" in card
     assert "300\nrows of split `val`" in card
@@ -154,6 +158,7 @@ def test_fitting_to_the_rows_of_the_training_gives_what_the_training_gave(tmp_pa
     export_run(run.path, tmp_path / "stripes")
     first = Bundle.load(tmp_path / "stripes")
     assert [note for note in first.manifest.training["notes"] if note.startswith(NOTES_OF_A_FIT)]
+    assert first.manifest.training["counts"] == {"train": 60, "val": 66, "test": 24}
     model = tmp_path / "stripes"
     for number in ("second", "third"):
         again = fit_again(model, data, tmp_path / number)
@@ -176,6 +181,12 @@ def test_fitting_to_the_rows_of_the_training_gives_what_the_training_gave(tmp_pa
         assert training["rows"] == first.manifest.training["rows"]
         assert [one.truth for one in again.manifest.golden] == [one.truth for one in first.manifest.golden]
         model = tmp_path / number
+    renamed = shutil.copytree(data, tmp_path / "renamed", ignore=shutil.ignore_patterns("*.jsonl")) / "rows.jsonl"
+    lines = (data / "train.jsonl").read_text().splitlines()
+    renamed.write_text("\n".join(lines[1:]) + "\n")  # one row less
+    with pytest.raises(ConfigError, match="training rows that the bundle holds as samples"):
+        fit_again(tmp_path / "stripes", renamed, tmp_path / "sure")
+    assert not (tmp_path / "sure").exists()
     assert {note.split(":")[0] for note in training["recalibrated"]["notes"] if not note.startswith(DATA)} == {
         note.split(":")[0] for note in first.manifest.training["notes"] if note.startswith(NOTES_OF_A_FIT)
     }
@@ -338,6 +349,23 @@ def test_rows_that_the_model_was_trained_on_are_refused(model: Path, data: Path,
     assert read_new_rows(Bundle.load(model), data, "train").split == "train"
 
 
+@pytest.mark.parametrize("copies", [0, 40, 60])
+def test_no_row_that_was_fitted_is_measured_unless_there_are_no_others(tmp_path: Path, copies: int) -> None:
+    """Rows of text alone may be equal by chance; here each has a vector of eight numbers."""
+    vectors = {"numbers": VectorInput(size=8)}
+    model = write_bundle(tmp_path / "model", {"numbers": "vector"}, inputs=vectors)
+    data = write_rows(tmp_path / "data", model, {"train": 6, "val": 60, "test": 60}, ["numbers"])
+    fitted, measured = ((data / f"{split}.jsonl").read_text().splitlines() for split in ("val", "test"))
+    (data / "test.jsonl").write_text("\n".join([*fitted[:copies], *measured[copies:]]) + "\n")
+    manifest = fit_again(model, data, tmp_path / "new").manifest
+    expected = (60, "val", True) if copies == 60 else (60 - copies, "test", None)
+    assert tuple(manifest.metrics.get(key) for key in ("rows", "split", "fitted")) == expected
+    assert manifest.metrics.get("copies_left_out") == (40 if copies == 40 else None)
+    assert ("prints them again" in (tmp_path / "new" / "MODEL_CARD.md").read_text()) == (copies == 0)
+    told = [note for note in manifest.training["recalibrated"]["notes"] if note.startswith("copies: ")]
+    assert [note.split(" are ")[0] for note in told] == ([f"copies: {copies} of 60 rows of test"] if copies else [])
+
+
 def test_rows_that_an_extension_was_trained_on_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
     step = {"config": {"fingerprint": read_new_rows(Bundle.load(model), data).fingerprint}}
     extended = write_bundle(tmp_path / "extended", KINDS, training={"extended": [step]})
@@ -409,3 +437,33 @@ def test_from_python_rows_in_memory_are_fitted_and_measured(model: Path, data: P
     of_files = first.recalibrate(data, out=tmp_path / "files")
     assert of_files.metrics["split"] == "test"
     assert "fitted" not in of_files.metrics
+
+
+def test_from_python_a_column_says_which_rows_are_fitted_and_which_are_measured(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """As by the command: val is fitted, test is measured, and a row of train is never fitted unless that is asked."""
+    rows = [
+        json.loads(line) | {"split": split}
+        for split in SPLITS
+        for line in (data / f"{split}.jsonl").read_text().splitlines()
+    ]
+    first = mla_serve.load(model, threads=1)
+    about = "## Purpose\nTells colours.\n"
+    now = first.recalibrate(rows, out=tmp_path / "new", about=about)
+    by_files = fit_again(model, data, tmp_path / "files").manifest
+    manifest = Bundle.load(tmp_path / "new").manifest
+    assert now.metrics["conditions"] == by_files.metrics["conditions"]
+    assert (now.metrics["split"], now.metrics["rows"]) == ("test", 300)
+    assert manifest.fusion == by_files.fusion
+    assert manifest.about.purpose == "Tells colours."
+    assert first.recalibrate(rows, out=tmp_path / "other", split="train").metrics["split"] == "test"
+    with pytest.raises(ConfigError, match=r"^split dev2: the data set has train, val, test"):
+        first.recalibrate(rows, out=tmp_path / "none", split="dev2")
+    with pytest.raises(DataError, match="data:1: split is 'half', expected train, val or test"):
+        first.recalibrate([rows[0] | {"split": "half"}, *rows[1:]], out=tmp_path / "none")
+    broken = rows[130] | {"numbers": [1.0]}
+    with pytest.raises(DataError, match="numbers"):
+        first.recalibrate([*rows, broken], out=tmp_path / "none")
+    first.recalibrate([*rows, broken], out=tmp_path / "skipped", skip_bad=True)
+    assert Bundle.load(tmp_path / "skipped").manifest.training["recalibrated"]["rows"] == 300

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mla_serve import __version__
-from mla_serve.bundle.manifest import Bundle
+from mla_serve.bundle.manifest import Bundle, Manifest
 from mla_serve.bundle.results import DEFAULT_TOP_K
 from mla_serve.bundle.runtime import WHEELS
 from mla_serve.fusion.formula import Fusion
@@ -168,7 +168,7 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
         fusion=FusionDescription(DEFAULT_RULE, list(rules_for(bundle.fusion)), manifest.fusion.model_dump()),
         coverage=possible_coverages(bundle),
         about=AboutDescription(**manifest.about.model_dump()),
-        rows=row_counts(manifest.training.get("notes", [])),
+        rows=row_counts(manifest),
         metrics=manifest.metrics,
         golden_samples=len(manifest.golden),
         golden_source=manifest.golden_source,
@@ -185,9 +185,18 @@ def model_description(bundle: Bundle, settings: Settings, providers: Iterable[st
     )
 
 
-def row_counts(notes: Iterable[str]) -> dict[str, int]:
-    """Return how many rows a model was made from, by split, as the notes on its training say."""
-    return {found[2]: int(found[1]) for note in notes if (found := ROWS_NOTE.fullmatch(note))}
+def row_counts(manifest: Manifest) -> dict[str, int]:
+    """Return how many rows a model was made from, by split; those for test are the ones that were measured last.
+
+    In bundles of older versions the counts stand in the notes on the training alone.
+    """
+    training, metrics = manifest.training, manifest.metrics
+    noted = (ROWS_NOTE.fullmatch(note) for note in training.get("notes", []))
+    counts: dict[str, int] = training.get("counts") or {found[2]: int(found[1]) for found in noted if found}
+    if "recalibrated" not in training:
+        return counts
+    test = {} if metrics.get("fitted") or "rows" not in metrics else {"test": metrics["rows"]}
+    return {split: count for split, count in counts.items() if split != "test"} | test
 
 
 def possible_coverages(bundle: Bundle) -> dict[str, dict[str, float]]:

@@ -157,9 +157,22 @@ def test_markdown_never_becomes_code(hostile: str) -> None:
     assert all(str(dict(attrs)["href"]).startswith("https:") for tag, attrs in found if tag == "a")
 
 
-def test_the_notes_on_training_say_how_many_rows_there_were() -> None:
+def test_how_many_rows_a_model_was_made_from(tiny_bundle: Path) -> None:
+    """The counts of training are stored; of older bundles they are read from its notes. After a fit, others are measured."""
+    manifest = Bundle.load(tiny_bundle).manifest
     notes = ["2000 rows for train", "500 rows for val", "7 rows for test", "12 rows for train were left out", "x"]
-    assert row_counts(notes) == {"train": 2000, "val": 500, "test": 7}
+    noted = {"train": 2000, "val": 500, "test": 7}
+    counts = {"train": 5, "val": 4, "test": 3}
+
+    def rows(training: dict[str, object], metrics: dict[str, object]) -> dict[str, int]:
+        return row_counts(manifest.model_copy(update={"training": training, "metrics": metrics}))
+
+    assert rows({"notes": notes}, {}) == noted
+    assert rows({"notes": notes, "counts": counts}, {}) == counts
+    again = {"counts": counts, "recalibrated": {"rows": 60}}
+    assert rows(again, {"rows": 300}) == {"train": 5, "val": 4, "test": 300}
+    assert rows(again, {"rows": 60, "fitted": True}) == {"train": 5, "val": 4}
+    assert rows({}, {}) == {}
 
 
 def test_a_model_that_was_fitted_again_says_both_dates(told: Path) -> None:
