@@ -254,7 +254,7 @@ def test_an_answer_is_copied_as_text(visit: Callable[..., Any], address: str) ->
     assert " ".join(page.locator(".verdict").inner_text().split()) in text
     labels = reply["prediction_set"]["labels"]
     assert len(labels) > 1
-    assert f": {', '.join(labels)}. Right 9 in 10 times" in text
+    assert f": {', '.join(labels)}. The shortlist holds the right answer 9 in 10 times" in text
     assert "Fusion rule" not in text
     page.get_by_text("Numbers and rule").click()
     page.get_by_label("Fusion rule").select_option("paper")

@@ -88,7 +88,8 @@ function inShort({ interval, deviation }) {
 function warnings({ value, interval }, number) {
   const share = interval && covered(interval, number);
   const wide = Boolean(interval) && (share === null ? interval.low === null || interval.high === null : share >= TOO_WIDE);
-  const known = share === null || share === undefined ? "it has no known end" : `it covers ${percent(share)} of the values seen in training`;
+  const ends = interval && (interval.low === null) === (interval.high === null) ? "it has no known end" : "one end of it is not known";
+  const known = share === null || share === undefined ? ends : `it covers ${percent(share)} of the values seen in training`;
   return {
     wide,
     said: [

@@ -49,13 +49,13 @@ function discounted(name, { fusion }, model) {
   return fusion === "calibrated" && model.fusion.fitted.discounts?.[name] > 0;
 }
 
-/** Make the row of inputs that were not sent. Args: worth, {name, said, better}, what adding one is worth, or null. */
+/** Make the row of inputs that were not sent. Args: worth, {name, said, better}, what adding one is worth, or null; better is null where it cannot be compared. */
 function ghost(names, worth, visit) {
   const target = worth?.name ?? names[0];
   return el(
     "li", { class: "ghost", "data-ghost": names.join(" ") },
     el("div", { class: "who" }, el("span", { class: "name" }, title(joined(names.map(plain)))), el("span", { class: "says" }, "not sent")),
-    el("p", { class: "hint" }, ...(worth ? [names.length > 1 && worth.better ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, worth.better ? ". " : ", no better than without it. "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
+    el("p", { class: "hint" }, ...(worth ? [names.length > 1 && worth.better ? `${title(target)} would help most: with it, ` : `With ${plain(target)} too, `, ...worth.said, worth.better === false ? ", no better than without it. " : ". "] : []), el("button", { type: "button", class: "link", onclick: () => visit(target) }, `Add ${plain(target)}`)),
   );
 }
 
@@ -63,7 +63,9 @@ function worthOf(name, reply, model, view) {
   const found = recordOf(model, [...Object.keys(reply.modalities), name], reply.fusion);
   if (!found) return null;
   const [now, merit] = [recordOf(model, Object.keys(reply.modalities), reply.fusion), view.merit(found.scores)];
-  return { name, said: view.record(found.scores, { count: found.rows.count }, {}), merit, better: !now || merit > view.merit(now.scores) };
+  const alike = now && now.rows.count === found.rows.count; // records of other rows are not compared
+  const better = alike ? merit > view.merit(now.scores) : null;
+  return { name, said: view.record(found.scores, { count: found.rows.count }, {}), merit, better };
 }
 
 function best(worths) {

@@ -42,7 +42,7 @@ function promiseText(reply, view) {
   const more = labels.length - MOST_LABELS;
   return [
     reply.prediction_set && `${textOf(view.promise(reply))}${labels.length > 1 ? `: ${labels.slice(0, MOST_LABELS).join(", ")}${more > 0 ? ` and ${more.toLocaleString("en")} more` : ""}` : ""}.`,
-    strangeInputs(reply).length ? `Do not rely on ${often} here: it was measured on inputs like the training data.` : view.promises?.(often) ?? `Right ${often} times, on average, for inputs like those it was measured with.`,
+    strangeInputs(reply).length ? `Do not rely on ${often} here: it was measured on inputs like the training data.` : view.promises(often),
   ].filter(Boolean).join(" ");
 }
 
