@@ -251,7 +251,8 @@ def _result_row(name: str, metrics: Mapping[str, Any], task: Task, shown: Sequen
     ends = metrics.get("intervals", {}).get(name, {}).get(headline)
     rows = metrics.get("condition_rows", {}).get(name)
     cells = [score_cell(task, score, scores) for score in shown]
-    cells += [likely_text(task, headline, scores[headline], ends) if ends else "–", f"{rows:,}" if rows else "–"]
+    likely = likely_text(task, headline, scores[headline], ends) if ends else ""
+    cells += [likely or "–", f"{rows:,}" if rows else "–"]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -271,7 +272,7 @@ def _precision(manifest: Manifest, task: Task) -> str:
     return f"""## Precision
 
 Asked for: {facts["asked"]}, at a cost of at most {facts["loss"]:g} {COSTS[task.name]}. Scales of int8 are static,
-measured on training rows. Heads and preprocessing are those of fp32{_fitted_in(manifest)}. Measured again below.
+measured on training rows. Heads and preprocessing are those of fp32{_fitted_in(manifest)}.{_measured_then(manifest)}
 Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxruntime {facts["onnxruntime"]}.
 
 | encoder | precision | times faster | bytes, fp32 | bytes |
@@ -286,11 +287,19 @@ Times faster than fp32 for a batch of 1 and of 8 on {facts["processor"]}, onnxru
 
 def _fitted_in(manifest: Manifest) -> str:
     """Say which graphs all that was fitted (temperatures, scores, references) belongs to."""
-    return (
-        ""
-        if "recalibrated" in manifest.training or any(map(_fitted_before, manifest.training.get("extended", [])))
-        else ", and so is all that was fitted (temperatures, scores, references)"
-    )
+    return "" if _fitted_since(manifest) else ", and so is all that was fitted (temperatures, scores, references)"
+
+
+def _measured_then(manifest: Manifest) -> str:
+    """Say that the results below are of the export: a later fit changed what follows the graphs, on other rows perhaps."""
+    if _fitted_since(manifest):
+        return " Measured below as exported, before it was fitted again: the results above are of today."
+    return " Measured again below."
+
+
+def _fitted_since(manifest: Manifest) -> bool:
+    """Return whether the bundle, or one that it extends, was fitted again after its export."""
+    return "recalibrated" in manifest.training or any(map(_fitted_before, manifest.training.get("extended", [])))
 
 
 def _encoder_row(name: str, encoder: Mapping[str, Any]) -> str:

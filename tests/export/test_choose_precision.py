@@ -21,6 +21,7 @@ from mla_serve.commands.export import ExportConfig
 from mla_serve.commands.export import run as export
 from mla_serve.errors import BundleError, ConfigError
 from mla_serve.export import choose_precision
+from mla_serve.export.card import model_card
 from mla_serve.export.choose_precision import MIN_SPEEDUP, PrecisionTarget, _check_loss, pick_fastest
 from mla_serve.export.export_run import export_run
 from mla_serve.export.run_data import read_rows_again
@@ -141,6 +142,16 @@ def test_a_quantised_bundle_says_what_was_done_and_reads_back(quantised: tuple[M
     card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "## Precision" in card
     assert f"| text | {facts['encoders']['text']['chosen']} |" in card
+    assert "Measured again below" in card
+
+
+def test_the_card_says_that_a_cost_was_measured_before_a_later_fit(quantised: tuple[Manifest, Path]) -> None:
+    manifest, _ = quantised
+    again = {"trained": manifest.created, "created": manifest.created, "sha256": "0" * 64, "rows": 60, "split": "val"}
+    again |= {"versions": {"mla_serve": "0.2.0"}, "notes": [], "before": {"full": {"accuracy": 0.5}}}
+    card = model_card(manifest.model_copy(update={"training": manifest.training | {"recalibrated": again}}))
+    assert "Measured again below" not in card
+    assert "Measured below as exported, before it was fitted again" in card
 
 
 def test_a_quantised_bundle_replays_its_own_answers(quantised: tuple[Manifest, Path]) -> None:
