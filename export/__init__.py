@@ -7,6 +7,7 @@ finish             measure the bundle; write the report, the model card and the 
 run_data           the data set of the run, read again
 recalibrate        fit a finished bundle to new rows; its graphs stay as they are
 new_rows           which rows it is fitted to
+copied_rows        rows that are no use for it: copies of training rows, and of fitted rows among those to measure on
 graph_features     what its graphs give for them
 graph_fit          the fit itself
 graphs             torch modules to ONNX graphs, and their comparison
