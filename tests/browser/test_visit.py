@@ -127,49 +127,6 @@ def test_a_visitor_who_is_faster_than_the_sample_keeps_what_was_typed(visit: Cal
     wait_for_opinions(page, "text")
 
 
-OVERTAKEN = """async () => {
-    const { sampleStrip } = await import("/web/inputs/samples.js");
-    const waiting = [];
-    const load = content => (content === "slow" ? new Promise((done, fail) => waiting.push({ done, fail })) : null);
-    const cards = [{ name: "text", load, reset() {} }];
-    const samples = ["slow", "quick"].map(text => ({ inputs: { text }, truth: text }));
-    const model = { task: "classes", modalities: { text: { kind: "text", sent_as: "string" } } };
-    const section = document.createElement("section");
-    let filled = 0;
-    const strip = sampleStrip(section, model, samples, cards, () => (filled += 1));
-    const chips = [...section.querySelectorAll(".chip")];
-    const turn = () => new Promise(done => setTimeout(done));
-    const state = () => [section.querySelector(".truth").textContent, chips.map(chip => chip.getAttribute("aria-pressed")).join()];
-    const told = [];
-    for (const overtake of [() => chips[1].click(), () => strip.give({ text: "mine" }), () => strip.changed(true)]) {
-        chips[0].click();
-        await turn();
-        overtake();
-        await turn();
-        waiting.pop().done();
-        await turn();
-        told.push(state());
-    }
-    chips[0].click();
-    await turn();
-    waiting.pop().fail(new Error("It cannot be read."));
-    await turn();
-    told.push(section.querySelector(".truth").textContent, strip.changed(false));
-    return told;
-}"""
-
-
-def test_a_sample_that_was_overtaken_says_nothing(visit: Callable[..., Any]) -> None:
-    nothing = ["", "false,false"]
-    assert visit().evaluate(OVERTAKEN) == [
-        ["This sample really is quick.", "false,true"],
-        nothing,
-        nothing,
-        "It cannot be read.",
-        True,  # an edit after it counts
-    ]
-
-
 def test_a_file_that_was_overtaken_is_not_sent(visit: Callable[..., Any]) -> None:
     sent = visit().evaluate(
         """async () => {
