@@ -44,7 +44,7 @@ def wait_for_opinions(page: Any, *names: str) -> None:
     """Wait until the answer comes from exactly these modalities."""
     page.wait_for_function(
         "names => [...document.querySelectorAll('[data-opinion]')].map(e => e.dataset.opinion).join() === names"
-        " && !document.querySelector('.answer.stale')",
+        " && !document.querySelector('.answer.stale, .answer.empty')",
         arg=",".join(names),
     )
 
