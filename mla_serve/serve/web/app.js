@@ -74,7 +74,7 @@ function answering(cards, panel, code, work, model) {
       if (signal.aborted) return;
       if (replaced) {
         opened();
-        work.emptied();
+        withdraw();
         return replaced.sayReplaced(panel, parts, options, reply);
       }
       panel.show(reply);
