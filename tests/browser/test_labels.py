@@ -191,9 +191,12 @@ def test_the_bar_at_the_foot_of_a_phone_shows_the_probability_beside_any_label(b
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("end", ["x" * 55, "_word" * 11])
 def test_modalities_may_have_long_names(browser: Any, tiny_address: str, end: str, size: tuple[int, int]) -> None:
+    served: dict[str, str] = {}
+
     def model(route: Any) -> None:
         content = route.fetch().json()
         renamed = {f"{name[:4]}{end}": each for name, each in content["modalities"].items() if name != "rear_camera"}
+        served.update(name="m" * 64, sha256=content["sha256"])
         route.fulfill(json=content | {"modalities": renamed, "name": "m" * 64, "golden_source": "generated"})
 
     def predict(route: Any) -> None:
@@ -201,7 +204,8 @@ def test_modalities_may_have_long_names(browser: Any, tiny_address: str, end: st
         names = [f"{name}{end}" for name in ("imag", "text")]
         listed = [{"label": "mug", "probability": 0.9}, {"label": "cup", "probability": 0.1}]
         opinions = {"modalities": dict.fromkeys(names, said), "missing": [f"audi{end}"]}
-        route.fulfill(json={"label": "mug", "probability": 0.9, "probabilities": listed, "entropy": 0.1} | opinions)
+        answer = {"label": "mug", "probability": 0.9, "probabilities": listed, "entropy": 0.1, "model": served}
+        route.fulfill(json=answer | opinions)
 
     page = opened(browser, size)
     page.route("**/model", model)
