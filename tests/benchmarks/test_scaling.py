@@ -50,6 +50,7 @@ def made_up(workload: str, variant: str, modalities: int, **values: float) -> di
     return facts | {"peak_mb": 1.0, "step_cpu_seconds": 1.0, "step_wall_seconds": 1.0} | values
 
 
+@pytest.mark.slow
 def test_a_comparison_is_measured_in_turn_reported_and_resumable(config: ScalingConfig) -> None:
     scaling.run(config)
     measured: list[Cell] = scaling.measured  # type: ignore[attr-defined]

@@ -33,6 +33,7 @@ def losses(runs: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key.startswith("loss/")} for record in records]
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(table: Path, zoo: Zoo, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
