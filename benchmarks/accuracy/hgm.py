@@ -117,6 +117,7 @@ def train_cell(cell: Cell, work: Path) -> None:
         json.dumps(
             dataclasses.asdict(cell)
             | {
+                "folder": Path(cell.folder).name,  # of the machine that measured, only the name is kept
                 "seconds": time.process_time() - began,
                 "kept": float(np.mean([kept for kept, _ in steps])),
                 "kept_last": float(np.mean([kept for kept, _ in last])),

@@ -50,3 +50,9 @@ def test_every_link_leads_to_a_file_and_every_result_is_listed() -> None:
     }
     assert results == {link for line in LINES for link in links(line) if not link.endswith(".py")}
     assert all((FOLDER / result).with_suffix(".py").exists() for result in results)
+
+
+def test_results_name_no_folder_of_the_machine_that_measured() -> None:
+    paths = {path.name: re.findall(r'"(/[^"]*)"', path.read_text()) for path in sorted(FOLDER.rglob("*.json"))}
+    assert len(paths) >= 5
+    assert {name: found for name, found in paths.items() if found} == {}
