@@ -77,12 +77,13 @@ def run(config: MemoryConfig) -> None:
         return
     work = Path(tempfile.mkdtemp(prefix="bench-memory-", dir=config.work))
     try:
-        found = {kind: measure(kind, max(4 * EMPTY, round(ROWS[kind] * config.scale)), work) for kind in config.kinds}
+        found: dict[str, Any] = {}
+        for kind in config.kinds:
+            found[kind] = measure(kind, max(4 * EMPTY, round(ROWS[kind] * config.scale)), work)
+            write_results(config.out, "memory", found, report(found))  # each kind takes long: what is measured is kept
     finally:
         shutil.rmtree(work)
-    page = report(found)
-    write_results(config.out, "memory", found, page)
-    console.print(page)
+    console.print(report(found))
 
 
 def measure(kind: str, rows: int, work: Path) -> dict[str, Any]:
