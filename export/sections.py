@@ -131,12 +131,14 @@ def _class_tiles(task: Task, metrics: Results, several: bool) -> list[Tile]:  # 
 
 def _confidence(results: Results, task: Task) -> str:  # noqa: ARG001
     caption = "On the diagonal, answers given with 80 % are right 80 % of the time; below it, the model is too sure. Over all combinations of inputs; a larger dot stands for more answers."
-    drawing = charts.reliability(*_before_after(results), "how sure it says it is", "how often it is right")
-    return section(
-        "Can its percentages be believed?",
-        caption,
-        charts.legend_of(BEFORE_AFTER) + f'<div class="square">{drawing}</div>',
-    )
+    return _believed(results, caption, "how sure it says it is", "how often it is right")
+
+
+def _believed(results: Results, caption: str, x: str, y: str) -> str:
+    """Compare the percentages of answers with how often they come true. Args: x, y, what the axes show."""
+    drawing = charts.reliability(*_before_after(results), x, y)
+    body = charts.legend_of(BEFORE_AFTER) + f'<div class="square">{drawing}</div>'
+    return section("Can its percentages be believed?", caption, body)
 
 
 def _before_after(results: Results) -> tuple[Any, Any]:
@@ -218,12 +220,7 @@ def _label_tiles(task: Task, metrics: Results, several: bool) -> list[Tile]:  # 
 
 def _label_probabilities(results: Results, task: Task) -> str:  # noqa: ARG001
     caption = "On the diagonal, labels given 80 % are right 80 % of the time; below it, the model is too sure. Every label of every row, over all combinations of inputs; a larger dot stands for more of them."
-    drawing = charts.reliability(*_before_after(results), "probability of a label", "how often it is there")
-    return section(
-        "Can its percentages be believed?",
-        caption,
-        charts.legend_of(BEFORE_AFTER) + f'<div class="square">{drawing}</div>',
-    )
+    return _believed(results, caption, "probability of a label", "how often it is there")
 
 
 def _label_table(results: Results, task: Task) -> str:  # noqa: ARG001
